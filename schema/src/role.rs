@@ -1,0 +1,47 @@
+//! The token's claim `role`, which decides the flow of join_lesson (PROTOCOL 2).
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::IdError;
+
+/// Who a client is in a lesson.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The seed's flow 1.
+    Teacher,
+    /// The seed's flow 2; where the claim is absent.
+    #[default]
+    Participant,
+    /// May be in a classroom, joins no lesson.
+    Hub,
+}
+
+impl Role {
+    /// The claim's text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Participant => "participant",
+            Self::Hub => "hub",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        [Self::Teacher, Self::Participant, Self::Hub]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or(IdError("role"))
+    }
+}

@@ -1,0 +1,88 @@
+//! Rooms and the NATS subjects that feed them (PROTOCOL 3).
+//!
+//! Invariant: a subject is put together from checked ids only, so it never has a wildcard or a token of somebody else's.
+use std::fmt;
+
+use crate::id::{ClassroomId, IdError, LessonId};
+
+/// What the republished stream's subjects start with.
+pub const LIVE_PREFIX: &str = "live.";
+
+/// A fan-out group: everyone in a classroom, or everyone who joined a lesson.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RoomId {
+    /// Fed by `classroom.{id}.*`.
+    Classroom(ClassroomId),
+    /// Fed by `lesson.{id}.*`.
+    Lesson(LessonId),
+}
+
+impl RoomId {
+    /// The metrics' label `kind`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Classroom(_) => "classroom",
+            Self::Lesson(_) => "lesson",
+        }
+    }
+
+    /// The subjects of the room, `classroom.{id}.*`: a filter, in the stream's own names (not the republished ones).
+    #[must_use]
+    pub fn filter(&self) -> String {
+        format!("{self}.*")
+    }
+}
+
+/// `classroom.{id}` or `lesson.{id}`.
+impl fmt::Display for RoomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Classroom(id) => write!(f, "classroom.{id}"),
+            Self::Lesson(id) => write!(f, "lesson.{id}"),
+        }
+    }
+}
+
+/// One concrete subject of a room: `classroom.{id}.{entity}` or `lesson.{id}.{entity}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Where it goes.
+    pub room: RoomId,
+    entity: Box<str>,
+}
+
+impl Subject {
+    /// `classroom.{id}.agent`, where presence is published.
+    #[must_use]
+    pub fn agent(classroom: ClassroomId) -> Self {
+        Self { room: RoomId::Classroom(classroom), entity: "agent".into() }
+    }
+
+    /// Checks a subject as it came, without [`LIVE_PREFIX`].
+    ///
+    /// # Errors
+    /// [`IdError`] for anything but the two forms above; the last token is `[A-Za-z0-9_-]{1,64}`.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let wrong = IdError("subject");
+        let mut tokens = text.split('.');
+        let (Some(kind), Some(id), Some(entity), None) = (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+        else {
+            return Err(wrong);
+        };
+        let room = match kind {
+            "classroom" => RoomId::Classroom(ClassroomId::parse(id)?),
+            "lesson" => RoomId::Lesson(LessonId::parse(id)?),
+            _ => return Err(wrong),
+        };
+        // An entity is a word like a lesson's id.
+        let entity = LessonId::parse(entity).map_err(|_| wrong)?;
+        Ok(Self { room, entity: entity.as_str().into() })
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.room, self.entity)
+    }
+}
