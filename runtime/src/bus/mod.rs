@@ -1,0 +1,97 @@
+//! Events of rooms (PROTOCOL 3), behind one trait: NATS JetStream, or a log in process.
+//!
+//! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, in the order of the
+//! stream's sequence numbers, also across rooms, and without a gap after an outage. What cannot be filled any more is
+//! said as [`Fed::Gap`].
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rollcall_schema::{AgentId, Offset, RoomId, Subject};
+use tokio::sync::mpsc;
+
+/// Why the bus did not do what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the bus is away: {0}")]
+pub struct BusError(pub String);
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Where.
+    pub subject: Subject,
+    /// `Nats-Msg-Id`: the same every time that the same event is published.
+    pub message_id: Option<String>,
+    /// Further headers, in order.
+    pub headers: Vec<(&'static str, String)>,
+    /// A JSON object.
+    pub body: Bytes,
+}
+
+/// An event as it arrives, headers already read (PROTOCOL 3).
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The room that it is for.
+    pub room: RoomId,
+    /// Its place in the stream.
+    pub offset: Offset,
+    /// `Sender-Agent-Id`: not echoed to that agent.
+    pub sender: Option<AgentId>,
+    /// `Receiver-Agent-Id`: to that agent only.
+    pub receiver: Option<AgentId>,
+    /// `Is-Internal: true`: not forwarded.
+    pub internal: bool,
+    /// `Entity-Event-Type`, `-Operation`, `-Sequence-Id`, where all three are there.
+    pub entity: Option<(String, String, i64)>,
+    /// When it was stored, where known: how long ago, for `publish_to_push_seconds`.
+    pub age: Option<Duration>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What comes on the feed.
+#[derive(Clone, Debug)]
+pub enum Fed {
+    /// An event.
+    Event(Incoming),
+    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so.
+    Gap(Offset),
+}
+
+/// Where the stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Names the stream's creation: offsets of another epoch mean nothing.
+    pub epoch: String,
+    /// The last event's.
+    pub offset: Offset,
+}
+
+/// What was missed.
+#[derive(Debug)]
+pub enum Replay {
+    /// The events in order; the channel ends after the last one.
+    Events(mpsc::Receiver<Incoming>),
+    /// Some of it is gone, or the epoch is another.
+    Lost,
+}
+
+/// The bus. Every call answers within 1.5 s.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// `nats` or `memory`.
+    fn name(&self) -> &'static str;
+    /// One round trip to the server.
+    async fn ping(&self) -> Result<(), BusError>;
+    /// Publishes in order, many in flight; a result for each, in the batch's order. Ok means stored (acknowledged).
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>>;
+    /// From Ok on, whatever is stored in the room reaches the feed. Where the server is away it is Err, but the wish is
+    /// kept and fulfilled on its return, from the stream's position at the time of the outage on.
+    async fn subscribe(&self, room: &RoomId) -> Result<(), BusError>;
+    /// Ends it.
+    fn unsubscribe(&self, room: &RoomId);
+    /// The last known position of the stream: every event after it in subscribed rooms is yet to come on the feed.
+    fn position(&self) -> Position;
+    /// Events of these rooms after `after.offset` up to and including `upto`, merged in order.
+    async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError>;
+}

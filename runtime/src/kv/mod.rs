@@ -1,0 +1,57 @@
+//! The keys of PROTOCOL 4, behind one trait: Redis, or a map in process.
+//!
+//! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
+//! harm: a field is removed only by the connection that it names, a seat map is made only where there is none.
+use async_trait::async_trait;
+use rollcall_schema::{LessonId, Role, Sid, UserId};
+
+/// Why the keys could not be read or written: it is away, or did not answer in time.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the key store is away: {0}")]
+pub struct KvError(pub String);
+
+/// Who joins what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// How many seats its map gets if it has to be made.
+    pub seats: u32,
+    /// The connection.
+    pub sid: Sid,
+    /// Whose keys to write: the seed's user_id or client_id, by role. None for a guest: the seat map only.
+    pub user: Option<(UserId, Role)>,
+}
+
+/// A field of `lesson_teacher_*` or `lesson_student_*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// The field.
+    pub user: UserId,
+    /// Which of the two hashes.
+    pub role: Role,
+    /// The value.
+    pub sid: Sid,
+}
+
+/// The keys. Every call is one round trip and answers within 1.5 s.
+#[async_trait]
+pub trait Kv: Send + Sync + 'static {
+    /// `redis` or `memory`.
+    fn name(&self) -> &'static str;
+    /// One round trip.
+    async fn ping(&self) -> Result<(), KvError>;
+    /// The seed's join: seat map if missing, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
+    /// this connection's. True where a participant's `{client_id}` was there before.
+    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError>;
+    /// Removes a field if it still holds this sid; `heir` takes its place then.
+    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError>;
+    /// Makes what is missing of these joins (seat maps, fields, the user's keys), changes nothing that is there, renews
+    /// TTLs. Batches of at most a thousand.
+    async fn project(&self, entries: &[Entry]) -> Result<(), KvError>;
+    /// Whether a marker key that this process set is still there; sets it. False means: flushed or restarted empty,
+    /// project everything again. The marker is `rollcall_marker_{installation}`-like and has a TTL.
+    async fn probe(&self, marker: &str) -> Result<bool, KvError>;
+}

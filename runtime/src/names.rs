@@ -1,0 +1,46 @@
+//! The metrics' names (PROTOCOL 8), each once. Labels come from closed sets, never from ids.
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
+        $($(#[$doc])* pub const $name: &str = concat!("rollcall_", $text);)*
+    };
+}
+
+names! {
+    /// Gauge: open WebSockets.
+    CONNECTIONS = "connections",
+    /// Gauge: sessions owned here.
+    SESSIONS = "sessions",
+    /// Gauge by `kind`: rooms with members here.
+    ROOMS = "rooms",
+    /// Counter by `outcome`.
+    UPGRADES = "upgrades_total",
+    /// Counter by `function` and `outcome`.
+    INVOCATIONS = "function_invocations_total",
+    /// Histogram by `function`.
+    DURATION = "function_duration_seconds",
+    /// Gauge by `function`.
+    IN_FLIGHT = "function_in_flight",
+    /// Counter: frames of events queued to clients.
+    PUSHES = "pushes_total",
+    /// Counter: their bytes.
+    PUSH_BYTES = "push_bytes_total",
+    /// Histogram: from the stream's timestamp to the socket.
+    PUBLISH_TO_PUSH = "publish_to_push_seconds",
+    /// Counter by `reason`.
+    DISCONNECTS = "disconnects_total",
+    /// Counter by `reason`: what was thrown away.
+    DROPPED = "dropped_total",
+    /// Gauge by `pool` and `state`.
+    POOL_CONNECTIONS = "pool_connections",
+    /// Histogram by `pool`.
+    POOL_WAIT = "pool_wait_seconds",
+    /// Counter by `backend` and `operation`.
+    BACKEND_ERRORS = "backend_errors_total",
+    /// Gauge.
+    OUTBOX_ROWS = "outbox_rows",
+    /// Gauge.
+    OUTBOX_LAG = "outbox_lag_seconds",
+    /// Gauge, always 1, by `version`.
+    BUILD_INFO = "build_info",
+}

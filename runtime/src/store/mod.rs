@@ -1,0 +1,313 @@
+//! Sessions, lessons and history in SQL (PROTOCOL 5), behind one trait: Postgres for many nodes, SQLite for one.
+//!
+//! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
+//! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
+//! ([`crate::group`]), because a commit costs the same for one row as for 256.
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, Sid, UserId};
+use uuid::Uuid;
+
+/// Why the store did not do what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer in time or is away. Whether a write took place is unknown.
+    #[error("the database is away: {0}")]
+    Unavailable(String),
+    /// This node's epoch was taken by another: nothing was written, and nothing will be.
+    #[error("this node's lease was taken")]
+    Fenced,
+    /// The database answered, and refused the statement; nothing was written.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+/// A node's right to write, from [`Store::register`] until another node takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The node.
+    pub node: NodeId,
+    /// What every write carries.
+    pub epoch: Epoch,
+}
+
+/// How a node enters the `node` table.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// A name for people: host and process.
+    pub label: String,
+    /// How long the lease holds without a pulse, on the database's clock.
+    pub lease: Duration,
+    /// Its keys or its bus are in process: no other node may live beside it.
+    pub solitary: bool,
+}
+
+/// What a pulse brings back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Connections of this node whose session another connection took over.
+    pub replaced: Vec<Sid>,
+    /// Nodes whose lease holds, this one among them.
+    pub nodes: u32,
+    /// Rows in the outbox, and how old the oldest is.
+    pub outbox_rows: u64,
+    /// Zero where there is none.
+    pub outbox_lag: Duration,
+}
+
+/// An agent enters a classroom. Unique key of a batch: classroom and agent.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The connection that owns the session from now on.
+    pub sid: Sid,
+    /// The token's role.
+    pub role: Role,
+}
+
+/// The answer to [`Open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// New, with agent.entered in the outbox; or that of the session taken over, without.
+    pub session: SessionId,
+    /// The connection that owned it until now, and its node. Where that is another node, its next pulse says so.
+    pub replaced: Option<(NodeId, Sid)>,
+}
+
+/// A connection joins a lesson. Unique key of a batch: the sid.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The connection.
+    pub sid: Sid,
+    /// The session to write to; none for a guest.
+    pub session: Option<SessionId>,
+    /// The classroom that the connection is in: a lesson of another is not found.
+    pub classroom: ClassroomId,
+    /// The lesson.
+    pub lesson: LessonId,
+    /// Whose seat to look up; none for a guest.
+    pub user: Option<UserId>,
+}
+
+/// The answer to [`Join`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// No such lesson in this classroom; nothing was written.
+    NotFound,
+    /// The session is no longer this connection's (taken over, or ended); nothing was written.
+    NotOwner,
+    /// Lesson and seat stand in the session's row.
+    Lesson {
+        /// How many seats the lesson has.
+        seats: u32,
+        /// The user's own.
+        seat: Option<Seat>,
+    },
+}
+
+/// Puts a session's lesson back to what it was before a join that failed half way. Unique key: the sid.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// The connection.
+    pub sid: Sid,
+    /// Its session.
+    pub session: SessionId,
+    /// The lesson and seat before.
+    pub lesson: Option<(LessonId, Option<Seat>)>,
+}
+
+/// Why a session ended: `Left-Reason` and the history's `reason` (PROTOCOL 3).
+pub use rollcall_schema::LeftReason;
+
+/// A connection's session ends, if it is still that connection's. Unique key: classroom and agent.
+#[derive(Clone, Debug)]
+pub struct Close {
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// The agent.
+    pub agent: AgentId,
+    /// Ends only what this connection owns.
+    pub sid: Sid,
+    /// Why.
+    pub reason: LeftReason,
+}
+
+/// The answer to [`Close`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// History row and agent.left are written, the live row is gone.
+    Left {
+        /// Another live session of the same user in the same lesson (under another label), the latest to join: the
+        /// user's field in Redis is its from now on.
+        heir: Option<Sid>,
+    },
+    /// There is no such session, or another connection owns it: nothing was written.
+    NotOwner,
+}
+
+/// A live session in a lesson, as the keys in Redis reflect it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The session.
+    pub session: SessionId,
+    /// Its connection.
+    pub sid: Sid,
+    /// Whose.
+    pub user: UserId,
+    /// Decides the keys.
+    pub role: Role,
+    /// The lesson.
+    pub lesson: LessonId,
+    /// How many seats that has.
+    pub seats: u32,
+}
+
+/// What presence publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// agent.entered.
+    Entered,
+    /// agent.left.
+    Left(LeftReason),
+}
+
+/// An event that was committed and is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Ascending in commit order for one agent in one classroom.
+    pub id: i64,
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The session.
+    pub session: SessionId,
+    /// What happened.
+    pub change: Change,
+}
+
+/// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
+/// read the same shard, and a dead holder's shards are free at once.
+#[async_trait]
+pub trait Outbox: Send {
+    /// Takes more shards where they are free, gives some back where this node has more than its share. Call it about
+    /// once a second, with nothing in flight. Returns how many it holds.
+    async fn claim(&mut self) -> Result<usize, StoreError>;
+    /// The oldest rows of the shards held, oldest first, at most one for each agent in a classroom.
+    async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Forgets what is published.
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
+    /// Returns when rows may have come (from this node or, within milliseconds, from another), or after `most`.
+    async fn wait(&mut self, most: Duration) -> Result<(), StoreError>;
+}
+
+/// A row of `lesson`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LessonRow {
+    /// Its id.
+    pub id: LessonId,
+    /// Where it takes place.
+    pub classroom: ClassroomId,
+    /// How many seats it has.
+    pub seats: u32,
+}
+
+/// A row of `lesson_attendee`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttendeeRow {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// Who.
+    pub user: UserId,
+    /// Where.
+    pub seat: Seat,
+}
+
+/// Why rows were not loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The attendee at this place of the batch names a lesson that is not there.
+    #[error("unknown lesson")]
+    UnknownLesson(usize),
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One transaction of lessons and attendees; dropped without [`Load::commit`], nothing of it stays. Rows that are
+/// there already are overwritten.
+#[async_trait]
+pub trait Load: Send {
+    /// Adds lessons.
+    async fn lessons(&mut self, rows: Vec<LessonRow>) -> Result<(), LoadError>;
+    /// Adds attendees.
+    async fn attendees(&mut self, rows: Vec<AttendeeRow>) -> Result<(), LoadError>;
+    /// Makes all of it stay.
+    async fn commit(self: Box<Self>) -> Result<(), LoadError>;
+}
+
+/// SQL. Batches have no two entries of one key (see each type); answers come in the batch's order. Every call answers
+/// within 1.5 s, if only by [`StoreError::Unavailable`].
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// `postgres` or `sqlite`, for metrics and messages.
+    fn name(&self) -> &'static str;
+    /// Brings the tables up to date. Safe beside other nodes that do the same.
+    async fn migrate(&self) -> Result<(), StoreError>;
+    /// One round trip.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// The UUID made with the database, part of every message id.
+    async fn installation(&self) -> Result<Uuid, StoreError>;
+
+    /// Enters the `node` table with a fresh lease. SQLite sweeps what earlier processes left behind (node_lost).
+    /// [`StoreError::Refused`] with a sentence for the operator where a solitary node would live beside another.
+    async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
+    /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError>;
+    /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), returns those that
+    /// were in a lesson. Several nodes may do it at once. Empty when there is nothing more.
+    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError>;
+    /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
+    async fn retire(&self, lease: Lease) -> Result<(), StoreError>;
+
+    /// Agents enter.
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError>;
+    /// Agents and guests join lessons.
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
+    /// Joins are undone. Sessions that are no longer the connection's are left alone.
+    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError>;
+    /// Agents leave.
+    async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
+
+    /// A new claim on the outbox, with a connection of its own.
+    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
+    /// Live sessions of this node that are in a lesson, ids above `after`, ascending, at most `most`.
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError>;
+
+    /// Agents of a classroom with session ids above `after`, ascending.
+    async fn agents(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<(SessionId, AgentId)>, StoreError>;
+    /// How many agents each classroom has, zeros included, in the order asked for.
+    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
+    /// Whether there is no lesson at all.
+    async fn is_empty(&self) -> Result<bool, StoreError>;
+    /// Begins a load.
+    async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
+}
+
+/// The answer to [`Store::reap`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// How many sessions were ended.
+    pub sessions: usize,
+    /// Those of them that were in a lesson: their fields in Redis are to be removed.
+    pub placed: Vec<Placed>,
+}
