@@ -1,0 +1,53 @@
+//! Where the servers' programs are, and which package brings them where they are not.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
+
+/// The program `name`, or an error that names the Debian package which brings it.
+pub(super) fn find(name: &str, package: &str) -> io::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| missing(name, package))
+}
+
+/// The folder with the newest PostgreSQL's programs. Not `PATH` first: Debian's own `psql` there is
+/// a wrapper that takes longer to start than the server.
+pub(super) fn postgres_folder() -> io::Result<PathBuf> {
+    let newest = fs::read_dir(POSTGRES_VERSIONS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|version| version.join("bin/initdb").is_file())
+        .max_by_key(|version| version_number(version));
+    if let Some(version) = newest {
+        return Ok(version.join("bin"));
+    }
+    let program = find("postgres", "postgresql")?.canonicalize()?;
+    program
+        .parent()
+        .map(Path::to_path_buf)
+        .ok_or_else(|| missing("postgres", "postgresql"))
+}
+
+fn version_number(folder: &Path) -> u32 {
+    folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse().ok())
+        .unwrap_or(0)
+}
+
+fn missing(name: &str, package: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("{name} is not installed: apt-get install {package}"),
+    )
+}

@@ -1,0 +1,27 @@
+//! Private PostgreSQL, Redis, NATS and Prometheus for tests and benchmarks.
+//!
+//! Each listens on a free loopback port and keeps its data in a folder of its own. A `start`
+//! returns when the server has answered in its own protocol. A server is gone when its value is
+//! dropped or, whatever happens to this process, when this process is.
+//!
+//! The calls block, for half a second at most once the template of a PostgreSQL data folder has been
+//! made.
+
+mod binary;
+mod folder;
+mod nats;
+mod port;
+mod postgres;
+mod prometheus;
+mod redis;
+mod server;
+pub mod shared;
+pub(crate) mod signal;
+
+pub use nats::Nats;
+pub use postgres::{Postgres, PostgresOptions, psql};
+pub use prometheus::Prometheus;
+pub use redis::Redis;
+pub use server::{Kind, Server};
+
+pub(crate) use folder::private_folder;

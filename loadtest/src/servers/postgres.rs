@@ -1,0 +1,205 @@
+//! A private PostgreSQL.
+//!
+//! `initdb` takes seconds, so its result is kept as a template among the temporary files, made under
+//! another name and renamed when it is whole: processes that start at the same moment each make
+//! one, and one of them wins.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+
+use super::binary;
+use super::server::{Kind, Server};
+
+const DATA: &str = "data";
+const SUPERUSER: &str = "postgres";
+
+/// A private PostgreSQL.
+pub type Postgres = Server<PostgresKind>;
+
+/// How a private PostgreSQL is set up. The default is durable: commits wait for the disk.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Whether commits reach the disk. Off makes tests faster that are not about durability.
+    pub fsync: bool,
+    /// The limit of connections.
+    pub max_connections: u32,
+    /// Further settings, as in `postgresql.conf`.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            fsync: true,
+            max_connections: 100,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// What is particular to PostgreSQL.
+#[derive(Debug)]
+pub enum PostgresKind {}
+
+impl Kind for PostgresKind {
+    type Options = PostgresOptions;
+    const NAME: &'static str = "postgres";
+    /// An immediate shutdown; a killed one would leave its shared memory in the kernel.
+    const STOP: Signal = Signal::QUIT;
+
+    fn prepare(folder: &Path) -> io::Result<()> {
+        let template = template()?;
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--reflink=auto"])
+            .arg(template)
+            .arg(folder.join(DATA));
+        run(&mut copy).map(drop)
+    }
+
+    fn command(folder: &Path, port: u16, options: &PostgresOptions) -> io::Result<Command> {
+        let mut command = as_server_user(&binary::postgres_folder()?.join("postgres"))?;
+        command.arg("-D").arg(folder.join(DATA));
+        let settings = [
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("unix_socket_directories", String::new()),
+            ("port", port.to_string()),
+            ("fsync", options.fsync.to_string()),
+            ("synchronous_commit", "on".to_owned()),
+            // After a kill it would otherwise sync a thousand files one by one.
+            ("recovery_init_sync_method", "syncfs".to_owned()),
+            ("max_connections", options.max_connections.to_string()),
+        ];
+        let given = options.settings.iter();
+        let given = given.map(|(name, value)| (name.as_str(), value.clone()));
+        for (name, value) in settings.into_iter().chain(given) {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        Ok(command)
+    }
+
+    fn ask(port: u16) -> io::Result<()> {
+        psql(&Self::url(port), "select 1").map(drop)
+    }
+
+    fn url(port: u16) -> String {
+        database_url(port, SUPERUSER)
+    }
+}
+
+impl Server<PostgresKind> {
+    /// A fresh, empty database on this server: its URL.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn create_database(&self) -> io::Result<String> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        psql(&self.url(), &format!("create database {name}"))?;
+        Ok(database_url(self.port(), &name))
+    }
+}
+
+/// What a statement returns in the database of this URL: a line a row, columns divided by `|`.
+///
+/// # Errors
+/// When the server is away or refuses the statement.
+pub fn psql(url: &str, statement: &str) -> io::Result<String> {
+    let mut command = Command::new(binary::postgres_folder()?.join("psql"));
+    command
+        .env("PGCONNECT_TIMEOUT", "5")
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+        .args(["-c", statement, url]);
+    let output = run(&mut command)?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
+}
+
+fn database_url(port: u16, database: &str) -> String {
+    format!("postgres://{SUPERUSER}@127.0.0.1:{port}/{database}")
+}
+
+/// The data folder that every server starts as a copy of.
+fn template() -> io::Result<PathBuf> {
+    let programs = binary::postgres_folder()?;
+    let initdb = programs.join("initdb");
+    let version = run(Command::new(&initdb).arg("--version"))?.stdout;
+    let version = String::from_utf8_lossy(&version)
+        .split_whitespace()
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+        .unwrap_or("unknown")
+        .to_owned();
+    let owner = server_user()?.map_or_else(own_user, |user| user.0);
+    let template = std::env::temp_dir().join(format!("rollcall-postgres-{version}-{owner}"));
+    match fs::metadata(&template) {
+        Ok(found) if found.uid() == owner => return Ok(template),
+        Ok(_) => {
+            let message = format!("{} belongs to somebody else", template.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Err(_) => {}
+    }
+    let workshop = tempfile::Builder::new()
+        .prefix("rollcall-initdb-")
+        .tempdir()?;
+    fs::set_permissions(workshop.path(), fs::Permissions::from_mode(0o777))?;
+    let data = workshop.path().join(DATA);
+    let mut command = as_server_user(&initdb)?;
+    command
+        .current_dir(workshop.path())
+        .args(["--username", SUPERUSER, "--auth", "trust", "--no-sync"])
+        .args(["--encoding", "UTF8", "--locale", "C", "--pgdata"])
+        .arg(&data);
+    run(&mut command)?;
+    match fs::rename(&data, &template) {
+        Err(error) if !template.is_dir() => Err(error),
+        _ => Ok(template),
+    }
+}
+
+fn as_server_user(program: &Path) -> io::Result<Command> {
+    let mut command = Command::new(program);
+    if let Some((uid, gid)) = server_user()? {
+        command.uid(uid).gid(gid);
+    }
+    Ok(command)
+}
+
+/// Whom to run it as when we are root, which PostgreSQL refuses to be.
+fn server_user() -> io::Result<Option<(u32, u32)>> {
+    if own_user() != 0 {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd")?;
+    let ids = |name: &str| {
+        let line = users
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let found = ids("postgres").or_else(|| ids("nobody"));
+    let found = found.ok_or_else(|| io::Error::other("no user `postgres` or `nobody`"))?;
+    Ok(Some(found))
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn run(command: &mut Command) -> io::Result<Output> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let program = command.get_program().display();
+    Err(io::Error::other(format!("{program}: {}", said.trim())))
+}

@@ -1,0 +1,96 @@
+//! A private Prometheus that scrapes one target every second.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::binary;
+use super::redis::ASK_LIMIT;
+use super::server::{Kind, Server};
+use crate::wait::poll;
+
+/// A private Prometheus.
+#[derive(Debug)]
+pub struct Prometheus {
+    server: Server<PrometheusKind>,
+}
+
+impl Prometheus {
+    /// Starts one that scrapes `http://{target}/metrics`.
+    ///
+    /// # Errors
+    /// When Prometheus is not installed or does not come up.
+    pub fn start(target: impl ToString) -> io::Result<Self> {
+        let server = Server::start_with(target.to_string())?;
+        Ok(Self { server })
+    }
+
+    /// The first value of a PromQL expression, as soon as it has one.
+    ///
+    /// # Errors
+    /// When it has none within `limit`, or the expression is faulty.
+    pub fn query(&self, expression: &str, limit: Duration) -> io::Result<f64> {
+        let url = format!("{}/api/v1/query", self.server.url());
+        poll(limit, expression, || {
+            let answer = ureq::get(&url)
+                .query("query", expression)
+                .config()
+                .timeout_global(Some(limit))
+                .build()
+                .call()
+                .map_err(io::Error::other)?
+                .body_mut()
+                .read_to_string()
+                .map_err(io::Error::other)?;
+            let answer: Value = serde_json::from_str(&answer)?;
+            let value = answer.pointer("/data/result/0/value/1");
+            Ok(value.and_then(|value| value.as_str()?.parse().ok()))
+        })
+    }
+}
+
+/// What is particular to Prometheus.
+#[derive(Debug)]
+enum PrometheusKind {}
+
+impl Kind for PrometheusKind {
+    type Options = String;
+    const NAME: &'static str = "prometheus";
+
+    fn command(folder: &Path, port: u16, target: &String) -> io::Result<Command> {
+        let configuration = folder.join("prometheus.yml");
+        let scrape = serde_json::json!({
+            "global": {"scrape_interval": "1s"},
+            "scrape_configs": [{"job_name": "rollcall", "static_configs": [{"targets": [target]}]}],
+        });
+        // JSON is YAML.
+        fs::write(&configuration, scrape.to_string())?;
+        let mut command = Command::new(binary::find("prometheus", "prometheus")?);
+        command
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg(format!("--config.file={}", configuration.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("data").display()
+            ));
+        Ok(command)
+    }
+
+    fn ask(port: u16) -> io::Result<()> {
+        ureq::get(format!("{}/-/ready", Self::url(port)))
+            .config()
+            .timeout_global(Some(ASK_LIMIT))
+            .build()
+            .call()
+            .map(drop)
+            .map_err(io::Error::other)
+    }
+
+    fn url(port: u16) -> String {
+        format!("http://127.0.0.1:{port}")
+    }
+}

@@ -1,0 +1,86 @@
+//! Signals to a server and to the processes that it started.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::poll;
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Stops a process and its children, and returns when they stand: the process first, so that no new
+/// child escapes.
+pub(crate) fn pause(pid: u32) -> io::Result<()> {
+    stop(pid)?;
+    children(pid)?.into_iter().try_for_each(stop)
+}
+
+/// Lets a stopped process and its children run again.
+pub(crate) fn resume(pid: u32) -> io::Result<()> {
+    send_to_children(pid, Signal::CONT)?;
+    send(pid, Signal::CONT)
+}
+
+/// Kills a process and its children at one moment, as a power cut would.
+pub(crate) fn kill(pid: u32) -> io::Result<()> {
+    stop(pid)?;
+    send_to_children(pid, Signal::KILL)?;
+    send(pid, Signal::KILL)
+}
+
+/// Sends a signal; that the process has just ended is no error.
+pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    match kill_process(pid, signal) {
+        Err(Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn stop(pid: u32) -> io::Result<()> {
+    send(pid, Signal::STOP)?;
+    poll(STOP_LIMIT, "a stopped process", || {
+        let stands = match Stat::of(pid) {
+            Some(stat) => matches!(stat.state, 'T' | 't' | 'Z' | 'X'),
+            None => true,
+        };
+        Ok(stands.then_some(()))
+    })
+}
+
+/// Not the process group: every child of PostgreSQL makes one of its own.
+fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
+    let mut children = children(parent)?.into_iter();
+    children.try_for_each(|child| send(child, signal))
+}
+
+fn children(parent: u32) -> io::Result<Vec<u32>> {
+    let processes = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    Ok(processes
+        .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent))
+        .collect())
+}
+
+struct Stat {
+    state: char,
+    parent: u32,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may contain anything, also a parenthesis.
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        let mut fields = after_name.split(' ');
+        Some(Self {
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+        })
+    }
+}

@@ -1,0 +1,28 @@
+//! Waiting for a thing itself, never for a guess of how long it takes.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks `probe` until it has an answer. `Ok(None)` means not yet; an error ends the wait.
+pub(crate) fn poll<T>(
+    limit: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = probe()? {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{what}: nothing within {limit:?}"),
+            ));
+        }
+        thread::sleep(PAUSE);
+    }
+}
