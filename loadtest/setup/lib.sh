@@ -9,12 +9,20 @@ cd "$repo"
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# Everything that inherited our TMPDIR is ours, whoever started it and as whichever user it runs.
-ours() { grep -lsz "^TMPDIR=$scratch\$" /proc/[0-9]*/environ | cut -d/ -f3 || true; }
+# Everything that inherited our TMPDIR or works below it is ours, whoever started it and as
+# whichever user it runs. (Redis writes its title over its environment, hence the second test.)
+ours() {
+    local proc
+    for proc in /proc/[0-9]*; do
+        if [[ $(readlink "$proc/cwd") == "$scratch"/* ]] || grep -qsz "^TMPDIR=$scratch\$" "$proc/environ"; then
+            echo "${proc#/proc/}"
+        fi
+    done 2>/dev/null
+}
 gone_within() {
     local pid deadline=$((SECONDS + $1))
     for pid in $(ours); do
-        while kill -0 "$pid" 2>/dev/null; do
+        while [ -e "/proc/$pid/exe" ]; do # a zombie has none
             ((SECONDS < deadline)) || return 1
             sleep 0.05
         done
