@@ -1,0 +1,40 @@
+# What a developer types. The work is done by cargo and by the short scripts in loadtest/setup.
+SEEDS ?= 50
+SECONDS_EACH ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint run k6 bench autobahn chaos fuzz clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install the Debian packages that the tests need, if they are missing
+	@loadtest/setup/packages
+
+test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
+	@loadtest/setup/test
+
+lint: ## rustfmt and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+run: ## start the gateway, embedded, with a demo classroom
+	cargo run --release
+
+k6: ## 200 virtual users with k6 against a gateway of its own
+	@loadtest/setup/k6
+
+bench: setup ## every load scenario beside its floor, one table (10 minutes)
+	cargo run --release -p rollcall-loadtest -- bench
+
+autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
+	@loadtest/setup/autobahn
+
+chaos: setup ## three nodes, faults from SEEDS=50 seeds, and a ledger that must balance
+	cargo run --release -p rollcall-loadtest -- chaos --seeds $(SEEDS)
+
+fuzz: ## every cargo-fuzz target for SECONDS_EACH=600
+	@loadtest/setup/fuzz $(SECONDS_EACH)
+
+clean: ## remove what was built
+	cargo clean

@@ -1,0 +1,76 @@
+# Sourced by the scripts beside it: messages, a scratch folder, a gateway of our own.
+# Invariant: what a script starts or makes, leave() ends and removes, also after Ctrl-C.
+set -euo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$repo/loadtest/setup
+target=${CARGO_TARGET_DIR:-$repo/target}
+cd "$repo"
+
+say() { printf '==> %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Everything that inherited our TMPDIR or works below it is ours, whoever started it and as
+# whichever user it runs. (Redis writes its title over its environment, hence the second test.)
+ours() {
+    local proc
+    for proc in /proc/[0-9]*; do
+        if [[ $(readlink "$proc/cwd") == "$scratch"/* ]] || grep -qsz "^TMPDIR=$scratch\$" "$proc/environ"; then
+            echo "${proc#/proc/}"
+        fi
+    done 2>/dev/null
+}
+gone_within() {
+    local pid deadline=$((SECONDS + $1))
+    for pid in $(ours); do
+        while [ -e "/proc/$pid/exe" ]; do # a zombie has none
+            ((SECONDS < deadline)) || return 1
+            sleep 0.05
+        done
+    done
+}
+leave() {
+    trap '' INT TERM
+    local pids
+    pids=$(ours)
+    # INT, not KILL: Postgres then also gives back its shared memory.
+    [ -z "$pids" ] || kill -INT $pids 2>/dev/null || true
+    gone_within 5 || kill -KILL $(ours) 2>/dev/null || true
+    rm -rf "$scratch"
+}
+
+# Makes $scratch and points TMPDIR there. Not below target/: a Unix socket's path must be short,
+# and Postgres, which refuses to run as root, has to pass through as another user.
+enter_scratch() {
+    scratch=$(mktemp -d /tmp/rollcall.XXXXXX)
+    chmod 711 "$scratch"
+    export TMPDIR=$scratch
+    trap leave EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+# The release binary, built unless ROLLCALL_BIN names one.
+build_gateway() {
+    if [ -z "${ROLLCALL_BIN:-}" ]; then
+        cargo build --release -p rollcall
+        ROLLCALL_BIN=$target/release/rollcall
+    fi
+}
+
+# Starts `COMMAND...` as a gateway with its data in $scratch on free ports; sets $gateway (its
+# process), $ws and $admin (its addresses). What it prints goes to $scratch/gateway.log.
+start_gateway() {
+    export ROLLCALL_LISTEN=127.0.0.1:0 ROLLCALL_ADMIN_LISTEN=127.0.0.1:0
+    export DATABASE_URL=sqlite:$scratch/rollcall.db
+    "$@" >"$scratch/gateway.log" 2>&1 </dev/null &
+    gateway=$!
+    ws=$(address 'listening on') admin=$(address 'admin on')
+}
+address() {
+    local deadline=$((SECONDS + ${GATEWAY_START_S:-30}))
+    until grep -m1 -oP "$1 \K[0-9.:]+" "$scratch/gateway.log"; do
+        kill -0 "$gateway" 2>/dev/null || die "the gateway ended:$(printf '\n'; cat "$scratch/gateway.log")"
+        ((SECONDS < deadline)) || die "no '$1' from the gateway:$(printf '\n'; cat "$scratch/gateway.log")"
+        sleep 0.05
+    done
+}
