@@ -5,6 +5,7 @@ pub mod bus;
 pub mod config;
 pub mod http;
 pub mod kv;
+pub mod load;
 pub mod metrics;
 pub mod mixpanel;
 pub mod names;
