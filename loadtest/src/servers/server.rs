@@ -86,20 +86,13 @@ impl<K: Kind> Server<K> {
             match launch::<K>(folder.path(), port, &options) {
                 Ok(child) => break (port, child),
                 // Another process may have taken the port since.
-                Err(error)
-                    if attempt == PORT_ATTEMPTS || error.kind() != io::ErrorKind::AddrInUse =>
-                {
+                Err(error) if attempt == PORT_ATTEMPTS || error.kind() != io::ErrorKind::AddrInUse => {
                     return Err(error);
                 }
                 Err(_) => attempt += 1,
             }
         };
-        Ok(Self {
-            options,
-            port,
-            child,
-            folder,
-        })
+        Ok(Self { options, port, child, folder })
     }
 
     /// Where clients find it; the same after a restart.
