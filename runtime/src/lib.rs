@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod bus;
 pub mod config;
+pub mod group;
 pub mod http;
 pub mod kv;
 pub mod load;

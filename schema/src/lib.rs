@@ -6,6 +6,7 @@ pub mod id;
 pub mod key;
 pub mod reason;
 pub mod role;
+pub mod sql;
 pub mod subject;
 
 pub use id::{
