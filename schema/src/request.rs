@@ -150,12 +150,12 @@ where
     raw.map(|raw| object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
 }
 
-/// A JWT as it came, unchecked. `Debug` does not show it.
+/// A JWT as it came, unchecked. `Debug` does not show it. Owned: it outlives the message that it came in.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Token<'a>(#[serde(borrow)] Cow<'a, str>);
+pub struct Token(Box<str>);
 
-impl Token<'_> {
+impl Token {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -163,7 +163,7 @@ impl Token<'_> {
     }
 }
 
-impl fmt::Debug for Token<'_> {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
@@ -171,10 +171,9 @@ impl fmt::Debug for Token<'_> {
 
 /// `connect_request`, the first message.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ConnectRequest<'a> {
+pub struct ConnectRequest {
     /// None for a guest.
-    #[serde(borrow)]
-    pub token: Option<Token<'a>>,
+    pub token: Option<Token>,
     /// Where to; a guest says so too.
     pub classroom_id: ClassroomId,
     /// What the client calls itself; a guest does too.
@@ -205,18 +204,16 @@ impl Resume {
 
 /// `join_lesson`. The seed's data is `None`: everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct JoinLesson<'a> {
+pub struct JoinLesson {
     /// Which; none: the upgrade URL's, else the token's.
     pub lesson_id: Option<LessonId>,
     /// Whose; none: the token of connect_request counts.
-    #[serde(borrow)]
-    pub access_token: Option<Token<'a>>,
+    pub access_token: Option<Token>,
 }
 
 /// `refresh`: a fresh token for the session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Refresh<'a> {
+pub struct Refresh {
     /// It.
-    #[serde(borrow)]
-    pub token: Token<'a>,
+    pub token: Token,
 }
