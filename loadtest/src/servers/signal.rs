@@ -59,12 +59,9 @@ fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
 }
 
 fn children(parent: u32) -> io::Result<Vec<u32>> {
-    let processes = fs::read_dir("/proc")?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    Ok(processes
-        .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent))
-        .collect())
+    let processes =
+        fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    Ok(processes.filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent)).collect())
 }
 
 struct Stat {
@@ -78,9 +75,6 @@ impl Stat {
         // The name in parentheses may contain anything, also a parenthesis.
         let (_, after_name) = stat.rsplit_once(") ")?;
         let mut fields = after_name.split(' ');
-        Some(Self {
-            state: fields.next()?.chars().next()?,
-            parent: fields.next()?.parse().ok()?,
-        })
+        Some(Self { state: fields.next()?.chars().next()?, parent: fields.next()?.parse().ok()? })
     }
 }
