@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::servers::{Process, free_port, output, private_folder};
@@ -155,7 +155,7 @@ impl Gateway {
     /// # Errors
     /// When the kernel refuses.
     pub fn terminate(&self) -> io::Result<()> {
-        self.process.signal(Signal::TERM)
+        self.process.signal(Signal::SIGTERM)
     }
 
     /// Waits for its end.

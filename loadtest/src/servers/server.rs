@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 
 use super::port::free_port;
 use super::private_folder;
@@ -26,7 +26,7 @@ pub trait Kind {
     const NAME: &'static str;
 
     /// The signal that ends it fast and leaves nothing behind in the kernel.
-    const STOP: Signal = Signal::KILL;
+    const STOP: Signal = Signal::SIGKILL;
 
     /// Makes what must be on disk before the first start.
     ///
