@@ -59,6 +59,7 @@ build_gateway() {
 
 # Starts `COMMAND...` in the background: $server is its process, $scratch/server.log what it prints.
 start_server() {
+    : >"$scratch/server.log"
     "$@" >"$scratch/server.log" 2>&1 </dev/null &
     server=$!
 }
