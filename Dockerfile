@@ -23,7 +23,7 @@ RUN find schema runtime handlers -name '*.rs' -exec touch {} + \
  && strip --strip-debug -o /rollcall target/release/rollcall
 
 FROM debian:bookworm-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/rollcall --create-home rollcall
+RUN useradd --uid 10001 --home-dir /var/lib/rollcall --create-home --shell /usr/sbin/nologin rollcall
 COPY --from=build /rollcall /usr/local/bin/rollcall
 USER rollcall
 WORKDIR /var/lib/rollcall
