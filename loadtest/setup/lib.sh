@@ -57,20 +57,24 @@ build_gateway() {
     fi
 }
 
-# Starts `COMMAND...` as a gateway with its data in $scratch on free ports; sets $gateway (its
-# process), $ws and $admin (its addresses). What it prints goes to $scratch/gateway.log.
-start_gateway() {
-    export ROLLCALL_LISTEN=127.0.0.1:0 ROLLCALL_ADMIN_LISTEN=127.0.0.1:0
-    export DATABASE_URL=sqlite:$scratch/rollcall.db
-    "$@" >"$scratch/gateway.log" 2>&1 </dev/null &
-    gateway=$!
-    ws=$(address 'listening on') admin=$(address 'admin on')
+# Starts `COMMAND...` in the background: $server is its process, $scratch/server.log what it prints.
+start_server() {
+    : >"$scratch/server.log"
+    "$@" >"$scratch/server.log" 2>&1 </dev/null &
+    server=$!
 }
+# The address that the started server prints after WORDS.
 address() {
-    local deadline=$((SECONDS + ${GATEWAY_START_S:-30}))
-    until grep -m1 -oP "$1 \K[0-9.:]+" "$scratch/gateway.log"; do
-        kill -0 "$gateway" 2>/dev/null || die "the gateway ended:$(printf '\n'; cat "$scratch/gateway.log")"
-        ((SECONDS < deadline)) || die "no '$1' from the gateway:$(printf '\n'; cat "$scratch/gateway.log")"
+    local deadline=$((SECONDS + 30))
+    until grep -m1 -oP "$1 \K[0-9.]+:[0-9]+" "$scratch/server.log"; do
+        kill -0 "$server" 2>/dev/null || die "the server ended:$(printf '\n'; cat "$scratch/server.log")"
+        ((SECONDS < deadline)) || die "no '$1' from the server:$(printf '\n'; cat "$scratch/server.log")"
         sleep 0.05
     done
+}
+# A gateway with its data in $scratch and on free ports, whatever the environment says.
+gateway_environment() {
+    export ROLLCALL_LISTEN=127.0.0.1:0 ROLLCALL_ADMIN_LISTEN=127.0.0.1:0
+    export DATABASE_URL=sqlite:$scratch/rollcall.db
+    unset REDIS_URL NATS_URL
 }

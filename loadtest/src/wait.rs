@@ -7,21 +7,14 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks `probe` until it has an answer. `Ok(None)` means not yet; an error ends the wait.
-pub(crate) fn poll<T>(
-    limit: Duration,
-    what: &str,
-    mut probe: impl FnMut() -> io::Result<Option<T>>,
-) -> io::Result<T> {
+pub(crate) fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = probe()? {
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("{what}: nothing within {limit:?}"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what}: nothing within {limit:?}")));
         }
         thread::sleep(PAUSE);
     }

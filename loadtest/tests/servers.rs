@@ -7,9 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{
-    Kind, Nats, Postgres, PostgresOptions, Prometheus, Redis, Server,
-};
+use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Prometheus, Redis, Server};
 use rollcall_loadtest::servers::{psql, shared};
 
 /// Every fault in turn; `alive` asks a question with a short limit.
@@ -38,11 +36,7 @@ fn nats_is_killed_and_restarted() {
 fn postgres_is_killed_and_restarted_with_its_data() {
     let mut postgres = Postgres::start().unwrap();
     let database = postgres.create_database().unwrap();
-    psql(
-        &database,
-        "create table kept (n int); insert into kept values (7)",
-    )
-    .unwrap();
+    psql(&database, "create table kept (n int); insert into kept values (7)").unwrap();
     bears_every_fault(&mut postgres);
     assert_eq!(psql(&database, "select n from kept").unwrap(), "7");
 }
@@ -51,28 +45,20 @@ fn postgres_is_killed_and_restarted_with_its_data() {
 fn a_paused_server_keeps_its_connections_and_answers_after_resume() {
     let nats = Nats::start().unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", nats.port())).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut info = [0; 4096];
     assert_ne!(stream.read(&mut info).unwrap(), 0);
     nats.pause().unwrap();
     stream.write_all(b"CONNECT {}\r\nPING\r\n").unwrap();
     assert!(stream.read(&mut info).is_err());
     nats.resume().unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     assert_ne!(stream.read(&mut info).unwrap(), 0);
 }
 
 #[test]
 fn a_paused_postgres_has_all_its_children_paused() {
-    let postgres = Postgres::start_with(PostgresOptions {
-        fsync: false,
-        ..PostgresOptions::default()
-    })
-    .unwrap();
+    let postgres = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() }).unwrap();
     let url = postgres.url();
     let sleeper = thread::spawn(move || psql(&url, "select pg_sleep(0.2), 'woken'"));
     let states = || {
@@ -85,10 +71,7 @@ fn a_paused_postgres_has_all_its_children_paused() {
     };
     postgres.pause().unwrap();
     let stopped = states();
-    assert!(
-        stopped.lines().all(|state| state.starts_with(['T', 'Z'])),
-        "{stopped}"
-    );
+    assert!(stopped.lines().all(|state| state.starts_with(['T', 'Z'])), "{stopped}");
     postgres.resume().unwrap();
     assert_eq!(sleeper.join().unwrap().unwrap(), "|woken");
 }
@@ -98,14 +81,7 @@ fn tests_share_one_server_with_a_database_each() {
     let first = shared::postgres().create_database().unwrap();
     let second = shared::postgres().create_database().unwrap();
     psql(&first, "create table mine (n int)").unwrap();
-    assert_eq!(
-        psql(
-            &second,
-            "select count(*) from pg_tables where tablename = 'mine'"
-        )
-        .unwrap(),
-        "0"
-    );
+    assert_eq!(psql(&second, "select count(*) from pg_tables where tablename = 'mine'").unwrap(), "0");
 }
 
 #[test]
@@ -119,17 +95,10 @@ fn prometheus_scrapes_and_answers() {
             assert_ne!(stream.read(&mut request).unwrap(), 0);
             let body = "answer_to_everything 42\n";
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close";
-            write!(
-                stream,
-                "{head}\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .unwrap();
+            write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
     });
     let prometheus = Prometheus::start(address).unwrap();
-    let value = prometheus
-        .query("answer_to_everything", Duration::from_secs(20))
-        .unwrap();
+    let value = prometheus.query("answer_to_everything", Duration::from_secs(20)).unwrap();
     assert!((value - 42.0).abs() < f64::EPSILON);
 }

@@ -31,23 +31,13 @@ pub(super) fn postgres_folder() -> io::Result<PathBuf> {
         return Ok(version.join("bin"));
     }
     let program = find("postgres", "postgresql")?.canonicalize()?;
-    program
-        .parent()
-        .map(Path::to_path_buf)
-        .ok_or_else(|| missing("postgres", "postgresql"))
+    program.parent().map(Path::to_path_buf).ok_or_else(|| missing("postgres", "postgresql"))
 }
 
 fn version_number(folder: &Path) -> u32 {
-    folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.parse().ok())
-        .unwrap_or(0)
+    folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()).unwrap_or(0)
 }
 
 fn missing(name: &str, package: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("{name} is not installed: apt-get install {package}"),
-    )
+    io::Error::new(io::ErrorKind::NotFound, format!("{name} is not installed: apt-get install {package}"))
 }

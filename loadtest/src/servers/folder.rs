@@ -31,9 +31,7 @@ done
 /// A new folder inside this process's own, removed when it is dropped. Whatever is started must have
 /// its working directory in it.
 pub(crate) fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
-    let folder = tempfile::Builder::new()
-        .prefix(prefix)
-        .tempdir_in(process_folder()?)?;
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(process_folder()?)?;
     open_to_server_users(folder.path())?;
     Ok(folder)
 }
@@ -44,11 +42,7 @@ fn process_folder() -> io::Result<PathBuf> {
     if let Some(path) = &*folder {
         return Ok(path.clone());
     }
-    let path = tempfile::Builder::new()
-        .prefix("rollcall-servers-")
-        .tempdir()?
-        .keep()
-        .canonicalize()?;
+    let path = tempfile::Builder::new().prefix("rollcall-servers-").tempdir()?.keep().canonicalize()?;
     open_to_server_users(&path)?;
     leave_to_reaper(&path)?;
     *folder = Some(path.clone());

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 
 use super::binary;
 use super::server::{Kind, Server};
@@ -36,11 +36,7 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self {
-            fsync: true,
-            max_connections: 100,
-            settings: Vec::new(),
-        }
+        Self { fsync: true, max_connections: 100, settings: Vec::new() }
     }
 }
 
@@ -52,14 +48,12 @@ impl Kind for PostgresKind {
     type Options = PostgresOptions;
     const NAME: &'static str = "postgres";
     /// An immediate shutdown; a killed one would leave its shared memory in the kernel.
-    const STOP: Signal = Signal::QUIT;
+    const STOP: Signal = Signal::SIGQUIT;
 
     fn prepare(folder: &Path) -> io::Result<()> {
         let template = template()?;
         let mut copy = Command::new("cp");
-        copy.args(["-a", "--reflink=auto"])
-            .arg(template)
-            .arg(folder.join(DATA));
+        copy.args(["-a", "--reflink=auto"]).arg(template).arg(folder.join(DATA));
         run(&mut copy).map(drop)
     }
 
@@ -117,9 +111,7 @@ pub fn psql(url: &str, statement: &str) -> io::Result<String> {
         .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
         .args(["-c", statement, url]);
     let output = run(&mut command)?;
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 fn database_url(port: u16, database: &str) -> String {
@@ -146,9 +138,7 @@ fn template() -> io::Result<PathBuf> {
         }
         Err(_) => {}
     }
-    let workshop = tempfile::Builder::new()
-        .prefix("rollcall-initdb-")
-        .tempdir()?;
+    let workshop = tempfile::Builder::new().prefix("rollcall-initdb-").tempdir()?;
     fs::set_permissions(workshop.path(), fs::Permissions::from_mode(0o777))?;
     let data = workshop.path().join(DATA);
     let mut command = as_server_user(&initdb)?;
@@ -179,9 +169,7 @@ fn server_user() -> io::Result<Option<(u32, u32)>> {
     }
     let users = fs::read_to_string("/etc/passwd")?;
     let ids = |name: &str| {
-        let line = users
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
@@ -191,7 +179,7 @@ fn server_user() -> io::Result<Option<(u32, u32)>> {
 }
 
 fn own_user() -> u32 {
-    rustix::process::geteuid().as_raw()
+    nix::unistd::geteuid().as_raw()
 }
 
 fn run(command: &mut Command) -> io::Result<Output> {

@@ -73,10 +73,7 @@ impl Kind for PrometheusKind {
         command
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .arg(format!("--config.file={}", configuration.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.join("data").display()
-            ));
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
         Ok(command)
     }
 

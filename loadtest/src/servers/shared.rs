@@ -12,8 +12,7 @@ use super::{Nats, Postgres, Redis};
 /// # Panics
 /// When it cannot be started.
 pub fn postgres() -> &'static Postgres {
-    static SERVER: LazyLock<Postgres> =
-        LazyLock::new(|| Postgres::start().expect("a private PostgreSQL starts"));
+    static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start().expect("a private PostgreSQL starts"));
     &SERVER
 }
 
@@ -22,8 +21,7 @@ pub fn postgres() -> &'static Postgres {
 /// # Panics
 /// When it cannot be started.
 pub fn redis() -> &'static Redis {
-    static SERVER: LazyLock<Redis> =
-        LazyLock::new(|| Redis::start().expect("a private Redis starts"));
+    static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().expect("a private Redis starts"));
     &SERVER
 }
 
