@@ -3,4 +3,5 @@
 pub mod bus;
 pub mod kv;
 pub mod names;
+pub mod socket;
 pub mod store;
