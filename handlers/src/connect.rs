@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use rollcall_runtime::{
-    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome, auth::Keyring, bus::Position,
-    store::Open,
+    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome, auth::Keyring,
+    bus::Position, store::Open,
 };
 use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
 
@@ -88,5 +88,8 @@ async fn resumed(deps: &Deps, session: &mut Session, start: Position, resume: Re
     // What is stored later than this comes to the room's door.
     let upto = deps.rooms.position();
     let replay = if joined { deps.rooms.replay(&session.rooms(), &after, upto.offset).await } else { None };
-    Resumption { position: upto, recovered: Some(replay.is_some()), replay }
+    match replay {
+        Some(events) => Resumption { position: after, recovered: Some(true), replay: Some((events, upto.offset)) },
+        None => Resumption { position: upto, recovered: Some(false), replay: None },
+    }
 }

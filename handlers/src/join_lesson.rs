@@ -92,7 +92,8 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
 /// The token of join_lesson: it must hold, and be the session's own user's, if there is one.
 async fn fresh(deps: &Deps, session: &Session, token: &str) -> Result<Claims, HandlerError> {
     let user = deps.keyring.admit(token).await.map_err(|_| AckError::InvalidAccessToken)?;
-    let other = session.user.as_ref().is_some_and(|before| before.user != user.user || before.audience != user.audience);
+    let other =
+        session.user.as_ref().is_some_and(|before| before.user != user.user || before.audience != user.audience);
     if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
 }
 

@@ -84,9 +84,11 @@ pub struct Outcome {
     pub ack: Option<Vec<u8>>,
 }
 
-type ConnectFn = Arc<dyn Fn(Greeting, ConnectRequest) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
+type ConnectFn =
+    Arc<dyn Fn(Greeting, ConnectRequest) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
 type DisconnectFn = Arc<dyn Fn(Session, LeftReason) -> BoxFuture<'static, ()> + Send + Sync>;
-type EventFn = Arc<dyn Fn(Box<Session>, &Request<'_>) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync>;
+type EventFn =
+    Arc<dyn Fn(Box<Session>, &Request<'_>) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync>;
 
 /// The functions of a gateway.
 #[derive(Clone)]
@@ -165,7 +167,11 @@ impl Table {
 
     /// Starts connect.
     #[must_use]
-    pub fn connect(&self, greeting: Greeting, request: ConnectRequest) -> BoxFuture<'static, Result<Welcome, SessionError>> {
+    pub fn connect(
+        &self,
+        greeting: Greeting,
+        request: ConnectRequest,
+    ) -> BoxFuture<'static, Result<Welcome, SessionError>> {
         (self.connect)(greeting, request)
     }
 

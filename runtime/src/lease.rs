@@ -57,7 +57,7 @@ impl Pulse {
                     metrics::gauge!(names::OUTBOX_ROWS).set(pulse.outbox_rows as f64);
                     metrics::gauge!(names::OUTBOX_LAG).set(pulse.outbox_lag.as_secs_f64());
                     for sid in pulse.replaced {
-                        self.mailboxes.close_sid(sid, SessionError::Replaced).await;
+                        self.mailboxes.close(sid, SessionError::Replaced).await;
                     }
                     if renewed_since.elapsed() >= self.registration.lease {
                         self.reap().await;

@@ -40,7 +40,8 @@ impl Relay {
                 Err(error) => error,
             };
             warn!(%error, "the outbox waits for the database");
-            metrics::counter!(names::BACKEND_ERRORS, "backend" => self.store.name(), "operation" => "outbox").increment(1);
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => self.store.name(), "operation" => "outbox")
+                .increment(1);
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }
@@ -60,7 +61,8 @@ impl Relay {
             }
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
             let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
-            let stored: Vec<i64> = ids.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| *id).collect();
+            let stored: Vec<i64> =
+                ids.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| *id).collect();
             if !stored.is_empty() {
                 outbox.delete(&stored).await?;
             }

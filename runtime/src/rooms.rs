@@ -44,7 +44,7 @@ struct Entry {
 }
 
 /// A room's number in this process, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RoomKey(u64);
 
 /// Keeps a room alive for a worker.
@@ -87,13 +87,8 @@ impl Rooms {
     /// No rooms yet.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, mailboxes: Mailboxes) -> Self {
-        let inner = Inner {
-            bus,
-            mailboxes,
-            entries: Mutex::default(),
-            keys: AtomicU64::new(0),
-            dispatched: AtomicU64::new(0),
-        };
+        let inner =
+            Inner { bus, mailboxes, entries: Mutex::default(), keys: AtomicU64::new(0), dispatched: AtomicU64::new(0) };
         Self(Arc::new(inner))
     }
 

@@ -45,7 +45,6 @@ pub struct Place {
     pub written: Option<(UserId, Role)>,
 }
 
-
 impl Session {
     /// The rooms that its events come from; a guest gets nothing of the classroom's.
     #[must_use]

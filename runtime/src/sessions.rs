@@ -32,7 +32,12 @@ pub struct Sessions {
 impl Sessions {
     /// Starts the groups.
     #[must_use]
-    pub fn start(store: &Arc<dyn Store>, lease: &watch::Receiver<Lease>, mailboxes: Mailboxes, options: &GroupOptions) -> Self {
+    pub fn start(
+        store: &Arc<dyn Store>,
+        lease: &watch::Receiver<Lease>,
+        mailboxes: Mailboxes,
+        options: &GroupOptions,
+    ) -> Self {
         macro_rules! group {
             ($call:ident) => {{
                 let (store, lease) = (Arc::clone(store), lease.clone());
@@ -57,7 +62,8 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`]; the session is closed again where it may have been opened.
     pub async fn open(&self, open: Open) -> Result<Opened, StoreError> {
-        let undo = Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
+        let undo =
+            Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         let opened = self.open.call(open).await;
         match &opened {
             Ok(Opened { replaced: Some((node, sid)), .. }) if *node == self.lease.borrow().node => {

@@ -107,6 +107,12 @@ impl Fanout {
         }
     }
 
+    /// The rooms that a connection is in.
+    #[must_use]
+    pub fn rooms_of(&self, peer: &Peer) -> Vec<RoomId> {
+        peer.rooms().filter_map(|key| self.rooms.get(&key)).map(|room| room.hold.id().clone()).collect()
+    }
+
     fn lesson(&self, key: RoomKey) -> Option<&LessonId> {
         match self.rooms.get(&key)?.hold.id() {
             RoomId::Lesson(id) => Some(id),
@@ -213,18 +219,28 @@ impl Batch {
     }
 
     fn send(&mut self, socket: &mut Socket<'_, Peer>) {
+        let Some(last) = self.deliveries.last() else { return };
+        if let Some(replaying) = socket.peer.extra.as_mut().and_then(|extra| extra.replaying.as_mut()) {
+            replaying.missed = replaying.missed.max(Some(last.offset()));
+            return;
+        }
         let (mark, offset) = (socket.peer.mark, socket.peer.offset());
         let for_all = offset.is_none() && !self.private && !mark.is_some_and(|mark| self.addressed.contains(&mark));
         let (piece, count) = if for_all {
-            (self.plain.get_or_insert_with(|| join(self.deliveries.iter().map(|delivery| delivery.frame(false)))).clone(), self.deliveries.len())
+            (
+                self.plain
+                    .get_or_insert_with(|| join(self.deliveries.iter().map(|delivery| delivery.frame(false))))
+                    .clone(),
+                self.deliveries.len(),
+            )
         } else {
-            let mine = |delivery: &&Arc<Delivery>| delivery.is_for(mark) && offset.is_none_or(|last| delivery.offset() > last);
+            let mine =
+                |delivery: &&Arc<Delivery>| delivery.is_for(mark) && offset.is_none_or(|last| delivery.offset() > last);
             let count = self.deliveries.iter().filter(mine).count();
             (join(self.deliveries.iter().filter(mine).map(|delivery| delivery.frame(offset.is_some()))), count)
         };
-        if let Some(last) = self.deliveries.last().filter(|_| offset.is_some()) {
-            let extra = socket.peer.extra();
-            extra.offset = extra.offset.max(Some(last.offset()));
+        if offset.is_some() {
+            socket.peer.extra().offset = offset.max(Some(last.offset()));
         }
         if count > 0 {
             metrics::counter!(names::PUSHES).increment(count as u64);

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use rollcall_schema::{LessonId, Offset, SessionError, Sid};
 use tokio::sync::mpsc;
 
+use super::replay::{Chunk, Replayed};
 use crate::{
     bus::{Incoming, Position},
     delivery::Delivery,
@@ -26,6 +27,10 @@ pub enum Command {
     Deliver(Arc<Delivery>),
     /// Events up to here may be missing.
     Gap(Offset),
+    /// A piece of what a resuming connection missed.
+    Replay(Chunk),
+    /// The end of it.
+    Replayed(Replayed),
     /// connect is done.
     Connected {
         /// For whom.
@@ -74,12 +79,12 @@ pub struct Welcome {
 /// Where a resumable connection starts.
 #[derive(Debug)]
 pub struct Resumption {
-    /// Pushes have higher offsets.
+    /// Told to the client: pushes have higher offsets.
     pub position: Position,
     /// Whether what was missed follows; none where nothing was asked for.
     pub recovered: Option<bool>,
-    /// What was missed.
-    pub replay: Option<mpsc::Receiver<Incoming>>,
+    /// What was missed, and up to where.
+    pub replay: Option<(mpsc::Receiver<Incoming>, Offset)>,
 }
 
 /// The inboxes of all workers. Cheap to clone. Messages to a process that ends go nowhere, and nobody misses them.

@@ -6,6 +6,7 @@
 mod fanout;
 mod mailboxes;
 mod peer;
+mod replay;
 
 use std::{
     collections::HashMap,
@@ -13,18 +14,27 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rollcall_schema::{AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack, connect_success::Start};
+use rollcall_schema::{
+    AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack, connect_success::Start,
+};
 
 pub use self::{
     fanout::AgentMark,
     mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
     peer::Peer,
 };
-use self::{fanout::Fanout, peer::Phase};
+use self::{
+    fanout::Fanout,
+    peer::Phase,
+    replay::{Chunk, Replayed},
+};
 use crate::{
+    bus::Position,
+    delivery::Delivery,
     departures::Departures,
     dispatch::{Outcome, Table},
     names,
+    rooms::{RoomKey, Rooms},
     session::Session,
     socket::{Application, Cause, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
 };
@@ -56,6 +66,8 @@ pub struct Shared {
     pub table: Table,
     /// Where sessions go when their connection is over.
     pub departures: Departures,
+    /// Where replays come from.
+    pub rooms: Rooms,
     /// The way back from a function to its worker.
     pub mailboxes: Mailboxes,
     /// Parameters.
@@ -151,8 +163,39 @@ impl Gateway {
         };
         socket.send_text(&success.message());
         metrics::gauge!(names::SESSIONS).increment(1.0);
-        socket.peer.admit(session.presence.as_ref(), resumption.map(|resumption| resumption.position.offset));
+        socket.peer.admit(session.presence.as_ref(), resumption.as_ref());
+        if let Some(Resumption { position, replay: Some((events, upto)), .. }) = resumption {
+            let Shared { mailboxes, rooms, .. } = &*self.shared;
+            let upto = Position { offset: upto, ..position };
+            tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), upto, events));
+        }
         self.settle(&mut socket, Box::new(session));
+    }
+
+    /// A piece of what a connection missed.
+    fn replay(sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
+        let Some(mut socket) = sockets.get_mut(socket) else { return };
+        for delivery in events.into_iter().filter_map(|incoming| Delivery::encode(RoomKey::default(), incoming)) {
+            if delivery.is_for(socket.peer.mark) {
+                socket.send_frames(delivery.frame(true));
+            }
+        }
+        // Who has gone meanwhile needs no answer.
+        let _ = queued.send(socket.queued());
+    }
+
+    /// The end of what a connection missed: it is live, unless more came meanwhile.
+    fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, missed }: Replayed) {
+        let Some(socket) = sockets.get_mut(socket) else { return };
+        let rooms = self.fanout.rooms_of(socket.peer);
+        let extra = socket.peer.extra();
+        extra.offset = Some(upto);
+        let more =
+            extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
+        if more.is_none() {
+            extra.replaying = None;
+        }
+        let _ = missed.send(more.map(|more| (more, rooms)));
     }
 
     /// The session is back with its peer: its rooms are the peer's, and the next message has its turn.
@@ -177,11 +220,11 @@ impl Gateway {
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
         socket.peer.kicked =
             Some(if error == SessionError::Terminated { LeftReason::Drained } else { LeftReason::Kicked });
-        let message = self.message(error);
+        let message = self.last_words(error);
         socket.close(error.close_code(), Some(&message));
     }
 
-    fn message(&self, error: SessionError) -> Vec<u8> {
+    fn last_words(&self, error: SessionError) -> Vec<u8> {
         let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
         error.message(self.shared.options.reconnect_within.mul_f64(share))
     }
@@ -215,7 +258,13 @@ impl Application for Gateway {
         match command {
             Command::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
             Command::Deliver(delivery) => self.fanout.deliver(delivery),
-            Command::Gap(_) => {}
+            Command::Gap(upto) => sockets.each(|socket| {
+                if socket.peer.offset().is_some_and(|offset| offset < upto) {
+                    self.end(socket, SessionError::InternalServerError);
+                }
+            }),
+            Command::Replay(chunk) => Self::replay(sockets, chunk),
+            Command::Replayed(end) => self.replayed(sockets, end),
             Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
             Command::Answered { socket, outcome: Outcome { session, ack } } => match sockets.get_mut(socket) {
                 Some(mut socket) => {
@@ -256,7 +305,7 @@ impl Application for Gateway {
             Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-        Farewell { code: error.close_code(), text: Some(self.message(error).into()) }
+        Farewell { code: error.close_code(), text: Some(self.last_words(error).into()) }
     }
 
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {

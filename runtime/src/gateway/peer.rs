@@ -3,12 +3,16 @@ use std::collections::VecDeque;
 
 use rollcall_schema::{LeftReason, LessonId, Offset};
 
+use super::Resumption;
 use crate::{
     rooms::RoomKey,
     session::{Presence, Session},
 };
 
-use super::fanout::{AgentMark, Entering};
+use super::{
+    fanout::{AgentMark, Entering},
+    replay::Replaying,
+};
 
 /// What may wait while a function runs; the socket is not read further then.
 const MAX_WAITING: usize = 16;
@@ -52,6 +56,8 @@ pub struct Extra {
     pub waiting: VecDeque<Box<str>>,
     /// For who resumes: the last offset sent.
     pub offset: Option<Offset>,
+    /// For who gets what it missed before anything live.
+    pub replaying: Option<Replaying>,
 }
 
 impl Extra {
@@ -65,14 +71,24 @@ impl Peer {
     #[must_use]
     pub fn new(deadline: u64, asked: Option<LessonId>) -> Self {
         let extra = asked.map(|asked| Box::new(Extra { asked: Some(asked), ..Extra::default() }));
-        Self { phase: Phase::Greeting, classroom: None, lesson: None, mark: None, expires: deadline, kicked: None, extra }
+        Self {
+            phase: Phase::Greeting,
+            classroom: None,
+            lesson: None,
+            mark: None,
+            expires: deadline,
+            kicked: None,
+            extra,
+        }
     }
 
     /// It was let in.
-    pub fn admit(&mut self, presence: Option<&Presence>, offset: Option<Offset>) {
+    pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
-        if offset.is_some() {
-            self.extra().offset = offset;
+        if let Some(Resumption { position, replay, .. }) = resumption {
+            let extra = self.extra();
+            extra.offset = Some(position.offset);
+            extra.replaying = replay.is_some().then(Replaying::default);
         }
     }
 

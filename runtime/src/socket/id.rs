@@ -24,6 +24,18 @@ impl SocketId {
         mio::Token(self.0 as usize)
     }
 
+    /// The name as a number, for those who carry it elsewhere.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The name that [`SocketId::to_bits`] was asked for; of any other number, that of a socket that may not exist.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The worker that owns the socket: where to send commands about it.
     #[must_use]
     pub fn worker(self) -> usize {
