@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    id::{AgentId, Offset, SessionId, Sid},
+    id::{AgentId, Offset, SessionId},
+    sid::Sid,
     wire,
 };
 

@@ -13,6 +13,7 @@ pub mod reason;
 pub mod request;
 pub mod role;
 pub mod session_error;
+pub mod sid;
 pub mod subject;
 mod wire;
 
@@ -20,11 +21,12 @@ pub use ack::AckError;
 pub use connect_success::ConnectSuccess;
 pub use event::{AgentEvent, Change, EntityEvent};
 pub use id::{
-    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Offset, Seat, SessionId, Sid, UserId,
+    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Offset, Seat, SessionId, UserId,
 };
 pub use push::Push;
 pub use reason::LeftReason;
 pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume};
 pub use role::Role;
 pub use session_error::{SessionError, Violation};
+pub use sid::Sid;
 pub use subject::{RoomId, Subject};

@@ -105,7 +105,8 @@ struct Key(bool);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
+        // As bytes: a key with a lone surrogate is no text, but is JSON.
+        deserializer.deserialize_bytes(KeyVisitor)
     }
 }
 
@@ -118,7 +119,7 @@ impl Visitor<'_> for KeyVisitor {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-        Ok(Key(key == "id"))
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Key, E> {
+        Ok(Key(key == b"id"))
     }
 }

@@ -1,8 +1,9 @@
 //! Requests from clients (PROTOCOL 2): the envelope and the payloads, read in place.
 //!
-//! Invariant: parsing never builds a tree. Texts are borrowed from the message unless they hold escapes, nested values
-//! that nobody asked for are skipped without recursion, and time is linear: at most 2 bytes of memory for each byte
-//! received, at any depth of nesting. Errors and `Debug` never show what the client sent: there are tokens in it.
+//! Invariant: parsing never builds a tree. The envelope is borrowed from the message, a payload's texts are copied once,
+//! nested values that nobody asked for are skipped without recursion, and time is linear: above a fixed 64 KiB at most 2
+//! bytes of memory for each byte received, at any depth of nesting. Errors and `Debug` show no payload: there are tokens
+//! in it.
 //!
 //! What the contract leaves open is decided so:
 //!
@@ -11,7 +12,7 @@
 //! | `null` in an optional field | as if the field were absent; but a `ref` of `null` is a faulty one |
 //! | unknown fields, at any depth and however often | ignored |
 //! | a known field twice | error |
-//! | a lone surrogate (`"\ud800"`) | error in a text that is read; accepted where it is skipped |
+//! | a lone surrogate (`"\ud800"`) | error in a text that is read or a field's name; accepted where it is skipped |
 //! | an array where an object belongs | error |
 //! | a `ref` that is a text, `1.0`, `1e3` or outside of i64 | faulty: the request is handled, its ack has `null` |
 use std::{borrow::Cow, fmt};
@@ -98,8 +99,8 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// A text, borrowed where it has no escapes. serde does that for a `Cow` in a field of its own only, not in an `Option`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// A text, borrowed where it has no escapes: a bare `Cow` would always be copied.
+#[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
