@@ -1,0 +1,159 @@
+//! An issuer's public keys, from a JWKS document (RFC 7517) in a file or at an address.
+//!
+//! Invariant: a [`Key`] has one algorithm, which the document gives it, and is checked to be usable with it. Symmetric
+//! keys are never taken from such a document, because it is public.
+use std::{fmt, path::PathBuf};
+
+use hyper::Uri;
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{AuthError, token::Unchecked};
+use crate::http::client::{Client, FetchError};
+
+/// The largest document that is read.
+const LARGEST: usize = 256 * 1024;
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file.
+    File(PathBuf),
+    /// An `http` or `https` address; the only one that is ever asked for this issuer's keys.
+    Url(Uri),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Url(url) => url.fmt(f),
+        }
+    }
+}
+
+/// Why keys could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum JwksError {
+    /// The file.
+    #[error("cannot read it: {0}")]
+    Read(#[from] std::io::Error),
+    /// The address.
+    #[error("cannot fetch it: {0}")]
+    Fetch(#[from] FetchError),
+    /// Not `{"keys": [...]}`.
+    #[error("it is not a JWKS document: {0}")]
+    Document(#[from] serde_json::Error),
+    /// Nothing in it can be used.
+    #[error("it has no usable key (ES256, RS256 from 2048 bits, or EdDSA with Ed25519){0}")]
+    Empty(String),
+}
+
+/// A key and the one algorithm that it is for.
+pub(super) struct Key {
+    kid: Option<Box<str>>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl Key {
+    /// The key that a shared secret is.
+    pub(super) fn shared(secret: &str) -> Self {
+        Self { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.as_bytes()) }
+    }
+
+    /// Checks the signature by this key's own algorithm.
+    pub(super) fn check(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
+        if token.algorithm != self.algorithm {
+            return Err(AuthError::Algorithm);
+        }
+        match jsonwebtoken::crypto::verify(token.signature, token.message, &self.key, self.algorithm) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(AuthError::Signature),
+        }
+    }
+}
+
+/// The key that a token names; without a `kid`, the only one there is of its algorithm.
+pub(super) fn choose<'k>(keys: &'k [Key], token: &Unchecked<'_>) -> Result<&'k Key, AuthError> {
+    let fits = |key: &&Key| key.algorithm == token.algorithm;
+    if let Some(kid) = token.kid.as_deref() {
+        let mut named = keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).peekable();
+        named.peek().ok_or(AuthError::Key)?;
+        return named.find(fits).ok_or(AuthError::Algorithm);
+    }
+    let mut fitting = keys.iter().filter(fits);
+    match (fitting.next(), fitting.next()) {
+        (Some(key), None) => Ok(key),
+        _ => Err(AuthError::Key),
+    }
+}
+
+/// Loads and reads a document.
+pub(super) async fn load(location: &Location, client: &Client) -> Result<Vec<Key>, JwksError> {
+    match location {
+        Location::File(path) => parse(&tokio::fs::read(path).await?),
+        Location::Url(url) => parse(&client.get(url.clone(), LARGEST).await?),
+    }
+}
+
+/// Reads a document. Keys that cannot be used are left out: others may need them.
+pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
+    #[derive(Deserialize)]
+    struct Document {
+        keys: Vec<Value>,
+    }
+    let Document { keys } = serde_json::from_slice(document)?;
+    let mut usable = Vec::with_capacity(keys.len());
+    let mut reasons = String::new();
+    for (index, key) in keys.into_iter().enumerate() {
+        match read(key) {
+            Ok(key) => usable.push(key),
+            Err(reason) => reasons.push_str(&format!("; key {}: {reason}", index + 1)),
+        }
+    }
+    if usable.is_empty() { Err(JwksError::Empty(reasons)) } else { Ok(usable) }
+}
+
+fn read(key: Value) -> Result<Key, &'static str> {
+    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "not a JWK")?;
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        return Err("not for signatures");
+    }
+    let (algorithm, named) = match &jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        AlgorithmParameters::OctetKey(_) => return Err("a symmetric key does not belong here"),
+        _ => return Err("its kind is not supported"),
+    };
+    if jwk.common.key_algorithm.is_some_and(|algorithm| algorithm != named) {
+        return Err("its algorithm is not supported");
+    }
+    let key = DecodingKey::from_jwk(&jwk).map_err(|_| "not base64url")?;
+    if !sound(&key) {
+        return Err("its length is wrong");
+    }
+    Ok(Key { kid: jwk.common.key_id.map(Into::into), algorithm, key })
+}
+
+/// Whether the numbers have the length that their algorithm needs: said at the start, not by refusing every token.
+fn sound(key: &DecodingKey) -> bool {
+    use jsonwebtoken::{AlgorithmFamily, DecodingKeyKind};
+    match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => (256..=1024).contains(&n.len()) && !e.is_empty(),
+        DecodingKeyKind::SecretOrDer(bytes) => match key.family() {
+            AlgorithmFamily::Ec => bytes.len() == 65,
+            AlgorithmFamily::Ed => bytes.len() == 32,
+            AlgorithmFamily::Hmac | AlgorithmFamily::Rsa => false,
+        },
+    }
+}

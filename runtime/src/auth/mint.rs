@@ -1,0 +1,67 @@
+//! Tokens of our own, for `rollcall token` and the first run: signed by the shared secret.
+use jsonwebtoken::{EncodingKey, Header};
+use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use serde::Serialize;
+
+use super::unix_now;
+use crate::config::Secret;
+
+/// What the token is to say.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// `iss`; must not be an issuer with a JWKS, whose tokens only its own keys sign.
+    pub issuer: String,
+    /// `sub`.
+    pub user: UserId,
+    /// `aud`.
+    pub audience: Audience,
+    /// `role`.
+    pub role: Role,
+    /// How long it counts.
+    pub lifetime: std::time::Duration,
+    /// `lesson_id`.
+    pub lesson_id: Option<LessonId>,
+    /// `classroom_ids`; empty: anywhere.
+    pub classroom_ids: Vec<ClassroomId>,
+    /// `lesson_ids`; empty: anywhere.
+    pub lesson_ids: Vec<LessonId>,
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+#[error("the token cannot be signed: {0}")]
+pub struct MintError(#[from] jsonwebtoken::errors::Error);
+
+#[derive(Serialize)]
+struct Body<'a> {
+    iss: &'a str,
+    aud: &'a Audience,
+    sub: &'a UserId,
+    exp: u64,
+    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lesson_id: Option<&'a LessonId>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    classroom_ids: &'a [ClassroomId],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    lesson_ids: &'a [LessonId],
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// [`MintError`], where the secret cannot sign.
+pub fn mint(secret: &Secret, wish: &Wish) -> Result<String, MintError> {
+    let body = Body {
+        iss: &wish.issuer,
+        aud: &wish.audience,
+        sub: &wish.user,
+        exp: unix_now().saturating_add(wish.lifetime.as_secs()),
+        role: wish.role,
+        lesson_id: wish.lesson_id.as_ref(),
+        classroom_ids: &wish.classroom_ids,
+        lesson_ids: &wish.lesson_ids,
+    };
+    let key = EncodingKey::from_secret(secret.reveal().as_bytes());
+    Ok(jsonwebtoken::encode(&Header::default(), &body, &key)?)
+}

@@ -1,0 +1,115 @@
+//! Who a token says its bearer is (PROTOCOL 6).
+//!
+//! Invariant: [`Claims`] exist only for a token whose signature was checked by a key of its own issuer, with the
+//! algorithm that belongs to that key. Nothing in a token's header chooses an algorithm, an address or a file.
+mod development;
+mod jwks;
+mod keyring;
+mod mint;
+mod rotation;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+
+pub use development::development_secret;
+pub use jwks::{JwksError, Location};
+pub use keyring::{Keyring, KeyringError, Sources};
+pub use mint::{MintError, Wish, mint};
+
+/// A bearer, as the issuer vouched for. Small, because every connection keeps one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`.
+    pub user: UserId,
+    /// `aud`.
+    pub audience: Audience,
+    /// `role`.
+    pub role: Role,
+    /// `exp`: from this second (Unix time) on the token counts no more.
+    pub expires: u64,
+    /// Where the bearer may go; none: anywhere.
+    pub limits: Option<Box<Limits>>,
+}
+
+/// What narrows a token down to places.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The lesson to join where the client names none.
+    pub lesson_id: Option<LessonId>,
+    /// Only these classrooms may be entered.
+    pub classroom_ids: Option<Box<[ClassroomId]>>,
+    /// Only these lessons may be joined.
+    pub lesson_ids: Option<Box<[LessonId]>>,
+}
+
+impl Claims {
+    /// Whether the bearer may enter the classroom.
+    #[must_use]
+    pub fn admits_classroom(&self, classroom: ClassroomId) -> bool {
+        let list = self.limits.as_ref().and_then(|limits| limits.classroom_ids.as_ref());
+        list.is_none_or(|list| list.contains(&classroom))
+    }
+
+    /// Whether the bearer may join the lesson.
+    #[must_use]
+    pub fn admits_lesson(&self, lesson: &LessonId) -> bool {
+        let list = self.limits.as_ref().and_then(|limits| limits.lesson_ids.as_ref());
+        list.is_none_or(|list| list.contains(lesson))
+    }
+
+    /// The lesson to join where the client names none.
+    #[must_use]
+    pub fn lesson(&self) -> Option<&LessonId> {
+        self.limits.as_ref().and_then(|limits| limits.lesson_id.as_ref())
+    }
+
+    /// Whether the token still counts, `now` in Unix seconds.
+    #[must_use]
+    pub fn expired(&self, now: u64) -> bool {
+        now >= self.expires
+    }
+}
+
+/// Why a token is refused. Clients read every one as `unauthenticated`; the difference is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Not three parts of base64url with JSON objects in the first two, or too long.
+    #[error("the token is malformed")]
+    Malformed,
+    /// The header asks for what is never followed: `jku`, `x5u`, `jwk`, `x5c` or `crit`.
+    #[error("the token's header has a forbidden parameter")]
+    Header,
+    /// No key is configured for `iss`.
+    #[error("the token's issuer is not configured")]
+    Issuer,
+    /// The issuer has no key of this `kid`.
+    #[error("the token's key is unknown")]
+    Key,
+    /// The header's `alg` is not the key's.
+    #[error("the token's algorithm is not its key's")]
+    Algorithm,
+    /// The signature is not the key's.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is still to come.
+    #[error("the token is not valid yet")]
+    Early,
+    /// A claim is missing, or breaks the rule of its kind.
+    #[error("a claim of the token is missing or invalid")]
+    Claim,
+    /// `aud` is not one of `ROLLCALL_AUDIENCES`.
+    #[error("the token is for another audience")]
+    Audience,
+}
+
+/// Unix time in seconds. A clock before 1970 reads as 0: every `nbf` is still to come then.
+#[must_use]
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,51 @@
+//! Tokens good and bad, and keys that change.
+mod forged;
+mod good;
+mod remote;
+mod signer;
+
+use serde_json::{Value, json};
+
+use super::{Keyring, Location, Sources, unix_now};
+use crate::config::Secret;
+use signer::Signer;
+
+const SECRET: &str = "a secret for tests alone, long enough for HS256";
+
+/// Claims of a token that is valid for a minute.
+fn claims(issuer: &str) -> Value {
+    json!({"iss": issuer, "aud": "example.org", "sub": "alice", "exp": unix_now() + 60})
+}
+
+/// The same with one claim replaced; `null` removes it.
+fn with(name: &str, value: Value) -> Value {
+    let mut claims = claims("local");
+    let object = claims.as_object_mut().unwrap();
+    object.remove(name);
+    if !value.is_null() {
+        object.insert(name.to_owned(), value);
+    }
+    claims
+}
+
+/// A keyring with the shared secret, and of issuers with documents in files.
+async fn keyring(issuers: &[(&str, &[&Signer])]) -> Keyring {
+    let folder = tempfile::tempdir().unwrap();
+    let jwks = issuers.iter().enumerate().map(|(index, (issuer, signers))| {
+        let path = folder.path().join(index.to_string());
+        std::fs::write(&path, signer::document(signers)).unwrap();
+        ((*issuer).to_owned(), Location::File(path))
+    });
+    let keyring = Keyring::new(Sources { jwks: jwks.collect(), ..sources() });
+    assert!(keyring.load().await.is_empty());
+    keyring
+}
+
+fn sources() -> Sources {
+    Sources {
+        hs256: Some(Secret::new(SECRET)),
+        jwks: Vec::new(),
+        audiences: Vec::new(),
+        refresh: std::time::Duration::from_secs(300),
+    }
+}

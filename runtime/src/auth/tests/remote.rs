@@ -1,0 +1,128 @@
+//! Keys at an address: fetched from there alone, rotated, and not as often as strangers wish.
+use std::sync::{Arc, Mutex};
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::{super::*, *};
+use crate::http::fixture::{Fixture, Reply, soon};
+
+/// A server of an issuer's document, which the test may change.
+async fn published(document: String) -> (Fixture, Arc<Mutex<String>>) {
+    let document = Arc::new(Mutex::new(document));
+    let shown = Arc::clone(&document);
+    let server = Fixture::start(move |_| Reply::Answer(StatusCode::OK, shown.lock().unwrap().clone())).await;
+    (server, document)
+}
+
+fn at(server: &Fixture) -> Keyring {
+    Keyring::new(Sources { jwks: vec![("a".into(), Location::Url(server.url("/jwks?v=1")))], ..sources() })
+}
+
+fn fetches(server: &mut Fixture) -> usize {
+    std::iter::from_fn(|| server.requests.try_recv().ok()).count()
+}
+
+#[tokio::test]
+async fn keys_are_fetched_and_rotated_without_a_restart() {
+    let (old, new) = (Signer::es256("old"), Signer::eddsa("new"));
+    let (mut server, document) = published(signer::document(&[&old])).await;
+    let keyring = at(&server);
+    assert!(keyring.load().await.is_empty());
+    assert_eq!(server.next().await.uri, "/jwks?v=1");
+    assert!(keyring.admit(&old.token(&claims("a"))).await.is_ok());
+    *document.lock().unwrap() = signer::document(&[&new]);
+    assert!(soon(keyring.admit(&new.token(&claims("a")))).await.is_ok());
+    assert_eq!(keyring.admit(&old.token(&claims("a"))).await, Err(AuthError::Key), "the old key is gone");
+    assert_eq!(fetches(&mut server), 1);
+}
+
+#[tokio::test]
+async fn a_burst_of_unknown_keys_fetches_once() {
+    let (known, unknown) = (Signer::es256("known"), Signer::es256("unknown"));
+    let (mut server, _) = published(signer::document(&[&known])).await;
+    let keyring = at(&server);
+    let kids = (0..200).map(|kid| unknown.headed(&json!({"alg": "ES256", "kid": format!("k{kid}")}), &claims("a")));
+    let tokens: Vec<_> = kids.collect();
+    let verdicts = futures_util::future::join_all(tokens.iter().map(|token| keyring.admit(token)));
+    assert!(soon(verdicts).await.into_iter().all(|verdict| verdict == Err(AuthError::Key)));
+    assert_eq!(fetches(&mut server), 1);
+    // What waited for that fetch has the keys now.
+    assert!(keyring.verify(&known.token(&claims("a"))).is_ok());
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_buy_another_fetch() {
+    let unknown = Signer::es256("unknown");
+    let mut server = Fixture::start(|_| Reply::Hang).await;
+    let keyring = at(&server);
+    let token = unknown.token(&claims("a"));
+    for _ in 0..3 {
+        let mut waiting = std::pin::pin!(keyring.admit(&token));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+    }
+    server.next().await;
+    assert_eq!((fetches(&mut server), server.connections()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_rotation_opens_no_connection() {
+    let (es, secret) = (Signer::es256("k"), Signer::hs256("k", b"public"));
+    let server = Fixture::start(|_| Reply::Answer(StatusCode::OK, signer::document(&[]))).await;
+    let keyring = at(&server);
+    let jwks = format!("http://{}/own", server.address);
+    let headers = [
+        json!({"alg": "none", "kid": "x"}),
+        json!({"alg": "RS512", "kid": "x"}),
+        json!({"alg": "ES256", "kid": "../x"}),
+        json!({"alg": "ES256", "kid": "/etc/passwd"}),
+        json!({"alg": "ES256", "kid": "x' OR 1=1"}),
+        json!({"alg": "ES256", "kid": "x--"}),
+        json!({"alg": "ES256"}),
+        json!({"alg": "ES256", "kid": "x", "jku": jwks}),
+        json!({"alg": "ES256", "kid": "x", "x5u": jwks}),
+        json!({"alg": "ES256", "kid": "x", "jwk": es.jwk()}),
+    ];
+    for header in headers {
+        assert!(keyring.admit(&es.headed(&header, &claims("a"))).await.is_err(), "{header}");
+    }
+    assert!(keyring.admit(&secret.token(&claims("a"))).await.is_err());
+    assert!(keyring.admit(&es.token(&claims("somebody"))).await.is_err(), "an issuer without keys");
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Fixture::start(|_| Reply::Answer(StatusCode::OK, String::new())).await;
+    let server = Fixture::start(|_| Reply::Answer(StatusCode::FOUND, String::new())).await;
+    let faults = at(&server).load().await;
+    assert!(faults[0].to_string().contains("302"), "{}", faults[0]);
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_failed_load_leaves_the_keys_at_hand() {
+    let es = Signer::es256("k");
+    let (server, document) = published(signer::document(&[&es])).await;
+    let keyring = at(&server);
+    assert!(keyring.load().await.is_empty());
+    for broken in ["", "{}", "{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}"] {
+        *document.lock().unwrap() = broken.to_owned();
+        assert_eq!(keyring.load().await.len(), 1, "{broken}");
+        assert!(keyring.verify(&es.token(&claims("a"))).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_document_too_large_is_not_read() {
+    let server = Fixture::start(|_| Reply::Answer(StatusCode::OK, " ".repeat(1 << 20))).await;
+    let faults = at(&server).load().await;
+    assert!(faults[0].to_string().contains("too large"), "{}", faults[0]);
+}
+
+#[tokio::test]
+async fn a_missing_file_names_issuer_and_path() {
+    let keyring = Keyring::new(Sources { jwks: vec![("a".into(), Location::File("/nowhere/a".into()))], ..sources() });
+    let fault = keyring.load().await.remove(0).to_string();
+    assert!(fault.contains("issuer a") && fault.contains("/nowhere/a"), "{fault}");
+}

@@ -1,0 +1,158 @@
+//! A token taken apart, in two steps: what is needed to choose a key, then, once the signature is checked, the claims.
+//!
+//! Invariant: before the signature is checked nothing of the claims is read but `iss`, and no memory is taken beyond the
+//! decoded parts.
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::Algorithm;
+use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+use super::{AuthError, Claims, Limits};
+
+/// The longest token that is looked at.
+pub(super) const LONGEST: usize = 16 * 1024;
+
+/// The last second that JSON's numbers hold exactly; a later `exp` is a mistake.
+const LAST_SECOND: f64 = 9_007_199_254_740_991.0;
+
+/// A token whose signature is not checked yet.
+#[derive(Debug)]
+pub(super) struct Unchecked<'a> {
+    /// `header.claims`, which is what was signed.
+    pub(super) message: &'a [u8],
+    /// The third part, still encoded.
+    pub(super) signature: &'a str,
+    /// What the header says, to be compared with the key's.
+    pub(super) algorithm: Algorithm,
+    /// Which of the issuer's keys.
+    pub(super) kid: Option<String>,
+    /// Whose keys.
+    pub(super) issuer: String,
+    claims: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(default, deserialize_with = "present")]
+    kid: Option<String>,
+    jku: Option<IgnoredAny>,
+    x5u: Option<IgnoredAny>,
+    x5c: Option<IgnoredAny>,
+    jwk: Option<IgnoredAny>,
+    crit: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Issued {
+    iss: String,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    sub: UserId,
+    aud: OneAudience,
+    exp: f64,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
+    role: Option<Role>,
+    #[serde(default, deserialize_with = "present")]
+    lesson_id: Option<LessonId>,
+    #[serde(default, deserialize_with = "present")]
+    classroom_ids: Option<Box<[ClassroomId]>>,
+    #[serde(default, deserialize_with = "present")]
+    lesson_ids: Option<Box<[LessonId]>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneAudience {
+    Text(Audience),
+    Array([Audience; 1]),
+}
+
+/// A claim that is there must be of its kind: `null` for a list of classrooms would else mean "any".
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Unchecked<'a> {
+    /// Takes a token apart.
+    pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
+        if token.len() > LONGEST {
+            return Err(AuthError::Malformed);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(AuthError::Malformed)?;
+        let header = decode(header)?;
+        let header: Header<'_> = object(&header)?;
+        if header.jku.is_some()
+            || header.x5u.is_some()
+            || header.x5c.is_some()
+            || header.jwk.is_some()
+            || header.crit.is_some()
+        {
+            return Err(AuthError::Header);
+        }
+        let algorithm = match header.alg.as_ref() {
+            "HS256" => Algorithm::HS256,
+            "ES256" => Algorithm::ES256,
+            "RS256" => Algorithm::RS256,
+            "EdDSA" => Algorithm::EdDSA,
+            _ => return Err(AuthError::Algorithm),
+        };
+        let claims = decode(claims)?;
+        let Issued { iss: issuer } = object(&claims)?;
+        Ok(Self { message: message.as_bytes(), signature, algorithm, kid: header.kid, issuer, claims })
+    }
+
+    /// Reads the claims. To be called only once the signature is checked.
+    pub(super) fn claims(&self, audiences: &[Audience], now: u64) -> Result<Claims, AuthError> {
+        let body: Body = object(&self.claims).map_err(|_| AuthError::Claim)?;
+        let expires = second(body.exp, f64::floor)?;
+        if now >= expires {
+            return Err(AuthError::Expired);
+        }
+        if let Some(nbf) = body.nbf
+            && now < second(nbf, f64::ceil)?
+        {
+            return Err(AuthError::Early);
+        }
+        let audience = match body.aud {
+            OneAudience::Text(audience) | OneAudience::Array([audience]) => audience,
+        };
+        if !audiences.is_empty() && !audiences.contains(&audience) {
+            return Err(AuthError::Audience);
+        }
+        let limits =
+            Limits { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids };
+        let limits = (limits != Limits::default()).then(|| Box::new(limits));
+        Ok(Claims { user: body.sub, audience, role: body.role.unwrap_or_default(), expires, limits })
+    }
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, AuthError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)
+}
+
+/// Reads a JSON object. Serde would take an array for a struct, too.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
+    if json.first() != Some(&b'{') {
+        return Err(AuthError::Malformed);
+    }
+    serde_json::from_slice(json).map_err(|_| AuthError::Malformed)
+}
+
+/// A NumericDate (RFC 7519), which may have a fraction.
+fn second(number: f64, round: fn(f64) -> f64) -> Result<u64, AuthError> {
+    if !(0.0..=LAST_SECOND).contains(&number) {
+        return Err(AuthError::Claim);
+    }
+    // In range by the check above, and whole by `round`.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(round(number) as u64)
+}

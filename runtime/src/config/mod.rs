@@ -1,0 +1,4 @@
+//! Configuration.
+mod secret;
+
+pub use secret::{BackendUrl, Secret};

@@ -1,0 +1,118 @@
+//! The client for what the gateway asks of others: issuers' keys, Mixpanel, the authorization hook.
+//!
+//! Invariant: a call goes to the address given and nowhere else (no redirects, no proxies from the environment), takes
+//! at most [`PATIENCE`], and reads at most as much as the caller allows.
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+/// How long one call may take in all.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a call brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No whole answer in time.
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Timeout,
+    /// The connection failed.
+    #[error("{0}")]
+    Connection(String),
+    /// Not a success. Redirects are not followed.
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    /// The answer is too large, or broke off.
+    #[error("its answer is too large or broke off")]
+    Body,
+}
+
+/// A pool of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Client {
+    /// A client that trusts Mozilla's roots.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions' ciphers");
+        let tls = hyper_rustls::ConfigBuilderExt::with_webpki_roots(tls).with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(8)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Self(client)
+    }
+
+    /// Gets a document of at most `most` bytes.
+    ///
+    /// # Errors
+    /// [`FetchError`], for every answer but 200 too.
+    pub async fn get(&self, url: Uri, most: usize) -> Result<Bytes, FetchError> {
+        match self.call(Method::GET, url, Bytes::new(), most).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, _) => Err(FetchError::Status(status)),
+        }
+    }
+
+    /// Posts JSON; returns the status and at most `most` bytes of an answer.
+    ///
+    /// # Errors
+    /// [`FetchError`], where no whole answer came.
+    pub async fn post(&self, url: Uri, json: Bytes, most: usize) -> Result<(StatusCode, Bytes), FetchError> {
+        self.call(Method::POST, url, json, most).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        url: Uri,
+        body: Bytes,
+        most: usize,
+    ) -> Result<(StatusCode, Bytes), FetchError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(header::USER_AGENT, concat!("rollcall/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
+            .body(Full::new(body))
+            .map_err(|error| FetchError::Connection(error.to_string()))?;
+        let answer = async {
+            let answer = self.0.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), most).collect().await.map_err(|_| FetchError::Body)?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::time::timeout(PATIENCE, answer).await.map_err(|_| FetchError::Timeout)?
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The cause that says something: hyper's own text is "client error (Connect)".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
