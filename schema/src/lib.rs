@@ -14,6 +14,7 @@ pub mod request;
 pub mod role;
 pub mod session_error;
 pub mod sid;
+pub mod sql;
 pub mod subject;
 mod wire;
 

@@ -3,10 +3,14 @@
 //! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group`]), because a commit costs the same for one row as for 256.
-use std::time::Duration;
+pub mod postgres;
+
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, Sid, UserId};
+use rollcall_schema::{
+    AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, Sid, UserId, sql::Migration,
+};
 use uuid::Uuid;
 
 /// Why the store did not do what it was asked for.
@@ -301,4 +305,22 @@ pub struct Reaped {
     pub sessions: usize,
     /// Those of them that were in a lesson: their fields in Redis are to be removed.
     pub placed: Vec<Placed>,
+}
+
+/// The first row of each agent in a classroom, for [`Outbox::read`]: what comes after it waits until it is published.
+fn first_of_each(mut rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
+    let mut seen = HashSet::with_capacity(rows.len());
+    rows.retain(|row| seen.insert((row.classroom, row.agent.clone())));
+    rows
+}
+
+/// The migrations that a database at version `found` lacks.
+fn missing(all: &'static [Migration], found: i32) -> Result<&'static [Migration], StoreError> {
+    let newest = all.last().map_or(0, |migration| migration.version);
+    if found > newest {
+        return Err(StoreError::Refused(format!(
+            "it is at version {found}, made by a newer rollcall; this one knows {newest}: upgrade this one"
+        )));
+    }
+    Ok(all.iter().position(|migration| migration.version > found).map_or(&[], |first| &all[first..]))
 }

@@ -1,0 +1,161 @@
+//! The store of many nodes: PostgreSQL 14 or later, through deadpool-postgres.
+//!
+//! Invariant: whatever the server does, stopped or gone, a call answers within [`LIMIT`], and what follows a write of
+//! unknown outcome sees how it ended ([`pool`]).
+//!
+//! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
+//! proxy that shares server connections between transactions does not fit. Connections are plain; a URL with
+//! `sslmode=require` is refused at the first connection.
+mod connect;
+mod lease;
+mod load;
+mod migrate;
+mod outbox;
+mod pool;
+mod reads;
+mod sessions;
+
+use std::{sync::atomic::AtomicBool, time::Duration};
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use tokio_postgres::Config;
+use uuid::Uuid;
+
+use self::{load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
+use super::{
+    Close, Closed, Join, Joined, Lease, Load, Open, Opened, Outbox, Placed, Pulse, Reaped, Registration, Restore,
+    Store, StoreError,
+};
+
+/// For a call, with all its waits and retries.
+const LIMIT: Duration = Duration::from_millis(1500);
+/// The first half of our advisory locks' keys: `Roll`.
+const LOCKS: i32 = 0x526f_6c6c;
+
+/// How to reach the server.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://...`; may hold a password.
+    pub url: String,
+    /// Connections for statements. The relay has one more.
+    pub pool_size: usize,
+    /// For making a connection.
+    pub connect: Duration,
+}
+
+impl PostgresOptions {
+    /// The defaults for this URL.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), pool_size: 12, connect: Duration::from_secs(1) }
+    }
+}
+
+/// PostgreSQL.
+pub struct PostgresStore {
+    pool: Pool,
+    config: Config,
+    connect: Duration,
+    /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
+    several: AtomicBool,
+    wake: connect::Wake,
+}
+
+impl PostgresStore {
+    /// Prepares the pool; connections are made when they are needed, so the server may come up later.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where the URL is none.
+    pub fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let config = connect::configure(options)?;
+        let pool = Pool::new(config.clone(), tokio_postgres::NoTls, options.pool_size, options.connect)?;
+        let several = AtomicBool::new(false);
+        Ok(Self { pool, config, connect: options.connect, several, wake: connect::Wake::default() })
+    }
+
+    /// Tells this process's relay that rows were committed.
+    fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        migrate::migrate(&self.config, self.connect).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.pool.rows("ping", "select", &[]).await.map(drop)
+    }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        self.identity().await
+    }
+
+    async fn register(&self, registration: &Registration) -> Result<Lease, StoreError> {
+        self.enter(registration).await
+    }
+
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+        self.renew(lease, ttl).await
+    }
+
+    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+        self.sweep(lease, most).await
+    }
+
+    async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
+        self.leave(lease).await
+    }
+
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+        self.enter_classrooms(lease, batch).await
+    }
+
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        self.join_lessons(lease, batch).await
+    }
+
+    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+        self.undo_joins(lease, batch).await
+    }
+
+    async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+        self.leave_classrooms(lease, batch).await
+    }
+
+    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        Ok(Box::new(PostgresOutbox::open(self).await?))
+    }
+
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError> {
+        self.in_lessons(node, after, most).await
+    }
+
+    async fn agents(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<(SessionId, AgentId)>, StoreError> {
+        self.page(classroom, after, most).await
+    }
+
+    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
+        self.sizes(classrooms).await
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.has_no_lesson().await
+    }
+
+    async fn load(&self) -> Result<Box<dyn Load>, StoreError> {
+        Ok(Box::new(PostgresLoad::begin(self).await?))
+    }
+}

@@ -1,0 +1,133 @@
+//! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
+use std::{future::poll_fn, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{error::Elapsed, timeout},
+};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
+
+use super::{
+    LIMIT, PostgresOptions,
+    pool::{Parameters, text},
+};
+use crate::store::StoreError;
+
+/// Connections are plain unless the URL says otherwise, and then they are refused: see the module's documentation.
+pub(super) type Tls = NoTls;
+
+/// Counts up whenever rows may have come into the outbox.
+pub(super) type Wake = watch::Sender<u64>;
+
+/// The server's own limits, for the case that it lives and we do not: see [`configure`].
+const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in_transaction_session_timeout=10000";
+/// Each statement is planned once, and always by the indexes: a plan made while a table was empty would scan it.
+const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
+/// The URL with every limit of time.
+pub(super) fn configure(options: &PostgresOptions) -> Result<Config, StoreError> {
+    let mut config: Config = options
+        .url
+        .parse()
+        // The error's text may hold parts of the URL, and that a password.
+        .map_err(|_| StoreError::Refused("DATABASE_URL is not a PostgreSQL URL".to_owned()))?;
+    let given = config.get_options().unwrap_or_default().to_owned();
+    config
+        .options(format!("{given} {SETTINGS} {PLANS}").trim_start())
+        .connect_timeout(options.connect)
+        .tcp_user_timeout(LIMIT)
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(1))
+        .keepalives_retries(3);
+    if config.get_application_name().is_none() {
+        config.application_name("rollcall");
+    }
+    Ok(config)
+}
+
+/// A connection of one owner, for what lives as long as it: a transaction, a lock, a subscription. It closes when it
+/// is dropped.
+pub(super) struct Dedicated {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Dedicated {
+    /// Connects. `settings` come after the common ones; `wake` hears of notifications, and of the connection's end.
+    pub(super) async fn connect(
+        config: &Config,
+        settings: &str,
+        limit: Duration,
+        wake: Option<Wake>,
+    ) -> Result<Self, StoreError> {
+        let mut config = config.clone();
+        let common = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!("{common} {settings}"));
+        let (client, mut connection) = within(limit, config.connect(NoTls)).await?;
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
+                    wake.send_modify(|count| *count += 1);
+                }
+            }
+            if let Some(wake) = wake {
+                wake.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self { client, driver })
+    }
+
+    /// Runs one statement. One that is not answered in time ends the connection: the server then undoes what it can.
+    pub(super) async fn rows(
+        &self,
+        limit: Duration,
+        sql: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.end_on_timeout(timeout(limit, self.client.query(sql, parameters)).await)
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), StoreError> {
+        self.end_on_timeout(timeout(limit, self.client.batch_execute(sql)).await)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.driver.is_finished()
+    }
+
+    fn end_on_timeout<T>(&self, answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {
+        if answer.is_err() {
+            self.driver.abort();
+        }
+        flatten(answer)
+    }
+}
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    flatten(timeout(limit, work).await)
+}
+
+fn flatten<T>(answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {
+    match answer {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if refused(&error) => Err(StoreError::Refused(text(&error))),
+        Ok(Err(error)) => Err(StoreError::Unavailable(text(&error))),
+        Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+    }
+}
+
+/// Data exceptions, constraints, and syntax: the same would fail again.
+fn refused(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| ["22", "23", "42"].contains(&&code.code()[..2]))
+}

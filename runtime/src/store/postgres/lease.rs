@@ -1,0 +1,154 @@
+//! Nodes and their leases: enter, renew, take over, leave.
+//!
+//! Every writer locks its node's row `for key share` and compares the epoch, in the statement that writes
+//! ([`super::sessions`]). Whoever takes a lease locks the row `for update`: it waits for the writes in flight, and the
+//! ones that wait for it find the new epoch and write nothing.
+use std::time::Duration;
+
+use rollcall_schema::{Epoch, NodeId};
+
+use super::{
+    PostgresStore,
+    pool::unreadable,
+    reads::{placed, sid},
+};
+use crate::store::{Lease, Pulse, Reaped, Registration, StoreError};
+
+const REGISTER: &str = "insert into node (label, lease_until, solitary) \
+    values ($1, clock_timestamp() + make_interval(secs => $2), $3) returning id, epoch";
+
+/// Another live node that may not be beside this one. Both of two that start at once see each other: none stays.
+const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8 from node \
+    where id <> $1 and not taken and lease_until > clock_timestamp() and (solitary or $2) order by id limit 1";
+
+const FORGET: &str = "delete from node where id = $1";
+
+/// The count is exact below 20,000 rows; above, the distance of their ids stands for it.
+const PULSE: &str = "with renewed as (
+        update node set lease_until = clock_timestamp() + make_interval(secs => $3)
+        where id = $1 and epoch = $2 returning id
+    ), told as (
+        delete from takeover using renewed where node_id = renewed.id returning sid
+    ), counted as (
+        select count(*) as rows from (select from outbox limit 20000) as o
+    ), ends as (
+        select max(l.id) - min(f.id) + 1 as rows, min(f.created_at) as oldest
+        from generate_series(0, 7) as g(shard)
+        cross join lateral (select id, created_at from outbox where shard = g.shard order by id limit 1) as f
+        cross join lateral (select id from outbox where shard = g.shard order by id desc limit 1) as l
+    )
+    select
+        coalesce((select array_agg(sid) from told), '{}'),
+        (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
+        case when counted.rows < 20000 then counted.rows else coalesce(ends.rows, 0) end,
+        coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8
+    from renewed cross join counted cross join ends";
+
+const TAKE: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), expired as materialized (
+        select node.id from node where id <> $1 and not taken and lease_until < clock_timestamp()
+        order by id for update
+    ), marked as (
+        update node set epoch = epoch + 1, taken = true
+        from expired where node.id = expired.id and exists (select from fence)
+    )
+    select from fence";
+
+/// Ends sessions of nodes that are taken; those that another reaper holds are skipped, for it ends them.
+const SWEEP: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), lost as materialized (
+        select s.id from node n join agent_session s on s.node_id = n.id
+        where n.taken and exists (select from fence)
+        limit $3 for update of s skip locked
+    ), gone as (
+        delete from agent_session s using lost where s.id = lost.id
+        returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.role, s.lesson_id, s.started_at
+    ), history as (
+        insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
+        select id, agent_id, classroom_id,
+            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), 'node_lost'
+        from gone
+    ), events as (
+        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
+        select classroom_id, agent_id, id, 'left', 'node_lost' from gone
+    ), woken as materialized (
+        select pg_notify('rollcall_outbox', '') from (select from gone limit 1) as any_of_them
+    )
+    select gone.id, gone.sid, gone.user_id, gone.role, gone.lesson_id, lesson.seats
+    from gone left join lesson on lesson.id = gone.lesson_id left join woken on true";
+
+/// Nodes that were taken and have no session left. None can come back to them: their epoch is gone.
+const BURY: &str = "with buried as (
+        delete from node n where taken and not exists (select from agent_session s where s.node_id = n.id)
+        returning id
+    )
+    delete from takeover using buried where node_id = buried.id";
+
+const RETIRE: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for update
+    )
+    update node set epoch = epoch + 1, taken = true from fence where node.id = fence.id returning node.id";
+
+impl PostgresStore {
+    pub(super) async fn enter(&self, registration: &Registration) -> Result<Lease, StoreError> {
+        let Registration { label, lease, solitary } = registration;
+        let rows = self.pool.rows("register", REGISTER, &[label, &lease.as_secs_f64(), solitary]).await?;
+        let row = rows.first().ok_or_else(|| unreadable("none"))?;
+        let node: i64 = row.try_get(0).map_err(unreadable)?;
+        let epoch = Epoch(row.try_get(1).map_err(unreadable)?);
+        let rivals = self.pool.rows("register", RIVAL, &[&node, solitary]).await?;
+        let Some(rival) = rivals.first() else { return Ok(Lease { node: NodeId(node), epoch }) };
+        self.pool.rows("register", FORGET, &[&node]).await?;
+        let rival_label: String = rival.try_get(0).map_err(unreadable)?;
+        let rest: f64 = rival.try_get(1).map_err(unreadable)?;
+        let why = if *solitary { "this node keeps" } else { "that node keeps" };
+        Err(StoreError::Refused(format!(
+            "{why} its keys or its bus in process, and may not share a database with another node: {rival_label} \
+             holds a lease for another {rest:.0} s; stop it, or set REDIS_URL and NATS_URL on both"
+        )))
+    }
+
+    pub(super) async fn renew(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+        self.pool.observe();
+        let Lease { node, epoch } = lease;
+        let rows = self.pool.rows("pulse", PULSE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?;
+        let row = rows.first().ok_or(StoreError::Fenced)?;
+        let replaced: Vec<&str> = row.try_get(0).map_err(unreadable)?;
+        let nodes: i64 = row.try_get(1).map_err(unreadable)?;
+        let outbox: i64 = row.try_get(2).map_err(unreadable)?;
+        let lag: f64 = row.try_get(3).map_err(unreadable)?;
+        self.several.store(nodes > 1, std::sync::atomic::Ordering::Relaxed);
+        Ok(Pulse {
+            replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
+            nodes: u32::try_from(nodes).map_err(unreadable)?,
+            outbox_rows: u64::try_from(outbox).map_err(unreadable)?,
+            outbox_lag: Duration::from_secs_f64(lag),
+        })
+    }
+
+    pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+        let Lease { node, epoch } = lease;
+        let most = i64::try_from(most).map_err(unreadable)?;
+        if self.pool.rows("reap", TAKE, &[&node.0, &epoch.0]).await?.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        let gone = self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most]).await?;
+        if gone.is_empty() {
+            self.pool.rows("reap", BURY, &[]).await?;
+        } else {
+            self.wake();
+        }
+        let in_lessons = gone.iter().filter(|row| matches!(row.try_get::<_, Option<i32>>(5), Ok(Some(_))));
+        Ok(Reaped { sessions: gone.len(), placed: in_lessons.map(placed).collect::<Result<_, _>>()? })
+    }
+
+    pub(super) async fn leave(&self, lease: Lease) -> Result<(), StoreError> {
+        let Lease { node, epoch } = lease;
+        if self.pool.rows("retire", RETIRE, &[&node.0, &epoch.0]).await?.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        self.pool.rows("retire", BURY, &[]).await.map(drop)
+    }
+}

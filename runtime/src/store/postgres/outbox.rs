@@ -1,0 +1,161 @@
+//! The outbox's shards, each read by one relay at a time.
+//!
+//! Invariant: a shard is read and deleted from only on the connection that holds its advisory lock, so the lock goes
+//! with whatever ends the connection: the process's death, a broken line, or the server, which ends a relay that was
+//! stopped and asks for nothing within [`IDLE`]. Each relay also holds one shared lock, so that relays can be counted.
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, SessionId};
+use tokio::{sync::watch, time::timeout};
+use tokio_postgres::Row;
+
+use super::{
+    LIMIT, LOCKS, PostgresStore,
+    connect::Dedicated,
+    pool::{Parameters, unreadable},
+};
+use crate::store::{Change, Outbox, OutboxRow, StoreError, first_of_each};
+
+/// As in the table's generated column.
+const SHARDS: i16 = 8;
+/// The shared lock's number, beside the shards'.
+const PRESENT: i32 = 100;
+/// Long enough for a busy relay that claims every second.
+const IDLE: &str = "-c idle_session_timeout=4000";
+
+const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
+const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
+const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
+    objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
+
+/// The keys of one shard are never in another, so order within each is enough; by id across them for fairness.
+const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason
+    from unnest($1::smallint[]) as mine(shard) cross join lateral (
+        select * from outbox where outbox.shard = mine.shard order by id limit $2
+    ) as o
+    order by o.id limit $2";
+
+const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
+    where o.shard = d.shard and o.id = d.id";
+
+pub(super) struct PostgresOutbox {
+    connection: Dedicated,
+    held: Vec<i16>,
+    /// Where it starts to look for free shards, so that relays do not race for the same ones.
+    first: i16,
+    changed: watch::Receiver<u64>,
+}
+
+impl PostgresOutbox {
+    pub(super) async fn open(store: &PostgresStore) -> Result<Self, StoreError> {
+        let wake = store.wake.clone();
+        let changed = wake.subscribe();
+        let connection = Dedicated::connect(&store.config, IDLE, store.connect, Some(wake)).await?;
+        connection.run(LIMIT, "listen rollcall_outbox").await?;
+        let rows = connection
+            .rows(LIMIT, "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)", &[&LOCKS, &PRESENT])
+            .await?;
+        let pid: i32 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        let first = i16::try_from(pid % i32::from(SHARDS)).map_err(unreadable)?;
+        Ok(Self { connection, held: Vec::new(), first, changed })
+    }
+
+    async fn rows(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        if self.connection.is_closed() {
+            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
+        }
+        self.connection.rows(LIMIT, sql, parameters).await
+    }
+
+    async fn share(&self) -> Result<usize, StoreError> {
+        let rows = self.rows(RELAYS, &[&i64::from(LOCKS), &i64::from(PRESENT)]).await?;
+        let relays: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        let relays = usize::try_from(relays.max(1)).map_err(unreadable)?;
+        Ok(usize::from(SHARDS.unsigned_abs()).div_ceil(relays))
+    }
+}
+
+/// A row's id outside: with its shard in it, so that a deletion finds it by the primary key.
+fn packed(id: i64, shard: i16) -> i64 {
+    id * i64::from(SHARDS) + i64::from(shard)
+}
+
+fn unpacked(packed: i64) -> (i16, i64) {
+    let shards = i64::from(SHARDS);
+    let shard = i16::try_from(packed.rem_euclid(shards)).expect("less than the number of shards");
+    (shard, packed.div_euclid(shards))
+}
+
+fn row(row: &Row) -> Result<OutboxRow, StoreError> {
+    let reason: Option<&str> = row.try_get(5).map_err(unreadable)?;
+    let change = match reason {
+        Some(reason) => Change::Left(reason.parse().map_err(unreadable)?),
+        None => Change::Entered,
+    };
+    Ok(OutboxRow {
+        id: packed(row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?),
+        classroom: ClassroomId(row.try_get(2).map_err(unreadable)?),
+        agent: AgentId::parse(row.try_get(3).map_err(unreadable)?).map_err(unreadable)?,
+        session: SessionId(row.try_get(4).map_err(unreadable)?),
+        change,
+    })
+}
+
+#[async_trait]
+impl Outbox for PostgresOutbox {
+    async fn claim(&mut self) -> Result<usize, StoreError> {
+        let share = self.share().await?;
+        while self.held.len() > share {
+            if let Some(shard) = self.held.pop() {
+                self.rows(GIVE_BACK, &[&LOCKS, &i32::from(shard)]).await?;
+            }
+        }
+        for shard in (0..SHARDS).map(|step| (self.first + step) % SHARDS) {
+            if self.held.len() >= share {
+                break;
+            }
+            if self.held.contains(&shard) {
+                continue;
+            }
+            let rows = self.rows(CLAIM, &[&LOCKS, &i32::from(shard)]).await?;
+            if rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+                self.held.push(shard);
+            }
+        }
+        Ok(self.held.len())
+    }
+
+    async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        let most = i64::try_from(most).map_err(unreadable)?;
+        let rows = self.rows(READ, &[&self.held, &most]).await?;
+        Ok(first_of_each(rows.iter().map(row).collect::<Result<_, _>>()?))
+    }
+
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        let (shards, ids): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
+        self.rows(DELETE, &[&shards, &ids]).await.map(drop)
+    }
+
+    async fn wait(&mut self, most: Duration) -> Result<(), StoreError> {
+        // The end of the wait, and an end of the store, are both a reason to look.
+        timeout(most, self.changed.changed()).await.ok();
+        if self.connection.is_closed() {
+            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_come_apart_again_and_keep_their_order() {
+        for (id, shard) in [(1, 0), (1, 7), (2, 0), (i64::MAX / 16, 5)] {
+            assert_eq!(unpacked(packed(id, shard)), (shard, id));
+        }
+        assert!(packed(1, 7) < packed(2, 0));
+    }
+}

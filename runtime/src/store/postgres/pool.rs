@@ -1,0 +1,255 @@
+//! Statements on pooled connections, each within the store's limit of time.
+//!
+//! Invariant: a connection goes back to the pool only after its statement was answered. One that was given up may
+//! still be carried out by the server, a stopped one hours later; so its backend is remembered as lost, and the next
+//! statement first ends the lost backends and waits until they are gone. Whatever runs after a write of unknown
+//! outcome therefore sees its final state: it is committed, or it never will be.
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, RecycleResult},
+};
+use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{
+    Config, Row,
+    error::{Error, SqlState},
+    types::ToSql,
+};
+
+use super::{LIMIT, connect::Tls};
+use crate::{names, store::StoreError};
+
+const NAME: &str = "postgres";
+/// How often a lost backend is looked for until it is gone.
+const LOOK: Duration = Duration::from_millis(5);
+/// Before a deadlock's victim tries again: long enough for the survivor to commit.
+const PAUSE: Duration = Duration::from_millis(3);
+
+pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A server process, beyond the reuse of its pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    pid: i32,
+    started: String,
+}
+
+struct Backend {
+    client: ClientWrapper,
+    identity: Identity,
+}
+
+/// Makes backends that know who they are.
+struct Backends(deadpool_postgres::Manager);
+
+impl managed::Manager for Backends {
+    type Type = Backend;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Backend, Error> {
+        const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
+        let client = self.0.create().await?;
+        let row = client.query_one(WHO, &[]).await?;
+        let identity = Identity { pid: row.try_get(0)?, started: row.try_get(1)? };
+        Ok(Backend { client, identity })
+    }
+
+    async fn recycle(&self, backend: &mut Backend, metrics: &Metrics) -> RecycleResult<Error> {
+        self.0.recycle(&mut backend.client, metrics).await
+    }
+
+    fn detach(&self, backend: &mut Backend) {
+        self.0.detach(&mut backend.client);
+    }
+}
+
+type Lost = Mutex<Vec<Identity>>;
+
+fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
+    // A list of identities is whole after any panic.
+    lost.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A backend in use. Dropped before its statement was answered, it is lost.
+struct Busy {
+    backend: Option<managed::Object<Backends>>,
+    lost: Arc<Lost>,
+}
+
+impl Busy {
+    fn answered(mut self) {
+        self.backend = None;
+    }
+
+    fn get(&self) -> &Backend {
+        self.backend.as_ref().expect("only answered() and drop() take it, and both end the value")
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(backend) = self.backend.take() {
+            let backend = managed::Object::take(backend);
+            lost(&self.lost).push(backend.identity.clone());
+        }
+    }
+}
+
+/// What a failed statement means for the next step.
+enum Failure {
+    /// The backend answered: its connection is sound.
+    Answered(StoreError),
+    /// Another transaction was in the way: the same statement may succeed now.
+    Again(StoreError),
+    /// The backend is gone, or its outcome unknown.
+    Broken(StoreError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let Some(code) = error.code() else {
+            return Self::Broken(StoreError::Unavailable(text(&error)));
+        };
+        match code {
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::LOCK_NOT_AVAILABLE => {
+                Self::Again(StoreError::Unavailable(text(&error)))
+            }
+            &SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Self::Answered(StoreError::Unavailable(text(&error)))
+            }
+            // Connection, resources, operator's intervention, system, internal.
+            code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
+                Self::Broken(StoreError::Unavailable(text(&error)))
+            }
+            _ => Self::Answered(StoreError::Refused(text(&error))),
+        }
+    }
+}
+
+/// An error as an operator wants it: with its cause, which tokio-postgres leaves to the reader.
+pub(super) fn text(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// A row that cannot be read: somebody else wrote it.
+pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Refused(format!("unreadable row: {error}"))
+}
+
+#[derive(Clone)]
+pub(super) struct Pool {
+    backends: managed::Pool<Backends>,
+    lost: Arc<Lost>,
+}
+
+impl Pool {
+    pub(super) fn new(config: Config, tls: Tls, size: usize, connect: Duration) -> Result<Self, StoreError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Backends(deadpool_postgres::Manager::from_config(config, tls, recycling));
+        let backends = managed::Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(LIMIT))
+            .create_timeout(Some(connect))
+            .recycle_timeout(Some(connect))
+            .build()
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(Self { backends, lost: Arc::default() })
+    }
+
+    /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
+    pub(super) async fn rows(
+        &self,
+        operation: &'static str,
+        sql: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let answer = timeout(LIMIT, self.attempts(sql, parameters)).await;
+        let answer = answer.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {LIMIT:?}"))));
+        if let Err(error) = &answer {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => NAME, "operation" => operation).increment(1);
+            tracing::debug!(operation, %error, "postgres");
+        }
+        answer
+    }
+
+    async fn attempts(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        let mut conflicts = 0;
+        loop {
+            let busy = self.take().await?;
+            let answer = self.run(busy.get(), sql, parameters).await;
+            match answer {
+                Ok(rows) => {
+                    busy.answered();
+                    return Ok(rows);
+                }
+                Err(Failure::Answered(error)) => {
+                    busy.answered();
+                    return Err(error);
+                }
+                Err(Failure::Broken(error)) => return Err(error),
+                Err(Failure::Again(error)) => {
+                    busy.answered();
+                    conflicts += 1;
+                    tracing::debug!(conflicts, %error, "postgres: again");
+                    sleep(PAUSE * conflicts).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&self) -> Result<Busy, StoreError> {
+        let start = Instant::now();
+        let backend = self.backends.get().await.map_err(|error| match error {
+            managed::PoolError::Backend(error) => StoreError::Unavailable(text(&error)),
+            error => StoreError::Unavailable(error.to_string()),
+        })?;
+        metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
+        Ok(Busy { backend: Some(backend), lost: self.lost.clone() })
+    }
+
+    async fn run(&self, backend: &Backend, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
+        self.settle(backend).await?;
+        let statement = backend.client.prepare_cached(sql).await?;
+        Ok(backend.client.query(&statement, parameters).await?)
+    }
+
+    /// Returns when no lost backend is left.
+    async fn settle(&self, backend: &Backend) -> Result<(), Failure> {
+        const END: &str = "select count(pg_terminate_backend(a.pid)) \
+            from unnest($1::int[], $2::text[]) as l(pid, started) \
+            join pg_stat_activity a on a.pid = l.pid and a.backend_start::text = l.started";
+        loop {
+            let (pids, starts): (Vec<i32>, Vec<String>) =
+                lost(&self.lost).iter().map(|identity| (identity.pid, identity.started.clone())).unzip();
+            if pids.is_empty() {
+                return Ok(());
+            }
+            let statement = backend.client.prepare_cached(END).await?;
+            let left: i64 = backend.client.query_one(&statement, &[&pids, &starts]).await?.try_get(0)?;
+            if left == 0 {
+                lost(&self.lost).retain(|identity| !pids.contains(&identity.pid));
+            } else {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Writes the pool's gauges.
+    pub(super) fn observe(&self) {
+        let status = self.backends.status();
+        for (state, count) in [("idle", status.available), ("busy", status.size - status.available)] {
+            metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => state).set(count as f64);
+        }
+        let waiting = status.waiting as f64;
+        metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => "waiting").set(waiting);
+    }
+}

@@ -1,0 +1,223 @@
+//! Sessions: a batch is one statement, so one transaction and one round trip.
+//!
+//! Each begins with the `fence` (see [`super::lease`]) and takes what it writes from it: without a fence, no rows.
+//! Batches go in sorted, so that two of them lock common rows in one order. An outbox row's id is drawn while its
+//! agent's key in agent_session is locked, so that ids follow the order of commits for each key.
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{PostgresStore, pool::unreadable, reads::sid};
+use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
+
+/// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
+/// lost) gets the same answer, and no second event.
+const OPEN: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), entered as (
+        insert into agent_session as s (node_id, classroom_id, agent_id, sid, role)
+        select fence.id, i.classroom_id, i.agent_id, i.sid, i.role
+        from fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+            as i(classroom_id, agent_id, sid, role)
+        on conflict (classroom_id, agent_id) do update set
+            previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
+            previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
+            node_id = excluded.node_id, sid = excluded.sid, role = excluded.role,
+            lesson_id = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
+        returning id, classroom_id, agent_id, takeovers, previous_node, previous_sid
+    ), events as (
+        insert into outbox (classroom_id, agent_id, session_id, operation)
+        select classroom_id, agent_id, id, 'entered' from entered where takeovers = 0
+    ), told as (
+        insert into takeover (node_id, sid)
+        select previous_node, previous_sid from entered where takeovers > 0 and previous_node <> $1
+    ), woken as materialized (
+        select pg_notify('rollcall_outbox', '') where $3
+    )
+    select e.classroom_id, e.agent_id, e.id, e.previous_node, e.previous_sid from entered e left join woken on true";
+
+/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the rest.
+const JOIN: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), wanted as materialized (
+        select i.place, i.sid, i.session_id, l.id as lesson_id, l.seats, a.seat
+        from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
+            with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
+        left join lesson l on l.id = i.lesson_id and l.classroom_id = i.classroom_id
+        left join lesson_attendee a on a.lesson_id = l.id and a.user_id = i.user_id
+    ), written as (
+        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp()
+        from wanted w where s.id = w.session_id and s.sid = w.sid and w.lesson_id is not null
+        returning w.place
+    )
+    select place, false, seats, seat from wanted union all select place, true, null, null from written";
+
+const RESTORE: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), written as (
+        update agent_session s set lesson_id = i.lesson_id, seat = i.seat,
+            joined_at = case when i.lesson_id is null then null else clock_timestamp() end
+        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::int[])
+            as i(sid, session_id, lesson_id, seat)
+        where s.id = i.session_id and s.sid = i.sid
+    )
+    select from fence";
+
+/// One row without a session where the fence holds and nothing was to close.
+const CLOSE: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), gone as (
+        delete from agent_session s
+        using fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+            as i(classroom_id, agent_id, sid, reason)
+        where s.classroom_id = i.classroom_id and s.agent_id = i.agent_id and s.sid = i.sid
+        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.lesson_id, s.started_at, i.reason
+    ), history as (
+        insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
+        select id, agent_id, classroom_id,
+            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason
+        from gone
+    ), events as (
+        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
+        select classroom_id, agent_id, id, 'left', reason from gone
+    ), woken as materialized (
+        select pg_notify('rollcall_outbox', '') where $3
+    )
+    select g.classroom_id, g.agent_id, (
+        select h.sid from agent_session h
+        where h.user_id = g.user_id and h.lesson_id = g.lesson_id
+            and not exists (select from gone where gone.id = h.id)
+        order by h.joined_at desc limit 1
+    )
+    from fence left join gone g on true left join woken on true";
+
+/// The batch in the order in which every batch locks its rows.
+fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
+    let mut sorted: Vec<&T> = batch.iter().collect();
+    sorted.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
+    sorted
+}
+
+impl PostgresStore {
+    pub(super) async fn enter_classrooms(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+        let sorted = sorted(batch, |open| (open.classroom, open.agent.as_str()));
+        let classrooms: Vec<Uuid> = sorted.iter().map(|open| open.classroom.0).collect();
+        let agents: Vec<&str> = sorted.iter().map(|open| open.agent.as_str()).collect();
+        let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
+        let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
+        let several = self.several.load(Ordering::Relaxed);
+        let Lease { node, epoch } = lease;
+        let rows =
+            self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &several, &classrooms, &agents, &sids, &roles]).await?;
+        if rows.len() != batch.len() {
+            return Err(StoreError::Fenced);
+        }
+        self.wake();
+        let mut opened = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let key: (Uuid, &str) = (row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?);
+            let session = SessionId(row.try_get(2).map_err(unreadable)?);
+            let node: Option<i64> = row.try_get(3).map_err(unreadable)?;
+            let previous: Option<&str> = row.try_get(4).map_err(unreadable)?;
+            let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()?;
+            opened.insert(key, Opened { session, replaced });
+        }
+        let answer = |open: &Open| opened.get(&(open.classroom.0, open.agent.as_str())).copied();
+        batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()
+    }
+
+    pub(super) async fn join_lessons(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        let sorted = sorted(batch, |join| join.session);
+        let sids: Vec<String> = sorted.iter().map(|join| join.sid.to_string()).collect();
+        let sessions: Vec<Option<i64>> = sorted.iter().map(|join| join.session.map(|id| id.0)).collect();
+        let classrooms: Vec<Uuid> = sorted.iter().map(|join| join.classroom.0).collect();
+        let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
+        let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
+        let Lease { node, epoch } = lease;
+        let rows =
+            self.pool.rows("join", JOIN, &[&node.0, &epoch.0, &sids, &sessions, &classrooms, &lessons, &users]).await?;
+        if rows.is_empty() && !batch.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
+        let mut written = vec![false; batch.len()];
+        let place = |row: &Row| -> Result<usize, StoreError> {
+            let place: i64 = row.try_get(0).map_err(unreadable)?;
+            usize::try_from(place - 1).map_err(unreadable)
+        };
+        let (owned, wanted): (Vec<&Row>, Vec<&Row>) =
+            rows.iter().partition(|row| row.try_get(1).is_ok_and(|written: bool| written));
+        for row in owned {
+            written[place(row)?] = true;
+        }
+        for row in wanted {
+            let place = place(row)?;
+            let join = sorted[place];
+            let seats: Option<i32> = row.try_get(2).map_err(unreadable)?;
+            let seat: Option<i32> = row.try_get(3).map_err(unreadable)?;
+            let answer = match seats {
+                None => Joined::NotFound,
+                Some(_) if join.session.is_some() && !written[place] => Joined::NotOwner,
+                Some(seats) => Joined::Lesson {
+                    seats: u32::try_from(seats).map_err(unreadable)?,
+                    seat: seat.map(u32::try_from).transpose().map_err(unreadable)?.map(Seat),
+                },
+            };
+            answers.insert(join.sid, answer);
+        }
+        batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
+    }
+
+    pub(super) async fn undo_joins(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+        let sorted = sorted(batch, |restore| restore.session);
+        let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
+        let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
+        let (lessons, seats): (Vec<Option<&str>>, Vec<Option<i32>>) = sorted
+            .iter()
+            .map(|restore| match &restore.lesson {
+                Some((lesson, seat)) => (Some(lesson.as_str()), seat.and_then(|seat| i32::try_from(seat.0).ok())),
+                None => (None, None),
+            })
+            .unzip();
+        let Lease { node, epoch } = lease;
+        let rows = self.pool.rows("restore", RESTORE, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        Ok(vec![(); batch.len()])
+    }
+
+    pub(super) async fn leave_classrooms(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+        let sorted = sorted(batch, |close| (close.classroom, close.agent.as_str()));
+        let classrooms: Vec<Uuid> = sorted.iter().map(|close| close.classroom.0).collect();
+        let agents: Vec<&str> = sorted.iter().map(|close| close.agent.as_str()).collect();
+        let sids: Vec<String> = sorted.iter().map(|close| close.sid.to_string()).collect();
+        let reasons: Vec<&str> = sorted.iter().map(|close| close.reason.as_str()).collect();
+        let several = self.several.load(Ordering::Relaxed);
+        let Lease { node, epoch } = lease;
+        let rows = self
+            .pool
+            .rows("close", CLOSE, &[&node.0, &epoch.0, &several, &classrooms, &agents, &sids, &reasons])
+            .await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        self.wake();
+        let mut left: HashMap<(Uuid, &str), Option<Sid>> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let classroom: Option<Uuid> = row.try_get(0).map_err(unreadable)?;
+            let agent: Option<&str> = row.try_get(1).map_err(unreadable)?;
+            let heir: Option<&str> = row.try_get(2).map_err(unreadable)?;
+            if let Some(key) = classroom.zip(agent) {
+                left.insert(key, heir.map(sid).transpose()?);
+            }
+        }
+        let answer = |close: &Close| match left.get(&(close.classroom.0, close.agent.as_str())) {
+            Some(heir) => Closed::Left { heir: *heir },
+            None => Closed::NotOwner,
+        };
+        Ok(batch.iter().map(answer).collect())
+    }
+}

@@ -1,0 +1,83 @@
+-- All times are the database's clock_timestamp(): now() stands still from the start of a transaction.
+
+-- Part of every message id, so that two databases on one NATS server never make the same one.
+create table installation (
+    id uuid not null,
+    single boolean primary key default true check (single)
+);
+insert into installation (id) values (gen_random_uuid());
+
+create table lesson (
+    id text primary key,
+    classroom_id uuid not null,
+    seats integer not null check (seats >= 0)
+);
+
+create table lesson_attendee (
+    lesson_id text not null references lesson on delete cascade,
+    user_id text not null,
+    seat integer not null check (seat > 0),
+    primary key (lesson_id, user_id)
+);
+
+-- A running process. Whoever takes an expired lease sets `taken` and raises the epoch, under a lock that waits for
+-- every write in flight; the row goes when none of its sessions is left.
+create table node (
+    id bigint generated always as identity primary key,
+    label text not null,
+    epoch bigint not null default 1,
+    lease_until timestamptz not null,
+    solitary boolean not null,
+    taken boolean not null default false
+) with (fillfactor = 50);
+
+-- An agent's live session. `previous_*` is who owned it before the latest takeover, for that takeover's answer.
+-- Joins and takeovers change no indexed column, and find room on the row's own page (HOT): they cost no index entry.
+create table agent_session (
+    id bigint generated always as identity primary key,
+    agent_id text not null,
+    classroom_id uuid not null,
+    user_id text not null generated always as (split_part(agent_id, '.', 2)) stored,
+    node_id bigint not null,
+    sid text not null,
+    role text not null,
+    lesson_id text,
+    seat integer,
+    started_at timestamptz not null default clock_timestamp(),
+    joined_at timestamptz,
+    takeovers integer not null default 0,
+    previous_node bigint,
+    previous_sid text,
+    unique (classroom_id, agent_id)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+-- Finds a leaving user's other session in the same lesson.
+create index agent_session_user on agent_session (user_id);
+
+create table agent_session_history (
+    id bigint primary key,
+    agent_id text not null,
+    classroom_id uuid not null,
+    lifetime tstzrange not null,
+    reason text not null
+);
+
+-- Connections that lost their session to one on another node, until their node's next pulse.
+create table takeover (
+    node_id bigint not null,
+    sid text not null
+);
+create index takeover_node on takeover (node_id);
+
+-- Events that are committed and not yet published. One agent in one classroom always has the same shard, and its rows
+-- have ascending ids: each is written under the lock of the agent's row or key in agent_session.
+create table outbox (
+    id bigint generated always as identity,
+    shard smallint not null generated always as ((uuid_hash(classroom_id) & 7)::smallint) stored,
+    classroom_id uuid not null,
+    agent_id text not null,
+    session_id bigint not null,
+    operation text not null check (operation in ('entered', 'left')),
+    reason text check ((reason is null) = (operation = 'entered')),
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (shard, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);

@@ -1,0 +1,72 @@
+-- The same tables as in Postgres, for one node. UUIDs are text; times are text, UTC, with milliseconds.
+
+create table installation (
+    id text not null,
+    single integer primary key default 1 check (single = 1)
+);
+insert into installation (id)
+select lower(
+    substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-4' || substr(h, 14, 3) || '-'
+    || substr('89ab', 1 + abs(random() % 4), 1) || substr(h, 18, 3) || '-' || substr(h, 21, 12)
+)
+from (select hex(randomblob(16)) as h);
+
+create table lesson (
+    id text primary key,
+    classroom_id text not null,
+    seats integer not null check (seats >= 0)
+) without rowid;
+
+create table lesson_attendee (
+    lesson_id text not null references lesson on delete cascade,
+    user_id text not null,
+    seat integer not null check (seat > 0),
+    primary key (lesson_id, user_id)
+) without rowid;
+
+create table node (
+    id integer primary key autoincrement,
+    label text not null,
+    epoch integer not null default 1,
+    lease_until text not null,
+    solitary integer not null
+);
+
+-- autoincrement: the id of an ended session is never given again.
+create table agent_session (
+    id integer primary key autoincrement,
+    agent_id text not null,
+    classroom_id text not null,
+    user_id text not null,
+    node_id integer not null,
+    sid text not null,
+    role text not null,
+    lesson_id text,
+    seat integer,
+    started_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    joined_at text,
+    previous_node integer,
+    previous_sid text,
+    unique (classroom_id, agent_id)
+);
+create index agent_session_lesson on agent_session (lesson_id, user_id) where lesson_id is not null;
+
+create table agent_session_history (
+    id integer primary key,
+    agent_id text not null,
+    classroom_id text not null,
+    started_at text not null,
+    ended_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,
+    reason text not null
+);
+
+create table outbox (
+    id integer primary key autoincrement,
+    classroom_id text not null,
+    agent_id text not null,
+    session_id integer not null,
+    operation text not null check (operation in ('entered', 'left')),
+    reason text check ((reason is null) = (operation = 'entered')),
+    created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+);

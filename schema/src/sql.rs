@@ -1,0 +1,51 @@
+//! The tables (PROTOCOL 5) as migrations, embedded, once for each kind of database.
+//!
+//! Invariant: a migration that was released never changes; what is new gets the next number, in both dialects.
+
+/// One step of a database's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// From 1, without gaps.
+    pub version: i32,
+    /// For people.
+    pub name: &'static str,
+    /// The statements, run in one transaction.
+    pub sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($folder:literal: $($version:literal $name:literal),* $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../migrations/", $folder, "/", $name, ".sql")),
+        }),*]
+    };
+}
+
+/// For PostgreSQL 14 and later.
+pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence");
+
+/// For SQLite 3.35 and later.
+pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_no_gaps_and_stand_in_the_names() {
+        for dialect in [POSTGRES, SQLITE] {
+            for (place, migration) in (1..).zip(dialect) {
+                assert_eq!(migration.version, place);
+                assert!(migration.name.starts_with(&format!("{place:04}_")), "{}", migration.name);
+            }
+        }
+    }
+
+    #[test]
+    fn both_dialects_take_the_same_steps() {
+        let names = |dialect: &[Migration]| dialect.iter().map(|step| step.name).collect::<Vec<_>>();
+        assert_eq!(names(POSTGRES), names(SQLITE));
+    }
+}
