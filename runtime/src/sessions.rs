@@ -2,16 +2,19 @@
 //!
 //! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome is closed again, so
 //! that whoever got no success leaves nothing behind, or a complete pair.
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::FutureExt;
 use rollcall_schema::SessionError;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     gateway::Mailboxes,
-    group::{Group, GroupOptions, Keyed},
+    group::{Group, Options},
     store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
 };
 
@@ -32,26 +35,21 @@ pub struct Sessions {
 impl Sessions {
     /// Starts the groups.
     #[must_use]
-    pub fn start(
-        store: &Arc<dyn Store>,
-        lease: &watch::Receiver<Lease>,
-        mailboxes: Mailboxes,
-        options: &GroupOptions,
-    ) -> Self {
+    pub fn start(store: &Arc<dyn Store>, lease: &watch::Receiver<Lease>, mailboxes: Mailboxes) -> Self {
         macro_rules! group {
-            ($call:ident) => {{
+            ($call:ident, $key:expr) => {{
                 let (store, lease) = (Arc::clone(store), lease.clone());
-                Group::spawn(stringify!($call), options.clone(), move |batch| {
+                Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
                     let (store, lease) = (Arc::clone(&store), *lease.borrow());
-                    async move { store.$call(lease, &batch).await }.boxed()
+                    async move { store.$call(lease, &batch).await }
                 })
             }};
         }
         Self {
-            open: group!(open),
-            join: group!(join),
-            restore: group!(restore),
-            close: group!(close),
+            open: group!(open, |open: &Open| key(&(open.classroom, &open.agent))),
+            join: group!(join, |join: &Join| key(&join.sid)),
+            restore: group!(restore, |restore: &Restore| key(&restore.sid)),
+            close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
             lease: lease.clone(),
             mailboxes,
         }
@@ -109,4 +107,10 @@ impl Sessions {
             }
         }
     }
+}
+
+fn key(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }

@@ -52,6 +52,8 @@ pub enum Command {
         /// Why.
         error: SessionError,
     },
+    /// Ends so many connections, whichever.
+    CloseSome(usize, SessionError),
     /// Ends every connection.
     CloseAll(SessionError),
 }

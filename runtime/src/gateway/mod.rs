@@ -280,6 +280,12 @@ impl Application for Gateway {
                     self.end(&mut socket, error);
                 }
             }
+            Command::CloseSome(mut some, error) => sockets.each(|socket| {
+                if some > 0 {
+                    some -= 1;
+                    self.end(socket, error);
+                }
+            }),
             Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }

@@ -1,0 +1,109 @@
+//! `rollcall serve`: everything put together, in the order in which it depends on each other.
+use std::sync::Arc;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::info;
+
+use super::{Backends, StartError, drain::Drain, front::PublicFront};
+use crate::{
+    Pools, Rooms, Sessions, Table,
+    auth::Keyring,
+    config::Config,
+    departures::Departures,
+    gateway::{Gateway, GatewayOptions, Mailboxes, Shared},
+    lease::Pulse,
+    mixpanel::Mixpanel,
+    projection::Projection,
+    relay::Relay,
+    socket::{self, ListenerOptions, SocketOptions, Workers},
+    store::Registration,
+};
+
+/// Serves until a signal, then drains.
+///
+/// # Errors
+/// [`StartError`], before anything is served.
+pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), StartError> {
+    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
+    let registration = Registration {
+        label: format!("{}@{}", std::process::id(), config.listen),
+        lease: config.presence.lease,
+        solitary: config.backends.solitary(),
+    };
+    let away = || StartError::of("the database", "see above");
+    let lease = store.register(&registration).await.map_err(StartError::of(
+        "this node",
+        "one process may use an SQLite file; several nodes need Postgres, Redis and NATS",
+    ))?;
+    let installation = store.installation().await.map_err(away())?;
+    let (lease, leased) = watch::channel(lease);
+    let (nodes, living) = watch::channel(1);
+
+    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+    let keyring = Arc::new(Keyring::new(sources));
+    let mailboxes = Mailboxes::default();
+    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone());
+    let sessions = Sessions::start(&store, &leased, mailboxes.clone());
+    let (departures, arrivals) = Departures::new(config.presence.leave_grace);
+    let pools = Pools {
+        keyring: Arc::clone(&keyring),
+        rooms: rooms.clone(),
+        sessions,
+        kv: Arc::clone(&kv),
+        mixpanel: Mixpanel,
+        guests: config.guests,
+    };
+    let table = table(&pools);
+    let shared = Arc::new(Shared {
+        table: table.clone(),
+        departures: departures.clone(),
+        rooms: rooms.clone(),
+        mailboxes: mailboxes.clone(),
+        options: GatewayOptions::of(&config.limits),
+    });
+    let workers = Workers::start(config.workers, &SocketOptions::of(&config.limits), |_| Gateway::new(Arc::clone(&shared)))
+        .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    mailboxes.open(workers.clone());
+
+    tokio::spawn(rooms.dispatch(feed));
+    tokio::spawn(departures.clone().run(arrivals, table));
+    tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
+    tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
+    let pulse = Pulse { store: Arc::clone(&store), kv: Arc::clone(&kv), mailboxes: mailboxes.clone(), registration, lease, nodes };
+    tokio::spawn(pulse.run());
+
+    let draining = watch::Sender::new(false);
+    let mut until = draining.subscribe();
+    let listener = socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
+    println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
+    let stop = async move {
+        let _ = until.wait_for(|draining| *draining).await;
+    };
+    tokio::spawn(socket::serve(listener, ListenerOptions::of(&config.limits), PublicFront, workers.clone(), stop));
+
+    signalled().await;
+    draining.send_replace(true);
+    let drain =
+        Drain { presence: config.presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
+    tokio::select! {
+        () = drain.run() => {}
+        () = signalled() => info!("a second signal: ending at once"),
+    }
+    Ok(())
+}
+
+async fn signalled() {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (&mut terminate, &mut interrupt) {
+        (Ok(terminate), Ok(interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
