@@ -1,4 +1,296 @@
-//! Configuration.
+//! Configuration: the command line and the environment, read once into checked values (PROTOCOL 7).
+//!
+//! Invariant: a [`Config`] that exists is free of contradictions; secrets in it print as dots.
+mod cli;
+pub mod names;
 mod secret;
+mod source;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::ArgMatches;
+use hyper::Uri;
+use rollcall_schema::Audience;
+
+pub use cli::{Command, FAULTY, LoadArgs, Stop, TokenArgs, parse};
 pub use secret::{BackendUrl, Secret};
+pub use source::{Environment, Fault};
+
+use crate::auth::{Location, Sources, development_secret};
+use source::Source;
+
+/// The shortest lease: a pulse and its answer must fit into it several times.
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
+/// Where sessions and lessons are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file of this process.
+    Sqlite(PathBuf),
+    /// PostgreSQL.
+    Postgres(BackendUrl),
+}
+
+/// Where things are kept.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    /// SQL.
+    pub database: Database,
+    /// Keys; none: in process.
+    pub redis: Option<BackendUrl>,
+    /// What every key starts with.
+    pub redis_prefix: String,
+    /// The bus; none: in process.
+    pub nats: Option<BackendUrl>,
+    /// Connections to PostgreSQL.
+    pub postgres_pool: usize,
+    /// Connections to Redis.
+    pub redis_pool: u32,
+}
+
+impl Backends {
+    /// Whether this node must be the only one: its keys or its bus are not seen by others.
+    #[must_use]
+    pub fn solitary(&self) -> bool {
+        self.redis.is_none() || self.nats.is_none()
+    }
+}
+
+/// What tokens are checked with.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The shared secret.
+    pub hs256: Option<Secret>,
+    /// Issuers with keys of their own.
+    pub jwks: Vec<(String, Location)>,
+    /// Between two loads of those.
+    pub refresh: Duration,
+    /// Who is let in; empty: any.
+    pub audiences: Vec<Audience>,
+    /// No key is configured: the file of the secret made for a first run.
+    pub development: Option<PathBuf>,
+}
+
+/// Leases, leaving, shutting down.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence {
+    /// How long a node counts as alive without a pulse.
+    pub lease: Duration,
+    /// How long a broken connection may come back unnoticed.
+    pub leave_grace: Duration,
+    /// How long a shutdown may take.
+    pub drain_deadline: Duration,
+    /// Over how long it spreads its goodbyes.
+    pub drain_spread: Duration,
+}
+
+/// What a connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// From a ping to any frame.
+    pub pong_timeout: Duration,
+    /// From the upgrade to connect_request.
+    pub connect_timeout: Duration,
+    /// For one run of a function.
+    pub handler_timeout: Duration,
+    /// For the head of a request.
+    pub head_timeout: Duration,
+    /// Of the head of a request, in bytes.
+    pub head: usize,
+    /// Of a message, in bytes.
+    pub message: usize,
+    /// Of a message.
+    pub fragments: usize,
+    /// Of requests that wait, in bytes.
+    pub pending: usize,
+    /// Of what waits for a slow reader, in bytes.
+    pub queue: usize,
+    /// The kernel's send buffer, in bytes.
+    pub send_buffer: usize,
+    /// Of an event that is forwarded, in bytes.
+    pub forward: usize,
+}
+
+/// Mixpanel.
+#[derive(Clone, Debug)]
+pub struct Mixpanel {
+    /// The project's token.
+    pub token: Secret,
+    /// Where events go.
+    pub url: Uri,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For operators.
+    pub admin_listen: SocketAddr,
+    /// Bearer token for /api.
+    pub admin_token: Option<Secret>,
+    /// SQL, keys, bus.
+    pub backends: Backends,
+    /// Tokens.
+    pub keys: Keys,
+    /// Whether clients may come without a token.
+    pub guests: bool,
+    /// Leases and leaving.
+    pub presence: Presence,
+    /// Limits.
+    pub limits: Limits,
+    /// Worker threads.
+    pub workers: usize,
+    /// Mixpanel, where it is wanted.
+    pub mixpanel: Option<Mixpanel>,
+    /// The log's filter.
+    pub log: String,
+}
+
+impl Config {
+    fn read(command: &Command, flags: &ArgMatches, environment: Environment<'_>) -> Result<Self, Vec<Fault>> {
+        let mut source = Source::new(flags, environment);
+        let listen = source.value(&names::LISTEN, value::address);
+        let admin_listen = source.value(&names::ADMIN_LISTEN, value::address);
+        let backends = backends(&mut source);
+        let config = Self {
+            keys: keys(&mut source, command, listen, &backends.database),
+            admin_token: source.secret(&names::ADMIN_TOKEN),
+            guests: source.value(&names::GUESTS, value::switch),
+            presence: presence(&mut source),
+            limits: limits(&mut source),
+            workers: match source.value(&names::WORKERS, value::count(0)) {
+                0 => std::thread::available_parallelism().map_or(1, Into::into),
+                workers => workers,
+            },
+            mixpanel: mixpanel(&mut source),
+            log: source.value(&names::LOG, log),
+            listen,
+            admin_listen,
+            backends,
+        };
+        if !admin_listen.ip().is_loopback()
+            && config.admin_token.is_none()
+            && matches!(command, Command::Serve | Command::Check)
+        {
+            source.fault(&names::ADMIN_TOKEN, format!("is needed, because others can reach {admin_listen}"));
+        }
+        if source.faults.is_empty() { Ok(config) } else { Err(source.faults) }
+    }
+
+    /// What the keyring is made of; on a first run the development secret is made here.
+    ///
+    /// # Errors
+    /// Where that secret's file cannot be made or read.
+    pub fn sources(&self) -> io::Result<Sources> {
+        let keys = &self.keys;
+        let hs256 = match &keys.development {
+            Some(path) => Some(development_secret(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("the development secret {}: {error}", path.display()))
+            })?),
+            None => keys.hs256.clone(),
+        };
+        let (jwks, audiences) = (keys.jwks.clone(), keys.audiences.clone());
+        Ok(Sources { hs256, jwks, audiences, refresh: keys.refresh })
+    }
+}
+
+fn backends(source: &mut Source<'_>) -> Backends {
+    Backends {
+        database: source.value(&names::DATABASE_URL, value::database),
+        redis: source.optional(&names::REDIS_URL, value::redis),
+        redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
+        nats: source.optional(&names::NATS_URL, value::nats),
+        postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
+        redis_pool: source.value(&names::REDIS_POOL, value::count(1)),
+    }
+}
+
+fn keys(source: &mut Source<'_>, command: &Command, listen: SocketAddr, database: &Database) -> Keys {
+    let faults = source.faults.len();
+    let hs256 = source.secret(&names::HS256_SECRET);
+    let jwks = source.optional(&names::JWKS, |text| value::list(text, value::issuer)).unwrap_or_default();
+    let mut seen = std::collections::HashSet::new();
+    for (issuer, _) in &jwks {
+        if !seen.insert(issuer) {
+            source.fault(&names::JWKS, format!("names the issuer {issuer:?} twice"));
+        }
+    }
+    let configured = hs256.is_some() || !jwks.is_empty() || source.faults.len() > faults;
+    let needed = matches!(command, Command::Serve | Command::Check | Command::Token(_));
+    if !configured && needed && !listen.ip().is_loopback() {
+        let problem = format!("no key is configured, and others can reach {listen}: set this, or {}", names::JWKS.name);
+        source.fault(&names::HS256_SECRET, problem);
+    }
+    let beside = match database {
+        Database::Sqlite(path) => {
+            let mut path = path.clone().into_os_string();
+            path.push(".secret");
+            PathBuf::from(path)
+        }
+        Database::Postgres(_) => PathBuf::from("rollcall.secret"),
+    };
+    Keys {
+        development: (!configured).then_some(beside),
+        hs256,
+        jwks,
+        refresh: source.value(&names::JWKS_REFRESH, value::time_limit),
+        audiences: source.optional(&names::AUDIENCES, |text| value::list(text, value::audience)).unwrap_or_default(),
+    }
+}
+
+fn presence(source: &mut Source<'_>) -> Presence {
+    let drain_deadline = source.value(&names::DRAIN_DEADLINE, value::time_limit);
+    Presence {
+        lease: source.value(&names::LEASE, |text| match value::duration(text)? {
+            lease if lease < SHORTEST_LEASE => Err(format!("{text:?} is too short, at least 500ms")),
+            lease => Ok(lease),
+        }),
+        leave_grace: source.value(&names::LEAVE_GRACE, value::duration),
+        drain_deadline,
+        drain_spread: source.value(&names::DRAIN_SPREAD, value::duration).min(drain_deadline / 2),
+    }
+}
+
+fn limits(source: &mut Source<'_>) -> Limits {
+    let mut time = |setting| source.value(setting, value::time_limit);
+    let (ping_interval, pong_timeout) = (time(&names::PING_INTERVAL), time(&names::PONG_TIMEOUT));
+    let (connect_timeout, handler_timeout) = (time(&names::CONNECT_TIMEOUT), time(&names::HANDLER_TIMEOUT));
+    let head_timeout = time(&names::HEAD_TIMEOUT);
+    if pong_timeout >= ping_interval {
+        source.fault(&names::PONG_TIMEOUT, format!("must be shorter than {}", names::PING_INTERVAL.name));
+    }
+    let mut size = |setting| source.value(setting, value::size);
+    Limits {
+        ping_interval,
+        pong_timeout,
+        connect_timeout,
+        handler_timeout,
+        head_timeout,
+        head: size(&names::MAX_HEAD),
+        message: size(&names::MAX_MESSAGE),
+        pending: size(&names::MAX_PENDING),
+        queue: size(&names::MAX_QUEUE),
+        send_buffer: size(&names::SEND_BUFFER),
+        forward: size(&names::MAX_FORWARD),
+        fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
+    }
+}
+
+fn mixpanel(source: &mut Source<'_>) -> Option<Mixpanel> {
+    let url = source.value(&names::MIXPANEL_URL, value::http);
+    source.secret(&names::MIXPANEL_TOKEN).map(|token| Mixpanel { token, url })
+}
+
+fn log(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{text:?} is not a filter, like info or rollcall_runtime=debug")),
+    }
+}

@@ -1,0 +1,80 @@
+//! Every setting: its variable, its default, what it is for. The flag of a setting is its name without `ROLLCALL_`, in
+//! lower case with hyphens (`ROLLCALL_LEAVE_GRACE`: `--leave-grace`).
+
+/// How a setting may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By variable or flag.
+    Plain,
+    /// By variable, flag, or the variable with `_FILE` that names a file: it may hold a password.
+    Address,
+    /// By variable or `_FILE`; never by a flag, which other users of the machine could read.
+    Secret,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// The variable.
+    pub name: &'static str,
+    /// What counts where it is not given.
+    pub default: Option<&'static str>,
+    /// How it may be given.
+    pub kind: Kind,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+macro_rules! settings {
+    ($($id:ident = $name:literal, $kind:ident, $default:expr, $help:literal;)*) => {
+        $(#[doc = $help] pub const $id: Setting = Setting { name: $name, default: $default, kind: Kind::$kind, help: $help };)*
+        /// All of them, in the order of `--help`.
+        pub const ALL: &[Setting] = &[$($id),*];
+    };
+}
+
+settings! {
+    LISTEN = "ROLLCALL_LISTEN", Plain, Some("127.0.0.1:8080"), "Address for clients: /ws and /healthz";
+    ADMIN_LISTEN = "ROLLCALL_ADMIN_LISTEN", Plain, Some("127.0.0.1:9090"), "Address for operators: /metrics, /healthz, /readyz and /api/v1";
+    DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://...";
+    REDIS_URL = "REDIS_URL", Address, None, "redis://...; without it the keys are kept in process";
+    REDIS_PREFIX = "ROLLCALL_REDIS_PREFIX", Plain, None, "What every key in Redis starts with";
+    NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it the bus is in process";
+    HS256_SECRET = "ROLLCALL_HS256_SECRET", Secret, None, "Secret of tokens whose issuer has no JWKS";
+    JWKS = "ROLLCALL_JWKS", Plain, None, "ISSUER=FILE-OR-URL, several separated by commas";
+    JWKS_REFRESH = "ROLLCALL_JWKS_REFRESH", Plain, Some("5m"), "Between two loads of each JWKS";
+    AUDIENCES = "ROLLCALL_AUDIENCES", Plain, None, "Audiences that are let in, separated by commas; without it any";
+    GUESTS = "ROLLCALL_GUESTS", Plain, Some("false"), "Whether clients may connect without a token";
+    ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; needed where the admin address is not loopback";
+    LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
+    LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";
+    DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take";
+    DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its goodbyes; at most half of the deadline";
+    PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Between two pings of a connection";
+    PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
+    CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may take";
+    HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a function may run";
+    HEAD_TIMEOUT = "ROLLCALL_HEAD_TIMEOUT", Plain, Some("5s"), "How long the head of an HTTP request may take";
+    MAX_HEAD = "ROLLCALL_MAX_HEAD", Plain, Some("16KiB"), "Largest head of an HTTP request";
+    MAX_MESSAGE = "ROLLCALL_MAX_MESSAGE", Plain, Some("64KiB"), "Largest message of a client";
+    MAX_FRAGMENTS = "ROLLCALL_MAX_FRAGMENTS", Plain, Some("1024"), "Most fragments of a message";
+    MAX_PENDING = "ROLLCALL_MAX_PENDING", Plain, Some("64KiB"), "Most bytes of requests that wait for the one that runs, a connection";
+    MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Most bytes that wait for a slow reader";
+    SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
+    MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event of other services that is forwarded";
+    WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("8"), "Connections to PostgreSQL";
+    REDIS_POOL = "ROLLCALL_REDIS_POOL", Plain, Some("4"), "Connections to Redis";
+    MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Mixpanel project's token; without it nothing is sent";
+    MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Where events for Mixpanel go";
+    LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";
+}
+
+impl Setting {
+    /// The flag without its hyphens; none for a secret.
+    #[must_use]
+    pub fn flag(&self) -> Option<String> {
+        let name = self.name.strip_prefix("ROLLCALL_").unwrap_or(self.name);
+        (self.kind != Kind::Secret).then(|| name.to_ascii_lowercase().replace('_', "-"))
+    }
+}

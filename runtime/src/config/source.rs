@@ -1,0 +1,102 @@
+//! Where a setting's text comes from: its flag, else its variable, else the file that `_FILE` names, else the default.
+//!
+//! Invariant: reading goes on after a fault, so that one start tells all of them.
+use std::{ffi::OsString, fmt, fs};
+
+use clap::ArgMatches;
+
+use super::{
+    Secret,
+    names::{Kind, Setting},
+};
+
+/// The process's variables, or a test's.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What is wrong with one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The variable.
+    pub name: &'static str,
+    /// What is wrong, and what to write instead.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.problem)
+    }
+}
+
+/// Reads settings and collects faults.
+pub(super) struct Source<'a> {
+    flags: &'a ArgMatches,
+    environment: Environment<'a>,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(flags: &'a ArgMatches, environment: Environment<'a>) -> Self {
+        Self { flags, environment, faults: Vec::new() }
+    }
+
+    pub(super) fn fault(&mut self, setting: &Setting, problem: impl Into<String>) {
+        self.faults.push(Fault { name: setting.name, problem: problem.into() });
+    }
+
+    /// A setting's value, where it is given or has a default. A fault counts as not given.
+    pub(super) fn optional<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(setting)?;
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.fault(setting, problem);
+                None
+            }
+        }
+    }
+
+    /// The value of a setting that has a default; the default's own after a fault.
+    pub(super) fn value<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> T {
+        let default = || setting.default.and_then(|text| read(text).ok()).expect("its default can be read");
+        self.optional(setting, &read).unwrap_or_else(default)
+    }
+
+    /// A secret.
+    pub(super) fn secret(&mut self, setting: &Setting) -> Option<Secret> {
+        self.text(setting).map(Secret::new)
+    }
+
+    fn text(&mut self, setting: &Setting) -> Option<String> {
+        let flag = setting.flag().and_then(|flag| self.flags.get_one::<String>(&flag).cloned());
+        let given = flag.or_else(|| self.variable(setting, setting.name)).or_else(|| self.file(setting));
+        given.or_else(|| setting.default.map(str::to_owned))
+    }
+
+    /// Empty counts as not given: that is how compose files and charts leave a variable out.
+    fn variable(&mut self, setting: &Setting, name: &str) -> Option<String> {
+        let text = (self.environment)(name)?.into_string();
+        if text.is_err() {
+            self.fault(setting, "is not UTF-8");
+        }
+        text.ok().filter(|text| !text.is_empty())
+    }
+
+    fn file(&mut self, setting: &Setting) -> Option<String> {
+        if setting.kind == Kind::Plain {
+            return None;
+        }
+        let path = self.variable(setting, &format!("{}_FILE", setting.name))?;
+        match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+            Ok(_) => {
+                self.fault(setting, format!("the file {path} is empty"));
+                None
+            }
+            Err(error) => {
+                self.fault(setting, format!("cannot read the file {path}: {error}"));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What is read from where, and every fault.
+use std::{collections::HashMap, ffi::OsString};
+
+use super::*;
+
+fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Command, Config), Stop> {
+    let variables: HashMap<_, _> = variables.iter().copied().collect();
+    let arguments = std::iter::once("rollcall").chain(arguments.iter().copied()).map(OsString::from);
+    parse(arguments, &|name| variables.get(name).map(OsString::from))
+}
+
+fn config(variables: &[(&str, &str)]) -> Config {
+    read(&[], variables).unwrap().1
+}
+
+fn faults(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+    match read(arguments, variables) {
+        Err(Stop::Configuration(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("no faults but {other:?}"),
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_protocol() {
+    let config = config(&[]);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.backends.database, Database::Sqlite("rollcall.db".into()));
+    assert!(config.backends.redis.is_none() && config.backends.nats.is_none() && config.backends.solitary());
+    assert_eq!(config.keys.development, Some("rollcall.db.secret".into()));
+    assert!(config.keys.audiences.is_empty() && !config.guests && config.mixpanel.is_none());
+    let presence = config.presence;
+    assert_eq!((presence.lease.as_secs(), presence.leave_grace.as_secs()), (15, 0));
+    assert_eq!(presence.drain_deadline.as_secs(), 10);
+    let limits = config.limits;
+    assert_eq!((limits.ping_interval.as_secs(), limits.pong_timeout.as_secs()), (30, 5));
+    assert_eq!((limits.connect_timeout.as_secs(), limits.handler_timeout.as_secs()), (10, 5));
+    assert_eq!((limits.head, limits.message, limits.fragments), (16 << 10, 64 << 10, 1024));
+    assert_eq!((limits.queue, limits.forward), (256 << 10, 128 << 10));
+    assert!(config.workers > 0);
+}
+
+#[test]
+fn a_flag_beats_a_variable_and_stands_before_or_after_the_command() {
+    let variables = [("ROLLCALL_LISTEN", "127.0.0.1:1"), ("ROLLCALL_LEASE", "7s")];
+    for arguments in [["--listen", "127.0.0.1:2", "check"], ["check", "--rollcall-listen", "127.0.0.1:2"]] {
+        let (command, config) = read(&arguments, &variables).unwrap();
+        assert!(matches!(command, Command::Check));
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.presence.lease, Duration::from_secs(7));
+    }
+}
+
+#[test]
+fn an_empty_variable_is_one_not_given() {
+    let empty: Vec<_> = names::ALL.iter().map(|setting| (setting.name, "")).collect();
+    assert_eq!(format!("{:?}", config(&empty)), format!("{:?}", config(&[])));
+}
+
+#[test]
+fn every_setting_can_be_given() {
+    let config = config(&[
+        ("DATABASE_URL", "postgres://me:hunter2@db/rollcall"),
+        ("REDIS_URL", "redis://:hunter2@r:6379/1"),
+        ("NATS_URL", "nats://n1:4222,nats://n2:4222"),
+        ("ROLLCALL_REDIS_PREFIX", "app:"),
+        ("ROLLCALL_JWKS", "https://a.example=https://a.example/jwks?x=1, b=/etc/b.json"),
+        ("ROLLCALL_AUDIENCES", "a.example,b.example"),
+        ("ROLLCALL_GUESTS", "true"),
+        ("ROLLCALL_LEASE", "500ms"),
+        ("ROLLCALL_DRAIN_DEADLINE", "1s"),
+        ("ROLLCALL_MAX_MESSAGE", "1MiB"),
+        ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
+        ("ROLLCALL_MIXPANEL_URL", "http://127.0.0.1:1/track"),
+    ]);
+    assert!(matches!(&config.backends.database, Database::Postgres(url) if url.reveal().contains("hunter2")));
+    assert!(!config.backends.solitary() && config.guests);
+    assert_eq!(config.keys.jwks[0].1, Location::Url("https://a.example/jwks?x=1".parse().unwrap()));
+    assert_eq!(config.keys.jwks[1], ("b".into(), Location::File("/etc/b.json".into())));
+    assert_eq!(config.keys.development, None);
+    assert_eq!(config.presence.drain_spread, Duration::from_millis(500), "at most half of the deadline");
+    assert_eq!(config.limits.message, 1 << 20);
+    assert_eq!(config.mixpanel.as_ref().unwrap().token.reveal(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+}
+
+#[test]
+fn all_faults_are_told_at_once_and_no_secret_with_them() {
+    let faults = faults(
+        &["--lease", "ten"],
+        &[
+            ("ROLLCALL_LISTEN", "nowhere"),
+            ("ROLLCALL_ADMIN_LISTEN", "0.0.0.0:9090"),
+            ("DATABASE_URL", "mysql://me:hunter2@db/x"),
+            ("REDIS_URL", "hunter2"),
+            ("NATS_URL", "hunter2"),
+            ("ROLLCALL_JWKS", "a=/x,a=/y"),
+            ("ROLLCALL_AUDIENCES", "a b"),
+            ("ROLLCALL_GUESTS", "perhaps"),
+            ("ROLLCALL_MAX_FRAGMENTS", "0"),
+            ("ROLLCALL_MAX_MESSAGE", "64 parsecs"),
+            ("ROLLCALL_PING_INTERVAL", "5s"),
+            ("ROLLCALL_MIXPANEL_URL", "ftp://x"),
+            ("ROLLCALL_LOG", "a=b=c"),
+        ],
+    );
+    let named = |name: &str| faults.iter().any(|fault| fault.starts_with(&format!("{name}: ")));
+    for name in [
+        "ROLLCALL_LISTEN",
+        "ROLLCALL_ADMIN_TOKEN",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "NATS_URL",
+        "ROLLCALL_JWKS",
+        "ROLLCALL_AUDIENCES",
+        "ROLLCALL_GUESTS",
+        "ROLLCALL_MAX_FRAGMENTS",
+        "ROLLCALL_MAX_MESSAGE",
+        "ROLLCALL_PONG_TIMEOUT",
+        "ROLLCALL_MIXPANEL_URL",
+        "ROLLCALL_LEASE",
+        "ROLLCALL_LOG",
+    ] {
+        assert!(named(name), "{name} in {faults:#?}");
+    }
+    assert_eq!(faults.len(), 14, "{faults:#?}");
+    assert!(!faults.concat().contains("hunter2"), "{faults:#?}");
+}
+
+#[test]
+fn without_a_key_only_loopback_is_served() {
+    let everywhere = [("ROLLCALL_LISTEN", "0.0.0.0:8080")];
+    assert!(faults(&[], &everywhere)[0].starts_with("ROLLCALL_HS256_SECRET: no key is configured"));
+    assert!(read(&["migrate"], &everywhere).is_ok(), "which needs no key");
+    let with_key = [everywhere[0], ("ROLLCALL_HS256_SECRET", "s")];
+    assert!(read(&[], &with_key).is_ok());
+}
+
+#[test]
+fn secrets_come_from_files_and_never_from_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "hunter2\n").unwrap();
+    let path = path.to_str().unwrap();
+    let given = config(&[("ROLLCALL_HS256_SECRET_FILE", path), ("NATS_URL_FILE", "")]);
+    assert_eq!(given.keys.hs256.unwrap().reveal(), "hunter2");
+    assert!(faults(&[], &[("ROLLCALL_ADMIN_TOKEN_FILE", "/nowhere")])[0].contains("/nowhere"));
+    for setting in names::ALL.iter().filter(|setting| setting.kind == names::Kind::Secret) {
+        let flag = format!("--{}", setting.name.trim_start_matches("ROLLCALL_").to_lowercase().replace('_', "-"));
+        assert!(matches!(read(&[&flag, "x"], &[]), Err(Stop::CommandLine(_))), "{flag}");
+    }
+}
+
+#[test]
+fn the_commands_are_those_of_the_protocol() {
+    let command = |arguments: &[&str]| read(arguments, &[]).unwrap().0;
+    assert!(matches!(command(&[]), Command::Serve));
+    assert!(matches!(command(&["serve"]), Command::Serve));
+    assert!(matches!(command(&["migrate"]), Command::Migrate));
+    let token = command(&["token", "--sub", "alice", "--role", "teacher"]);
+    assert!(matches!(token, Command::Token(token) if token.role == rollcall_schema::Role::Teacher));
+    let load = command(&["load", "--lessons", "l.csv", "--attendees", "a.csv"]);
+    assert!(matches!(load, Command::Load(LoadArgs { lessons: Some(_), attendees: Some(_) })));
+    for wrong in [&["load"][..], &["token"], &["token", "--sub", "a.b"], &["fly"], &["--fly"]] {
+        assert!(matches!(read(wrong, &[]), Err(Stop::CommandLine(_))), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_development_secret_is_made_when_the_keys_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("x.db").display());
+    let config = config(&[("DATABASE_URL", &database)]);
+    let secret = config.sources().unwrap().hs256.unwrap();
+    assert_eq!(config.sources().unwrap().hs256, Some(secret));
+    assert!(folder.path().join("x.db.secret").is_file());
+}

@@ -1,0 +1,134 @@
+//! Texts of settings read into values. Errors say what to write instead; none repeats a text that may be secret.
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use hyper::Uri;
+use rollcall_schema::Audience;
+
+use super::{BackendUrl, Database};
+use crate::auth::Location;
+
+/// An address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let numeric = numeric.as_deref().unwrap_or(text);
+    numeric.parse().map_err(|_| format!("{text:?} is not an address and port, like 127.0.0.1:8080 or [::]:8080"))
+}
+
+/// `15s`, `500ms`, `5m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration, like 15s or 500ms"))
+}
+
+/// A duration that must not be zero.
+pub(super) fn time_limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0s".into()),
+        limit => Ok(limit),
+    }
+}
+
+/// A number of bytes: `65536`, `64KiB`, `1MiB`.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => 0,
+    };
+    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("{text:?} is not a number of bytes, like 65536 or 64KiB"))
+}
+
+/// A whole number from `least`.
+pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(least: T) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        let number = text.parse().ok().filter(|number| *number >= least);
+        number.ok_or_else(|| format!("{text:?} is not a whole number from {least}"))
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// Texts separated by commas.
+pub(super) fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(item).collect()
+}
+
+/// An audience.
+pub(super) fn audience(text: &str) -> Result<Audience, String> {
+    Audience::parse(text).map_err(|_| format!("{text:?} is not a DNS name"))
+}
+
+/// A prefix of keys: nothing that could change how a key reads.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_-:./{}".contains(&b);
+    let short = text.len() <= 64 && text.bytes().all(fine);
+    if short { Ok(text.to_owned()) } else { Err("use at most 64 of A-Z a-z 0-9 _ - : . / { }".into()) }
+}
+
+/// `sqlite:FILE` or `postgres://...`.
+pub(super) fn database(text: &str) -> Result<Database, String> {
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() || path.starts_with(":memory") {
+            Err("name a file, like sqlite:rollcall.db".into())
+        } else {
+            Ok(Database::Sqlite(PathBuf::from(path)))
+        };
+    }
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err("write sqlite:FILE or postgres://USER:PASSWORD@HOST/DATABASE".into());
+    }
+    match tokio_postgres::Config::from_str(text) {
+        Ok(_) => Ok(Database::Postgres(BackendUrl::new(text))),
+        Err(_) => Err("not an address of PostgreSQL; escape special characters of the password as %XX".into()),
+    }
+}
+
+/// `redis://...`.
+pub(super) fn redis(text: &str) -> Result<BackendUrl, String> {
+    use bb8_redis::redis::IntoConnectionInfo;
+    match text.into_connection_info() {
+        Ok(_) if text.contains("://") => Ok(BackendUrl::new(text)),
+        _ => Err("write redis://:PASSWORD@HOST:6379/0".into()),
+    }
+}
+
+/// `nats://...`, several separated by commas.
+pub(super) fn nats(text: &str) -> Result<BackendUrl, String> {
+    let fine = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
+    if text.split(',').all(|part| fine(part.trim())) {
+        Ok(BackendUrl::new(text))
+    } else {
+        Err("write nats://HOST:4222, several separated by commas".into())
+    }
+}
+
+/// An address of `http` or `https` that is ours to call.
+pub(super) fn http(text: &str) -> Result<Uri, String> {
+    let uri = Uri::from_str(text).ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
+        .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH".into())
+}
+
+/// `ISSUER=FILE-OR-URL`.
+pub(super) fn issuer(text: &str) -> Result<(String, Location), String> {
+    let (issuer, place) = text.split_once('=').unwrap_or((text, ""));
+    let (issuer, place) = (issuer.trim(), place.trim());
+    if issuer.is_empty() || place.is_empty() {
+        return Err(format!("{text:?} is not ISSUER=FILE-OR-URL"));
+    }
+    let remote = place.starts_with("http://") || place.starts_with("https://");
+    let location = if remote { Location::Url(http(place)?) } else { Location::File(place.into()) };
+    Ok((issuer.to_owned(), location))
+}
