@@ -6,9 +6,6 @@ use rollcall_schema::{EntityEvent, Offset, Push};
 
 use crate::{bus::Incoming, gateway::AgentMark, names, rooms::RoomKey, socket};
 
-/// The largest body that is forwarded; a larger one is dropped and counted.
-pub const MAX_BODY: usize = 128 * 1024;
-
 /// What a worker hands to a room's members.
 pub struct Delivery {
     /// The room.
@@ -25,13 +22,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Applies the header rules; none where nobody gets it, which is counted unless the event is internal.
+    /// Applies the header rules; none where nobody gets it, which is counted unless the event is internal. `most` is the
+    /// largest body that is forwarded, in bytes.
     #[must_use]
-    pub fn encode(room: RoomKey, incoming: Incoming) -> Option<Self> {
+    pub fn encode(room: RoomKey, incoming: Incoming, most: usize) -> Option<Self> {
         if incoming.internal {
             return None;
         }
-        if incoming.body.len() > MAX_BODY {
+        if incoming.body.len() > most {
             metrics::counter!(names::DROPPED, "reason" => "event_too_large").increment(1);
             return None;
         }

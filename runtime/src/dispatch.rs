@@ -16,8 +16,8 @@ use crate::{
     session::Session,
 };
 
-/// How long a handler may run.
-pub const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a handler may run, unless [`Table::handler_timeout`] says otherwise.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handler of an event: `async fn(&Deps, &mut Session, Request) -> Result<Answer, HandlerError>`.
 pub trait Handler<'a, D: 'a, R, A>: Send + Sync {
@@ -85,10 +85,11 @@ pub struct Outcome {
 }
 
 type ConnectFn =
-    Arc<dyn Fn(Greeting, ConnectRequest) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
+    Arc<dyn Fn(Greeting, ConnectRequest, Duration) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
 type DisconnectFn = Arc<dyn Fn(Session, LeftReason) -> BoxFuture<'static, ()> + Send + Sync>;
-type EventFn =
-    Arc<dyn Fn(Box<Session>, &Request<'_>) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync>;
+type EventFn = Arc<
+    dyn Fn(Box<Session>, &Request<'_>, Duration) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync,
+>;
 
 /// The functions of a gateway.
 #[derive(Clone)]
@@ -96,6 +97,7 @@ pub struct Table {
     connect: ConnectFn,
     disconnect: DisconnectFn,
     events: HashMap<&'static str, EventFn>,
+    timeout: Duration,
 }
 
 impl Table {
@@ -111,11 +113,11 @@ impl Table {
         let connect = Arc::new((connect_deps, connect));
         let disconnect = Arc::new((disconnect_deps, disconnect));
         Self {
-            connect: Arc::new(move |greeting, request| {
+            connect: Arc::new(move |greeting, request, timeout| {
                 let function = Arc::clone(&connect);
                 let call = async move { function.1.call(&function.0, greeting, request).await };
                 async move {
-                    let result = contained("connect", call).await;
+                    let result = contained("connect", timeout, call).await;
                     result.map_or(Err(SessionError::InternalServerError), |result| result.map_err(ConnectError::told))
                 }
                 .boxed()
@@ -126,6 +128,7 @@ impl Table {
                 async move { function.1.call(&function.0, session, reason).await }.boxed()
             }),
             events: HashMap::new(),
+            timeout: HANDLER_TIMEOUT,
         }
     }
 
@@ -139,12 +142,12 @@ impl Table {
         H: for<'a> Handler<'a, D, R, A> + 'static,
     {
         let function = Arc::new((deps, handler));
-        let event: EventFn = Arc::new(move |mut session, request| {
+        let event: EventFn = Arc::new(move |mut session, request, timeout| {
             let Ok(payload) = request.payload::<R>() else { return Err(session) };
             let (function, reference) = (Arc::clone(&function), request.reference);
             Ok(async move {
                 let call = async { function.1.call(&function.0, &mut session, payload).await };
-                let answer = match contained(name, call).await {
+                let answer = match contained(name, timeout, call).await {
                     Ok(result) => result.map_err(HandlerError::told),
                     Err(interrupted) => Err(interrupted.told()),
                 };
@@ -160,6 +163,12 @@ impl Table {
         self
     }
 
+    /// How long a handler may run.
+    #[must_use]
+    pub fn handler_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The names of its events.
     pub fn events(&self) -> impl Iterator<Item = &'static str> {
         self.events.keys().copied()
@@ -172,7 +181,7 @@ impl Table {
         greeting: Greeting,
         request: ConnectRequest,
     ) -> BoxFuture<'static, Result<Welcome, SessionError>> {
-        (self.connect)(greeting, request)
+        (self.connect)(greeting, request, self.timeout)
     }
 
     /// Starts disconnect.
@@ -194,19 +203,20 @@ impl Table {
             metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
             return Err((session, AckError::UnknownEvent));
         };
-        event(session, request).map_err(|session| (session, AckError::InvalidPayload))
+        event(session, request, self.timeout).map_err(|session| (session, AckError::InvalidPayload))
     }
 }
 
 /// Runs a handler with its timeout and its metrics, and holds its panics.
 async fn contained<A, E>(
     function: &'static str,
+    limit: Duration,
     call: impl Future<Output = Result<A, E>>,
 ) -> Result<Result<A, E>, Interrupted> {
     let started = Instant::now();
     let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);
     in_flight.increment(1.0);
-    let result = match tokio::time::timeout(HANDLER_TIMEOUT, AssertUnwindSafe(call).catch_unwind()).await {
+    let result = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(_)) => Err(Interrupted::Panicked),
         Err(_) => Err(Interrupted::TimedOut),

@@ -47,7 +47,8 @@ impl Pulse {
         let mut renewed_at = Instant::now();
         loop {
             ticks.tick().await;
-            match self.store.pulse(*self.lease.borrow(), self.registration.lease).await {
+            let lease = *self.lease.borrow();
+            match self.store.pulse(lease, self.registration.lease).await {
                 Ok(pulse) => {
                     if renewed_at.elapsed() > self.registration.lease {
                         renewed_since = Instant::now();

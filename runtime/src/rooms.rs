@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tracing::warn;
 
 use crate::{
-    bus::{Bus, Fed, Incoming, Position, Replay},
+    bus::{Bus, BusError, Fed, Incoming, Position, Replay},
     delivery::Delivery,
     gateway::{Command, Mailboxes},
     names,
@@ -30,6 +30,7 @@ pub struct Rooms(Arc<Inner>);
 struct Inner {
     bus: Arc<dyn Bus>,
     mailboxes: Mailboxes,
+    max_body: usize,
     entries: Mutex<HashMap<RoomId, Entry>>,
     keys: AtomicU64,
     /// The last offset that was handed to the workers.
@@ -84,11 +85,11 @@ impl Drop for RoomHold {
 }
 
 impl Rooms {
-    /// No rooms yet.
+    /// No rooms yet. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
-    pub fn new(bus: Arc<dyn Bus>, mailboxes: Mailboxes) -> Self {
+    pub fn new(bus: Arc<dyn Bus>, mailboxes: Mailboxes, max_body: usize) -> Self {
         let inner =
-            Inner { bus, mailboxes, entries: Mutex::default(), keys: AtomicU64::new(0), dispatched: AtomicU64::new(0) };
+            Inner { bus, mailboxes, max_body, entries: Mutex::default(), keys: AtomicU64::new(0), dispatched: AtomicU64::new(0) };
         Self(Arc::new(inner))
     }
 
@@ -119,7 +120,7 @@ impl Rooms {
     }
 
     /// What was missed in these rooms; none where some of it is gone, or the bus is away.
-    pub async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Option<mpsc::Receiver<Incoming>> {
+    pub async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Option<mpsc::Receiver<Result<Incoming, BusError>>> {
         match self.0.bus.replay(rooms, after, upto).await {
             Ok(Replay::Events(events)) => Some(events),
             Ok(Replay::Lost) => None,
@@ -137,7 +138,7 @@ impl Rooms {
                 Fed::Event(incoming) => {
                     let offset = incoming.offset;
                     if let Some((key, workers)) = self.audience(&incoming.room)
-                        && let Some(delivery) = Delivery::encode(key, incoming)
+                        && let Some(delivery) = self.encode(key, incoming)
                     {
                         let delivery = Arc::new(delivery);
                         for worker in workers {
@@ -152,6 +153,12 @@ impl Rooms {
                 }
             }
         }
+    }
+
+    /// An event as it goes to members; none where nobody gets it.
+    #[must_use]
+    pub fn encode(&self, key: RoomKey, incoming: Incoming) -> Option<Delivery> {
+        Delivery::encode(key, incoming, self.0.max_body)
     }
 
     fn hold(&self, id: RoomId, worker: usize) -> (RoomHold, Arc<OnceCell<()>>) {

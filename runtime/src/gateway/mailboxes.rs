@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::replay::{Chunk, Replayed};
 use crate::{
-    bus::{Incoming, Position},
+    bus::{BusError, Incoming, Position},
     delivery::Delivery,
     dispatch::Outcome,
     rooms::RoomHold,
@@ -86,7 +86,7 @@ pub struct Resumption {
     /// Whether what was missed follows; none where nothing was asked for.
     pub recovered: Option<bool>,
     /// What was missed, and up to where.
-    pub replay: Option<(mpsc::Receiver<Incoming>, Offset)>,
+    pub replay: Option<(mpsc::Receiver<Result<Incoming, BusError>>, Offset)>,
 }
 
 /// The inboxes of all workers. Cheap to clone. Messages to a process that ends go nowhere, and nobody misses them.

@@ -30,7 +30,6 @@ use self::{
 };
 use crate::{
     bus::Position,
-    delivery::Delivery,
     departures::Departures,
     dispatch::{Outcome, Table},
     names,
@@ -46,6 +45,8 @@ pub struct GatewayOptions {
     pub connect_timeout: Duration,
     /// Told to the client; the socket layer keeps it.
     pub ping_interval: Duration,
+    /// Bytes of requests that wait for a running function; with more, the socket is not read.
+    pub max_pending: usize,
     /// The longest wait that a client is given before it reconnects; each gets a part of it at random (no herd).
     pub reconnect_within: Duration,
 }
@@ -55,6 +56,7 @@ impl Default for GatewayOptions {
         Self {
             connect_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(30),
+            max_pending: 64 << 10,
             reconnect_within: Duration::from_secs(2),
         }
     }
@@ -173,9 +175,10 @@ impl Gateway {
     }
 
     /// A piece of what a connection missed.
-    fn replay(sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
+    fn replay(&self, sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
         let Some(mut socket) = sockets.get_mut(socket) else { return };
-        for delivery in events.into_iter().filter_map(|incoming| Delivery::encode(RoomKey::default(), incoming)) {
+        let rooms = &self.shared.rooms;
+        for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::default(), incoming)) {
             if delivery.is_for(socket.peer.mark) {
                 socket.send_frames(delivery.frame(true));
             }
@@ -247,7 +250,7 @@ impl Application for Gateway {
             Phase::Greeting => self.greet(socket, text),
             Phase::Open(_) => self.request(socket, text),
             Phase::Busy => {
-                if !socket.peer.wait(text) {
+                if !socket.peer.wait(text, self.shared.options.max_pending) {
                     socket.pause();
                 }
             }
@@ -263,7 +266,7 @@ impl Application for Gateway {
                     self.end(socket, SessionError::InternalServerError);
                 }
             }),
-            Command::Replay(chunk) => Self::replay(sockets, chunk),
+            Command::Replay(chunk) => self.replay(sockets, chunk),
             Command::Replayed(end) => self.replayed(sockets, end),
             Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
             Command::Answered { socket, outcome: Outcome { session, ack } } => match sockets.get_mut(socket) {

@@ -14,9 +14,6 @@ use super::{
     replay::Replaying,
 };
 
-/// What may wait while a function runs; the socket is not read further then.
-const MAX_WAITING: usize = 16;
-
 /// One connection.
 pub struct Peer {
     /// Where it is in its life.
@@ -110,11 +107,11 @@ impl Peer {
         }
     }
 
-    /// Keeps a message until the running function is done. False where no more should be read for now.
-    pub fn wait(&mut self, text: &str) -> bool {
+    /// Keeps a message until the running function is done. False where that makes `most` bytes: no more is to be read.
+    pub fn wait(&mut self, text: &str, most: usize) -> bool {
         let waiting = &mut self.extra().waiting;
         waiting.push_back(text.into());
-        waiting.len() < MAX_WAITING
+        waiting.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>() < most
     }
 
     /// The message whose turn it is.

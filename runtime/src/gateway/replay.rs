@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Command, Mailboxes};
 use crate::{
-    bus::{Incoming, Position},
+    bus::{BusError, Incoming, Position},
     rooms::Rooms,
     socket::SocketId,
 };
@@ -53,12 +53,15 @@ pub async fn replay(
     rooms: Rooms,
     (socket, sid): (SocketId, Sid),
     mut upto: Position,
-    mut events: mpsc::Receiver<Incoming>,
+    mut events: mpsc::Receiver<Result<Incoming, BusError>>,
 ) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         while events.recv_many(&mut chunk, CHUNK).await > 0 {
-            let mut left = send(&mailboxes, socket, std::mem::take(&mut chunk)).await;
+            let Ok(read) = chunk.drain(..).collect::<Result<Vec<_>, _>>() else {
+                return mailboxes.close(sid, SessionError::InternalServerError).await;
+            };
+            let mut left = send(&mailboxes, socket, read).await;
             while let Some(1..) = left {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 left = send(&mailboxes, socket, Vec::new()).await;

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    bus::{Bus, Fed, MemoryBus, NatsBus},
+    bus::{Bus, Fed, memory::MemoryBus},
     config::{self, Database},
-    kv::{Kv, MemoryKv, RedisKv},
-    store::{PostgresOptions, PostgresStore, SqliteStore, Store},
+    kv::{Kv, memory::MemoryKv, redis::RedisKv},
+    store::{
+        Store,
+        postgres::{PostgresOptions, PostgresStore},
+    },
 };
 
 /// Why the gateway does not start: what is wrong, and what to change.
@@ -67,10 +70,10 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
                 .map_err(StartError::of("SQLite", "make the file's folder writable, or set DATABASE_URL"))?,
         ),
         Database::Postgres(url) => {
-            let options = PostgresOptions { url: url.as_str().to_owned(), pool_size: config.postgres_pool, ..PostgresOptions::default() };
-            let store = PostgresStore::connect(options)
-                .await
-                .map_err(StartError::of("PostgreSQL", "start it, or set DATABASE_URL to where it is"))?;
+            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.reveal()) };
+            let mend = "start it, or set DATABASE_URL to where it is";
+            let store = PostgresStore::connect(&options).map_err(StartError::of("PostgreSQL", mend))?;
+            store.ping().await.map_err(StartError::of("PostgreSQL", mend))?;
             Arc::new(store)
         }
     })
@@ -80,7 +83,7 @@ async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKv::new()),
         Some(url) => Arc::new(
-            RedisKv::connect(url.as_str(), &config.redis_prefix)
+            RedisKv::connect(url.reveal(), &config.redis_prefix)
                 .await
                 .map_err(StartError::of("Redis", "start it, or set REDIS_URL to where it is, or unset it"))?,
         ),
@@ -94,9 +97,10 @@ async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<
             Ok((Arc::new(bus), feed))
         }
         Some(url) => {
-            let (bus, feed) = NatsBus::connect(url.as_str())
-                .await
-                .map_err(StartError::of("NATS", "start it with JetStream (-js), or set NATS_URL to where it is, or unset it"))?;
+            let (bus, feed) = NatsBus::connect(url.reveal()).await.map_err(StartError::of(
+                "NATS",
+                "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
+            ))?;
             Ok((Arc::new(bus), feed))
         }
     }

@@ -1,5 +1,5 @@
 //! What the public listener says before a connection is a socket.
-use std::{convert::Infallible, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -2,6 +2,7 @@
 mod backends;
 mod drain;
 mod front;
+mod limits;
 mod serve;
 
 use std::process::ExitCode;
@@ -24,10 +25,7 @@ pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log))
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log)).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
     let result = runtime.expect("the system gives threads").block_on(act(command, config, table));
     match result {

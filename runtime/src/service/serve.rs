@@ -7,18 +7,18 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{Backends, StartError, drain::Drain, front::PublicFront};
+use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
 use crate::{
     Pools, Rooms, Sessions, Table,
     auth::Keyring,
     config::Config,
     departures::Departures,
-    gateway::{Gateway, GatewayOptions, Mailboxes, Shared},
+    gateway::{Gateway, Mailboxes, Shared},
     lease::Pulse,
     mixpanel::Mixpanel,
     projection::Projection,
     relay::Relay,
-    socket::{self, ListenerOptions, SocketOptions, Workers},
+    socket::{self, Workers},
     store::Registration,
 };
 
@@ -45,7 +45,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
     let keyring = Arc::new(Keyring::new(sources));
     let mailboxes = Mailboxes::default();
-    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone());
+    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
     let sessions = Sessions::start(&store, &leased, mailboxes.clone());
     let (departures, arrivals) = Departures::new(config.presence.leave_grace);
     let pools = Pools {
@@ -56,33 +56,42 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         mixpanel: Mixpanel,
         guests: config.guests,
     };
-    let table = table(&pools);
+    let table = table(&pools).handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(Shared {
         table: table.clone(),
         departures: departures.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
-        options: GatewayOptions::of(&config.limits),
+        options: limits::gateway(&config.limits),
     });
-    let workers = Workers::start(config.workers, &SocketOptions::of(&config.limits), |_| Gateway::new(Arc::clone(&shared)))
-        .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    let workers =
+        Workers::start(config.workers, &limits::sockets(&config.limits), |_| Gateway::new(Arc::clone(&shared)))
+            .map_err(StartError::of("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
     tokio::spawn(rooms.dispatch(feed));
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
     tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
-    let pulse = Pulse { store: Arc::clone(&store), kv: Arc::clone(&kv), mailboxes: mailboxes.clone(), registration, lease, nodes };
+    let pulse = Pulse {
+        store: Arc::clone(&store),
+        kv: Arc::clone(&kv),
+        mailboxes: mailboxes.clone(),
+        registration,
+        lease,
+        nodes,
+    };
     tokio::spawn(pulse.run());
 
     let draining = watch::Sender::new(false);
     let mut until = draining.subscribe();
-    let listener = socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
+    let listener =
+        socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
     println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
     let stop = async move {
         let _ = until.wait_for(|draining| *draining).await;
     };
-    tokio::spawn(socket::serve(listener, ListenerOptions::of(&config.limits), PublicFront, workers.clone(), stop));
+    tokio::spawn(socket::serve(listener, limits::listener(&config.limits), PublicFront, workers.clone(), stop));
 
     signalled().await;
     draining.send_replace(true);
