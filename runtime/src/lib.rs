@@ -12,6 +12,7 @@ pub mod group;
 pub mod http;
 pub mod kv;
 mod lease;
+pub mod metrics;
 pub mod mixpanel;
 pub mod names;
 mod pools;

@@ -1,6 +1,173 @@
-//! stub until merged
-#[derive(Clone)]
-pub struct Mixpanel;
-impl Mixpanel {
-    pub fn reconnect(&self, _user: &rollcall_schema::UserId) {}
+//! Events for Mixpanel, off every handler's path (seed 003: "call mixpanel reconnect").
+//!
+//! Invariant: telling an event never waits. At most [`QUEUE`] events wait to be sent; what does not fit, and what
+//! Mixpanel will not take, is dropped and counted. An event keeps its `$insert_id` over all attempts, so Mixpanel counts
+//! one that arrived twice once.
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use hyper::{StatusCode, Uri};
+use rollcall_schema::{Sid, UserId};
+use serde::Serialize;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::{
+    auth::unix_now,
+    config::{self, Secret},
+    http::client::Client,
+    names,
+};
+
+/// Events that may wait.
+const QUEUE: usize = 10_000;
+/// Mixpanel's own limit for /track.
+const BATCH: usize = 50;
+/// Its answers are `1`, `0` or a short JSON object.
+const ANSWER: usize = 4 * 1024;
+
+/// Tells Mixpanel. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mixpanel(Option<mpsc::Sender<Event>>);
+
+#[derive(Debug)]
+struct Event {
+    user: UserId,
+    time: u64,
+    insert_id: String,
 }
+
+impl Mixpanel {
+    /// Tells nobody: no token is configured.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self(None)
+    }
+
+    /// Where events are told, and the courier that takes them to Mixpanel; that one is to be run.
+    #[must_use]
+    pub fn new(config: config::Mixpanel) -> (Self, Courier) {
+        Self::with(config, Client::new(), Pace { attempts: 6, first: Duration::from_secs(1) })
+    }
+
+    fn with(config: config::Mixpanel, client: Client, pace: Pace) -> (Self, Courier) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let courier = Courier { url: config.url, token: config.token, client, pace, queue, batch: Vec::new() };
+        (Self(Some(sender)), courier)
+    }
+
+    /// A participant came back whose key was still there.
+    pub fn reconnect(&self, user: &UserId) {
+        let Some(queue) = &self.0 else { return };
+        let event =
+            Event { user: user.clone(), time: unix_now(), insert_id: Sid::random().to_string().replace('_', "-") };
+        match queue.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => dropped("mixpanel_queue_full", 1),
+            Err(TrySendError::Closed(_)) => dropped("mixpanel_shut_down", 1),
+        }
+    }
+}
+
+/// How often a batch is tried, and how long the first pause is; each further one is twice as long.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    attempts: u32,
+    first: Duration,
+}
+
+/// Takes events to Mixpanel.
+#[derive(Debug)]
+pub struct Courier {
+    url: Uri,
+    token: Secret,
+    client: Client,
+    pace: Pace,
+    queue: mpsc::Receiver<Event>,
+    /// What is on its way. Kept here, so that it outlives an attempt that the shutdown breaks off.
+    batch: Vec<Event>,
+}
+
+impl Courier {
+    /// Delivers until `stop`, then what is left, for at most `flush`.
+    pub async fn run(mut self, stop: impl Future<Output = ()>, flush: Duration) {
+        tokio::select! {
+            () = stop => {}
+            () = self.deliver() => return,
+        }
+        self.queue.close();
+        if tokio::time::timeout(flush, self.deliver()).await.is_err() {
+            let left = self.batch.len() + self.queue.len();
+            dropped("mixpanel_shut_down", left);
+            tracing::warn!(left, "events for Mixpanel not sent in time");
+        }
+    }
+
+    /// Delivers until the queue is closed and empty.
+    async fn deliver(&mut self) {
+        while !self.batch.is_empty() || self.queue.recv_many(&mut self.batch, BATCH).await > 0 {
+            self.send().await;
+            self.batch.clear();
+        }
+    }
+
+    /// Sends the batch, again where that may help.
+    async fn send(&self) {
+        let body = self.body();
+        let mut pause = self.pace.first;
+        for attempt in 1..=self.pace.attempts {
+            match self.client.post(self.url.clone(), body.clone(), ANSWER).await {
+                Ok((status, answer)) if status.is_success() && answer.trim_ascii() != b"0" => return,
+                Ok((status, _)) if !transient(status) => {
+                    tracing::warn!(%status, events = self.batch.len(), "Mixpanel refused events");
+                    break;
+                }
+                Ok((status, _)) => tracing::debug!(%status, attempt, "Mixpanel does not take events now"),
+                Err(error) => tracing::debug!(%error, attempt, "Mixpanel is away"),
+            }
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "mixpanel", "operation" => "track").increment(1);
+            if attempt < self.pace.attempts {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        }
+        dropped("mixpanel_failed", self.batch.len());
+    }
+
+    fn body(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Tracked<'a> {
+            event: &'static str,
+            properties: Properties<'a>,
+        }
+        #[derive(Serialize)]
+        struct Properties<'a> {
+            token: &'a str,
+            distinct_id: &'a UserId,
+            time: u64,
+            #[serde(rename = "$insert_id")]
+            insert_id: &'a str,
+        }
+        let tracked = self.batch.iter().map(|event| Tracked {
+            event: "reconnect",
+            properties: Properties {
+                token: self.token.reveal(),
+                distinct_id: &event.user,
+                time: event.time,
+                insert_id: &event.insert_id,
+            },
+        });
+        serde_json::to_vec(&tracked.collect::<Vec<_>>()).expect("texts and numbers are JSON").into()
+    }
+}
+
+/// Whether the same batch may be taken later.
+fn transient(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
+fn dropped(reason: &'static str, events: usize) {
+    metrics::counter!(names::DROPPED, "reason" => reason).increment(events as u64);
+}
+
+#[cfg(test)]
+mod tests;

@@ -48,8 +48,6 @@ pub struct Backends {
     pub nats: Option<BackendUrl>,
     /// Connections to PostgreSQL.
     pub postgres_pool: usize,
-    /// Connections to Redis.
-    pub redis_pool: u32,
 }
 
 impl Backends {
@@ -208,7 +206,6 @@ fn backends(source: &mut Source<'_>) -> Backends {
         redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
         nats: source.optional(&names::NATS_URL, value::nats),
         postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
-        redis_pool: source.value(&names::REDIS_POOL, value::count(1)),
     }
 }
 

@@ -63,8 +63,7 @@ settings! {
     SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
     MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event of other services that is forwarded";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
-    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("8"), "Connections to PostgreSQL";
-    REDIS_POOL = "ROLLCALL_REDIS_POOL", Plain, Some("4"), "Connections to Redis";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Mixpanel project's token; without it nothing is sent";
     MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Where events for Mixpanel go";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";

@@ -1,7 +1,7 @@
 //! The client for what the gateway asks of others: issuers' keys, Mixpanel, the authorization hook.
 //!
 //! Invariant: a call goes to the address given and nowhere else (no redirects, no proxies from the environment), takes
-//! at most [`PATIENCE`], and reads at most as much as the caller allows.
+//! at most the client's patience, and reads at most as much as the caller allows.
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +13,15 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-/// How long one call may take in all.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one call may take in all, unless said otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a call brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No whole answer in time.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Timeout,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
     /// The connection failed.
     #[error("{0}")]
     Connection(String),
@@ -35,7 +35,10 @@ pub enum FetchError {
 
 /// A pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct Client {
+    pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    patience: Duration,
+}
 
 impl Client {
     /// A client that trusts Mozilla's roots.
@@ -50,12 +53,18 @@ impl Client {
         let tls = hyper_rustls::ConfigBuilderExt::with_webpki_roots(tls).with_no_client_auth();
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(8)
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Self(client)
+        Self { pool, patience: PATIENCE }
+    }
+
+    /// The same with another patience.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Gets a document of at most `most` bytes.
@@ -93,12 +102,12 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| FetchError::Connection(error.to_string()))?;
         let answer = async {
-            let answer = self.0.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
+            let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), most).collect().await.map_err(|_| FetchError::Body)?;
             Ok((status, body.to_bytes()))
         };
-        tokio::time::timeout(PATIENCE, answer).await.map_err(|_| FetchError::Timeout)?
+        tokio::time::timeout(self.patience, answer).await.map_err(|_| FetchError::Timeout(self.patience))?
     }
 }
 

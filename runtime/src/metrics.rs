@@ -1,0 +1,169 @@
+//! The recorder behind `/metrics` (PROTOCOL 8): every name described once, histograms with buckets, and `process_*`.
+//!
+//! Invariant: an instance that nobody scrapes does not grow ([`Metrics::upkeep`]).
+use std::time::Duration;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::names;
+
+/// From a push within a node to a function at its timeout.
+const BUCKETS: [f64; 16] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// How often samples of histograms are put into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why metrics cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The recorder cannot be built.
+    #[error("metrics: {0}")]
+    Build(#[from] BuildError),
+    /// This process has a recorder already.
+    #[error("metrics: {0}")]
+    Installed(#[from] metrics::SetRecorderError<PrometheusRecorder>),
+}
+
+/// What was recorded, to be shown.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Metrics {
+    /// Records whatever this process measures from now on.
+    ///
+    /// # Errors
+    /// [`MetricsError`], on a second call for one.
+    pub fn install() -> Result<Self, MetricsError> {
+        let recorder = recorder()?;
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder)?;
+        let this = Self { handle, process: metrics_process::Collector::default() };
+        this.describe();
+        Ok(this)
+    }
+
+    fn describe(&self) {
+        describe();
+        self.process.describe();
+        metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    }
+
+    /// The text of `/metrics`.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.handle.render()
+    }
+
+    /// Keeps memory bounded while nobody scrapes. Never returns; to be spawned.
+    pub async fn upkeep(self) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for name in [names::DURATION, names::PUBLISH_TO_PUSH, names::POOL_WAIT] {
+        builder = builder.set_buckets_for_metric(Matcher::Full(name.into()), &BUCKETS)?;
+    }
+    Ok(builder.build_recorder())
+}
+
+fn describe() {
+    describe_gauge!(names::CONNECTIONS, Unit::Count, "Open WebSockets.");
+    describe_gauge!(names::SESSIONS, Unit::Count, "Sessions whose connection is here.");
+    describe_gauge!(names::ROOMS, Unit::Count, "Rooms with members here, by kind.");
+    describe_counter!(names::UPGRADES, Unit::Count, "Requests for an upgrade, by outcome.");
+    describe_counter!(names::INVOCATIONS, Unit::Count, "Runs of functions, by function and outcome.");
+    describe_histogram!(names::DURATION, Unit::Seconds, "How long functions run.");
+    describe_gauge!(names::IN_FLIGHT, Unit::Count, "Functions that run now.");
+    describe_counter!(names::PUSHES, Unit::Count, "Events queued to clients.");
+    describe_counter!(names::PUSH_BYTES, Unit::Bytes, "Bytes of events queued to clients.");
+    describe_histogram!(names::PUBLISH_TO_PUSH, Unit::Seconds, "From an event's publication to the members' sockets.");
+    describe_counter!(names::DISCONNECTS, Unit::Count, "Connections that ended, by reason.");
+    describe_counter!(names::DROPPED, Unit::Count, "What was thrown away, by reason.");
+    describe_gauge!(names::POOL_CONNECTIONS, Unit::Count, "Connections to backends, by pool and state.");
+    describe_histogram!(names::POOL_WAIT, Unit::Seconds, "How long a connection of a pool was waited for.");
+    describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls, by backend and operation.");
+    describe_gauge!(names::OUTBOX_ROWS, Unit::Count, "Events that are committed and not yet published.");
+    describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age of the oldest of them.");
+    describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the version is its label.");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Everything once, as a gateway would.
+    fn everything() -> String {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        let metrics = Metrics { handle, process: metrics_process::Collector::default() };
+        metrics::with_local_recorder(&recorder, || {
+            metrics.describe();
+            for gauge in [names::CONNECTIONS, names::SESSIONS, names::OUTBOX_ROWS, names::OUTBOX_LAG] {
+                metrics::gauge!(gauge).set(2.0);
+            }
+            metrics::gauge!(names::ROOMS, "kind" => "lesson").set(1.0);
+            metrics::gauge!(names::IN_FLIGHT, "function" => "join_lesson").set(1.0);
+            metrics::gauge!(names::POOL_CONNECTIONS, "pool" => "postgres", "state" => "idle").set(1.0);
+            metrics::counter!(names::PUSHES).increment(1);
+            metrics::counter!(names::PUSH_BYTES).increment(100);
+            for counter in [names::UPGRADES, names::DISCONNECTS, names::DROPPED] {
+                metrics::counter!(counter, "reason" => "closed").increment(1);
+            }
+            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => "join").increment(1);
+            metrics::histogram!(names::DURATION, "function" => "join_lesson").record(0.003);
+            metrics::histogram!(names::PUBLISH_TO_PUSH).record(0.003);
+            metrics::histogram!(names::POOL_WAIT, "pool" => "postgres").record(0.003);
+            metrics.render()
+        })
+    }
+
+    #[test]
+    fn promtool_has_nothing_to_say() {
+        let text = everything();
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool runs; it is in Debian's package prometheus (make setup installs it)");
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+    }
+
+    #[test]
+    fn histograms_have_buckets_and_every_name_a_help() {
+        let text = everything();
+        for name in [names::DURATION, names::PUBLISH_TO_PUSH, names::POOL_WAIT] {
+            assert!(text.contains(&format!("# TYPE {name} histogram")), "{name} in\n{text}");
+        }
+        assert!(text.contains("rollcall_function_duration_seconds_bucket{function=\"join_lesson\",le=\"0.005\"} 1"));
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        for name in names {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        }
+        for process in ["process_cpu_seconds_total", "process_open_fds", "process_resident_memory_bytes"] {
+            assert!(text.contains(&format!("\n{process} ")), "{process}");
+        }
+        assert!(text.contains(concat!("rollcall_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+    }
+}
