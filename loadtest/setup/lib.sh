@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it: messages, a scratch folder, a gateway of our own.
+# shellcheck shell=bash disable=SC2034
+# Sourced by the scripts beside it: messages, a scratch folder, a server in the background.
 # Invariant: what a script starts or makes, leave() ends and removes, also after Ctrl-C.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,22 +20,19 @@ ours() {
         fi
     done 2>/dev/null
 }
-gone_within() {
-    local pid deadline=$((SECONDS + $1))
-    for pid in $(ours); do
-        while [ -e "/proc/$pid/exe" ]; do # a zombie has none
-            ((SECONDS < deadline)) || return 1
-            sleep 0.05
-        done
-    done
+signal_ours() {
+    local pids
+    mapfile -t pids < <(ours)
+    [ ${#pids[@]} -eq 0 ] || kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
 leave() {
     trap '' INT TERM
-    local pids
-    pids=$(ours)
-    # INT, not KILL: Postgres then also gives back its shared memory.
-    [ -z "$pids" ] || kill -INT $pids 2>/dev/null || true
-    gone_within 5 || kill -KILL $(ours) 2>/dev/null || true
+    local deadline=$((SECONDS + 5))
+    signal_ours INT # not KILL: Postgres then also gives back its shared memory
+    while [ -n "$(ours)" ] && ((SECONDS < deadline)); do
+        sleep 0.05
+    done
+    signal_ours KILL
     rm -rf "$scratch"
 }
 
@@ -47,14 +45,6 @@ enter_scratch() {
     trap leave EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-}
-
-# The release binary, built unless ROLLCALL_BIN names one.
-build_gateway() {
-    if [ -z "${ROLLCALL_BIN:-}" ]; then
-        cargo build --release -p rollcall
-        ROLLCALL_BIN=$target/release/rollcall
-    fi
 }
 
 # Starts `COMMAND...` in the background: $server is its process, $scratch/server.log what it prints.
@@ -71,10 +61,4 @@ address() {
         ((SECONDS < deadline)) || die "no '$1' from the server:$(printf '\n'; cat "$scratch/server.log")"
         sleep 0.05
     done
-}
-# A gateway with its data in $scratch and on free ports, whatever the environment says.
-gateway_environment() {
-    export ROLLCALL_LISTEN=127.0.0.1:0 ROLLCALL_ADMIN_LISTEN=127.0.0.1:0
-    export DATABASE_URL=sqlite:$scratch/rollcall.db
-    unset REDIS_URL NATS_URL
 }
