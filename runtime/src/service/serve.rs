@@ -1,20 +1,21 @@
 //! `rollcall serve`: everything put together, in the order in which it depends on each other.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
 use crate::{
     Pools, Rooms, Sessions, Table,
-    auth::Keyring,
+    auth::{Keyring, Location},
     config::Config,
     departures::Departures,
     gateway::{Gateway, Mailboxes, Shared},
     lease::Pulse,
+    metrics::Metrics,
     mixpanel::Mixpanel,
     projection::Projection,
     relay::Relay,
@@ -22,11 +23,15 @@ use crate::{
     store::Registration,
 };
 
+/// For what Mixpanel has not been told when the node ends.
+const COURIER: Duration = Duration::from_secs(3);
+
 /// Serves until a signal, then drains.
 ///
 /// # Errors
 /// [`StartError`], before anything is served.
 pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), StartError> {
+    let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
@@ -44,16 +49,27 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
 
     let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
     let keyring = Arc::new(Keyring::new(sources));
+    for error in keyring.load().await {
+        if matches!(error.location, Location::File(_)) {
+            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
+        }
+        warn!(%error, "tokens of this issuer are refused until its keys are there");
+    }
     let mailboxes = Mailboxes::default();
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
     let sessions = Sessions::start(&store, &leased, mailboxes.clone());
     let (departures, arrivals) = Departures::new(config.presence.leave_grace);
+    let draining = watch::Sender::new(false);
+    let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
+        Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
+        None => (Mixpanel::disabled(), None),
+    };
     let pools = Pools {
         keyring: Arc::clone(&keyring),
         rooms: rooms.clone(),
         sessions,
         kv: Arc::clone(&kv),
-        mixpanel: Mixpanel,
+        mixpanel,
         guests: config.guests,
     };
     let table = table(&pools).handler_timeout(config.limits.handler_timeout);
@@ -82,16 +98,13 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         nodes,
     };
     tokio::spawn(pulse.run());
+    tokio::spawn(metrics.clone().upkeep());
+    tokio::spawn(async move { keyring.keep_fresh().await });
 
-    let draining = watch::Sender::new(false);
-    let mut until = draining.subscribe();
     let listener =
         socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
     println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
-    let stop = async move {
-        let _ = until.wait_for(|draining| *draining).await;
-    };
-    tokio::spawn(socket::serve(listener, limits::listener(&config.limits), PublicFront, workers.clone(), stop));
+    tokio::spawn(socket::serve(listener, limits::listener(&config.limits), PublicFront, workers.clone(), until(&draining)));
 
     signalled().await;
     draining.send_replace(true);
@@ -101,7 +114,20 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         () = drain.run() => {}
         () = signalled() => info!("a second signal: ending at once"),
     }
+    if let Some(courier) = courier {
+        // It bounds its own end.
+        let _ = courier.await;
+    }
     Ok(())
+}
+
+/// Done when the node drains.
+fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut draining = draining.subscribe();
+    async move {
+        // A sender that is gone is as good as a drain.
+        let _ = draining.wait_for(|draining| *draining).await;
+    }
 }
 
 async fn signalled() {
