@@ -11,15 +11,17 @@ use async_nats::{
 use rollcall_loadtest::servers::Nats;
 use rollcall_runtime::bus::{Bus, Fed, Replay, nats::NatsBus, nats::NatsError};
 use rollcall_schema::{Offset, RoomId};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     bench::{classroom, collect, fed, ids, lesson, note, purge},
-    proxy::Proxy,
+    proxy::{Handmade, Proxy, publish_raw},
 };
 
 /// What a call may take.
 const ANSWER: Duration = Duration::from_millis(1600);
+/// Between two questions whether it is so yet.
+const PAUSE: Duration = Duration::from_millis(5);
 /// What coming back may take.
 const RECOVERY: Duration = Duration::from_secs(3);
 
@@ -32,7 +34,7 @@ async fn recovered(bus: &dyn Bus) -> Duration {
     let since = Instant::now();
     while let Err(error) = in_time(bus.ping()).await {
         assert!(since.elapsed() < Duration::from_secs(10), "{error}");
-        tokio::task::yield_now().await;
+        sleep(PAUSE).await;
     }
     since.elapsed()
 }
@@ -46,7 +48,7 @@ async fn publish_surely(bus: &dyn Bus, room: &RoomId, number: i64) -> Offset {
             Ok(offset) => return offset,
             Err(error) => assert!(since.elapsed() < Duration::from_secs(20), "{error}"),
         }
-        tokio::task::yield_now().await;
+        sleep(PAUSE).await;
     }
 }
 
@@ -75,8 +77,9 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
     bus.subscribe(&room).await.unwrap();
     let other = async_nats::connect(server.url()).await.unwrap();
     let send = async |subject: String, headers: &[(&str, &str)], body: &'static str| {
-        let headers = headers.iter().map(|(name, value)| (*name, *value)).collect::<HeaderMap>();
-        other.publish_with_headers(subject, headers, body.into()).await.unwrap();
+        let mut map = HeaderMap::new();
+        headers.iter().for_each(|(name, value)| map.insert(*name, *value));
+        other.publish_with_headers(subject, map, body.into()).await.unwrap();
     };
     // Whatever is no event, forged or broken, or what only looks like the stream's.
     send(format!("{room}.a.b"), &[], "{}").await;
@@ -108,7 +111,7 @@ async fn broken_headers_of_others_lose_nothing() {
     {
         let round = i64::try_from(round).unwrap() * 10;
         publish_surely(&bus, &room, round + 1).await;
-        crate::proxy::publish_raw(server.port(), &format!("{room}.note"), headers, b"{\"broken\":1}").await;
+        publish_raw(server.port(), &format!("{room}.note"), headers, b"{\"broken\":1}").await;
         publish_surely(&bus, &room, round + 2).await;
         let events = collect(&mut feed, 3).await;
         assert_eq!(events[1].body, "{\"broken\":1}");
@@ -152,7 +155,7 @@ async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &
     // Some more, through the server that came back.
     let after = bus.position().offset.0;
     while bus.position().offset.0 < after + 100 {
-        tokio::task::yield_now().await;
+        sleep(PAUSE).await;
     }
     stop.send(true).unwrap();
     let mut stored = BTreeMap::new();
@@ -324,9 +327,9 @@ async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
 
 #[tokio::test]
 async fn credentials_in_the_url_are_used() {
-    let with_password = crate::proxy::Handmade::start(&["--jetstream", "--user", "alice", "--pass", "p@ss:w/rd"]);
-    let with_token = crate::proxy::Handmade::start(&["--jetstream", "--auth", "s3cret"]);
-    let without_jetstream = crate::proxy::Handmade::start(&[]);
+    let with_password = Handmade::start(&["--jetstream", "--user", "alice", "--pass", "p@ss:w/rd"]);
+    let with_token = Handmade::start(&["--jetstream", "--auth", "s3cret"]);
+    let without_jetstream = Handmade::start(&[]);
     let connect = async |credentials: &str, port: u16| {
         NatsBus::connect(&format!("nats://{credentials}127.0.0.1:{port}")).await.map(drop)
     };
