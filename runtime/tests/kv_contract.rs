@@ -1,4 +1,6 @@
 //! The keys of PROTOCOL 4: every case runs against each implementation, and reads the keys as another service would.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -267,6 +267,7 @@ impl Kv for MemoryKv {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
