@@ -10,6 +10,7 @@ mod error;
 mod gateway;
 pub mod group;
 pub mod http;
+pub mod group;
 pub mod kv;
 mod lease;
 pub mod metrics;

@@ -4,6 +4,7 @@
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group`]), because a commit costs the same for one row as for 256.
 pub mod postgres;
+pub mod sqlite;
 
 use std::{collections::HashSet, time::Duration};
 

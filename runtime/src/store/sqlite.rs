@@ -1,0 +1,194 @@
+//! The store of one node: an SQLite file, through rusqlite.
+//!
+//! Invariant: at most one process serves a file. `register` takes the lock that says so, so `migrate`, `load` and
+//! people with the sqlite3 tool work beside a serving process.
+//!
+//! What was answered survives the death of the process, kill -9 too: it is in the write-ahead log, in the kernel's
+//! hands. After a loss of power the last moments may be missing, as a whole and in order; a sync for every commit
+//! (`synchronous = full`) would save them, at SYNC_COST.
+mod desk;
+mod file;
+mod lease;
+mod load;
+mod outbox;
+mod read;
+mod sessions;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use tokio::{sync::watch, task::spawn_blocking};
+use uuid::Uuid;
+
+use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
+use super::{
+    Close, Closed, Join, Joined, Lease, Load, Open, Opened, Outbox, Placed, Pulse, Reaped, Registration, Restore,
+    Store, StoreError,
+};
+
+/// What only the serving process has.
+#[derive(Default)]
+struct Serving {
+    /// Held until the process ends.
+    lock: Option<File>,
+    /// What the registration swept and [`Store::reap`] has not told yet.
+    swept: usize,
+    placed: Vec<Placed>,
+}
+
+/// SQLite.
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: Desk,
+    reader: Desk,
+    serving: Arc<Mutex<Serving>>,
+    /// Counts up with each commit that may have put rows into the outbox.
+    wake: watch::Sender<u64>,
+    /// Held by the relay that reads the outbox.
+    relay: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where that cannot be done.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let desks = |error: std::io::Error| StoreError::Refused(error.to_string());
+        Ok(Self {
+            writer: Desk::writer(file::open(&path)?).map_err(desks)?,
+            reader: Desk::reader(file::open(&path)?).map_err(desks)?,
+            path,
+            serving: Arc::default(),
+            wake: watch::Sender::default(),
+            relay: Arc::default(),
+        })
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        // Each field is whole after any panic.
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let migrated = spawn_blocking(move || file::migrate(&path)).await;
+        migrated.unwrap_or_else(|_| Err(StoreError::Unavailable("the migration panicked".to_owned())))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.reader.call("ping", |_| Ok(())).await
+    }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        self.reader.call("installation", read::installation).await
+    }
+
+    async fn register(&self, registration: &Registration) -> Result<Lease, StoreError> {
+        let held = self.serving().lock.is_some();
+        if !held {
+            let lock = lease::lock(&self.path)?;
+            self.serving().lock = Some(lock);
+        }
+        let registration = registration.clone();
+        let registered = self.writer.call("register", move |connection| lease::register(connection, &registration));
+        let (lease, swept, placed) = registered.await?;
+        let mut serving = self.serving();
+        serving.swept += swept;
+        serving.placed.extend(placed);
+        drop(serving);
+        self.wake();
+        Ok(lease)
+    }
+
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+        self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
+    }
+
+    /// Tells what the registration ended: there is no other node to take over from.
+    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+        self.reader.call("reap", move |connection| lease::fence(connection, lease)).await?;
+        let mut serving = self.serving();
+        let sessions = serving.swept.min(most);
+        serving.swept -= sessions;
+        // All in the first answers: there are never more of them than of sessions.
+        let told = serving.placed.len().min(sessions);
+        Ok(Reaped { sessions, placed: serving.placed.drain(..told).collect() })
+    }
+
+    async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
+        self.writer.call("retire", move |connection| lease::retire(connection, lease)).await
+    }
+
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+        let batch = batch.to_vec();
+        let opened = self.writer.call("open", move |connection| sessions::open(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(opened)
+    }
+
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("join", move |connection| sessions::join(connection, lease, &batch)).await
+    }
+
+    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("restore", move |connection| sessions::restore(connection, lease, &batch)).await
+    }
+
+    async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+        let batch = batch.to_vec();
+        let closed = self.writer.call("close", move |connection| sessions::close(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(closed)
+    }
+
+    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        Ok(Box::new(SqliteOutbox::new(self)))
+    }
+
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError> {
+        self.reader.call("placed", move |connection| read::placed(connection, Some(node), after, most)).await
+    }
+
+    async fn agents(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<(SessionId, AgentId)>, StoreError> {
+        self.reader.call("agents", move |connection| read::agents(connection, classroom, after, most)).await
+    }
+
+    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
+        let classrooms = classrooms.to_vec();
+        self.reader.call("count", move |connection| read::count(connection, &classrooms)).await
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.reader.call("is_empty", read::is_empty).await
+    }
+
+    async fn load(&self) -> Result<Box<dyn Load>, StoreError> {
+        Ok(Box::new(SqliteLoad::begin(self.path.clone()).await?))
+    }
+}

@@ -1,0 +1,143 @@
+//! A thread that owns a connection: SQLite blocks, and has one writer at a time anyway.
+//!
+//! The writer's desk is a group commit: whatever waits runs in one transaction, each piece of work in a savepoint of
+//! its own so that one that fails takes nothing with it, and all are answered after the commit. Work runs in the order
+//! of its arrival, also when its caller gave up: what follows a write of unknown outcome sees how it ended.
+use std::{
+    io,
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{names, store::StoreError};
+
+/// For a call, with its wait in the queue.
+const LIMIT: Duration = Duration::from_millis(1500);
+/// Calls that may wait; each is a batch.
+const QUEUE: usize = 1024;
+/// Calls in one transaction.
+const MOST: usize = 64;
+
+/// Called with the fate of the transaction.
+type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Called with the connection, or with the reason why there is no transaction.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Reply + Send>;
+
+/// Where work is handed in. The thread ends with the last clone.
+#[derive(Clone)]
+pub(super) struct Desk(SyncSender<Work>);
+
+impl Desk {
+    /// A desk whose work is written in transactions.
+    pub(super) fn writer(connection: Connection) -> io::Result<Self> {
+        Self::spawn("sqlite-writer", move |queue| serve_writes(&connection, &queue))
+    }
+
+    /// A desk whose work only reads: what was committed when it runs.
+    pub(super) fn reader(connection: Connection) -> io::Result<Self> {
+        Self::spawn("sqlite-reader", move |queue| {
+            for work in queue {
+                work(Ok(&connection))(Ok(()));
+            }
+        })
+    }
+
+    fn spawn(name: &str, serve: impl FnOnce(Receiver<Work>) + Send + 'static) -> io::Result<Self> {
+        let (desk, queue) = sync_channel(QUEUE);
+        thread::Builder::new().name(name.to_owned()).spawn(move || serve(queue))?;
+        Ok(Self(desk))
+    }
+
+    /// Hands work in and waits for its answer; `operation` names it in the metrics.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, answer) = oneshot::channel();
+        let work: Work = Box::new(move |connection| {
+            let result = connection.and_then(|connection| in_savepoint(connection, work));
+            Box::new(move |committed| {
+                // A caller that went away needs no answer.
+                sender.send(committed.and(result)).ok();
+            })
+        });
+        let answer = match self.0.try_send(work) {
+            Ok(()) => timeout(LIMIT, answer).await.map_or_else(|_| Err(late()), |answer| answer.unwrap_or(Err(gone()))),
+            Err(TrySendError::Full(_)) => Err(StoreError::Unavailable("too many writes waiting".to_owned())),
+            Err(TrySendError::Disconnected(_)) => Err(gone()),
+        };
+        if let Err(error) = &answer {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "sqlite", "operation" => operation).increment(1);
+            tracing::debug!(operation, %error, "sqlite");
+        }
+        answer
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable(format!("no answer within {LIMIT:?}"))
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the database's thread has ended".to_owned())
+}
+
+fn serve_writes(connection: &Connection, queue: &Receiver<Work>) {
+    while let Ok(first) = queue.recv() {
+        let begun = connection.execute_batch("begin immediate").map_err(failed);
+        let mut replies = Vec::new();
+        let mut next = Some(first);
+        while let Some(work) = next {
+            replies.push(work(begun.as_ref().map(|()| connection).map_err(Clone::clone)));
+            next = if replies.len() < MOST { queue.try_recv().ok() } else { None };
+        }
+        let committed = begun.and_then(|()| connection.execute_batch("commit").map_err(failed));
+        if committed.is_err() && !connection.is_autocommit() {
+            // Without effect where SQLite has rolled back by itself.
+            connection.execute_batch("rollback").ok();
+        }
+        for reply in replies {
+            reply(committed.clone());
+        }
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    if connection.is_autocommit() {
+        return work(connection);
+    }
+    connection.prepare_cached("savepoint work").and_then(|mut begin| begin.execute([])).map_err(failed)?;
+    let answer = work(connection);
+    if answer.is_err() {
+        connection.execute_batch("rollback to work").map_err(failed)?;
+    }
+    connection.prepare_cached("release work").and_then(|mut end| end.execute([])).map_err(failed)?;
+    answer
+}
+
+/// Data that the tables do not take is refused; everything else (a full disk, another writer) may pass.
+pub(super) fn failed(error: rusqlite::Error) -> StoreError {
+    let text = error.to_string();
+    let passing = matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::OperationInterrupted
+        )
+    );
+    if passing { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+}

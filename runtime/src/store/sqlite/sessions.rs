@@ -1,0 +1,165 @@
+//! Sessions, row by row: in one process and one transaction that costs what one statement would.
+use rollcall_schema::{NodeId, Seat, SessionId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{desk::failed, lease::fence, read};
+use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
+
+pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|open| open_one(connection, lease, open)).collect()
+}
+
+fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened, StoreError> {
+    let (classroom, agent) = (open.classroom.to_string(), open.agent.as_str());
+    let sid = open.sid.to_string();
+    let entered = connection
+        .prepare_cached(
+            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
+             values (?1, ?2, ?3, ?4, ?5, ?6) on conflict (classroom_id, agent_id) do nothing",
+        )
+        .and_then(|mut statement| {
+            let user = open.agent.user();
+            statement.execute(params![agent, classroom, user.as_str(), lease.node.0, sid, open.role.as_str()])
+        })
+        .map_err(failed)?;
+    if entered == 1 {
+        let session = SessionId(connection.last_insert_rowid());
+        connection
+            .prepare_cached(
+                "insert into outbox (classroom_id, agent_id, session_id, operation) values (?1, ?2, ?3, 'entered')",
+            )
+            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0]))
+            .map_err(failed)?;
+        return Ok(Opened { session, replaced: None });
+    }
+    // The same connection asking again gets the same answer.
+    let (session, node, previous): (i64, Option<i64>, Option<String>) = connection
+        .prepare_cached(
+            "update agent_session set \
+             previous_node = case when sid = ?4 then previous_node else node_id end, \
+             previous_sid = case when sid = ?4 then previous_sid else sid end, \
+             node_id = ?3, sid = ?4, role = ?5, lesson_id = null, seat = null, joined_at = null \
+             where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
+        )
+        .and_then(|mut statement| {
+            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str()];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })
+        .map_err(failed)?;
+    let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), read::sid(&text)?))).transpose()?;
+    Ok(Opened { session: SessionId(session), replaced })
+}
+
+pub(super) fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|join| join_one(connection, join)).collect()
+}
+
+fn join_one(connection: &Connection, join: &Join) -> Result<Joined, StoreError> {
+    let lesson: Option<(u32, Option<u32>)> = connection
+        .prepare_cached(
+            "select seats, (select seat from lesson_attendee where lesson_id = lesson.id and user_id = ?3) \
+             from lesson where id = ?1 and classroom_id = ?2",
+        )
+        .and_then(|mut statement| {
+            let user = join.user.as_ref().map(rollcall_schema::UserId::as_str);
+            let values = params![join.lesson.as_str(), join.classroom.to_string(), user];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(failed)?;
+    let Some((seats, seat)) = lesson else { return Ok(Joined::NotFound) };
+    if let Some(session) = join.session {
+        let written = connection
+            .prepare_cached(
+                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+                 where id = ?1 and sid = ?2",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![session.0, join.sid.to_string(), join.lesson.as_str(), seat])
+            })
+            .map_err(failed)?;
+        if written == 0 {
+            return Ok(Joined::NotOwner);
+        }
+    }
+    Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
+}
+
+pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+    fence(connection, lease)?;
+    let mut statement = connection
+        .prepare_cached(
+            "update agent_session set lesson_id = ?3, seat = ?4, \
+             joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
+        )
+        .map_err(failed)?;
+    for restore in batch {
+        let (lesson, seat) = match &restore.lesson {
+            Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
+            None => (None, None),
+        };
+        statement.execute(params![restore.session.0, restore.sid.to_string(), lesson, seat]).map_err(failed)?;
+    }
+    Ok(vec![(); batch.len()])
+}
+
+/// A row that [`close`] has deleted.
+struct Gone {
+    user: String,
+    lesson: String,
+}
+
+/// First ends all of the batch, then looks for heirs: one who leaves in the same batch is none.
+pub(super) fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+    fence(connection, lease)?;
+    let gone = batch.iter().map(|close| close_one(connection, close)).collect::<Result<Vec<_>, _>>()?;
+    gone.into_iter()
+        .map(|gone| match gone {
+            None => Ok(Closed::NotOwner),
+            Some(None) => Ok(Closed::Left { heir: None }),
+            Some(Some(Gone { user, lesson })) => {
+                let heir: Option<String> = connection
+                    .prepare_cached(
+                        "select sid from agent_session where lesson_id = ?1 and user_id = ?2 \
+                         order by joined_at desc, id desc limit 1",
+                    )
+                    .and_then(|mut statement| statement.query_row([lesson, user], |row| row.get(0)).optional())
+                    .map_err(failed)?;
+                Ok(Closed::Left { heir: heir.as_deref().map(read::sid).transpose()? })
+            }
+        })
+        .collect()
+}
+
+/// None where the session is not this connection's; else what it was in a lesson as, if it was.
+fn close_one(connection: &Connection, close: &Close) -> Result<Option<Option<Gone>>, StoreError> {
+    let (classroom, agent) = (close.classroom.to_string(), close.agent.as_str());
+    type Row = (i64, String, Option<String>, String);
+    let row: Option<Row> = connection
+        .prepare_cached(
+            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 \
+             returning id, user_id, lesson_id, started_at",
+        )
+        .and_then(|mut statement| {
+            let values = params![classroom, agent, close.sid.to_string()];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
+        })
+        .map_err(failed)?;
+    let Some((session, user, lesson, started)) = row else { return Ok(None) };
+    connection
+        .prepare_cached(
+            "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
+             values (?1, ?2, ?3, ?4, ?5)",
+        )
+        .and_then(|mut statement| statement.execute(params![session, agent, classroom, started, close.reason.as_str()]))
+        .map_err(failed)?;
+    connection
+        .prepare_cached(
+            "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
+             values (?1, ?2, ?3, 'left', ?4)",
+        )
+        .and_then(|mut statement| statement.execute(params![classroom, agent, session, close.reason.as_str()]))
+        .map_err(failed)?;
+    Ok(Some(lesson.map(|lesson| Gone { user, lesson })))
+}
