@@ -13,6 +13,7 @@ pub mod http;
 pub mod group;
 pub mod kv;
 mod lease;
+pub mod load;
 pub mod metrics;
 pub mod mixpanel;
 pub mod names;

@@ -1,0 +1,182 @@
+//! What operators and other services ask (PROTOCOL 7): `/metrics`, `/healthz`, `/readyz` and `/api/v1`.
+//!
+//! Invariant: every id is checked before it goes near a query or a subject; a body is read only as far as it is allowed
+//! to go.
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Body, header};
+use rollcall_schema::{AgentId, ClassroomId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    health::Health,
+    publish,
+    reply::{Refusal, Reply, json, text, with},
+};
+use crate::{
+    bus::Bus,
+    config::Secret,
+    metrics::Metrics,
+    store::{Store, StoreError},
+};
+
+/// Most agents of one answer.
+const PAGE: usize = 1000;
+
+/// What the operators' address is made of.
+pub struct Admin {
+    /// Agents and counts.
+    pub store: Arc<dyn Store>,
+    /// Where events are published.
+    pub bus: Arc<dyn Bus>,
+    /// `/readyz`.
+    pub health: Health,
+    /// `/metrics`.
+    pub metrics: Metrics,
+    /// What `/api` asks for; none only on a loopback address.
+    pub token: Option<Secret>,
+    /// Largest event, in bytes.
+    pub largest: usize,
+}
+
+impl Admin {
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.route(request).await.unwrap_or_else(|refusal| refusal.reply())
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Result<Reply, Refusal>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
+        let readable = matches!(head.method, Method::GET | Method::HEAD);
+        let get = || if readable { Ok(()) } else { Err(Refusal::method("GET")) };
+        let post = || if head.method == Method::POST { Ok(()) } else { Err(Refusal::method("POST")) };
+        if path[0] == "api" {
+            self.admit(&head.headers)?;
+        }
+        match path[..] {
+            ["healthz"] => get().map(|()| text(StatusCode::OK, "ok\n")),
+            ["readyz"] => {
+                get()?;
+                let readiness = self.health.readiness().await;
+                let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Ok(json(status, &readiness))
+            }
+            ["metrics"] => get().map(|()| with(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())),
+            ["api", "v1", "classrooms", classroom, "agents"] => {
+                get()?;
+                self.agents(classroom, head.uri.query().unwrap_or_default()).await
+            }
+            ["api", "v1", "counters", "agent"] => {
+                post()?;
+                self.count(&read(body, self.largest).await?).await
+            }
+            ["api", "v1", "publish"] => {
+                post()?;
+                // The envelope around the event's body.
+                let body = read(body, self.largest + 1024).await?;
+                let publication = publish::read(&head.headers, &body, self.largest)?;
+                let result = self.bus.publish(vec![publication]).await.pop();
+                match result {
+                    Some(Ok(offset)) => Ok(json(StatusCode::ACCEPTED, &publish::Accepted { offset })),
+                    _ => Err(Refusal::away(self.bus.name())),
+                }
+            }
+            _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
+        }
+    }
+
+    /// The bearer token; where none is needed, at least not a web page that somebody lured an operator to.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(token) = &self.token else {
+            return match headers.get(header::ORIGIN) {
+                Some(_) => Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages")),
+                None => Ok(()),
+            };
+        };
+        let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
+        let given = given.and_then(|given| {
+            let (scheme, token) = given.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+        });
+        let same =
+            |given: &[u8]| aws_lc_rs::constant_time::verify_slices_are_equal(given, token.reveal().as_bytes()).is_ok();
+        if given.is_some_and(same) {
+            return Ok(());
+        }
+        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
+        Err(Refusal { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..refusal })
+    }
+
+    async fn agents(&self, classroom: &str, query: &str) -> Result<Reply, Refusal> {
+        #[derive(Serialize)]
+        struct Agent {
+            id: SessionId,
+            agent_id: AgentId,
+        }
+        let classroom = ClassroomId::parse(classroom).map_err(|_| Refusal::bad("the classroom's id must be a UUID"))?;
+        let (mut after, mut limit) = (0_i64, PAGE);
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match name {
+                "sequence_id" => after = number(name, value)?,
+                "limit" => limit = number(name, value)?,
+                _ => {}
+            }
+        }
+        let agents = self.store.agents(classroom, SessionId(after), limit.min(PAGE)).await;
+        let agents = agents.map_err(|error| self.refusal(&error))?;
+        let agents: Vec<_> = agents.into_iter().map(|(id, agent_id)| Agent { id, agent_id }).collect();
+        Ok(json(StatusCode::OK, &agents))
+    }
+
+    async fn count(&self, body: &[u8]) -> Result<Reply, Refusal> {
+        #[derive(Deserialize)]
+        struct Counted {
+            classroom_ids: Vec<ClassroomId>,
+        }
+        let Counted { mut classroom_ids } = serde_json::from_slice(body)
+            .map_err(|error| Refusal::bad(format!("not {{\"classroom_ids\": [UUID, ...]}}: {error}")))?;
+        classroom_ids.sort_unstable();
+        classroom_ids.dedup();
+        let counts = self.store.count(&classroom_ids).await.map_err(|error| self.refusal(&error))?;
+        let counts: BTreeMap<_, _> = classroom_ids.iter().map(ToString::to_string).zip(counts).collect();
+        Ok(json(StatusCode::OK, &counts))
+    }
+
+    fn refusal(&self, error: &StoreError) -> Refusal {
+        tracing::warn!(%error, "an operator's question was not answered");
+        Refusal::away(self.store.name())
+    }
+}
+
+fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) -> Result<T, Refusal> {
+    let number = value.parse().ok().filter(|number| *number >= T::default());
+    number.ok_or_else(|| Refusal::bad(format!("{name} must be a whole number from 0")))
+}
+
+async fn read<B>(body: B, most: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // What is announced too large is refused unread.
+    let large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
+    if body.size_hint().lower() > most as u64 {
+        return Err(large());
+    }
+    match Limited::new(body, most).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(large()),
+        Err(_) => Err(Refusal::bad("the body broke off")),
+    }
+}

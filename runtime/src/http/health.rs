@@ -1,0 +1,106 @@
+//! Whether this node can serve, for `/readyz`.
+//!
+//! Invariant: however often it is asked, each backend is pinged at most once in [`FRESH`], and no answer waits longer
+//! than [`PATIENCE`].
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join3;
+use serde::Serialize;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{bus::Bus, kv::Kv, store::Store};
+
+/// How long an answer is good for.
+const FRESH: Duration = Duration::from_secs(1);
+/// For one ping.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How one backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Which.
+    pub name: &'static str,
+    /// Whether it answered.
+    pub up: bool,
+}
+
+/// How they all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Backends {
+    /// Without it nobody can connect.
+    pub sql: Backend,
+    /// Without them nobody can join a lesson.
+    pub keys: Backend,
+    /// Without it events wait.
+    pub bus: Backend,
+}
+
+/// The body of `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether new connections are welcome.
+    pub ready: bool,
+    /// Whether this node shuts down.
+    pub draining: bool,
+    /// Each of them.
+    pub backends: Backends,
+}
+
+/// Asks the backends.
+pub struct Health {
+    store: Arc<dyn Store>,
+    kv: Arc<dyn Kv>,
+    bus: Arc<dyn Bus>,
+    draining: Arc<AtomicBool>,
+    last: Mutex<Option<(Instant, Backends)>>,
+}
+
+impl Health {
+    /// Of these backends; `draining` is set by whoever shuts the node down.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, kv: Arc<dyn Kv>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
+        Self { store, kv, bus, draining, last: Mutex::default() }
+    }
+
+    /// How it is now, or was a moment ago.
+    pub async fn readiness(&self) -> Readiness {
+        let backends = self.backends().await;
+        let draining = self.draining.load(Ordering::Relaxed);
+        Readiness { ready: backends.sql.up && !draining, draining, backends }
+    }
+
+    async fn backends(&self) -> Backends {
+        // Held while pinging: who asks meanwhile gets the same answer.
+        let mut last = self.last.lock().await;
+        if let Some((at, backends)) = *last
+            && at.elapsed() < FRESH
+        {
+            return backends;
+        }
+        let (sql, keys, bus) = join3(up(self.store.ping()), up(self.kv.ping()), up(self.bus.ping())).await;
+        let backends = Backends {
+            sql: Backend { name: self.store.name(), up: sql },
+            keys: Backend { name: self.kv.name(), up: keys },
+            bus: Backend { name: self.bus.name(), up: bus },
+        };
+        *last = Some((Instant::now(), backends));
+        backends
+    }
+}
+
+async fn up<E: std::fmt::Display>(ping: impl Future<Output = Result<(), E>>) -> bool {
+    match tokio::time::timeout(PATIENCE, ping).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a backend is not ready");
+            false
+        }
+        Err(_) => false,
+    }
+}

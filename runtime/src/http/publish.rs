@@ -1,0 +1,71 @@
+//! `POST /api/v1/publish`: a request read into a publication.
+//!
+//! Invariant: what is published has a subject of ours, a JSON object as its body, and headers that every node reads
+//! alike.
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use hyper::{HeaderMap, StatusCode};
+use rollcall_schema::{AgentId, Offset, Subject};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::reply::Refusal;
+use crate::bus::Publication;
+
+/// The answer: where the event is in the stream.
+#[derive(Serialize)]
+pub(super) struct Accepted {
+    pub(super) offset: Offset,
+}
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// Headers that pass on to the event, and what each must be.
+const HEADERS: [(&str, fn(&str) -> bool, &str); 6] = [
+    ("Sender-Agent-Id", agent, "an agent's id"),
+    ("Receiver-Agent-Id", agent, "an agent's id"),
+    ("Is-Internal", |text| matches!(text, "true" | "false"), "true or false"),
+    ("Entity-Event-Type", word, "1 to 64 of A-Z a-z 0-9 _ - ."),
+    ("Entity-Event-Operation", word, "1 to 64 of A-Z a-z 0-9 _ - ."),
+    ("Entity-Event-Sequence-Id", |text| text.parse::<i64>().is_ok(), "a whole number"),
+];
+
+fn agent(text: &str) -> bool {
+    AgentId::parse(text).is_ok()
+}
+
+fn word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+/// Reads a request.
+pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<Publication, Refusal> {
+    let request: Request<'_> = serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
+    let subject = Subject::parse(&request.subject)
+        .map_err(|_| Refusal::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
+    let body = request.body.get();
+    if !body.starts_with('{') {
+        return Err(Refusal::bad("the event's body must be a JSON object"));
+    }
+    if body.len() > largest {
+        let detail = format!("the event's body is larger than {largest} bytes");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let mut passed = Vec::new();
+    for (name, check, rule) in HEADERS {
+        let Some(value) = headers.get(name) else { continue };
+        let value = value.to_str().ok().filter(|value| check(value));
+        let value = value.ok_or_else(|| Refusal::bad(format!("the header {name} must be {rule}")))?;
+        passed.push((name, value.to_owned()));
+    }
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    Ok(Publication { subject, message_id: None, headers: passed, body })
+}

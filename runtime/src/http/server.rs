@@ -1,0 +1,75 @@
+//! The listener for operators: hyper with bounds on everything that a request may cost.
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{
+    admin::Admin,
+    reply::{Refusal, Reply},
+};
+
+/// Connections at once; scrapers and scripts need few.
+const CONNECTIONS: usize = 256;
+/// For the head of a request, and between two requests.
+const HEAD: Duration = Duration::from_secs(10);
+/// For a request's body and its answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Largest head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Before another accept where there are no file descriptors left.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` becomes true, and then until the requests under way are answered.
+pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(BREATH).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (admin, stop) = (Arc::clone(&admin), stop.clone());
+        connections.spawn(async move {
+            converse(admin, stream, stop).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    let service = service_fn(move |request| {
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(answer(&admin, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // How a client's connection ends is its own affair.
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    drop(connection.await);
+}
+
+async fn answer(admin: &Admin, request: hyper::Request<Incoming>) -> Reply {
+    let late = || Refusal::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long").reply();
+    tokio::time::timeout(ANSWER, admin.answer(request)).await.unwrap_or_else(|_| late())
+}
