@@ -25,6 +25,6 @@ pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::{Kind, Server};
 
-pub(crate) use folder::private_folder;
+pub use folder::private_folder;
 pub(crate) use port::free_port;
 pub(crate) use process::{Process, output};
