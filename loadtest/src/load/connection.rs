@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How many connections share a source address: far fewer than it has ports, because a connect()
 /// slows down as they fill.
@@ -47,6 +47,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) const fn away() -> Self {
         Self { stream: None, step: Step::Away, stalled: false, due: 0, come_back_after_ms: None, tail: Vec::new() }
+    }
+
+    /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.
+    pub(super) fn stall(&mut self) {
+        self.stalled = true;
+        if let Some(stream) = &self.stream {
+            // If the kernel refuses, the queue behind it fills more slowly, which is no error.
+            SockRef::from(stream).set_recv_buffer_size(1).ok();
+        }
     }
 
     /// Sends a whole request; what does not fit into an empty send buffer is an error.
