@@ -95,3 +95,32 @@ fn label(value: f64) -> String {
         small => format!("{small:.1}"),
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_stay_inside_and_names_are_escaped() {
+        let plot = Plot {
+            title: "a < b".to_owned(),
+            x: "s".to_owned(),
+            y: "ms".to_owned(),
+            curves: vec![("p99".to_owned(), vec![(0.0, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)])],
+        };
+        let svg = svg(&plot);
+        assert!(svg.contains("<title>a &lt; b</title>"));
+        let (_, points) = svg.split_once("points=\"").expect("a curve");
+        let (points, _) = points.split_once('"').expect("its end");
+        let points: Vec<(f64, f64)> = points
+            .split(' ')
+            .filter_map(|point| point.split_once(','))
+            .map(|(x, y)| (x.parse().expect("x"), y.parse().expect("y")))
+            .collect();
+        assert_eq!(points.len(), 2);
+        assert!(points.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..=HEIGHT).contains(y)));
+    }
+}
+>>>>>>> testkit

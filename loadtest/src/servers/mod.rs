@@ -24,6 +24,7 @@ pub use postgres::{Postgres, PostgresOptions, psql};
 pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::{Kind, Server};
+pub use signal::children;
 
 pub use folder::private_folder;
 pub(crate) use port::free_port;

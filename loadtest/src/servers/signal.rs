@@ -58,7 +58,11 @@ fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
     children.try_for_each(|child| send(child, signal))
 }
 
-fn children(parent: u32) -> io::Result<Vec<u32>> {
+/// The processes that this one has started and that still live.
+///
+/// # Errors
+/// When there is no /proc.
+pub fn children(parent: u32) -> io::Result<Vec<u32>> {
     let processes =
         fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     Ok(processes.filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent)).collect())

@@ -30,11 +30,16 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<FloorRates> {
     let band = crew.prepare(&crowd, system.address())?;
     fastest(&mut crew, &system, &band, Goal::Connected)?;
     let mut publisher = system.publisher()?;
+<<<<<<< HEAD
     let sends = single_sends(&mut crew, &band, &mut publisher, &crowd.classroom(0))?;
+=======
+    let sends = Rounds::run(&mut crew, &band, &mut publisher, &crowd.classroom(0))?;
+>>>>>>> testkit
 
     let mut note = stage.note("floor", Kind::Floor);
     note.failures("upgrade and ack", &last);
     note.figure("upgrade and ack", connects, "/s", None);
+<<<<<<< HEAD
     note.figure(&format!("sends to a room of {members}"), sends, "/s", None);
     Ok(FloorRates { connects, sends })
 }
@@ -59,4 +64,45 @@ pub(crate) fn single_sends(
         busy += last - published;
     }
     Ok((band.agents() * ROUNDS) as f64 * SECOND as f64 / busy as f64)
+=======
+    note.figure(&format!("sends to a room of {members}"), sends.overall(), "/s", None);
+    Ok(FloorRates { connects, sends })
+}
+
+/// Deliveries when each event is out before the next one comes, so that nothing can be joined into
+/// one send.
+#[derive(Debug, Clone)]
+pub(crate) struct Rounds {
+    members: usize,
+    /// What each round took, in seconds.
+    took: Vec<f64>,
+}
+
+impl Rounds {
+    pub(crate) fn run(crew: &mut Crew, band: &Band, publisher: &mut Publisher, classroom: &str) -> io::Result<Self> {
+        crew.listen(Listen::Count)?;
+        let mut took = Vec::new();
+        for round in 1..=ROUNDS {
+            let mut published = 0;
+            let last = crew.pushes(band, round as f64, ROUND_LIMIT, || {
+                published = now();
+                publisher.publish(classroom, EVENT_SIZE, 1)
+            })?;
+            let last = last.ok_or_else(|| io::Error::other("a push did not reach everybody"))?;
+            took.push((last - published) as f64 / SECOND as f64);
+        }
+        Ok(Self { members: band.agents(), took })
+    }
+
+    /// Deliveries a second over all rounds.
+    pub(crate) fn overall(&self) -> f64 {
+        (self.members * self.took.len()) as f64 / self.took.iter().sum::<f64>()
+    }
+
+    /// Deliveries a second in each round.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        let rates = self.took.iter().map(|took| self.members as f64 / took);
+        (1..).map(f64::from).zip(rates).collect()
+    }
+>>>>>>> testkit
 }
