@@ -9,10 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-<<<<<<< HEAD
-=======
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
->>>>>>> testkit
 
 use load::results::Results;
 use load::scenario::{self, soak::Soak};
@@ -100,13 +97,10 @@ impl SoakOptions {
 }
 
 fn main() -> ExitCode {
-<<<<<<< HEAD
-=======
     // Inherited by all that is started; where the hard limit is too low, dials will say so.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
     }
->>>>>>> testkit
     match run(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -10,7 +10,6 @@ mod error;
 mod gateway;
 pub mod group;
 pub mod http;
-pub mod group;
 pub mod kv;
 mod lease;
 pub mod load;

@@ -7,11 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-<<<<<<< HEAD
-use socket2::{Domain, Socket, Type};
-=======
 use socket2::{Domain, SockRef, Socket, Type};
->>>>>>> testkit
 
 /// How many connections share a source address: far fewer than it has ports, because a connect()
 /// slows down as they fill.
@@ -53,8 +49,6 @@ impl Connection {
         Self { stream: None, step: Step::Away, stalled: false, due: 0, come_back_after_ms: None, tail: Vec::new() }
     }
 
-<<<<<<< HEAD
-=======
     /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.
     pub(super) fn stall(&mut self) {
         self.stalled = true;
@@ -64,7 +58,6 @@ impl Connection {
         }
     }
 
->>>>>>> testkit
     /// Sends a whole request; what does not fit into an empty send buffer is an error.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;

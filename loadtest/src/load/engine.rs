@@ -23,11 +23,7 @@ use super::requests::Requests;
 const DIALS_AT_ONCE: usize = 64;
 const LEAVE_LIMIT: u64 = 30 * SECOND;
 /// Over how long those who lost their connection spread their return, told nothing.
-<<<<<<< HEAD
-const RETURN_JITTER_MS: u64 = 200;
-=======
 const RETURN_JITTER_MS: u64 = 1000;
->>>>>>> testkit
 const READ_BUFFER: usize = 256 * 1024;
 
 /// What the engine still owes an answer to.
@@ -130,11 +126,7 @@ impl Engine {
             }
             Order::Stall { every } => {
                 for connection in self.connections.iter_mut().step_by(every) {
-<<<<<<< HEAD
-                    connection.stalled = true;
-=======
                     connection.stall();
->>>>>>> testkit
                 }
                 return Some(done);
             }

@@ -95,8 +95,6 @@ fn label(value: f64) -> String {
         small => format!("{small:.1}"),
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -123,4 +121,3 @@ mod tests {
         assert!(points.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..=HEIGHT).contains(y)));
     }
 }
->>>>>>> testkit

@@ -3,11 +3,8 @@
 use std::fs;
 use std::io;
 
-<<<<<<< HEAD
-=======
 use rollcall_loadtest::servers::children;
 
->>>>>>> testkit
 /// Linux counts processor time in hundredths of a second for every user of /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -24,30 +21,18 @@ pub(crate) fn pss(pid: u32) -> io::Result<u64> {
 
 /// The same for a process and its children.
 pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
-<<<<<<< HEAD
-    let children = fs::read_dir("/proc")?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|child| stat(*child).is_some_and(|fields| fields[1] == pid.to_string()));
-    // A child that ended meanwhile uses nothing.
-=======
     // A child that ended meanwhile uses nothing.
     let children = children(pid)?.into_iter();
->>>>>>> testkit
     let children: u64 = children.map(|child| pss(child).unwrap_or(0)).sum();
     Ok(pss(pid)? + children)
 }
 
 /// The processor time that a process has used, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
-<<<<<<< HEAD
-    let fields = stat(pid).ok_or(io::ErrorKind::NotFound)?;
-=======
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain anything, also a parenthesis.
     let (_, behind_name) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
     let fields: Vec<&str> = behind_name.split(' ').collect();
->>>>>>> testkit
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
     let used = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
     Ok(used.ok_or(io::ErrorKind::InvalidData)? / TICKS_PER_SECOND)
@@ -62,13 +47,3 @@ pub(crate) fn machine_memory(name: &str) -> io::Result<u64> {
     });
     Ok(kilobytes.ok_or(io::ErrorKind::NotFound)? * 1024)
 }
-<<<<<<< HEAD
-
-/// What /proc/PID/stat holds behind the name.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    Some(fields.split_whitespace().map(str::to_owned).collect())
-}
-=======
->>>>>>> testkit

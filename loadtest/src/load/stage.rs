@@ -7,11 +7,7 @@ use super::clock::SECOND;
 use super::crew::{Band, Crew};
 use super::order::{Arrived, Crowd, Goal, Pace};
 use super::results::{Figure, Limit, Plot, Results};
-<<<<<<< HEAD
-use super::scenario;
-=======
 use super::scenario::{self, floor::Rounds};
->>>>>>> testkit
 use super::system::{Kind, System};
 
 /// How many are on the way at once when the question is how fast it can go.
@@ -20,18 +16,11 @@ pub(crate) const WINDOW: usize = 1000;
 pub(crate) const WAVES: usize = 3;
 
 /// What the floor does, measured in the same run as what is compared with it.
-<<<<<<< HEAD
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FloorRates {
-    pub(crate) connects: f64,
-    pub(crate) sends: f64,
-=======
 #[derive(Debug, Clone)]
 pub(crate) struct FloorRates {
     /// Upgrades with a message and its ack a second.
     pub(crate) connects: f64,
     pub(crate) sends: Rounds,
->>>>>>> testkit
 }
 
 pub(crate) struct Stage {
@@ -51,19 +40,11 @@ impl Stage {
 
     /// The floor's rates, measured when they are first asked for.
     pub(crate) fn floor(&mut self) -> io::Result<FloorRates> {
-<<<<<<< HEAD
-        if let Some(floor) = self.floor {
-            return Ok(floor);
-        }
-        let floor = scenario::floor::run(self)?;
-        self.floor = Some(floor);
-=======
         if let Some(floor) = &self.floor {
             return Ok(floor.clone());
         }
         let floor = scenario::floor::run(self)?;
         self.floor = Some(floor.clone());
->>>>>>> testkit
         Ok(floor)
     }
 

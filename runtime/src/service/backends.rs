@@ -4,12 +4,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    bus::{Bus, Fed, memory::MemoryBus},
+    bus::{
+        Bus, Fed,
+        memory::{Limits, MemoryBus},
+        nats::NatsBus,
+    },
     config::{self, Database},
     kv::{Kv, memory::MemoryKv, redis::RedisKv},
     store::{
         Store,
         postgres::{PostgresOptions, PostgresStore},
+        sqlite::SqliteStore,
     },
 };
 
@@ -66,7 +71,6 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
     Ok(match &config.database {
         Database::Sqlite(path) => Arc::new(
             SqliteStore::open(path)
-                .await
                 .map_err(StartError::of("SQLite", "make the file's folder writable, or set DATABASE_URL"))?,
         ),
         Database::Postgres(url) => {
@@ -93,7 +97,7 @@ async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
 async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
     match &config.nats {
         None => {
-            let (bus, feed) = MemoryBus::new();
+            let (bus, feed) = MemoryBus::start(Limits::default());
             Ok((Arc::new(bus), feed))
         }
         Some(url) => {

@@ -5,11 +5,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-<<<<<<< HEAD
-use super::floor::{EVENT_SIZE, ROOM, single_sends};
-=======
 use super::floor::{EVENT_SIZE, ROOM, Rounds};
->>>>>>> testkit
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Listen, Pace};
@@ -34,23 +30,14 @@ const MOST_QUEUED: f64 = 256.0 * 1024.0;
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     let floor = stage.floor()?.sends;
     for kind in stage.kinds.clone() {
-<<<<<<< HEAD
-        big_room(stage, kind, floor)?;
-        small_rooms(stage, kind, floor)?;
-=======
         big_room(stage, kind, &floor)?;
         small_rooms(stage, kind, floor.overall())?;
->>>>>>> testkit
         slow_readers(stage, kind)?;
     }
     Ok(())
 }
 
-<<<<<<< HEAD
-fn big_room(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
-=======
 fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
->>>>>>> testkit
     let members = ROOM.min(stage.agents);
     let crowd = Crowd::guests(30, members, members);
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
@@ -59,11 +46,7 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
     let mut publisher = system.publisher()?;
     let classroom = crowd.classroom(0);
-<<<<<<< HEAD
-    let sends = single_sends(&mut crew, &band, &mut publisher, &classroom)?;
-=======
     let sends = Rounds::run(&mut crew, &band, &mut publisher, &classroom)?;
->>>>>>> testkit
 
     crew.listen(Listen::Count)?;
     let mut began = 0;
@@ -74,25 +57,11 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let ended = last.unwrap_or_else(now);
     let pushes = crew.count()?.pushes as f64;
     let burst = pushes * SECOND as f64 / (ended - began) as f64;
-<<<<<<< HEAD
-    let lost = (members * BURST) as f64 - pushes;
-=======
     let missing = (members * BURST) as f64 - pushes;
->>>>>>> testkit
 
     let mut note = stage.note("fanout", kind);
     note.failures("guests of the room", &wave);
     let name = format!("sends to a room of {members}, one by one");
-<<<<<<< HEAD
-    note.beside_floor(&name, sends, "/s", Some(floor), Some(Limit::OfFloor(0.95)));
-    let name = "deliveries back to back";
-    note.beside_floor(name, burst, "/s", Some(floor), Some(Limit::AtLeast(1_000_000.0)));
-    note.figure("deliveries lost", lost, "", Some(Limit::AtMost(0.0)));
-    let points = |value: f64| vec![(0.0, value), (1.0, value)];
-    let curves = [("floor", floor), ("one by one", sends), ("back to back", burst)];
-    let curves = curves.map(|(name, value)| (name.to_owned(), points(value)));
-    note.plot("Deliveries a second against the floor", "", "/s", curves.to_vec());
-=======
     let floor_rate = Some(floor.overall());
     note.beside_floor(&name, sends.overall(), "/s", floor_rate, Some(Limit::OfFloor(0.95)));
     let name = "deliveries back to back";
@@ -102,7 +71,6 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let curves = [("floor", floor.curve()), ("one by one", sends.curve()), ("back to back", flat)];
     let curves = curves.map(|(name, points)| (name.to_owned(), points));
     note.plot("Deliveries a second", "round", "/s", curves.to_vec());
->>>>>>> testkit
     Ok(())
 }
 

@@ -30,41 +30,11 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<FloorRates> {
     let band = crew.prepare(&crowd, system.address())?;
     fastest(&mut crew, &system, &band, Goal::Connected)?;
     let mut publisher = system.publisher()?;
-<<<<<<< HEAD
-    let sends = single_sends(&mut crew, &band, &mut publisher, &crowd.classroom(0))?;
-=======
     let sends = Rounds::run(&mut crew, &band, &mut publisher, &crowd.classroom(0))?;
->>>>>>> testkit
 
     let mut note = stage.note("floor", Kind::Floor);
     note.failures("upgrade and ack", &last);
     note.figure("upgrade and ack", connects, "/s", None);
-<<<<<<< HEAD
-    note.figure(&format!("sends to a room of {members}"), sends, "/s", None);
-    Ok(FloorRates { connects, sends })
-}
-
-/// Deliveries a second when each event is out before the next one comes, so that nothing can be
-/// joined into one send.
-pub(crate) fn single_sends(
-    crew: &mut Crew,
-    band: &Band,
-    publisher: &mut Publisher,
-    classroom: &str,
-) -> io::Result<f64> {
-    crew.listen(Listen::Count)?;
-    let mut busy = 0;
-    for round in 1..=ROUNDS {
-        let mut published = 0;
-        let last = crew.pushes(band, round as f64, ROUND_LIMIT, || {
-            published = now();
-            publisher.publish(classroom, EVENT_SIZE, 1)
-        })?;
-        let last = last.ok_or_else(|| io::Error::other("a push did not reach everybody"))?;
-        busy += last - published;
-    }
-    Ok((band.agents() * ROUNDS) as f64 * SECOND as f64 / busy as f64)
-=======
     note.figure(&format!("sends to a room of {members}"), sends.overall(), "/s", None);
     Ok(FloorRates { connects, sends })
 }
@@ -104,5 +74,4 @@ impl Rounds {
         let rates = self.took.iter().map(|took| self.members as f64 / took);
         (1..).map(f64::from).zip(rates).collect()
     }
->>>>>>> testkit
 }
