@@ -25,12 +25,14 @@ k6: ## 200 virtual users with k6 against a gateway of its own
 	@loadtest/setup/k6
 
 bench: setup ## every load scenario beside its floor, one table (10 minutes)
+	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- bench
 
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
 
 chaos: setup ## three nodes, faults from SEEDS=50 seeds, and a ledger that must balance
+	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- chaos --seeds $(SEEDS)
 
 fuzz: ## every cargo-fuzz target for SECONDS_EACH=600

@@ -1,2 +1,6 @@
-//! x
-fn main() {}
+//! The gateway's binary: the runtime with this crate's table of functions.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rollcall_runtime::run(rollcall::table)
+}

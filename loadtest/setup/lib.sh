@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it: messages, a scratch folder, a gateway of our own.
+# shellcheck shell=bash disable=SC2034
+# Sourced by the scripts beside it: messages, a scratch folder, a server in the background.
 # Invariant: what a script starts or makes, leave() ends and removes, also after Ctrl-C.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,22 +20,19 @@ ours() {
         fi
     done 2>/dev/null
 }
-gone_within() {
-    local pid deadline=$((SECONDS + $1))
-    for pid in $(ours); do
-        while [ -e "/proc/$pid/exe" ]; do # a zombie has none
-            ((SECONDS < deadline)) || return 1
-            sleep 0.05
-        done
-    done
+signal_ours() {
+    local pids
+    mapfile -t pids < <(ours)
+    [ ${#pids[@]} -eq 0 ] || kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
 leave() {
     trap '' INT TERM
-    local pids
-    pids=$(ours)
-    # INT, not KILL: Postgres then also gives back its shared memory.
-    [ -z "$pids" ] || kill -INT $pids 2>/dev/null || true
-    gone_within 5 || kill -KILL $(ours) 2>/dev/null || true
+    local deadline=$((SECONDS + 5))
+    signal_ours INT # not KILL: Postgres then also gives back its shared memory
+    while [ -n "$(ours)" ] && ((SECONDS < deadline)); do
+        sleep 0.05
+    done
+    signal_ours KILL
     rm -rf "$scratch"
 }
 
@@ -49,28 +47,18 @@ enter_scratch() {
     trap 'exit 143' TERM
 }
 
-# The release binary, built unless ROLLCALL_BIN names one.
-build_gateway() {
-    if [ -z "${ROLLCALL_BIN:-}" ]; then
-        cargo build --release -p rollcall
-        ROLLCALL_BIN=$target/release/rollcall
-    fi
+# Starts `COMMAND...` in the background: $server is its process, $scratch/server.log what it prints.
+start_server() {
+    : >"$scratch/server.log"
+    "$@" >"$scratch/server.log" 2>&1 </dev/null &
+    server=$!
 }
-
-# Starts `COMMAND...` as a gateway with its data in $scratch on free ports; sets $gateway (its
-# process), $ws and $admin (its addresses). What it prints goes to $scratch/gateway.log.
-start_gateway() {
-    export ROLLCALL_LISTEN=127.0.0.1:0 ROLLCALL_ADMIN_LISTEN=127.0.0.1:0
-    export DATABASE_URL=sqlite:$scratch/rollcall.db
-    "$@" >"$scratch/gateway.log" 2>&1 </dev/null &
-    gateway=$!
-    ws=$(address 'listening on') admin=$(address 'admin on')
-}
+# The address that the started server prints after WORDS.
 address() {
-    local deadline=$((SECONDS + ${GATEWAY_START_S:-30}))
-    until grep -m1 -oP "$1 \K[0-9.:]+" "$scratch/gateway.log"; do
-        kill -0 "$gateway" 2>/dev/null || die "the gateway ended:$(printf '\n'; cat "$scratch/gateway.log")"
-        ((SECONDS < deadline)) || die "no '$1' from the gateway:$(printf '\n'; cat "$scratch/gateway.log")"
+    local deadline=$((SECONDS + 30))
+    until grep -m1 -oP "$1 \K[0-9.]+:[0-9]+" "$scratch/server.log"; do
+        kill -0 "$server" 2>/dev/null || die "the server ended:$(printf '\n'; cat "$scratch/server.log")"
+        ((SECONDS < deadline)) || die "no '$1' from the server:$(printf '\n'; cat "$scratch/server.log")"
         sleep 0.05
     done
 }

@@ -25,9 +25,36 @@
 //! # }
 //! ```
 //!
+//! A whole gateway, and clients of it:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
+//!
+//! # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+//! // In an integration test of the `handlers` crate: env!("CARGO_BIN_EXE_rollcall").
+//! let gateway = Gateway::start(GatewayOptions::new("target/debug/rollcall"))?;
+//! let mut alice = Client::connect(gateway.address()).await?;
+//! let token = token::participant("alice");
+//! let session = alice.connect_request(&token, "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001", "web").await?;
+//! println!("session {}", session["session_id"]);
+//! let ack = alice.join_lesson("algebra-1").await?;
+//! assert_eq!(ack["status"], "SUCCESS");
+//! let event = alice.next_event(Duration::from_secs(5)).await?;
+//! println!("{}", event.body);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Servers stop when they are dropped, and also when the process that owns them is killed. They
 //! need the Debian packages `postgresql`, `redis-server`, `nats-server` and `prometheus`; an error
 //! names the package that is missing.
 
+pub mod client;
+pub mod gateway;
 pub mod servers;
+pub mod token;
 mod wait;
+
+pub use client::Client;
+pub use gateway::{Gateway, GatewayOptions};

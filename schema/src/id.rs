@@ -1,10 +1,12 @@
 //! Ids as newtypes, so that none is taken for another (PROTOCOL 1 and 6).
 //!
 //! Invariant: a value that exists has passed the check of its kind, so it may go near a subject, a key or a query.
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, Visitor},
+};
 use uuid::Uuid;
 
 /// Why a text is not an id of the kind asked for. Names the kind, never the text: it comes from strangers.
@@ -25,8 +27,7 @@ macro_rules! text_id {
             /// # Errors
             /// [`IdError`], where it breaks the rule of its kind.
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
+                if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
             }
 
             /// The text.
@@ -57,8 +58,7 @@ macro_rules! text_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                Self::parse(&text).map_err(serde::de::Error::custom)
+                checked(deserializer)
             }
         }
     };
@@ -80,34 +80,76 @@ macro_rules! number_id {
     };
 }
 
+/// Reads a text and checks it in place: a text that fails is never copied.
+fn checked<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = IdError>,
+{
+    struct Checked<T>(PhantomData<T>);
+
+    impl<T: FromStr<Err = IdError>> Visitor<'_> for Checked<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an id")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_str(Checked(PhantomData))
+}
+
 fn of(text: &str, most: usize, extra: &[u8]) -> bool {
     !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
 }
 
+fn is_word(text: &str) -> bool {
+    of(text, 64, b"_-")
+}
+
+fn is_user(text: &str) -> bool {
+    of(text, 128, b"_=+/-") && !text.starts_with("lesson_")
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let is_part = |part: &str| of(part, 63, b"-") && !part.starts_with('-') && !part.ends_with('-');
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
+fn split_agent(text: &str) -> Option<(&str, &str, &str)> {
+    let (label, rest) = text.split_once('.')?;
+    let (user, audience) = rest.split_once('.')?;
+    Some((label, user, audience))
+}
+
+fn is_agent(text: &str) -> bool {
+    split_agent(text).is_some_and(|(label, user, audience)| is_word(label) && is_user(user) && is_dns_name(audience))
+}
+
 text_id! {
     /// A lesson: `[A-Za-z0-9_-]{1,64}`.
-    LessonId, "lesson_id", |text| of(text, 64, b"_-")
+    LessonId, "lesson_id", is_word
 }
 text_id! {
     /// What an agent calls its client, `web` for one: `[A-Za-z0-9_-]{1,64}`.
-    AgentLabel, "agent_label", |text| of(text, 64, b"_-")
+    AgentLabel, "agent_label", is_word
 }
 text_id! {
     /// A token's `sub`, the seed's user_id and client_id: `[A-Za-z0-9_=+/-]{1,128}`. It is a Redis key of its own,
     /// so it must not start with `lesson_`.
-    UserId, "sub", |text| of(text, 128, b"_=+/-") && !text.starts_with("lesson_")
+    UserId, "sub", is_user
 }
 text_id! {
     /// A token's `aud`: a DNS name.
-    Audience, "aud", |text| text.len() <= 253 && text.split('.').all(|label| of(label, 63, b"-") && !label.starts_with('-') && !label.ends_with('-'))
+    Audience, "aud", is_dns_name
 }
 text_id! {
     /// An agent: `{agent_label}.{sub}.{aud}`. Neither label nor sub has a dot, so it splits again.
-    AgentId, "agent_id", |text| {
-        let mut parts = text.splitn(3, '.');
-        let mut next = |check: fn(&str) -> bool| parts.next().is_some_and(check);
-        next(|t| AgentLabel::parse(t).is_ok()) && next(|t| UserId::parse(t).is_ok()) && next(|t| Audience::parse(t).is_ok())
-    }
+    AgentId, "agent_id", is_agent
 }
 
 impl AgentId {
@@ -117,10 +159,26 @@ impl AgentId {
         Self(format!("{label}.{user}.{audience}").into())
     }
 
+    fn parts(&self) -> (&str, &str, &str) {
+        split_agent(&self.0).expect("an agent's id was checked when it was made")
+    }
+
+    /// The `agent_label` in it.
+    #[must_use]
+    pub fn label(&self) -> AgentLabel {
+        AgentLabel(self.parts().0.into())
+    }
+
     /// The `sub` in it.
     #[must_use]
     pub fn user(&self) -> UserId {
-        UserId(self.0.split('.').nth(1).unwrap_or_default().into())
+        UserId(self.parts().1.into())
+    }
+
+    /// The `aud` in it.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        Audience(self.parts().2.into())
     }
 }
 
@@ -181,45 +239,6 @@ impl Serialize for ClassroomId {
 
 impl<'de> Deserialize<'de> for ClassroomId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
-
-/// One socket: 128 random bits, 22 characters of base64url outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Sid(pub u128);
-
-impl Sid {
-    /// A new one.
-    ///
-    /// # Panics
-    /// Where the system has no randomness: nothing safe can be done then.
-    #[must_use]
-    pub fn random() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the system's random numbers are at hand");
-        Self(u128::from_be_bytes(bytes))
-    }
-
-    /// Reads what [`fmt::Display`] wrote.
-    ///
-    /// # Errors
-    /// [`IdError`] for any other text.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-        bytes.map(|bytes| Self(u128::from_be_bytes(bytes))).ok_or(IdError("sid"))
-    }
-}
-
-impl fmt::Display for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_be_bytes()))
-    }
-}
-
-impl Serialize for Sid {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        checked(deserializer)
     }
 }

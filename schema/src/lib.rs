@@ -2,16 +2,32 @@
 //! subjects, keys and SQL migrations.
 //!
 //! Invariant: nothing here does I/O or knows of sockets, runtimes or databases; a value that exists is valid.
+pub mod ack;
+pub mod connect_success;
+pub mod event;
+pub mod header;
 pub mod id;
 pub mod key;
+pub mod push;
 pub mod reason;
+pub mod request;
 pub mod role;
+pub mod session_error;
+pub mod sid;
 pub mod sql;
 pub mod subject;
+mod wire;
 
+pub use ack::AckError;
+pub use connect_success::ConnectSuccess;
+pub use event::{AgentEvent, Change, EntityEvent};
 pub use id::{
-    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Offset, Seat, SessionId, Sid, UserId,
+    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Offset, Seat, SessionId, UserId,
 };
+pub use push::Push;
 pub use reason::LeftReason;
+pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume};
 pub use role::Role;
+pub use session_error::{SessionError, Violation};
+pub use sid::Sid;
 pub use subject::{RoomId, Subject};

@@ -30,7 +30,10 @@ done
 
 /// A new folder inside this process's own, removed when it is dropped. Whatever is started must have
 /// its working directory in it.
-pub(crate) fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(process_folder()?)?;
     open_to_server_users(folder.path())?;
     Ok(folder)

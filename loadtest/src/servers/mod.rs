@@ -12,16 +12,20 @@ mod folder;
 mod nats;
 mod port;
 mod postgres;
+mod process;
 mod prometheus;
 mod redis;
 mod server;
 pub mod shared;
-pub(crate) mod signal;
+mod signal;
 
 pub use nats::Nats;
 pub use postgres::{Postgres, PostgresOptions, psql};
 pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::{Kind, Server};
+pub use signal::children;
 
-pub(crate) use folder::private_folder;
+pub use folder::private_folder;
+pub(crate) use port::free_port;
+pub(crate) use process::{Process, output};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 
 use super::binary;
 use super::server::{Kind, Server};
@@ -48,7 +48,7 @@ impl Kind for PostgresKind {
     type Options = PostgresOptions;
     const NAME: &'static str = "postgres";
     /// An immediate shutdown; a killed one would leave its shared memory in the kernel.
-    const STOP: Signal = Signal::QUIT;
+    const STOP: Signal = Signal::SIGQUIT;
 
     fn prepare(folder: &Path) -> io::Result<()> {
         let template = template()?;
@@ -179,7 +179,7 @@ fn server_user() -> io::Result<Option<(u32, u32)>> {
 }
 
 fn own_user() -> u32 {
-    rustix::process::geteuid().as_raw()
+    nix::unistd::geteuid().as_raw()
 }
 
 fn run(command: &mut Command) -> io::Result<Output> {

@@ -1,22 +1,21 @@
 //! What all servers have in common: start, wait for the first answer, and the faults a test injects.
 
 use std::fmt;
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 
 use super::port::free_port;
-use super::{private_folder, signal};
+use super::private_folder;
+use super::process::{Process, output};
 use crate::wait::poll;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const PORT_ATTEMPTS: usize = 5;
-const LOG: &str = "server.log";
 
 /// What is particular to one kind of server.
 pub trait Kind {
@@ -27,7 +26,7 @@ pub trait Kind {
     const NAME: &'static str;
 
     /// The signal that ends it fast and leaves nothing behind in the kernel.
-    const STOP: Signal = Signal::KILL;
+    const STOP: Signal = Signal::SIGKILL;
 
     /// Makes what must be on disk before the first start.
     ///
@@ -58,7 +57,7 @@ pub trait Kind {
 pub struct Server<K: Kind> {
     options: K::Options,
     port: u16,
-    child: Child,
+    process: Process,
     folder: tempfile::TempDir,
 }
 
@@ -81,10 +80,10 @@ impl<K: Kind> Server<K> {
         let folder = private_folder(K::NAME)?;
         K::prepare(folder.path())?;
         let mut attempt = 1;
-        let (port, child) = loop {
+        let (port, process) = loop {
             let port = free_port()?;
             match launch::<K>(folder.path(), port, &options) {
-                Ok(child) => break (port, child),
+                Ok(process) => break (port, process),
                 // Another process may have taken the port since.
                 Err(error) if attempt == PORT_ATTEMPTS || error.kind() != io::ErrorKind::AddrInUse => {
                     return Err(error);
@@ -92,7 +91,7 @@ impl<K: Kind> Server<K> {
                 Err(_) => attempt += 1,
             }
         };
-        Ok(Self { options, port, child, folder })
+        Ok(Self { options, port, process, folder })
     }
 
     /// Where clients find it; the same after a restart.
@@ -110,7 +109,7 @@ impl<K: Kind> Server<K> {
     /// Its process; another one after a restart.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Stops it where it stands (SIGSTOP): connections stay, answers do not come.
@@ -118,7 +117,7 @@ impl<K: Kind> Server<K> {
     /// # Errors
     /// When it is not running.
     pub fn pause(&self) -> io::Result<()> {
-        signal::pause(self.pid())
+        self.process.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -126,7 +125,7 @@ impl<K: Kind> Server<K> {
     /// # Errors
     /// When it is not running.
     pub fn resume(&self) -> io::Result<()> {
-        signal::resume(self.pid())
+        self.process.resume()
     }
 
     /// Kills it (SIGKILL) with all its children, paused or not. Its data stay.
@@ -134,11 +133,7 @@ impl<K: Kind> Server<K> {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_none() {
-            signal::kill(self.pid())?;
-            self.child.wait()?;
-        }
-        Ok(())
+        self.process.kill()
     }
 
     /// Starts it again on the same port and data, after killing it if it still runs.
@@ -147,27 +142,24 @@ impl<K: Kind> Server<K> {
     /// When it does not come up.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill()?;
-        self.child = launch::<K>(self.folder.path(), self.port, &self.options)?;
+        self.process = launch::<K>(self.folder.path(), self.port, &self.options)?;
         Ok(())
     }
 
     fn stop(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
+        if self.process.ended()?.is_none() {
+            self.resume()?;
+            self.process.signal(K::STOP)?;
+            self.process.wait(STOP_LIMIT, K::NAME)?;
         }
-        self.resume()?;
-        signal::send(self.pid(), K::STOP)?;
-        poll(STOP_LIMIT, K::NAME, || self.child.try_wait())?;
         Ok(())
     }
 }
 
 impl<K: Kind> Drop for Server<K> {
     fn drop(&mut self) {
-        if self.stop().is_err() {
-            // Nobody is left to tell; the reaper has the last word.
-            self.kill().ok();
-        }
+        // If this fails, the process is killed when it is dropped in its turn.
+        self.stop().ok();
     }
 }
 
@@ -177,39 +169,25 @@ impl<K: Kind> fmt::Debug for Server<K> {
     }
 }
 
-fn launch<K: Kind>(folder: &Path, port: u16, options: &K::Options) -> io::Result<Child> {
-    let log = File::create(folder.join(LOG))?;
-    let mut child = K::command(folder, port, options)?
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
-    let ready = poll(START_LIMIT, K::NAME, || {
-        if let Some(status) = child.try_wait()? {
-            return Err(failed::<K>(folder, &format!("ended with {status}")));
-        }
-        Ok(K::ask(port).ok())
+fn launch<K: Kind>(folder: &Path, port: u16, options: &K::Options) -> io::Result<Process> {
+    let mut process = Process::spawn(K::command(folder, port, options)?, folder)?;
+    let ready = poll(START_LIMIT, K::NAME, || match process.ended()? {
+        Some(status) => Err(failed::<K>(folder, &format!("ended with {status}"))),
+        None => Ok(K::ask(port).ok()),
     });
-    if let Err(error) = ready {
-        if child.try_wait()?.is_none() {
-            signal::kill(child.id())?;
-            child.wait()?;
-        }
-        return Err(match error.kind() {
-            io::ErrorKind::TimedOut => failed::<K>(folder, "does not answer"),
-            _ => error,
-        });
+    match ready {
+        Ok(()) => Ok(process),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(failed::<K>(folder, "does not answer")),
+        Err(error) => Err(error),
     }
-    Ok(child)
 }
 
 fn failed<K: Kind>(folder: &Path, how: &str) -> io::Error {
-    let log = fs::read_to_string(folder.join(LOG)).unwrap_or_default();
-    let kind = if log.to_lowercase().contains("address already in use") {
+    let output = output(folder);
+    let kind = if output.to_lowercase().contains("address already in use") {
         io::ErrorKind::AddrInUse
     } else {
         io::ErrorKind::Other
     };
-    io::Error::new(kind, format!("{} {how}; its log:\n{log}", K::NAME))
+    io::Error::new(kind, format!("{} {how}; its output:\n{output}", K::NAME))
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use nix::errno::Errno;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 
 use crate::wait::poll;
 
@@ -20,29 +21,28 @@ pub(crate) fn pause(pid: u32) -> io::Result<()> {
 
 /// Lets a stopped process and its children run again.
 pub(crate) fn resume(pid: u32) -> io::Result<()> {
-    send_to_children(pid, Signal::CONT)?;
-    send(pid, Signal::CONT)
+    send_to_children(pid, Signal::SIGCONT)?;
+    send(pid, Signal::SIGCONT)
 }
 
 /// Kills a process and its children at one moment, as a power cut would.
 pub(crate) fn kill(pid: u32) -> io::Result<()> {
     stop(pid)?;
-    send_to_children(pid, Signal::KILL)?;
-    send(pid, Signal::KILL)
+    send_to_children(pid, Signal::SIGKILL)?;
+    send(pid, Signal::SIGKILL)
 }
 
 /// Sends a signal; that the process has just ended is no error.
 pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    match kill_process(pid, signal) {
-        Err(Errno::SRCH) => Ok(()),
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    match signal::kill(Pid::from_raw(pid), signal) {
+        Err(Errno::ESRCH) => Ok(()),
         other => Ok(other?),
     }
 }
 
 fn stop(pid: u32) -> io::Result<()> {
-    send(pid, Signal::STOP)?;
+    send(pid, Signal::SIGSTOP)?;
     poll(STOP_LIMIT, "a stopped process", || {
         let stands = match Stat::of(pid) {
             Some(stat) => matches!(stat.state, 'T' | 't' | 'Z' | 'X'),
@@ -58,7 +58,11 @@ fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
     children.try_for_each(|child| send(child, signal))
 }
 
-fn children(parent: u32) -> io::Result<Vec<u32>> {
+/// The processes that this one has started and that still live.
+///
+/// # Errors
+/// When there is no /proc.
+pub fn children(parent: u32) -> io::Result<Vec<u32>> {
     let processes =
         fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     Ok(processes.filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent)).collect())

@@ -3,6 +3,10 @@
 //! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, in the order of the
 //! stream's sequence numbers, also across rooms, and without a gap after an outage. What cannot be filled any more is
 //! said as [`Fed::Gap`].
+mod heading;
+pub mod memory;
+pub mod nats;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,7 +58,8 @@ pub struct Incoming {
 pub enum Fed {
     /// An event.
     Event(Incoming),
-    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so.
+    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so. Where the
+    /// position's epoch is another than before, the stream was made anew: offsets start again.
     Gap(Offset),
 }
 
@@ -70,8 +75,9 @@ pub struct Position {
 /// What was missed.
 #[derive(Debug)]
 pub enum Replay {
-    /// The events in order; the channel ends after the last one.
-    Events(mpsc::Receiver<Incoming>),
+    /// The events in order; the channel ends after the last one. An error is the last item: the rest cannot be had now,
+    /// and who is told nothing would take the part for the whole.
+    Events(mpsc::Receiver<Result<Incoming, BusError>>),
     /// Some of it is gone, or the epoch is another.
     Lost,
 }

@@ -2,6 +2,10 @@
 //!
 //! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
 //! harm: a field is removed only by the connection that it names, a seat map is made only where there is none.
+mod link;
+pub mod memory;
+pub mod redis;
+
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId};
 

@@ -126,7 +126,7 @@ pub struct Restore {
 }
 
 /// Why a session ended: `Left-Reason` and the history's `reason` (PROTOCOL 3).
-pub use rollcall_schema::LeftReason;
+pub use rollcall_schema::{Change, LeftReason};
 
 /// A connection's session ends, if it is still that connection's. Unique key: classroom and agent.
 #[derive(Clone, Debug)]
@@ -169,15 +169,6 @@ pub struct Placed {
     pub lesson: LessonId,
     /// How many seats that has.
     pub seats: u32,
-}
-
-/// What presence publishes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// agent.entered.
-    Entered,
-    /// agent.left.
-    Left(LeftReason),
 }
 
 /// An event that was committed and is to be published.

@@ -1,0 +1,95 @@
+//! `connect_request`: an agent enters a classroom (seed 000, the first diagram).
+//!
+//! Invariant: the room's subscription is live before the session's row is committed, and with it agent.entered; so of
+//! two who enter at once, at least one sees the other.
+use std::sync::Arc;
+
+use rollcall_runtime::{
+    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome, auth::Keyring,
+    bus::Position, store::Open,
+};
+use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
+
+use crate::join_lesson;
+
+/// What connect needs.
+pub struct Deps {
+    keyring: Arc<Keyring>,
+    rooms: Rooms,
+    sessions: Sessions,
+    guests: bool,
+    /// A client that resumes joins its lesson on the way in.
+    join_lesson: join_lesson::Deps,
+}
+
+impl Deps {
+    /// Picks it out of the pools.
+    #[must_use]
+    pub fn of(pools: &Pools) -> Self {
+        Self {
+            keyring: Arc::clone(&pools.keyring),
+            rooms: pools.rooms.clone(),
+            sessions: pools.sessions.clone(),
+            guests: pools.guests,
+            join_lesson: join_lesson::Deps::of(pools),
+        }
+    }
+}
+
+/// Lets an agent in.
+///
+/// # Errors
+/// `unauthenticated`, `access_denied`; `internal_server_error` while SQL is away.
+pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) -> Result<Welcome, ConnectError> {
+    let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
+    let Some(token) = token else { return guest(deps, greeting, classroom) };
+    let user = deps.keyring.admit(token.as_str()).await?;
+    if !user.admits_classroom(classroom) {
+        return Err(ConnectError::Session(SessionError::AccessDenied));
+    }
+    let agent = AgentId::new(&agent_label, &user.user, &user.audience);
+
+    let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
+    let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
+    let opened = deps.sessions.open(open).await?;
+
+    let Greeting { socket, sid, asked } = greeting;
+    let presence = Some(Presence { session: opened.session, agent });
+    let mut session = Session { socket, sid, classroom, presence, user: Some(user), place: None, asked };
+    let resumption = match resume {
+        Some(resume) => Some(resumed(deps, &mut session, start, resume).await),
+        None => None,
+    };
+    Ok(Welcome { session, resumption })
+}
+
+/// Lets somebody in who has no token: no row, no event, nothing of the classroom's.
+fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welcome, ConnectError> {
+    if !deps.guests {
+        return Err(ConnectError::Session(SessionError::Unauthenticated));
+    }
+    let Greeting { socket, sid, asked } = greeting;
+    let session = Session { socket, sid, classroom, presence: None, user: None, place: None, asked };
+    Ok(Welcome { session, resumption: None })
+}
+
+/// Joins the lesson that the client was in, and looks for what it missed (PROTOCOL 3). The session is there already: what
+/// cannot be recovered is said, and ends nothing.
+async fn resumed(deps: &Deps, session: &mut Session, start: Position, resume: Resume) -> Resumption {
+    let asked = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });
+    let joined = match resume.lesson_id {
+        Some(lesson) => {
+            let request = JoinLesson { lesson_id: Some(lesson), access_token: None };
+            join_lesson::handle(&deps.join_lesson, session, request).await.is_ok()
+        }
+        None => true,
+    };
+    let Some(after) = asked else { return Resumption { position: start, recovered: None, replay: None } };
+    // What is stored later than this comes to the room's door.
+    let upto = deps.rooms.position();
+    let replay = if joined { deps.rooms.replay(&session.rooms(), &after, upto.offset).await } else { None };
+    match replay {
+        Some(events) => Resumption { position: after, recovered: Some(true), replay: Some((events, upto.offset)) },
+        None => Resumption { position: upto, recovered: Some(false), replay: None },
+    }
+}

@@ -1,0 +1,118 @@
+//! `join_lesson`: an agent or a guest takes part in a lesson (seed 003, both flows).
+//!
+//! Invariant: a join that fails leaves everything as it was: session, row, rooms and keys.
+use std::sync::Arc;
+
+use rollcall_runtime::{
+    HandlerError, Place, Pools, Presence, Rooms, Session, Sessions,
+    auth::{Claims, Keyring},
+    kv::{Entry, Kv},
+    mixpanel::Mixpanel,
+    store::{Join, Joined, Restore, StoreError},
+};
+use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::Empty};
+use tracing::warn;
+
+/// What join_lesson needs.
+pub struct Deps {
+    keyring: Arc<Keyring>,
+    sessions: Sessions,
+    rooms: Rooms,
+    kv: Arc<dyn Kv>,
+    mixpanel: Mixpanel,
+}
+
+impl Deps {
+    /// Picks it out of the pools.
+    #[must_use]
+    pub fn of(pools: &Pools) -> Self {
+        Self {
+            keyring: Arc::clone(&pools.keyring),
+            sessions: pools.sessions.clone(),
+            rooms: pools.rooms.clone(),
+            kv: Arc::clone(&pools.kv),
+            mixpanel: pools.mixpanel.clone(),
+        }
+    }
+}
+
+/// Joins a lesson. The numbers are the seed's, of the Teacher App's flow.
+///
+/// # Errors
+/// What PROTOCOL 2 lists under ack; `try again later` while SQL or the keys are away.
+pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<Empty, HandlerError> {
+    let user = match &request.access_token {
+        Some(token) => Some(fresh(deps, session, token.as_str()).await?),
+        None => session.user.clone(),
+    };
+    let lesson = chosen(session, user.as_ref(), request.lesson_id)?;
+
+    // 2, 3, 5, 8: check_lesson_exists, get seat, both saved with the session's row.
+    let joined = deps
+        .sessions
+        .join(Join {
+            sid: session.sid,
+            session: session.presence.as_ref().map(|presence| presence.session),
+            classroom: session.classroom,
+            lesson: lesson.clone(),
+            user: user.as_ref().map(|user| user.user.clone()),
+        })
+        .await?;
+    let (seats, seat) = match joined {
+        Joined::Lesson { seats, seat } => (seats, seat),
+        Joined::NotFound => return Err(AckError::LessonNotFound.into()),
+        // Another connection has the session: this one is about to hear so.
+        Joined::NotOwner => return Err(StoreError::Fenced.into()),
+    };
+
+    // 4: enter_room.
+    deps.rooms.enter(session.socket, RoomId::Lesson(lesson.clone())).await;
+
+    // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
+    let written = user.as_ref().map(|user| (user.user.clone(), user.role));
+    let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: written.clone() };
+    let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
+    let known = match deps.kv.join(&entry, before).await {
+        Ok(known) => known,
+        Err(error) => {
+            undo(deps, session).await;
+            return Err(error.into());
+        }
+    };
+    if let Some(user) = user.as_ref().filter(|user| known && user.role == Role::Participant) {
+        deps.mixpanel.reconnect(&user.user);
+    }
+
+    // 6, 7: the session.
+    session.user = user;
+    session.place = Some(Place { lesson, seat, written });
+    Ok(Empty {})
+}
+
+/// The token of join_lesson: it must hold, and be the session's own user's, if there is one.
+async fn fresh(deps: &Deps, session: &Session, token: &str) -> Result<Claims, HandlerError> {
+    let user = deps.keyring.admit(token).await.map_err(|_| AckError::InvalidAccessToken)?;
+    let other =
+        session.user.as_ref().is_some_and(|before| before.user != user.user || before.audience != user.audience);
+    if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
+}
+
+/// Which lesson, and whether this client may join it at all: the payload's, else the URL's, else the token's.
+fn chosen(session: &Session, user: Option<&Claims>, asked: Option<LessonId>) -> Result<LessonId, AckError> {
+    if user.is_some_and(|user| user.role == Role::Hub) {
+        return Err(AckError::HubCannotJoin);
+    }
+    let lesson = asked.or_else(|| session.asked.clone()).or_else(|| user.and_then(Claims::lesson).cloned());
+    let lesson = lesson.ok_or(AckError::LessonIdRequired)?;
+    let admitted = user.is_none_or(|user| user.admits_lesson(&lesson) && user.admits_classroom(session.classroom));
+    if admitted { Ok(lesson) } else { Err(AckError::LessonNotFound) }
+}
+
+/// Puts the session's row back. Where that fails too, the row is ahead of the client until its next join or its end.
+async fn undo(deps: &Deps, session: &Session) {
+    let Some(Presence { session: id, .. }) = session.presence else { return };
+    let lesson = session.place.as_ref().map(|place| (place.lesson.clone(), place.seat));
+    if let Err(error) = deps.sessions.restore(Restore { sid: session.sid, session: id, lesson }).await {
+        warn!(%error, "a failed join is not undone in SQL");
+    }
+}

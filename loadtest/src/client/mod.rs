@@ -1,0 +1,253 @@
+//! A WebSocket client for tests, written from RFC 6455 and PROTOCOL 2 alone.
+//!
+//! It answers pings while it is asked for anything. Every wait has a deadline, and every error says
+//! what came instead.
+
+mod answer;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+pub use answer::{ClientError, Closing, Event};
+use answer::{as_event, ended_without_close};
+
+/// How long an answer may take: longer than the gateway's own limits.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client with one connection.
+#[derive(Debug)]
+pub struct Client {
+    socket: WebSocketStream<TcpStream>,
+    /// Events that came while an answer was awaited.
+    events: VecDeque<Event>,
+    last_ref: u64,
+    session_error: Option<Value>,
+}
+
+impl Client {
+    /// Upgrades at `/ws`.
+    ///
+    /// # Errors
+    /// When there is no connection or the upgrade is refused.
+    pub async fn connect(address: SocketAddr) -> Result<Self, ClientError> {
+        Self::connect_with(address, "/ws", &[]).await
+    }
+
+    /// Upgrades with this path (and query) and further headers.
+    ///
+    /// # Errors
+    /// When there is no connection or the upgrade is refused.
+    ///
+    /// # Panics
+    /// When the path or a header is not fit for HTTP.
+    pub async fn connect_with(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, ClientError> {
+        let mut request: Request = format!("ws://{address}{path}").into_client_request()?;
+        for (name, value) in headers {
+            let value = value.parse().expect("a header's value");
+            request.headers_mut().insert(*name, value);
+        }
+        let upgrade = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, ClientError>(client_async(request, stream).await?.0)
+        };
+        let limit = timeout(ANSWER_LIMIT, upgrade).await;
+        Ok(Self {
+            socket: limit.map_err(|_| ClientError::Silence(ANSWER_LIMIT))??,
+            events: VecDeque::new(),
+            last_ref: 0,
+            session_error: None,
+        })
+    }
+
+    /// `connect_request`; returns the payload of connect_success.
+    ///
+    /// # Errors
+    /// When something else comes.
+    pub async fn connect_request(
+        &mut self,
+        token: &str,
+        classroom_id: &str,
+        agent_label: &str,
+    ) -> Result<Value, ClientError> {
+        let payload = json!({"token": token, "classroom_id": classroom_id, "agent_label": agent_label});
+        self.connect_request_with(payload).await
+    }
+
+    /// `connect_request` with any payload; returns the payload of connect_success.
+    ///
+    /// # Errors
+    /// When something else comes.
+    pub async fn connect_request_with(&mut self, payload: Value) -> Result<Value, ClientError> {
+        self.send(&json!({"type": "connect_request", "payload": payload})).await?;
+        // It is the first frame that the client gets.
+        let mut answer = self.next_message(ANSWER_LIMIT).await?;
+        if answer["type"] != "connect_success" {
+            return Err(ClientError::Unexpected(answer));
+        }
+        Ok(answer["payload"].take())
+    }
+
+    /// `join_lesson`; returns the ack, whatever it says.
+    ///
+    /// # Errors
+    /// When no ack comes.
+    pub async fn join_lesson(&mut self, lesson_id: &str) -> Result<Value, ClientError> {
+        self.request("join_lesson", json!({"lesson_id": lesson_id})).await
+    }
+
+    /// Any request with a `ref` of its own; returns the ack. Events that come before it are kept for
+    /// [`next_event`](Self::next_event).
+    ///
+    /// # Errors
+    /// When no ack comes.
+    pub async fn request(&mut self, name: &str, payload: Value) -> Result<Value, ClientError> {
+        self.last_ref += 1;
+        let reference = self.last_ref;
+        self.send(&json!({"type": name, "ref": reference, "payload": payload})).await?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            let message = self.message_until(deadline, ANSWER_LIMIT).await?;
+            if message["type"] == "ack" && message["ref"] == reference {
+                return Ok(message);
+            }
+            match as_event(message) {
+                Ok(event) => self.events.push_back(event),
+                Err(message) => return Err(ClientError::Unexpected(message)),
+            }
+        }
+    }
+
+    /// The next push, of those kept first.
+    ///
+    /// # Errors
+    /// When none comes within `limit`, or something else does.
+    pub async fn next_event(&mut self, limit: Duration) -> Result<Event, ClientError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(event);
+        }
+        let message = self.next_message(limit).await?;
+        as_event(message).map_err(ClientError::Unexpected)
+    }
+
+    /// That no push comes for the whole of `span`.
+    ///
+    /// # Errors
+    /// When one comes, or the connection ends.
+    pub async fn expect_silence(&mut self, span: Duration) -> Result<(), ClientError> {
+        match self.next_event(span).await {
+            Err(ClientError::Silence(_)) => Ok(()),
+            Err(other) => Err(other),
+            Ok(event) => Err(ClientError::Unexpected(event.body)),
+        }
+    }
+
+    /// The next message, of whatever kind; pings are answered on the way.
+    ///
+    /// # Errors
+    /// When none comes within `limit`, it is no JSON, or the connection ends.
+    pub async fn next_message(&mut self, limit: Duration) -> Result<Value, ClientError> {
+        self.message_until(Instant::now() + limit, limit).await
+    }
+
+    /// Reads on until the connection ends, whatever comes before.
+    ///
+    /// # Errors
+    /// When it stays open for `limit`.
+    pub async fn expect_close(&mut self, limit: Duration) -> Result<Closing, ClientError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.message_until(deadline, limit).await {
+                Ok(_) => {}
+                Err(ClientError::Closed(closing)) => return Ok(closing),
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn send(&mut self, message: &Value) -> Result<(), ClientError> {
+        self.send_text(&message.to_string()).await
+    }
+
+    /// Sends a text frame, JSON or not.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
+        Ok(self.socket.send(Message::text(text)).await?)
+    }
+
+    /// Sends bytes as they are, frame or not.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.socket.flush().await?;
+        Ok(self.socket.get_mut().write_all(bytes).await?)
+    }
+
+    /// Leaves with a close frame and waits for the server's.
+    ///
+    /// # Errors
+    /// When the connection stays open.
+    pub async fn close(mut self) -> Result<Closing, ClientError> {
+        self.socket.close(None).await?;
+        self.expect_close(ANSWER_LIMIT).await
+    }
+
+    /// The connection under the frames, for faults.
+    #[must_use]
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.socket.get_mut()
+    }
+
+    async fn message_until(&mut self, deadline: Instant, limit: Duration) -> Result<Value, ClientError> {
+        loop {
+            let frame = timeout_at(deadline, self.socket.next()).await.map_err(|_| ClientError::Silence(limit))?;
+            match frame.transpose() {
+                Ok(Some(Message::Text(text))) => return Ok(self.noted(text.as_str())?),
+                Ok(Some(Message::Close(frame))) => {
+                    return Err(self.closed(frame.map(|frame| frame.code.into())));
+                }
+                Ok(Some(Message::Binary(bytes))) => {
+                    return Err(ClientError::Unexpected(json!({"binary": bytes.len()})));
+                }
+                Ok(Some(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Ok(None) => return Err(self.closed(None)),
+                Err(error) if ended_without_close(&error) => return Err(self.closed(None)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn noted(&mut self, text: &str) -> serde_json::Result<Value> {
+        let message: Value = serde_json::from_str(text)?;
+        let kind = message["type"].as_str().unwrap_or_default();
+        self.session_error = kind.ends_with("_session_error").then(|| message.clone());
+        Ok(message)
+    }
+
+    fn closed(&mut self, code: Option<u16>) -> ClientError {
+        let error = self.session_error.take();
+        ClientError::Closed(Closing { error, code })
+    }
+}

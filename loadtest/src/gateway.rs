@@ -1,0 +1,294 @@
+//! A gateway as a process of its own, started and ended as its operators do.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::servers::{Process, free_port, output, private_folder};
+use crate::token;
+use crate::wait::poll;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const HTTP_LIMIT: Duration = Duration::from_secs(10);
+const PORT_ATTEMPTS: usize = 5;
+
+/// What of the environment of the tests must not reach a gateway.
+const CONFIGURATION: [&str; 4] = ["ROLLCALL_", "DATABASE_URL", "REDIS_URL", "NATS_URL"];
+
+/// How to start a gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayOptions {
+    binary: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+}
+
+impl GatewayOptions {
+    /// A gateway of this binary, embedded, with the secret of [`token`]; its database is a file that
+    /// lives as long as the [`Gateway`].
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self {
+            binary: binary.into(),
+            arguments: Vec::new(),
+            environment: vec![("ROLLCALL_HS256_SECRET".to_owned(), token::SECRET.to_owned())],
+        }
+    }
+
+    /// Sets a variable of PROTOCOL 7 (`DATABASE_URL`, `REDIS_URL`, ...).
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Takes a variable back, the secret for one.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Adds an argument of the command line.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// The command in this environment, for other verbs than `serve` too.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        for (name, _) in std::env::vars_os() {
+            let known = name.to_string_lossy();
+            if CONFIGURATION.iter().any(|prefix| known.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// A running gateway; ends with the value, or with this process.
+pub struct Gateway {
+    options: GatewayOptions,
+    ports: (u16, u16),
+    addresses: (SocketAddr, SocketAddr),
+    process: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts one and waits until it has said where it listens.
+    ///
+    /// # Errors
+    /// When it ends or says nothing; the error holds its output.
+    pub fn start(options: GatewayOptions) -> io::Result<Self> {
+        let folder = private_folder("gateway")?;
+        let mut attempt = 1;
+        loop {
+            // Fixed ports, so that a restart is found at the same address.
+            let ports = (free_port()?, free_port()?);
+            match launch(&options, ports, folder.path()) {
+                Ok((process, addresses)) => {
+                    return Ok(Self { options, ports, addresses, process, folder });
+                }
+                Err(error) if attempt == PORT_ATTEMPTS || !lost_port(&error) => return Err(error),
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    /// Starts it again at the same addresses on the same folder, after killing it if it still runs.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process.kill()?;
+        let (process, addresses) = launch(&self.options, self.ports, self.folder.path())?;
+        self.process = process;
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
+    /// Where /metrics and /api are.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.addresses.1
+    }
+
+    /// Its process; another one after a restart.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Its working directory, with the database of an embedded one.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it has printed since its last start.
+    #[must_use]
+    pub fn output(&self) -> String {
+        output(self.folder.path())
+    }
+
+    /// Asks it to drain (SIGTERM).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.process.signal(Signal::SIGTERM)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
+        self.process.wait(limit, "the gateway's end")
+    }
+
+    /// Kills it (SIGKILL).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.process.kill()
+    }
+
+    /// Stops it where it stands (SIGSTOP).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> io::Result<()> {
+        self.process.pause()
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> io::Result<()> {
+        self.process.resume()
+    }
+
+    /// GET from the admin address: status and body.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        let request = ureq::get(format!("http://{}{path}", self.admin()));
+        let request = request.config().http_status_as_error(false);
+        answer(request.timeout_global(Some(HTTP_LIMIT)).build().call())
+    }
+
+    /// POST of a JSON body to the admin address: status and body.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub fn post(&self, path: &str, body: &Value) -> io::Result<(u16, String)> {
+        let request = ureq::post(format!("http://{}{path}", self.admin()));
+        let request = request.content_type("application/json").config().http_status_as_error(false);
+        let request = request.timeout_global(Some(HTTP_LIMIT)).build();
+        answer(request.send(body.to_string()))
+    }
+
+    /// The sum of all series of this name in /metrics whose labels contain each of `labels`
+    /// (`outcome="ok"`); zero where there is none.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> io::Result<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let matching = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(name)?;
+            let whole_name = rest.is_empty() || rest.starts_with('{');
+            let all = labels.iter().all(|label| rest.contains(label));
+            (whole_name && all).then(|| value.parse::<f64>().ok())?
+        });
+        Ok(matching.sum())
+    }
+
+    /// Polls [`metric`](Self::metric) until it has the value that a test waits for.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait_for_metric(
+        &self,
+        name: &str,
+        labels: &[&str],
+        limit: Duration,
+        wanted: impl Fn(f64) -> bool,
+    ) -> io::Result<f64> {
+        poll(limit, name, || {
+            let value = self.metric(name, labels)?;
+            Ok(wanted(value).then_some(value))
+        })
+    }
+}
+
+type Launched = (Process, (SocketAddr, SocketAddr));
+
+fn launch(options: &GatewayOptions, ports: (u16, u16), folder: &Path) -> io::Result<Launched> {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
+    let mut command = options.command();
+    for (name, port) in [("ROLLCALL_LISTEN", ports.0), ("ROLLCALL_ADMIN_LISTEN", ports.1)] {
+        if !options.environment.iter().any(|(known, _)| known == name) {
+            command.env(name, local(port));
+        }
+    }
+    let mut process = Process::spawn(command, folder)?;
+    let failed = |how: &str| io::Error::other(format!("the gateway {how}:\n{}", output(folder)));
+    let addresses = poll(START_LIMIT, "the gateway's addresses", || {
+        // Asked before the output is read, so that the last words of one that ended count.
+        let ended = process.ended()?;
+        let printed = output(folder);
+        let public = printed_address(&printed, "listening on ");
+        let admin = printed_address(&printed, "admin on ");
+        match (public.zip(admin), ended) {
+            (_, Some(status)) => Err(failed(&format!("ended with {status}"))),
+            (found, None) => Ok(found),
+        }
+    });
+    match addresses {
+        Ok(addresses) => Ok((process, addresses)),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(failed("did not say where it listens")),
+        Err(error) => Err(error),
+    }
+}
+
+fn printed_address(output: &str, label: &str) -> Option<SocketAddr> {
+    let (_, after) = output.split_once(label)?;
+    // The line may still be on its way.
+    let (line, _) = after.split_once('\n')?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn lost_port(error: &io::Error) -> bool {
+    error.to_string().to_lowercase().contains("in use")
+}
+
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> io::Result<(u16, String)> {
+    let mut response = result.map_err(io::Error::other)?;
+    let body = response.body_mut().read_to_string();
+    Ok((response.status().as_u16(), body.map_err(io::Error::other)?))
+}

@@ -1,0 +1,81 @@
+//! One agent's connection: how it is dialled, and where it stands.
+//!
+//! A connection that is parked costs this struct and a socket: nothing is allocated for it.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use mio::net::TcpStream;
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// How many connections share a source address: far fewer than it has ports, because a connect()
+/// slows down as they fill.
+const PER_SOURCE: usize = 250;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Not connected.
+    Away,
+    /// Has no connection yet, or none that has taken the upgrade.
+    Dialling,
+    /// Waits for the answer to the upgrade.
+    Upgrading,
+    /// Waits for connect_success.
+    Connecting,
+    /// Waits for the ack of join_lesson.
+    Joining,
+    /// Has what it came for.
+    Present,
+    /// Has sent a close frame.
+    Leaving,
+}
+
+pub(super) struct Connection {
+    pub(super) stream: Option<TcpStream>,
+    pub(super) step: Step,
+    /// Whether it has stopped reading.
+    pub(super) stalled: bool,
+    /// The moment from which its arrival is measured.
+    pub(super) due: u64,
+    /// When a session error told it to come again.
+    pub(super) come_back_after_ms: Option<u64>,
+    /// The part of a frame that has not ended yet.
+    pub(super) tail: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) const fn away() -> Self {
+        Self { stream: None, step: Step::Away, stalled: false, due: 0, come_back_after_ms: None, tail: Vec::new() }
+    }
+
+    /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.
+    pub(super) fn stall(&mut self) {
+        self.stalled = true;
+        if let Some(stream) = &self.stream {
+            // If the kernel refuses, the queue behind it fills more slowly, which is no error.
+            SockRef::from(stream).set_recv_buffer_size(1).ok();
+        }
+    }
+
+    /// Sends a whole request; what does not fit into an empty send buffer is an error.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        stream.write_all(bytes)
+    }
+}
+
+/// Starts a connection from a loopback address of its own group.
+pub(super) fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
+    let group = (index / PER_SOURCE) as u32;
+    let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + group);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // The port is chosen by connect(), which knows that the pair is free, not by bind().
+    setsockopt(&socket, IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}

@@ -1,0 +1,323 @@
+//! Thousands of agents in one thread: an epoll loop that starts them when they are due, and carries
+//! out one order at a time.
+//!
+//! Invariant: `present` is the number of connections whose step is `Present`.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::arrivals::Arrivals;
+use super::clock::{SECOND, now};
+use super::connection::{Connection, Step, dial};
+use super::order::{Answer, Goal, Order, Tally};
+use super::pushes::Pushes;
+use super::requests::Requests;
+
+/// How many are dialled before the answers of others are looked at.
+const DIALS_AT_ONCE: usize = 64;
+const LEAVE_LIMIT: u64 = 30 * SECOND;
+/// Over how long those who lost their connection spread their return, told nothing.
+const RETURN_JITTER_MS: u64 = 1000;
+const READ_BUFFER: usize = 256 * 1024;
+
+/// What the engine still owes an answer to.
+enum Pending {
+    Nothing,
+    Arrivals(Arrivals),
+    Departures { deadline: u64 },
+    Pushes { wanted: u64, deadline: u64 },
+    Presence { wanted: usize, deadline: u64 },
+}
+
+pub(super) struct Engine {
+    poll: Poll,
+    target: SocketAddr,
+    goal: Goal,
+    returning: bool,
+    /// When those come back who lost their connection.
+    returns: BinaryHeap<Reverse<(u64, usize)>>,
+    pending: Pending,
+    pub(super) requests: Requests,
+    pub(super) connections: Vec<Connection>,
+    pub(super) pushes: Pushes,
+    pub(super) buffer: Vec<u8>,
+    present: usize,
+    leaving: usize,
+    lost: BTreeMap<String, u64>,
+    hinted: u64,
+    unhinted: u64,
+}
+
+impl Engine {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            goal: Goal::Connected,
+            returning: false,
+            returns: BinaryHeap::new(),
+            pending: Pending::Nothing,
+            requests: Requests::new(),
+            connections: Vec::new(),
+            pushes: Pushes::new(),
+            buffer: vec![0; READ_BUFFER],
+            present: 0,
+            leaving: 0,
+            lost: BTreeMap::new(),
+            hinted: 0,
+            unhinted: 0,
+        })
+    }
+
+    pub(super) fn registry(&self) -> &mio::Registry {
+        self.poll.registry()
+    }
+
+    /// Waits for what comes next and deals with it.
+    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        match self.poll.poll(events, Some(self.until_next())) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            polled => polled?,
+        }
+        for event in events.iter().filter(|event| event.token() != super::worker::WAKE) {
+            let Token(agent) = event.token();
+            if event.is_writable() && self.connections[agent].step == Step::Dialling {
+                self.upgrade(agent);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.read(agent, event.is_read_closed() || event.is_error());
+            }
+        }
+        self.start_those_due();
+        Ok(())
+    }
+
+    /// Takes an order; the answer, unless it is immediate, comes from [`settle`](Self::settle).
+    pub(super) fn take(&mut self, order: Order) -> Option<Answer> {
+        let done = Answer::Done { at: now(), in_time: true };
+        match order {
+            Order::Prepare { crowd, target } => {
+                self.target = target;
+                self.requests.prepare(&crowd, target);
+                let wanted = self.connections.len() + crowd.agents;
+                self.connections.resize_with(wanted, Connection::away);
+                return Some(done);
+            }
+            Order::Arrive(order) => {
+                self.goal = order.goal;
+                self.pending = Pending::Arrivals(Arrivals::new(order));
+            }
+            Order::Leave { first, count } => {
+                (first..first + count).for_each(|agent| self.leave(agent));
+                self.pending = Pending::Departures { deadline: now() + LEAVE_LIMIT };
+            }
+            Order::Listen(listen) => {
+                self.pushes.listen(listen);
+                return Some(done);
+            }
+            Order::Await { pushes, deadline } => {
+                self.pending = Pending::Pushes { wanted: pushes, deadline };
+            }
+            Order::Stall { every } => {
+                for connection in self.connections.iter_mut().step_by(every) {
+                    connection.stall();
+                }
+                return Some(done);
+            }
+            Order::Return { on } => {
+                self.returning = on;
+                return Some(done);
+            }
+            Order::AwaitPresent { agents, deadline } => {
+                self.pending = Pending::Presence { wanted: agents, deadline };
+            }
+            Order::Count => return Some(Answer::Counted(self.tally())),
+        }
+        None
+    }
+
+    /// The answer that is owed, as soon as there is one.
+    pub(super) fn settle(&mut self) -> Option<Answer> {
+        let at = now();
+        let (reached, deadline) = match &mut self.pending {
+            Pending::Nothing => return None,
+            Pending::Arrivals(arrivals) => {
+                let answer = Answer::Arrived(arrivals.finished(at)?);
+                self.pending = Pending::Nothing;
+                return Some(answer);
+            }
+            Pending::Departures { deadline } => (self.leaving == 0, *deadline),
+            Pending::Pushes { wanted, deadline } => (self.pushes.count >= *wanted, *deadline),
+            Pending::Presence { wanted, deadline } => (self.present >= *wanted, *deadline),
+        };
+        if !reached && at < deadline {
+            return None;
+        }
+        self.pending = Pending::Nothing;
+        Some(Answer::Done { at, in_time: reached })
+    }
+
+    pub(super) fn present(&self) -> usize {
+        self.present
+    }
+
+    pub(super) fn goal(&self) -> Goal {
+        self.goal
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            present: self.present,
+            pushes: self.pushes.count,
+            push_bytes: self.pushes.bytes,
+            lost: self.lost.clone(),
+            hinted: self.hinted,
+            unhinted: self.unhinted,
+            latencies: self.pushes.latencies(),
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        let at = now();
+        let arrival = match &self.pending {
+            Pending::Arrivals(arrivals) => arrivals.next_due(),
+            _ => None,
+        };
+        let comeback = self.returns.peek().map(|Reverse((due, _))| *due);
+        let longest = at + SECOND / 10;
+        let next = arrival.into_iter().chain(comeback).fold(longest, u64::min);
+        Duration::from_nanos(next.saturating_sub(at))
+    }
+
+    fn start_those_due(&mut self) {
+        let at = now();
+        for _ in 0..DIALS_AT_ONCE {
+            let Pending::Arrivals(arrivals) = &mut self.pending else {
+                break;
+            };
+            let Some((agent, due)) = arrivals.start_next(at) else {
+                break;
+            };
+            self.start(agent, due);
+        }
+        for _ in 0..DIALS_AT_ONCE {
+            match self.returns.peek() {
+                Some(&Reverse((due, agent))) if due <= at => {
+                    self.returns.pop();
+                    self.start(agent, at);
+                }
+                _ => break,
+            }
+        }
+    }
+
+    fn start(&mut self, agent: usize, due: u64) {
+        let connection = &mut self.connections[agent];
+        connection.due = due;
+        match dial(self.target, agent) {
+            Ok(stream) => {
+                connection.stream = Some(stream);
+                connection.step = Step::Dialling;
+                self.upgrade(agent);
+            }
+            Err(error) => {
+                connection.step = Step::Dialling;
+                self.fail(agent, &error.kind().to_string());
+            }
+        }
+    }
+
+    /// Sends the upgrade, on loopback most often at once, and has epoll watch for what is left.
+    fn upgrade(&mut self, agent: usize) {
+        let connection = &mut self.connections[agent];
+        let interest = match connection.send(self.requests.upgrade()) {
+            Ok(()) => Interest::READABLE,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
+                Interest::READABLE | Interest::WRITABLE
+            }
+            Err(error) => return self.fail(agent, &error.kind().to_string()),
+        };
+        let Some(stream) = &mut connection.stream else {
+            return;
+        };
+        if interest == Interest::READABLE {
+            connection.step = Step::Upgrading;
+        }
+        let registry = self.poll.registry();
+        // Known already if it had to wait.
+        let registered = registry
+            .register(stream, Token(agent), interest)
+            .or_else(|_| registry.reregister(stream, Token(agent), interest));
+        if let Err(error) = registered {
+            self.fail(agent, &error.kind().to_string());
+        }
+    }
+
+    fn leave(&mut self, agent: usize) {
+        let connection = &mut self.connections[agent];
+        if connection.step != Step::Present {
+            return;
+        }
+        let close = super::frame::masked(super::frame::CLOSE, &1000_u16.to_be_bytes());
+        connection.step = Step::Leaving;
+        self.present -= 1;
+        self.leaving += 1;
+        if connection.send(&close).is_err() {
+            self.fail(agent, "gone");
+        }
+    }
+
+    /// The agent has what it came for.
+    pub(super) fn arrived(&mut self, agent: usize) {
+        let connection = &mut self.connections[agent];
+        connection.step = Step::Present;
+        self.present += 1;
+        if let Pending::Arrivals(arrivals) = &mut self.pending {
+            arrivals.arrived(connection.due, now());
+        }
+    }
+
+    /// The server said no; with a hint or not, when to come again.
+    pub(super) fn refused(&mut self, agent: usize, reason: &str, come_back: Option<u64>) {
+        match come_back {
+            Some(_) => self.hinted += 1,
+            None => self.unhinted += 1,
+        }
+        self.connections[agent].come_back_after_ms = come_back;
+        self.fail(agent, reason);
+    }
+
+    /// The connection is over.
+    pub(super) fn fail(&mut self, agent: usize, reason: &str) {
+        let connection = &mut self.connections[agent];
+        let step = std::mem::replace(&mut connection.step, Step::Away);
+        connection.stream = None;
+        connection.tail.clear();
+        match (step, &mut self.pending) {
+            (Step::Away, _) => return,
+            (Step::Leaving, _) => {
+                self.leaving -= 1;
+                return;
+            }
+            (Step::Present, _) => {
+                self.present -= 1;
+                *self.lost.entry(reason.to_owned()).or_default() += 1;
+            }
+            (_, Pending::Arrivals(arrivals)) => arrivals.failed(reason),
+            _ => {}
+        }
+        if self.returning {
+            let random = RandomState::new().hash_one(agent);
+            let told = self.connections[agent].come_back_after_ms.take();
+            let wait = told.unwrap_or(random % RETURN_JITTER_MS);
+            let due = now() + wait * SECOND / 1000;
+            self.returns.push(Reverse((due, agent)));
+        }
+    }
+}

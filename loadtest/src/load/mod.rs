@@ -1,0 +1,24 @@
+//! The load generator: worker processes that play agents, the floor to compare with, and the
+//! scenarios that put both together.
+
+pub(crate) mod clock;
+pub(crate) mod crew;
+pub(crate) mod floor;
+pub(crate) mod order;
+pub(crate) mod plot;
+pub(crate) mod proc;
+pub(crate) mod publisher;
+pub(crate) mod report;
+pub(crate) mod results;
+pub(crate) mod scenario;
+pub(crate) mod stage;
+pub(crate) mod system;
+pub(crate) mod worker;
+
+mod arrivals;
+mod connection;
+mod conversation;
+mod engine;
+mod frame;
+mod pushes;
+mod requests;

@@ -1,0 +1,49 @@
+//! What the kernel says about processes: memory and time.
+
+use std::fs;
+use std::io;
+
+use rollcall_loadtest::servers::children;
+
+/// Linux counts processor time in hundredths of a second for every user of /proc.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The proportional set size of a process in bytes: what it would free if it ended.
+pub(crate) fn pss(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kilobytes = rollup.lines().find_map(|line| {
+        let value = line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?;
+        value.trim().parse::<u64>().ok()
+    });
+    let kilobytes = kilobytes.ok_or_else(|| io::Error::other("smaps_rollup without Pss"))?;
+    Ok(kilobytes * 1024)
+}
+
+/// The same for a process and its children.
+pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
+    // A child that ended meanwhile uses nothing.
+    let children = children(pid)?.into_iter();
+    let children: u64 = children.map(|child| pss(child).unwrap_or(0)).sum();
+    Ok(pss(pid)? + children)
+}
+
+/// The processor time that a process has used, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may contain anything, also a parenthesis.
+    let (_, behind_name) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+    let fields: Vec<&str> = behind_name.split(' ').collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
+    let used = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
+    Ok(used.ok_or(io::ErrorKind::InvalidData)? / TICKS_PER_SECOND)
+}
+
+/// Memory of the whole machine by its name in /proc/meminfo, in bytes.
+pub(crate) fn machine_memory(name: &str) -> io::Result<u64> {
+    let table = fs::read_to_string("/proc/meminfo")?;
+    let kilobytes = table.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    Ok(kilobytes.ok_or(io::ErrorKind::NotFound)? * 1024)
+}

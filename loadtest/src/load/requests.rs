@@ -1,0 +1,61 @@
+//! The requests of all agents of a worker, made before anything is measured.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use rollcall_loadtest::token;
+use serde_json::json;
+
+use super::frame::{self, TEXT};
+use super::order::Crowd;
+
+/// Requests one behind the other in one piece of memory.
+pub(super) struct Requests {
+    upgrade: Vec<u8>,
+    bytes: Vec<u8>,
+    of_agent: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Requests {
+    pub(super) const fn new() -> Self {
+        Self { upgrade: Vec::new(), bytes: Vec::new(), of_agent: Vec::new() }
+    }
+
+    pub(super) fn prepare(&mut self, crowd: &Crowd, target: SocketAddr) {
+        self.upgrade = format!(
+            "GET /ws HTTP/1.1\r\nHost: {target}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        .into_bytes();
+        for agent in crowd.first..crowd.first + crowd.agents {
+            let room = agent / crowd.room_size;
+            let mut payload = json!({"classroom_id": crowd.classroom(room), "agent_label": "web"});
+            if !crowd.guests {
+                payload["token"] = token::participant(&crowd.user(agent)).into();
+            }
+            let connect = json!({"type": "connect_request", "payload": payload});
+            let join = json!({"type": "join_lesson", "ref": 1, "payload": {
+                "lesson_id": crowd.lesson(room),
+            }});
+            let requests = (self.keep(&connect.to_string()), self.keep(&join.to_string()));
+            self.of_agent.push(requests);
+        }
+    }
+
+    pub(super) fn upgrade(&self) -> &[u8] {
+        &self.upgrade
+    }
+
+    pub(super) fn connect(&self, agent: usize) -> &[u8] {
+        &self.bytes[self.of_agent[agent].0.clone()]
+    }
+
+    pub(super) fn join(&self, agent: usize) -> &[u8] {
+        &self.bytes[self.of_agent[agent].1.clone()]
+    }
+
+    fn keep(&mut self, message: &str) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend(frame::masked(TEXT, message.as_bytes()));
+        start..self.bytes.len()
+    }
+}

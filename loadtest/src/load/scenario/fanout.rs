@@ -1,0 +1,150 @@
+//! Fan-out: one event at a time and back to back into a room of 10,000, the wait of the last of 50,
+//! and readers who stop.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use super::floor::{EVENT_SIZE, ROOM, Rounds};
+use crate::load::clock::{SECOND, now};
+use crate::load::crew::Crew;
+use crate::load::order::{Crowd, Goal, Listen, Pace};
+use crate::load::publisher::Publisher;
+use crate::load::results::Limit;
+use crate::load::stage::{Stage, WINDOW, latency_ms};
+use crate::load::system::Kind;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const BURST: usize = 500;
+const SMALL_ROOM: usize = 50;
+const SMALL_ROOMS: usize = 20;
+const PACED_SECONDS: f64 = 5.0;
+const MIXED_ROOM: usize = 1000;
+/// One in so many stops reading.
+const STALLED_OF: usize = 20;
+const BIG_EVENT: usize = 4000;
+const BIG_EVENTS_A_SECOND: f64 = 50.0;
+/// What nothing may exceed that is bounded a connection: the queue and the kernel's buffers.
+const MOST_QUEUED: f64 = 256.0 * 1024.0;
+
+pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
+    let floor = stage.floor()?.sends;
+    for kind in stage.kinds.clone() {
+        big_room(stage, kind, &floor)?;
+        small_rooms(stage, kind, floor.overall())?;
+        slow_readers(stage, kind)?;
+    }
+    Ok(())
+}
+
+fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
+    let members = ROOM.min(stage.agents);
+    let crowd = Crowd::guests(30, members, members);
+    let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    let mut crew = Crew::for_agents(members)?;
+    let band = crew.prepare(&crowd, system.address())?;
+    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    let mut publisher = system.publisher()?;
+    let classroom = crowd.classroom(0);
+    let sends = Rounds::run(&mut crew, &band, &mut publisher, &classroom)?;
+
+    crew.listen(Listen::Count)?;
+    let mut began = 0;
+    let last = crew.pushes(&band, BURST as f64, LIMIT, || {
+        began = now();
+        publisher.publish(&classroom, EVENT_SIZE, BURST)
+    })?;
+    let ended = last.unwrap_or_else(now);
+    let pushes = crew.count()?.pushes as f64;
+    let burst = pushes * SECOND as f64 / (ended - began) as f64;
+    let missing = (members * BURST) as f64 - pushes;
+
+    let mut note = stage.note("fanout", kind);
+    note.failures("guests of the room", &wave);
+    let name = format!("sends to a room of {members}, one by one");
+    let floor_rate = Some(floor.overall());
+    note.beside_floor(&name, sends.overall(), "/s", floor_rate, Some(Limit::OfFloor(0.95)));
+    let name = "deliveries back to back";
+    note.beside_floor(name, burst, "/s", floor_rate, Some(Limit::AtLeast(1_000_000.0)));
+    note.figure("deliveries lost or doubled", missing.abs(), "", Some(Limit::AtMost(0.0)));
+    let flat = sends.curve().into_iter().map(|(round, _)| (round, burst)).collect();
+    let curves = [("floor", floor.curve()), ("one by one", sends.curve()), ("back to back", flat)];
+    let curves = curves.map(|(name, points)| (name.to_owned(), points));
+    note.plot("Deliveries a second", "round", "/s", curves.to_vec());
+    Ok(())
+}
+
+/// The wait of the last of 50 at half of the floor's load.
+fn small_rooms(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
+    let crowd = Crowd::guests(31, SMALL_ROOM * SMALL_ROOMS, SMALL_ROOM);
+    let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    let mut crew = Crew::for_agents(crowd.agents)?;
+    let band = crew.prepare(&crowd, system.address())?;
+    crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    let mut publisher = system.publisher()?;
+    let classrooms: Vec<String> = crowd.rooms().map(|room| crowd.classroom(room)).collect();
+    crew.listen(Listen::LastOf(SMALL_ROOM as u32))?;
+    let rate = floor / SMALL_ROOM as f64 / 2.0;
+    let published = paced(&mut publisher, &classrooms, EVENT_SIZE, rate)?;
+    let each = published as f64 / SMALL_ROOMS as f64;
+    let all = crew.pushes(&band, each, LIMIT, || Ok(()))?;
+    let heard = crew.count()?;
+    let mut note = stage.note("fanout", kind);
+    let p99 = latency_ms(&heard.latencies, 0.99);
+    note.figure("publish to the last of 50: p50", latency_ms(&heard.latencies, 0.5), "ms", None);
+    note.figure("publish to the last of 50: p99", p99, "ms", Some(Limit::AtMost(2.0)));
+    let lost = (published * SMALL_ROOM) as f64 - heard.pushes as f64;
+    let lost = if all.is_some() { 0.0 } else { lost };
+    note.figure("publish to the last of 50: lost", lost, "", Some(Limit::AtMost(0.0)));
+    Ok(())
+}
+
+fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
+    let crowd = Crowd::guests(32, MIXED_ROOM, MIXED_ROOM);
+    let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    let mut crew = Crew::for_agents(crowd.agents)?;
+    let band = crew.prepare(&crowd, system.address())?;
+    crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    let mut publisher = system.publisher()?;
+    let classrooms = [crowd.classroom(0)];
+    let mut p99 = Vec::new();
+    let before = system.pss()?;
+    let mut most = before;
+    for stalled in [false, true] {
+        if stalled {
+            crew.stall(STALLED_OF)?;
+        }
+        crew.listen(Listen::Each)?;
+        let published = paced(&mut publisher, &classrooms, BIG_EVENT, BIG_EVENTS_A_SECOND)?;
+        let readers = if stalled { 1.0 - 1.0 / STALLED_OF as f64 } else { 1.0 };
+        crew.pushes(&band, published as f64 * readers, LIMIT, || Ok(()))?;
+        p99.push(latency_ms(&crew.count()?.latencies, 0.99));
+        most = most.max(system.pss()?);
+    }
+    let stalled = MIXED_ROOM / STALLED_OF;
+    let gateway = system.gateway()?;
+    let labels = ["slow_consumer"];
+    let closed = gateway
+        .wait_for_metric("rollcall_disconnects_total", &labels, LIMIT, |closed| closed >= stalled as f64)
+        .or_else(|_| gateway.metric("rollcall_disconnects_total", &labels))?;
+    let mut note = stage.note("fanout", kind);
+    let name = format!("of {stalled} who stop reading: closed");
+    note.figure(&name, closed, "", Some(Limit::AtLeast(stalled as f64)));
+    let limit = Some(Limit::AtMost(2.0 * p99[0]));
+    note.figure("p99 of the others", p99[1], "ms", limit);
+    let each = most.saturating_sub(before) as f64 / stalled as f64;
+    note.figure("memory for each who stops reading", each, "bytes", Some(Limit::AtMost(MOST_QUEUED)));
+    Ok(())
+}
+
+/// Publishes for some seconds at a rate, to the rooms in turn; returns how many.
+fn paced(publisher: &mut Publisher, classrooms: &[String], size: usize, rate: f64) -> io::Result<usize> {
+    let count = (rate * PACED_SECONDS) as usize / classrooms.len() * classrooms.len();
+    let began = now();
+    for (index, classroom) in (0..count).zip(classrooms.iter().cycle()) {
+        let due = began + (index as f64 / rate * SECOND as f64) as u64;
+        thread::sleep(Duration::from_nanos(due.saturating_sub(now())));
+        publisher.publish(classroom, size, 1)?;
+    }
+    Ok(count)
+}

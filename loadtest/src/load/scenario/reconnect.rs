@@ -1,0 +1,47 @@
+//! A storm: the server is killed and comes back, and so does everybody.
+
+use std::io;
+use std::time::Duration;
+
+use crate::load::clock::{SECOND, now};
+use crate::load::crew::Crew;
+use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::results::Limit;
+use crate::load::stage::{Stage, WINDOW};
+use crate::load::system::Kind;
+
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+const RETURN_LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
+    for kind in stage.kinds.clone() {
+        storm(stage, kind)?;
+    }
+    Ok(())
+}
+
+fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
+    let crowd = Crowd::new(40, stage.agents, 30);
+    let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    let mut crew = Crew::for_agents(crowd.agents)?;
+    let band = crew.prepare(&crowd, system.address())?;
+    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
+    crew.return_by_themselves(true)?;
+    system.gateway()?.kill()?;
+    let gone = std::time::Instant::now() + GONE_LIMIT;
+    while crew.count()?.present > 0 && std::time::Instant::now() < gone {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    system.gateway()?.restart()?;
+    let up = now();
+    let back = crew.presence(&band, RETURN_LIMIT)?;
+    let unhinted = crew.count()?.unhinted;
+    let took = back.map_or(f64::INFINITY, |back| back.saturating_sub(up) as f64 / SECOND as f64);
+    let limit = if kind == Kind::Embedded { 3.0 } else { 5.0 };
+    let mut note = stage.note("reconnect", kind);
+    note.failures("before the storm", &wave);
+    let name = format!("{} joined again after a kill -9", crowd.agents);
+    note.figure(&name, took, "s", Some(Limit::AtMost(limit)));
+    note.figure("refused without a hint", unhinted as f64, "", Some(Limit::AtMost(0.0)));
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! What all scenarios share: how much is asked for, the floor's figures, and where results go.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::clock::SECOND;
+use super::crew::{Band, Crew};
+use super::order::{Arrived, Crowd, Goal, Pace};
+use super::results::{Figure, Limit, Plot, Results};
+use super::scenario::{self, floor::Rounds};
+use super::system::{Kind, System};
+
+/// How many are on the way at once when the question is how fast it can go.
+pub(crate) const WINDOW: usize = 1000;
+/// Waves of which the middle one counts.
+pub(crate) const WAVES: usize = 3;
+
+/// What the floor does, measured in the same run as what is compared with it.
+#[derive(Debug, Clone)]
+pub(crate) struct FloorRates {
+    /// Upgrades with a message and its ack a second.
+    pub(crate) connects: f64,
+    pub(crate) sends: Rounds,
+}
+
+pub(crate) struct Stage {
+    /// The gateway's binary; without it only the floor can be measured.
+    pub(crate) gateway: Option<PathBuf>,
+    pub(crate) kinds: Vec<Kind>,
+    /// The most agents at once.
+    pub(crate) agents: usize,
+    pub(crate) results: Results,
+    floor: Option<FloorRates>,
+}
+
+impl Stage {
+    pub(crate) fn new(gateway: Option<PathBuf>, kinds: Vec<Kind>, agents: usize) -> Self {
+        Self { gateway, kinds, agents, results: Results { machine: machine(), ..Results::default() }, floor: None }
+    }
+
+    /// The floor's rates, measured when they are first asked for.
+    pub(crate) fn floor(&mut self) -> io::Result<FloorRates> {
+        if let Some(floor) = &self.floor {
+            return Ok(floor.clone());
+        }
+        let floor = scenario::floor::run(self)?;
+        self.floor = Some(floor.clone());
+        Ok(floor)
+    }
+
+    /// Starts gateways for a scenario.
+    pub(crate) fn start(&self, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<System> {
+        let binary = self.gateway.as_ref();
+        let binary = binary.ok_or_else(|| io::Error::other("--gateway PATH is missing"))?;
+        System::gateways(&binary.canonicalize()?, kind, count, crowds)
+    }
+
+    pub(crate) fn note(&mut self, scenario: &str, system: Kind) -> Note<'_> {
+        Note { stage: self, scenario: scenario.to_owned(), system }
+    }
+}
+
+/// Takes down the figures of one scenario on one system.
+pub(crate) struct Note<'a> {
+    stage: &'a mut Stage,
+    scenario: String,
+    system: Kind,
+}
+
+impl Note<'_> {
+    pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &str, limit: Option<Limit>) {
+        self.beside_floor(name, value, unit, None, limit);
+    }
+
+    pub(crate) fn beside_floor(
+        &mut self,
+        name: &str,
+        value: f64,
+        unit: &str,
+        floor: Option<f64>,
+        limit: Option<Limit>,
+    ) {
+        let figure = Figure {
+            scenario: self.scenario.clone(),
+            system: self.system,
+            name: name.to_owned(),
+            value,
+            unit: unit.to_owned(),
+            floor,
+            limit,
+        };
+        let cells = super::results::row(&figure);
+        eprintln!("\r  {}: {} {} {}", cells[1], cells[2], cells[3], cells[6]);
+        self.stage.results.figures.push(figure);
+    }
+
+    /// Those who did not get in, which nobody should be.
+    pub(crate) fn failures(&mut self, name: &str, arrived: &Arrived) {
+        let failed: u64 = arrived.failures.values().sum();
+        for (reason, count) in &arrived.failures {
+            eprintln!("\r  {count} x {reason}");
+        }
+        self.figure(&format!("{name}: refused or lost"), failed as f64, "", Some(Limit::AtMost(0.0)));
+    }
+
+    pub(crate) fn plot(&mut self, title: &str, x: &str, y: &str, curves: Vec<(String, Vec<(f64, f64)>)>) {
+        let plot = Plot { title: format!("{title}, {}", self.system), x: x.to_owned(), y: y.to_owned(), curves };
+        self.stage.results.plots.push(plot);
+    }
+}
+
+/// Waves of arrivals as fast as they go; the middle one's rate, and the last one itself. The last
+/// stays.
+pub(crate) fn fastest(crew: &mut Crew, system: &System, band: &Band, goal: Goal) -> io::Result<(f64, Arrived)> {
+    let mut rates = Vec::new();
+    loop {
+        let arrived = crew.arrive(band, Pace::Window(WINDOW), goal)?;
+        rates.push(arrived.rate());
+        if rates.len() == WAVES || !arrived.failures.is_empty() {
+            rates.sort_by(f64::total_cmp);
+            return Ok((rates[rates.len() / 2], arrived));
+        }
+        crew.leave(band)?;
+        system.wait_until_empty()?;
+    }
+}
+
+impl Arrived {
+    /// Arrivals a second from the first to the last.
+    pub(crate) fn rate(&self) -> f64 {
+        let span = self.ended.saturating_sub(self.began).max(1);
+        self.samples.len() as f64 * SECOND as f64 / span as f64
+    }
+
+    /// The latency in milliseconds that this share of the arrivals kept.
+    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
+        let mut latencies: Vec<u32> = self.samples.iter().map(|(_, latency)| *latency).collect();
+        latencies.sort_unstable();
+        let index = (latencies.len() as f64 * share).ceil() as usize;
+        let found = latencies.get(index.saturating_sub(1));
+        found.map_or(f64::INFINITY, |micros| f64::from(*micros) / 1000.0)
+    }
+}
+
+/// The same of the pushes that workers have measured.
+pub(crate) fn latency_ms(latencies: &[(u64, u64)], share: f64) -> f64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let all: u64 = sorted.iter().map(|(_, count)| count).sum();
+    let wanted = (all as f64 * share).ceil() as u64;
+    let mut seen = 0;
+    for (latency, count) in sorted {
+        seen += count;
+        if seen >= wanted {
+            return latency as f64 / 1_000_000.0;
+        }
+    }
+    f64::INFINITY
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{model}, {cores} cores, the generator on the same ones")
+}

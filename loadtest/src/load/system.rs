@@ -1,0 +1,206 @@
+//! What is measured: the floor, or a gateway with the backends of a kind, started for one scenario
+//! with the lessons that its crowds join.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rollcall_loadtest::servers::{Nats, Postgres, Redis, private_folder};
+use rollcall_loadtest::{Gateway, GatewayOptions};
+use serde::{Deserialize, Serialize};
+
+use super::order::Crowd;
+use super::proc;
+use super::publisher::Publisher;
+
+/// How long a gateway may take to have let everybody go.
+const EMPTY_LIMIT: Duration = Duration::from_secs(60);
+
+/// A seat map is a hash in Redis with a field a seat: nobody has a lesson of 10,000 seats.
+const MOST_SEATS: usize = 1000;
+
+/// What stands behind a gateway, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// No gateway at all: the bare loop.
+    Floor,
+    /// SQLite, and keys and bus in process.
+    Embedded,
+    /// PostgreSQL, Redis and NATS.
+    Real,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Floor => "floor",
+            Self::Embedded => "embedded",
+            Self::Real => "real",
+        })
+    }
+}
+
+pub(crate) struct FloorServer {
+    child: Child,
+    address: SocketAddr,
+}
+
+/// The servers behind gateways; dropped after them.
+pub(crate) struct Backends {
+    pub(crate) postgres: Postgres,
+    pub(crate) redis: Redis,
+    pub(crate) nats: Nats,
+}
+
+pub(crate) enum System {
+    Floor(FloorServer),
+    Gateways {
+        gateways: Vec<Gateway>,
+        backends: Option<Backends>,
+        /// Holds the database of an embedded one.
+        _folder: tempfile::TempDir,
+    },
+}
+
+impl System {
+    /// Starts the floor.
+    pub(crate) fn floor() -> io::Result<Self> {
+        FloorServer::start().map(Self::Floor)
+    }
+
+    /// Starts `count` gateways on backends of one kind, with the lessons of `crowds`.
+    pub(crate) fn gateways(binary: &Path, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<Self> {
+        let folder = private_folder("load")?;
+        let backends = match kind {
+            Kind::Floor => return Self::floor(),
+            Kind::Embedded => None,
+            Kind::Real => Some(Backends { postgres: Postgres::start()?, redis: Redis::start()?, nats: Nats::start()? }),
+        };
+        let guests = crowds.iter().any(|crowd| crowd.guests);
+        let mut options = GatewayOptions::new(binary).env("ROLLCALL_GUESTS", guests);
+        options = match &backends {
+            None => {
+                let file = folder.path().join("rollcall.db");
+                options.env("DATABASE_URL", format!("sqlite:{}", file.display()))
+            }
+            Some(backends) => options
+                .env("DATABASE_URL", backends.postgres.create_database()?)
+                .env("REDIS_URL", backends.redis.url())
+                .env("NATS_URL", backends.nats.url()),
+        };
+        load_lessons(&options, folder.path(), crowds)?;
+        let gateways = (0..count).map(|_| Gateway::start(options.clone()));
+        Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, _folder: folder })
+    }
+
+    /// Where clients of the first one connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Floor(floor) => floor.address,
+            Self::Gateways { gateways, .. } => gateways[0].address(),
+        }
+    }
+
+    pub(crate) fn gateway(&mut self) -> io::Result<&mut Gateway> {
+        match self {
+            Self::Floor(_) => Err(io::Error::other("the floor is no gateway")),
+            Self::Gateways { gateways, .. } => Ok(&mut gateways[0]),
+        }
+    }
+
+    pub(crate) fn publisher(&self) -> io::Result<Publisher> {
+        match self {
+            Self::Floor(floor) => Publisher::floor(floor.address),
+            Self::Gateways { gateways, backends, .. } => match backends {
+                Some(backends) => Publisher::nats(backends.nats.port()),
+                None => Ok(Publisher::http(gateways[0].admin())),
+            },
+        }
+    }
+
+    /// The memory of the first server, without its backends.
+    pub(crate) fn pss(&self) -> io::Result<u64> {
+        proc::pss(self.pid())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Floor(floor) => floor.child.id(),
+            Self::Gateways { gateways, .. } => gateways[0].pid(),
+        }
+    }
+
+    /// Waits until no session is left in any gateway, so that the next wave pays only for itself.
+    pub(crate) fn wait_until_empty(&self) -> io::Result<()> {
+        let Self::Gateways { gateways, .. } = self else {
+            return Ok(());
+        };
+        for gateway in gateways {
+            for name in ["rollcall_sessions", "rollcall_outbox_rows"] {
+                gateway.wait_for_metric(name, &[], EMPTY_LIMIT, |value| value == 0.0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FloorServer {
+    fn start() -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("floor-server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on ");
+        let address = address.and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| io::Error::other("the floor does not listen"))?;
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for FloorServer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Before the gateway starts: it alone may hold an SQLite file.
+fn load_lessons(options: &GatewayOptions, folder: &Path, crowds: &[Crowd]) -> io::Result<()> {
+    let lessons = folder.join("lessons.csv");
+    let attendees = folder.join("attendees.csv");
+    let mut rows = BufWriter::new(std::fs::File::create(&lessons)?);
+    let mut seats = BufWriter::new(std::fs::File::create(&attendees)?);
+    writeln!(rows, "lesson_id,classroom_id,seats")?;
+    writeln!(seats, "lesson_id,user_id,seat")?;
+    for crowd in crowds {
+        for room in crowd.rooms() {
+            let (lesson, classroom) = (crowd.lesson(room), crowd.classroom(room));
+            writeln!(rows, "{lesson},{classroom},{}", crowd.room_size.min(MOST_SEATS))?;
+        }
+        let seated = if crowd.guests { 0 } else { crowd.agents };
+        for agent in crowd.first..crowd.first + seated {
+            let lesson = crowd.lesson(agent / crowd.room_size);
+            let seat = agent % crowd.room_size + 1;
+            writeln!(seats, "{lesson},{},{seat}", crowd.user(agent))?;
+        }
+    }
+    rows.flush()?;
+    seats.flush()?;
+    let load = options.clone().arg("load").arg("--lessons").arg(lessons);
+    for options in [options.clone().arg("migrate"), load.arg("--attendees").arg(attendees)] {
+        let output = options.command().current_dir(folder).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(io::Error::other(format!("{:?}: {said}", options.command())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! `rollcall-loadtest`: the load scenarios, the floor, and the report.
+
+mod load;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use load::results::Results;
+use load::scenario::{self, soak::Soak};
+use load::stage::Stage;
+use load::system::Kind;
+
+const RESULTS: &str = "results.json";
+const REPORT: &str = "report.html";
+
+/// Measures a Rollcall gateway beside a bare epoll loop.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// What a bare epoll loop does with the same requests.
+    Floor(Options),
+    /// Durable joins: rates, latency, a thousand into one room, beside 10,000 idle.
+    Join(Options),
+    /// Memory and processor time of idle connections.
+    Idle(Options),
+    /// Fan-out into big and small rooms, and slow readers.
+    Fanout(Options),
+    /// Everybody comes back after a kill -9.
+    Reconnect(Options),
+    /// Several nodes on one machine, full, for some time.
+    Soak(SoakOptions),
+    /// All of the above, a short soak included, in under ten minutes.
+    Bench(SoakOptions),
+    /// Writes the HTML report of earlier results again.
+    Report {
+        /// Where the results are.
+        #[arg(long, default_value = "loadtest/out")]
+        out: PathBuf,
+    },
+    #[command(hide = true)]
+    Worker,
+    #[command(hide = true)]
+    FloorServer,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The gateway to measure.
+    #[arg(long, default_value = "target/release/rollcall")]
+    gateway: PathBuf,
+    /// What stands behind it.
+    #[arg(long, value_delimiter = ',', default_value = "embedded,real")]
+    backends: Vec<Kind>,
+    /// The most agents at once, on each node.
+    #[arg(long, default_value_t = 18_000)]
+    agents: usize,
+    /// Where results and report go.
+    #[arg(long, default_value = "loadtest/out")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct SoakOptions {
+    #[command(flatten)]
+    options: Options,
+    /// How many nodes a soak starts.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// How long they are held, in seconds.
+    #[arg(long)]
+    hold: Option<u64>,
+    /// Joins a second while they fill.
+    #[arg(long, default_value_t = 3000.0)]
+    rate: f64,
+}
+
+impl SoakOptions {
+    fn soak(&self, nodes: usize, hold: u64) -> Soak {
+        Soak {
+            nodes: self.nodes.unwrap_or(nodes),
+            hold: Duration::from_secs(self.hold.unwrap_or(hold)),
+            rate: self.rate,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Inherited by all that is started; where the hard limit is too low, dials will say so.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
+    }
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("rollcall-loadtest: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every limit was kept.
+fn run(verb: Verb) -> io::Result<bool> {
+    match verb {
+        Verb::Worker => load::worker::run().map(|()| true),
+        Verb::FloorServer => load::floor::serve().map(|()| true),
+        Verb::Report { out } => {
+            let results = Results::read(&out.join(RESULTS))?;
+            fs::write(out.join(REPORT), load::report::html(&results))?;
+            Ok(results.hold())
+        }
+        Verb::Floor(options) => perform(&options, |stage| stage.floor().map(drop)),
+        Verb::Join(options) => perform(&options, scenario::join::run),
+        Verb::Idle(options) => perform(&options, scenario::idle::run),
+        Verb::Fanout(options) => perform(&options, scenario::fanout::run),
+        Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
+        Verb::Soak(soak) => {
+            let length = soak.soak(10, 600);
+            perform(&soak.options, |stage| scenario::soak::run(stage, length))
+        }
+        Verb::Bench(soak) => {
+            let length = soak.soak(2, 20);
+            perform(&soak.options, |stage| {
+                stage.floor()?;
+                scenario::join::run(stage)?;
+                scenario::fanout::run(stage)?;
+                scenario::reconnect::run(stage)?;
+                scenario::idle::run(stage)?;
+                scenario::soak::run(stage, length)
+            })
+        }
+    }
+}
+
+/// Runs scenarios, then writes what they found, also when one of them broke off.
+fn perform(options: &Options, scenarios: impl FnOnce(&mut Stage) -> io::Result<()>) -> io::Result<bool> {
+    let gateway = options.gateway.exists().then(|| options.gateway.clone());
+    let mut stage = Stage::new(gateway, options.backends.clone(), options.agents);
+    let ended = scenarios(&mut stage);
+    write(&stage.results, &options.out)?;
+    println!("{}", stage.results.table());
+    ended?;
+    Ok(stage.results.hold())
+}
+
+fn write(results: &Results, out: &Path) -> io::Result<()> {
+    fs::create_dir_all(out)?;
+    results.write(&out.join(RESULTS))?;
+    fs::write(out.join(REPORT), load::report::html(results))?;
+    println!("{}", out.join(REPORT).display());
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! One process in a folder of its own, and what a test does to it.
+//!
+//! Invariant: while the value lives the process is its child, and nothing survives the value.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::signal;
+use crate::wait::poll;
+
+const OUTPUT: &str = "output.log";
+
+/// A child process with its output in `output.log` of its working directory.
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub(crate) fn spawn(mut command: Command, folder: &Path) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(folder.join(OUTPUT))?;
+        log.set_len(0)?;
+        let child =
+            command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(
+                |error| {
+                    let program = command.get_program().display();
+                    io::Error::new(error.kind(), format!("{program}: {error}"))
+                },
+            )?;
+        Ok(Self { child })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    pub(crate) fn wait(&mut self, limit: Duration, what: &str) -> io::Result<ExitStatus> {
+        poll(limit, what, || self.child.try_wait())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        signal::send(self.pid(), signal)
+    }
+
+    pub(crate) fn pause(&self) -> io::Result<()> {
+        signal::pause(self.pid())
+    }
+
+    pub(crate) fn resume(&self) -> io::Result<()> {
+        signal::resume(self.pid())
+    }
+
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        if self.ended()?.is_none() {
+            signal::kill(self.pid())?;
+            self.child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody is left to tell of a failure; the reaper has the last word.
+        self.kill().ok();
+    }
+}
+
+/// What the last process in this folder has printed.
+pub(crate) fn output(folder: &Path) -> String {
+    let output = fs::read(folder.join(OUTPUT)).unwrap_or_default();
+    String::from_utf8_lossy(&output).into_owned()
+}

@@ -1,0 +1,86 @@
+//! An echo on the production socket layer, for judges of it only.
+//!
+//! `cargo run --release -p rollcall-runtime --example echo -- 127.0.0.1:9001 --max-message 16777216`
+use std::{error::Error, net::SocketAddr, thread::available_parallelism};
+
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use rollcall_runtime::socket::{
+    Application, Cause, Front, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions, Sockets, Upgrade,
+    Workers, bind, serve,
+};
+
+#[derive(Parser)]
+#[command(about = "A WebSocket echo on Rollcall's socket layer")]
+struct Arguments {
+    /// Where to listen.
+    #[arg(default_value = "127.0.0.1:9001")]
+    listen: SocketAddr,
+    /// Bytes of the longest message.
+    #[arg(long, default_value_t = SocketOptions::default().max_message)]
+    max_message: usize,
+    /// Fragments of a message.
+    #[arg(long, default_value_t = SocketOptions::default().max_fragments)]
+    max_fragments: u32,
+    /// Workers; as many as there are cores if not given.
+    #[arg(long)]
+    workers: Option<usize>,
+}
+
+struct Echo;
+
+impl Application for Echo {
+    type Peer = ();
+    type Command = ();
+
+    fn opened(&mut self, _: &mut SocketIo<'_>, _: Upgrade) {}
+
+    fn message(&mut self, socket: &mut Socket<'_, ()>, message: Message<'_>) {
+        match message {
+            Message::Text(text) => socket.send_text(text.as_bytes()),
+            Message::Binary(data) => socket.send_binary(data),
+        }
+    }
+
+    fn command(&mut self, _: &mut Sockets<()>, (): ()) {}
+
+    fn closed(&mut self, _: &mut Sockets<()>, _: SocketId, (): (), _: Cause) {}
+}
+
+struct NotFound;
+
+impl Front for NotFound {
+    async fn other(&self, _: SocketAddr, _: Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let defaults = SocketOptions::default();
+    let options = SocketOptions {
+        max_message: arguments.max_message,
+        max_fragments: arguments.max_fragments,
+        binary: true,
+        max_outbound: defaults.max_outbound.max(2 * arguments.max_message),
+        ..defaults
+    };
+    let count = arguments.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
+    let workers = Workers::start(count, &options, |_| Echo)?;
+    let listener = bind(arguments.listen)?;
+    println!("listening on {}", listener.local_addr()?);
+    let path = ListenerOptions { path: "/".into(), ..ListenerOptions::default() };
+    let interrupted = async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            eprintln!("no interrupt to wait for: {error}");
+        }
+    };
+    serve(listener, path, NotFound, workers.clone(), interrupted).await;
+    workers.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The one writer of the feed: live events as they come, and after a break what the stream has of the time between.
+//!
+//! Invariant: offsets on the feed ascend. Between two breaks it is what the flow passes; at a break the stream is read
+//! from the last event delivered up to an offset that was asked for after the flow began to pass again, and what passes
+//! from then on is delivered where it is later than that. So nothing is missing and nothing comes twice.
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use rollcall_schema::{Offset, RoomId};
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    ANSWER, Known,
+    fetch::Merge,
+    flow::{Flow, Next},
+    rooms::Rooms,
+    stream::{self, LookError, State},
+};
+use crate::{
+    bus::{BusError, Fed, Incoming},
+    names,
+};
+
+/// Between attempts to fill.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the stream's end is asked for while nothing happens. An event that was stored that long ago has come.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(super) struct Delivery {
+    pub(super) flow: Arc<Flow>,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) known: Arc<Known>,
+    /// The connection of the flow.
+    pub(super) live: Client,
+    /// The connection to read the stream on.
+    pub(super) work: Client,
+    pub(super) feed: mpsc::Sender<Fed>,
+    /// The last event delivered; what is not later is a double.
+    pub(super) delivered: u64,
+    /// Nothing up to here is missing, though perhaps it was never for this node: where filling starts.
+    pub(super) settled: u64,
+}
+
+/// Nobody reads the feed any more.
+pub(super) struct Closed;
+
+impl Delivery {
+    /// Delivers until nobody reads any more.
+    pub(super) async fn run(mut self) -> Closed {
+        let mut idle = interval(IDLE);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The stream's end a while ago, and the connection then.
+        let mut end = None;
+        loop {
+            let outcome = match self.flow.next() {
+                Next::Events(events) => self.deliver_all(events).await,
+                Next::Broken => self.fill().await,
+                Next::Nothing => self.wait(&mut idle, &mut end).await,
+            };
+            if let Err(closed) = outcome {
+                return closed;
+            }
+        }
+    }
+
+    /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
+    /// whether what the stream has forgotten since was ever for it.
+    async fn wait(&mut self, idle: &mut Interval, end: &mut Option<(u64, u64)>) -> Result<(), Closed> {
+        tokio::select! {
+            () = self.flow.changed() => {}
+            () = self.feed.closed() => return Err(Closed),
+            _ = idle.tick() => {
+                let connection = self.flow.connection();
+                if let Some((last, _)) = end.take_if(|(_, then)| *then == connection) {
+                    self.settled = self.settled.max(last);
+                }
+                *end = stream::look(&self.work).await.ok().map(|state| (state.last, connection));
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_all(&mut self, events: Vec<Incoming>) -> Result<(), Closed> {
+        for event in events {
+            let offset = event.offset.0;
+            if offset <= self.delivered {
+                continue;
+            }
+            self.known.raise(offset);
+            self.delivered = offset;
+            self.feed.send(Fed::Event(event)).await.map_err(|_| Closed)?;
+        }
+        Ok(())
+    }
+
+    /// Fills from the stream, as often as it takes.
+    async fn fill(&mut self) -> Result<(), Closed> {
+        while !self.feed.is_closed() {
+            let connection = self.flow.resume();
+            match self.fill_once(connection).await? {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "fill").increment(1);
+                    tracing::debug!(%error, "the gap in the feed is not filled yet");
+                    self.flow.break_off();
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        Err(Closed)
+    }
+
+    async fn fill_once(&mut self, connection: u64) -> Result<Result<(), BusError>, Closed> {
+        let state = match stream::look(&self.live).await {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(self.mend(&error).await)),
+        };
+        if self.flow.connection() != connection {
+            return Ok(Err(BusError("connected anew meanwhile".to_owned())));
+        }
+        self.compare(&state).await?;
+        let after = self.delivered.max(self.settled);
+        if state.last > after {
+            let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
+            let rooms: Vec<(RoomId, u64)> = rooms.filter(|(_, after)| *after < state.last).collect();
+            let mut merge = Merge::new(self.work.clone(), rooms, state.last);
+            loop {
+                match merge.window().await {
+                    Ok(Some(events)) => self.deliver_all(events).await?,
+                    Ok(None) => break,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        }
+        self.delivered = self.delivered.max(state.last);
+        self.known.raise(self.delivered);
+        Ok(Ok(()))
+    }
+
+    /// A server that lost its stream gets a new one; all else is waited for.
+    async fn mend(&self, error: &LookError) -> BusError {
+        if let LookError::Missing = error
+            && let Err(error) = stream::ensure(&self.work, ANSWER).await
+        {
+            return BusError(error.to_string());
+        }
+        BusError(error.to_string())
+    }
+
+    /// Says what the stream cannot give any more.
+    async fn compare(&mut self, state: &State) -> Result<(), Closed> {
+        let before = self.known.position();
+        let after = self.delivered.max(self.settled);
+        let gap = if state.epoch != before.epoch || state.last < self.delivered {
+            // Made anew, or put back to an earlier time: other events have these offsets now.
+            self.known.renew(state.epoch.clone());
+            self.rooms.start_again();
+            (self.delivered, self.settled) = (0, 0);
+            Some(before.offset)
+        } else if state.last > after && state.first > after + 1 {
+            Some(Offset(state.first - 1))
+        } else {
+            None
+        };
+        match gap {
+            Some(upto) => self.feed.send(Fed::Gap(upto)).await.map_err(|_| Closed),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
+//!
+//! Two connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
+//! them; `work` publishes and reads the stream, so that neither stands in the other's way. Three tasks: [`rooms`]
+//! subscribes, [`collect`] puts what arrives in order, [`deliver`] writes the feed and fills its gaps.
+//!
+//! Invariant: that of [`crate::bus`]. Whatever waits for the server does so with a timeout; the connections come back by
+//! themselves, and until then events wait in the stream.
+mod collect;
+mod deliver;
+mod fetch;
+mod flow;
+mod publish;
+mod rooms;
+mod servers;
+mod stream;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, Event};
+use async_trait::async_trait;
+use rollcall_schema::{Offset, RoomId};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    deliver::Delivery,
+    fetch::Merge,
+    flow::Flow,
+    publish::Publisher,
+    rooms::{Ready, Rooms},
+    servers::Servers,
+};
+use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
+use crate::names;
+
+/// How long a call takes at most.
+const ANSWER: Duration = Duration::from_millis(1400);
+/// Events on the feed that nobody has read yet.
+const FEED: usize = 256;
+/// Events of a replay that nobody has read yet.
+const REPLAY: usize = 64;
+
+/// Why there is no bus at the start. None has a part of NATS_URL in it, which may hold a password.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NatsError {
+    /// Not understood.
+    #[error("NATS_URL is not a nats:// or tls:// URL, or several separated by commas")]
+    Url,
+    /// Nobody answers.
+    #[error("NATS does not answer: {0}")]
+    Away(String),
+    /// Wrong credentials.
+    #[error("NATS refuses the user and password, or the token, of NATS_URL")]
+    Refused,
+    /// JetStream is off.
+    #[error("this NATS server has no JetStream: start it with --jetstream")]
+    NoJetStream,
+    /// The stream is there, and set up otherwise: each setting that differs.
+    #[error("the stream CLASSROOM has other settings: {}", .0.join("; "))]
+    Settings(Vec<String>),
+    /// JetStream refused.
+    #[error("the stream CLASSROOM cannot be made: {0}")]
+    Stream(String),
+}
+
+/// The position, known to all parts.
+struct Known(Mutex<Position>);
+
+impl Known {
+    fn position(&self) -> Position {
+        self.lock().clone()
+    }
+
+    fn raise(&self, offset: u64) {
+        let mut position = self.lock();
+        position.offset = position.offset.max(Offset(offset));
+    }
+
+    fn renew(&self, epoch: String) {
+        *self.lock() = Position { epoch, offset: Offset(0) };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bus through NATS.
+pub struct NatsBus {
+    work: Client,
+    publisher: Publisher,
+    rooms: Arc<Rooms>,
+    known: Arc<Known>,
+    /// Dropped with the bus, and ended by that.
+    _tasks: JoinSet<()>,
+}
+
+impl NatsBus {
+    /// Connects, makes the stream where it is missing, and returns the bus with its feed.
+    ///
+    /// # Errors
+    /// [`NatsError`], by what the operator has to mend.
+    pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
+        let servers = Servers::parse(url)?;
+        let ready = Arc::new(Ready::default());
+        let bell = ready.clone();
+        let heard = move |event| {
+            if event == Event::Connected {
+                bell.ring();
+            }
+            std::future::ready(())
+        };
+        let live = servers.connect("rollcall live", rooms::CAPACITY, heard).await?;
+        let work = servers.connect("rollcall work", 1, |_| std::future::ready(())).await?;
+        stream::ensure(&work, ANSWER).await?;
+        // Numbered before the look: a connection made anew in between counts as a break.
+        let flow = Arc::new(Flow::new(live.statistics()));
+        let state = stream::look(&live).await.map_err(|error| NatsError::Away(error.to_string()))?;
+
+        let known = Arc::new(Known(Mutex::new(Position { epoch: state.epoch, offset: Offset(state.last) })));
+        let rooms = Arc::new(Rooms::new(ready.clone()));
+        let (feed, fed) = mpsc::channel(FEED);
+        let delivery = Delivery {
+            flow: flow.clone(),
+            rooms: rooms.clone(),
+            known: known.clone(),
+            live: live.clone(),
+            work: work.clone(),
+            feed,
+            delivered: state.last,
+            settled: state.last,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(rooms::attend(rooms.clone(), live, flow.clone(), known.clone()));
+        tasks.spawn(collect::collect(ready, rooms.clone(), flow));
+        tasks.spawn(async { drop(delivery.run().await) });
+        Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, _tasks: tasks }, fed))
+    }
+
+    /// A round trip on the live connection, shared with whoever asks at the same time.
+    async fn round(&self, operation: &'static str) -> Result<stream::State, BusError> {
+        let answer = timeout_at(Instant::now() + ANSWER, self.rooms.round()).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(BusError("closed".to_owned())),
+            Err(_) => Err(BusError("no answer in time".to_owned())),
+        };
+        answer.inspect_err(|_| {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
+        })
+    }
+}
+
+#[async_trait]
+impl Bus for NatsBus {
+    fn name(&self) -> &'static str {
+        "nats"
+    }
+
+    async fn ping(&self) -> Result<(), BusError> {
+        self.round("ping").await.map(drop)
+    }
+
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {
+        self.publisher.publish(batch).await
+    }
+
+    async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
+        self.rooms.want(room, self.known.position().offset.0);
+        self.round("subscribe").await.map(drop)
+    }
+
+    fn unsubscribe(&self, room: &RoomId) {
+        self.rooms.drop_room(room);
+    }
+
+    fn position(&self) -> Position {
+        self.known.position()
+    }
+
+    async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError> {
+        let state = self.round("replay").await?;
+        if !state.reaches(after) {
+            return Ok(Replay::Lost);
+        }
+        let from = rooms.iter().map(|room| (room.clone(), after.offset.0));
+        let merge = Merge::new(self.work.clone(), from, upto.0.min(state.last));
+        let (events, replayed) = mpsc::channel(REPLAY);
+        tokio::spawn(replay(merge, self.rooms.clone(), after.clone(), events));
+        Ok(Replay::Events(replayed))
+    }
+}
+
+/// Reads at the pace of who receives, until the end or until nobody receives.
+async fn replay(
+    mut merge: Merge,
+    rooms: Arc<Rooms>,
+    after: Position,
+    events: mpsc::Sender<Result<Incoming, BusError>>,
+) {
+    let outcome = loop {
+        match merge.window().await {
+            Ok(Some(window)) => {
+                for event in window {
+                    if events.send(Ok(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    // What the stream forgot meanwhile may have been among what was asked for.
+    let outcome = match (outcome, timeout_at(Instant::now() + ANSWER, rooms.round()).await) {
+        (Err(error), _) | (Ok(()), Ok(Ok(Err(error)))) => Err(error),
+        (Ok(()), Ok(Ok(Ok(state)))) if state.reaches(&after) => Ok(()),
+        _ => Err(BusError("the stream does not reach back that far any more".to_owned())),
+    };
+    if let Err(error) = outcome {
+        metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "replay").increment(1);
+        // Nobody receives any more: nobody takes the part for the whole.
+        let _ = events.send(Err(error)).await;
+    }
+}

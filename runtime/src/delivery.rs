@@ -1,0 +1,97 @@
+//! An event of the feed, encoded into a frame once for all who get it (PROTOCOL 3).
+use std::{sync::OnceLock, time::Instant};
+
+use bytes::Bytes;
+use rollcall_schema::{EntityEvent, Offset, Push};
+
+use crate::{bus::Incoming, gateway::AgentMark, names, rooms::RoomKey, socket};
+
+/// What a worker hands to a room's members.
+pub struct Delivery {
+    /// The room.
+    pub room: RoomKey,
+    /// Whom it is from: it is not echoed to it.
+    pub sender: Option<AgentMark>,
+    /// Whom alone it is for.
+    pub receiver: Option<AgentMark>,
+    plain: Bytes,
+    /// Most rooms have nobody who resumes: made for the first who does.
+    resumable: OnceLock<Bytes>,
+    incoming: Incoming,
+    arrived: Instant,
+}
+
+impl Delivery {
+    /// Applies the header rules; none where nobody gets it, which is counted unless the event is internal. `most` is the
+    /// largest body that is forwarded, in bytes.
+    #[must_use]
+    pub fn encode(room: RoomKey, incoming: Incoming, most: usize) -> Option<Self> {
+        if incoming.internal {
+            return None;
+        }
+        if incoming.body.len() > most {
+            metrics::counter!(names::DROPPED, "reason" => "event_too_large").increment(1);
+            return None;
+        }
+        let Ok(plain) = push(&incoming).map(|push| frame(&push.plain())) else {
+            metrics::counter!(names::DROPPED, "reason" => "event_not_an_object").increment(1);
+            return None;
+        };
+        Some(Self {
+            room,
+            sender: incoming.sender.as_ref().map(AgentMark::of),
+            receiver: incoming.receiver.as_ref().map(AgentMark::of),
+            plain,
+            resumable: OnceLock::new(),
+            incoming,
+            arrived: Instant::now(),
+        })
+    }
+
+    /// Its place in the stream.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.incoming.offset
+    }
+
+    /// Whether it is for this agent; a guest has no mark.
+    #[must_use]
+    pub fn is_for(&self, mark: Option<AgentMark>) -> bool {
+        self.receiver.is_none_or(|receiver| Some(receiver) == mark)
+            && self.sender.is_none_or(|sender| Some(sender) != mark)
+    }
+
+    /// The frame: as it is, or for who resumes with its offset.
+    #[must_use]
+    pub fn frame(&self, resumable: bool) -> &Bytes {
+        if !resumable {
+            return &self.plain;
+        }
+        self.resumable.get_or_init(|| {
+            let push = push(&self.incoming).expect("the body was checked when it came");
+            frame(&push.resumable(self.incoming.offset))
+        })
+    }
+
+    /// Records how long it took from the stream to here.
+    pub fn record_age(&self) {
+        if let Some(age) = self.incoming.age {
+            metrics::histogram!(names::PUBLISH_TO_PUSH).record((age + self.arrived.elapsed()).as_secs_f64());
+        }
+    }
+}
+
+fn push(incoming: &Incoming) -> Result<Push<'_>, rollcall_schema::push::NotAnObject> {
+    let entity = incoming.entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {
+        entity_type,
+        operation,
+        sequence_id: *sequence_id,
+    });
+    Push::parse(&incoming.body, entity)
+}
+
+fn frame(payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    socket::encode_text(payload, &mut frame);
+    frame.into()
+}

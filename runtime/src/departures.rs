@@ -1,0 +1,110 @@
+//! Where sessions go when their connection is over: disconnect runs for each, some after a while.
+//!
+//! Invariant: every session that comes here is given to disconnect exactly once, and [`Departures::finish`] returns only
+//! when all are written down. Bounded by the sessions there are: each comes once.
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use rollcall_schema::LeftReason;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
+
+use crate::{dispatch::Table, names, session::Session};
+
+/// How many disconnects run at once; they meet in the store's batches.
+const AT_ONCE: usize = 2_048;
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Departures {
+    queue: mpsc::UnboundedSender<Departure>,
+    /// How many have come and are not written down yet.
+    waiting: Arc<watch::Sender<usize>>,
+    grace: Duration,
+    /// Until when those who were sent away by a drain may come back elsewhere.
+    drained: Arc<watch::Sender<Option<Instant>>>,
+}
+
+struct Departure {
+    session: Box<Session>,
+    reason: LeftReason,
+    due: Instant,
+}
+
+/// The other end of [`Departures`], to be run once there is a table.
+pub struct Arrivals(mpsc::UnboundedReceiver<Departure>);
+
+impl Departures {
+    /// A queue; a connection that broke is given `grace` to come back.
+    #[must_use]
+    pub fn new(grace: Duration) -> (Self, Arrivals) {
+        let (queue, arrivals) = mpsc::unbounded_channel();
+        let (waiting, drained) = (Arc::default(), Arc::default());
+        (Self { queue, waiting, grace, drained }, Arrivals(arrivals))
+    }
+
+    /// A session whose connection is over.
+    pub fn leave(&self, session: Box<Session>, reason: LeftReason) {
+        metrics::gauge!(names::SESSIONS).decrement(1.0);
+        let now = Instant::now();
+        let due = match reason {
+            LeftReason::Lost | LeftReason::TimedOut => now + self.grace,
+            LeftReason::Drained => self.drained.borrow().unwrap_or(now),
+            LeftReason::Closed | LeftReason::Kicked | LeftReason::NodeLost => now,
+        };
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        // The receiver lives as long as the process.
+        let _ = self.queue.send(Departure { session, reason, due });
+    }
+
+    /// From now on, drained sessions are kept until then, for their clients to take over elsewhere.
+    pub fn keep_drained_until(&self, until: Instant) {
+        self.drained.send_replace(Some(until));
+    }
+
+    /// Waits until all that came are written down.
+    pub async fn finish(&self) {
+        let mut waiting = self.waiting.subscribe();
+        let _ = waiting.wait_for(|waiting| *waiting == 0).await;
+    }
+
+    /// Runs disconnect for each that comes, until the task is dropped.
+    pub async fn run(self, Arrivals(mut arrivals): Arrivals, table: Table) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut later: VecDeque<Departure> = VecDeque::new();
+        loop {
+            let departure = tokio::select! {
+                departure = arrivals.recv() => match departure {
+                    Some(departure) if departure.due <= Instant::now() => departure,
+                    Some(departure) => {
+                        // Nearly sorted already: the waits are the same for all of a kind.
+                        let place = later.partition_point(|other| other.due <= departure.due);
+                        later.insert(place, departure);
+                        continue;
+                    }
+                    None => return,
+                },
+                () = due(later.front()) => match later.pop_front() {
+                    Some(departure) => departure,
+                    None => continue,
+                },
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let call = table.disconnect(*departure.session, departure.reason);
+            let waiting = Arc::clone(&self.waiting);
+            tokio::spawn(async move {
+                call.await;
+                drop(place);
+                waiting.send_modify(|waiting| *waiting -= 1);
+            });
+        }
+    }
+}
+
+async fn due(first: Option<&Departure>) {
+    match first {
+        Some(departure) => tokio::time::sleep_until(departure.due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,237 @@
+//! The table of functions: each named event is one async handler with explicit dependencies.
+//!
+//! Invariant: whatever a handler does (fail, panic, run too long), its session comes back and the outcome is counted.
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use rollcall_schema::{AckError, ConnectRequest, LeftReason, Request, SessionError, ack};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::{
+    error::{ConnectError, HandlerError, Interrupted},
+    gateway::{Greeting, Welcome},
+    names,
+    session::Session,
+};
+
+/// How long a handler may run, unless [`Table::handler_timeout`] says otherwise.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A handler of an event: `async fn(&Deps, &mut Session, Request) -> Result<Answer, HandlerError>`.
+pub trait Handler<'a, D: 'a, R, A>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<A, HandlerError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, session: &'a mut Session, request: R) -> Self::Future;
+}
+
+impl<'a, D: 'a, R, A, F, Fut> Handler<'a, D, R, A> for F
+where
+    F: Fn(&'a D, &'a mut Session, R) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<A, HandlerError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, session: &'a mut Session, request: R) -> Fut {
+        self(deps, session, request)
+    }
+}
+
+/// The handler of connect: makes a session, or says why not.
+pub trait Connect<'a, D: 'a>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<Welcome, ConnectError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, greeting: Greeting, request: ConnectRequest) -> Self::Future;
+}
+
+impl<'a, D: 'a, F, Fut> Connect<'a, D> for F
+where
+    F: Fn(&'a D, Greeting, ConnectRequest) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Welcome, ConnectError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, greeting: Greeting, request: ConnectRequest) -> Fut {
+        self(deps, greeting, request)
+    }
+}
+
+/// The handler of disconnect: ends a session.
+pub trait Disconnect<'a, D: 'a>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = ()> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, session: Session, reason: LeftReason) -> Self::Future;
+}
+
+impl<'a, D: 'a, F, Fut> Disconnect<'a, D> for F
+where
+    F: Fn(&'a D, Session, LeftReason) -> Fut + Send + Sync,
+    Fut: Future<Output = ()> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, session: Session, reason: LeftReason) -> Fut {
+        self(deps, session, reason)
+    }
+}
+
+/// What comes of an event: the session back, and the ack, where one is due.
+pub struct Outcome {
+    /// The session, as the handler left it.
+    pub session: Box<Session>,
+    /// The message.
+    pub ack: Option<Vec<u8>>,
+}
+
+type ConnectFn =
+    Arc<dyn Fn(Greeting, ConnectRequest, Duration) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
+type DisconnectFn = Arc<dyn Fn(Session, LeftReason) -> BoxFuture<'static, ()> + Send + Sync>;
+type EventFn = Arc<
+    dyn Fn(Box<Session>, &Request<'_>, Duration) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync,
+>;
+
+/// The functions of a gateway.
+#[derive(Clone)]
+pub struct Table {
+    connect: ConnectFn,
+    disconnect: DisconnectFn,
+    events: HashMap<&'static str, EventFn>,
+    timeout: Duration,
+}
+
+impl Table {
+    /// A table with the two functions that every gateway has.
+    pub fn new<C, D>(
+        (connect_deps, connect): (C, impl for<'a> Connect<'a, C> + 'static),
+        (disconnect_deps, disconnect): (D, impl for<'a> Disconnect<'a, D> + 'static),
+    ) -> Self
+    where
+        C: Send + Sync + 'static,
+        D: Send + Sync + 'static,
+    {
+        let connect = Arc::new((connect_deps, connect));
+        let disconnect = Arc::new((disconnect_deps, disconnect));
+        Self {
+            connect: Arc::new(move |greeting, request, timeout| {
+                let function = Arc::clone(&connect);
+                let call = async move { function.1.call(&function.0, greeting, request).await };
+                async move {
+                    let result = contained("connect", timeout, call).await;
+                    result.map_or(Err(SessionError::InternalServerError), |result| result.map_err(ConnectError::told))
+                }
+                .boxed()
+            }),
+            disconnect: Arc::new(move |session, reason| {
+                let function = Arc::clone(&disconnect);
+                // No timeout: what left must be written down, however long the database is away.
+                async move { function.1.call(&function.0, session, reason).await }.boxed()
+            }),
+            events: HashMap::new(),
+            timeout: HANDLER_TIMEOUT,
+        }
+    }
+
+    /// Adds an event: its name on the wire, its dependencies, its handler.
+    #[must_use]
+    pub fn on<D, R, A, H>(mut self, name: &'static str, deps: D, handler: H) -> Self
+    where
+        D: Send + Sync + 'static,
+        R: DeserializeOwned + Send + 'static,
+        A: Serialize + Send + 'static,
+        H: for<'a> Handler<'a, D, R, A> + 'static,
+    {
+        let function = Arc::new((deps, handler));
+        let event: EventFn = Arc::new(move |mut session, request, timeout| {
+            let Ok(payload) = request.payload::<R>() else { return Err(session) };
+            let (function, reference) = (Arc::clone(&function), request.reference);
+            Ok(async move {
+                let call = async { function.1.call(&function.0, &mut session, payload).await };
+                let answer = match contained(name, timeout, call).await {
+                    Ok(result) => result.map_err(HandlerError::told),
+                    Err(interrupted) => Err(interrupted.told()),
+                };
+                let ack = match answer {
+                    Ok(answer) => ack::success(reference, &answer).expect("an answer is plain data"),
+                    Err(error) => Some(ack::error(reference, error)),
+                };
+                Outcome { session, ack }
+            }
+            .boxed())
+        });
+        self.events.insert(name, event);
+        self
+    }
+
+    /// How long a handler may run.
+    #[must_use]
+    pub fn handler_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The names of its events.
+    pub fn events(&self) -> impl Iterator<Item = &'static str> {
+        self.events.keys().copied()
+    }
+
+    /// Starts connect.
+    #[must_use]
+    pub fn connect(
+        &self,
+        greeting: Greeting,
+        request: ConnectRequest,
+    ) -> BoxFuture<'static, Result<Welcome, SessionError>> {
+        (self.connect)(greeting, request, self.timeout)
+    }
+
+    /// Starts disconnect.
+    #[must_use]
+    pub fn disconnect(&self, session: Session, reason: LeftReason) -> BoxFuture<'static, ()> {
+        (self.disconnect)(session, reason)
+    }
+
+    /// Starts an event; an error brings the session back at once.
+    ///
+    /// # Errors
+    /// Where there is no such event, or the payload is not of its form.
+    pub fn invoke(
+        &self,
+        request: &Request<'_>,
+        session: Box<Session>,
+    ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, AckError)> {
+        let Some(event) = self.events.get(&*request.event) else {
+            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+            return Err((session, AckError::UnknownEvent));
+        };
+        event(session, request, self.timeout).map_err(|session| (session, AckError::InvalidPayload))
+    }
+}
+
+/// Runs a handler with its timeout and its metrics, and holds its panics.
+async fn contained<A, E>(
+    function: &'static str,
+    limit: Duration,
+    call: impl Future<Output = Result<A, E>>,
+) -> Result<Result<A, E>, Interrupted> {
+    let started = Instant::now();
+    let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);
+    in_flight.increment(1.0);
+    let result = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(_)) => Err(Interrupted::Panicked),
+        Err(_) => Err(Interrupted::TimedOut),
+    };
+    in_flight.decrement(1.0);
+    let outcome = match &result {
+        Ok(Ok(_)) => "success",
+        Ok(Err(_)) => "error",
+        Err(Interrupted::TimedOut) => "timed_out",
+        Err(Interrupted::Panicked) => "panicked",
+    };
+    if matches!(result, Err(Interrupted::Panicked)) {
+        error!(function, "a handler panicked; its connection goes on");
+    }
+    metrics::counter!(names::INVOCATIONS, "function" => function, "outcome" => outcome).increment(1);
+    metrics::histogram!(names::DURATION, "function" => function).record(started.elapsed().as_secs_f64());
+    result
+}

@@ -1,0 +1,90 @@
+//! Typed errors of the machine, mapped to the wire in this one place (PROTOCOL 2): what is internal stays in the log.
+use std::time::Duration;
+
+use rollcall_schema::{AckError, SessionError};
+use tracing::{debug, warn};
+
+use crate::{auth::AuthError, kv::KvError, store::StoreError};
+
+/// When a client that met an outage may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a handler of an event did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// Of the table: told as it stands.
+    #[error(transparent)]
+    Ack(#[from] AckError),
+    /// SQL is away.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys are away.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+}
+
+impl HandlerError {
+    /// What the client is told.
+    #[must_use]
+    pub fn told(self) -> AckError {
+        match self {
+            Self::Ack(error) => error,
+            Self::Store(_) | Self::Kv(_) => {
+                warn!(error = %self, "a client was asked to try again later");
+                AckError::TryAgainLater(RETRY_AFTER)
+            }
+        }
+    }
+}
+
+/// A handler that did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// It ran too long.
+    TimedOut,
+    /// It panicked.
+    Panicked,
+}
+
+impl Interrupted {
+    /// What the client is told.
+    #[must_use]
+    pub fn told(self) -> AckError {
+        match self {
+            Self::TimedOut => AckError::TimedOut(RETRY_AFTER),
+            Self::Panicked => AckError::TryAgainLater(RETRY_AFTER),
+        }
+    }
+}
+
+/// Why nobody was let in.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Of the table: told as it stands.
+    #[error("{0:?}")]
+    Session(SessionError),
+    /// The token does not hold.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// SQL is away.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ConnectError {
+    /// What the client is told.
+    #[must_use]
+    pub fn told(self) -> SessionError {
+        match self {
+            Self::Session(error) => error,
+            Self::Auth(error) => {
+                debug!(%error, "a token was refused");
+                SessionError::Unauthenticated
+            }
+            Self::Store(error) => {
+                warn!(%error, "a connection was refused");
+                SessionError::InternalServerError
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What other tasks say to the workers, and how it gets there.
+use std::sync::{Arc, OnceLock};
+
+use rollcall_schema::{LessonId, Offset, SessionError, Sid};
+use tokio::sync::mpsc;
+
+use super::replay::{Chunk, Replayed};
+use crate::{
+    bus::{BusError, Incoming, Position},
+    delivery::Delivery,
+    dispatch::Outcome,
+    rooms::RoomHold,
+    session::Session,
+    socket::{SocketId, Workers},
+};
+
+/// What a worker is told.
+pub enum Command {
+    /// A function leads this connection into a room: it is held at the door until the function is done.
+    Enter {
+        /// Who.
+        socket: SocketId,
+        /// Where.
+        room: RoomHold,
+    },
+    /// An event for a room's members.
+    Deliver(Arc<Delivery>),
+    /// Events up to here may be missing.
+    Gap(Offset),
+    /// A piece of what a resuming connection missed.
+    Replay(Chunk),
+    /// The end of it.
+    Replayed(Replayed),
+    /// connect is done.
+    Connected {
+        /// For whom.
+        socket: SocketId,
+        /// With what.
+        outcome: Result<Box<Welcome>, SessionError>,
+    },
+    /// An event's function is done.
+    Answered {
+        /// For whom.
+        socket: SocketId,
+        /// With what.
+        outcome: Outcome,
+    },
+    /// Ends one connection, if it is still that one.
+    Close {
+        /// Which.
+        sid: Sid,
+        /// Why.
+        error: SessionError,
+    },
+    /// Ends so many connections, whichever.
+    CloseSome(usize, SessionError),
+    /// Ends every connection.
+    CloseAll(SessionError),
+}
+
+/// Who asks to be let in.
+#[derive(Debug)]
+pub struct Greeting {
+    /// The socket, for entering rooms.
+    pub socket: SocketId,
+    /// The connection's name outside.
+    pub sid: Sid,
+    /// `lesson_id` of the upgrade request's query.
+    pub asked: Option<LessonId>,
+}
+
+/// What connect made.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The session.
+    pub session: Session,
+    /// Where the client asked to resume.
+    pub resumption: Option<Resumption>,
+}
+
+/// Where a resumable connection starts.
+#[derive(Debug)]
+pub struct Resumption {
+    /// Told to the client: pushes have higher offsets.
+    pub position: Position,
+    /// Whether what was missed follows; none where nothing was asked for.
+    pub recovered: Option<bool>,
+    /// What was missed, and up to where.
+    pub replay: Option<(mpsc::Receiver<Result<Incoming, BusError>>, Offset)>,
+}
+
+/// The inboxes of all workers. Cheap to clone. Messages to a process that ends go nowhere, and nobody misses them.
+#[derive(Clone, Default)]
+pub struct Mailboxes(Arc<OnceLock<Workers<Command>>>);
+
+impl Mailboxes {
+    /// Called once, when the workers are started: functions need the way back before there are workers to run them.
+    pub fn open(&self, workers: Workers<Command>) {
+        assert!(self.0.set(workers).is_ok(), "the workers start once");
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.workers().inboxes().len()
+    }
+
+    /// Sends to a socket's worker, waiting for room in its inbox.
+    pub async fn send(&self, socket: SocketId, command: Command) {
+        self.to(socket.worker(), command).await;
+    }
+
+    /// Sends to a worker.
+    pub async fn to(&self, worker: usize, command: Command) {
+        let _ = self.workers().send(worker, command).await;
+    }
+
+    /// Sends to all.
+    pub async fn broadcast(&self, command: impl Fn() -> Command) {
+        for worker in 0..self.len() {
+            self.to(worker, command()).await;
+        }
+    }
+
+    /// Ends a connection that may be any node's: nothing happens where it is not this one's.
+    pub async fn close(&self, sid: Sid, error: SessionError) {
+        let socket = Self::socket(sid);
+        if socket.worker() < self.len() {
+            self.send(socket, Command::Close { sid, error }).await;
+        }
+    }
+
+    /// A name for a socket's connection: its lower half is the socket's own id, so that no map is needed to find it; the
+    /// upper half is random, so that nobody can tell another's.
+    #[must_use]
+    pub fn sid(socket: SocketId) -> Sid {
+        Sid(Sid::random().0 << 64 | u128::from(socket.to_bits()))
+    }
+
+    /// The socket in a name that [`Mailboxes::sid`] made; anything in another's.
+    #[must_use]
+    pub fn socket(sid: Sid) -> SocketId {
+        SocketId::from_bits(sid.0 as u64)
+    }
+
+    fn workers(&self) -> &Workers<Command> {
+        self.0.get().expect("the workers are started before anything is sent to them")
+    }
+}

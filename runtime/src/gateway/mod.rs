@@ -1,0 +1,348 @@
+//! The gateway: an [`Application`] on the socket layer, one value a worker. It reads requests, runs functions, writes acks
+//! and pushes.
+//!
+//! Invariant: one function of a connection runs at a time, in the order of its messages; a session is in exactly one
+//! place: with its peer, with a running function, or with the departures.
+mod fanout;
+mod mailboxes;
+mod peer;
+mod replay;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rollcall_schema::{
+    AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack, connect_success::Start,
+};
+
+pub use self::{
+    fanout::AgentMark,
+    mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
+    peer::Peer,
+};
+use self::{
+    fanout::Fanout,
+    peer::Phase,
+    replay::{Chunk, Replayed},
+};
+use crate::{
+    bus::Position,
+    departures::Departures,
+    dispatch::{Outcome, Table},
+    names,
+    rooms::{RoomKey, Rooms},
+    session::Session,
+    socket::{Application, Cause, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
+};
+
+/// Parameters of the gateway (PROTOCOL 2, Limits).
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// From the upgrade to connect_request.
+    pub connect_timeout: Duration,
+    /// Told to the client; the socket layer keeps it.
+    pub ping_interval: Duration,
+    /// Bytes of requests that wait for a running function; with more, the socket is not read.
+    pub max_pending: usize,
+    /// The longest wait that a client is given before it reconnects; each gets a part of it at random (no herd).
+    pub reconnect_within: Duration,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(30),
+            max_pending: 64 << 10,
+            reconnect_within: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the workers share.
+pub struct Shared {
+    /// The functions.
+    pub table: Table,
+    /// Where sessions go when their connection is over.
+    pub departures: Departures,
+    /// Where replays come from.
+    pub rooms: Rooms,
+    /// The way back from a function to its worker.
+    pub mailboxes: Mailboxes,
+    /// Parameters.
+    pub options: GatewayOptions,
+}
+
+/// One worker's part of the gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    fanout: Fanout,
+    /// Connections that ended while their function ran: why, for when the session comes back.
+    orphans: HashMap<SocketId, LeftReason>,
+}
+
+impl Gateway {
+    /// A worker's part, without connections.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, fanout: Fanout::default(), orphans: HashMap::new() }
+    }
+
+    /// The first message: it must be connect_request.
+    fn greet(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
+        let Ok(request) = Request::parse(text.as_bytes()) else {
+            return self.end(socket, SessionError::SerializationFailed);
+        };
+        if request.event != "connect_request" {
+            return self.end(socket, SessionError::UnsupportedRequest);
+        }
+        let Ok(connect) = request.payload() else {
+            return self.end(socket, SessionError::SerializationFailed);
+        };
+        let id = socket.id();
+        let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
+        socket.peer.phase = Phase::Busy;
+        socket.peer.expires = u64::MAX;
+        let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), asked }, connect);
+        let mailboxes = self.shared.mailboxes.clone();
+        tokio::spawn(async move {
+            let outcome = call.await.map(Box::new);
+            mailboxes.send(id, Command::Connected { socket: id, outcome }).await;
+        });
+    }
+
+    /// A message of a connection that was let in, and whose last function is done.
+    fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
+        let request = match Request::parse(text.as_bytes()) {
+            Ok(request) => request,
+            Err(error) => {
+                socket.send_text(&ack::error(error.reference(), AckError::InvalidPayload));
+                return;
+            }
+        };
+        let Phase::Open(session) = std::mem::replace(&mut socket.peer.phase, Phase::Busy) else { return };
+        match self.shared.table.invoke(&request, session) {
+            Ok(call) => {
+                let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
+                tokio::spawn(async move {
+                    let outcome = call.await;
+                    mailboxes.send(id, Command::Answered { socket: id, outcome }).await;
+                });
+            }
+            Err((session, error)) => {
+                socket.peer.phase = Phase::Open(session);
+                socket.send_text(&ack::error(request.reference, error));
+            }
+        }
+    }
+
+    /// connect is done: success is the first frame, then what came for the room meanwhile.
+    fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Welcome>, SessionError>) {
+        let Some(mut socket) = sockets.get_mut(id) else {
+            if let Ok(welcome) = outcome {
+                metrics::gauge!(names::SESSIONS).increment(1.0);
+                self.orphan(id, Box::new(welcome.session));
+            }
+            return;
+        };
+        let Welcome { session, resumption } = match outcome {
+            Ok(welcome) => *welcome,
+            Err(error) => return self.end(&mut socket, error),
+        };
+        let start = resumption.as_ref().map(|resumption| Start {
+            epoch: &resumption.position.epoch,
+            offset: resumption.position.offset,
+            recovered: resumption.recovered,
+        });
+        let success = ConnectSuccess {
+            session: session.presence.as_ref().map(|presence| (presence.session, &presence.agent)),
+            sid: session.sid,
+            ping_interval: self.shared.options.ping_interval,
+            start,
+        };
+        socket.send_text(&success.message());
+        metrics::gauge!(names::SESSIONS).increment(1.0);
+        socket.peer.admit(session.presence.as_ref(), resumption.as_ref());
+        if let Some(Resumption { position, replay: Some((events, upto)), .. }) = resumption {
+            let Shared { mailboxes, rooms, .. } = &*self.shared;
+            let upto = Position { offset: upto, ..position };
+            tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), upto, events));
+        }
+        self.settle(&mut socket, Box::new(session));
+    }
+
+    /// A piece of what a connection missed.
+    fn replay(&self, sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
+        let Some(mut socket) = sockets.get_mut(socket) else { return };
+        let rooms = &self.shared.rooms;
+        for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::default(), incoming)) {
+            if delivery.is_for(socket.peer.mark) {
+                socket.send_frames(delivery.frame(true));
+            }
+        }
+        // Who has gone meanwhile needs no answer.
+        let _ = queued.send(socket.queued());
+    }
+
+    /// The end of what a connection missed: it is live, unless more came meanwhile.
+    fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, missed }: Replayed) {
+        let Some(socket) = sockets.get_mut(socket) else { return };
+        let rooms = self.fanout.rooms_of(socket.peer);
+        let extra = socket.peer.extra();
+        extra.offset = Some(upto);
+        let more =
+            extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
+        if more.is_none() {
+            extra.replaying = None;
+        }
+        let _ = missed.send(more.map(|more| (more, rooms)));
+    }
+
+    /// The session is back with its peer: its rooms are the peer's, and the next message has its turn.
+    fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>) {
+        self.fanout.settle(socket, &session);
+        socket.peer.expires = session.user.as_ref().map_or(u64::MAX, |user| user.expires.saturating_mul(1_000));
+        socket.peer.phase = Phase::Open(session);
+        while matches!(socket.peer.phase, Phase::Open(_)) {
+            let Some(text) = socket.peer.next_waiting() else { return socket.resume() };
+            self.request(socket, &text);
+        }
+    }
+
+    /// The connection of a function's session ended while it ran.
+    fn orphan(&mut self, id: SocketId, session: Box<Session>) {
+        let reason = self.orphans.remove(&id).unwrap_or(LeftReason::Lost);
+        self.shared.departures.leave(session, reason);
+    }
+
+    /// Says why, and closes.
+    fn end(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError) {
+        metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+        socket.peer.kicked =
+            Some(if error == SessionError::Terminated { LeftReason::Drained } else { LeftReason::Kicked });
+        let message = self.last_words(error);
+        socket.close(error.close_code(), Some(&message));
+    }
+
+    fn last_words(&self, error: SessionError) -> Vec<u8> {
+        let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
+        error.message(self.shared.options.reconnect_within.mul_f64(share))
+    }
+}
+
+impl Application for Gateway {
+    type Peer = Peer;
+    type Command = Command;
+
+    fn opened(&mut self, _socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Peer {
+        // A lesson_id that cannot be one is as good as none.
+        let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
+        let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
+        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked)
+    }
+
+    fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        match socket.peer.phase {
+            Phase::Greeting => self.greet(socket, text),
+            Phase::Open(_) => self.request(socket, text),
+            Phase::Busy => {
+                if !socket.peer.wait(text, self.shared.options.max_pending) {
+                    socket.pause();
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, sockets: &mut Sockets<Peer>, command: Command) {
+        match command {
+            Command::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
+            Command::Deliver(delivery) => self.fanout.deliver(delivery),
+            Command::Gap(upto) => sockets.each(|socket| {
+                if socket.peer.offset().is_some_and(|offset| offset < upto) {
+                    self.end(socket, SessionError::InternalServerError);
+                }
+            }),
+            Command::Replay(chunk) => self.replay(sockets, chunk),
+            Command::Replayed(end) => self.replayed(sockets, end),
+            Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
+            Command::Answered { socket, outcome: Outcome { session, ack } } => match sockets.get_mut(socket) {
+                Some(mut socket) => {
+                    if let Some(ack) = ack {
+                        socket.send_text(&ack);
+                    }
+                    self.settle(&mut socket, session);
+                }
+                None => self.orphan(socket, session),
+            },
+            Command::Close { sid, error } => {
+                if let Some(mut socket) = sockets.get_mut(Mailboxes::socket(sid)) {
+                    self.end(&mut socket, error);
+                }
+            }
+            Command::CloseSome(mut some, error) => sockets.each(|socket| {
+                if some > 0 {
+                    some -= 1;
+                    self.end(socket, error);
+                }
+            }),
+            Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
+        }
+    }
+
+    fn flush(&mut self, sockets: &mut Sockets<Peer>) {
+        self.fanout.flush(sockets);
+    }
+
+    fn tick(&mut self, sockets: &mut Sockets<Peer>, _now: Instant) {
+        let now = now_ms();
+        sockets.each(|socket| match socket.peer.phase {
+            _ if socket.peer.expires > now => {}
+            Phase::Greeting => self.end(socket, SessionError::AuthTimedOut),
+            Phase::Open(_) => self.end(socket, SessionError::TokenExpired),
+            Phase::Busy => {}
+        });
+    }
+
+    fn farewell(&mut self, cause: Cause) -> Farewell {
+        let error = match cause {
+            Cause::SlowConsumer => SessionError::SlowConsumer,
+            Cause::PongTimedOut => SessionError::PongTimedOut,
+            Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
+        };
+        metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+        Farewell { code: error.close_code(), text: Some(self.last_words(error).into()) }
+    }
+
+    fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
+        self.fanout.gone(id, &peer);
+        let reason = match cause {
+            Cause::Closed => LeftReason::Closed,
+            Cause::Lost => LeftReason::Lost,
+            Cause::PongTimedOut => LeftReason::TimedOut,
+            Cause::Violation(_) | Cause::SlowConsumer => LeftReason::Kicked,
+            Cause::Ours => peer.kicked.unwrap_or(LeftReason::Drained),
+        };
+        if matches!(cause, Cause::Closed | Cause::Lost | Cause::Violation(_)) {
+            metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
+        }
+        match peer.phase {
+            Phase::Open(session) => self.shared.departures.leave(session, reason),
+            Phase::Busy => {
+                self.orphans.insert(id, reason);
+            }
+            Phase::Greeting => {}
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,127 @@
+//! The gateway's state of one connection. Small: there is one for every connection, idle or not.
+use std::collections::VecDeque;
+
+use rollcall_schema::{LeftReason, LessonId, Offset};
+
+use super::Resumption;
+use crate::{
+    rooms::RoomKey,
+    session::{Presence, Session},
+};
+
+use super::{
+    fanout::{AgentMark, Entering},
+    replay::Replaying,
+};
+
+/// One connection.
+pub struct Peer {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its rooms here.
+    pub classroom: Option<RoomKey>,
+    /// See `classroom`.
+    pub lesson: Option<RoomKey>,
+    /// Which agent's events it does not get, and which it alone does.
+    pub mark: Option<AgentMark>,
+    /// When its token ends, in Unix seconds; before it is let in, when that must have happened.
+    pub expires: u64,
+    /// Why it was closed by us.
+    pub kicked: Option<LeftReason>,
+    /// What most connections do not have.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// Where a connection is in its life.
+pub enum Phase {
+    /// Nothing has come yet.
+    Greeting,
+    /// A function runs, and has the session.
+    Busy,
+    /// The session is here.
+    Open(Box<Session>),
+}
+
+/// What most connections do not have, or not for long.
+#[derive(Default)]
+pub struct Extra {
+    /// `lesson_id` of the upgrade request's query.
+    pub asked: Option<LessonId>,
+    /// Rooms at whose doors it stands, while a function runs.
+    pub entering: Vec<Entering>,
+    /// Messages that came while a function ran.
+    pub waiting: VecDeque<Box<str>>,
+    /// For who resumes: the last offset sent.
+    pub offset: Option<Offset>,
+    /// For who gets what it missed before anything live.
+    pub replaying: Option<Replaying>,
+}
+
+impl Extra {
+    fn is_empty(&self) -> bool {
+        self.asked.is_none() && self.entering.is_empty() && self.waiting.is_empty() && self.offset.is_none()
+    }
+}
+
+impl Peer {
+    /// One that has just upgraded.
+    #[must_use]
+    pub fn new(deadline: u64, asked: Option<LessonId>) -> Self {
+        let extra = asked.map(|asked| Box::new(Extra { asked: Some(asked), ..Extra::default() }));
+        Self {
+            phase: Phase::Greeting,
+            classroom: None,
+            lesson: None,
+            mark: None,
+            expires: deadline,
+            kicked: None,
+            extra,
+        }
+    }
+
+    /// It was let in.
+    pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
+        self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
+        if let Some(Resumption { position, replay, .. }) = resumption {
+            let extra = self.extra();
+            extra.offset = Some(position.offset);
+            extra.replaying = replay.is_some().then(Replaying::default);
+        }
+    }
+
+    /// The rooms that it is in, or at the door of.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomKey> + '_ {
+        let entering = self.extra.iter().flat_map(|extra| extra.entering.iter().map(|entering| entering.room));
+        self.classroom.into_iter().chain(self.lesson).chain(entering)
+    }
+
+    /// The rare part, made where it is missing.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Gives the rare part's memory back where nothing is in it.
+    pub fn trim(&mut self) {
+        if self.extra.as_ref().is_some_and(|extra| extra.is_empty()) {
+            self.extra = None;
+        }
+    }
+
+    /// Keeps a message until the running function is done. False where that makes `most` bytes: no more is to be read.
+    pub fn wait(&mut self, text: &str, most: usize) -> bool {
+        let waiting = &mut self.extra().waiting;
+        waiting.push_back(text.into());
+        waiting.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>() < most
+    }
+
+    /// The message whose turn it is.
+    pub fn next_waiting(&mut self) -> Option<Box<str>> {
+        self.extra.as_mut()?.waiting.pop_front()
+    }
+
+    /// The last offset sent to who resumes.
+    #[must_use]
+    pub fn offset(&self) -> Option<Offset> {
+        self.extra.as_ref()?.offset
+    }
+}

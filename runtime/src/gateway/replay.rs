@@ -1,0 +1,89 @@
+//! What a resuming connection missed, in order, before anything live (PROTOCOL 3).
+//!
+//! Invariant: while a replay runs, nothing live is sent and nothing live is kept: its offset is noted, and the stream is
+//! asked again for what came meanwhile, until nothing has. So a replay costs a chunk of memory, however much was missed,
+//! and can neither double an event nor leave one out.
+use std::time::Duration;
+
+use rollcall_schema::{Offset, RoomId, SessionError, Sid};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Command, Mailboxes};
+use crate::{
+    bus::{BusError, Incoming, Position},
+    rooms::Rooms,
+    socket::SocketId,
+};
+
+/// Events in a chunk; the next one is read when the client has taken this one.
+const CHUNK: usize = 64;
+/// Between two looks at whether it has. A client that takes nothing is the heartbeat's business.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A replay's state with its peer.
+#[derive(Debug, Default)]
+pub struct Replaying {
+    /// The last live event that was not sent.
+    pub missed: Option<Offset>,
+}
+
+/// A piece of a replay on its way to the worker. An answer that never comes means that the connection is over.
+pub struct Chunk {
+    /// For whom.
+    pub socket: SocketId,
+    /// What.
+    pub events: Vec<Incoming>,
+    /// Told: bytes that the client has not taken yet.
+    pub queued: oneshot::Sender<usize>,
+}
+
+/// The end of a replay, or of a part of it.
+pub struct Replayed {
+    /// For whom.
+    pub socket: SocketId,
+    /// Events up to here were sent.
+    pub upto: Offset,
+    /// Told: what else was missed, and the rooms to look for it in; none where the connection is live now.
+    pub missed: oneshot::Sender<Option<(Offset, Vec<RoomId>)>>,
+}
+
+/// Sends a replay, chunk by chunk, until its connection is live or over.
+pub async fn replay(
+    mailboxes: Mailboxes,
+    rooms: Rooms,
+    (socket, sid): (SocketId, Sid),
+    mut upto: Position,
+    mut events: mpsc::Receiver<Result<Incoming, BusError>>,
+) {
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        while events.recv_many(&mut chunk, CHUNK).await > 0 {
+            let Ok(read) = chunk.drain(..).collect::<Result<Vec<_>, _>>() else {
+                return mailboxes.close(sid, SessionError::InternalServerError).await;
+            };
+            let mut left = send(&mailboxes, socket, read).await;
+            while let Some(1..) = left {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                left = send(&mailboxes, socket, Vec::new()).await;
+            }
+            if left.is_none() {
+                return;
+            }
+        }
+        let (missed, answer) = oneshot::channel();
+        mailboxes.send(socket, Command::Replayed(Replayed { socket, upto: upto.offset, missed })).await;
+        let Ok(Some((missed, ids))) = answer.await else { return };
+        match rooms.replay(&ids, &upto, missed).await {
+            Some(more) => events = more,
+            // The stream is away or has forgotten: the client comes back, and is told so if it must be.
+            None => return mailboxes.close(sid, SessionError::InternalServerError).await,
+        }
+        upto.offset = missed;
+    }
+}
+
+async fn send(mailboxes: &Mailboxes, socket: SocketId, events: Vec<Incoming>) -> Option<usize> {
+    let (queued, answer) = oneshot::channel();
+    mailboxes.send(socket, Command::Replay(Chunk { socket, events, queued })).await;
+    answer.await.ok()
+}

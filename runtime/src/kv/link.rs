@@ -1,0 +1,127 @@
+//! One connection to Redis, and how the pool makes and judges them.
+//!
+//! Invariant: the commands of all callers share it, pipelined, and its answers come in order; once an answer stays away
+//! or the socket breaks it is marked, the pool drops it and makes another. The scripts are known to the server before
+//! it is used.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bb8_redis::{
+    bb8::ManageConnection,
+    redis::{
+        AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+        aio::MultiplexedConnection, io::tcp::TcpSettings,
+    },
+};
+
+/// Commands that wait in one connection's queue, before callers wait.
+const PIPELINED: usize = 1024;
+
+/// What the server knows the scripts by.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) join: String,
+    pub(super) leave: String,
+    pub(super) project: String,
+}
+
+impl Scripts {
+    async fn load(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let mut commands = Pipeline::with_capacity(3);
+        for source in [include_str!("join.lua"), include_str!("leave.lua"), include_str!("project.lua")] {
+            commands.cmd("SCRIPT").arg("LOAD").arg(source);
+        }
+        let (join, leave, project) = commands.query_async(connection).await?;
+        Ok(Self { join, leave, project })
+    }
+}
+
+/// A connection; clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    broken: Arc<AtomicBool>,
+    scripts: Arc<Scripts>,
+}
+
+impl Link {
+    pub(super) fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// Runs the commands in one round trip. A server that lost its scripts gets them again, which takes two more.
+    pub(super) async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
+        let mut connection = self.connection.clone();
+        let mut outcome = commands.query_async(&mut connection).await;
+        if matches!(&outcome, Err(error) if lacks_script(error)) {
+            Scripts::load(&mut connection).await?;
+            outcome = commands.query_async(&mut connection).await;
+        }
+        if matches!(&outcome, Err(error) if error.is_io_error() || error.is_unrecoverable_error()) {
+            self.abandon();
+        }
+        outcome
+    }
+
+    /// Nobody is to use it any more.
+    pub(super) fn abandon(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// A script is unknown where the server was restarted or flushed of scripts; in a pipeline each command may say so.
+fn lacks_script(error: &RedisError) -> bool {
+    const CODE: &str = "NOSCRIPT";
+    let among = |errors: Arc<[(usize, bb8_redis::redis::ServerError)]>| errors.iter().any(|(_, e)| e.code() == CODE);
+    error.code() == Some(CODE) || error.clone().into_server_errors().is_some_and(among)
+}
+
+/// Makes connections to one server.
+#[derive(Debug)]
+pub(super) struct Links {
+    client: Client,
+    patience: Duration,
+}
+
+impl Links {
+    /// `patience` is how long connecting, and then the server's greeting, may take.
+    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+        let info = url.into_connection_info()?;
+        let settings = TcpSettings::default().set_nodelay(true);
+        Ok(Self { client: Client::open(info.set_tcp_settings(settings))?, patience })
+    }
+}
+
+impl ManageConnection for Links {
+    type Connection = Link;
+    type Error = RedisError;
+
+    async fn connect(&self) -> Result<Link, RedisError> {
+        // Deadlines of calls are the caller's: they span the wait for a connection too.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.patience))
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(PIPELINED);
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let scripts = tokio::time::timeout(self.patience, Scripts::load(&mut connection));
+        let scripts = scripts.await.map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))??;
+        Ok(Link { connection, broken: Arc::default(), scripts: Arc::new(scripts) })
+    }
+
+    async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
+        if link.is_broken() { Err((ErrorKind::Io, "the connection broke").into()) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.is_broken()
+    }
+}

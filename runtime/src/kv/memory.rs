@@ -1,0 +1,293 @@
+//! The keys in process, for a node without Redis.
+//!
+//! Invariant: they read as they would in Redis ([`MemoryKv::hash`]), but are kept as what they mean, not as text: a
+//! participant costs some 200 bytes. Each write looks at a few entries more and drops the expired ones, so what nobody
+//! renews goes without a sweep that stops the others.
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rollcall_schema::{LessonId, Role, Sid, UserId, key};
+use tokio::time::Instant;
+
+use super::{Entry, Field, Kv, KvError};
+
+/// How many entries of each kind a write looks at.
+const UPKEEP: usize = 4;
+
+/// The keys in process.
+#[derive(Debug, Default)]
+pub struct MemoryKv {
+    keys: Mutex<Keys>,
+}
+
+#[derive(Debug, Default)]
+struct Keys {
+    lessons: Swept<LessonId, Lesson>,
+    users: Swept<UserId, Timed<User>>,
+    markers: HashMap<String, Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Lesson {
+    seats: Option<Timed<u32>>,
+    teachers: Option<Timed<Holders>>,
+    students: Option<Timed<Holders>>,
+}
+
+/// Sorted by user: smaller than a map, and a lesson has tens of them, seldom thousands.
+type Holders = Vec<(UserId, Sid)>;
+
+#[derive(Debug, Default)]
+struct User {
+    lesson: Option<LessonId>,
+    participant: Option<(Sid, Role)>,
+}
+
+#[derive(Debug)]
+struct Timed<T> {
+    until: Instant,
+    value: T,
+}
+
+impl<T> Timed<T> {
+    fn alive(&self, now: Instant) -> bool {
+        self.until > now
+    }
+}
+
+/// What is in it and has not expired; a new one in its place otherwise. Its time starts again.
+fn renewed<T: Default>(slot: &mut Option<Timed<T>>, now: Instant) -> &mut T {
+    let kept = slot.take().filter(|timed| timed.alive(now)).map(|timed| timed.value);
+    &mut slot.insert(Timed { until: later(now), value: kept.unwrap_or_default() }).value
+}
+
+fn later(now: Instant) -> Instant {
+    now + Duration::from_secs(key::TTL_SECONDS)
+}
+
+impl Lesson {
+    fn holders(&mut self, role: Role) -> &mut Option<Timed<Holders>> {
+        match role {
+            Role::Teacher => &mut self.teachers,
+            Role::Participant | Role::Hub => &mut self.students,
+        }
+    }
+
+    /// Takes the field away, or hands it on, if it is this connection's.
+    fn release(&mut self, role: Role, user: &UserId, sid: Sid, heir: Option<Sid>) {
+        let slot = self.holders(role);
+        let Some(holders) = slot else { return };
+        let Ok(place) = holders.value.binary_search_by(|held| held.0.cmp(user)) else { return };
+        if holders.value[place].1 != sid {
+            return;
+        }
+        match heir {
+            Some(heir) => holders.value[place].1 = heir,
+            None => drop(holders.value.remove(place)),
+        }
+        // As in Redis, where a hash without fields is no key.
+        if holders.value.is_empty() {
+            *slot = None;
+        }
+    }
+
+    fn alive(&self, now: Instant) -> bool {
+        let holders = [&self.teachers, &self.students];
+        self.seats.as_ref().is_some_and(|seats| seats.alive(now))
+            || holders.into_iter().flatten().any(|holders| holders.alive(now))
+    }
+}
+
+/// A map that forgets a few expired entries at a time, going round.
+#[derive(Debug)]
+struct Swept<K, V> {
+    entries: BTreeMap<K, V>,
+    reached: Option<K>,
+}
+
+impl<K, V> Default for Swept<K, V> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), reached: None }
+    }
+}
+
+impl<K: Ord + Clone, V> Swept<K, V> {
+    fn sweep(&mut self, alive: impl Fn(&V) -> bool) {
+        let from = self.reached.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<(K, bool)> =
+            self.entries.range((from, Bound::Unbounded)).take(UPKEEP).map(|(k, v)| (k.clone(), alive(v))).collect();
+        self.reached = if next.len() < UPKEEP { None } else { next.last().map(|(key, _)| key.clone()) };
+        for (key, _) in next.iter().filter(|(_, alive)| !alive) {
+            self.entries.remove(key);
+        }
+    }
+}
+
+impl Keys {
+    fn upkeep(&mut self, now: Instant) {
+        self.lessons.sweep(|lesson| lesson.alive(now));
+        self.users.sweep(|user| user.alive(now));
+    }
+
+    /// Writes a join; with `keep`, what is there stays as it is. True where a participant's key was there before.
+    fn write(&mut self, entry: &Entry, keep: bool, now: Instant) -> bool {
+        let lesson = self.lessons.entries.entry(entry.lesson.clone()).or_default();
+        let seats = lesson.seats.as_ref().filter(|seats| seats.alive(now)).map_or(entry.seats, |seats| seats.value);
+        lesson.seats = Some(Timed { until: later(now), value: seats }).filter(|seats| seats.value > 0);
+        let Some((user, role)) = &entry.user else { return false };
+
+        let holders = renewed(lesson.holders(*role), now);
+        match holders.binary_search_by(|held| held.0.cmp(user)) {
+            Ok(place) if !keep => holders[place].1 = entry.sid,
+            Ok(_) => {}
+            Err(place) => holders.insert(place, (user.clone(), entry.sid)),
+        }
+
+        let fresh = || Timed { until: now, value: User::default() };
+        let of_user = self.users.entries.entry(user.clone()).or_insert_with(fresh);
+        let known = of_user.alive(now);
+        if !known {
+            of_user.value = User::default();
+        }
+        of_user.until = later(now);
+        let of_user = &mut of_user.value;
+        match role {
+            Role::Teacher if keep && of_user.lesson.is_some() => {}
+            Role::Teacher => of_user.lesson = Some(entry.lesson.clone()),
+            _ if keep && of_user.participant.is_some() => {}
+            _ => of_user.participant = Some((entry.sid, *role)),
+        }
+        known && *role != Role::Teacher
+    }
+}
+
+impl MemoryKv {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What HGETALL and TTL would show of a key; none where there is no such key.
+    #[must_use]
+    pub fn hash(&self, name: &str) -> Option<(BTreeMap<String, String>, Duration)> {
+        let now = Instant::now();
+        let keys = self.lock();
+        let lesson = |prefix: &str| {
+            let id = LessonId::parse(name.strip_prefix(prefix)?).ok()?;
+            keys.lessons.entries.get(&id)
+        };
+        let shown = |holders: &Option<Timed<Holders>>| {
+            let holders = holders.as_ref()?;
+            Some((holders.until, holders.value.iter().map(|(user, sid)| (user.to_string(), sid.to_string())).collect()))
+        };
+        let (until, fields): (Instant, BTreeMap<String, String>) = if let Some(lesson) = lesson("lesson_seat_") {
+            let seats = lesson.seats.as_ref()?;
+            (seats.until, (1..=seats.value).map(|seat| (seat.to_string(), String::new())).collect())
+        } else if let Some(lesson) = lesson("lesson_teacher_") {
+            shown(&lesson.teachers)?
+        } else if let Some(lesson) = lesson("lesson_student_") {
+            shown(&lesson.students)?
+        } else {
+            let id = UserId::parse(name).ok()?;
+            let user = keys.users.entries.get(&id)?;
+            let mut fields = BTreeMap::new();
+            fields.extend(user.value.lesson.iter().map(|lesson| ("lesson_id".to_owned(), lesson.to_string())));
+            if let Some((sid, role)) = &user.value.participant {
+                let pairs = [("sid", sid.to_string()), ("client_id", id.to_string()), ("role", role.to_string())];
+                fields.extend(pairs.map(|(field, value)| (field.to_owned(), value)));
+            }
+            (user.until, fields)
+        };
+        (until > now).then(|| (fields, until - now))
+    }
+
+    /// Empties it, as a flush does.
+    pub fn clear(&self) {
+        *self.lock() = Keys::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Kv for MemoryKv {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn ping(&self) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
+        let now = Instant::now();
+        let mut keys = self.lock();
+        keys.upkeep(now);
+        if let (Some((user, _)), Some(before)) = (&entry.user, before.filter(|before| **before != entry.lesson))
+            && let Some(lesson) = keys.lessons.entries.get_mut(before)
+        {
+            lesson.release(Role::Teacher, user, entry.sid, None);
+            lesson.release(Role::Participant, user, entry.sid, None);
+        }
+        Ok(keys.write(entry, false, now))
+    }
+
+    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError> {
+        let mut keys = self.lock();
+        keys.upkeep(Instant::now());
+        if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
+            lesson.release(field.role, &field.user, field.sid, heir);
+        }
+        Ok(())
+    }
+
+    async fn project(&self, entries: &[Entry]) -> Result<(), KvError> {
+        let now = Instant::now();
+        let mut keys = self.lock();
+        for entry in entries {
+            keys.upkeep(now);
+            keys.write(entry, true, now);
+        }
+        Ok(())
+    }
+
+    async fn probe(&self, marker: &str) -> Result<bool, KvError> {
+        let now = Instant::now();
+        let before = self.lock().markers.insert(marker.to_owned(), later(now));
+        Ok(before.is_some_and(|until| until > now))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entry(number: usize) -> Entry {
+        let user = UserId::parse(&format!("user-{number}")).unwrap();
+        let lesson = LessonId::parse(&format!("lesson-{}", number / 30)).unwrap();
+        Entry { lesson, seats: 30, sid: Sid(number as u128), user: Some((user, Role::Participant)) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_renews_goes_bit_by_bit() {
+        let kv = MemoryKv::new();
+        for number in 0..1000 {
+            kv.join(&entry(number), None).await.unwrap();
+        }
+        tokio::time::advance(Duration::from_secs(key::TTL_SECONDS) + Duration::from_secs(1)).await;
+        assert_eq!(kv.hash("user-7"), None, "expired keys are not shown");
+        for _ in 0..400 {
+            kv.join(&entry(5000), None).await.unwrap();
+        }
+        assert_eq!((kv.lock().users.entries.len(), kv.lock().lessons.entries.len()), (1, 1));
+    }
+}

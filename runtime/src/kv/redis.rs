@@ -1,0 +1,198 @@
+//! The keys in Redis.
+//!
+//! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
+//! [`ANSWER`], whatever the server does; a connection that failed or fell silent is never used again.
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bb8_redis::{
+    bb8::{Pool, QueueStrategy, RunError},
+    redis::{FromRedisValue, Pipeline, RedisError},
+};
+use rollcall_schema::{LessonId, Role, Sid, key};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Entry, Field, Kv, KvError,
+    link::{Links, Scripts},
+};
+use crate::names;
+
+/// How long a call takes at most.
+const ANSWER: Duration = Duration::from_millis(1400);
+/// How much of that may go into getting a connection.
+const CONNECT: Duration = Duration::from_millis(1000);
+/// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
+/// replaced.
+const CONNECTIONS: u32 = 3;
+
+/// The keys in Redis.
+pub struct RedisKv {
+    pool: Pool<Links>,
+    prefix: String,
+}
+
+impl RedisKv {
+    /// Connects, and asks once.
+    ///
+    /// # Errors
+    /// [`KvError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
+    /// a password.
+    pub async fn connect(url: &str, prefix: &str) -> Result<Self, KvError> {
+        let links = Links::new(url, CONNECT).map_err(|error| KvError(error.to_string()))?;
+        let pool = Pool::builder()
+            .max_size(CONNECTIONS)
+            .connection_timeout(CONNECT)
+            .queue_strategy(QueueStrategy::Lifo)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .build_unchecked(links);
+        let this = Self { pool, prefix: prefix.to_owned() };
+        this.ping().await?;
+        Ok(this)
+    }
+
+    fn key(&self, name: String) -> String {
+        if self.prefix.is_empty() { name } else { format!("{}{name}", self.prefix) }
+    }
+
+    /// The hash of the fields of a role.
+    fn fields(&self, role: Role, lesson: &LessonId) -> String {
+        self.key(match role {
+            Role::Teacher => key::lesson_teacher(lesson),
+            Role::Participant | Role::Hub => key::lesson_student(lesson),
+        })
+    }
+
+    /// The keys and arguments of the scripts for a join.
+    fn entry(&self, pipeline: &mut Pipeline, script: &str, entry: &Entry, before: Option<&LessonId>) {
+        let mut keys = vec![self.key(key::lesson_seat(&entry.lesson))];
+        if let Some((user, role)) = &entry.user {
+            keys.extend([self.fields(*role, &entry.lesson), self.key(key::user(user))]);
+            if let Some(before) = before.filter(|before| **before != entry.lesson) {
+                keys.extend([Role::Teacher, Role::Participant].map(|role| self.fields(role, before)));
+            }
+        }
+        let (user, role) = entry.user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
+        pipeline.cmd("EVALSHA").arg(script).arg(keys.len()).arg(keys);
+        pipeline.arg(key::TTL_SECONDS).arg(entry.seats).arg(role).arg(user);
+        pipeline.arg(entry.sid.to_string()).arg(entry.lesson.as_str());
+    }
+
+    /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
+    /// first call after a restart of the server finds it.
+    async fn run<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        commands: impl Fn(&Scripts) -> Pipeline,
+    ) -> Result<T, KvError> {
+        let deadline = Instant::now() + ANSWER;
+        let mut outcome = self.attempt(&commands, deadline).await;
+        if let Err(Failure::Closed(_)) = outcome {
+            outcome = self.attempt(&commands, deadline).await;
+        }
+        outcome.map_err(|failure| {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
+            KvError(failure.to_string())
+        })
+    }
+
+    async fn attempt<T: FromRedisValue>(
+        &self,
+        commands: impl Fn(&Scripts) -> Pipeline,
+        deadline: Instant,
+    ) -> Result<T, Failure> {
+        let link = match timeout_at(deadline, self.pool.get()).await {
+            // The pool's part ends here: the connection carries many callers' commands at once.
+            Ok(Ok(link)) => link.clone(),
+            Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
+            Ok(Err(RunError::TimedOut)) | Err(_) => return Err(Failure::NoConnection),
+        };
+        match timeout_at(deadline, link.run(&commands(link.scripts()))).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if link.is_broken() => Err(Failure::Closed(error)),
+            Ok(Err(error)) => Err(Failure::Refused(error)),
+            Err(_) => {
+                link.abandon();
+                Err(Failure::Silent)
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no connection to Redis")]
+    NoConnection,
+    #[error("Redis did not answer in time")]
+    Silent,
+    #[error("the connection to Redis broke: {0}")]
+    Closed(RedisError),
+    #[error("Redis refused: {0}")]
+    Refused(RedisError),
+}
+
+#[async_trait]
+impl Kv for RedisKv {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn ping(&self) -> Result<(), KvError> {
+        self.run("ping", |_| {
+            let mut commands = Pipeline::with_capacity(1);
+            commands.cmd("PING").ignore();
+            commands
+        })
+        .await
+    }
+
+    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
+        let commands = |scripts: &Scripts| {
+            let mut commands = Pipeline::with_capacity(1);
+            self.entry(&mut commands, &scripts.join, entry, before);
+            commands
+        };
+        let (known,): (bool,) = self.run("join", commands).await?;
+        Ok(known)
+    }
+
+    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError> {
+        self.run("leave", |scripts| {
+            let mut commands = Pipeline::with_capacity(1);
+            commands.cmd("EVALSHA").arg(&scripts.leave).arg(1).arg(self.fields(field.role, &field.lesson));
+            commands.arg(field.user.as_str()).arg(field.sid.to_string());
+            commands.arg(heir.map(|heir| heir.to_string()).unwrap_or_default()).ignore();
+            commands
+        })
+        .await
+    }
+
+    async fn project(&self, entries: &[Entry]) -> Result<(), KvError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.run("project", |scripts| {
+            let mut commands = Pipeline::with_capacity(entries.len());
+            for entry in entries {
+                self.entry(&mut commands, &scripts.project, entry, None);
+                commands.ignore();
+            }
+            commands
+        })
+        .await
+    }
+
+    async fn probe(&self, marker: &str) -> Result<bool, KvError> {
+        let marker = self.key(marker.to_owned());
+        let commands = |_: &Scripts| {
+            let mut commands = Pipeline::with_capacity(2);
+            commands.atomic();
+            commands.cmd("EXISTS").arg(&marker);
+            commands.cmd("SET").arg(&marker).arg(1).arg("EX").arg(key::TTL_SECONDS).ignore();
+            commands
+        };
+        let (there,): (bool,) = self.run("probe", commands).await?;
+        Ok(there)
+    }
+}

@@ -1,0 +1,20 @@
+//! What handlers may ask for, made once at the start. Each handler's `Deps` picks its own.
+use std::sync::Arc;
+
+use crate::{Rooms, Sessions, auth::Keyring, kv::Kv, mixpanel::Mixpanel};
+
+/// The dependencies there are.
+pub struct Pools {
+    /// Checks tokens.
+    pub keyring: Arc<Keyring>,
+    /// This node's rooms.
+    pub rooms: Rooms,
+    /// Sessions in SQL.
+    pub sessions: Sessions,
+    /// The keys.
+    pub kv: Arc<dyn Kv>,
+    /// Analytics.
+    pub mixpanel: Mixpanel,
+    /// Whether somebody without a token is let in.
+    pub guests: bool,
+}

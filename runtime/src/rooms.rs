@@ -1,0 +1,189 @@
+//! Rooms of this node: one subscription each, however many members, and the way of an event from the feed to the workers.
+//!
+//! Invariant: a room is subscribed from before its first member's session is committed until its last member has left,
+//! and a worker hears of a member before it hears of any event that the member must get, since both come through the
+//! same inbox.
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rollcall_schema::{Offset, RoomId};
+use tokio::sync::{OnceCell, mpsc};
+use tracing::warn;
+
+use crate::{
+    bus::{Bus, BusError, Fed, Incoming, Position, Replay},
+    delivery::Delivery,
+    gateway::{Command, Mailboxes},
+    names,
+    socket::SocketId,
+};
+
+/// All rooms that have members here. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+struct Inner {
+    bus: Arc<dyn Bus>,
+    mailboxes: Mailboxes,
+    max_body: usize,
+    entries: Mutex<HashMap<RoomId, Entry>>,
+    keys: AtomicU64,
+    /// The last offset that was handed to the workers.
+    dispatched: AtomicU64,
+}
+
+struct Entry {
+    key: RoomKey,
+    subscribed: Arc<OnceCell<()>>,
+    /// Holds by worker: events go where there are any.
+    holds: Box<[u32]>,
+}
+
+/// A room's number in this process, never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RoomKey(u64);
+
+/// Keeps a room alive for a worker.
+pub struct RoomHold {
+    rooms: Rooms,
+    id: RoomId,
+    key: RoomKey,
+    worker: usize,
+}
+
+impl RoomHold {
+    /// The room's number.
+    #[must_use]
+    pub fn key(&self) -> RoomKey {
+        self.key
+    }
+
+    /// The room.
+    #[must_use]
+    pub fn id(&self) -> &RoomId {
+        &self.id
+    }
+}
+
+impl Drop for RoomHold {
+    fn drop(&mut self) {
+        let mut entries = self.rooms.entries();
+        let Some(entry) = entries.get_mut(&self.id) else { return };
+        entry.holds[self.worker] -= 1;
+        if entry.holds.iter().all(|holds| *holds == 0) {
+            entries.remove(&self.id);
+            // Under the lock, so that it cannot overtake the subscription of the room's next life.
+            self.rooms.0.bus.unsubscribe(&self.id);
+            metrics::gauge!(names::ROOMS, "kind" => self.id.kind()).decrement(1.0);
+        }
+    }
+}
+
+impl Rooms {
+    /// No rooms yet. Events with a body over `max_body` bytes are not forwarded.
+    #[must_use]
+    pub fn new(bus: Arc<dyn Bus>, mailboxes: Mailboxes, max_body: usize) -> Self {
+        let inner =
+            Inner { bus, mailboxes, max_body, entries: Mutex::default(), keys: AtomicU64::new(0), dispatched: AtomicU64::new(0) };
+        Self(Arc::new(inner))
+    }
+
+    /// The seed's enter_room. When it returns, the room's subscription is live (or is kept as a wish, while the bus is
+    /// away), and the socket is held at the room's door: events are kept for it until its handler is done.
+    /// Returns the stream's position before that: what has a higher offset comes, or is kept.
+    pub async fn enter(&self, socket: SocketId, id: RoomId) -> Position {
+        let (hold, subscribed) = self.hold(id, socket.worker());
+        let bus = &self.0.bus;
+        subscribed
+            .get_or_init(async || {
+                if let Err(error) = bus.subscribe(hold.id()).await {
+                    warn!(room = %hold.id(), %error, "the room is filled when the bus is back");
+                }
+            })
+            .await;
+        let before = self.position();
+        self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
+        before
+    }
+
+    /// The stream's position as far as the workers know it: what comes to them from now on has a higher offset.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let known = self.0.bus.position();
+        let dispatched = Offset(self.0.dispatched.load(Ordering::Acquire));
+        Position { offset: known.offset.max(dispatched), ..known }
+    }
+
+    /// What was missed in these rooms; none where some of it is gone, or the bus is away.
+    pub async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Option<mpsc::Receiver<Result<Incoming, BusError>>> {
+        match self.0.bus.replay(rooms, after, upto).await {
+            Ok(Replay::Events(events)) => Some(events),
+            Ok(Replay::Lost) => None,
+            Err(error) => {
+                warn!(%error, "a client that resumes is told that it cannot");
+                None
+            }
+        }
+    }
+
+    /// Hands every event of the feed to the workers that have members of its room, until the feed ends.
+    pub async fn dispatch(self, mut feed: mpsc::Receiver<Fed>) {
+        while let Some(fed) = feed.recv().await {
+            match fed {
+                Fed::Event(incoming) => {
+                    let offset = incoming.offset;
+                    if let Some((key, workers)) = self.audience(&incoming.room)
+                        && let Some(delivery) = self.encode(key, incoming)
+                    {
+                        let delivery = Arc::new(delivery);
+                        for worker in workers {
+                            self.0.mailboxes.to(worker, Command::Deliver(Arc::clone(&delivery))).await;
+                        }
+                    }
+                    self.0.dispatched.store(offset.0, Ordering::Release);
+                }
+                Fed::Gap(upto) => {
+                    warn!(%upto, "events were lost: connections that resume are told so");
+                    self.0.mailboxes.broadcast(|| Command::Gap(upto)).await;
+                }
+            }
+        }
+    }
+
+    /// An event as it goes to members; none where nobody gets it.
+    #[must_use]
+    pub fn encode(&self, key: RoomKey, incoming: Incoming) -> Option<Delivery> {
+        Delivery::encode(key, incoming, self.0.max_body)
+    }
+
+    fn hold(&self, id: RoomId, worker: usize) -> (RoomHold, Arc<OnceCell<()>>) {
+        let mut entries = self.entries();
+        let entry = entries.entry(id.clone()).or_insert_with(|| {
+            metrics::gauge!(names::ROOMS, "kind" => id.kind()).increment(1.0);
+            Entry {
+                key: RoomKey(self.0.keys.fetch_add(1, Ordering::Relaxed)),
+                subscribed: Arc::default(),
+                holds: vec![0; self.0.mailboxes.len()].into(),
+            }
+        });
+        entry.holds[worker] += 1;
+        let hold = RoomHold { rooms: self.clone(), key: entry.key, worker, id };
+        (hold, Arc::clone(&entry.subscribed))
+    }
+
+    fn audience(&self, id: &RoomId) -> Option<(RoomKey, Vec<usize>)> {
+        let entries = self.entries();
+        let entry = entries.get(id)?;
+        let workers = entry.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(worker, _)| worker);
+        Some((entry.key, workers.collect()))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<RoomId, Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,111 @@
+//! The backends that the configuration asks for, connected.
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    bus::{
+        Bus, Fed,
+        memory::{Limits, MemoryBus},
+        nats::NatsBus,
+    },
+    config::{self, Database},
+    kv::{Kv, memory::MemoryKv, redis::RedisKv},
+    store::{
+        Store,
+        postgres::{PostgresOptions, PostgresStore},
+        sqlite::SqliteStore,
+    },
+};
+
+/// Why the gateway does not start: what is wrong, and what to change.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}\n  {mend}")]
+pub struct StartError {
+    /// The part.
+    pub what: &'static str,
+    /// What it says.
+    pub why: String,
+    /// What to change.
+    pub mend: &'static str,
+}
+
+impl StartError {
+    /// For `map_err`.
+    pub fn of<E: std::fmt::Display>(what: &'static str, mend: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self { what, why: error.to_string(), mend }
+    }
+}
+
+/// SQL, keys, bus.
+pub struct Backends {
+    /// SQL, with its tables up to date.
+    pub store: Arc<dyn Store>,
+    /// Keys.
+    pub kv: Arc<dyn Kv>,
+    /// Bus.
+    pub bus: Arc<dyn Bus>,
+    /// What comes from it.
+    pub feed: mpsc::Receiver<Fed>,
+}
+
+impl Backends {
+    /// Connects all of them.
+    ///
+    /// # Errors
+    /// The first that is away.
+    pub async fn connect(config: &config::Backends) -> Result<Self, StartError> {
+        let store = store(config).await?;
+        store.migrate().await.map_err(StartError::of("the database", "its tables could not be brought up to date"))?;
+        let kv = kv(config).await?;
+        let (bus, feed) = bus(config).await?;
+        Ok(Self { store, kv, bus, feed })
+    }
+}
+
+/// SQL alone.
+///
+/// # Errors
+/// Where it is away.
+pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match &config.database {
+        Database::Sqlite(path) => Arc::new(
+            SqliteStore::open(path)
+                .map_err(StartError::of("SQLite", "make the file's folder writable, or set DATABASE_URL"))?,
+        ),
+        Database::Postgres(url) => {
+            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.reveal()) };
+            let mend = "start it, or set DATABASE_URL to where it is";
+            let store = PostgresStore::connect(&options).map_err(StartError::of("PostgreSQL", mend))?;
+            store.ping().await.map_err(StartError::of("PostgreSQL", mend))?;
+            Arc::new(store)
+        }
+    })
+}
+
+async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
+    Ok(match &config.redis {
+        None => Arc::new(MemoryKv::new()),
+        Some(url) => Arc::new(
+            RedisKv::connect(url.reveal(), &config.redis_prefix)
+                .await
+                .map_err(StartError::of("Redis", "start it, or set REDIS_URL to where it is, or unset it"))?,
+        ),
+    })
+}
+
+async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
+    match &config.nats {
+        None => {
+            let (bus, feed) = MemoryBus::start(Limits::default());
+            Ok((Arc::new(bus), feed))
+        }
+        Some(url) => {
+            let (bus, feed) = NatsBus::connect(url.reveal()).await.map_err(StartError::of(
+                "NATS",
+                "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
+            ))?;
+            Ok((Arc::new(bus), feed))
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The end of a node: readiness first, then goodbyes at a pace, then what is left is written down (PROTOCOL 2).
+//!
+//! Invariant: it is over at the drain deadline, whatever hangs; what was not written by then is free for other nodes.
+use std::{sync::Arc, time::Duration};
+
+use rollcall_schema::SessionError;
+use tokio::{
+    sync::watch,
+    time::{Instant, interval, timeout_at},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::Presence,
+    departures::Departures,
+    gateway::{Command, Mailboxes},
+    socket::Workers,
+    store::{Lease, Store},
+};
+
+/// Between two groups of goodbyes.
+const STEP: Duration = Duration::from_millis(50);
+/// For the last commits and events, kept free of the deadline.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What a drain needs.
+pub struct Drain {
+    /// How long, and at which pace.
+    pub presence: Presence,
+    /// Who is told.
+    pub workers: Workers<Command>,
+    /// How.
+    pub mailboxes: Mailboxes,
+    /// Where their sessions go.
+    pub departures: Departures,
+    /// Where they are written.
+    pub store: Arc<dyn Store>,
+    /// Given back at the end.
+    pub lease: watch::Receiver<Lease>,
+    /// Whether there is another node to come back to.
+    pub nodes: watch::Receiver<u32>,
+}
+
+impl Drain {
+    /// Drains.
+    pub async fn run(self) {
+        let deadline = Instant::now() + self.presence.drain_deadline;
+        let last = deadline - LAST.min(self.presence.drain_deadline / 4);
+        if *self.nodes.borrow() > 1 {
+            self.departures.keep_drained_until(last - LAST.min(self.presence.drain_deadline / 4));
+        }
+        info!(connections = self.workers.connections(), "draining");
+        let _ = timeout_at(last, self.goodbyes()).await;
+        if timeout_at(last, self.departures.finish()).await.is_err() {
+            warn!("sessions are left for other nodes, or for the next start");
+        }
+        let _ = timeout_at(deadline, self.published()).await;
+        let lease = *self.lease.borrow();
+        match timeout_at(deadline, self.store.retire(lease)).await {
+            Ok(Ok(())) => info!("drained"),
+            Ok(Err(error)) => warn!(%error, "the lease runs out by itself"),
+            Err(_) => warn!("the deadline is over"),
+        }
+    }
+
+    /// Everybody, spread evenly.
+    async fn goodbyes(&self) {
+        let steps = self.presence.drain_spread.as_millis().div_euclid(STEP.as_millis()).max(1);
+        let share = self.workers.connections().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
+        let mut ticks = interval(STEP);
+        while self.workers.connections() > 0 {
+            ticks.tick().await;
+            let each = share.div_ceil(self.mailboxes.len());
+            self.mailboxes.broadcast(|| Command::CloseSome(each, SessionError::Terminated)).await;
+        }
+    }
+
+    /// Until the outbox is empty; other nodes go on with what stays.
+    async fn published(&self) {
+        let mut ticks = interval(STEP);
+        loop {
+            ticks.tick().await;
+            let lease = *self.lease.borrow();
+            match self.store.pulse(lease, self.presence.lease).await {
+                Ok(pulse) if pulse.outbox_rows > 0 => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}

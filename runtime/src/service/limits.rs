@@ -1,0 +1,31 @@
+//! The configured limits, given to the parts that keep them.
+use crate::{
+    config::Limits,
+    gateway::GatewayOptions,
+    socket::{ListenerOptions, SocketOptions},
+};
+
+pub(super) fn sockets(limits: &Limits) -> SocketOptions {
+    SocketOptions {
+        max_message: limits.message,
+        max_fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
+        max_outbound: limits.queue,
+        send_buffer: Some(limits.send_buffer),
+        ping_interval: limits.ping_interval,
+        pong_timeout: limits.pong_timeout,
+        ..SocketOptions::default()
+    }
+}
+
+pub(super) fn listener(limits: &Limits) -> ListenerOptions {
+    ListenerOptions { head_timeout: limits.head_timeout, max_head: limits.head, ..ListenerOptions::default() }
+}
+
+pub(super) fn gateway(limits: &Limits) -> GatewayOptions {
+    GatewayOptions {
+        connect_timeout: limits.connect_timeout,
+        ping_interval: limits.ping_interval,
+        max_pending: limits.pending,
+        ..GatewayOptions::default()
+    }
+}

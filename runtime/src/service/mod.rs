@@ -1,0 +1,46 @@
+//! The process: reads the configuration, then does what the command line asks for.
+mod backends;
+mod drain;
+mod front;
+mod limits;
+mod serve;
+
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    Pools, Table,
+    config::{self, Command, Config},
+};
+
+pub use backends::{Backends, StartError};
+
+/// Runs `rollcall` with a table of functions, as the command line and the environment say (PROTOCOL 7).
+///
+/// # Panics
+/// Where the system gives no threads.
+pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
+    let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
+        Ok(parsed) => parsed,
+        Err(stop) => return stop.report(),
+    };
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log)).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
+    let result = runtime.expect("the system gives threads").block_on(act(command, config, table));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(command: Command, config: Config, table: fn(&Pools) -> Table) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Serve => serve::serve(config, table).await?,
+        Command::Token(_) | Command::Migrate | Command::Load(_) | Command::Check => {}
+    }
+    Ok(())
+}

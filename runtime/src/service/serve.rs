@@ -1,0 +1,144 @@
+//! `rollcall serve`: everything put together, in the order in which it depends on each other.
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
+use crate::{
+    Pools, Rooms, Sessions, Table,
+    auth::{Keyring, Location},
+    config::Config,
+    departures::Departures,
+    gateway::{Gateway, Mailboxes, Shared},
+    lease::Pulse,
+    metrics::Metrics,
+    mixpanel::Mixpanel,
+    projection::Projection,
+    relay::Relay,
+    socket::{self, Workers},
+    store::Registration,
+};
+
+/// For what Mixpanel has not been told when the node ends.
+const COURIER: Duration = Duration::from_secs(3);
+
+/// Serves until a signal, then drains.
+///
+/// # Errors
+/// [`StartError`], before anything is served.
+pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), StartError> {
+    let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
+    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
+    let registration = Registration {
+        label: format!("{}@{}", std::process::id(), config.listen),
+        lease: config.presence.lease,
+        solitary: config.backends.solitary(),
+    };
+    let away = || StartError::of("the database", "see above");
+    let lease = store.register(&registration).await.map_err(StartError::of(
+        "this node",
+        "one process may use an SQLite file; several nodes need Postgres, Redis and NATS",
+    ))?;
+    let installation = store.installation().await.map_err(away())?;
+    let (lease, leased) = watch::channel(lease);
+    let (nodes, living) = watch::channel(1);
+
+    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+    let keyring = Arc::new(Keyring::new(sources));
+    for error in keyring.load().await {
+        if matches!(error.location, Location::File(_)) {
+            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
+        }
+        warn!(%error, "tokens of this issuer are refused until its keys are there");
+    }
+    let mailboxes = Mailboxes::default();
+    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
+    let sessions = Sessions::start(&store, &leased, mailboxes.clone());
+    let (departures, arrivals) = Departures::new(config.presence.leave_grace);
+    let draining = watch::Sender::new(false);
+    let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
+        Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
+        None => (Mixpanel::disabled(), None),
+    };
+    let pools = Pools {
+        keyring: Arc::clone(&keyring),
+        rooms: rooms.clone(),
+        sessions,
+        kv: Arc::clone(&kv),
+        mixpanel,
+        guests: config.guests,
+    };
+    let table = table(&pools).handler_timeout(config.limits.handler_timeout);
+    let shared = Arc::new(Shared {
+        table: table.clone(),
+        departures: departures.clone(),
+        rooms: rooms.clone(),
+        mailboxes: mailboxes.clone(),
+        options: limits::gateway(&config.limits),
+    });
+    let workers =
+        Workers::start(config.workers, &limits::sockets(&config.limits), |_| Gateway::new(Arc::clone(&shared)))
+            .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    mailboxes.open(workers.clone());
+
+    tokio::spawn(rooms.dispatch(feed));
+    tokio::spawn(departures.clone().run(arrivals, table));
+    tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
+    tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
+    let pulse = Pulse {
+        store: Arc::clone(&store),
+        kv: Arc::clone(&kv),
+        mailboxes: mailboxes.clone(),
+        registration,
+        lease,
+        nodes,
+    };
+    tokio::spawn(pulse.run());
+    tokio::spawn(metrics.clone().upkeep());
+    tokio::spawn(async move { keyring.keep_fresh().await });
+
+    let listener =
+        socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
+    println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
+    tokio::spawn(socket::serve(listener, limits::listener(&config.limits), PublicFront, workers.clone(), until(&draining)));
+
+    signalled().await;
+    draining.send_replace(true);
+    let drain =
+        Drain { presence: config.presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
+    tokio::select! {
+        () = drain.run() => {}
+        () = signalled() => info!("a second signal: ending at once"),
+    }
+    if let Some(courier) = courier {
+        // It bounds its own end.
+        let _ = courier.await;
+    }
+    Ok(())
+}
+
+/// Done when the node drains.
+fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut draining = draining.subscribe();
+    async move {
+        // A sender that is gone is as good as a drain.
+        let _ = draining.wait_for(|draining| *draining).await;
+    }
+}
+
+async fn signalled() {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (&mut terminate, &mut interrupt) {
+        (Ok(terminate), Ok(interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,56 @@
+//! What a handler sees of a connection: who it is, where it is.
+//!
+//! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
+//! of a connection runs at a time.
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId};
+
+use crate::{auth::Claims, socket::SocketId};
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Session {
+    /// The socket, for entering rooms.
+    pub socket: SocketId,
+    /// The connection's name outside.
+    pub sid: Sid,
+    /// Where it is.
+    pub classroom: ClassroomId,
+    /// What makes it visible; guests have none.
+    pub presence: Option<Presence>,
+    /// What its token says: the seed's `{"client_id", "role"}` and what it may enter; a guest has none until a join_lesson brings one.
+    pub user: Option<Claims>,
+    /// The lesson it joined.
+    pub place: Option<Place>,
+    /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
+    pub asked: Option<LessonId>,
+}
+
+/// The row in `agent_session`.
+#[derive(Debug)]
+pub struct Presence {
+    /// Its id.
+    pub session: SessionId,
+    /// Whose.
+    pub agent: AgentId,
+}
+
+/// A lesson joined, and the seat in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// The user's seat, where there is one.
+    pub seat: Option<Seat>,
+    /// Whose keys in Redis name this connection, and as what; none for a guest.
+    pub written: Option<(UserId, Role)>,
+}
+
+impl Session {
+    /// The rooms that its events come from; a guest gets nothing of the classroom's.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<RoomId> {
+        let classroom = self.presence.is_some().then_some(RoomId::Classroom(self.classroom));
+        let lesson = self.place.as_ref().map(|place| RoomId::Lesson(place.lesson.clone()));
+        classroom.into_iter().chain(lesson).collect()
+    }
+}

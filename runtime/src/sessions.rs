@@ -1,0 +1,116 @@
+//! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
+//!
+//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome is closed again, so
+//! that whoever got no success leaves nothing behind, or a complete pair.
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use rollcall_schema::SessionError;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    gateway::Mailboxes,
+    group::{Group, Options},
+    store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
+};
+
+/// Between two tries of a close while the database is away.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The calls. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    open: Group<Open, Opened>,
+    join: Group<Join, Joined>,
+    restore: Group<Restore, ()>,
+    close: Group<Close, Closed>,
+    lease: watch::Receiver<Lease>,
+    mailboxes: Mailboxes,
+}
+
+impl Sessions {
+    /// Starts the groups.
+    #[must_use]
+    pub fn start(store: &Arc<dyn Store>, lease: &watch::Receiver<Lease>, mailboxes: Mailboxes) -> Self {
+        macro_rules! group {
+            ($call:ident, $key:expr) => {{
+                let (store, lease) = (Arc::clone(store), lease.clone());
+                Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
+                    let (store, lease) = (Arc::clone(&store), *lease.borrow());
+                    async move { store.$call(lease, &batch).await }
+                })
+            }};
+        }
+        Self {
+            open: group!(open, |open: &Open| key(&(open.classroom, &open.agent))),
+            join: group!(join, |join: &Join| key(&join.sid)),
+            restore: group!(restore, |restore: &Restore| key(&restore.sid)),
+            close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
+            lease: lease.clone(),
+            mailboxes,
+        }
+    }
+
+    /// An agent enters: its row and agent.entered, in one transaction. A connection that had the session hears `replaced`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the session is closed again where it may have been opened.
+    pub async fn open(&self, open: Open) -> Result<Opened, StoreError> {
+        let undo =
+            Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
+        let opened = self.open.call(open).await;
+        match &opened {
+            Ok(Opened { replaced: Some((node, sid)), .. }) if *node == self.lease.borrow().node => {
+                self.mailboxes.close(*sid, SessionError::Replaced).await;
+            }
+            Ok(_) | Err(StoreError::Refused(_) | StoreError::Fenced) => {}
+            Err(StoreError::Unavailable(_)) => {
+                let sessions = self.clone();
+                tokio::spawn(async move { sessions.close(undo).await });
+            }
+        }
+        opened
+    }
+
+    /// A connection joins a lesson: is it there, which seat, and both into the session's row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn join(&self, join: Join) -> Result<Joined, StoreError> {
+        self.join.call(join).await
+    }
+
+    /// Undoes a join that failed half way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restore(&self, restore: Restore) -> Result<(), StoreError> {
+        self.restore.call(restore).await
+    }
+
+    /// An agent leaves: history, agent.left and the end of its row, in one transaction. Tries until the database
+    /// answers: what left must be written down. None where another connection or node has the session by now.
+    pub async fn close(&self, close: Close) -> Closed {
+        loop {
+            match self.close.call(close.clone()).await {
+                Ok(closed) => return closed,
+                // Another node ended it.
+                Err(StoreError::Fenced) => return Closed::NotOwner,
+                Err(error) => {
+                    warn!(%error, "a session's end waits for the database");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+}
+
+fn key(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}

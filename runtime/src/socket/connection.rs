@@ -1,0 +1,279 @@
+//! One connection as its worker keeps it: what a parked one costs is this entry and nothing else.
+//!
+//! Invariant: `inbound` exists only while a message or frame is partly here (or held back by a pause), `outbound` only
+//! while the kernel refuses bytes.
+use bytes::Bytes;
+use fastwebsockets::OpCode;
+use mio::net::TcpStream;
+use std::{
+    collections::VecDeque,
+    io::IoSlice,
+    net::{Shutdown, SocketAddr},
+    num::NonZeroU32,
+};
+
+use super::{
+    Cause, SocketId, SocketOptions, frame,
+    inbound::Inbound,
+    outbound::{self, Outbound},
+};
+
+/// Kept free in the outbound queue for a farewell and its close frame.
+const FAREWELL: usize = 1024;
+
+/// Where the connection stands. Times are the worker's ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Messages flow.
+    Open {
+        /// When the client was last heard.
+        heard: u32,
+        /// When it was pinged, if it has not been heard since.
+        pinged: Option<NonZeroU32>,
+    },
+    /// Given up within this turn; the worker has yet to say farewell.
+    Condemned,
+    /// The stream is of no use any more; the worker removes the entry within this turn.
+    Broken,
+    /// The close frame is queued or sent: input is thrown away until the client's FIN or the deadline.
+    Closing {
+        /// When to give up.
+        deadline: u32,
+        /// Bytes thrown away.
+        drained: u32,
+    },
+}
+
+/// The layer's half of an entry.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+    /// The application wants no messages now.
+    pub(super) paused: bool,
+    /// The kernel has said that there is something to read, and has not been asked since.
+    pub(super) readable: bool,
+    /// The client's FIN or a reset is on its way to us, maybe behind data.
+    pub(super) finished: bool,
+    /// Waits in the worker's queue for another turn.
+    pub(super) queued: bool,
+    pub(super) inbound: Option<Box<Inbound>>,
+    pub(super) outbound: Option<Box<Outbound>>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, generation: u32, now: u32) -> Self {
+        Self {
+            stream,
+            generation,
+            phase: Phase::Open { heard: now, pinged: None },
+            paused: false,
+            readable: false,
+            finished: false,
+            queued: false,
+            inbound: None,
+            outbound: None,
+        }
+    }
+}
+
+/// What all connections of a worker share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) worker: u8,
+    pub(super) options: SocketOptions,
+    /// The tick it is; starts at 1.
+    pub(super) now: u32,
+    /// Connections that ended within this turn, for the worker to tell the application.
+    pub(super) ended: Vec<(SocketId, Cause)>,
+    /// Connections with more to read or deliver than one turn allows.
+    pub(super) ready: VecDeque<SocketId>,
+}
+
+/// An entry's layer half in the hands of the application.
+#[derive(Debug)]
+pub struct SocketIo<'a> {
+    pub(super) connection: &'a mut Connection,
+    pub(super) shared: &'a mut Shared,
+    pub(super) id: SocketId,
+}
+
+impl SocketIo<'_> {
+    /// The socket's name.
+    #[must_use]
+    pub fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// The address at the other end; `None` once the connection broke.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.connection.stream.peer_addr().ok()
+    }
+
+    /// Whether what is sent has a chance to arrive.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.connection.phase, Phase::Open { .. })
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.connection.outbound.as_ref().map_or(0, |outbound| outbound.charged())
+    }
+
+    /// Sends one text message. Nothing is sent on a closing socket; a full queue ends the connection.
+    pub fn send_text(&mut self, text: &[u8]) {
+        self.send(OpCode::Text, text);
+    }
+
+    /// Sends one binary message.
+    pub fn send_binary(&mut self, data: &[u8]) {
+        self.send(OpCode::Binary, data);
+    }
+
+    fn send(&mut self, opcode: OpCode, payload: &[u8]) {
+        if self.is_open() {
+            let (head, size) = frame::head(opcode, payload);
+            let head = &head[..size];
+            self.transmit(head, payload, |taken| {
+                let rest = [&head[taken.min(size)..], &payload[taken.saturating_sub(size)..]];
+                Bytes::from(rest.concat())
+            });
+        }
+    }
+
+    /// Sends frames that are encoded already ([`super::encode_text`]), one or many; shared, not copied, if they wait.
+    pub fn send_frames(&mut self, frames: &Bytes) {
+        if self.is_open() {
+            self.transmit(&[], frames, |taken| frames.slice(taken..));
+        }
+    }
+
+    /// Closes the connection: the last message, a close frame with `code`, our FIN; then the client's is awaited.
+    pub fn close(&mut self, code: u16, last: Option<&[u8]>) {
+        if self.is_open() {
+            self.hang_up(Some(code), last);
+            self.shared.ended.push((self.id, Cause::Ours));
+        }
+    }
+
+    /// Delivers no more messages until `resume`. What was read stays, at most one scratch full; the client's
+    /// silence counts for nothing meanwhile.
+    pub fn pause(&mut self) {
+        self.connection.paused = true;
+    }
+
+    /// Ends a pause.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.connection.paused) {
+            let now = self.shared.now;
+            if let Phase::Open { heard, pinged } = &mut self.connection.phase {
+                (*heard, *pinged) = (now, None);
+            }
+            self.requeue();
+        }
+    }
+}
+
+impl SocketIo<'_> {
+    /// Writes what the kernel takes and keeps the rest: `rest(taken)`. Into an empty queue a send of any size goes
+    /// whole; the limit is for those who do not take what is already waiting.
+    fn transmit(&mut self, head: &[u8], payload: &[u8], rest: impl FnOnce(usize) -> Bytes) {
+        let total = head.len() + payload.len();
+        let waiting = self.connection.outbound.as_ref().map(|outbound| outbound.charged());
+        let taken = match waiting {
+            Some(charged) if charged + Outbound::charge(1, total) + FAREWELL > self.shared.options.max_outbound => {
+                return self.condemn(Cause::SlowConsumer);
+            }
+            Some(_) => 0,
+            None => match outbound::write(&self.connection.stream, &[IoSlice::new(head), IoSlice::new(payload)]) {
+                Ok(taken) => taken,
+                Err(_) => return self.give_up(),
+            },
+        };
+        if taken < total {
+            self.outbound().push(rest(taken));
+        }
+    }
+
+    fn outbound(&mut self) -> &mut Outbound {
+        let now = self.shared.now;
+        self.connection.outbound.get_or_insert_with(|| Box::new(Outbound::new(now)))
+    }
+
+    /// Ends the connection for `cause`; the worker says farewell within this turn.
+    pub(super) fn condemn(&mut self, cause: Cause) {
+        if self.is_open() {
+            self.connection.phase = Phase::Condemned;
+            self.shared.ended.push((self.id, cause));
+        }
+    }
+
+    /// Asks for another turn, where one is of use.
+    pub(super) fn requeue(&mut self) {
+        if !self.connection.queued {
+            self.connection.queued = true;
+            self.shared.ready.push_back(self.id);
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub(super) fn ping(&mut self) {
+        self.transmit(&frame::PING, &[], |taken| Bytes::from_static(&frame::PING).slice(taken..));
+    }
+
+    /// Sends encoded pongs at once, or keeps the `latest` alone while the client takes nothing.
+    pub(super) fn pong(&mut self, pongs: &[u8], latest: impl FnOnce() -> Bytes) {
+        if !self.is_open() {
+            return;
+        }
+        match &mut self.connection.outbound {
+            Some(outbound) => outbound.pong = Some(latest()),
+            None => self.transmit(&[], pongs, |taken| Bytes::copy_from_slice(&pongs[taken..])),
+        }
+    }
+
+    /// Last message, close frame, and our FIN as soon as both have left.
+    pub(super) fn hang_up(&mut self, code: Option<u16>, last: Option<&[u8]>) {
+        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + frame::MAX_HEADER) + 4);
+        if let Some(text) = last {
+            frame::encode_text(text, &mut frames);
+        }
+        frame::encode_close(code, &mut frames);
+        self.connection.inbound = None;
+        let outbound = self.outbound();
+        outbound.pong = None;
+        outbound.push(Bytes::from(frames));
+        let deadline = self.shared.now + self.shared.options.ticks(self.shared.options.flush_timeout);
+        self.connection.phase = Phase::Closing { deadline, drained: 0 };
+        self.flush();
+    }
+
+    /// Hands queued bytes to the kernel; behind the close frame goes our FIN.
+    pub(super) fn flush(&mut self) {
+        let now = self.shared.now;
+        let Some(outbound) = &mut self.connection.outbound else { return };
+        let done = outbound.flush(&self.connection.stream, now).and_then(|empty| {
+            if empty {
+                self.connection.outbound = None;
+                if let Phase::Closing { deadline, .. } = &mut self.connection.phase {
+                    *deadline = now + self.shared.options.ticks(self.shared.options.close_timeout);
+                    return self.connection.stream.shutdown(Shutdown::Write);
+                }
+            }
+            Ok(())
+        });
+        if done.is_err() {
+            self.give_up();
+        }
+    }
+
+    /// The stream is of no use any more; if nothing else was the cause, it is lost.
+    pub(super) fn give_up(&mut self) {
+        self.connection.phase = Phase::Broken;
+        self.shared.ended.push((self.id, Cause::Lost));
+    }
+}

@@ -1,0 +1,185 @@
+//! The upgrade's checks (RFC 6455, 4.2.1) as functions of a request's head. The codec's own `upgrade` looks at the version only.
+//!
+//! Invariant: a request that gets a 101 is a GET of HTTP/1.1 with a key of 16 bytes, version 13, from an allowed
+//! origin; nothing that it offers (extensions, subprotocols) is accepted.
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use http_body_util::{Empty, Full};
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    header::{
+        ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+const VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
+/// Base64 of 16 bytes has 4 bits too many; the RFC does not say that clients must leave them zero.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// Why a request is not upgraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 405.
+    #[error("only GET can be upgraded")]
+    Method,
+    /// 400: HTTP/1.0 knows no upgrade.
+    #[error("only HTTP/1.1 can be upgraded")]
+    Http,
+    /// 426.
+    #[error("this is a WebSocket: Upgrade: websocket and Connection: Upgrade are required")]
+    NotAnUpgrade,
+    /// 426, with the version that we speak.
+    #[error("only version 13 is spoken")]
+    Version,
+    /// 400.
+    #[error("Sec-WebSocket-Key must be one header of 16 bytes in base64")]
+    Key,
+    /// 400.
+    #[error("one Host header is required")]
+    Host,
+    /// 400: its bytes would be taken for frames.
+    #[error("an upgrade has no body")]
+    Body,
+    /// 403.
+    #[error("origin not allowed")]
+    Origin,
+}
+
+impl Refusal {
+    /// The answer's status.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Http | Self::Key | Self::Host | Self::Body => StatusCode::BAD_REQUEST,
+            Self::NotAnUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::Origin => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// The metric's label.
+    #[must_use]
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Http => "http_version",
+            Self::NotAnUpgrade => "not_an_upgrade",
+            Self::Version => "version",
+            Self::Key => "key",
+            Self::Host => "host",
+            Self::Body => "body",
+            Self::Origin => "origin",
+        }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::from(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        if self == Self::Method {
+            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        }
+        if self == Self::Version {
+            headers.insert(VERSION, HeaderValue::from_static("13"));
+        }
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        response
+    }
+}
+
+/// Which pages may open a WebSocket here. Clients that are no browsers send no `Origin` and are not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Origins {
+    /// Pages from the host that the request itself names.
+    #[default]
+    SameHost,
+    /// Pages from these, like `https://school.example.org`, besides the same host's.
+    Listed(Vec<String>),
+    /// All.
+    Any,
+}
+
+impl Origins {
+    fn allow(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let Some(origin) = origins.next() else { return true };
+        if *self == Self::Any {
+            return true;
+        }
+        let Ok(origin) = origin.to_str() else { return false };
+        if origins.next().is_some() {
+            return false;
+        }
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let page = origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+        if let (Some((_, page)), Some(host)) = (page, host)
+            && !host.is_empty()
+            && page.eq_ignore_ascii_case(host)
+        {
+            return true;
+        }
+        matches!(self, Self::Listed(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)))
+    }
+}
+
+/// Checks a request for the WebSocket's path.
+pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Refusal> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(Refusal::Method);
+    }
+    if request.version() != Version::HTTP_11 {
+        return Err(Refusal::Http);
+    }
+    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+        return Err(Refusal::NotAnUpgrade);
+    }
+    if sole(headers, &VERSION) != Some(b"13") {
+        return Err(Refusal::Version);
+    }
+    if !sole(headers, &KEY).is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16)) {
+        return Err(Refusal::Key);
+    }
+    if sole(headers, &HOST).is_none() {
+        return Err(Refusal::Host);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) || sole(headers, &CONTENT_LENGTH).is_some_and(|length| length != b"0") {
+        return Err(Refusal::Body);
+    }
+    if !origins.allow(headers) {
+        return Err(Refusal::Origin);
+    }
+    Ok(())
+}
+
+/// The 101 to a request that passed [`check`].
+pub(super) fn accept<B>(request: &mut Request<B>) -> Response<Empty<Bytes>> {
+    let (response, _) = fastwebsockets::upgrade::upgrade(request).expect("its key and version were checked");
+    response
+}
+
+/// The value of a header that may not come twice.
+fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes().trim_ascii())
+}
+
+/// Whether a comma-separated header has that member.
+fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .any(|value| value.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
+}

@@ -1,0 +1,287 @@
+//! The way in: accepted connections send one request head each, which hyper reads; upgrades go to a worker as bare
+//! streams, other paths to the application's own HTTP.
+//!
+//! Invariant: a connection without a whole head costs one of `half_open` places for `head_timeout` at most, and an
+//! accept that fails (no files left) never ends the loop.
+use std::{
+    future::{Future, Ready, poll_fn, ready},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming, http::request::Parts, server::conn::http1, service::Service};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::counter;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+
+use super::{Upgrade, Workers, handshake, handshake::Origins};
+use crate::names;
+
+/// Pause after an accept that failed for want of something; then twice as long, up to a second.
+const BACKOFF: Duration = Duration::from_millis(10);
+/// For the answer to leave and the client's FIN to come, where nothing was upgraded.
+const LINGER: Duration = Duration::from_secs(2);
+/// Unread input thrown away meanwhile, so that no reset overtakes the answer.
+const MAX_DRAIN: usize = 256 << 10;
+
+/// Parameters of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// The WebSocket's path.
+    pub path: String,
+    /// Which pages may connect.
+    pub origins: Origins,
+    /// For a request's head.
+    pub head_timeout: Duration,
+    /// For everything on a connection that does not upgrade.
+    pub http_timeout: Duration,
+    /// Bytes of a head; above: 431.
+    pub max_head: usize,
+    /// Headers; above: 431.
+    pub max_headers: usize,
+    /// Connections that have not upgraded yet; above, new ones wait in the kernel's backlog.
+    pub half_open: usize,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            path: "/ws".into(),
+            origins: Origins::default(),
+            head_timeout: Duration::from_secs(5),
+            http_timeout: Duration::from_secs(60),
+            max_head: 16 << 10,
+            max_headers: 100,
+            half_open: 8192,
+        }
+    }
+}
+
+/// What the application has to say before a connection is a socket.
+pub trait Front: Send + Sync + 'static {
+    /// Whether an accepted connection may send a head at all; if not, it is closed without a word.
+    fn admit(&self, remote: SocketAddr) -> bool {
+        let _ = remote;
+        true
+    }
+
+    /// A request that passed all checks is about to be upgraded; what is left in its extensions arrives in
+    /// [`Upgrade::head`]. An answer instead of that refuses it.
+    fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
+        let _ = (remote, head);
+        Ok(())
+    }
+
+    /// A request for any other path.
+    fn other(
+        &self,
+        remote: SocketAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// Binds a listener that survives storms: a backlog of 16,384, where the kernel allows it.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(16 << 10)
+}
+
+/// Accepts until `shutdown` is done. Requests under way then are finished; accepted sockets are the workers' business.
+pub async fn serve<C: Send + 'static, F: Front>(
+    listener: TcpListener,
+    options: ListenerOptions,
+    front: F,
+    workers: Workers<C>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(options.half_open));
+    let gate = Arc::new(Shared { options, front, workers });
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut backoff = BACKOFF;
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, remote) = listener.accept().await?;
+            Ok::<_, io::Error>((place, stream, remote))
+        };
+        tokio::select! {
+            () = &mut shutdown => return,
+            accepted = accepted => match accepted {
+                Ok((place, stream, remote)) => {
+                    backoff = BACKOFF;
+                    if gate.front.admit(remote) {
+                        tokio::spawn(converse(Arc::clone(&gate), stream, remote, place));
+                    } else {
+                        upgraded("not_admitted");
+                    }
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, ?backoff, "cannot accept");
+                    counter!(names::DROPPED, "reason" => "accept").increment(1);
+                    tokio::select! {
+                        () = &mut shutdown => return,
+                        () = sleep(backoff) => backoff = (backoff * 2).min(Duration::from_secs(1)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Faults of one connection, not of the listener.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn upgraded(outcome: &'static str) {
+    counter!(names::UPGRADES, "outcome" => outcome).increment(1);
+}
+
+#[derive(Debug)]
+struct Shared<C, F> {
+    options: ListenerOptions,
+    front: F,
+    workers: Workers<C>,
+}
+
+/// One connection's requests until one is upgraded.
+async fn converse<C: Send + 'static, F: Front>(
+    shared: Arc<Shared<C, F>>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: OwnedSemaphorePermit,
+) {
+    let options = &shared.options;
+    let doorman = Doorman { shared: Arc::clone(&shared), remote, head: Mutex::new(None) };
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.head_timeout)
+        .max_buf_size(options.max_head)
+        .max_headers(options.max_headers)
+        .serve_connection(TokioIo::new(stream), doorman);
+    let served = timeout(options.http_timeout, poll_fn(|context| connection.poll_without_shutdown(context))).await;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    let head = parts.service.head.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (served, head) {
+        (Ok(Ok(())), Some(head)) => {
+            let adopted = match stream.into_std() {
+                Ok(stream) => {
+                    let upgrade = Upgrade { remote, head: Box::new(head) };
+                    shared.workers.adopt(stream, parts.read_buf, upgrade).await.is_ok()
+                }
+                Err(_) => false,
+            };
+            upgraded(if adopted { "accepted" } else { "lost" });
+        }
+        (served, _) => {
+            if let Ok(Err(error)) = &served {
+                upgraded(if error.is_timeout() {
+                    "head_timeout"
+                } else if error.is_parse() {
+                    "bad_head"
+                } else {
+                    "lost"
+                });
+            }
+            linger(stream).await;
+        }
+    }
+    drop(place);
+}
+
+/// Half-closes and waits for the client to have read the answer.
+async fn linger(mut stream: TcpStream) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut scratch = [0; 2048];
+        let mut drained = 0;
+        while drained < MAX_DRAIN {
+            match stream.read(&mut scratch).await? {
+                0 => break,
+                size => drained += size,
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    // Whatever comes of it, the connection is over.
+    let _ = timeout(LINGER, drain).await;
+}
+
+/// Answers the requests of one connection, and keeps the head of the one that is upgraded.
+#[derive(Debug)]
+struct Doorman<C, F> {
+    shared: Arc<Shared<C, F>>,
+    remote: SocketAddr,
+    head: Mutex<Option<Parts>>,
+}
+
+impl<C, F: Front> Doorman<C, F> {
+    fn upgrade(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Err(refusal) = handshake::check(&request, &self.shared.options.origins) {
+            upgraded(refusal.outcome());
+            return refusal.response();
+        }
+        let response = handshake::accept(&mut request).map(|_| Full::default());
+        let (mut head, _) = request.into_parts();
+        match self.shared.front.upgrade(self.remote, &mut head) {
+            Ok(()) => {
+                *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+                response
+            }
+            Err(refusal) => {
+                upgraded("refused");
+                *refusal
+            }
+        }
+    }
+}
+
+impl<C: Send + 'static, F: Front> Service<Request<Incoming>> for Doorman<C, F> {
+    type Response = Response<Full<Bytes>>;
+    type Error = std::convert::Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if request.uri().path() == self.shared.options.path {
+            Answer::Now(ready(self.upgrade(request)))
+        } else {
+            let (shared, remote) = (Arc::clone(&self.shared), self.remote);
+            Answer::Later(Box::pin(async move { shared.front.other(remote, request).await }))
+        }
+    }
+}
+
+/// An upgrade's answer costs no allocation.
+enum Answer {
+    Now(Ready<Response<Full<Bytes>>>),
+    Later(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Full<Bytes>>, std::convert::Infallible>;
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(answer) => Pin::new(answer).poll(context).map(Ok),
+            Self::Later(answer) => answer.as_mut().poll(context).map(Ok),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The socket layer: WebSockets that cost a slab entry each while nothing happens on them.
+//!
+//! A listener (hyper) checks upgrades and hands the bare stream to a worker: one task that owns its connections, an
+//! epoll of its own and one read buffer, and calls an [`Application`]. [`frame`] and [`inbound`] are the protocol
+//! without I/O; [`connection`] and [`outbound`] one connection; [`worker`] the loop; [`sweep`] the clock.
+//!
+//! Invariant: a client costs at most its entry, the bytes it has sent of one message (twice, while they move), and
+//! `max_outbound`; whatever it does, an application hears of each connection one `opened` and one `closed`.
+mod application;
+mod connection;
+mod frame;
+mod handshake;
+mod id;
+mod inbound;
+mod listener;
+mod options;
+mod outbound;
+mod sockets;
+mod sweep;
+mod turn;
+mod worker;
+mod workers;
+
+pub use application::{Application, Cause, Farewell, Message, Upgrade};
+pub use connection::SocketIo;
+pub use frame::{Violation, encode_text};
+pub use handshake::{Origins, Refusal};
+pub use id::SocketId;
+pub use listener::{Front, ListenerOptions, bind, serve};
+pub use options::SocketOptions;
+pub use sockets::{Socket, Sockets};
+pub use workers::{Inbox, Stopped, Workers};

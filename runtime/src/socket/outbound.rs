@@ -1,0 +1,96 @@
+//! What the kernel has not taken yet. A connection whose client reads has none of this.
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write},
+};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+
+/// Charged for each queued slice besides its bytes: the slice itself.
+const SLICE: usize = size_of::<Bytes>();
+/// Slices handed to the kernel at once.
+const BATCH: usize = 32;
+
+/// Slices in the order of the wire; never empty between two turns of the worker.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    queue: VecDeque<Bytes>,
+    charged: usize,
+    /// A whole pong frame that waits for the queue to empty; a later one replaces it (RFC 6455, 5.5.3).
+    pub(super) pong: Option<Bytes>,
+    /// The tick of the last byte that the kernel took, or of the first that it did not.
+    pub(super) stalled: u32,
+}
+
+impl Outbound {
+    pub(super) fn new(now: u32) -> Self {
+        Self { stalled: now, ..Self::default() }
+    }
+
+    /// Bytes that count against the limit.
+    pub(super) fn charged(&self) -> usize {
+        self.charged
+    }
+
+    /// What `slices` more slices of together `bytes` would be charged.
+    pub(super) fn charge(slices: usize, bytes: usize) -> usize {
+        slices * SLICE + bytes
+    }
+
+    pub(super) fn push(&mut self, slice: Bytes) {
+        if !slice.is_empty() {
+            self.charged += Self::charge(1, slice.len());
+            self.queue.push_back(slice);
+        }
+    }
+
+    /// Hands over what the kernel takes; whether nothing is left.
+    pub(super) fn flush(&mut self, stream: &TcpStream, now: u32) -> io::Result<bool> {
+        loop {
+            if self.queue.is_empty() {
+                match self.pong.take() {
+                    Some(pong) => self.push(pong),
+                    None => return Ok(true),
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); BATCH];
+            let count = self.queue.len().min(BATCH);
+            for (slice, queued) in slices.iter_mut().zip(&self.queue) {
+                *slice = IoSlice::new(queued);
+            }
+            let taken = write(stream, &slices[..count])?;
+            if taken == 0 {
+                return Ok(false);
+            }
+            self.stalled = now;
+            self.advance(taken);
+        }
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        while let Some(front) = self.queue.front_mut() {
+            if taken < front.len() {
+                self.charged -= taken;
+                // The rest keeps its place and its storage; only the bytes that went are no longer charged.
+                *front = front.slice(taken..);
+                return;
+            }
+            taken -= front.len();
+            self.charged -= Self::charge(1, front.len());
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// One write; 0 if the kernel takes nothing now.
+pub(super) fn write(mut stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        match stream.write_vectored(slices) {
+            Ok(taken) => return Ok(taken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! All connections of one worker.
+use std::ops::{Deref, DerefMut};
+
+use slab::Slab;
+
+use super::{
+    SocketId, SocketIo,
+    connection::{Connection, Phase, Shared},
+};
+
+/// One connection of the application: its state, and the way to its client.
+#[derive(Debug)]
+pub struct Socket<'a, P> {
+    /// The application's state of it.
+    pub peer: &'a mut P,
+    /// The connection; its methods are the socket's own as well.
+    pub io: SocketIo<'a>,
+}
+
+impl<'a, P> Deref for Socket<'a, P> {
+    type Target = SocketIo<'a>;
+    fn deref(&self) -> &SocketIo<'a> {
+        &self.io
+    }
+}
+
+impl<P> DerefMut for Socket<'_, P> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.io
+    }
+}
+
+/// A slab entry. `peer` is gone once the application knows that the connection is over.
+#[derive(Debug)]
+pub(super) struct Entry<P> {
+    pub(super) connection: Connection,
+    pub(super) peer: Option<P>,
+}
+
+/// The open sockets of one worker.
+#[derive(Debug)]
+pub struct Sockets<P> {
+    pub(super) slab: Slab<Entry<P>>,
+    pub(super) shared: Shared,
+    /// Entries that still have their peer.
+    pub(super) open: usize,
+}
+
+impl<P> Sockets<P> {
+    /// The socket of that name, if it is still open.
+    pub fn get_mut(&mut self, id: SocketId) -> Option<Socket<'_, P>> {
+        let entry = self.slab.get_mut(id.slot())?;
+        let current = entry.connection.generation == id.generation();
+        let open = matches!(entry.connection.phase, Phase::Open { .. });
+        let peer = entry.peer.as_mut().filter(|_| current && open)?;
+        Some(Socket { peer, io: SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id } })
+    }
+
+    /// The layer's half of an entry, in whatever phase.
+    pub(super) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
+        let entry = self.slab.get_mut(id.slot())?;
+        let current = entry.connection.generation == id.generation();
+        current.then_some(SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id })
+    }
+
+    /// How many connections the application has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Visits every open socket.
+    pub fn each(&mut self, mut visit: impl FnMut(&mut Socket<'_, P>)) {
+        for (slot, entry) in &mut self.slab {
+            let Some(peer) = &mut entry.peer else { continue };
+            let id = SocketId::new(self.shared.worker, slot, entry.connection.generation);
+            let io = SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id };
+            if io.is_open() {
+                visit(&mut Socket { peer, io });
+            }
+        }
+    }
+}

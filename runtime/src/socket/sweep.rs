@@ -1,0 +1,50 @@
+//! The clock: one scan of the slab a tick instead of a timer a connection.
+use std::{num::NonZeroU32, time::Duration};
+
+use super::{Application, Cause, SocketId, SocketIo, connection::Phase, worker::Worker};
+
+impl<A: Application> Worker<A> {
+    /// Pings whose time has come, and deadlines that have passed.
+    pub(super) fn sweep(&mut self) {
+        let sockets = &mut self.sockets;
+        sockets.shared.now += 1;
+        let now = sockets.shared.now;
+        let interval = sockets.shared.options.ticks(sockets.shared.options.ping_interval);
+        let patience = sockets.shared.options.ticks(sockets.shared.options.pong_timeout);
+        for (slot, entry) in &mut sockets.slab {
+            let connection = &mut entry.connection;
+            // A ping that is still in our own queue says nothing about the client's life, but about its reading.
+            let choked = connection
+                .outbound
+                .as_ref()
+                .map(|outbound| outbound.pong.is_some() && now - outbound.stalled >= patience);
+            let id = SocketId::new(sockets.shared.worker, slot, connection.generation);
+            // Spreads the pings of those who came at once over the interval.
+            let due = now.wrapping_add(connection.generation) % interval == 0;
+            let phase = connection.phase;
+            let paused = connection.paused;
+            let mut io = SocketIo { connection, shared: &mut sockets.shared, id };
+            match phase {
+                Phase::Open { .. } if paused => {}
+                Phase::Open { .. } if choked == Some(true) => io.condemn(Cause::SlowConsumer),
+                Phase::Open { pinged: Some(at), .. } if now - at.get() >= patience => {
+                    io.condemn(if choked.is_some() { Cause::SlowConsumer } else { Cause::PongTimedOut });
+                }
+                Phase::Open { heard, pinged: None } if due => {
+                    io.ping();
+                    if io.is_open() {
+                        io.connection.phase = Phase::Open { heard, pinged: NonZeroU32::new(now) };
+                    }
+                }
+                Phase::Closing { deadline, .. } if now >= deadline => {
+                    if choked.is_some() {
+                        // Nothing more will be read: do not leave the kernel holding the bytes for minutes.
+                        let _ = socket2::SockRef::from(&io.connection.stream).set_linger(Some(Duration::ZERO));
+                    }
+                    io.give_up();
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! An implementation with its feed, and what the cases do with it.
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream;
+use rollcall_loadtest::servers::Nats;
+use rollcall_runtime::bus::{
+    Bus, Fed, Incoming, Publication,
+    memory::{Limits, MemoryBus},
+    nats::NatsBus,
+};
+use rollcall_schema::{ClassroomId, LessonId, Offset, RoomId, Subject};
+use tokio::{sync::mpsc, time::timeout};
+use uuid::Uuid;
+
+/// An implementation.
+pub(crate) struct Bench {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) feed: mpsc::Receiver<Fed>,
+    backend: Backend,
+}
+
+enum Backend {
+    Memory(Arc<MemoryBus>),
+    Nats(Nats),
+}
+
+pub(crate) fn memory() -> Bench {
+    let (bus, feed) = MemoryBus::start(Limits::default());
+    let bus = Arc::new(bus);
+    Bench { bus: bus.clone(), feed, backend: Backend::Memory(bus) }
+}
+
+pub(crate) async fn through_nats() -> Bench {
+    let server = Nats::start().unwrap();
+    let (bus, feed) = NatsBus::connect(&server.url()).await.unwrap();
+    Bench { bus: Arc::new(bus), feed, backend: Backend::Nats(server) }
+}
+
+impl Bench {
+    /// Publishes what must be stored.
+    pub(crate) async fn publish(&self, batch: Vec<Publication>) -> Vec<Offset> {
+        self.bus.publish(batch).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// The offset of the last event.
+    pub(crate) async fn end(&self) -> Offset {
+        self.bus.subscribe(&lesson()).await.unwrap();
+        self.bus.position().offset
+    }
+
+    /// Forgets all events.
+    pub(crate) async fn purge(&self) {
+        match &self.backend {
+            Backend::Memory(bus) => bus.purge(),
+            Backend::Nats(server) => purge(&server.url()).await,
+        }
+    }
+}
+
+pub(crate) async fn purge(url: &str) {
+    let stream = jetstream::new(async_nats::connect(url).await.unwrap()).get_stream("CLASSROOM").await.unwrap();
+    stream.purge().await.unwrap();
+}
+
+/// A new classroom's room.
+pub(crate) fn classroom() -> RoomId {
+    RoomId::Classroom(ClassroomId(Uuid::new_v4()))
+}
+
+/// A new lesson's room.
+pub(crate) fn lesson() -> RoomId {
+    RoomId::Lesson(LessonId::parse(&Uuid::new_v4().to_string()).unwrap())
+}
+
+/// A numbered event.
+pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) -> Publication {
+    Publication {
+        subject: Subject::parse(&format!("{room}.note")).unwrap(),
+        message_id: Some(message_id.into()),
+        headers: vec![
+            ("Entity-Event-Type", "note".to_owned()),
+            ("Entity-Event-Operation", "made".to_owned()),
+            ("Entity-Event-Sequence-Id", number.to_string()),
+        ],
+        body: format!("{{\"n\":{number}}}").into(),
+    }
+}
+
+/// The next event on the feed.
+pub(crate) async fn fed(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+    timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
+}
+
+/// So many events from the feed, whose offsets must ascend.
+pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec<Incoming> {
+    let mut events: Vec<Incoming> = Vec::new();
+    while events.len() < count {
+        match fed(feed).await {
+            Fed::Event(event) => {
+                assert!(events.last().is_none_or(|last| last.offset < event.offset), "{events:?}\nthen {event:?}");
+                events.push(event);
+            }
+            Fed::Gap(offset) => panic!("a gap up to {offset} after {} events", events.len()),
+        }
+    }
+    events
+}
+
+/// The events' numbers.
+pub(crate) fn ids(events: &[Incoming]) -> Vec<i64> {
+    events.iter().map(|event| event.entity.as_ref().unwrap().2).collect()
+}

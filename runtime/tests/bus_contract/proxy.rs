@@ -1,0 +1,99 @@
+//! Between a node and its server: connections that can be cut, servers started with options of their own, and bytes
+//! that no client library would send.
+use std::{
+    net::TcpListener as Probe,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// Passes connections on to a server, while it is not cut.
+pub(crate) struct Proxy {
+    port: u16,
+    whole: watch::Sender<bool>,
+}
+
+impl Proxy {
+    pub(crate) async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (whole, state) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut state = state.clone();
+                tokio::spawn(async move {
+                    if !*state.borrow() {
+                        return;
+                    }
+                    let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = state.wait_for(|whole| !whole) => {}
+                    }
+                });
+            }
+        });
+        Self { port, whole }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends all connections; new ones are ended too.
+    pub(crate) fn cut(&self) {
+        self.whole.send(false).unwrap();
+    }
+
+    /// New connections pass again.
+    pub(crate) fn mend(&self) {
+        self.whole.send(true).unwrap();
+    }
+}
+
+/// Publishes with these headers, byte for byte, and returns when the server has it.
+pub(crate) async fn publish_raw(port: u16, subject: &str, headers: &[u8], body: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut bytes = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
+    bytes.extend(format!("HPUB {subject} {} {}\r\n", headers.len(), headers.len() + body.len()).bytes());
+    bytes.extend([headers, body, b"\r\nPING\r\n"].concat());
+    stream.write_all(&bytes).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"PONG\r\n") {
+        assert!(stream.read_buf(&mut said).await.unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// A server with options of its own.
+pub(crate) struct Handmade {
+    pub(crate) port: u16,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Handmade {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let port = Probe::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("nats-server");
+        command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"]).arg(folder.path());
+        let child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = Self { port, child, _folder: folder };
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+}
+
+impl Drop for Handmade {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}

@@ -1,0 +1,125 @@
+//! agent.entered and agent.left, as seed 000 shows them, with the headers of PROTOCOL 3.
+//!
+//! Invariant: one session's change has one body, one set of headers and one message id, however often it is published.
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    header,
+    id::{AgentId, IdError, SessionId},
+    reason::LeftReason,
+    wire,
+};
+
+/// What presence publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// agent.entered.
+    Entered,
+    /// agent.left.
+    Left(LeftReason),
+}
+
+impl Change {
+    /// `id.operation` and `payload.label`.
+    #[must_use]
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Entered => "entered",
+            Self::Left(_) => "left",
+        }
+    }
+
+    /// Why, for one who left.
+    #[must_use]
+    pub const fn reason(self) -> Option<LeftReason> {
+        match self {
+            Self::Entered => None,
+            Self::Left(reason) => Some(reason),
+        }
+    }
+
+    /// Reads what [`Change::operation`] and [`Change::reason`] gave.
+    ///
+    /// # Errors
+    /// [`IdError`] for any other pair.
+    pub fn parse(operation: &str, reason: Option<&str>) -> Result<Self, IdError> {
+        match (operation, reason) {
+            ("entered", None) => Ok(Self::Entered),
+            ("left", Some(reason)) => reason.parse().map(Self::Left),
+            _ => Err(IdError("operation")),
+        }
+    }
+}
+
+/// What an event is about: `id` of the seed's events, and the Entity-Event headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EntityEvent<'a> {
+    /// `agent`, or what another service calls its own.
+    pub entity_type: &'a str,
+    /// What happened to it.
+    pub operation: &'a str,
+    /// Of agents, the session id.
+    pub sequence_id: i64,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    id: EntityEvent<'a>,
+    payload: Payload<'a>,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    version: &'static str,
+    entity_type: &'static str,
+    label: &'static str,
+    agent_id: &'a AgentId,
+}
+
+/// An agent entered or left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentEvent<'a> {
+    /// Which of them.
+    pub change: Change,
+    /// `sequence_id`.
+    pub session: SessionId,
+    /// Who.
+    pub agent: &'a AgentId,
+}
+
+impl<'a> AgentEvent<'a> {
+    fn entity(&self) -> EntityEvent<'a> {
+        EntityEvent { entity_type: "agent", operation: self.change.operation(), sequence_id: self.session.0 }
+    }
+
+    /// The seed's JSON.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let id = self.entity();
+        let payload =
+            Payload { version: "v1", entity_type: "agent", label: self.change.operation(), agent_id: self.agent };
+        wire::json(&Body { id, payload })
+    }
+
+    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}`. Two databases behind one stream number
+    /// their sessions alike, the installation tells them apart.
+    #[must_use]
+    pub fn message_id(&self, installation: Uuid) -> String {
+        format!("agent.{}:{installation}:{}", self.change.operation(), self.session)
+    }
+
+    /// The other headers.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let EntityEvent { entity_type, operation, sequence_id } = self.entity();
+        let mut headers = vec![
+            (header::SENDER_AGENT_ID, self.agent.to_string()),
+            (header::ENTITY_EVENT_TYPE, entity_type.to_owned()),
+            (header::ENTITY_EVENT_OPERATION, operation.to_owned()),
+            (header::ENTITY_EVENT_SEQUENCE_ID, sequence_id.to_string()),
+        ];
+        headers.extend(self.change.reason().map(|reason| (header::LEFT_REASON, reason.to_string())));
+        headers
+    }
+}

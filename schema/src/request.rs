@@ -1,0 +1,220 @@
+//! Requests from clients (PROTOCOL 2): the envelope and the payloads, read in place.
+//!
+//! Invariant: parsing never builds a tree. The envelope is borrowed from the message, a payload's texts are copied once,
+//! nested values that nobody asked for are skipped without recursion, and time is linear: above a fixed 64 KiB at most 2
+//! bytes of memory for each byte received, at any depth of nesting. Errors and `Debug` show no payload: there are tokens
+//! in it.
+//!
+//! What the contract leaves open is decided so:
+//!
+//! | input | outcome |
+//! | --- | --- |
+//! | `null` in an optional field | as if the field were absent; but a `ref` of `null` is a faulty one |
+//! | unknown fields, at any depth and however often | ignored |
+//! | a known field twice | error |
+//! | a lone surrogate (`"\ud800"`) | error in a text that is read or a field's name; accepted where it is skipped |
+//! | an array where an object belongs | error |
+//! | a `ref` that is a text, `1.0`, `1e3` or outside of i64 | faulty: the request is handled, its ack has `null` |
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
+
+use crate::id::{AgentLabel, ClassroomId, LessonId, Offset};
+
+/// The `ref` of a request, as its ack gives it back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ref {
+    /// There is none: a success is not acknowledged.
+    #[default]
+    Missing,
+    /// There is one, but it is not an integer of 64 bits: comes back as `null`.
+    Faulty,
+    /// What to give back.
+    Number(i64),
+}
+
+impl<'de> Deserialize<'de> for Ref {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(raw.get().parse().map_or(Self::Faulty, Self::Number))
+    }
+}
+
+impl Serialize for Ref {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => serializer.serialize_i64(*number),
+            Self::Missing | Self::Faulty => serializer.serialize_unit(),
+        }
+    }
+}
+
+/// Why a message is not a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Not a JSON object in UTF-8, or one with a field of the envelope twice.
+    #[error("the message is not a JSON object")]
+    Syntax,
+    /// No `type`, or one that is not a text.
+    #[error("the message has no type")]
+    NoEvent(Ref),
+}
+
+impl RequestError {
+    /// What the ack gives back.
+    #[must_use]
+    pub fn reference(self) -> Ref {
+        match self {
+            // A message that cannot be read may have had one.
+            Self::Syntax => Ref::Faulty,
+            Self::NoEvent(reference) => reference,
+        }
+    }
+}
+
+/// A payload is not an object, or a field of it is missing or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the payload is not what the event takes")]
+pub struct PayloadError;
+
+/// A message of a client: `{"type": "<event>", "ref": <integer>, "payload": <object>}`.
+#[derive(Clone)]
+pub struct Request<'a> {
+    /// `type`.
+    pub event: Cow<'a, str>,
+    /// `ref`.
+    pub reference: Ref,
+    /// Any JSON value yet; see [`Request::payload`].
+    pub payload: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    event: Option<&'a RawValue>,
+    #[serde(default, rename = "ref")]
+    reference: Ref,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+/// A text, borrowed where it has no escapes: a bare `Cow` would always be copied.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Request<'a> {
+    /// Reads the envelope.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; nothing in `payload` is one, but broken JSON.
+    pub fn parse(message: &'a [u8]) -> Result<Self, RequestError> {
+        let text = std::str::from_utf8(message).map_err(|_| RequestError::Syntax)?;
+        let Envelope { event, reference, payload } = object(text).map_err(|_| RequestError::Syntax)?;
+        let event = event.and_then(|raw| serde_json::from_str::<Text<'a>>(raw.get()).ok());
+        let Text(event) = event.ok_or(RequestError::NoEvent(reference))?;
+        Ok(Self { event, reference, payload })
+    }
+
+    /// Reads the payload as what the event takes; no payload is as good as an empty one.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn payload<T: Deserialize<'a>>(&self) -> Result<T, PayloadError> {
+        object(self.payload.map_or("{}", RawValue::get)).map_err(|_| PayloadError)
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("event", &self.event)
+            .field("reference", &self.reference)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads one JSON object: serde alone would take an array of the fields' values for it.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
+    if text.starts_with('{') { serde_json::from_str(text) } else { Err(serde_json::Error::custom("not an object")) }
+}
+
+/// An optional field that holds an object.
+fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
+    raw.map(|raw| object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
+}
+
+/// A JWT as it came, unchecked. `Debug` does not show it. Owned: it outlives the message that it came in.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// `connect_request`, the first message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ConnectRequest {
+    /// None for a guest.
+    pub token: Option<Token>,
+    /// Where to; a guest says so too.
+    pub classroom_id: ClassroomId,
+    /// What the client calls itself; a guest does too.
+    pub agent_label: AgentLabel,
+    /// Asks for offsets, and perhaps for what was missed.
+    #[serde(default, deserialize_with = "optional_object")]
+    pub resume: Option<Resume>,
+}
+
+/// What a client knows of the stream (PROTOCOL 3). `{}` opts in and asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Resume {
+    /// Of which stream the offset is.
+    pub epoch: Option<String>,
+    /// The last event that it has.
+    pub offset: Option<Offset>,
+    /// The lesson to join before the replay.
+    pub lesson_id: Option<LessonId>,
+}
+
+impl Resume {
+    /// What to replay after; none unless both epoch and offset are given.
+    #[must_use]
+    pub fn position(&self) -> Option<(&str, Offset)> {
+        Some((self.epoch.as_deref()?, self.offset?))
+    }
+}
+
+/// `join_lesson`. The seed's data is `None`: everything is optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct JoinLesson {
+    /// Which; none: the upgrade URL's, else the token's.
+    pub lesson_id: Option<LessonId>,
+    /// Whose; none: the token of connect_request counts.
+    pub access_token: Option<Token>,
+}
+
+/// `refresh`: a fresh token for the session.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Refresh {
+    /// It.
+    pub token: Token,
+}

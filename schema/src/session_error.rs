@@ -1,0 +1,167 @@
+//! Why the server ends a connection, and how it says so (PROTOCOL 2): a message, then a close frame.
+//!
+//! Invariant: one row for each error, at the error's own place; close codes below 3500 are the recoverable ones.
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+use crate::wire;
+
+/// An error that ends the connection with a message and a close code of the application's range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionError {
+    /// The node drains.
+    Terminated,
+    /// A backend is away while connecting, or a fault of ours.
+    InternalServerError,
+    /// The token ran out during the session.
+    TokenExpired,
+    /// The outbound queue is full.
+    SlowConsumer,
+    /// Nothing came within the time for a pong.
+    PongTimedOut,
+    /// A limit was exceeded for long.
+    TooManyRequests,
+    /// No token, or one that does not hold.
+    Unauthenticated,
+    /// The first message is of another type.
+    UnsupportedRequest,
+    /// Broken JSON, or a wrong or missing field, before connecting.
+    SerializationFailed,
+    /// No connect_request in time.
+    AuthTimedOut,
+    /// The same agent came in by another connection.
+    Replaced,
+    /// The token is good, but not for this classroom.
+    AccessDenied,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Whose.
+    pub error: SessionError,
+    /// `payload.type`.
+    pub name: &'static str,
+    /// `payload.title`.
+    pub title: &'static str,
+    /// `payload.status`.
+    pub status: u16,
+    /// Of the close frame.
+    pub close_code: u16,
+}
+
+const fn row(error: SessionError, name: &'static str, title: &'static str, status: u16, close_code: u16) -> Row {
+    Row { error, name, title, status, close_code }
+}
+
+/// Every session error, in the contract's order.
+pub const TABLE: [Row; 12] = [
+    row(SessionError::Terminated, "terminated", "Terminated", 422, 3001),
+    row(SessionError::InternalServerError, "internal_server_error", "Internal server error", 500, 3004),
+    row(SessionError::TokenExpired, "token_expired", "Token expired", 401, 3005),
+    row(SessionError::SlowConsumer, "slow_consumer", "Slow consumer", 422, 3008),
+    row(SessionError::PongTimedOut, "pong_timed_out", "Pong timed out", 422, 3012),
+    row(SessionError::TooManyRequests, "too_many_requests", "Too many requests", 429, 3013),
+    row(SessionError::Unauthenticated, "unauthenticated", "Unauthenticated", 401, 3500),
+    row(SessionError::UnsupportedRequest, "unsupported_request", "Unsupported request", 405, 3501),
+    row(SessionError::SerializationFailed, "serialization_failed", "Serialization failed", 422, 3501),
+    row(SessionError::AuthTimedOut, "auth_timed_out", "Auth timed out", 422, 3502),
+    row(SessionError::Replaced, "replaced", "Replaced", 422, 3503),
+    row(SessionError::AccessDenied, "access_denied", "Access denied", 403, 3507),
+];
+
+// An error finds its row by its own number.
+const _: () = {
+    let mut place = 0;
+    while place < TABLE.len() {
+        assert!(TABLE[place].error as usize == place, "the rows are in the order of the errors");
+        place += 1;
+    }
+    assert!(SessionError::AccessDenied as usize + 1 == TABLE.len(), "every error has a row");
+};
+
+#[derive(Serialize)]
+struct Message {
+    r#type: &'static str,
+    payload: Payload,
+}
+
+#[derive(Serialize)]
+struct Payload {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconnect_after_ms: Option<u64>,
+}
+
+impl SessionError {
+    /// Its row of the table.
+    #[must_use]
+    pub const fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    /// `payload.type`; also the metrics' label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Of the close frame.
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        self.row().close_code
+    }
+
+    /// Whether the client should come back; otherwise the same would fail again.
+    #[must_use]
+    pub const fn is_recoverable(self) -> bool {
+        self.close_code() < 3500
+    }
+
+    /// The message before the close frame. `reconnect_after` is told to those who should come back, and to no others.
+    #[must_use]
+    pub fn message(self, reconnect_after: Duration) -> Vec<u8> {
+        let Row { name, title, status, .. } = *self.row();
+        let (kind, reconnect_after_ms) = if self.is_recoverable() {
+            ("recoverable_session_error", Some(wire::milliseconds(reconnect_after)))
+        } else {
+            ("unrecoverable_session_error", None)
+        };
+        wire::json(&Message { r#type: kind, payload: Payload { r#type: name, title, status, reconnect_after_ms } })
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+/// What RFC 6455 itself ends a connection for: a close frame with its code, without a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Violation {
+    /// A frame against the RFC.
+    Protocol = 1002,
+    /// A binary message.
+    Binary = 1003,
+    /// A text that is not UTF-8.
+    Utf8 = 1007,
+    /// Against the rules of this server: too many fragments.
+    Policy = 1008,
+    /// A message over the limit.
+    TooBig = 1009,
+}
+
+impl Violation {
+    /// Of the close frame.
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        self as u16
+    }
+}

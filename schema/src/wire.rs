@@ -1,0 +1,14 @@
+//! How this crate's own messages become bytes.
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Compact JSON of a plain struct of this crate.
+pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message).expect("structs of texts and numbers can be written as JSON")
+}
+
+/// Whole milliseconds, as hints to clients have them.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,189 @@
+//! Every message of the contract against its line in `golden/protocol`.
+use std::time::Duration;
+
+use rollcall_schema::{
+    AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
+    LeftReason, LessonId, Offset, Push, Ref, Refresh, Request, SessionId, Sid, Violation,
+    ack::{self, Empty},
+    connect_success::Start,
+    session_error,
+};
+use uuid::Uuid;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn assert_golden(messages: Vec<Vec<u8>>, golden: &str) {
+    let lines: Vec<_> = messages.into_iter().map(|line| String::from_utf8(line).expect("messages are UTF-8")).collect();
+    assert_eq!(lines, golden.lines().collect::<Vec<_>>());
+}
+
+fn agent() -> AgentId {
+    AgentId::parse("web.alice.example.org").expect("an agent id")
+}
+
+#[test]
+fn acks() {
+    let one = Ref::Number(1);
+    let success = |reference| ack::success(reference, &Empty {}).expect("plain data").expect("a ref was given");
+    assert_golden(
+        vec![
+            success(one),
+            success(Ref::Faulty),
+            ack::error(one, AckError::LessonIdRequired),
+            ack::error(one, AckError::LessonNotFound),
+            ack::error(one, AckError::HubCannotJoin),
+            ack::error(one, AckError::InvalidAccessToken),
+            ack::error(one, AckError::AccessTokenOfAnotherUser),
+            ack::error(Ref::Missing, AckError::UnknownEvent),
+            ack::error(Ref::Faulty, AckError::InvalidPayload),
+            ack::error(one, AckError::TooManyRequests(SECOND)),
+            ack::error(one, AckError::TryAgainLater(SECOND)),
+            ack::error(Ref::Number(i64::MIN), AckError::TimedOut(Duration::ZERO)),
+        ],
+        include_str!("../golden/protocol/ack.jsonl"),
+    );
+}
+
+#[test]
+fn a_success_without_ref_is_not_acknowledged() {
+    assert_eq!(ack::success(Ref::Missing, &Empty {}).expect("plain data"), None);
+}
+
+#[test]
+fn session_errors() {
+    let wait = Duration::from_millis(1500);
+    assert_golden(
+        session_error::TABLE.iter().map(|row| row.error.message(wait)).collect(),
+        include_str!("../golden/protocol/session_error.jsonl"),
+    );
+    let codes: Vec<_> = session_error::TABLE.iter().map(|row| (row.error.name(), row.error.close_code())).collect();
+    assert_eq!(
+        codes,
+        [
+            ("terminated", 3001),
+            ("internal_server_error", 3004),
+            ("token_expired", 3005),
+            ("slow_consumer", 3008),
+            ("pong_timed_out", 3012),
+            ("too_many_requests", 3013),
+            ("unauthenticated", 3500),
+            ("unsupported_request", 3501),
+            ("serialization_failed", 3501),
+            ("auth_timed_out", 3502),
+            ("replaced", 3503),
+            ("access_denied", 3507),
+        ]
+    );
+}
+
+#[test]
+fn violations_have_the_rfcs_codes() {
+    use Violation::{Binary, Policy, Protocol, TooBig, Utf8};
+    let codes = [Protocol, Binary, Utf8, Policy, TooBig].map(Violation::close_code);
+    assert_eq!(codes, [1002, 1003, 1007, 1008, 1009]);
+}
+
+#[test]
+fn connect_successes() {
+    let agent = agent();
+    let success = |session, start| {
+        ConnectSuccess { session, sid: Sid(1), ping_interval: Duration::from_secs(30), start }.message()
+    };
+    let start = |epoch, offset, recovered| Some(Start { epoch, offset: Offset(offset), recovered });
+    let session = Some((SessionId(1), &agent));
+    assert_golden(
+        vec![
+            success(session, None),
+            success(session, start("e1", 0, None)),
+            success(session, start("e1", 41, Some(true))),
+            success(session, start("e2", 7, Some(false))),
+            success(None, None),
+        ],
+        include_str!("../golden/protocol/connect_success.jsonl"),
+    );
+}
+
+#[test]
+fn pushes() {
+    let agent = agent();
+    let entered = AgentEvent { change: Change::Entered, session: SessionId(1), agent: &agent }.body();
+    let note = EntityEvent { entity_type: "note", operation: "created", sequence_id: 7 };
+    let body = br#"{"text":"hello"}"#;
+    let both = |push: Push<'_>, offset| [push.plain().into_owned(), push.resumable(Offset(offset))];
+    assert_golden(
+        [
+            both(Push::parse(&entered, Some(note)).expect("an object"), 12),
+            both(Push::parse(body, Some(note)).expect("an object"), 13),
+            both(Push::parse(body, None).expect("an object"), 14),
+        ]
+        .concat(),
+        include_str!("../golden/protocol/push.jsonl"),
+    );
+}
+
+#[test]
+fn agent_events_carry_their_headers() {
+    let agent = agent();
+    let event = |change| AgentEvent { change, session: SessionId(7), agent: &agent };
+    let expected = |operation: &str| {
+        vec![
+            ("Sender-Agent-Id", "web.alice.example.org".to_owned()),
+            ("Entity-Event-Type", "agent".to_owned()),
+            ("Entity-Event-Operation", operation.to_owned()),
+            ("Entity-Event-Sequence-Id", "7".to_owned()),
+        ]
+    };
+    let entered = event(Change::Entered);
+    assert_eq!(entered.headers(), expected("entered"));
+    assert_eq!(entered.message_id(Uuid::nil()), "agent.entered:00000000-0000-0000-0000-000000000000:7",);
+
+    let reasons = ["closed", "lost", "timed_out", "kicked", "drained", "node_lost"];
+    for reason in reasons {
+        let left = event(Change::parse("left", Some(reason)).expect("a reason"));
+        let mut headers = expected("left");
+        headers.push(("Left-Reason", reason.to_owned()));
+        assert_eq!(left.headers(), headers);
+        assert_eq!(left.message_id(Uuid::nil()), "agent.left:00000000-0000-0000-0000-000000000000:7");
+    }
+}
+
+#[test]
+fn changes_are_read_back() {
+    for change in [Change::Entered, Change::Left(LeftReason::NodeLost)] {
+        let reason = change.reason().map(LeftReason::as_str);
+        assert_eq!(Change::parse(change.operation(), reason), Ok(change));
+    }
+    for (operation, reason) in [("entered", Some("lost")), ("left", None), ("left", Some("bored")), ("", None)] {
+        assert!(Change::parse(operation, reason).is_err(), "{operation} {reason:?}");
+    }
+}
+
+#[test]
+fn requests() {
+    let lines: Vec<_> = include_str!("../golden/protocol/request.jsonl").lines().collect();
+    let requests: Vec<_> =
+        lines.iter().map(|line| Request::parse(line.as_bytes()).expect("a request of the contract")).collect();
+    let heads: Vec<_> = requests.iter().map(|request| (&*request.event, request.reference)).collect();
+    let connect = ("connect_request", Ref::Missing);
+    let join = |n| ("join_lesson", Ref::Number(n));
+    assert_eq!(heads, [connect, connect, connect, connect, join(1), join(2), join(3), ("refresh", Ref::Number(4))]);
+
+    let connects = [0, 1, 2, 3].map(|n| requests[n].payload::<ConnectRequest>().expect("a connect_request"));
+    let classroom = ClassroomId::parse("5c2f2c26-6b1c-4a4b-9d4e-2b9f5a3f7d10").expect("a UUID");
+    assert!(connects.iter().all(|c| c.classroom_id == classroom && c.agent_label.as_str() == "web"));
+    let tokens: Vec<_> = connects.iter().map(|c| c.token.as_ref().map(|token| token.as_str())).collect();
+    assert_eq!(tokens, [Some("<JWT>"), Some("<JWT>"), Some("<JWT>"), None]);
+    let positions: Vec<_> = connects.iter().map(|c| c.resume.as_ref().map(|resume| resume.position())).collect();
+    assert_eq!(positions, [None, Some(None), Some(Some(("e1", Offset(41)))), None]);
+    let algebra = LessonId::parse("algebra-1").ok();
+    assert_eq!(connects[2].resume.as_ref().and_then(|resume| resume.lesson_id.clone()), algebra);
+
+    let joins = [4, 5, 6].map(|n| requests[n].payload::<JoinLesson>().expect("a join_lesson"));
+    assert_eq!([&joins[0].lesson_id, &joins[1].lesson_id], [&algebra, &algebra]);
+    assert_eq!(joins[1].access_token.as_ref().map(|token| token.as_str()), Some("<JWT>"));
+    assert_eq!(joins[2], JoinLesson::default());
+
+    let refresh = requests[7].payload::<Refresh>().expect("a refresh");
+    assert_eq!(refresh.token.as_str(), "<JWT>");
+}

@@ -1,0 +1,210 @@
+//! What strangers may send, and what it is taken for: the rows of the table in `request.rs`, and any bytes at all.
+use std::borrow::Cow;
+
+use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
+use rollcall_schema::{
+    ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume,
+    request::{PayloadError, RequestError},
+};
+
+const UUID: &str = "5c2f2c26-6b1c-4a4b-9d4e-2b9f5a3f7d10";
+
+fn parse(message: &str) -> Result<Request<'_>, RequestError> {
+    Request::parse(message.as_bytes())
+}
+
+fn reference(value: &str) -> Ref {
+    parse(&format!(r#"{{"type":"join_lesson","ref":{value},"payload":{{}}}}"#)).expect("only the ref is odd").reference
+}
+
+fn connect(fields: &str) -> Result<Option<Resume>, PayloadError> {
+    let message = format!(r#"{{"type":"connect_request","payload":{{{fields}}}}}"#);
+    let request = parse(&message).expect("the envelope is right");
+    request.payload::<ConnectRequest>().map(|connect| connect.resume)
+}
+
+#[test]
+fn a_faulty_ref_does_not_spoil_the_request() {
+    for (value, expected) in
+        [("0", 0), ("-0", 0), ("42", 42), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)]
+    {
+        assert_eq!(reference(value), Ref::Number(expected), "{value}");
+    }
+    for value in [
+        "null",
+        "\"1\"",
+        "1.0",
+        "1e3",
+        "1.5",
+        "9223372036854775808",
+        "-9223372036854775809",
+        "1e999",
+        "[]",
+        "{}",
+        "true",
+    ] {
+        assert_eq!(reference(value), Ref::Faulty, "{value}");
+    }
+    assert_eq!(parse(r#"{"type":"join_lesson"}"#).expect("a request").reference, Ref::Missing);
+}
+
+#[test]
+fn what_is_not_an_object_is_no_request() {
+    let cut = r#"{"type":"join_lesson""#;
+    let twice = format!("{cut}}}{cut}}}");
+    for message in [
+        "",
+        " ",
+        "null",
+        "1",
+        "\"join_lesson\"",
+        r#"["join_lesson",1,{}]"#,
+        cut,
+        &twice,
+        "{]",
+        "{\"type\":\"a\",}",
+        "\u{feff}{}",
+        "NaN",
+        r#"{"type":"a","payload":{"x":01}}"#,
+        r#"{"type":"a" "ref":1}"#,
+        "{'type':'a'}",
+    ] {
+        assert_eq!(parse(message).err(), Some(RequestError::Syntax), "{message:?}");
+    }
+    assert_eq!(Request::parse(b"{\"type\":\"\xff\"}").err(), Some(RequestError::Syntax));
+}
+
+#[test]
+fn the_ref_comes_back_where_only_the_type_is_wrong() {
+    for (message, expected) in [
+        (r#"{"ref":7}"#, Ref::Number(7)),
+        (r#"{"ref":7,"type":null}"#, Ref::Number(7)),
+        (r#"{"ref":7,"type":5}"#, Ref::Number(7)),
+        (r#"{"type":["join_lesson"]}"#, Ref::Missing),
+        (r#"{"ref":"x","type":"\ud800"}"#, Ref::Faulty),
+        ("{}", Ref::Missing),
+    ] {
+        let error = parse(message).expect_err("no type");
+        assert_eq!(error, RequestError::NoEvent(expected), "{message}");
+        assert_eq!(error.reference(), expected);
+    }
+}
+
+#[test]
+fn a_payload_is_an_object_or_absent() {
+    for absent in
+        ["{}", r#"{"payload":null}"#, r#"{"payload":{}}"#, r#"{"payload":{"lesson_id":null,"access_token":null}}"#]
+    {
+        let message = absent.replacen('{', r#"{"type":"join_lesson","x":1,"#, 1).replace(",}", "}");
+        let join = parse(&message).expect("a request").payload::<JoinLesson>();
+        assert_eq!(join, Ok(JoinLesson::default()), "{message}");
+    }
+    for payload in ["[]", r#"["algebra-1"]"#, "\"algebra-1\"", "1", "true"] {
+        let message = format!(r#"{{"type":"join_lesson","ref":1,"payload":{payload}}}"#);
+        let request = parse(&message).expect("the envelope is right");
+        assert_eq!(request.reference, Ref::Number(1));
+        assert_eq!(request.payload::<JoinLesson>(), Err(PayloadError), "{payload}");
+    }
+}
+
+#[test]
+fn a_connect_request_says_where_to_and_as_what() {
+    let place = format!(r#""classroom_id":"{UUID}","agent_label":"web""#);
+    assert_eq!(connect(&place), Ok(None));
+    for fields in [
+        String::new(),
+        format!(r#""classroom_id":"{UUID}""#),
+        r#""agent_label":"web""#.to_owned(),
+        format!(r#""classroom_id":"{UUID}","agent_label":null"#),
+        format!(r#""classroom_id":"{UUID}","agent_label":"web.alice""#),
+        format!(r#""classroom_id":"{UUID}","agent_label":7"#),
+        r#""classroom_id":"' OR 1=1","agent_label":"web""#.to_owned(),
+        r#""classroom_id":"*","agent_label":"web""#.to_owned(),
+        format!(r#"{place},"token":7"#),
+        format!(r#"{place},"token":"\ud800""#),
+        format!(r#"{place},"agent_label":"web""#),
+        format!(r#"{place},"resume":[]"#),
+        format!(r#"{place},"resume":true"#),
+        format!(r#"{place},"resume":{{"offset":-1}}"#),
+        format!(r#"{place},"resume":{{"offset":1.5}}"#),
+        format!(r#"{place},"resume":{{"offset":18446744073709551616}}"#),
+        format!(r#"{place},"resume":{{"epoch":1}}"#),
+        format!(r#"{place},"resume":{{"lesson_id":"a.>"}}"#),
+    ] {
+        assert_eq!(connect(&fields), Err(PayloadError), "{fields}");
+    }
+}
+
+#[test]
+fn resume_opts_in_and_may_ask() {
+    let resume = |value: &str| {
+        connect(&format!(r#""classroom_id":"{UUID}","agent_label":"web","resume":{value}"#)).expect("a resume")
+    };
+    assert_eq!(resume("null"), None);
+    assert_eq!(resume("{}"), Some(Resume::default()));
+    assert_eq!(resume(r#"{"epoch":null,"offset":null}"#), Some(Resume::default()));
+    for half in [r#"{"epoch":"e1"}"#, r#"{"offset":1}"#] {
+        assert_eq!(resume(half).expect("opted in").position(), None, "{half}");
+    }
+}
+
+#[test]
+fn known_fields_come_once_and_unknown_ones_as_they_like() {
+    for twice in
+        [r#""type":"a","type":"a""#, r#""type":"a","ref":1,"ref":1"#, r#""type":"a","payload":{},"payload":{}"#]
+    {
+        assert_eq!(parse(&format!("{{{twice}}}")).err(), Some(RequestError::Syntax), "{twice}");
+    }
+    assert_eq!(parse(r#"{"type":"a","\ud800":1}"#).err(), Some(RequestError::Syntax));
+    let message = r#"{"x":1,"x":2,"type":"refresh","x":"\ud800","payload":{"y":[],"token":"t","y":{}}}"#;
+    let request = parse(message).expect("unknown fields are ignored");
+    assert_eq!(request.payload::<Refresh>().expect("a refresh").token.as_str(), "t");
+}
+
+#[test]
+fn texts_are_borrowed_unless_they_hold_escapes() {
+    assert!(matches!(parse(r#"{"type":"join_lesson"}"#).expect("a request").event, Cow::Borrowed("join_lesson")));
+    assert_eq!(parse(r#"{"type":"join\u005flesson"}"#).expect("a request").event, "join_lesson");
+}
+
+#[test]
+fn debug_shows_no_token() {
+    let message = format!(
+        r#"{{"type":"connect_request","payload":{{"token":"s3cret","classroom_id":"{UUID}","agent_label":"web"}}}}"#
+    );
+    let request = parse(&message).expect("a request");
+    let connect = request.payload::<ConnectRequest>().expect("a connect_request");
+    let wrong = request.payload::<JoinLesson>();
+    assert!(!format!("{request:?} {connect:?} {wrong:?}").contains("s3cret"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(WithSource("regressions")))]
+
+    #[test]
+    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        let _ = Request::parse(&bytes);
+    }
+
+    #[test]
+    fn nothing_like_json_makes_the_parser_panic(text in r#"[\[\]{}:,"\\a0-9 .eE+\-]{0,200}"#, cut in 0..64_usize) {
+        let message = format!(r#"{{"type":"join_lesson","ref":{text},"payload":{{"lesson_id":{text}}}}}"#);
+        for message in [&*text, &message, message.get(..cut).unwrap_or_default()] {
+            if let Ok(request) = parse(message) {
+                let _ = request.payload::<JoinLesson>();
+                let _ = request.payload::<ConnectRequest>();
+                let _ = request.payload::<Refresh>();
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_read_back(event in any::<String>(), number: Option<i64>, token in any::<String>()) {
+        let message = serde_json::json!({"payload": {"token": token}, "ref": number, "type": event}).to_string();
+        let request = parse(&message).expect("a request");
+        prop_assert_eq!(&*request.event, &event);
+        prop_assert_eq!(request.reference, number.map_or(Ref::Faulty, Ref::Number));
+        let refresh = request.payload::<Refresh>().expect("a refresh");
+        prop_assert_eq!(refresh.token.as_str(), &token);
+    }
+}
