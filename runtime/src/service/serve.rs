@@ -104,7 +104,13 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let listener =
         socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
     println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
-    tokio::spawn(socket::serve(listener, limits::listener(&config.limits), PublicFront, workers.clone(), until(&draining)));
+    tokio::spawn(socket::serve(
+        listener,
+        limits::listener(&config.limits),
+        PublicFront,
+        workers.clone(),
+        until(&draining),
+    ));
 
     signalled().await;
     draining.send_replace(true);
