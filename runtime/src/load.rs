@@ -5,7 +5,6 @@
 mod progress;
 mod table;
 
-
 use std::{collections::HashMap, path::Path};
 
 use rollcall_schema::{ClassroomId, LessonId, Seat, UserId};

@@ -88,8 +88,14 @@ impl Rooms {
     /// No rooms yet. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, mailboxes: Mailboxes, max_body: usize) -> Self {
-        let inner =
-            Inner { bus, mailboxes, max_body, entries: Mutex::default(), keys: AtomicU64::new(0), dispatched: AtomicU64::new(0) };
+        let inner = Inner {
+            bus,
+            mailboxes,
+            max_body,
+            entries: Mutex::default(),
+            keys: AtomicU64::new(0),
+            dispatched: AtomicU64::new(0),
+        };
         Self(Arc::new(inner))
     }
 
@@ -120,7 +126,12 @@ impl Rooms {
     }
 
     /// What was missed in these rooms; none where some of it is gone, or the bus is away.
-    pub async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Option<mpsc::Receiver<Result<Incoming, BusError>>> {
+    pub async fn replay(
+        &self,
+        rooms: &[RoomId],
+        after: &Position,
+        upto: Offset,
+    ) -> Option<mpsc::Receiver<Result<Incoming, BusError>>> {
         match self.0.bus.replay(rooms, after, upto).await {
             Ok(Replay::Events(events)) => Some(events),
             Ok(Replay::Lost) => None,
