@@ -26,7 +26,8 @@ async fn five_hundred_agents(backend: &Backend) {
 
     let entering = rooms.iter().map(|(room, size)| join_all((1..*size).map(|number| enter(backend, room, number))));
     let mut crowds: Vec<Vec<Agent>> = join_all(entering).await;
-    let entered = join_all(witnesses.iter_mut().zip(&crowds).map(|(witness, crowd)| sees_all(witness, "entered", crowd)));
+    let entered =
+        join_all(witnesses.iter_mut().zip(&crowds).map(|(witness, crowd)| sees_all(witness, "entered", crowd)));
     entered.await;
 
     // Everything that anybody could see is on its way by now, before this.
@@ -43,7 +44,8 @@ async fn five_hundred_agents(backend: &Backend) {
         witness.client.next_event(SOON).await.unwrap();
     }
 
-    let sessions: Vec<Vec<i64>> = crowds.iter().map(|crowd| crowd.iter().map(|agent| agent.session).collect()).collect();
+    let sessions: Vec<Vec<i64>> =
+        crowds.iter().map(|crowd| crowd.iter().map(|agent| agent.session).collect()).collect();
     let leaving = crowds.into_iter().flatten().map(|agent| async { agent.client.close().await.unwrap() });
     join_all(leaving).await;
     for ((witness, sessions), (room, _)) in witnesses.iter_mut().zip(&sessions).zip(&rooms) {
@@ -71,7 +73,8 @@ async fn enter(backend: &Backend, room: &Classroom, number: usize) -> Agent {
 async fn sees_all(witness: &mut Agent, label: &str, crowd: &[Agent]) {
     let mut missing: BTreeMap<i64, &str> = crowd.iter().map(|agent| (agent.session, agent.id.as_str())).collect();
     while !missing.is_empty() {
-        let event = witness.client.next_event(SOON).await.unwrap_or_else(|error| panic!("{error}; missing: {missing:?}"));
+        let event =
+            witness.client.next_event(SOON).await.unwrap_or_else(|error| panic!("{error}; missing: {missing:?}"));
         assert_eq!(event.label(), Some(label), "{event:?}");
         let whom = missing.remove(&event.sequence_id().unwrap());
         assert_eq!(whom, event.agent_id(), "{event:?}");

@@ -45,9 +45,12 @@ async fn agents_of_a_classroom_are_listed(backend: &Backend) {
     let entry = |agent: &common::Agent| format!(r#"{{"id":{},"agent_id":"{}"}}"#, agent.session, agent.id);
     assert_eq!((status, body), (200, format!("[{},{}]", entry(&alice), entry(&tess))));
     alice.leaves().await;
-    common::until("the listing", common::SOON, async || get(backend, &path), |agents| {
-        *agents == json!([{"id": tess.session, "agent_id": tess.id}])
-    })
+    common::until(
+        "the listing",
+        common::SOON,
+        async || get(backend, &path),
+        |agents| *agents == json!([{"id": tess.session, "agent_id": tess.id}]),
+    )
     .await;
 }
 

@@ -131,21 +131,15 @@ async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     phone.joins(&room.algebra).await;
     tablet.joins(&room.algebra).await;
     let mut keys = backend.keys().await;
-    expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
+    common::expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
     tablet.leaves().await;
-    expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
+    common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
     phone.leaves().await;
-    expect_field(&mut keys, &students, &user, None).await;
+    common::expect_field(&mut keys, &students, &user, None).await;
     if let Some(keys) = &mut keys {
         // Disconnect does not remove what says that the user was here.
         assert_eq!(keys.field(&user, "client_id").await, Some(user.clone()));
     }
-}
-
-/// Waits until a field is as wanted, where there is a window to see it.
-async fn expect_field(keys: &mut Option<Keys>, key: &str, field: &str, wanted: Option<&str>) {
-    let Some(keys) = keys else { return };
-    common::until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;
 }
 
 async fn a_key_that_was_there_before_means_reconnect(backend: &Backend) {

@@ -108,7 +108,7 @@ async fn leaving_takes_its_own_field_only(backend: &Backend) {
     witness.sees("entered", &tablet.whom()).await;
     tablet.joins(&room.algebra).await;
     let mut keys = backend.keys().await;
-    expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
     // Who leaves without holding it takes nothing.
     let left = teacher.leaves().await;
@@ -116,18 +116,12 @@ async fn leaving_takes_its_own_field_only(backend: &Backend) {
     let in_flight = |count| count == 0.0;
     let gateway = &backend.gateway;
     gateway.wait_for_metric("rollcall_function_in_flight", &["disconnect"], SOON, in_flight).unwrap();
-    expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
     // Who holds it takes it; [{user_id}] stays for its day.
     tablet.leaves().await;
-    expect_field(&mut keys, &teachers, &user, None).await;
+    common::expect_field(&mut keys, &teachers, &user, None).await;
     if let Some(keys) = &mut keys {
         assert_eq!(keys.hash(&user).await, hash([("lesson_id", room.algebra.as_str())]));
     }
-}
-
-/// Waits until a field is as wanted, where there is a window to see it.
-async fn expect_field(keys: &mut Option<common::Keys>, key: &str, field: &str, wanted: Option<&str>) {
-    let Some(keys) = keys else { return };
-    common::until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;
 }

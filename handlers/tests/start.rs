@@ -112,9 +112,11 @@ fn printed(gateway: &Gateway) -> Printed {
     tokens.sort_unstable();
     tokens.dedup();
     let classroom = words.iter().find(|word| uuid::Uuid::try_parse(word).is_ok() && word.len() == 36);
-    let after = words.iter().skip_while(|word| !word.ends_with("lesson_id")).skip(1).find(|word| {
-        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-    });
+    let after = words
+        .iter()
+        .skip_while(|word| !word.ends_with("lesson_id"))
+        .skip(1)
+        .find(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     Printed {
         tokens: tokens.into_iter().map(|token| (*token).to_owned()).collect(),
         classroom: (*classroom.unwrap_or_else(|| panic!("a classroom: {output}"))).to_owned(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bb8_redis::redis::{self, aio::MultiplexedConnection};
 
+use super::{SOON, until};
+
 /// The TTL of every key (PROTOCOL 4).
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -54,4 +56,10 @@ impl Keys {
 /// A hash as [`Keys::hash`] returns it.
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String> {
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()
+}
+
+/// Waits until a field is as wanted, where there is a window to see it.
+pub(crate) async fn expect_field(keys: &mut Option<Keys>, key: &str, field: &str, wanted: Option<&str>) {
+    let Some(keys) = keys else { return };
+    until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;
 }

@@ -35,9 +35,8 @@ impl Backend {
     /// The history of a classroom: `{id}|{agent_id}|{reason}`, ascending.
     pub(crate) async fn history(&self, room: &Classroom) -> Vec<String> {
         let id = &room.id;
-        let query = format!(
-            "select id, agent_id, reason from agent_session_history where classroom_id = '{id}' order by id"
-        );
+        let query =
+            format!("select id, agent_id, reason from agent_session_history where classroom_id = '{id}' order by id");
         self.rows(&query).await
     }
 

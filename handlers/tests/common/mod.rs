@@ -26,7 +26,7 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
 pub(crate) use classroom::Classroom;
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};
-pub(crate) use keys::{DAY, Keys, hash};
+pub(crate) use keys::{DAY, Keys, expect_field, hash};
 pub(crate) use mixpanel::Mixpanel;
 pub(crate) use publish::Fence;
 pub(crate) use stream::{Stored, Stream};
