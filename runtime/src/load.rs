@@ -5,7 +5,10 @@
 mod progress;
 mod table;
 
-use std::{collections::HashMap, path::Path};
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 
 use rollcall_schema::{ClassroomId, LessonId, Seat, UserId};
 
@@ -19,8 +22,8 @@ use crate::{
     store::{AttendeeRow, LessonRow, Load, LoadError, Store},
 };
 
-/// Rows of one statement.
-const BATCH: usize = 1000;
+/// Rows that are given to the store at once.
+const BATCH: usize = 4096;
 /// The most seats of a lesson: the seat map in Redis has a field for each.
 const MOST_SEATS: u32 = 10_000;
 
@@ -57,22 +60,21 @@ async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
     let mut table = Table::open(path, &["lesson_id", "classroom_id", "seats"])?;
     let progress = Progress::new(&table, "lessons");
     loop {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new();
         while batch.rows.len() < BATCH
             && let Some(fields) = table.next()?
         {
-            let id = fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?;
             let row = LessonRow {
-                id: id.clone(),
+                id: fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?,
                 classroom: fields.read(1, ClassroomId::parse, "a UUID")?,
                 seats: number(&fields, 2)?,
             };
-            batch.put(id, row, fields.line());
+            batch.put(row, fields.place());
         }
         if batch.rows.is_empty() {
             return Ok(table.rows());
         }
-        load.lessons(batch.rows).await.map_err(|error| table.fault(&batch.lines, error))?;
+        load.lessons(batch.rows).await.map_err(|error| table.fault(&batch.places, error))?;
         progress.at(&table);
     }
 }
@@ -81,19 +83,19 @@ async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
     let mut table = Table::open(path, &["lesson_id", "user_id", "seat"])?;
     let progress = Progress::new(&table, "attendees");
     loop {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new();
         while batch.rows.len() < BATCH
             && let Some(fields) = table.next()?
         {
             let lesson = fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?;
             let user = fields.read(1, UserId::parse, "1 to 128 of A-Z a-z 0-9 _ = + / -, not starting with lesson_")?;
             let seat = Seat(number(&fields, 2)?);
-            batch.put((lesson.clone(), user.clone()), AttendeeRow { lesson, user, seat }, fields.line());
+            batch.put(AttendeeRow { lesson, user, seat }, fields.place());
         }
         if batch.rows.is_empty() {
             return Ok(table.rows());
         }
-        load.attendees(batch.rows).await.map_err(|error| table.fault(&batch.lines, error))?;
+        load.attendees(batch.rows).await.map_err(|error| table.fault(&batch.places, error))?;
         progress.at(&table);
     }
 }
@@ -103,31 +105,19 @@ fn number(fields: &Fields<'_>, column: usize) -> Result<u32, LoadFault> {
     fields.read(column, parse, "a whole number from 1 to 10000")
 }
 
-/// Rows of one statement, which must not meet one key twice: of such rows the later counts, as it does across batches.
-struct Batch<K, R> {
+/// Rows for the store, and where each begins in its file.
+struct Batch<R> {
     rows: Vec<R>,
-    lines: Vec<u64>,
-    places: HashMap<K, usize>,
+    places: Vec<u64>,
 }
 
-impl<K, R> Default for Batch<K, R> {
-    fn default() -> Self {
-        Self { rows: Vec::new(), lines: Vec::new(), places: HashMap::new() }
+impl<R> Batch<R> {
+    fn new() -> Self {
+        Self { rows: Vec::with_capacity(BATCH), places: Vec::with_capacity(BATCH) }
     }
-}
 
-impl<K: std::hash::Hash + Eq, R> Batch<K, R> {
-    fn put(&mut self, key: K, row: R, line: u64) {
-        let next = self.rows.len();
-        match *self.places.entry(key).or_insert(next) {
-            place if place < next => {
-                self.rows[place] = row;
-                self.lines[place] = line;
-            }
-            _ => {
-                self.rows.push(row);
-                self.lines.push(line);
-            }
-        }
+    fn put(&mut self, row: R, place: u64) {
+        self.rows.push(row);
+        self.places.push(place);
     }
 }

@@ -1,6 +1,7 @@
 //! A CSV file read row by row, and faults that say where.
 use std::{
     fs::File,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -58,7 +59,7 @@ pub(super) struct Table {
 /// One row's fields, in the order of the heading.
 pub(super) struct Fields<'a> {
     table: &'a Table,
-    line: u64,
+    place: u64,
 }
 
 impl Table {
@@ -79,7 +80,7 @@ impl Table {
         let expected = || format!("the first line must be {}", self.columns.join(","));
         for (index, name) in self.columns.iter().enumerate() {
             if self.record.get(index) != Some(name) {
-                return Err(self.row(1, index, expected()));
+                return Err(self.row(0, index, expected()));
             }
         }
         Ok(())
@@ -90,15 +91,15 @@ impl Table {
             Ok(more) => return Ok(more),
             Err(error) => error,
         };
-        let line = error.position().map_or_else(|| self.reader.position().line(), csv::Position::line);
+        let place = error.position().unwrap_or_else(|| self.reader.position()).byte();
         Err(match error.into_kind() {
             ErrorKind::Io(error) => LoadFault::File { path: self.path.clone(), error },
-            ErrorKind::Utf8 { err, .. } => self.row(line, err.field(), "not UTF-8".into()),
+            ErrorKind::Utf8 { err, .. } => self.row(place, err.field(), "not UTF-8".into()),
             ErrorKind::UnequalLengths { len, expected_len, .. } => {
                 let column = (len.min(expected_len) as usize).min(self.columns.len());
-                self.row(line, column, format!("the row has {len} columns, not {expected_len}"))
+                self.row(place, column, format!("the row has {len} columns, not {expected_len}"))
             }
-            _ => self.row(line, 0, "not CSV".into()),
+            _ => self.row(place, 0, "not CSV".into()),
         })
     }
 
@@ -108,17 +109,17 @@ impl Table {
             return Ok(None);
         }
         self.rows += 1;
-        let line = self.record.position().map_or(0, csv::Position::line);
-        Ok(Some(Fields { table: self, line }))
+        let place = self.record.position().map_or(0, csv::Position::byte);
+        Ok(Some(Fields { table: self, place }))
     }
 
-    /// The store's error, with the line where it is a row's.
-    pub(super) fn fault(&self, lines: &[u64], error: LoadError) -> LoadFault {
+    /// The store's error; where it is a row's, with the place of that.
+    pub(super) fn fault(&self, places: &[u64], error: LoadError) -> LoadFault {
         match error {
             LoadError::Store(error) => LoadFault::Store(error),
-            LoadError::UnknownLesson(place) => {
-                let line = lines.get(place).copied().unwrap_or_default();
-                self.row(line, 0, "there is no such lesson".into())
+            LoadError::UnknownLesson(row) => {
+                let place = places.get(row).copied().unwrap_or_default();
+                self.row(place, 0, "there is no such lesson".into())
             }
         }
     }
@@ -133,16 +134,18 @@ impl Table {
         (self.bytes, self.reader.position().byte())
     }
 
-    fn row(&self, line: u64, column: usize, problem: String) -> LoadFault {
+    /// A fault of the row that begins at this byte.
+    fn row(&self, place: u64, column: usize, problem: String) -> LoadFault {
+        let line = line_at(&self.path, place);
         let name = self.columns.get(column).copied().unwrap_or_default();
         LoadFault::Row { path: self.path.clone(), line, column: column + 1, name, problem }
     }
 }
 
 impl Fields<'_> {
-    /// The line that the row begins on.
-    pub(super) fn line(&self) -> u64 {
-        self.line
+    /// Where the row begins, in bytes.
+    pub(super) fn place(&self) -> u64 {
+        self.place
     }
 
     /// Reads a column; `rule` says what it must be.
@@ -153,6 +156,24 @@ impl Fields<'_> {
         rule: &str,
     ) -> Result<T, LoadFault> {
         let text = self.table.record.get(column).unwrap_or_default();
-        parse(text).map_err(|_| self.table.row(self.line, column, format!("{text:.80?} is not {rule}")))
+        parse(text).map_err(|_| self.table.row(self.place, column, format!("{text:.80?} is not {rule}")))
     }
+}
+
+/// The line of the row that begins at this byte: the first whose text goes beyond it. The reader's own count is off after
+/// blank lines and CRLF, so a fault counts again. Where the file is gone meanwhile, line 1.
+fn line_at(path: &Path, place: u64) -> u64 {
+    let (mut line, mut begin) = (1, 0);
+    let Ok(file) = File::open(path) else { return line };
+    let mut reader = BufReader::new(file);
+    let mut bytes = Vec::new();
+    while let Ok(length @ 1..) = reader.read_until(b'\n', &mut bytes) {
+        let text = bytes.trim_ascii_end().len() as u64;
+        if text > 0 && begin + text > place {
+            break;
+        }
+        (line, begin) = (line + 1, begin + length as u64);
+        bytes.clear();
+    }
+    line
 }
