@@ -12,7 +12,7 @@ COPY runtime/Cargo.toml runtime/
 COPY handlers/Cargo.toml handlers/
 COPY loadtest/Cargo.toml loadtest/
 RUN mkdir schema/src runtime/src handlers/src loadtest/src \
- && touch schema/src/lib.rs runtime/src/lib.rs loadtest/src/lib.rs \
+ && touch schema/src/lib.rs runtime/src/lib.rs handlers/src/lib.rs loadtest/src/lib.rs \
  && echo 'fn main() {}' >handlers/src/main.rs \
  && cargo build --release --locked --package rollcall
 

@@ -21,9 +21,9 @@ struct Arguments {
     /// Bytes of the longest message.
     #[arg(long, default_value_t = SocketOptions::default().max_message)]
     max_message: usize,
-    /// Fragments of a message.
-    #[arg(long, default_value_t = SocketOptions::default().max_fragments)]
-    max_fragments: u32,
+    /// Fragments of a message; as many for each 64 KiB of a longer one, if not given.
+    #[arg(long)]
+    max_fragments: Option<u32>,
     /// Workers; as many as there are cores if not given.
     #[arg(long)]
     workers: Option<usize>,
@@ -63,9 +63,11 @@ impl Front for NotFound {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let defaults = SocketOptions::default();
+    let times = arguments.max_message.div_ceil(defaults.max_message).max(1);
+    let fragments = defaults.max_fragments.saturating_mul(u32::try_from(times)?);
     let options = SocketOptions {
         max_message: arguments.max_message,
-        max_fragments: arguments.max_fragments,
+        max_fragments: arguments.max_fragments.unwrap_or(fragments),
         binary: true,
         max_outbound: defaults.max_outbound.max(2 * arguments.max_message),
         ..defaults

@@ -119,7 +119,7 @@ impl Engine {
             return;
         }
         match self.connections[agent].step {
-            Step::Connecting if self.goal() == Goal::Connected => self.arrived(agent),
+            Step::Connecting if self.goal == Goal::Connected => self.arrived(agent),
             Step::Connecting => {
                 let connection = &mut self.connections[agent];
                 connection.step = Step::Joining;

@@ -5,16 +5,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use super::arrivals::Arrivals;
 use super::clock::{SECOND, now};
-use super::connection::{Connection, Step, dial};
+use super::connection::{Connection, Step};
 use super::order::{Answer, Goal, Order, Tally};
 use super::pushes::Pushes;
 use super::requests::Requests;
@@ -22,12 +21,10 @@ use super::requests::Requests;
 /// How many are dialled before the answers of others are looked at.
 const DIALS_AT_ONCE: usize = 64;
 const LEAVE_LIMIT: u64 = 30 * SECOND;
-/// Over how long those who lost their connection spread their return, told nothing.
-const RETURN_JITTER_MS: u64 = 1000;
 const READ_BUFFER: usize = 256 * 1024;
 
 /// What the engine still owes an answer to.
-enum Pending {
+pub(super) enum Pending {
     Nothing,
     Arrivals(Arrivals),
     Departures { deadline: u64 },
@@ -36,22 +33,22 @@ enum Pending {
 }
 
 pub(super) struct Engine {
-    poll: Poll,
-    target: SocketAddr,
-    goal: Goal,
-    returning: bool,
+    pub(super) poll: Poll,
+    pub(super) target: SocketAddr,
+    pub(super) goal: Goal,
+    pub(super) returning: bool,
     /// When those come back who lost their connection.
-    returns: BinaryHeap<Reverse<(u64, usize)>>,
-    pending: Pending,
+    pub(super) returns: BinaryHeap<Reverse<(u64, usize)>>,
+    pub(super) pending: Pending,
     pub(super) requests: Requests,
     pub(super) connections: Vec<Connection>,
     pub(super) pushes: Pushes,
     pub(super) buffer: Vec<u8>,
-    present: usize,
-    leaving: usize,
-    lost: BTreeMap<String, u64>,
-    hinted: u64,
-    unhinted: u64,
+    pub(super) present: usize,
+    pub(super) leaving: usize,
+    pub(super) lost: BTreeMap<String, u64>,
+    pub(super) hinted: u64,
+    pub(super) unhinted: u64,
 }
 
 impl Engine {
@@ -163,14 +160,6 @@ impl Engine {
         Some(Answer::Done { at, in_time: reached })
     }
 
-    pub(super) fn present(&self) -> usize {
-        self.present
-    }
-
-    pub(super) fn goal(&self) -> Goal {
-        self.goal
-    }
-
     fn tally(&self) -> Tally {
         Tally {
             present: self.present,
@@ -214,110 +203,6 @@ impl Engine {
                 }
                 _ => break,
             }
-        }
-    }
-
-    fn start(&mut self, agent: usize, due: u64) {
-        let connection = &mut self.connections[agent];
-        connection.due = due;
-        match dial(self.target, agent) {
-            Ok(stream) => {
-                connection.stream = Some(stream);
-                connection.step = Step::Dialling;
-                self.upgrade(agent);
-            }
-            Err(error) => {
-                connection.step = Step::Dialling;
-                self.fail(agent, &error.kind().to_string());
-            }
-        }
-    }
-
-    /// Sends the upgrade, on loopback most often at once, and has epoll watch for what is left.
-    fn upgrade(&mut self, agent: usize) {
-        let connection = &mut self.connections[agent];
-        let interest = match connection.send(self.requests.upgrade()) {
-            Ok(()) => Interest::READABLE,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
-                Interest::READABLE | Interest::WRITABLE
-            }
-            Err(error) => return self.fail(agent, &error.kind().to_string()),
-        };
-        let Some(stream) = &mut connection.stream else {
-            return;
-        };
-        if interest == Interest::READABLE {
-            connection.step = Step::Upgrading;
-        }
-        let registry = self.poll.registry();
-        // Known already if it had to wait.
-        let registered = registry
-            .register(stream, Token(agent), interest)
-            .or_else(|_| registry.reregister(stream, Token(agent), interest));
-        if let Err(error) = registered {
-            self.fail(agent, &error.kind().to_string());
-        }
-    }
-
-    fn leave(&mut self, agent: usize) {
-        let connection = &mut self.connections[agent];
-        if connection.step != Step::Present {
-            return;
-        }
-        let close = super::frame::masked(super::frame::CLOSE, &1000_u16.to_be_bytes());
-        connection.step = Step::Leaving;
-        self.present -= 1;
-        self.leaving += 1;
-        if connection.send(&close).is_err() {
-            self.fail(agent, "gone");
-        }
-    }
-
-    /// The agent has what it came for.
-    pub(super) fn arrived(&mut self, agent: usize) {
-        let connection = &mut self.connections[agent];
-        connection.step = Step::Present;
-        self.present += 1;
-        if let Pending::Arrivals(arrivals) = &mut self.pending {
-            arrivals.arrived(connection.due, now());
-        }
-    }
-
-    /// The server said no; with a hint or not, when to come again.
-    pub(super) fn refused(&mut self, agent: usize, reason: &str, come_back: Option<u64>) {
-        match come_back {
-            Some(_) => self.hinted += 1,
-            None => self.unhinted += 1,
-        }
-        self.connections[agent].come_back_after_ms = come_back;
-        self.fail(agent, reason);
-    }
-
-    /// The connection is over.
-    pub(super) fn fail(&mut self, agent: usize, reason: &str) {
-        let connection = &mut self.connections[agent];
-        let step = std::mem::replace(&mut connection.step, Step::Away);
-        connection.stream = None;
-        connection.tail.clear();
-        match (step, &mut self.pending) {
-            (Step::Away, _) => return,
-            (Step::Leaving, _) => {
-                self.leaving -= 1;
-                return;
-            }
-            (Step::Present, _) => {
-                self.present -= 1;
-                *self.lost.entry(reason.to_owned()).or_default() += 1;
-            }
-            (_, Pending::Arrivals(arrivals)) => arrivals.failed(reason),
-            _ => {}
-        }
-        if self.returning {
-            let random = RandomState::new().hash_one(agent);
-            let told = self.connections[agent].come_back_after_ms.take();
-            let wait = told.unwrap_or(random % RETURN_JITTER_MS);
-            let due = now() + wait * SECOND / 1000;
-            self.returns.push(Reverse((due, agent)));
         }
     }
 }

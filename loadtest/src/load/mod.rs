@@ -20,5 +20,6 @@ mod connection;
 mod conversation;
 mod engine;
 mod frame;
+mod lifecycle;
 mod pushes;
 mod requests;

@@ -34,8 +34,8 @@ pub(crate) fn run() -> io::Result<()> {
             say(&answer)?;
         }
         let at = now();
-        if at > reported.0 + PROGRESS_EVERY && engine.present() != reported.1 {
-            reported = (at, engine.present());
+        if at > reported.0 + PROGRESS_EVERY && engine.present != reported.1 {
+            reported = (at, engine.present);
             say(&Answer::Progress { present: reported.1 })?;
         }
     }

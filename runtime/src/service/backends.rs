@@ -56,19 +56,18 @@ impl Backends {
     /// The first that is away.
     pub async fn connect(config: &config::Backends) -> Result<Self, StartError> {
         let store = store(config).await?;
-        store.migrate().await.map_err(StartError::of("the database", "its tables could not be brought up to date"))?;
         let kv = kv(config).await?;
         let (bus, feed) = bus(config).await?;
         Ok(Self { store, kv, bus, feed })
     }
 }
 
-/// SQL alone.
+/// SQL alone, with its tables up to date.
 ///
 /// # Errors
 /// Where it is away.
 pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
-    Ok(match &config.database {
+    let store: Arc<dyn Store> = match &config.database {
         Database::Sqlite(path) => Arc::new(
             SqliteStore::open(path)
                 .map_err(StartError::of("SQLite", "make the file's folder writable, or set DATABASE_URL"))?,
@@ -80,7 +79,9 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
             store.ping().await.map_err(StartError::of("PostgreSQL", mend))?;
             Arc::new(store)
         }
-    })
+    };
+    store.migrate().await.map_err(StartError::of("the tables", "the account needs the right to create them"))?;
+    Ok(store)
 }
 
 async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {

@@ -1,5 +1,6 @@
 //! The process: reads the configuration, then does what the command line asks for.
 mod backends;
+mod commands;
 mod drain;
 mod front;
 mod limits;
@@ -40,7 +41,10 @@ pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
 async fn act(command: Command, config: Config, table: fn(&Pools) -> Table) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Serve => serve::serve(config, table).await?,
-        Command::Token(_) | Command::Migrate | Command::Load(_) | Command::Check => {}
+        Command::Token(args) => commands::token(&config, args)?,
+        Command::Migrate => commands::migrate(&config).await?,
+        Command::Load(files) => commands::load_files(&config, &files).await?,
+        Command::Check => {}
     }
     Ok(())
 }

@@ -1,5 +1,11 @@
 //! `rollcall serve`: everything put together, in the order in which it depends on each other.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,6 +20,7 @@ use crate::{
     config::Config,
     departures::Departures,
     gateway::{Gateway, Mailboxes, Shared},
+    http::{self, admin::Admin, health::Health},
     lease::Pulse,
     metrics::Metrics,
     mixpanel::Mixpanel,
@@ -101,6 +108,18 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(metrics.clone().upkeep());
     tokio::spawn(async move { keyring.keep_fresh().await });
 
+    let unready = Arc::new(AtomicBool::new(false));
+    let over = watch::Sender::new(false);
+    let admin = Arc::new(Admin {
+        store: Arc::clone(&store),
+        bus: Arc::clone(&bus),
+        health: Health::new(Arc::clone(&store), kv, bus, Arc::clone(&unready)),
+        metrics,
+        token: config.admin_token.clone(),
+        largest: config.limits.forward,
+    });
+    let operators = socket::bind(config.admin_listen)
+        .map_err(StartError::of("the operators' listener", "set ROLLCALL_ADMIN_LISTEN to a free address"))?;
     let listener =
         socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
     println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
@@ -112,7 +131,11 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         until(&draining),
     ));
 
+    println!("admin on {}", operators.local_addr().map_err(StartError::of("the operators' listener", ""))?);
+    let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));
+
     signalled().await;
+    unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
     let drain =
         Drain { presence: config.presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
@@ -120,6 +143,9 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         () = drain.run() => {}
         () = signalled() => info!("a second signal: ending at once"),
     }
+    over.send_replace(true);
+    // Requests under way have time limits of their own.
+    let _ = operators.await;
     if let Some(courier) = courier {
         // It bounds its own end.
         let _ = courier.await;

@@ -4,19 +4,9 @@
 //! while the kernel refuses bytes.
 use bytes::Bytes;
 use fastwebsockets::OpCode;
-use mio::net::TcpStream;
-use std::{
-    collections::VecDeque,
-    io::IoSlice,
-    net::{Shutdown, SocketAddr},
-    num::NonZeroU32,
-};
+use std::{collections::VecDeque, io::IoSlice, net::SocketAddr, num::NonZeroU32};
 
-use super::{
-    Cause, SocketId, SocketOptions, frame,
-    inbound::Inbound,
-    outbound::{self, Outbound},
-};
+use super::{Cause, SocketId, SocketOptions, frame, inbound::Inbound, outbound::Outbound, transport::Transport};
 
 /// Kept free in the outbound queue for a farewell and its close frame.
 const FAREWELL: usize = 1024;
@@ -47,7 +37,7 @@ pub(super) enum Phase {
 /// The layer's half of an entry.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) transport: Transport,
     pub(super) generation: u32,
     pub(super) phase: Phase,
     /// The application wants no messages now.
@@ -63,9 +53,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, generation: u32, now: u32) -> Self {
+    pub(super) fn new(transport: Transport, generation: u32, now: u32) -> Self {
         Self {
-            stream,
+            transport,
             generation,
             phase: Phase::Open { heard: now, pinged: None },
             paused: false,
@@ -109,7 +99,7 @@ impl SocketIo<'_> {
     /// The address at the other end; `None` once the connection broke.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.connection.stream.peer_addr().ok()
+        self.connection.transport.remote()
     }
 
     /// Whether what is sent has a chance to arrive.
@@ -189,8 +179,8 @@ impl SocketIo<'_> {
                 return self.condemn(Cause::SlowConsumer);
             }
             Some(_) => 0,
-            None => match outbound::write(&self.connection.stream, &[IoSlice::new(head), IoSlice::new(payload)]) {
-                Ok(taken) => taken,
+            None => match self.connection.transport.write(&[IoSlice::new(head), IoSlice::new(payload)]) {
+                Ok(taken) => taken.unwrap_or(0),
                 Err(_) => return self.give_up(),
             },
         };
@@ -225,13 +215,13 @@ impl SocketIo<'_> {
         self.transmit(&frame::PING, &[], |taken| Bytes::from_static(&frame::PING).slice(taken..));
     }
 
-    /// Sends encoded pongs at once, or keeps the `latest` alone while the client takes nothing.
-    pub(super) fn pong(&mut self, pongs: &[u8], latest: impl FnOnce() -> Bytes) {
-        if !self.is_open() {
+    /// Sends encoded pongs at once; while the client takes nothing only the last is kept, which begins at `latest`.
+    pub(super) fn pong(&mut self, pongs: &[u8], latest: usize) {
+        if pongs.is_empty() || !self.is_open() {
             return;
         }
         match &mut self.connection.outbound {
-            Some(outbound) => outbound.pong = Some(latest()),
+            Some(outbound) => outbound.pong = Some(Bytes::copy_from_slice(&pongs[latest..])),
             None => self.transmit(&[], pongs, |taken| Bytes::copy_from_slice(&pongs[taken..])),
         }
     }
@@ -256,18 +246,26 @@ impl SocketIo<'_> {
     pub(super) fn flush(&mut self) {
         let now = self.shared.now;
         let Some(outbound) = &mut self.connection.outbound else { return };
-        let done = outbound.flush(&self.connection.stream, now).and_then(|empty| {
-            if empty {
+        match outbound.flush(&mut self.connection.transport, now) {
+            Ok(false) => {}
+            Ok(true) => {
                 self.connection.outbound = None;
                 if let Phase::Closing { deadline, .. } = &mut self.connection.phase {
                     *deadline = now + self.shared.options.ticks(self.shared.options.close_timeout);
-                    return self.connection.stream.shutdown(Shutdown::Write);
+                    self.finish();
                 }
             }
-            Ok(())
-        });
-        if done.is_err() {
+            Err(_) => self.give_up(),
+        }
+    }
+
+    /// Our FIN; whatever the client has sent until its own is to be thrown away.
+    fn finish(&mut self) {
+        if self.connection.transport.finish().is_err() {
             self.give_up();
+        } else if self.connection.readable || self.connection.finished {
+            self.connection.readable = true;
+            self.requeue();
         }
     }
 

@@ -17,6 +17,7 @@ mod options;
 mod outbound;
 mod sockets;
 mod sweep;
+mod transport;
 mod turn;
 mod worker;
 mod workers;

@@ -1,11 +1,12 @@
 //! What the kernel has not taken yet. A connection whose client reads has none of this.
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice},
 };
 
 use bytes::Bytes;
-use mio::net::TcpStream;
+
+use super::transport::Transport;
 
 /// Charged for each queued slice besides its bytes: the slice itself.
 const SLICE: usize = size_of::<Bytes>();
@@ -46,7 +47,7 @@ impl Outbound {
     }
 
     /// Hands over what the kernel takes; whether nothing is left.
-    pub(super) fn flush(&mut self, stream: &TcpStream, now: u32) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
         loop {
             if self.queue.is_empty() {
                 match self.pong.take() {
@@ -59,10 +60,7 @@ impl Outbound {
             for (slice, queued) in slices.iter_mut().zip(&self.queue) {
                 *slice = IoSlice::new(queued);
             }
-            let taken = write(stream, &slices[..count])?;
-            if taken == 0 {
-                return Ok(false);
-            }
+            let Some(taken) = transport.write(&slices[..count])? else { return Ok(false) };
             self.stalled = now;
             self.advance(taken);
         }
@@ -79,18 +77,6 @@ impl Outbound {
             taken -= front.len();
             self.charged -= Self::charge(1, front.len());
             self.queue.pop_front();
-        }
-    }
-}
-
-/// One write; 0 if the kernel takes nothing now.
-pub(super) fn write(mut stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    loop {
-        match stream.write_vectored(slices) {
-            Ok(taken) => return Ok(taken),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The clock: one scan of the slab a tick instead of a timer a connection.
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
 
 use super::{Application, Cause, SocketId, SocketIo, connection::Phase, worker::Worker};
 
@@ -38,8 +38,7 @@ impl<A: Application> Worker<A> {
                 }
                 Phase::Closing { deadline, .. } if now >= deadline => {
                     if choked.is_some() {
-                        // Nothing more will be read: do not leave the kernel holding the bytes for minutes.
-                        let _ = socket2::SockRef::from(&io.connection.stream).set_linger(Some(Duration::ZERO));
+                        io.connection.transport.abort();
                     }
                     io.give_up();
                 }

@@ -1,8 +1,4 @@
 //! One connection's turn: a scratch full of input off the socket, and what it says delivered.
-use std::{io::ErrorKind, io::Read};
-
-use bytes::Bytes;
-
 use super::{
     Application, Cause, Socket, SocketId, SocketIo,
     connection::Phase,
@@ -20,13 +16,15 @@ impl<A: Application> Worker<A> {
     /// Reads and delivers; asks for another turn if there is more.
     pub(super) fn turn(&mut self, id: SocketId) {
         let Some(connection) = self.connection(id) else { return };
-        if let Some(held) = connection.inbound.as_deref_mut().map(|inbound| std::mem::take(&mut inbound.held))
-            && !held.is_empty()
-        {
-            let mut held = held;
-            return self.deliver(id, &mut held);
-        }
         if connection.paused && matches!(connection.phase, Phase::Open { .. }) {
+            return;
+        }
+        let held = connection.inbound.as_deref_mut().map(|inbound| std::mem::take(&mut inbound.held));
+        if let Some(mut held) = held.filter(|held| !held.is_empty()) {
+            self.deliver(id, &mut held);
+            if let Some(mut io) = self.sockets.io(id).filter(|io| io.connection.readable) {
+                io.requeue();
+            }
             return;
         }
         if !connection.readable {
@@ -39,16 +37,17 @@ impl<A: Application> Worker<A> {
 
     fn receive(&mut self, id: SocketId, scratch: &mut [u8]) {
         let Some(mut io) = self.sockets.io(id) else { return };
-        let size = loop {
-            match io.connection.stream.read(scratch) {
-                Ok(0) => return io.give_up(),
-                Ok(size) => break size,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    io.connection.readable = false;
-                    return;
-                }
-                Err(_) => return io.give_up(),
+        let size = match io.connection.transport.read(scratch) {
+            Ok(Some(0)) if io.connection.outbound.is_some() && !io.is_open() => {
+                // It may well read on: its FIN is met with ours when the queue has left.
+                (io.connection.readable, io.connection.finished) = (false, true);
+                return;
+            }
+            Ok(Some(0)) | Err(_) => return io.give_up(),
+            Ok(Some(size)) => size,
+            Ok(None) => {
+                io.connection.readable = false;
+                return;
             }
         };
         // A short read has emptied the socket: the next byte makes a new edge. Only a FIN that is here already makes none.
@@ -95,6 +94,9 @@ impl<A: Application> Worker<A> {
             match inbound.next(&mut input, &options) {
                 Ok(Some(Event::Message(message))) => {
                     messages += 1;
+                    // In the order of what they answer.
+                    socket.pong(pongs, latest);
+                    pongs.clear();
                     application.message(&mut socket, message);
                 }
                 Ok(Some(Event::Ping(payload))) => {
@@ -110,9 +112,7 @@ impl<A: Application> Worker<A> {
                 Err(violation) => break Some((Some(violation.code()), Cause::Violation(violation))),
             }
         };
-        if !pongs.is_empty() {
-            socket.pong(pongs, || Bytes::copy_from_slice(&pongs[latest..]));
-        }
+        socket.pong(pongs, latest);
         if !socket.is_open() {
             return;
         }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use metrics::Gauge;
-use mio::{Interest, Poll, net::TcpStream};
+use mio::Poll;
 use slab::Slab;
 use tokio::{
     io::unix::AsyncFd,
@@ -26,6 +26,7 @@ use super::{
     Application, Cause, SocketId, SocketIo, SocketOptions, Sockets,
     connection::{Connection, Phase, Shared},
     sockets::Entry,
+    transport::Transport,
     workers::{Adoption, Input},
 };
 use crate::names;
@@ -147,18 +148,13 @@ impl<A: Application> Worker<A> {
         if slab.len() == SocketId::SLOTS {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let mut stream = TcpStream::from_std(adoption.stream);
-        stream.set_nodelay(true)?;
-        if let Some(size) = shared.options.send_buffer {
-            socket2::SockRef::from(&stream).set_send_buffer_size(size)?;
-        }
         self.generation = self.generation.wrapping_add(1);
         let entry = slab.vacant_entry();
         let id = SocketId::new(shared.worker, entry.key(), self.generation);
         let registry = self.epoll.get_ref().registry();
-        registry.register(&mut stream, id.token(), Interest::READABLE | Interest::WRITABLE)?;
+        let transport = Transport::plain(adoption.stream, shared.options.send_buffer, registry, id.token())?;
 
-        let mut connection = Connection::new(stream, self.generation, shared.now);
+        let mut connection = Connection::new(transport, self.generation, shared.now);
         let mut io = SocketIo { connection: &mut connection, shared, id };
         let peer = self.application.opened(&mut io, adoption.upgrade);
         entry.insert(Entry { connection, peer: Some(peer) });

@@ -59,7 +59,7 @@ const RESTORE: &str = "with fence as materialized (
     ), written as (
         update agent_session s set lesson_id = i.lesson_id, seat = i.seat,
             joined_at = case when i.lesson_id is null then null else clock_timestamp() end
-        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::int[])
+        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
             as i(sid, session_id, lesson_id, seat)
         where s.id = i.session_id and s.sid = i.sid
     )
@@ -102,6 +102,9 @@ fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T>
 
 impl PostgresStore {
     pub(super) async fn enter_classrooms(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let sorted = sorted(batch, |open| (open.classroom, open.agent.as_str()));
         let classrooms: Vec<Uuid> = sorted.iter().map(|open| open.classroom.0).collect();
         let agents: Vec<&str> = sorted.iter().map(|open| open.agent.as_str()).collect();
@@ -129,6 +132,9 @@ impl PostgresStore {
     }
 
     pub(super) async fn join_lessons(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let sorted = sorted(batch, |join| join.session);
         let sids: Vec<String> = sorted.iter().map(|join| join.sid.to_string()).collect();
         let sessions: Vec<Option<i64>> = sorted.iter().map(|join| join.session.map(|id| id.0)).collect();
@@ -138,7 +144,7 @@ impl PostgresStore {
         let Lease { node, epoch } = lease;
         let rows =
             self.pool.rows("join", JOIN, &[&node.0, &epoch.0, &sids, &sessions, &classrooms, &lessons, &users]).await?;
-        if rows.is_empty() && !batch.is_empty() {
+        if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
         let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
@@ -171,16 +177,17 @@ impl PostgresStore {
     }
 
     pub(super) async fn undo_joins(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let sorted = sorted(batch, |restore| restore.session);
         let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
         let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
-        let (lessons, seats): (Vec<Option<&str>>, Vec<Option<i32>>) = sorted
-            .iter()
-            .map(|restore| match &restore.lesson {
-                Some((lesson, seat)) => (Some(lesson.as_str()), seat.and_then(|seat| i32::try_from(seat.0).ok())),
-                None => (None, None),
-            })
-            .unzip();
+        let before = |restore: &&'_ Restore| match &restore.lesson {
+            Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
+            None => (None, None),
+        };
+        let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
         let Lease { node, epoch } = lease;
         let rows = self.pool.rows("restore", RESTORE, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
         if rows.is_empty() {
@@ -190,6 +197,9 @@ impl PostgresStore {
     }
 
     pub(super) async fn leave_classrooms(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let sorted = sorted(batch, |close| (close.classroom, close.agent.as_str()));
         let classrooms: Vec<Uuid> = sorted.iter().map(|close| close.classroom.0).collect();
         let agents: Vec<&str> = sorted.iter().map(|close| close.agent.as_str()).collect();

@@ -1,0 +1,135 @@
+//! PROTOCOL 2, acks: what is answered, how, and that an error ends nothing.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Agent, Backend, SOON, next_text, on_both_kinds};
+use serde_json::json;
+
+on_both_kinds!(
+    a_success_has_the_seeds_object_in_the_envelope,
+    a_faulty_ref_comes_back_as_null,
+    a_success_without_ref_is_not_acknowledged,
+    an_error_without_ref_is,
+    an_unknown_event_is_told,
+    an_invalid_payload_is_told,
+    unknown_fields_are_ignored,
+    one_event_at_a_time_in_order,
+);
+
+async fn alice(backend: &Backend) -> (&common::Classroom, Agent) {
+    let room = backend.classroom();
+    (room, backend.participant(room, "alice").await)
+}
+
+/// What a text is answered with, byte for byte.
+async fn answer(agent: &mut Agent, text: &str) -> String {
+    agent.client.send_text(text).await.unwrap();
+    next_text(&mut agent.client, SOON).await
+}
+
+async fn a_success_has_the_seeds_object_in_the_envelope(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    for reference in ["1", "0", "-7", "9223372036854775807"] {
+        let request =
+            format!(r#"{{"type":"join_lesson","ref":{reference},"payload":{{"lesson_id":"{}"}}}}"#, room.algebra);
+        let ack = format!(r#"{{"type":"ack","ref":{reference},"status":"SUCCESS","data":{{}}}}"#);
+        assert_eq!(answer(&mut alice, &request).await, ack);
+    }
+}
+
+async fn a_faulty_ref_comes_back_as_null(backend: &Backend) {
+    let (_, mut alice) = alice(backend).await;
+    let null = r#"{"type":"ack","ref":null,"status":"ERROR","message":"unknown event"}"#;
+    for faulty in [r#""1""#, "1.5", "true", "{}", "[1]", "9223372036854775808", "null"] {
+        let request = format!(r#"{{"type":"nonsense","ref":{faulty}}}"#);
+        assert_eq!(answer(&mut alice, &request).await, null, "{faulty}");
+    }
+}
+
+async fn a_success_without_ref_is_not_acknowledged(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    alice.client.send(&json!({"type": "join_lesson", "payload": {"lesson_id": room.algebra}})).await.unwrap();
+    // In order: the next request's answer is the first that comes, and the join was done before it.
+    let next = answer(&mut alice, r#"{"type":"nonsense","ref":2}"#).await;
+    assert_eq!(next, r#"{"type":"ack","ref":2,"status":"ERROR","message":"unknown event"}"#);
+    let lesson = format!("select lesson_id from agent_session where id = {}", alice.session);
+    assert_eq!(backend.value(&lesson).await, room.algebra);
+}
+
+async fn an_error_without_ref_is(backend: &Backend) {
+    let (_, mut alice) = alice(backend).await;
+    let ack = answer(&mut alice, r#"{"type":"join_lesson","payload":{"lesson_id":"none"}}"#).await;
+    assert_eq!(ack, r#"{"type":"ack","ref":null,"status":"ERROR","message":"lesson not found"}"#);
+}
+
+async fn an_unknown_event_is_told(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    for event in ["leave_lesson", "Join_Lesson", "", "connect", "disconnect", "ack"] {
+        let ack = alice.client.request(event, json!({})).await.unwrap();
+        assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!("unknown event")), "{event}: {ack}");
+    }
+    backend.nothing_came(room, [&mut alice]).await;
+}
+
+async fn an_invalid_payload_is_told(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    let invalid = r#"{"type":"ack","ref":1,"status":"ERROR","message":"invalid payload"}"#;
+    let long = format!(r#"{{"lesson_id":"{}"}}"#, "x".repeat(65));
+    for payload in [
+        "[]",
+        "7",
+        r#""algebra""#,
+        r#"{"lesson_id":7}"#,
+        r#"{"lesson_id":""}"#,
+        r#"{"lesson_id":"*"}"#,
+        r#"{"lesson_id":"a.b"}"#,
+        r#"{"lesson_id":"a b"}"#,
+        r#"{"lesson_id":"a\u0000"}"#,
+        r#"{"lesson_id":"' OR 1=1"}"#,
+        r#"{"lesson_id":["algebra"]}"#,
+        r#"{"access_token":7}"#,
+        &long,
+    ] {
+        let request = format!(r#"{{"type":"join_lesson","ref":1,"payload":{payload}}}"#);
+        assert_eq!(answer(&mut alice, &request).await, invalid, "{payload}");
+    }
+    // What is no request at all has no ref that could be read.
+    let unreadable = r#"{"type":"ack","ref":null,"status":"ERROR","message":"invalid payload"}"#;
+    for text in ["{", "", "null", "[]", "7", "{}"] {
+        assert_eq!(answer(&mut alice, text).await, unreadable, "{text}");
+    }
+    // The connection stays, and can do what it could.
+    alice.joins(&room.algebra).await;
+}
+
+async fn unknown_fields_are_ignored(backend: &Backend) {
+    let room = backend.classroom();
+    let mut client = backend.client().await;
+    let mut payload = room.connect_request(&room.participant("alice"), "web");
+    payload["colour"] = json!({"deep": [1, 2, 3]});
+    let request = json!({"type": "connect_request", "payload": payload, "ref": 1, "colour": "blue"});
+    client.send(&request).await.unwrap();
+    let success = client.next_message(SOON).await.unwrap();
+    assert_eq!(success["type"], "connect_success", "{success}");
+    let payload = json!({"lesson_id": room.algebra, "colour": null});
+    let ack = client.request("join_lesson", payload).await.unwrap();
+    assert_eq!(ack["status"], "SUCCESS", "{ack}");
+}
+
+async fn one_event_at_a_time_in_order(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    // All on their way before the first is answered.
+    for reference in 0..20 {
+        let lesson = if reference % 2 == 0 { &room.algebra } else { &room.biology };
+        let request = json!({"type": "join_lesson", "ref": reference, "payload": {"lesson_id": lesson}});
+        alice.client.send(&request).await.unwrap();
+    }
+    for reference in 0..20 {
+        let ack = alice.client.next_message(SOON).await.unwrap();
+        assert_eq!((&ack["ref"], &ack["status"]), (&json!(reference), &json!("SUCCESS")), "{ack}");
+    }
+    let lesson = format!("select lesson_id from agent_session where id = {}", alice.session);
+    assert_eq!(backend.value(&lesson).await, room.biology);
+}

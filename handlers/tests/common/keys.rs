@@ -1,0 +1,65 @@
+//! The window into Redis.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bb8_redis::redis::{self, aio::MultiplexedConnection};
+
+use super::{SOON, until};
+
+/// The TTL of every key (PROTOCOL 4).
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A connection to Redis.
+pub(crate) struct Keys {
+    connection: MultiplexedConnection,
+}
+
+impl Keys {
+    pub(crate) async fn of(url: &str) -> Self {
+        let client = redis::Client::open(url).unwrap();
+        Self { connection: client.get_multiplexed_async_connection().await.unwrap() }
+    }
+
+    /// Asks anything.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query_async(&mut self.connection).await.unwrap()
+    }
+
+    /// A hash with all its fields; empty where there is no such key.
+    pub(crate) async fn hash(&mut self, key: &str) -> BTreeMap<String, String> {
+        self.ask(&["HGETALL", key]).await
+    }
+
+    /// One field.
+    pub(crate) async fn field(&mut self, key: &str, field: &str) -> Option<String> {
+        self.ask(&["HGET", key, field]).await
+    }
+
+    /// How long a key still lives; negative where there is none, or no limit.
+    pub(crate) async fn ttl(&mut self, key: &str) -> i64 {
+        self.ask(&["TTL", key]).await
+    }
+
+    /// That a key was given its full TTL a moment ago.
+    pub(crate) async fn expect_full_ttl(&mut self, key: &str) {
+        let ttl = self.ttl(key).await;
+        let day = i64::try_from(DAY.as_secs()).unwrap();
+        assert!((day - 60..=day).contains(&ttl), "the TTL of {key}: {ttl}");
+    }
+}
+
+/// A hash as [`Keys::hash`] returns it.
+pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String> {
+    fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()
+}
+
+/// Waits until a field is as wanted, where there is a window to see it.
+pub(crate) async fn expect_field(keys: &mut Option<Keys>, key: &str, field: &str, wanted: Option<&str>) {
+    let Some(keys) = keys else { return };
+    until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;
+}

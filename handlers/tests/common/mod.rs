@@ -1,0 +1,150 @@
+//! What the end-to-end tests stand on: a gateway of the real binary on either kind of backend, people who enter its
+//! classrooms, and a look inside after each step.
+//!
+//! Invariant: a test takes a [`Classroom`] that no other test knows, with lessons and users of its own, so tests share
+//! gateways and servers without meeting.
+
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod agent;
+mod classroom;
+mod frames;
+mod keys;
+mod look;
+mod mixpanel;
+mod publish;
+mod stream;
+mod wait;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, OnceLock};
+
+use rollcall_loadtest::servers::shared;
+use rollcall_loadtest::{Gateway, GatewayOptions};
+
+pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
+pub(crate) use classroom::Classroom;
+pub(crate) use frames::{Frame, PONG, next_frame, next_text};
+pub(crate) use keys::{DAY, Keys, expect_field, hash};
+pub(crate) use mixpanel::Mixpanel;
+pub(crate) use publish::Fence;
+pub(crate) use stream::{Stored, Stream};
+pub(crate) use wait::{SOON, until};
+
+/// How many tests may ask a backend for a classroom.
+const CLASSROOMS: usize = 80;
+
+/// Runs cases (`async fn case(backend: &Backend)`) on both kinds of backend, as `embedded::case` and `real::case`.
+macro_rules! on_both_kinds {
+    ($($case:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test] async fn $case() { super::$case($crate::common::Backend::embedded()).await })+
+        }
+        mod real {
+            $(#[tokio::test] async fn $case() { super::$case($crate::common::Backend::real()).await })+
+        }
+    };
+}
+pub(crate) use on_both_kinds;
+
+/// Where the servers of a real backend are.
+#[derive(Debug, Clone)]
+pub(crate) struct Servers {
+    pub(crate) postgres: String,
+    pub(crate) redis: String,
+    pub(crate) nats: String,
+}
+
+impl Servers {
+    /// The process's own, with a fresh database.
+    pub(crate) fn shared() -> Self {
+        Self {
+            postgres: shared::postgres().create_database().unwrap(),
+            redis: shared::redis().url(),
+            nats: shared::nats().url(),
+        }
+    }
+}
+
+/// A running gateway and what is behind it.
+pub(crate) struct Backend {
+    pub(crate) gateway: Gateway,
+    /// None: SQLite, keys and bus in process.
+    servers: Option<Servers>,
+    classrooms: Vec<Classroom>,
+    taken: AtomicUsize,
+}
+
+impl Backend {
+    /// The process's embedded gateway.
+    pub(crate) fn embedded() -> &'static Self {
+        static BACKEND: LazyLock<Backend> = LazyLock::new(|| Backend::start(None, GatewayOptions::clone));
+        &BACKEND
+    }
+
+    /// The process's gateway on Postgres, Redis and NATS.
+    pub(crate) fn real() -> &'static Self {
+        static BACKEND: OnceLock<Backend> = OnceLock::new();
+        BACKEND.get_or_init(|| Self::start(Some(Servers::shared()), GatewayOptions::clone))
+    }
+
+    /// A gateway of the test's own, of the same kind as this one, with other options.
+    pub(crate) fn another(&self, change: impl FnOnce(&GatewayOptions) -> GatewayOptions) -> Self {
+        Self::start(self.servers.as_ref().map(|_| Servers::shared()), change)
+    }
+
+    /// A gateway on these servers, or an embedded one.
+    pub(crate) fn start(servers: Option<Servers>, change: impl FnOnce(&GatewayOptions) -> GatewayOptions) -> Self {
+        let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
+        if let Some(Servers { postgres, redis, nats }) = &servers {
+            options = options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats);
+        }
+        let options = change(&options);
+        let mut gateway = Gateway::start(options.clone()).unwrap();
+        // An SQLite file belongs to one process at a time.
+        gateway.terminate().unwrap();
+        gateway.wait(SOON).unwrap();
+        let classrooms: Vec<_> = (0..CLASSROOMS).map(|_| Classroom::new()).collect();
+        classroom::load(&options, gateway.folder(), &classrooms);
+        gateway.restart().unwrap();
+        Self { gateway, servers, classrooms, taken: AtomicUsize::new(0) }
+    }
+
+    /// A classroom with lessons that nobody else has.
+    pub(crate) fn classroom(&self) -> &Classroom {
+        let next = self.taken.fetch_add(1, Ordering::Relaxed);
+        self.classrooms.get(next).expect("fewer tests than classrooms")
+    }
+
+    /// All its classrooms, for a test that has the whole backend to itself.
+    pub(crate) fn classrooms(&self) -> &[Classroom] {
+        &self.classrooms
+    }
+
+    /// Where its servers are; none of an embedded one.
+    pub(crate) fn servers(&self) -> Option<&Servers> {
+        self.servers.as_ref()
+    }
+
+    /// Whether it is the embedded one.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.servers.is_none()
+    }
+
+    /// The window into Redis; the keys of an embedded gateway have none.
+    pub(crate) async fn keys(&self) -> Option<Keys> {
+        match &self.servers {
+            Some(servers) => Some(Keys::of(&servers.redis).await),
+            None => None,
+        }
+    }
+
+    /// The window into JetStream; the bus of an embedded gateway has none.
+    pub(crate) async fn stream(&self) -> Option<Stream> {
+        match &self.servers {
+            Some(servers) => Some(Stream::of(&servers.nats).await),
+            None => None,
+        }
+    }
+}

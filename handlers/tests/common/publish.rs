@@ -1,0 +1,54 @@
+//! What other services publish, and the mark that ends a "nothing came".
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Agent, Backend, Classroom, SOON};
+
+/// An event that comes after everything that was published to the same room before it. Whoever gets it next has got
+/// nothing in between; so a test need not wait to see that nothing comes.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    body: Value,
+}
+
+impl Fence {
+    /// That it is the next event.
+    pub(crate) async fn is_next_for(&self, agent: &mut Agent) {
+        let next = agent.client.next_event(SOON).await.unwrap();
+        assert_eq!(next.body, self.body, "nothing came before the fence for {}", agent.id);
+    }
+
+    /// Whether this event is it.
+    pub(crate) fn is(&self, body: &Value) -> bool {
+        *body == self.body
+    }
+}
+
+impl Backend {
+    /// Publishes a fence to a classroom.
+    pub(crate) fn fence(&self, room: &Classroom) -> Fence {
+        self.fence_on(&room.subject("note"))
+    }
+
+    /// Publishes a fence to a subject.
+    pub(crate) fn fence_on(&self, subject: &str) -> Fence {
+        let body = json!({"fence": Uuid::new_v4().to_string()});
+        self.publish(subject, &body);
+        Fence { body }
+    }
+
+    /// Publishes through the admin address.
+    pub(crate) fn publish(&self, subject: &str, body: &Value) {
+        let answer = self.gateway.post("/api/v1/publish", &json!({"subject": subject, "body": body})).unwrap();
+        assert_eq!(answer.0, 202, "{answer:?}");
+    }
+
+    /// That none of these agents has anything to read.
+    pub(crate) async fn nothing_came<const N: usize>(&self, room: &Classroom, agents: [&mut Agent; N]) {
+        let fence = self.fence(room);
+        for agent in agents {
+            fence.is_next_for(agent).await;
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Waiting for a thing itself.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that goes right.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Looks again and again until what is seen is as wanted, and returns it; a failure shows the last that was seen.
+pub(crate) async fn until<T: Debug>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> T,
+    wanted: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        let seen = look().await;
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}; last seen: {seen:#?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}

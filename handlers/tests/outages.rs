@@ -1,0 +1,233 @@
+//! PROTOCOL 2, "While a backend is away": each server is killed, and stopped where it stands, under people who stay.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
+use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Redis, Server};
+use serde_json::{Value, json};
+
+/// How soon whoever asks is answered.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How soon everything works again.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Killed,
+    /// Its connections stand, and nothing answers.
+    Hanging,
+}
+
+impl Fault {
+    fn begin<K: Kind>(self, server: &mut Server<K>) {
+        match self {
+            Self::Killed => server.kill(),
+            Self::Hanging => server.pause(),
+        }
+        .unwrap();
+    }
+
+    fn end<K: Kind>(self, server: &mut Server<K>) {
+        match self {
+            Self::Killed => server.restart(),
+            Self::Hanging => server.resume(),
+        }
+        .unwrap();
+    }
+}
+
+async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let answer = answer.await;
+    let took = start.elapsed();
+    assert!(took <= limit, "{what} took {took:?}");
+    answer
+}
+
+/// Somebody in a lesson, and somebody in none, with nothing to read.
+async fn people(backend: &Backend) -> (&Classroom, Agent, Agent) {
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    let bob = backend.participant(room, "bob").await;
+    alice.sees("entered", &bob.whom()).await;
+    alice.joins(&room.algebra).await;
+    (room, alice, bob)
+}
+
+async fn is_told_to_try_later(agent: &mut Agent, lesson: &str) {
+    let asked = agent.client.join_lesson(lesson);
+    let ack = in_time("join_lesson", ANSWER, asked).await.unwrap();
+    assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!("try again later")), "{ack}");
+    assert!(ack["retry_after_ms"].is_u64(), "{ack}");
+}
+
+/// Status of /readyz, whose body names every backend.
+fn ready(backend: &Backend) -> u16 {
+    let (status, body) = backend.gateway.get("/readyz").unwrap();
+    let body = body.to_lowercase();
+    assert!(["postgres", "redis", "nats"].iter().all(|name| body.contains(name)), "{body}");
+    assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
+    status
+}
+
+async fn is_ready(backend: &Backend, wanted: u16) {
+    until("/readyz", RECOVERY, async || ready(backend), |status| *status == wanted).await;
+}
+
+/// Asks until the lesson is joined.
+async fn joins_soon(agent: &mut Agent, lesson: &str) {
+    let asking = async || agent.client.join_lesson(lesson).await.unwrap()["status"].clone();
+    until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
+}
+
+async fn lesson_of(backend: &Backend, agent: &Agent) -> String {
+    backend.value(&format!("select lesson_id from agent_session where id = {}", agent.session)).await
+}
+
+async fn without_postgres(fault: Fault) {
+    let mut postgres = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() }).unwrap();
+    let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
+    let backend = Backend::start(Some(servers), Clone::clone);
+    let (room, mut alice, mut bob) = people(&backend).await;
+    let newcomer = room.connect_request(&room.participant("carol"), "web");
+    let newcomer = json!({"type": "connect_request", "payload": newcomer}).to_string();
+
+    fault.begin(&mut postgres);
+    let closing = in_time("connect_request", ANSWER, refused(&backend, &newcomer)).await;
+    session_error(&closing, "internal_server_error", 500, 3004);
+    is_told_to_try_later(&mut bob, &room.biology).await;
+    is_ready(&backend, 503).await;
+    // Connections stay, and events go on.
+    backend.nothing_came(room, [&mut alice, &mut bob]).await;
+
+    fault.end(&mut postgres);
+    joins_soon(&mut bob, &room.biology).await;
+    is_ready(&backend, 200).await;
+    let carol = backend.participant(room, "carol").await;
+    // Whoever was refused left nothing behind, or a whole pair; and nobody who stayed was taken for dead.
+    let whole = [&alice, &bob, &carol].map(|agent| format!("{}|{}", agent.session, agent.id));
+    until("the live rows", RECOVERY, async || backend.live(room).await, |live| *live == whole).await;
+    assert_eq!(lesson_of(&backend, &alice).await, room.algebra);
+    let history = backend.history(room).await;
+    assert!(history.iter().all(|row| row.contains(&carol.id)), "{history:?}");
+}
+
+#[tokio::test]
+async fn postgres_is_killed() {
+    without_postgres(Fault::Killed).await;
+}
+
+#[tokio::test]
+async fn postgres_hangs() {
+    without_postgres(Fault::Hanging).await;
+}
+
+async fn without_redis(fault: Fault) {
+    let mut redis = Redis::start().unwrap();
+    let backend = Backend::start(Some(Servers { redis: redis.url(), ..Servers::shared() }), Clone::clone);
+    let (room, mut alice, mut bob) = people(&backend).await;
+
+    fault.begin(&mut redis);
+    is_told_to_try_later(&mut bob, &room.biology).await;
+    // Who is in a lesson stays in it.
+    is_told_to_try_later(&mut alice, &room.biology).await;
+    assert_eq!(lesson_of(&backend, &alice).await, room.algebra);
+    assert_eq!(lesson_of(&backend, &bob).await, "");
+    let carol = in_time("connect_request", ANSWER, backend.participant(room, "carol")).await;
+    for agent in [&mut alice, &mut bob] {
+        agent.sees("entered", &carol.whom()).await;
+    }
+    // SQL is there: the node is ready, and names what is not.
+    is_ready(&backend, 200).await;
+
+    fault.end(&mut redis);
+    joins_soon(&mut bob, &room.biology).await;
+    backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
+    // It came back empty where it was killed, and is rebuilt from what SQL knows.
+    let mut keys = backend.keys().await.unwrap();
+    let students = format!("lesson_student_{}", room.algebra);
+    let field = async || keys.field(&students, &room.user("alice")).await;
+    until(&students, Duration::from_secs(5), field, |sid| sid.as_ref() == Some(&alice.sid)).await;
+}
+
+#[tokio::test]
+async fn redis_is_killed() {
+    without_redis(Fault::Killed).await;
+}
+
+#[tokio::test]
+async fn redis_hangs() {
+    without_redis(Fault::Hanging).await;
+}
+
+async fn without_nats(fault: Fault) {
+    let mut nats = Nats::start().unwrap();
+    let backend = Backend::start(Some(Servers { nats: nats.url(), ..Servers::shared() }), Clone::clone);
+    let (room, mut alice, mut bob) = people(&backend).await;
+
+    fault.begin(&mut nats);
+    let mut expected: Vec<(&str, Whom)> = Vec::new();
+    // Connect and join succeed; somebody even comes and goes.
+    let mut carol = in_time("connect_request", ANSWER, backend.participant(room, "carol")).await;
+    in_time("join_lesson", ANSWER, carol.joins(&room.algebra)).await;
+    in_time("join_lesson", ANSWER, bob.joins(&room.biology)).await;
+    expected.push(("entered", carol.whom()));
+    let guest = in_time("connect_request", ANSWER, backend.participant(room, "visitor")).await;
+    let visitor = guest.leaves().await;
+    expected.extend([("entered", visitor.clone()), ("left", visitor)]);
+    // The events wait in the outbox.
+    let outbox = format!("select operation from outbox where classroom_id = '{}' order by id", room.id);
+    backend.wait_for_rows(&outbox, &["entered", "entered", "left"]).await;
+    is_ready(&backend, 200).await;
+
+    fault.end(&mut nats);
+    let returned = Instant::now();
+    arrive(&mut alice, &expected, returned).await;
+    // Once and in order in the stream, too, and nothing is left to publish.
+    backend.wait_for_rows(&outbox, &[]).await;
+    let stored = backend.stored(&room.subject("agent"), 5).await.unwrap();
+    let mut ids: Vec<_> = stored.iter().map(common::Stored::id).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "alice, bob, carol, and the visitor twice: {ids:?}");
+    backend.nothing_came(room, [&mut alice]).await;
+    // Rooms that were entered meanwhile are live.
+    let board = json!({"line": 1});
+    backend.publish(&format!("lesson.{}.board", room.algebra), &board);
+    hears(&mut carol, &board).await;
+}
+
+/// The events of an outage, each once, in order for each agent.
+async fn arrive(agent: &mut Agent, expected: &[(&str, Whom)], returned: Instant) {
+    let mut seen = Vec::new();
+    while seen.len() < expected.len() {
+        let left = RECOVERY.saturating_sub(returned.elapsed());
+        let event = agent.client.next_event(left).await;
+        seen.push(event.unwrap_or_else(|error| panic!("{error}; seen so far: {seen:#?}")).body);
+    }
+    for (label, whom) in expected {
+        let event = agent_event(label, whom.session, &whom.id);
+        assert_eq!(seen.iter().filter(|body| **body == event).count(), 1, "{event} in {seen:#?}");
+    }
+    let of_visitor = |body: &&Value| body["payload"]["agent_id"] == expected[2].1.id;
+    let labels: Vec<_> = seen.iter().filter(of_visitor).map(|body| &body["payload"]["label"]).collect();
+    assert_eq!(labels, ["entered", "left"]);
+}
+
+/// That this event comes, after whatever else.
+async fn hears(agent: &mut Agent, event: &Value) {
+    while agent.client.next_event(common::SOON).await.unwrap().body != *event {}
+}
+
+#[tokio::test]
+async fn nats_is_killed() {
+    without_nats(Fault::Killed).await;
+}
+
+#[tokio::test]
+async fn nats_hangs() {
+    without_nats(Fault::Hanging).await;
+}

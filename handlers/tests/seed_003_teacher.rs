@@ -1,0 +1,127 @@
+//! Seed 003, flow 1: the Teacher App joins a lesson. The diagram numbers its arrows; so do the comments.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Backend, Classroom, SOON, hash, on_both_kinds};
+use serde_json::json;
+
+on_both_kinds!(the_diagram, a_seat_map_that_is_there_is_left_alone, leaving_takes_its_own_field_only);
+
+/// The session's own columns: lesson and seat.
+async fn saved(backend: &Backend, session: i64) -> String {
+    backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
+}
+
+async fn the_diagram(backend: &Backend) {
+    let room = backend.classroom();
+    let (lesson, user) = (&room.algebra, room.user("tess"));
+    // tess has seat 2 in lesson_attendee.
+    let mut teacher = backend.teacher(room, "tess").await;
+    let mut student = backend.participant(room, "bob").await;
+    teacher.sees("entered", &student.whom()).await;
+    student.joins(&room.biology).await;
+
+    // 1. A->>B: emit join_lesson
+    // 2. B->>D: check_lesson_exists
+    // alt if not lesson exists
+    //   3. D->>B: not found lesson_id
+    //   4. B->>A: return error
+    let request = |lesson: &str| json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
+    teacher.client.send(&request("no-such-lesson")).await.unwrap();
+    let error = common::next_text(&mut teacher.client, SOON).await;
+    assert_eq!(error, r#"{"type":"ack","ref":1,"status":"ERROR","message":"lesson not found"}"#);
+    assert_eq!(saved(backend, teacher.session).await, "|");
+
+    // 1, 2 again: there is such a lesson.
+    teacher.client.send(&request(lesson)).await.unwrap();
+    let success = common::next_text(&mut teacher.client, SOON).await;
+
+    // 5. B->>B: enter_room
+    // From now on what is published to the lesson comes to the teacher, and to nobody who did not join it.
+    let fence = backend.fence_on(&format!("lesson.{lesson}.board"));
+    fence.is_next_for(&mut teacher).await;
+    backend.nothing_came(room, [&mut student, &mut teacher]).await;
+
+    // 6. D->>B: get seat
+    // 7. B->>B: get session
+    // 8. B->>B: add {'seat':seat} in session
+    // 9. B->>B: save session
+    assert_eq!(saved(backend, teacher.session).await, format!("{lesson}|{}", Classroom::SEAT));
+
+    if let Some(mut keys) = backend.keys().await {
+        // 10. R->>B: get lesson_seat_in_redis from [lesson_seat_{lesson_id}]
+        // alt if not lesson_seat_* exists
+        //   11. R->>B: set {1:"",2:""....} to [lesson_seat_{lesson_id}]
+        let seats = format!("lesson_seat_{lesson}");
+        assert_eq!(keys.hash(&seats).await, hash([("1", ""), ("2", ""), ("3", "")]));
+        keys.expect_full_ttl(&seats).await;
+
+        // 12. R->>B: set {{user_id}:sid} to [lesson_teacher_{lesson_id}] & TTL 24hrs
+        let teachers = format!("lesson_teacher_{lesson}");
+        assert_eq!(keys.hash(&teachers).await, hash([(user.as_str(), teacher.sid.as_str())]));
+        keys.expect_full_ttl(&teachers).await;
+
+        // 13. R->>B: set {"lesson_id": lesson_id} to [{user_id}]
+        assert_eq!(keys.hash(&user).await, hash([("lesson_id", lesson)]));
+        keys.expect_full_ttl(&user).await;
+
+        // And nothing of flow 2.
+        assert_eq!(keys.hash(&format!("lesson_student_{lesson}")).await, BTreeMap::new());
+    }
+
+    // 14. B->>A: return success
+    assert_eq!(success, r#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#);
+}
+
+async fn a_seat_map_that_is_there_is_left_alone(backend: &Backend) {
+    let room = backend.classroom();
+    let Some(mut keys) = backend.keys().await else {
+        // No window into the keys; that a join succeeds a second time is all that shows.
+        let mut teacher = backend.teacher(room, "tess").await;
+        teacher.joins(&room.algebra).await;
+        return teacher.joins(&room.algebra).await;
+    };
+    let seats = format!("lesson_seat_{}", room.algebra);
+    let _: i64 = keys.ask(&["HSET", &seats, "1", "taken"]).await;
+    let _: i64 = keys.ask(&["EXPIRE", &seats, "100"]).await;
+    let mut teacher = backend.teacher(room, "tess").await;
+    teacher.joins(&room.algebra).await;
+    assert_eq!(keys.hash(&seats).await, hash([("1", "taken")]));
+    // Its TTL is renewed by each join.
+    keys.expect_full_ttl(&seats).await;
+}
+
+async fn leaving_takes_its_own_field_only(backend: &Backend) {
+    let room = backend.classroom();
+    let (user, teachers) = (room.user("tess"), format!("lesson_teacher_{}", room.algebra));
+    let mut witness = backend.participant(room, "witness").await;
+    let mut teacher = backend.teacher(room, "tess").await;
+    witness.sees("entered", &teacher.whom()).await;
+    teacher.joins(&room.algebra).await;
+
+    // The same user under another label: the latest live join holds the field.
+    let mut tablet = backend.enters_as(room, &room.teacher("tess"), "tablet").await;
+    witness.sees("entered", &tablet.whom()).await;
+    tablet.joins(&room.algebra).await;
+    let mut keys = backend.keys().await;
+    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+
+    // Who leaves without holding it takes nothing.
+    let left = teacher.leaves().await;
+    witness.sees("left", &left).await;
+    let in_flight = |count| count == 0.0;
+    let gateway = &backend.gateway;
+    gateway.wait_for_metric("rollcall_function_in_flight", &["disconnect"], SOON, in_flight).unwrap();
+    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+
+    // Who holds it takes it; [{user_id}] stays for its day.
+    tablet.leaves().await;
+    common::expect_field(&mut keys, &teachers, &user, None).await;
+    if let Some(keys) = &mut keys {
+        assert_eq!(keys.hash(&user).await, hash([("lesson_id", room.algebra.as_str())]));
+    }
+}

@@ -1,0 +1,210 @@
+//! PROTOCOL 7, start and end of the process: configuration, the first run, what refuses to start, SIGTERM.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::time::Duration;
+
+use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error};
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
+
+on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
+
+/// A gateway with nothing configured.
+fn bare() -> GatewayOptions {
+    GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).without("ROLLCALL_HS256_SECRET")
+}
+
+/// What a gateway says that does not start, and its exit code.
+fn refusal(options: &GatewayOptions) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    refusal_in(options, folder.path())
+}
+
+fn refusal_in(options: &GatewayOptions, folder: &std::path::Path) -> (Option<i32>, String) {
+    let mut command = options.command();
+    let output = command.current_dir(folder).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    (output.status.code(), said)
+}
+
+fn on_free_ports(options: GatewayOptions) -> GatewayOptions {
+    options.env("ROLLCALL_LISTEN", "127.0.0.1:0").env("ROLLCALL_ADMIN_LISTEN", "127.0.0.1:0")
+}
+
+#[test]
+fn a_bad_configuration_tells_all_faults_at_once() {
+    let faults = [
+        ("ROLLCALL_LISTEN", "nonsense"),
+        ("ROLLCALL_ADMIN_LISTEN", "127.0.0.1:99999"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("REDIS_URL", "ftp://localhost"),
+        ("NATS_URL", "ftp://localhost"),
+        ("ROLLCALL_LEASE", "soon"),
+        ("ROLLCALL_LEAVE_GRACE", "-1s"),
+        ("ROLLCALL_DRAIN_DEADLINE", "10 parsecs"),
+        ("ROLLCALL_JWKS", "no-equals-sign"),
+        ("ROLLCALL_GUESTS", "perhaps"),
+    ];
+    let options = faults.iter().fold(bare(), |options, (name, value)| options.env(name, value));
+    let (code, said) = refusal(&options);
+    assert_eq!(code, Some(64), "{said}");
+    for (name, _) in faults {
+        assert!(said.contains(name), "{name} is not named: {said}");
+    }
+}
+
+#[test]
+fn a_lease_under_500_ms_is_a_fault() {
+    let (code, said) = refusal(&on_free_ports(bare().env("ROLLCALL_LEASE", "499ms")));
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("ROLLCALL_LEASE"), "{said}");
+}
+
+#[test]
+fn no_key_on_an_address_that_others_reach_is_a_fault() {
+    // An address of nobody's (RFC 5737), so that nothing can listen on it.
+    let (_, said) = refusal(&on_free_ports(bare()).env("ROLLCALL_LISTEN", "192.0.2.1:8080"));
+    assert!(said.contains("ROLLCALL_HS256_SECRET") || said.contains("ROLLCALL_JWKS"), "{said}");
+}
+
+#[test]
+fn a_secret_may_come_from_a_file_and_has_no_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, format!("{}\n", token::SECRET)).unwrap();
+    let minted = |options: &GatewayOptions| {
+        let mut command = options.command();
+        let output = command.args(["token", "--sub", "alice", "--role", "teacher"]);
+        output.current_dir(folder.path()).output().unwrap()
+    };
+    let from_file = minted(&bare().env("ROLLCALL_HS256_SECRET_FILE", file.display()));
+    assert!(from_file.status.success(), "{from_file:?}");
+    let key = jsonwebtoken::DecodingKey::from_secret(token::SECRET.as_bytes());
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    rules.validate_aud = false;
+    let printed = String::from_utf8(from_file.stdout).unwrap();
+    let claims = jsonwebtoken::decode::<serde_json::Value>(printed.trim_end(), &key, &rules).unwrap().claims;
+    assert_eq!((&claims["sub"], &claims["role"]), (&"alice".into(), &"teacher".into()));
+
+    for flag in ["--hs256-secret", "--rollcall-hs256-secret"] {
+        let (_, said) = refusal(&bare().arg("serve").arg(flag).arg(token::SECRET));
+        assert!(said.contains(flag), "it is not known: {said}");
+    }
+}
+
+/// What the first run prints for a stranger.
+struct Printed {
+    tokens: Vec<String>,
+    classroom: String,
+    lesson: String,
+}
+
+fn printed(gateway: &Gateway) -> Printed {
+    let output = gateway.output();
+    let words = output.split(|c: char| c.is_whitespace() || "'\"\\,{}=".contains(c));
+    let words: Vec<&str> = words.map(|word| word.trim_end_matches(':')).collect();
+    let mut tokens: Vec<_> =
+        words.iter().filter(|word| word.starts_with("ey") && word.matches('.').count() == 2).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    let classroom = words.iter().find(|word| uuid::Uuid::try_parse(word).is_ok() && word.len() == 36);
+    let after = words
+        .iter()
+        .skip_while(|word| !word.ends_with("lesson_id"))
+        .skip(1)
+        .find(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    Printed {
+        tokens: tokens.into_iter().map(|token| (*token).to_owned()).collect(),
+        classroom: (*classroom.unwrap_or_else(|| panic!("a classroom: {output}"))).to_owned(),
+        lesson: (*after.unwrap_or_else(|| panic!("a lesson: {output}"))).to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn the_first_run_shows_a_join_and_a_restart_keeps_everything() {
+    let mut gateway = Gateway::start(bare()).unwrap();
+    let first = printed(&gateway);
+    assert_eq!(first.tokens.len(), 2, "a teacher's and a participant's:\n{}", gateway.output());
+    joins(&gateway, &first).await;
+    gateway.terminate().unwrap();
+    assert_eq!(gateway.wait(SOON).unwrap().code(), Some(0));
+
+    gateway.restart().unwrap();
+    // The tokens of the first run still hold, in the same classroom.
+    joins(&gateway, &first).await;
+    let again = printed(&gateway);
+    assert_eq!((&again.classroom, &again.lesson), (&first.classroom, &first.lesson));
+}
+
+async fn joins(gateway: &Gateway, printed: &Printed) {
+    for token in &printed.tokens {
+        let mut client = Client::connect(gateway.address()).await.unwrap();
+        client.connect_request(token, &printed.classroom, "web").await.unwrap();
+        let ack = client.join_lesson(&printed.lesson).await.unwrap();
+        assert_eq!(ack["status"], "SUCCESS", "{ack}");
+        client.close().await.unwrap();
+    }
+}
+
+#[test]
+fn a_second_process_on_one_sqlite_file_does_not_start() {
+    let gateway = Gateway::start(bare()).unwrap();
+    let (_, said) = refusal_in(&on_free_ports(bare()), gateway.folder());
+    assert!(said.contains("rollcall.db"), "{said}");
+    assert_eq!(gateway.get("/readyz").unwrap().0, 200, "the first goes on");
+}
+
+#[test]
+fn keys_or_bus_in_process_do_not_start_beside_another_node() {
+    let backend = Backend::real();
+    let Servers { postgres, redis, nats } = backend.servers().unwrap();
+    let options = on_free_ports(bare()).env("ROLLCALL_HS256_SECRET", token::SECRET).env("DATABASE_URL", postgres);
+    for options in [options.clone(), options.clone().env("REDIS_URL", redis), options.clone().env("NATS_URL", nats)] {
+        let (_, said) = refusal(&options);
+        assert!(said.contains("REDIS_URL") || said.contains("NATS_URL"), "it says what is missing: {said}");
+    }
+}
+
+async fn a_drain_ends_every_session_and_the_process(backend: &Backend) {
+    let mut own = backend.another(|options| options.clone().env("ROLLCALL_DRAIN_DEADLINE", "5s"));
+    let room = own.classrooms().first().unwrap();
+    let mut alice = own.participant(room, "alice").await;
+    let mut bob = own.participant(room, "bob").await;
+    let mut expected = [&alice, &bob].map(|agent| format!("{}|{}|drained", agent.session, agent.id));
+    expected.sort();
+    own.gateway.terminate().unwrap();
+    for agent in [&mut alice, &mut bob] {
+        let closing = agent.client.expect_close(SOON).await.unwrap();
+        session_error(&closing, "terminated", 422, 3001);
+    }
+    let status = own.gateway.wait(Duration::from_secs(6)).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", own.gateway.output());
+    let room = own.classrooms().first().unwrap();
+    assert_eq!(own.history(room).await, expected);
+    assert_eq!(own.live(room).await, [""; 0]);
+    if let Some(stored) = own.stored(&room.subject("agent"), 4).await {
+        let left = stored.iter().filter(|message| message.header("Left-Reason") == "drained");
+        assert_eq!(left.count(), 2);
+    }
+}
+
+async fn data_survive_a_kill(backend: &Backend) {
+    // A short lease: what is left of a node that died must be gone a little after.
+    let mut own = backend.another(|options| options.clone().env("ROLLCALL_LEASE", "500ms"));
+    let room = own.classrooms().first().unwrap();
+    let alice: Agent = own.participant(room, "alice").await;
+    let expected = format!("{}|{}|node_lost", alice.session, alice.id);
+    own.gateway.kill().unwrap();
+    own.gateway.restart().unwrap();
+    let room = own.classrooms().first().unwrap();
+    let history = format!("select id, agent_id, reason from agent_session_history where classroom_id = '{}'", room.id);
+    own.wait_for_rows(&history, &[&expected]).await;
+    assert_eq!(own.live(room).await, [""; 0]);
+    let mut again = own.participant(room, "alice").await;
+    assert!(again.session > alice.session, "an id is never given twice");
+    again.joins(&room.algebra).await;
+}

@@ -1,0 +1,47 @@
+//! What `rollcall` does besides serving.
+use rollcall_schema::Audience;
+
+use super::{StartError, backends};
+use crate::{
+    auth::{Wish, mint},
+    config::{Config, LoadArgs, TokenArgs},
+    load::load,
+};
+
+/// `rollcall token`: the token alone on stdout.
+pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
+    let failed = "set ROLLCALL_HS256_SECRET; tokens of a JWKS are signed by their issuer";
+    let sources = config.sources().map_err(StartError::of("the token", failed))?;
+    let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::of("the token", failed))?;
+    let audience = args.aud.or_else(|| sources.audiences.first().cloned());
+    let wish = Wish {
+        issuer: args.iss,
+        user: args.sub,
+        audience: match audience {
+            Some(audience) => audience,
+            None => Audience::parse("example.org").map_err(StartError::of("the token", failed))?,
+        },
+        role: args.role,
+        lifetime: args.lifetime,
+        lesson_id: args.lesson_id,
+        classroom_ids: args.classroom_ids,
+        lesson_ids: args.lesson_ids,
+    };
+    println!("{}", mint(&secret, &wish).map_err(StartError::of("the token", failed))?);
+    Ok(())
+}
+
+/// `rollcall migrate`.
+pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    println!("the tables of {} are up to date", store.name());
+    Ok(())
+}
+
+/// `rollcall load`.
+pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it; nothing was loaded"))?;
+    println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
+    Ok(())
+}

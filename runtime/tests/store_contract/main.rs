@@ -1,0 +1,29 @@
+//! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
+mod hung;
+mod lease;
+mod load;
+mod model;
+mod nodes;
+mod outbox;
+mod serving;
+mod sessions;
+mod world;
+
+/// One test a case and store.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(crate::world::World::postgres().await).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(crate::world::World::sqlite().await).await;
+            })*
+        }
+    };
+}
+use on_both;

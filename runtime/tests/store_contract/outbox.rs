@@ -1,0 +1,101 @@
+//! What is committed and not yet published.
+use std::{collections::HashMap, time::Duration};
+
+use rollcall_runtime::store::{Change, LeftReason};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    on_both,
+    world::{LEASE, Member, World, classroom},
+};
+
+on_both!(
+    one_row_for_each_agent_and_the_oldest_first,
+    what_is_not_deleted_comes_again,
+    a_commit_wakes_the_relay,
+    a_second_relay_reads_nothing_of_the_first,
+    a_pulse_tells_what_waits,
+);
+
+async fn one_row_for_each_agent_and_the_oldest_first(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    world.open(&alice).await;
+    world.close(&alice).await;
+    world.open(&alice).await;
+    world.open(&bob).await;
+    let mut outbox = world.outbox().await;
+    let mut published: HashMap<_, Vec<_>> = HashMap::new();
+    for expected in [2, 1, 1] {
+        let rows = outbox.read(100).await.expect("read");
+        assert_eq!(rows.len(), expected);
+        assert!(rows.is_sorted_by_key(|row| row.id));
+        outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+        for row in rows {
+            published.entry(row.agent).or_default().push(row.change);
+        }
+    }
+    assert!(outbox.read(100).await.expect("read").is_empty());
+    assert_eq!(published[&alice.agent], [Change::Entered, Change::Left(LeftReason::Closed), Change::Entered]);
+    assert_eq!(published[&bob.agent], [Change::Entered]);
+}
+
+async fn what_is_not_deleted_comes_again(world: World) {
+    let members: Vec<_> = (0..30).map(|n| Member::new(classroom(), &format!("web.u{n}"))).collect();
+    for member in &members {
+        world.open(member).await;
+    }
+    let mut outbox = world.outbox().await;
+    let first = outbox.read(10).await.expect("read");
+    assert_eq!(first.len(), 10);
+    assert_eq!(outbox.read(10).await.expect("read"), first);
+    outbox.delete(&[first[0].id, first[9].id]).await.expect("deleted");
+    let rest = outbox.read(100).await.expect("read");
+    assert_eq!(rest.len(), 28);
+    assert_eq!(rest[..8], first[1..9]);
+}
+
+async fn a_commit_wakes_the_relay(world: World) {
+    let mut outbox = world.outbox().await;
+    while timeout(Duration::ZERO, outbox.wait(Duration::from_secs(60))).await.is_ok() {}
+    let alice = Member::new(classroom(), "web.alice");
+    let start = Instant::now();
+    let (opened, woken) = tokio::join!(world.open(&alice), outbox.wait(Duration::from_secs(60)));
+    woken.expect("woken");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(outbox.read(10).await.expect("read")[0].session, opened.session);
+    let start = Instant::now();
+    outbox.wait(Duration::from_millis(20)).await.expect("waited");
+    assert!(start.elapsed() < Duration::from_secs(5), "or the wait ends");
+}
+
+async fn a_second_relay_reads_nothing_of_the_first(world: World) {
+    let mut first = world.outbox().await;
+    for n in 0..50 {
+        world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
+    }
+    let mut second = world.store.outbox().await.expect("an outbox");
+    second.claim().await.expect("claimed");
+    assert!(second.read(100).await.expect("read").is_empty());
+    assert_eq!(first.read(100).await.expect("read").len(), 50);
+    // Whatever its share was, the first's goes over with its end.
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while second.read(100).await.expect("read").len() < 50 {
+        assert!(Instant::now() < deadline, "the shards of a relay that is gone are free at once");
+        second.claim().await.expect("claimed");
+    }
+}
+
+async fn a_pulse_tells_what_waits(world: World) {
+    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    assert_eq!((pulse.outbox_rows, pulse.outbox_lag), (0, Duration::ZERO));
+    for n in 0..3 {
+        world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
+    }
+    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    assert_eq!((pulse.outbox_rows, pulse.nodes), (3, 1));
+    assert!(pulse.outbox_lag < Duration::from_secs(5));
+    assert_eq!(world.events().await.len(), 3);
+    assert_eq!(world.store.pulse(world.lease, LEASE).await.expect("renewed").outbox_rows, 0);
+}
