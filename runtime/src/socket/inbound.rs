@@ -166,3 +166,6 @@ fn message(kind: OpCode, payload: &[u8]) -> Result<Event<'_>, Violation> {
         _ => Message::Text(std::str::from_utf8(payload).map_err(|_| Violation::Utf8)?),
     }))
 }
+
+#[cfg(test)]
+mod tests;
