@@ -2,8 +2,10 @@
 //! configuration, metrics, shutdown. It knows nothing of any particular event.
 pub mod auth;
 pub mod bus;
+pub mod check;
 pub mod config;
 mod delivery;
+pub mod demo;
 mod departures;
 mod dispatch;
 mod error;

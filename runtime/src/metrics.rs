@@ -46,6 +46,15 @@ impl Metrics {
         Ok(this)
     }
 
+    /// With a recorder of its own, for a test: tests run beside each other.
+    #[cfg(test)]
+    pub(crate) fn local() -> (Self, PrometheusRecorder) {
+        let recorder = recorder().unwrap();
+        let this = Self { handle: recorder.handle(), process: metrics_process::Collector::default() };
+        metrics::with_local_recorder(&recorder, || this.describe());
+        (this, recorder)
+    }
+
     fn describe(&self) {
         describe();
         self.process.describe();
@@ -109,11 +118,8 @@ mod tests {
 
     /// Everything once, as a gateway would.
     fn everything() -> String {
-        let recorder = recorder().unwrap();
-        let handle = recorder.handle();
-        let metrics = Metrics { handle, process: metrics_process::Collector::default() };
+        let (metrics, recorder) = Metrics::local();
         metrics::with_local_recorder(&recorder, || {
-            metrics.describe();
             for gauge in [names::CONNECTIONS, names::SESSIONS, names::OUTBOX_ROWS, names::OUTBOX_LAG] {
                 metrics::gauge!(gauge).set(2.0);
             }

@@ -9,6 +9,8 @@ mod server;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
 
 pub use reply::Reply;
 pub use server::serve;

@@ -22,10 +22,12 @@ const HEAD: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Largest head.
 const HEAD_BYTES: usize = 16 * 1024;
+/// For the requests under way when the node ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Before another accept where there are no file descriptors left.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` becomes true, and then until the requests under way are answered.
+/// Serves until `stop` becomes true, and then for as long as the requests under way need, at most [`GOODBYE`].
 pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -47,7 +49,8 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
         });
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    // What is left when time is up ends with the set.
+    drop(tokio::time::timeout(GOODBYE, async { while connections.join_next().await.is_some() {} }).await);
 }
 
 async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {

@@ -1,0 +1,169 @@
+//! The three endpoints of PROTOCOL 7, and everything that is refused.
+use rollcall_schema::RoomId;
+use serde_json::json;
+
+use super::*;
+use crate::http::fixture::soon;
+
+const ALICE: &str = "web.alice.example.org";
+const BOB: &str = "web.bob.example.org";
+
+fn agents(classroom: &str, query: &str) -> String {
+    format!("/api/v1/classrooms/{classroom}/agents{query}")
+}
+
+#[tokio::test]
+async fn agents_are_listed_in_the_order_of_their_sessions() {
+    let bench = Bench::new().await;
+    let ids = bench.enter(ROOM, &[BOB, ALICE]).await;
+    bench.enter(OTHER, &[ALICE]).await;
+    let (status, all) = bench.get(&agents(ROOM, "")).await;
+    let both = json!([{"id": ids[0], "agent_id": BOB}, {"id": ids[1], "agent_id": ALICE}]);
+    assert_eq!((status, all), (StatusCode::OK, both));
+    let after = format!("?sequence_id={}&limit=1000", ids[0]);
+    assert_eq!(bench.get(&agents(ROOM, &after)).await.1, json!([{"id": ids[1], "agent_id": ALICE}]));
+    assert_eq!(bench.get(&agents(ROOM, "?limit=1")).await.1, json!([{"id": ids[0], "agent_id": BOB}]));
+    assert_eq!(bench.get(&agents(ROOM, "?limit=99999999")).await.1.as_array().unwrap().len(), 2);
+    let nobody = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c003";
+    assert_eq!(bench.get(&agents(nobody, "")).await, (StatusCode::OK, json!([])));
+}
+
+#[tokio::test]
+async fn agents_are_not_listed_for_what_is_no_classroom_or_number() {
+    let bench = Bench::new().await;
+    for id in ["x", "%27%20OR%201=1", "2b5c0e0c8f7c4b0a9d540a8cf9d1c001", "*", ".."] {
+        let (status, body) = bench.get(&agents(id, "")).await;
+        assert_eq!((status, &body["detail"]), (StatusCode::BAD_REQUEST, &"the classroom's id must be a UUID".into()));
+    }
+    for query in ["?limit=many", "?limit=-1", "?sequence_id=99999999999999999999", "?sequence_id=-1"] {
+        assert_eq!(bench.get(&agents(ROOM, query)).await.0, StatusCode::BAD_REQUEST, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn agents_are_counted_with_zeros() {
+    let bench = Bench::new().await;
+    bench.enter(ROOM, &[ALICE, BOB]).await;
+    let body = json!({"classroom_ids": [ROOM, OTHER, ROOM]}).to_string();
+    let counted = bench.post("/api/v1/counters/agent", body).await;
+    assert_eq!(counted, (StatusCode::OK, json!({ROOM: 2, OTHER: 0})));
+    let nothing = bench.post("/api/v1/counters/agent", r#"{"classroom_ids":[]}"#).await;
+    assert_eq!(nothing, (StatusCode::OK, json!({})));
+    for wrong in ["", "[]", "{}", r#"{"classroom_ids":["x"]}"#, r#"{"classroom_ids":"x"}"#] {
+        assert_eq!(bench.post("/api/v1/counters/agent", wrong).await.0, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_reaches_the_room_as_it_was_written() {
+    let mut bench = Bench::new().await;
+    let room = RoomId::Classroom(ClassroomId::parse(ROOM).unwrap());
+    bench.bus.subscribe(&room).await.unwrap();
+    let body = format!(r#"{{"subject":"classroom.{ROOM}.note","body":{{"z": 1.0,  "a":"é"}}}}"#);
+    let request = Request::post("/api/v1/publish")
+        .header("Sender-Agent-Id", ALICE)
+        .header("Receiver-Agent-Id", BOB)
+        .header("Is-Internal", "true")
+        .header("Entity-Event-Type", "note")
+        .header("Entity-Event-Operation", "added")
+        .header("Entity-Event-Sequence-Id", "7")
+        .body(Full::new(body.into()))
+        .unwrap();
+    let (status, body) = bench.ask(request).await;
+    assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"offset": 1})));
+    let Some(Fed::Event(event)) = soon(bench.feed.recv()).await else { panic!("not an event") };
+    assert_eq!(event.room, room);
+    assert_eq!(event.body, r#"{"z": 1.0,  "a":"é"}"#);
+    assert_eq!((event.sender, event.receiver), (AgentId::parse(ALICE).ok(), AgentId::parse(BOB).ok()));
+    assert!(event.internal);
+    assert_eq!(event.entity, Some(("note".into(), "added".into(), 7)));
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_not_published() {
+    let bench = Bench::new().await;
+    let subjects = ["x", "classroom.*.note", "classroom.x.note", "lesson.a.b.c", "lesson.a.>", "live.lesson.a.b", ""];
+    for subject in subjects {
+        let (status, _) = bench.post("/api/v1/publish", json!({"subject": subject, "body": {}}).to_string()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{subject}");
+    }
+    for body in [json!([]), json!("{}"), json!(7), json!(null)] {
+        let (status, _) =
+            bench.post("/api/v1/publish", json!({"subject": "lesson.a.note", "body": body}).to_string()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    }
+    for body in ["", "{", r#"{"subject":"lesson.a.note"}"#, r#"{"body":{}}"#] {
+        assert_eq!(bench.post("/api/v1/publish", body).await.0, StatusCode::BAD_REQUEST, "{body}");
+    }
+    let faulty = [
+        ("Sender-Agent-Id", "alice"),
+        ("Receiver-Agent-Id", "a.b"),
+        ("Is-Internal", "perhaps"),
+        ("Entity-Event-Type", "a b"),
+        ("Entity-Event-Sequence-Id", "one"),
+    ];
+    for (name, value) in faulty {
+        let body = json!({"subject": "lesson.a.note", "body": {}}).to_string();
+        let request = Request::post("/api/v1/publish").header(name, value).body(Full::new(body.into())).unwrap();
+        let (status, body) = bench.ask(request).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(body["detail"].as_str().unwrap().contains(name), "{body}");
+    }
+    assert_eq!(bench.bus.position().offset.0, 0, "nothing was stored");
+}
+
+#[tokio::test]
+async fn an_event_is_as_large_as_it_may_be_and_no_larger() {
+    let bench = Bench::new().await;
+    let sized = |bytes: usize| format!(r#"{{"subject":"lesson.a.note","body":{{"x":"{}"}}}}"#, "x".repeat(bytes - 8));
+    assert_eq!(bench.post("/api/v1/publish", sized(LARGEST)).await.0, StatusCode::ACCEPTED);
+    assert_eq!(bench.post("/api/v1/publish", sized(LARGEST + 1)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(bench.post("/api/v1/publish", sized(LARGEST * 9)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn paths_and_methods_are_told_apart() {
+    let bench = Bench::new().await;
+    for path in ["/", "/api", "/api/v1", "/api/v2/publish", "/metrics/", "//metrics", "/api/v1/classrooms/x"] {
+        let (status, body) = bench.get(path).await;
+        assert_eq!((status, &body["status"]), (StatusCode::NOT_FOUND, &404.into()), "{path}");
+    }
+    for path in ["/api/v1/publish", "/api/v1/counters/agent"] {
+        assert_eq!(bench.get(path).await.0, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+    }
+    for path in ["/metrics", "/healthz", "/readyz", &agents(ROOM, "")] {
+        let reply = bench.admin.answer(Request::post(path).body(Full::default()).unwrap()).await;
+        assert_eq!(
+            (reply.status(), reply.headers()["allow"].as_bytes()),
+            (StatusCode::METHOD_NOT_ALLOWED, &b"GET"[..])
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_api_asks_for_its_token_and_the_probes_do_not() {
+    let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKv::new())).await;
+    let path = agents(ROOM, "");
+    let with = |value: &str| Request::get(&path).header("Authorization", value).body(Full::default()).unwrap();
+    let (status, body) = bench.get(&path).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(!body.to_string().contains("hunter2"));
+    for wrong in ["", "Bearer", "Bearer ", "Bearer hunter", "Bearer hunter22", "Basic hunter2", "hunter2", "Bearér x"]
+    {
+        assert_eq!(bench.ask(with(wrong)).await.0, StatusCode::UNAUTHORIZED, "{wrong}");
+    }
+    assert_eq!(bench.get("/api/nowhere").await.0, StatusCode::UNAUTHORIZED, "not even what there is");
+    assert_eq!(bench.ask(with("Bearer hunter2")).await.0, StatusCode::OK);
+    assert_eq!(bench.ask(with("bearer hunter2")).await.0, StatusCode::OK);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(bench.get(path).await.0, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_web_pages_are_kept_out() {
+    let bench = Bench::new().await;
+    let body = Full::new(json!({"subject": "lesson.a.note", "body": {}}).to_string().into());
+    let request = Request::post("/api/v1/publish").header("Origin", "https://evil.example").body(body).unwrap();
+    assert_eq!(bench.ask(request).await.0, StatusCode::FORBIDDEN);
+}

@@ -1,0 +1,75 @@
+//! `/readyz`, with backends that answer, fail and hang.
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use rollcall_schema::LessonId;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    kv::{Entry, Field, KvError},
+    store::postgres::{PostgresOptions, PostgresStore},
+};
+
+/// Keys that never answer a ping, and count them.
+#[derive(Default)]
+struct Mute(AtomicUsize);
+
+#[async_trait]
+impl Kv for Mute {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+    async fn ping(&self) -> Result<(), KvError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+    async fn join(&self, _: &Entry, _: Option<&LessonId>) -> Result<bool, KvError> {
+        std::future::pending().await
+    }
+    async fn leave(&self, _: &Field, _: Option<Sid>) -> Result<(), KvError> {
+        std::future::pending().await
+    }
+    async fn project(&self, _: &[Entry]) -> Result<(), KvError> {
+        std::future::pending().await
+    }
+    async fn probe(&self, _: &str) -> Result<bool, KvError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_ready_until_it_drains() {
+    let bench = Bench::new().await;
+    let up = |name: &str| json!({"name": name, "up": true});
+    let backends = json!({"sql": up("sqlite"), "keys": up("memory"), "bus": up("memory")});
+    let ready = json!({"ready": true, "draining": false, "backends": backends});
+    assert_eq!(bench.get("/readyz").await, (StatusCode::OK, ready));
+    bench.draining.store(true, Ordering::SeqCst);
+    let draining = json!({"ready": false, "draining": true, "backends": backends});
+    assert_eq!(bench.get("/readyz").await, (StatusCode::SERVICE_UNAVAILABLE, draining), "at once");
+    assert_eq!(bench.get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn keys_that_hang_are_named_and_asked_once() {
+    let mute = Arc::new(Mute::default());
+    let bench = Bench::with(None, Arc::clone(&mute) as Arc<dyn Kv>).await;
+    let answers = futures_util::future::join_all((0..20).map(|_| bench.get("/readyz"))).await;
+    for (status, body) in answers {
+        assert_eq!((status, &body["backends"]["keys"]), (StatusCode::OK, &json!({"name": "redis", "up": false})));
+    }
+    assert_eq!(mute.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn without_sql_a_node_is_not_ready() {
+    // Nothing listens on port 1.
+    let store = PostgresStore::connect(&PostgresOptions::new("postgres://nobody@127.0.0.1:1/x")).unwrap();
+    let (bus, _feed) = MemoryBus::start(Limits::default());
+    let draining = Arc::new(AtomicBool::new(false));
+    let health = Health::new(Arc::new(store), Arc::new(MemoryKv::new()), Arc::new(bus), draining);
+    let readiness = health.readiness().await;
+    assert!(!readiness.ready && !readiness.backends.sql.up && readiness.backends.bus.up);
+    assert_eq!(readiness.backends.sql.name, "postgres");
+}

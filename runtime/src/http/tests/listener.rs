@@ -1,0 +1,80 @@
+//! The listener itself: real connections, Prometheus among them.
+use rollcall_loadtest::servers::Prometheus;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    http::{fixture::soon, serve},
+    names,
+};
+
+async fn served(bench: &Bench) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(serve(Arc::clone(&bench.admin), listener, stopped));
+    (address, stop, server)
+}
+
+async fn talk(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A refusal may end in a reset; what came before it counts.
+    drop(soon(stream.read_to_end(&mut answer)).await);
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn requests_are_answered_and_nonsense_refused() {
+    let bench = Bench::new().await;
+    let (address, _stop, _server) = served(&bench).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(talk(address, &get("/healthz")).await.starts_with("HTTP/1.1 200 OK"));
+    assert!(talk(address, &get("/readyz")).await.contains("\"ready\":true"));
+    let head = get("/healthz").replace("GET", "HEAD");
+    assert!(talk(address, &head).await.ends_with("\r\n\r\n"), "no body");
+    assert!(talk(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    let long = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    assert!(talk(address, &long).await.starts_with("HTTP/1.1 431"));
+    let announced = "POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n";
+    assert!(talk(address, announced).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn a_stop_closes_idle_connections() {
+    let bench = Bench::new().await;
+    let (address, stop, server) = served(&bench).await;
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut bytes = [0; 12];
+    soon(idle.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"HTTP/1.1 200");
+    stop.send_replace(true);
+    soon(server).await.unwrap();
+    soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_scrapes_and_answers_with_our_value() {
+    let bench = Bench::new().await;
+    metrics::with_local_recorder(&bench.recorder, || {
+        metrics::gauge!(names::SESSIONS).set(42.0);
+        metrics::histogram!(names::DURATION, "function" => "join_lesson").record(0.003);
+    });
+    let (address, _stop, _server) = served(&bench).await;
+    let values = tokio::task::spawn_blocking(move || {
+        let prometheus = Prometheus::start(address)?;
+        let ask = |expression: &str| prometheus.query(expression, Duration::from_secs(20));
+        let buckets = format!("{}_bucket{{function=\"join_lesson\",le=\"0.005\"}}", names::DURATION);
+        Ok::<_, std::io::Error>([ask(names::SESSIONS)?, ask("up")?, ask(&buckets)?])
+    });
+    let values = values.await.unwrap().expect("Prometheus runs; it is in Debian's package prometheus");
+    assert_eq!(values, [42.0, 1.0, 1.0]);
+}

@@ -1,0 +1,102 @@
+//! The operators' HTTP over the embedded backends, and over some that are away.
+mod api;
+mod health;
+mod listener;
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, StatusCode};
+use metrics_exporter_prometheus::PrometheusRecorder;
+use rollcall_schema::{AgentId, ClassroomId, Role, SessionId, Sid};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::{admin::Admin, health::Health};
+use crate::{
+    bus::{
+        Bus, Fed,
+        memory::{Limits, MemoryBus},
+    },
+    config::Secret,
+    kv::{Kv, memory::MemoryKv},
+    metrics::Metrics,
+    store::{Lease, Open, Registration, Store, sqlite::SqliteStore},
+};
+
+const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
+const OTHER: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c002";
+const LARGEST: usize = 128 * 1024;
+
+/// An operators' address on the embedded backends.
+struct Bench {
+    admin: Arc<Admin>,
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    feed: mpsc::Receiver<Fed>,
+    lease: Lease,
+    draining: Arc<AtomicBool>,
+    recorder: PrometheusRecorder,
+    _folder: TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with(None, Arc::new(MemoryKv::new())).await
+    }
+
+    async fn with(token: Option<&str>, kv: Arc<dyn Kv>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("x.db")).unwrap();
+        store.migrate().await.unwrap();
+        let registration = Registration { label: "test".into(), lease: Duration::from_secs(15), solitary: true };
+        let lease = store.register(&registration).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (bus, feed) = MemoryBus::start(Limits::default());
+        let bus: Arc<dyn Bus> = Arc::new(bus);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (metrics, recorder) = Metrics::local();
+        let admin = Admin {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&bus),
+            health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
+            metrics,
+            token: token.map(Secret::new),
+            largest: LARGEST,
+        };
+        Self { admin: Arc::new(admin), store, bus, feed, lease, draining, recorder, _folder: folder }
+    }
+
+    /// Lets agents enter the classroom.
+    async fn enter(&self, classroom: &str, agents: &[&str]) -> Vec<SessionId> {
+        let open = |agent: &&str| Open {
+            classroom: ClassroomId::parse(classroom).unwrap(),
+            agent: AgentId::parse(agent).unwrap(),
+            sid: Sid::random(),
+            role: Role::Participant,
+        };
+        let batch: Vec<_> = agents.iter().map(open).collect();
+        let opened = self.store.open(self.lease, &batch).await.unwrap();
+        opened.into_iter().map(|opened| opened.session).collect()
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> (StatusCode, Value) {
+        let reply = self.admin.answer(request).await;
+        let status = reply.status();
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into()))
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.ask(Request::get(path).body(Full::default()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
+        self.ask(Request::post(path).body(Full::new(body.into())).unwrap()).await
+    }
+}
