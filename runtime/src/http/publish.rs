@@ -27,8 +27,11 @@ struct Request<'a> {
     body: &'a RawValue,
 }
 
-/// Headers that pass on to the event, and what each must be.
-const HEADERS: [(&str, fn(&str) -> bool, &str); 6] = [
+/// A header's name, its check, and what the check asks for.
+type Header = (&'static str, fn(&str) -> bool, &'static str);
+
+/// Headers that pass on to the event.
+const HEADERS: [Header; 6] = [
     ("Sender-Agent-Id", agent, "an agent's id"),
     ("Receiver-Agent-Id", agent, "an agent's id"),
     ("Is-Internal", |text| matches!(text, "true" | "false"), "true or false"),

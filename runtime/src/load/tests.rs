@@ -90,7 +90,7 @@ async fn a_bad_row_is_named_and_nothing_is_loaded() {
         (lessons(&format!("{good}b,{ROOM},99999999999\n")), attendees(""), "line 3, column 3 (seats)"),
         (lessons(&format!("{good}b,{ROOM}\n")), attendees(""), "lessons.csv, line 3, column 3 (seats): the row has 2"),
         (lessons(&format!("{good}b,{ROOM},3,4\n")), attendees(""), "lessons.csv, line 3, column 4: the row has 4"),
-        (format!("{good}"), attendees(""), "lessons.csv, line 1, column 1 (lesson_id): the first line must be"),
+        (good.clone(), attendees(""), "lessons.csv, line 1, column 1 (lesson_id): the first line must be"),
         (String::new(), attendees(""), "lessons.csv, line 1, column 1"),
         (lessons(&good), attendees("a,bob,1\n\na,lesson_bob,1\n"), "attendees.csv, line 4, column 2 (user_id)"),
         (
