@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Agent, Backend, SOON, on_both_kinds, refused, session_error};
+use common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
 use rollcall_loadtest::client::Closing;
 use rollcall_loadtest::{GatewayOptions, token};
 use serde_json::{Value, json};
@@ -25,7 +25,9 @@ on_both_kinds!(
 async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
     let room = backend.classroom();
     let mut bob = backend.participant(room, "bob").await;
+    backend.settled(room, [&mut bob]).await;
     let mut alice = backend.participant(room, "alice").await;
+    // Once bob has seen it, alice would have, too.
     bob.sees("entered", &alice.whom()).await;
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
     // Nor that of the same user under another label: that is another agent, and seen.
@@ -37,6 +39,7 @@ async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
 async fn of_two_who_enter_at_once_at_least_one_sees_the_other(backend: &Backend) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;
+    backend.settled(room, [&mut witness]).await;
     for round in 0..10 {
         let names = [format!("a{round}"), format!("b{round}")];
         let (mut one, mut two) =
@@ -52,34 +55,32 @@ async fn of_two_who_enter_at_once_at_least_one_sees_the_other(backend: &Backend)
         let two_sees = sees_before(&mut two, &fence, one.session).await;
         assert!(one_sees || two_sees, "in round {round} nobody saw anybody");
         fence.is_next_for(&mut witness).await;
-        for gone in [one.leaves().await, two.leaves().await] {
-            witness.sees("left", &gone).await;
-        }
+        one.leaves().await;
+        two.leaves().await;
+        until_all_left(backend, room).await;
+        backend.settled(room, [&mut witness]).await;
     }
 }
 
-/// Whether entered of another session comes before a fence; nothing else may, but what was before.
+/// Whether entered of another session comes before a fence; nothing else may.
 async fn sees_before(agent: &mut Agent, fence: &common::Fence, other: i64) -> bool {
-    let mut seen = 0;
-    loop {
-        let event = agent.client.next_event(SOON).await.unwrap();
-        if fence.is(&event.body) {
-            return seen == 1;
-        }
-        assert_ne!(event.sequence_id(), Some(agent.session), "its own");
-        if event.sequence_id() == Some(other) {
-            assert_eq!(event.label(), Some("entered"));
-            seen += 1;
-        }
-        assert!(seen <= 1, "twice");
+    let seen = fence.read_to(agent).await;
+    assert!(seen.len() <= 1, "{seen:?}");
+    for event in &seen {
+        assert_eq!((event.label(), event.sequence_id()), (Some("entered"), Some(other)));
     }
+    seen.len() == 1
+}
+
+/// Until the witness is alone.
+async fn until_all_left(backend: &Backend, room: &Classroom) {
+    common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
 }
 
 async fn who_comes_later_hears_nothing_of_what_was_before(backend: &Backend) {
     let room = backend.classroom();
-    let mut witness = backend.participant(room, "witness").await;
     let mut alice = backend.participant(room, "alice").await;
-    witness.sees("entered", &alice.whom()).await;
+    backend.settled(room, [&mut alice]).await;
     // Published before bob comes, so it is none of his.
     let mut bob = backend.participant(room, "bob").await;
     alice.sees("entered", &bob.whom()).await;
@@ -201,7 +202,7 @@ async fn the_same_agent_again_replaces_the_first(backend: &Backend) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;
     let mut first = backend.participant(room, "alice").await;
-    witness.sees("entered", &first.whom()).await;
+    backend.settled(room, [&mut witness, &mut first]).await;
 
     let mut second = backend.participant(room, "alice").await;
     assert_eq!((second.session, &second.id), (first.session, &first.id), "the session survives");
@@ -225,6 +226,7 @@ async fn guests_come_in_only_where_they_are_allowed(backend: &Backend) {
     let own = backend.another(|options: &GatewayOptions| options.clone().env("ROLLCALL_GUESTS", "true"));
     let room = own.classroom();
     let mut witness = own.participant(room, "witness").await;
+    own.settled(room, [&mut witness]).await;
     let mut guest = own.client().await;
     let success = guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let sid = success["sid"].as_str().expect("a sid").to_owned();

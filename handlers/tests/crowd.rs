@@ -82,14 +82,8 @@ async fn sees_all(witness: &mut Agent, label: &str, crowd: &[Agent]) {
 }
 
 async fn until_fence(agent: &mut Agent, fence: &Fence) -> Seen {
-    let mut seen = Vec::new();
-    loop {
-        let event = agent.client.next_event(SOON).await.unwrap();
-        if fence.is(&event.body) {
-            return seen;
-        }
-        seen.push((event.label().unwrap().to_owned(), event.sequence_id().unwrap()));
-    }
+    let seen = fence.read_to(agent).await.into_iter();
+    seen.map(|event| (event.label().unwrap().to_owned(), event.sequence_id().unwrap())).collect()
 }
 
 /// Nobody sees itself, a stranger, or anybody twice; of each pair at least one sees the other.

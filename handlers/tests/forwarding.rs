@@ -24,8 +24,8 @@ async fn send(subject: &str, headers: &[(&'static str, &str)], body: &str) {
 async fn alice_and_bob(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    let bob = backend.participant(room, "bob").await;
-    alice.sees("entered", &bob.whom()).await;
+    let mut bob = backend.participant(room, "bob").await;
+    backend.settled(room, [&mut alice, &mut bob]).await;
     (room, alice, bob)
 }
 
@@ -42,6 +42,7 @@ async fn a_classrooms_event_goes_to_that_classroom_only(backend: &Backend) {
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     let other = backend.classroom();
     let mut eve = backend.participant(other, "eve").await;
+    backend.settled(other, [&mut eve]).await;
     let event = json!({"for": "the first classroom"});
     backend.publish(&room.subject("note"), &event);
     for agent in [&mut alice, &mut bob] {

@@ -52,8 +52,8 @@ async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>
 async fn people(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    let bob = backend.participant(room, "bob").await;
-    alice.sees("entered", &bob.whom()).await;
+    let mut bob = backend.participant(room, "bob").await;
+    backend.settled(room, [&mut alice, &mut bob]).await;
     alice.joins(&room.algebra).await;
     (room, alice, bob)
 }

@@ -27,6 +27,7 @@ async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
     // Somebody who is there already, and sees the rest.
     let mut witness = backend.participant(room, "witness").await;
+    backend.settled(room, [&mut witness]).await;
 
     // 1. Agent ->> Presence: ws connect
     let mut client = backend.client().await;

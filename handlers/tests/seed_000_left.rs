@@ -10,12 +10,12 @@ use tokio::io::AsyncWriteExt;
 
 on_both_kinds!(the_diagram, a_broken_socket_is_lost, a_shutdown_is_drained, no_pong_is_timed_out);
 
-/// A witness, and an agent whom the witness has seen come in.
+/// A witness and an agent, with nothing to read.
 async fn two_agents(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;
-    let agent = backend.participant(room, "alice").await;
-    witness.sees("entered", &agent.whom()).await;
+    let mut agent = backend.participant(room, "alice").await;
+    backend.settled(room, [&mut witness, &mut agent]).await;
     (room, witness, agent)
 }
 

@@ -29,7 +29,7 @@ async fn the_diagram(backend: &Backend) {
     let (lesson, client_id) = (&room.algebra, room.user("seated"));
     let mut participant = backend.participant(room, "seated").await;
     let mut bystander = backend.participant(room, "bob").await;
-    participant.sees("entered", &bystander.whom()).await;
+    backend.settled(room, [&mut participant, &mut bystander]).await;
 
     // 1. A->>B: emit join_lesson
     // 2. B->>D: check_lesson_exists

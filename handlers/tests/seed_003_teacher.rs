@@ -22,7 +22,7 @@ async fn the_diagram(backend: &Backend) {
     // tess has seat 2 in lesson_attendee.
     let mut teacher = backend.teacher(room, "tess").await;
     let mut student = backend.participant(room, "bob").await;
-    teacher.sees("entered", &student.whom()).await;
+    backend.settled(room, [&mut teacher, &mut student]).await;
     student.joins(&room.biology).await;
 
     // 1. A->>B: emit join_lesson
@@ -100,13 +100,12 @@ async fn leaving_takes_its_own_field_only(backend: &Backend) {
     let (user, teachers) = (room.user("tess"), format!("lesson_teacher_{}", room.algebra));
     let mut witness = backend.participant(room, "witness").await;
     let mut teacher = backend.teacher(room, "tess").await;
-    witness.sees("entered", &teacher.whom()).await;
     teacher.joins(&room.algebra).await;
 
     // The same user under another label: the latest live join holds the field.
     let mut tablet = backend.enters_as(room, &room.teacher("tess"), "tablet").await;
-    witness.sees("entered", &tablet.whom()).await;
     tablet.joins(&room.algebra).await;
+    backend.settled(room, [&mut witness]).await;
     let mut keys = backend.keys().await;
     common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 

@@ -2,7 +2,7 @@
 use std::{sync::OnceLock, time::Instant};
 
 use bytes::Bytes;
-use rollcall_schema::{EntityEvent, Offset, Push};
+use rollcall_schema::{Change, EntityEvent, Offset, Push, SessionId};
 
 use crate::{bus::Incoming, gateway::AgentMark, names, rooms::RoomKey, socket};
 
@@ -14,6 +14,8 @@ pub struct Delivery {
     pub sender: Option<AgentMark>,
     /// Whom alone it is for.
     pub receiver: Option<AgentMark>,
+    /// The session, where it is an agent.entered.
+    pub entered: Option<SessionId>,
     plain: Bytes,
     /// Most rooms have nobody who resumes: made for the first who does.
     resumable: OnceLock<Bytes>,
@@ -41,6 +43,12 @@ impl Delivery {
             room,
             sender: incoming.sender.as_ref().map(AgentMark::of),
             receiver: incoming.receiver.as_ref().map(AgentMark::of),
+            entered: incoming.entity.as_ref().and_then(|entity| match entity {
+                (kind, operation, session) if kind == "agent" && operation == Change::Entered.operation() => {
+                    Some(SessionId(*session))
+                }
+                _ => None,
+            }),
             plain,
             resumable: OnceLock::new(),
             incoming,
@@ -54,10 +62,13 @@ impl Delivery {
         self.incoming.offset
     }
 
-    /// Whether it is for this agent; a guest has no mark.
+    /// Whether it is for this agent; a guest has no mark. The entered of who came before `since`, published a little
+    /// late, is not: whoever came later has never missed them. Of two who enter at once the first sees the second, since
+    /// its subscription is live before its session has a number.
     #[must_use]
-    pub fn is_for(&self, mark: Option<AgentMark>) -> bool {
-        self.receiver.is_none_or(|receiver| Some(receiver) == mark)
+    pub fn is_for(&self, mark: Option<AgentMark>, since: Option<SessionId>) -> bool {
+        self.entered.is_none_or(|entered| since.is_none_or(|since| entered >= since))
+            && self.receiver.is_none_or(|receiver| Some(receiver) == mark)
             && self.sender.is_none_or(|sender| Some(sender) != mark)
     }
 

@@ -1,5 +1,6 @@
 //! What other services publish, and the mark that ends a "nothing came".
 
+use rollcall_loadtest::client::Event;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -17,6 +18,18 @@ impl Fence {
     pub(crate) async fn is_next_for(&self, agent: &mut Agent) {
         let next = agent.client.next_event(SOON).await.unwrap();
         assert_eq!(next.body, self.body, "nothing came before the fence for {}", agent.id);
+    }
+
+    /// Everything that comes before it.
+    pub(crate) async fn read_to(&self, agent: &mut Agent) -> Vec<Event> {
+        let mut before = Vec::new();
+        loop {
+            let event = agent.client.next_event(SOON).await.unwrap();
+            if self.is(&event.body) {
+                return before;
+            }
+            before.push(event);
+        }
     }
 
     /// Whether this event is it.
@@ -42,6 +55,17 @@ impl Backend {
     pub(crate) fn publish(&self, subject: &str, body: &Value) {
         let answer = self.gateway.post("/api/v1/publish", &json!({"subject": subject, "body": body})).unwrap();
         assert_eq!(answer.0, 202, "{answer:?}");
+    }
+
+    /// Reads on until all that these agents and others did is published and has come to them. Who enters may be told of
+    /// one who entered a moment before; after this, of nobody any more.
+    pub(crate) async fn settled<const N: usize>(&self, room: &Classroom, agents: [&mut Agent; N]) {
+        let waiting = format!("select count(*) from outbox where classroom_id = '{}'", room.id);
+        self.wait_for_rows(&waiting, &["0"]).await;
+        let fence = self.fence(room);
+        for agent in agents {
+            fence.read_to(agent).await;
+        }
     }
 
     /// That none of these agents has anything to read.

@@ -14,7 +14,7 @@ pub(crate) struct Crowd {
     pub(crate) first: usize,
     pub(crate) agents: usize,
     pub(crate) room_size: usize,
-    /// Without tokens: a room of 10,000 fills without 50 million entered events.
+    /// Without tokens: a lesson of 10,000 fills without 50 million entered events.
     pub(crate) guests: bool,
 }
 

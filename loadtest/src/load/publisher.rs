@@ -56,9 +56,9 @@ impl Publisher {
         Ok(Self::Nats(stream))
     }
 
-    /// Publishes `count` events one behind the other, each with the moment of its making in `at`.
-    pub(crate) fn publish(&mut self, classroom: &str, size: usize, count: usize) -> io::Result<()> {
-        let subject = format!("classroom.{classroom}.note");
+    /// Publishes `count` events into a lesson one behind the other, each with the moment of its making in `at`.
+    pub(crate) fn publish(&mut self, lesson: &str, size: usize, count: usize) -> io::Result<()> {
+        let subject = format!("lesson.{lesson}.note");
         let mut piece = Vec::new();
         for _ in 0..count {
             let body = event(size);

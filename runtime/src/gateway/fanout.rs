@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use rollcall_schema::{AgentId, LessonId, RoomId};
+use rollcall_schema::{AgentId, LessonId, RoomId, SessionId};
 
 use super::peer::Peer;
 use crate::{
@@ -208,6 +208,8 @@ struct Batch {
     addressed: Vec<AgentMark>,
     /// Whether one of them is for one agent alone.
     private: bool,
+    /// The oldest session of which one of them is the entered.
+    oldest: Option<SessionId>,
     plain: Option<Bytes>,
 }
 
@@ -215,6 +217,7 @@ impl Batch {
     fn add(&mut self, delivery: &Arc<Delivery>) {
         self.addressed.extend(delivery.sender.into_iter().chain(delivery.receiver));
         self.private |= delivery.receiver.is_some();
+        self.oldest = self.oldest.into_iter().chain(delivery.entered).min();
         self.deliveries.push(Arc::clone(delivery));
     }
 
@@ -225,7 +228,10 @@ impl Batch {
             return;
         }
         let (mark, offset) = (socket.peer.mark, socket.peer.offset());
-        let for_all = offset.is_none() && !self.private && !mark.is_some_and(|mark| self.addressed.contains(&mark));
+        let since = socket.peer.since;
+        let late = self.oldest.is_some_and(|oldest| since.is_some_and(|since| oldest < since));
+        let mine = mark.is_some_and(|mark| self.addressed.contains(&mark));
+        let for_all = offset.is_none() && !self.private && !late && !mine;
         let (piece, count) = if for_all {
             (
                 self.plain
@@ -234,8 +240,9 @@ impl Batch {
                 self.deliveries.len(),
             )
         } else {
-            let mine =
-                |delivery: &&Arc<Delivery>| delivery.is_for(mark) && offset.is_none_or(|last| delivery.offset() > last);
+            let mine = |delivery: &&Arc<Delivery>| {
+                delivery.is_for(mark, since) && offset.is_none_or(|last| delivery.offset() > last)
+            };
             let count = self.deliveries.iter().filter(mine).count();
             (join(self.deliveries.iter().filter(mine).map(|delivery| delivery.frame(offset.is_some()))), count)
         };

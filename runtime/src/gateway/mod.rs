@@ -179,7 +179,7 @@ impl Gateway {
         let Some(mut socket) = sockets.get_mut(socket) else { return };
         let rooms = &self.shared.rooms;
         for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::default(), incoming)) {
-            if delivery.is_for(socket.peer.mark) {
+            if delivery.is_for(socket.peer.mark, socket.peer.since) {
                 socket.send_frames(delivery.frame(true));
             }
         }

@@ -1,7 +1,7 @@
 //! The gateway's state of one connection. Small: there is one for every connection, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{LeftReason, LessonId, Offset};
+use rollcall_schema::{LeftReason, LessonId, Offset, SessionId};
 
 use super::Resumption;
 use crate::{
@@ -24,6 +24,8 @@ pub struct Peer {
     pub lesson: Option<RoomKey>,
     /// Which agent's events it does not get, and which it alone does.
     pub mark: Option<AgentMark>,
+    /// Its session, where it came new: it gets no entered of those before.
+    pub since: Option<SessionId>,
     /// When its token ends, in Unix seconds; before it is let in, when that must have happened.
     pub expires: u64,
     /// Why it was closed by us.
@@ -73,6 +75,7 @@ impl Peer {
             classroom: None,
             lesson: None,
             mark: None,
+            since: None,
             expires: deadline,
             kicked: None,
             extra,
@@ -82,6 +85,8 @@ impl Peer {
     /// It was let in.
     pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
+        let recovered = resumption.is_some_and(|resumption| resumption.recovered == Some(true));
+        self.since = presence.filter(|_| !recovered).map(|presence| presence.session);
         if let Some(Resumption { position, replay, .. }) = resumption {
             let extra = self.extra();
             extra.offset = Some(position.offset);

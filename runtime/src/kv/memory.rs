@@ -288,6 +288,7 @@ mod tests {
         for _ in 0..400 {
             kv.join(&entry(5000), None).await.unwrap();
         }
-        assert_eq!((kv.lock().users.entries.len(), kv.lock().lessons.entries.len()), (1, 1));
+        let keys = kv.lock();
+        assert_eq!((keys.users.entries.len(), keys.lessons.entries.len()), (1, 1));
     }
 }

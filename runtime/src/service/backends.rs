@@ -84,7 +84,11 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
     Ok(store)
 }
 
-async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
+/// Keys alone.
+///
+/// # Errors
+/// Where they are away.
+pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKv::new()),
         Some(url) => Arc::new(
@@ -95,7 +99,11 @@ async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     })
 }
 
-async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
+/// The bus alone.
+///
+/// # Errors
+/// Where it is away.
+pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
     match &config.nats {
         None => {
             let (bus, feed) = MemoryBus::start(Limits::default());

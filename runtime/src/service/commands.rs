@@ -4,6 +4,7 @@ use rollcall_schema::Audience;
 use super::{StartError, backends};
 use crate::{
     auth::{Wish, mint},
+    check::{Reached, check},
     config::{Config, LoadArgs, TokenArgs},
     load::load,
 };
@@ -44,4 +45,19 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
     let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it; nothing was loaded"))?;
     println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
     Ok(())
+}
+
+/// `rollcall check`: a line for each part; an error where one of them is broken.
+pub(super) async fn report(config: &Config) -> Result<(), StartError> {
+    let reached = Reached {
+        store: backends::store(&config.backends).await,
+        kv: backends::kv(&config.backends).await,
+        bus: backends::bus(&config.backends).await.map(|(bus, _)| bus),
+    };
+    let findings = check(config, reached).await;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let broken = findings.iter().filter(|finding| finding.broken()).count();
+    if broken == 0 { Ok(()) } else { Err(format!("{broken} broken")).map_err(StartError::of("check", "see above")) }
 }

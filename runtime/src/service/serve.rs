@@ -1,5 +1,6 @@
 //! `rollcall serve`: everything put together, in the order in which it depends on each other.
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -18,6 +20,7 @@ use crate::{
     Pools, Rooms, Sessions, Table,
     auth::{Keyring, Location},
     config::Config,
+    demo,
     departures::Departures,
     gateway::{Gateway, Mailboxes, Shared},
     http::{self, admin::Admin, health::Health},
@@ -27,7 +30,7 @@ use crate::{
     projection::Projection,
     relay::Relay,
     socket::{self, Workers},
-    store::Registration,
+    store::{Registration, Store},
 };
 
 /// For what Mixpanel has not been told when the node ends.
@@ -39,47 +42,38 @@ const COURIER: Duration = Duration::from_secs(3);
 /// [`StartError`], before anything is served.
 pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), StartError> {
     let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
+    let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
+    let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
+    let keyring = keyring(&config).await?;
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
         lease: config.presence.lease,
         solitary: config.backends.solitary(),
     };
-    let away = || StartError::of("the database", "see above");
-    let lease = store.register(&registration).await.map_err(StartError::of(
-        "this node",
-        "one process may use an SQLite file; several nodes need Postgres, Redis and NATS",
-    ))?;
-    let installation = store.installation().await.map_err(away())?;
+    let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
+    let lease = store.register(&registration).await.map_err(StartError::of("this node", alone))?;
+    let installation = store.installation().await.map_err(StartError::of("the database", "start again"))?;
     let (lease, leased) = watch::channel(lease);
     let (nodes, living) = watch::channel(1);
+    let draining = watch::Sender::new(false);
 
-    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
-    let keyring = Arc::new(Keyring::new(sources));
-    for error in keyring.load().await {
-        if matches!(error.location, Location::File(_)) {
-            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
-        }
-        warn!(%error, "tokens of this issuer are refused until its keys are there");
-    }
     let mailboxes = Mailboxes::default();
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
-    let sessions = Sessions::start(&store, &leased, mailboxes.clone());
     let (departures, arrivals) = Departures::new(config.presence.leave_grace);
-    let draining = watch::Sender::new(false);
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
         None => (Mixpanel::disabled(), None),
     };
-    let pools = Pools {
+    let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         rooms: rooms.clone(),
-        sessions,
+        sessions: Sessions::start(&store, &leased, mailboxes.clone()),
         kv: Arc::clone(&kv),
         mixpanel,
         guests: config.guests,
-    };
-    let table = table(&pools).handler_timeout(config.limits.handler_timeout);
+    })
+    .handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(Shared {
         table: table.clone(),
         departures: departures.clone(),
@@ -96,59 +90,80 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
     tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
-    let pulse = Pulse {
-        store: Arc::clone(&store),
-        kv: Arc::clone(&kv),
-        mailboxes: mailboxes.clone(),
-        registration,
-        lease,
-        nodes,
-    };
-    tokio::spawn(pulse.run());
+    let (to_store, to_kv, to_mailboxes) = (Arc::clone(&store), Arc::clone(&kv), mailboxes.clone());
+    tokio::spawn(Pulse { store: to_store, kv: to_kv, mailboxes: to_mailboxes, registration, lease, nodes }.run());
     tokio::spawn(metrics.clone().upkeep());
     tokio::spawn(async move { keyring.keep_fresh().await });
 
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
     let admin = Arc::new(Admin {
+        health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready)),
         store: Arc::clone(&store),
-        bus: Arc::clone(&bus),
-        health: Health::new(Arc::clone(&store), kv, bus, Arc::clone(&unready)),
+        bus,
         metrics,
         token: config.admin_token.clone(),
         largest: config.limits.forward,
     });
-    let operators = socket::bind(config.admin_listen)
-        .map_err(StartError::of("the operators' listener", "set ROLLCALL_ADMIN_LISTEN to a free address"))?;
-    let listener =
-        socket::bind(config.listen).map_err(StartError::of("the listener", "set ROLLCALL_LISTEN to a free address"))?;
-    println!("listening on {}", listener.local_addr().map_err(StartError::of("the listener", ""))?);
-    tokio::spawn(socket::serve(
-        listener,
-        limits::listener(&config.limits),
-        PublicFront,
-        workers.clone(),
-        until(&draining),
-    ));
-
-    println!("admin on {}", operators.local_addr().map_err(StartError::of("the operators' listener", ""))?);
+    greet(&config, &clients, &operators, &*store).await?;
+    let listener = limits::listener(&config.limits);
+    tokio::spawn(socket::serve(clients, listener, PublicFront, workers.clone(), until(&draining)));
     let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));
 
     signalled().await;
     unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
-    let drain =
-        Drain { presence: config.presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
+    let presence = config.presence;
+    let drain = Drain { presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
     tokio::select! {
         () = drain.run() => {}
-        () = signalled() => info!("a second signal: ending at once"),
+        () = signalled() => {
+            info!("a second signal: ending at once");
+            return Ok(());
+        }
     }
     over.send_replace(true);
-    // Requests under way have time limits of their own.
+    // Requests under way, and what Mixpanel has not been told, have time limits of their own.
     let _ = operators.await;
     if let Some(courier) = courier {
-        // It bounds its own end.
         let _ = courier.await;
+    }
+    Ok(())
+}
+
+fn bind(address: SocketAddr, mend: &'static str) -> Result<TcpListener, StartError> {
+    socket::bind(address).map_err(StartError::of("a listener", mend))
+}
+
+async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+    let keyring = Arc::new(Keyring::new(sources));
+    for error in keyring.load().await {
+        if matches!(error.location, Location::File(_)) {
+            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
+        }
+        warn!(%error, "tokens of this issuer are refused until its keys are there");
+    }
+    Ok(keyring)
+}
+
+/// Says where it listens and, on a development secret, what to try there.
+async fn greet(
+    config: &Config,
+    clients: &TcpListener,
+    operators: &TcpListener,
+    store: &dyn Store,
+) -> Result<(), StartError> {
+    let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::of("a listener", "start again"));
+    println!("listening on {}", address(clients)?);
+    println!("admin on {}", address(operators)?);
+    if config.keys.development.is_some() {
+        demo::seed(store).await.map_err(StartError::of("the demo", "start again"))?;
+        let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+        if let Some(secret) = &sources.hs256 {
+            let welcome = demo::welcome(address(clients)?, sources.audiences.first(), secret);
+            println!("{}", welcome.map_err(StartError::of("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
+        }
     }
     Ok(())
 }

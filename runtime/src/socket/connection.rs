@@ -16,9 +16,7 @@ const FAREWELL: usize = 1024;
 pub(super) enum Phase {
     /// Messages flow.
     Open {
-        /// When the client was last heard.
-        heard: u32,
-        /// When it was pinged, if it has not been heard since.
+        /// When the client was pinged, if it has not been heard since.
         pinged: Option<NonZeroU32>,
     },
     /// Given up within this turn; the worker has yet to say farewell.
@@ -53,11 +51,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(transport: Transport, generation: u32, now: u32) -> Self {
+    pub(super) fn new(transport: Transport, generation: u32) -> Self {
         Self {
             transport,
             generation,
-            phase: Phase::Open { heard: now, pinged: None },
+            phase: Phase::Open { pinged: None },
             paused: false,
             readable: false,
             finished: false,
@@ -159,15 +157,15 @@ impl SocketIo<'_> {
     /// Ends a pause.
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.connection.paused) {
-            let now = self.shared.now;
-            if let Phase::Open { heard, pinged } = &mut self.connection.phase {
-                (*heard, *pinged) = (now, None);
+            if let Phase::Open { pinged } = &mut self.connection.phase {
+                *pinged = None;
             }
             self.requeue();
         }
     }
 }
 
+/// What the layer itself does with a connection.
 impl SocketIo<'_> {
     /// Writes what the kernel takes and keeps the rest: `rest(taken)`. Into an empty queue a send of any size goes
     /// whole; the limit is for those who do not take what is already waiting.

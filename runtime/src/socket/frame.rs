@@ -204,3 +204,6 @@ pub(super) fn encode_close(code: Option<u16>, into: &mut Vec<u8>) {
         None => encode(OpCode::Close, &[], into),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,3 +183,6 @@ fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .any(|value| value.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

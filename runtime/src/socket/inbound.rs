@@ -12,10 +12,12 @@ use super::{
 
 /// What a client has said.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event<'a> {
+pub enum Event<'a> {
+    /// Whole.
     Message(Message<'a>),
     /// To be answered with the same payload.
     Ping(&'a [u8]),
+    /// To be ignored.
     Pong,
     /// With its code, if it has one.
     Close(Option<u16>),
@@ -23,7 +25,7 @@ pub(super) enum Event<'a> {
 
 /// What is partly here: of a header, a frame, a message. Empty most of the time, and then not kept.
 #[derive(Debug, Default)]
-pub(super) struct Inbound {
+pub struct Inbound {
     head: [u8; MAX_HEADER],
     head_size: usize,
     /// The frame under way; its length is what is missing, its mask is turned to what comes next.
@@ -40,13 +42,20 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
+    /// Bytes kept for the message and frame under way.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.data.capacity() + self.control.capacity() + self.held.capacity()
+    }
+
     /// Whether nothing would be lost with it.
-    pub(super) fn is_idle(&self) -> bool {
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.head_size == 0 && self.frame.is_none() && self.message.is_none() && self.held.is_empty()
     }
 
     /// The next thing in `input`, which is moved past it; `None` when the input is used up.
-    pub(super) fn next<'a, 'input: 'a>(
+    pub fn next<'a, 'input: 'a>(
         &'a mut self,
         input: &mut &'input mut [u8],
         options: &SocketOptions,
@@ -166,3 +175,6 @@ fn message(kind: OpCode, payload: &[u8]) -> Result<Event<'_>, Violation> {
         _ => Message::Text(std::str::from_utf8(payload).map_err(|_| Violation::Utf8)?),
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! The socket layer: WebSockets that cost a slab entry each while nothing happens on them.
 //!
 //! A listener (hyper) checks upgrades and hands the bare stream to a worker: one task that owns its connections, an
-//! epoll of its own and one read buffer, and calls an [`Application`]. [`frame`] and [`inbound`] are the protocol
-//! without I/O; [`connection`] and [`outbound`] one connection; [`worker`] the loop; [`sweep`] the clock.
+//! epoll of its own and one read buffer, and calls an [`Application`]. `frame` and `inbound` are the protocol
+//! without I/O; `connection` and `outbound` one connection; `worker` and `turn` the loop; `sweep` the clock.
 //!
 //! Invariant: a client costs at most its entry, the bytes it has sent of one message (twice, while they move), and
 //! `max_outbound`; whatever it does, an application hears of each connection one `opened` and one `closed`.
@@ -27,6 +27,7 @@ pub use connection::SocketIo;
 pub use frame::{Violation, encode_text};
 pub use handshake::{Origins, Refusal};
 pub use id::SocketId;
+pub use inbound::{Event, Inbound};
 pub use listener::{Front, ListenerOptions, bind, serve};
 pub use options::SocketOptions;
 pub use sockets::{Socket, Sockets};

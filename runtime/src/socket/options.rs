@@ -41,7 +41,7 @@ impl Default for SocketOptions {
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(2),
-            flush_timeout: Duration::from_secs(5),
+            flush_timeout: Duration::from_secs(3),
             max_drain: 4 << 20,
             tick: Duration::from_secs(1),
             inbox: 4096,

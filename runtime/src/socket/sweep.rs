@@ -27,13 +27,13 @@ impl<A: Application> Worker<A> {
             match phase {
                 Phase::Open { .. } if paused => {}
                 Phase::Open { .. } if choked == Some(true) => io.condemn(Cause::SlowConsumer),
-                Phase::Open { pinged: Some(at), .. } if now - at.get() >= patience => {
+                Phase::Open { pinged: Some(at) } if now - at.get() >= patience => {
                     io.condemn(if choked.is_some() { Cause::SlowConsumer } else { Cause::PongTimedOut });
                 }
-                Phase::Open { heard, pinged: None } if due => {
+                Phase::Open { pinged: None } if due => {
                     io.ping();
                     if io.is_open() {
-                        io.connection.phase = Phase::Open { heard, pinged: NonZeroU32::new(now) };
+                        io.connection.phase = Phase::Open { pinged: NonZeroU32::new(now) };
                     }
                 }
                 Phase::Closing { deadline, .. } if now >= deadline => {

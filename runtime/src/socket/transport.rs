@@ -16,14 +16,13 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Takes over an accepted socket; both directions are watched once and for all, edge-triggered.
+    /// Takes over an accepted, non-blocking socket; both directions are watched once and for all, edge-triggered.
     pub(super) fn plain(
         stream: std::net::TcpStream,
         send_buffer: Option<usize>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         if let Some(size) = send_buffer {
             socket2::SockRef::from(&stream).set_send_buffer_size(size)?;

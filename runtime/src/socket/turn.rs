@@ -56,10 +56,9 @@ impl<A: Application> Worker<A> {
         } else {
             io.connection.readable = false;
         }
-        let now = io.shared.now;
         match &mut io.connection.phase {
-            Phase::Open { heard, pinged } => {
-                (*heard, *pinged) = (now, None);
+            Phase::Open { pinged } => {
+                *pinged = None;
                 self.deliver(id, &mut scratch[..size]);
             }
             Phase::Closing { drained, .. } => {

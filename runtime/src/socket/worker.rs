@@ -154,7 +154,7 @@ impl<A: Application> Worker<A> {
         let registry = self.epoll.get_ref().registry();
         let transport = Transport::plain(adoption.stream, shared.options.send_buffer, registry, id.token())?;
 
-        let mut connection = Connection::new(transport, self.generation, shared.now);
+        let mut connection = Connection::new(transport, self.generation);
         let mut io = SocketIo { connection: &mut connection, shared, id };
         let peer = self.application.opened(&mut io, adoption.upgrade);
         entry.insert(Entry { connection, peer: Some(peer) });

@@ -141,7 +141,7 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// Gives an upgraded connection, and what it sent already, to the worker with the fewest.
+    /// Gives an upgraded connection (non-blocking), and what it sent already, to the worker with the fewest.
     pub async fn adopt(&self, stream: TcpStream, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
         let inbox = self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)?;
         inbox.connections.fetch_add(1, Ordering::Relaxed);

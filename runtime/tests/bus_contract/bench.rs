@@ -9,7 +9,10 @@ use rollcall_runtime::bus::{
     nats::NatsBus,
 };
 use rollcall_schema::{ClassroomId, LessonId, Offset, RoomId, Subject};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 use uuid::Uuid;
 
 /// An implementation.
@@ -109,4 +112,26 @@ pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec
 /// The events' numbers.
 pub(crate) fn ids(events: &[Incoming]) -> Vec<i64> {
     events.iter().map(|event| event.entity.as_ref().unwrap().2).collect()
+}
+
+/// What a call may take.
+const ANSWER: Duration = Duration::from_millis(1600);
+/// Between two questions whether it is so yet.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
+pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    timeout(ANSWER, call).await.expect("an answer in time")
+}
+
+/// Publishes as a relay does: again until it is acknowledged, under the same message id.
+pub(crate) async fn publish_surely(bus: &dyn Bus, room: &RoomId, number: i64) -> Offset {
+    let since = Instant::now();
+    loop {
+        let publication = note(room, format!("{room}-{number}"), number);
+        match in_time(bus.publish(vec![publication])).await.remove(0) {
+            Ok(offset) => return offset,
+            Err(error) => assert!(since.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        sleep(PAUSE).await;
+    }
 }

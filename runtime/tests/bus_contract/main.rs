@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod bench;
 mod nats;
+mod outages;
 mod proxy;
 
 use std::{collections::HashSet, time::Duration};

@@ -43,16 +43,17 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(members)?;
     let band = crew.prepare(&crowd, system.address())?;
-    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
+    stage.note("fanout", kind).failures("guests of the room", &wave);
     let mut publisher = system.publisher()?;
-    let classroom = crowd.classroom(0);
-    let sends = Rounds::run(&mut crew, &band, &mut publisher, &classroom)?;
+    let lesson = crowd.lesson(0);
+    let sends = Rounds::run(&mut crew, &band, &mut publisher, &lesson)?;
 
     crew.listen(Listen::Count)?;
     let mut began = 0;
     let last = crew.pushes(&band, BURST as f64, LIMIT, || {
         began = now();
-        publisher.publish(&classroom, EVENT_SIZE, BURST)
+        publisher.publish(&lesson, EVENT_SIZE, BURST)
     })?;
     let ended = last.unwrap_or_else(now);
     let pushes = crew.count()?.pushes as f64;
@@ -60,7 +61,6 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let missing = (members * BURST) as f64 - pushes;
 
     let mut note = stage.note("fanout", kind);
-    note.failures("guests of the room", &wave);
     let name = format!("sends to a room of {members}, one by one");
     let floor_rate = Some(floor.overall());
     note.beside_floor(&name, sends.overall(), "/s", floor_rate, Some(Limit::OfFloor(0.95)));
@@ -80,12 +80,12 @@ fn small_rooms(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
     let mut publisher = system.publisher()?;
-    let classrooms: Vec<String> = crowd.rooms().map(|room| crowd.classroom(room)).collect();
+    let lessons: Vec<String> = crowd.rooms().map(|room| crowd.lesson(room)).collect();
     crew.listen(Listen::LastOf(SMALL_ROOM as u32))?;
     let rate = floor / SMALL_ROOM as f64 / 2.0;
-    let published = paced(&mut publisher, &classrooms, EVENT_SIZE, rate)?;
+    let published = paced(&mut publisher, &lessons, EVENT_SIZE, rate)?;
     let each = published as f64 / SMALL_ROOMS as f64;
     let all = crew.pushes(&band, each, LIMIT, || Ok(()))?;
     let heard = crew.count()?;
@@ -104,9 +104,9 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    crew.arrive(&band, Pace::Window(WINDOW), Goal::Connected)?;
+    crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
     let mut publisher = system.publisher()?;
-    let classrooms = [crowd.classroom(0)];
+    let lessons = [crowd.lesson(0)];
     let mut p99 = Vec::new();
     let before = system.pss()?;
     let mut most = before;
@@ -115,7 +115,7 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
             crew.stall(STALLED_OF)?;
         }
         crew.listen(Listen::Each)?;
-        let published = paced(&mut publisher, &classrooms, BIG_EVENT, BIG_EVENTS_A_SECOND)?;
+        let published = paced(&mut publisher, &lessons, BIG_EVENT, BIG_EVENTS_A_SECOND)?;
         let readers = if stalled { 1.0 - 1.0 / STALLED_OF as f64 } else { 1.0 };
         crew.pushes(&band, published as f64 * readers, LIMIT, || Ok(()))?;
         p99.push(latency_ms(&crew.count()?.latencies, 0.99));
@@ -138,13 +138,13 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
 }
 
 /// Publishes for some seconds at a rate, to the rooms in turn; returns how many.
-fn paced(publisher: &mut Publisher, classrooms: &[String], size: usize, rate: f64) -> io::Result<usize> {
-    let count = (rate * PACED_SECONDS) as usize / classrooms.len() * classrooms.len();
+fn paced(publisher: &mut Publisher, lessons: &[String], size: usize, rate: f64) -> io::Result<usize> {
+    let count = (rate * PACED_SECONDS) as usize / lessons.len() * lessons.len();
     let began = now();
-    for (index, classroom) in (0..count).zip(classrooms.iter().cycle()) {
+    for (index, lesson) in (0..count).zip(lessons.iter().cycle()) {
         let due = began + (index as f64 / rate * SECOND as f64) as u64;
         thread::sleep(Duration::from_nanos(due.saturating_sub(now())));
-        publisher.publish(classroom, size, 1)?;
+        publisher.publish(lesson, size, 1)?;
     }
     Ok(count)
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<FloorRates> {
     let band = crew.prepare(&crowd, system.address())?;
     fastest(&mut crew, &system, &band, Goal::Connected)?;
     let mut publisher = system.publisher()?;
-    let sends = Rounds::run(&mut crew, &band, &mut publisher, &crowd.classroom(0))?;
+    let sends = Rounds::run(&mut crew, &band, &mut publisher, &crowd.lesson(0))?;
 
     let mut note = stage.note("floor", Kind::Floor);
     note.failures("upgrade and ack", &last);
@@ -49,14 +49,14 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn run(crew: &mut Crew, band: &Band, publisher: &mut Publisher, classroom: &str) -> io::Result<Self> {
+    pub(crate) fn run(crew: &mut Crew, band: &Band, publisher: &mut Publisher, lesson: &str) -> io::Result<Self> {
         crew.listen(Listen::Count)?;
         let mut took = Vec::new();
         for round in 1..=ROUNDS {
             let mut published = 0;
             let last = crew.pushes(band, round as f64, ROUND_LIMIT, || {
                 published = now();
-                publisher.publish(classroom, EVENT_SIZE, 1)
+                publisher.publish(lesson, EVENT_SIZE, 1)
             })?;
             let last = last.ok_or_else(|| io::Error::other("a push did not reach everybody"))?;
             took.push((last - published) as f64 / SECOND as f64);

@@ -16,7 +16,7 @@ use crate::bus::{Incoming, Publication, heading};
 /// How long a message id is remembered (PROTOCOL 3).
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// What an event costs beside its body, about.
-const OVERHEAD: usize = 300;
+const OVERHEAD: usize = 550;
 
 /// How much the log holds; the first limit reached counts.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub struct Limits {
     pub age: Duration,
 }
 
-/// An hour, as the stream has, but no more than 4 MiB: about ten thousand entered and left.
+/// An hour, as the stream has, but no more than 4 MiB: some six thousand entered and left.
 impl Default for Limits {
     fn default() -> Self {
         Self { events: 100_000, bytes: 4 * 1024 * 1024, age: Duration::from_secs(60 * 60) }

@@ -46,11 +46,11 @@ pub(super) struct Delivery {
 }
 
 /// Nobody reads the feed any more.
-pub(super) struct Closed;
+struct Closed;
 
 impl Delivery {
     /// Delivers until nobody reads any more.
-    pub(super) async fn run(mut self) -> Closed {
+    pub(super) async fn run(mut self) {
         let mut idle = interval(IDLE);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The stream's end a while ago, and the connection then.
@@ -61,8 +61,8 @@ impl Delivery {
                 Next::Broken => self.fill().await,
                 Next::Nothing => self.wait(&mut idle, &mut end).await,
             };
-            if let Err(closed) = outcome {
-                return closed;
+            if let Err(Closed) = outcome {
+                return;
             }
         }
     }

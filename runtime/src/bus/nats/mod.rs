@@ -140,7 +140,7 @@ impl NatsBus {
         let mut tasks = JoinSet::new();
         tasks.spawn(rooms::attend(rooms.clone(), live, flow.clone(), known.clone()));
         tasks.spawn(collect::collect(ready, rooms.clone(), flow));
-        tasks.spawn(async { drop(delivery.run().await) });
+        tasks.spawn(delivery.run());
         Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, _tasks: tasks }, fed))
     }
 

@@ -7,12 +7,14 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use futures_util::Stream;
 use rollcall_schema::{Offset, RoomId, subject::LIVE_PREFIX};
 use slab::Slab;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{Notify, oneshot};
 
 use super::{Known, flow::Flow, stream};
@@ -229,6 +231,8 @@ struct Arrival {
     sequence: u64,
     /// The one before it on the same subject.
     previous: u64,
+    /// How long ago it was stored; servers before 2.10 do not say.
+    age: Option<Duration>,
 }
 
 impl Arrival {
@@ -236,13 +240,19 @@ impl Arrival {
     fn read(message: &Message) -> Option<Self> {
         let headers = message.headers.as_ref()?;
         let number = |name: &str| headers.get_last(name)?.as_str().parse().ok();
-        Some(Self { sequence: number("Nats-Sequence")?, previous: number("Nats-Last-Sequence").unwrap_or(0) })
+        let stored = headers.get_last("Nats-Time-Stamp").map(|text| OffsetDateTime::parse(text.as_str(), &Rfc3339));
+        Some(Self {
+            sequence: number("Nats-Sequence")?,
+            previous: number("Nats-Last-Sequence").unwrap_or(0),
+            // Clocks differ: a negative age is none.
+            age: stored.and_then(|at| (OffsetDateTime::now_utc() - at.ok()?).try_into().ok()),
+        })
     }
 
     fn event(self, message: Message) -> Option<Incoming> {
         let headers = message.headers.unwrap_or_default();
         let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
-        heading::incoming(subject, pairs(&headers), Offset(self.sequence), None, message.payload)
+        heading::incoming(subject, pairs(&headers), Offset(self.sequence), self.age, message.payload)
     }
 }
 

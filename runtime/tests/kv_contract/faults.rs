@@ -1,0 +1,113 @@
+//! What only Redis can do: be shared with other services, forget its scripts, go away and come back.
+use std::{sync::Arc, time::Duration};
+
+use bb8_redis::redis::cmd;
+use rollcall_loadtest::servers::{self, Redis};
+use rollcall_runtime::kv::{Kv, redis::RedisKv};
+use rollcall_schema::Role;
+use tokio::time::{Instant, timeout};
+
+use crate::bench::{InRedis, entry, field, fresh, hash, participant, raw, sid};
+
+/// Asks until it goes well, and returns how long that took.
+async fn recovered(kv: &RedisKv) -> Duration {
+    let since = Instant::now();
+    while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
+        assert!(since.elapsed() < Duration::from_secs(10), "{error}");
+    }
+    since.elapsed()
+}
+
+/// A failing call, which must not take longer than the contract allows.
+async fn fails_in_time(kv: &RedisKv) {
+    let joined = participant("algebra-1", "alice", 1);
+    let answer = timeout(Duration::from_millis(1600), kv.join(&joined, None)).await;
+    answer.expect("an answer in time").expect_err("Redis is away");
+}
+
+#[tokio::test]
+async fn keys_have_no_prefix_by_default() {
+    let server = Redis::start().unwrap();
+    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    kv.join(&entry("algebra-1", "tom", Role::Teacher, 2), None).await.unwrap();
+    let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut raw(&server.url()).await).await.unwrap();
+    keys.sort();
+    assert_eq!(keys, ["alice", "lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "tom"]);
+}
+
+#[tokio::test]
+async fn the_seat_maps_values_belong_to_others() {
+    let bench = InRedis::at(&servers::shared::redis().url(), "others:").await;
+    bench.kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    let mut seat = cmd("HSET");
+    seat.arg("others:lesson_seat_algebra-1").arg(2).arg("alice");
+    seat.exec_async(&mut bench.connection.clone()).await.unwrap();
+    bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
+    bench.kv.project(&[participant("algebra-1", "bob", 2)]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_scripts_gets_them_again() {
+    let server = Redis::start().unwrap();
+    let bench = InRedis::at(&server.url(), "").await;
+    let forget = async || cmd("SCRIPT").arg("FLUSH").exec_async(&mut bench.connection.clone()).await.unwrap();
+    let alice = participant("algebra-1", "alice", 1);
+    forget().await;
+    bench.kv.join(&alice, None).await.unwrap();
+    forget().await;
+    bench.kv.project(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
+    forget().await;
+    bench.kv.leave(&field(&alice), None).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("bob", &sid(2))]));
+}
+
+#[tokio::test]
+async fn a_killed_server_is_told_in_time_and_found_again() {
+    let mut server = Redis::start().unwrap();
+    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    assert!(!kv.probe("marker").await.unwrap());
+    server.kill().unwrap();
+    fails_in_time(&kv).await;
+    fails_in_time(&kv).await;
+    server.restart().unwrap();
+    assert!(recovered(&kv).await < Duration::from_secs(3));
+    assert!(!kv.probe("marker").await.unwrap(), "it came back empty");
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_goes_unnoticed() {
+    let mut server = Redis::start().unwrap();
+    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    server.restart().unwrap();
+    kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_server_hangs_nothing_and_is_found_again() {
+    let server = Redis::start().unwrap();
+    let kv = Arc::new(RedisKv::connect(&server.url(), "").await.unwrap());
+    server.pause().unwrap();
+    let calls = (0..200).map(|_| {
+        let kv = kv.clone();
+        tokio::spawn(async move { fails_in_time(&kv).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    fails_in_time(&kv).await;
+    server.resume().unwrap();
+    assert!(recovered(&kv).await < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
+    let mut server = Redis::start().unwrap();
+    server.kill().unwrap();
+    let url = format!("redis://:canary@127.0.0.1:{}", server.port());
+    for url in [url.as_str(), "nonsense://canary", "redis://canary:canary@[::1:1"] {
+        let error = timeout(Duration::from_secs(2), RedisKv::connect(url, "")).await.unwrap().err().unwrap();
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+}

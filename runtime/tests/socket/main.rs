@@ -1,0 +1,7 @@
+//! The socket layer by raw sockets: each row of what a hostile client may do, with its exact outcome on the wire.
+mod closing;
+mod harness;
+mod heartbeat;
+mod pressure;
+mod upgrade;
+mod violations;
