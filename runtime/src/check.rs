@@ -50,7 +50,7 @@ impl fmt::Display for Finding {
             Verdict::Doubtful(remark) => ("note", Some(remark)),
             Verdict::Broken(remark) => ("FAIL", Some(remark)),
         };
-        write!(f, "{word:<5} {:<10} {}", self.part, self.place)?;
+        write!(f, "{word:<5} {:<13} {}", self.part, self.place)?;
         // One line each, whatever a backend's message looks like.
         remark.map_or(Ok(()), |remark| write!(f, ": {}", remark.replace(['\n', '\r'], " ")))
     }
@@ -79,7 +79,7 @@ pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
     let keys = backends.redis.as_ref().map_or_else(in_process, ToString::to_string);
     let stream = backends.nats.as_ref().map_or_else(in_process, ToString::to_string);
     let mut findings = vec![
-        Finding { part: "settings", place: listeners, verdict: nodes(config) },
+        Finding { part: "configuration", place: listeners, verdict: nodes(config) },
         Finding { part: "database", place: database, verdict: verdict(store, async |store| store.ping().await).await },
         Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await).await },
         Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.ping().await).await },
@@ -190,13 +190,13 @@ mod tests {
         let reached = Reached { store: Ok(Arc::new(store)), kv: Ok(Arc::new(MemoryKv::new())), bus: Ok(Arc::new(bus)) };
         let lines = lines(&config, reached).await;
         let begins = |start: &str| assert!(lines.iter().any(|line| line.starts_with(start)), "{start} in {lines:#?}");
-        begins("ok    settings   listens on 127.0.0.1:8080, admin on 127.0.0.1:9090");
-        begins("ok    database   sqlite:/");
-        begins("ok    keys       in process");
-        begins("ok    bus        in process");
-        begins("note  tokens     ROLLCALL_HS256_SECRET: use 32");
-        begins("FAIL  tokens     a at /nowhere/a.json: cannot read it");
-        begins("ok    mixpanel   https://api.mixpanel.com/track");
+        begins("ok    configuration listens on 127.0.0.1:8080, admin on 127.0.0.1:9090");
+        begins("ok    database      sqlite:/");
+        begins("ok    keys          in process");
+        begins("ok    bus           in process");
+        begins("note  tokens        ROLLCALL_HS256_SECRET: use 32");
+        begins("FAIL  tokens        a at /nowhere/a.json: cannot read it");
+        begins("ok    mixpanel      https://api.mixpanel.com/track");
         assert_eq!(lines.len(), 7);
         assert!(!lines.concat().contains("hunter2"));
     }
@@ -212,9 +212,9 @@ mod tests {
         let reached = Reached { store: Err(away("PostgreSQL")), kv: Err(away("Redis")), bus: Ok(Arc::new(bus)) };
         let findings = check(&config, reached).await;
         let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
-        assert!(lines[0].starts_with("note  settings") && lines[0].contains("one node only"), "{lines:#?}");
-        assert_eq!(lines[1], "FAIL  database   postgres://db/x: PostgreSQL: connection refused; start it");
-        assert_eq!(lines[2], "FAIL  keys       redis://r:6379: Redis: connection refused; start it");
+        assert!(lines[0].starts_with("note  configuration") && lines[0].contains("one node only"), "{lines:#?}");
+        assert_eq!(lines[1], "FAIL  database      postgres://db/x: PostgreSQL: connection refused; start it");
+        assert_eq!(lines[2], "FAIL  keys          redis://r:6379: Redis: connection refused; start it");
         assert_eq!(findings.iter().filter(|finding| finding.broken()).count(), 2);
     }
 }

@@ -36,8 +36,8 @@ pub(super) struct Connection {
     pub(super) step: Step,
     /// Whether it has stopped reading.
     pub(super) stalled: bool,
-    /// The moment from which its arrival is measured.
-    pub(super) due: u64,
+    /// The moment from which its arrival is measured, if it is.
+    pub(super) due: Option<u64>,
     /// When a session error told it to come again.
     pub(super) come_back_after_ms: Option<u64>,
     /// The part of a frame that has not ended yet.
@@ -46,7 +46,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) const fn away() -> Self {
-        Self { stream: None, step: Step::Away, stalled: false, due: 0, come_back_after_ms: None, tail: Vec::new() }
+        Self { stream: None, step: Step::Away, stalled: false, due: None, come_back_after_ms: None, tail: Vec::new() }
     }
 
     /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.

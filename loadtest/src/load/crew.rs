@@ -16,6 +16,9 @@ const AGENTS_A_WORKER: usize = 18_500;
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// No wave takes longer; who has not arrived by then has failed.
 const ARRIVAL_LIMIT: u64 = 120 * SECOND;
+/// How many are on the way at once when nothing is measured.
+const GATHER_WINDOW: usize = 200;
+const GATHER_LIMIT: Duration = Duration::from_secs(60);
 /// What a worker needs to take an order up, so that all start at one moment.
 const HEAD_START: u64 = SECOND / 50;
 
@@ -145,11 +148,23 @@ impl Crew {
         self.last_moment(limit)
     }
 
-    /// Waits until the whole band is present again; the moment, or `None` after `limit`.
+    /// Brings a band in for what is measured later: whoever is refused comes again.
+    pub(crate) fn gather(&mut self, band: &Band) -> io::Result<()> {
+        self.return_by_themselves(true)?;
+        self.arrive(band, Pace::Window(GATHER_WINDOW), Goal::Joined)?;
+        let present = self.presence(band, GATHER_LIMIT)?;
+        self.return_by_themselves(false)?;
+        match present {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other(format!("not all of {} came in", band.agents()))),
+        }
+    }
+
+    /// Waits until the whole band is present; the moment, or `None` after `limit`.
     pub(crate) fn presence(&mut self, band: &Band, limit: Duration) -> io::Result<Option<u64>> {
         let deadline = now() + limit.as_nanos() as u64;
-        for (worker, &(_, agents)) in self.workers.iter_mut().zip(&band.parts) {
-            worker.order(&Order::AwaitPresent { agents, deadline })?;
+        for (worker, &(first, count)) in self.workers.iter_mut().zip(&band.parts) {
+            worker.order(&Order::AwaitPresent { first, count, deadline })?;
         }
         self.last_moment(limit)
     }

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use mio::{Events, Poll, Token};
@@ -29,7 +30,7 @@ pub(super) enum Pending {
     Arrivals(Arrivals),
     Departures { deadline: u64 },
     Pushes { wanted: u64, deadline: u64 },
-    Presence { wanted: usize, deadline: u64 },
+    Presence { agents: Range<usize>, deadline: u64 },
 }
 
 pub(super) struct Engine {
@@ -129,10 +130,11 @@ impl Engine {
             }
             Order::Return { on } => {
                 self.returning = on;
+                self.returns.clear();
                 return Some(done);
             }
-            Order::AwaitPresent { agents, deadline } => {
-                self.pending = Pending::Presence { wanted: agents, deadline };
+            Order::AwaitPresent { first, count, deadline } => {
+                self.pending = Pending::Presence { agents: first..first + count, deadline };
             }
             Order::Count => return Some(Answer::Counted(self.tally())),
         }
@@ -151,7 +153,12 @@ impl Engine {
             }
             Pending::Departures { deadline } => (self.leaving == 0, *deadline),
             Pending::Pushes { wanted, deadline } => (self.pushes.count >= *wanted, *deadline),
-            Pending::Presence { wanted, deadline } => (self.present >= *wanted, *deadline),
+            Pending::Presence { agents, deadline } => {
+                let present = |connection: &Connection| connection.step == Step::Present;
+                // Looked at one by one only when they can all be there.
+                let enough = self.present >= agents.len();
+                (enough && self.connections[agents.clone()].iter().all(present), *deadline)
+            }
         };
         if !reached && at < deadline {
             return None;
@@ -193,13 +200,13 @@ impl Engine {
             let Some((agent, due)) = arrivals.start_next(at) else {
                 break;
             };
-            self.start(agent, due);
+            self.start(agent, Some(due));
         }
         for _ in 0..DIALS_AT_ONCE {
             match self.returns.peek() {
                 Some(&Reverse((due, agent))) if due <= at => {
                     self.returns.pop();
-                    self.start(agent, at);
+                    self.start(agent, None);
                 }
                 _ => break,
             }

@@ -16,7 +16,7 @@ const RETURN_JITTER_MS: u64 = 1000;
 const NORMAL_CLOSURE: u16 = 1000;
 
 impl Engine {
-    pub(super) fn start(&mut self, agent: usize, due: u64) {
+    pub(super) fn start(&mut self, agent: usize, due: Option<u64>) {
         let connection = &mut self.connections[agent];
         connection.due = due;
         match dial(self.target, agent) {
@@ -77,8 +77,8 @@ impl Engine {
         let connection = &mut self.connections[agent];
         connection.step = Step::Present;
         self.present += 1;
-        if let Pending::Arrivals(arrivals) = &mut self.pending {
-            arrivals.arrived(connection.due, now());
+        if let (Pending::Arrivals(arrivals), Some(due)) = (&mut self.pending, connection.due.take()) {
+            arrivals.arrived(due, now());
         }
     }
 
@@ -98,6 +98,7 @@ impl Engine {
         let step = std::mem::replace(&mut connection.step, Step::Away);
         connection.stream = None;
         connection.tail.clear();
+        let (due, told) = (connection.due.take(), connection.come_back_after_ms.take());
         match (step, &mut self.pending) {
             (Step::Away, _) => return,
             (Step::Leaving, _) => {
@@ -108,12 +109,11 @@ impl Engine {
                 self.present -= 1;
                 *self.lost.entry(reason.to_owned()).or_default() += 1;
             }
-            (_, Pending::Arrivals(arrivals)) => arrivals.failed(reason),
+            (_, Pending::Arrivals(arrivals)) if due.is_some() => arrivals.failed(reason),
             _ => {}
         }
         if self.returning {
             let random = RandomState::new().hash_one(agent);
-            let told = self.connections[agent].come_back_after_ms.take();
             let wait = told.unwrap_or(random % RETURN_JITTER_MS);
             let due = now() + wait * SECOND / 1000;
             self.returns.push(Reverse((due, agent)));

@@ -69,8 +69,8 @@ pub(crate) enum Order {
     Stall { every: usize },
     /// From now on agents whose connection breaks come back by themselves.
     Return { on: bool },
-    /// Answers when so many agents are where they want to be, or at the deadline.
-    AwaitPresent { agents: usize, deadline: u64 },
+    /// Answers when all of these agents are where they want to be, or at the deadline.
+    AwaitPresent { first: usize, count: usize, deadline: u64 },
     /// Answers at once.
     Count,
 }

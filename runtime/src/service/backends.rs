@@ -22,8 +22,8 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}\n  {mend}")]
 pub struct StartError {
-    /// The part.
-    pub what: &'static str,
+    /// The part, and where it was looked for.
+    pub what: String,
     /// What it says.
     pub why: String,
     /// What to change.
@@ -32,7 +32,8 @@ pub struct StartError {
 
 impl StartError {
     /// For `map_err`.
-    pub fn of<E: std::fmt::Display>(what: &'static str, mend: &'static str) -> impl FnOnce(E) -> Self {
+    pub fn of<E: std::fmt::Display>(what: impl Into<String>, mend: &'static str) -> impl FnOnce(E) -> Self {
+        let what = what.into();
         move |error| Self { what, why: error.to_string(), mend }
     }
 }
@@ -68,15 +69,16 @@ impl Backends {
 /// Where it is away.
 pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
     let store: Arc<dyn Store> = match &config.database {
-        Database::Sqlite(path) => Arc::new(
-            SqliteStore::open(path)
-                .map_err(StartError::of("SQLite", "make the file's folder writable, or set DATABASE_URL"))?,
-        ),
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::of(
+            format!("SQLite file {}", path.display()),
+            "make the file's folder writable, or set DATABASE_URL",
+        ))?),
         Database::Postgres(url) => {
             let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.reveal()) };
             let mend = "start it, or set DATABASE_URL to where it is";
-            let store = PostgresStore::connect(&options).map_err(StartError::of("PostgreSQL", mend))?;
-            store.ping().await.map_err(StartError::of("PostgreSQL", mend))?;
+            let store =
+                PostgresStore::connect(&options).map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+            store.ping().await.map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
             Arc::new(store)
         }
     };
@@ -91,11 +93,10 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
 pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKv::new()),
-        Some(url) => Arc::new(
-            RedisKv::connect(url.reveal(), &config.redis_prefix)
-                .await
-                .map_err(StartError::of("Redis", "start it, or set REDIS_URL to where it is, or unset it"))?,
-        ),
+        Some(url) => Arc::new(RedisKv::connect(url.reveal(), &config.redis_prefix).await.map_err(StartError::of(
+            format!("Redis at {url}"),
+            "start it, or set REDIS_URL to where it is, or unset it",
+        ))?),
     })
 }
 
@@ -111,7 +112,7 @@ pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Recei
         }
         Some(url) => {
             let (bus, feed) = NatsBus::connect(url.reveal()).await.map_err(StartError::of(
-                "NATS",
+                format!("NATS at {url}"),
                 "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
             ))?;
             Ok((Arc::new(bus), feed))

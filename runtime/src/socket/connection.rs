@@ -4,12 +4,15 @@
 //! while the kernel refuses bytes.
 use bytes::Bytes;
 use fastwebsockets::OpCode;
-use std::{collections::VecDeque, io::IoSlice, net::SocketAddr, num::NonZeroU32};
+use std::{collections::VecDeque, net::SocketAddr, num::NonZeroU32};
 
 use super::{Cause, SocketId, SocketOptions, frame, inbound::Inbound, outbound::Outbound, transport::Transport};
 
 /// Kept free in the outbound queue for a farewell and its close frame.
 const FAREWELL: usize = 1024;
+
+/// The longest frame whose buffer is kept for the next.
+const KEPT: usize = 64 << 10;
 
 /// Where the connection stands. Times are the worker's ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ impl Connection {
 pub(super) struct Shared {
     pub(super) worker: u8,
     pub(super) options: SocketOptions,
+    /// For a frame on its way into the kernel; empty in between.
+    pub(super) encoded: Vec<u8>,
     /// The tick it is; starts at 1.
     pub(super) now: u32,
     /// Connections that ended within this turn, for the worker to tell the application.
@@ -124,19 +129,20 @@ impl SocketIo<'_> {
 
     fn send(&mut self, opcode: OpCode, payload: &[u8]) {
         if self.is_open() {
-            let (head, size) = frame::head(opcode, payload);
-            let head = &head[..size];
-            self.transmit(head, payload, |taken| {
-                let rest = [&head[taken.min(size)..], &payload[taken.saturating_sub(size)..]];
-                Bytes::from(rest.concat())
-            });
+            let mut frame = std::mem::take(&mut self.shared.encoded);
+            frame::encode(opcode, payload, &mut frame);
+            self.transmit(&frame, |taken| Bytes::copy_from_slice(&frame[taken..]));
+            if frame.capacity() <= KEPT {
+                frame.clear();
+                self.shared.encoded = frame;
+            }
         }
     }
 
     /// Sends frames that are encoded already ([`super::encode_text`]), one or many; shared, not copied, if they wait.
     pub fn send_frames(&mut self, frames: &Bytes) {
         if self.is_open() {
-            self.transmit(&[], frames, |taken| frames.slice(taken..));
+            self.transmit(frames, |taken| frames.slice(taken..));
         }
     }
 
@@ -169,20 +175,19 @@ impl SocketIo<'_> {
 impl SocketIo<'_> {
     /// Writes what the kernel takes and keeps the rest: `rest(taken)`. Into an empty queue a send of any size goes
     /// whole; the limit is for those who do not take what is already waiting.
-    fn transmit(&mut self, head: &[u8], payload: &[u8], rest: impl FnOnce(usize) -> Bytes) {
-        let total = head.len() + payload.len();
+    fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
         let waiting = self.connection.outbound.as_ref().map(|outbound| outbound.charged());
         let taken = match waiting {
-            Some(charged) if charged + Outbound::charge(1, total) + FAREWELL > self.shared.options.max_outbound => {
+            Some(charged) if charged + Outbound::charge(bytes.len()) + FAREWELL > self.shared.options.max_outbound => {
                 return self.condemn(Cause::SlowConsumer);
             }
             Some(_) => 0,
-            None => match self.connection.transport.write(&[IoSlice::new(head), IoSlice::new(payload)]) {
+            None => match self.connection.transport.write(bytes) {
                 Ok(taken) => taken.unwrap_or(0),
                 Err(_) => return self.give_up(),
             },
         };
-        if taken < total {
+        if taken < bytes.len() {
             self.outbound().push(rest(taken));
         }
     }
@@ -210,7 +215,7 @@ impl SocketIo<'_> {
 
     /// Asks for a sign of life.
     pub(super) fn ping(&mut self) {
-        self.transmit(&frame::PING, &[], |taken| Bytes::from_static(&frame::PING).slice(taken..));
+        self.transmit(&frame::PING, |taken| Bytes::from_static(&frame::PING).slice(taken..));
     }
 
     /// Sends encoded pongs at once; while the client takes nothing only the last is kept, which begins at `latest`.
@@ -220,7 +225,7 @@ impl SocketIo<'_> {
         }
         match &mut self.connection.outbound {
             Some(outbound) => outbound.pong = Some(Bytes::copy_from_slice(&pongs[latest..])),
-            None => self.transmit(&[], pongs, |taken| Bytes::copy_from_slice(&pongs[taken..])),
+            None => self.transmit(pongs, |taken| Bytes::copy_from_slice(&pongs[taken..])),
         }
     }
 

@@ -173,15 +173,10 @@ pub(super) fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
     }
 }
 
-/// The head of an unmasked, final frame around `payload`, and its size.
-pub(super) fn head(opcode: OpCode, payload: &[u8]) -> ([u8; MAX_HEADER], usize) {
+/// Appends an unmasked, final frame around `payload`.
+pub(super) fn encode(opcode: OpCode, payload: &[u8], into: &mut Vec<u8>) {
     let mut head = [0; MAX_HEADER];
     let size = Frame::new(true, opcode, None, Payload::Borrowed(payload)).fmt_head(&mut head);
-    (head, size)
-}
-
-fn encode(opcode: OpCode, payload: &[u8], into: &mut Vec<u8>) {
-    let (head, size) = head(opcode, payload);
     into.reserve(size + payload.len());
     into.extend_from_slice(&head[..size]);
     into.extend_from_slice(payload);

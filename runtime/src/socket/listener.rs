@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -111,7 +114,7 @@ pub async fn serve<C: Send + 'static, F: Front>(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(options.half_open));
-    let gate = Arc::new(Shared { options, front, workers });
+    let house = Arc::new(House { options, front, workers });
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = BACKOFF;
     loop {
@@ -125,8 +128,8 @@ pub async fn serve<C: Send + 'static, F: Front>(
             accepted = accepted => match accepted {
                 Ok((place, stream, remote)) => {
                     backoff = BACKOFF;
-                    if gate.front.admit(remote) {
-                        tokio::spawn(converse(Arc::clone(&gate), stream, remote, place));
+                    if house.front.admit(remote) {
+                        tokio::spawn(converse(Arc::clone(&house), stream, remote, place));
                     } else {
                         upgraded("not_admitted");
                     }
@@ -156,7 +159,7 @@ fn upgraded(outcome: &'static str) {
 }
 
 #[derive(Debug)]
-struct Shared<C, F> {
+struct House<C, F> {
     options: ListenerOptions,
     front: F,
     workers: Workers<C>,
@@ -164,13 +167,13 @@ struct Shared<C, F> {
 
 /// One connection's requests until one is upgraded.
 async fn converse<C: Send + 'static, F: Front>(
-    shared: Arc<Shared<C, F>>,
+    house: Arc<House<C, F>>,
     stream: TcpStream,
     remote: SocketAddr,
     place: OwnedSemaphorePermit,
 ) {
-    let options = &shared.options;
-    let doorman = Doorman { shared: Arc::clone(&shared), remote, head: Mutex::new(None) };
+    let options = &house.options;
+    let doorman = Doorman { house: Arc::clone(&house), remote, head: Mutex::new(None), asked: AtomicBool::new(false) };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)
@@ -180,20 +183,23 @@ async fn converse<C: Send + 'static, F: Front>(
     let served = timeout(options.http_timeout, poll_fn(|context| connection.poll_without_shutdown(context))).await;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
+    let asked = parts.service.asked.into_inner();
     let head = parts.service.head.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (served, head) {
         (Ok(Ok(())), Some(head)) => {
             let adopted = match stream.into_std() {
                 Ok(stream) => {
                     let upgrade = Upgrade { remote, head: Box::new(head) };
-                    shared.workers.adopt(stream, parts.read_buf, upgrade).await.is_ok()
+                    house.workers.adopt(stream, parts.read_buf, upgrade).await.is_ok()
                 }
                 Err(_) => false,
             };
             upgraded(if adopted { "accepted" } else { "lost" });
         }
         (served, _) => {
-            if let Ok(Err(error)) = &served {
+            if let Ok(Err(error)) = &served
+                && !asked
+            {
                 upgraded(if error.is_timeout() {
                     "head_timeout"
                 } else if error.is_parse() {
@@ -202,7 +208,8 @@ async fn converse<C: Send + 'static, F: Front>(
                     "lost"
                 });
             }
-            linger(stream).await;
+            // Apart, so that its buffer is no part of what every upgrade allocates.
+            Box::pin(linger(stream)).await;
         }
     }
     drop(place);
@@ -229,20 +236,22 @@ async fn linger(mut stream: TcpStream) {
 /// Answers the requests of one connection, and keeps the head of the one that is upgraded.
 #[derive(Debug)]
 struct Doorman<C, F> {
-    shared: Arc<Shared<C, F>>,
+    house: Arc<House<C, F>>,
     remote: SocketAddr,
     head: Mutex<Option<Parts>>,
+    /// Whether a whole head came: what ends the connection later is nobody's failed upgrade.
+    asked: AtomicBool,
 }
 
 impl<C, F: Front> Doorman<C, F> {
     fn upgrade(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Err(refusal) = handshake::check(&request, &self.shared.options.origins) {
+        if let Err(refusal) = handshake::check(&request, &self.house.options.origins) {
             upgraded(refusal.outcome());
             return refusal.response();
         }
         let response = handshake::accept(&mut request).map(|_| Full::default());
         let (mut head, _) = request.into_parts();
-        match self.shared.front.upgrade(self.remote, &mut head) {
+        match self.house.front.upgrade(self.remote, &mut head) {
             Ok(()) => {
                 *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
                 response
@@ -261,11 +270,12 @@ impl<C: Send + 'static, F: Front> Service<Request<Incoming>> for Doorman<C, F> {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        if request.uri().path() == self.shared.options.path {
+        self.asked.store(true, Ordering::Relaxed);
+        if request.uri().path() == self.house.options.path {
             Answer::Now(ready(self.upgrade(request)))
         } else {
-            let (shared, remote) = (Arc::clone(&self.shared), self.remote);
-            Answer::Later(Box::pin(async move { shared.front.other(remote, request).await }))
+            let (house, remote) = (Arc::clone(&self.house), self.remote);
+            Answer::Later(Box::pin(async move { house.front.other(remote, request).await }))
         }
     }
 }

@@ -34,14 +34,14 @@ impl Outbound {
         self.charged
     }
 
-    /// What `slices` more slices of together `bytes` would be charged.
-    pub(super) fn charge(slices: usize, bytes: usize) -> usize {
-        slices * SLICE + bytes
+    /// What one more slice of so many bytes is charged.
+    pub(super) fn charge(bytes: usize) -> usize {
+        SLICE + bytes
     }
 
     pub(super) fn push(&mut self, slice: Bytes) {
         if !slice.is_empty() {
-            self.charged += Self::charge(1, slice.len());
+            self.charged += Self::charge(slice.len());
             self.queue.push_back(slice);
         }
     }
@@ -60,7 +60,7 @@ impl Outbound {
             for (slice, queued) in slices.iter_mut().zip(&self.queue) {
                 *slice = IoSlice::new(queued);
             }
-            let Some(taken) = transport.write(&slices[..count])? else { return Ok(false) };
+            let Some(taken) = transport.write_vectored(&slices[..count])? else { return Ok(false) };
             self.stalled = now;
             self.advance(taken);
         }
@@ -75,7 +75,7 @@ impl Outbound {
                 return;
             }
             taken -= front.len();
-            self.charged -= Self::charge(1, front.len());
+            self.charged -= Self::charge(front.len());
             self.queue.pop_front();
         }
     }

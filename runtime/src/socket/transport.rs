@@ -38,8 +38,14 @@ impl Transport {
         attempt(|| stream.read(into))
     }
 
-    /// One write.
-    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    /// One write. A plain `send` is a few per cent cheaper than the same by `write_vectored`.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let Self::Plain(stream) = self;
+        attempt(|| stream.write(bytes))
+    }
+
+    /// One write of several pieces.
+    pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         let Self::Plain(stream) = self;
         attempt(|| stream.write_vectored(slices))
     }

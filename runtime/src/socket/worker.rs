@@ -61,7 +61,7 @@ impl<A: Application> Worker<A> {
     ) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe, for values whose fd could change; Poll owns its own")]
         let epoll = AsyncFd::with_interest(Poll::new()?, tokio::io::Interest::READABLE)?;
-        let shared = Shared { worker, options, now: 1, ended: Vec::new(), ready: VecDeque::new() };
+        let shared = Shared { worker, options, encoded: Vec::new(), now: 1, ended: Vec::new(), ready: VecDeque::new() };
         Ok(Self {
             application,
             sockets: Sockets { slab: Slab::new(), shared, open: 0 },

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::floor::{EVENT_SIZE, ROOM, Rounds};
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::Crew;
-use crate::load::order::{Crowd, Goal, Listen, Pace};
+use crate::load::order::{Crowd, Listen};
 use crate::load::publisher::Publisher;
 use crate::load::results::Limit;
-use crate::load::stage::{Stage, WINDOW, latency_ms};
+use crate::load::stage::{Stage, latency_ms};
 use crate::load::system::Kind;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,8 +43,7 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(members)?;
     let band = crew.prepare(&crowd, system.address())?;
-    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
-    stage.note("fanout", kind).failures("guests of the room", &wave);
+    crew.gather(&band)?;
     let mut publisher = system.publisher()?;
     let lesson = crowd.lesson(0);
     let sends = Rounds::run(&mut crew, &band, &mut publisher, &lesson)?;
@@ -80,7 +79,7 @@ fn small_rooms(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
+    crew.gather(&band)?;
     let mut publisher = system.publisher()?;
     let lessons: Vec<String> = crowd.rooms().map(|room| crowd.lesson(room)).collect();
     crew.listen(Listen::LastOf(SMALL_ROOM as u32))?;
@@ -104,7 +103,7 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
+    crew.gather(&band)?;
     let mut publisher = system.publisher()?;
     let lessons = [crowd.lesson(0)];
     let mut p99 = Vec::new();

@@ -5,10 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::load::crew::{Band, Crew};
-use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::order::Crowd;
 use crate::load::proc;
 use crate::load::results::Limit;
-use crate::load::stage::{Stage, WINDOW};
+use crate::load::stage::Stage;
 use crate::load::system::{Kind, System};
 
 const FEW: usize = 5000;
@@ -38,9 +38,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut curve = vec![(0.0, before as f64 / 1_048_576.0)];
     let mut sizes = Vec::new();
     for (band, present) in [(&first, few.agents), (&second, stage.agents)] {
-        let wave = crew.arrive(band, Pace::Window(WINDOW), Goal::Joined)?;
-        let mut note = stage.note("idle", kind);
-        note.failures(&format!("{present} joined"), &wave);
+        crew.gather(band)?;
         sizes.push(at_rest(&system)?);
         curve.push((present as f64, sizes[sizes.len() - 1] as f64 / 1_048_576.0));
     }
@@ -60,7 +58,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let all = [&first, &second];
     let after_first = leave_all(&mut crew, &system, &all)?;
     for band in all {
-        crew.arrive(band, Pace::Window(WINDOW), Goal::Joined)?;
+        crew.gather(band)?;
     }
     for band in all {
         crew.leave(band)?;

@@ -93,7 +93,7 @@ fn beside_idle(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut crew = Crew::for_agents(stage.agents)?;
     let sitting = crew.prepare(&sitting, system.address())?;
     let band = crew.prepare(&crowd, system.address())?;
-    crew.arrive(&sitting, Pace::Window(WINDOW), Goal::Joined)?;
+    crew.gather(&sitting)?;
     for (goal, name, share) in
         [(Goal::Connected, "connect", shares(kind).0), (Goal::Joined, "connect and join", shares(kind).1)]
     {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::Crew;
-use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::order::Crowd;
 use crate::load::results::Limit;
-use crate::load::stage::{Stage, WINDOW};
+use crate::load::stage::Stage;
 use crate::load::system::Kind;
 
 const GONE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    let wave = crew.arrive(&band, Pace::Window(WINDOW), Goal::Joined)?;
+    crew.gather(&band)?;
+    let refused_before = crew.count()?.unhinted;
     crew.return_by_themselves(true)?;
     system.gateway()?.kill()?;
     let gone = std::time::Instant::now() + GONE_LIMIT;
@@ -35,11 +36,10 @@ fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     system.gateway()?.restart()?;
     let up = now();
     let back = crew.presence(&band, RETURN_LIMIT)?;
-    let unhinted = crew.count()?.unhinted;
+    let unhinted = crew.count()?.unhinted - refused_before;
     let took = back.map_or(f64::INFINITY, |back| back.saturating_sub(up) as f64 / SECOND as f64);
     let limit = if kind == Kind::Embedded { 3.0 } else { 5.0 };
     let mut note = stage.note("reconnect", kind);
-    note.failures("before the storm", &wave);
     let name = format!("{} joined again after a kill -9", crowd.agents);
     note.figure(&name, took, "s", Some(Limit::AtMost(limit)));
     note.figure("refused without a hint", unhinted as f64, "", Some(Limit::AtMost(0.0)));
