@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn away(what: &'static str) -> StartError {
-        StartError { what, why: "connection\nrefused".into(), mend: "start it" }
+        StartError { what: what.into(), why: "connection\nrefused".into(), mend: "start it" }
     }
 
     async fn lines(config: &Config, reached: Reached) -> Vec<String> {
