@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use rollcall_runtime::{
-    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome, auth::Keyring,
-    bus::Position, store::Open,
+    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome,
+    auth::{Hook, Keyring},
+    bus::Position,
+    store::Open,
 };
 use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
 
@@ -15,6 +17,7 @@ use crate::join_lesson;
 /// What connect needs.
 pub struct Deps {
     keyring: Arc<Keyring>,
+    hook: Arc<Hook>,
     rooms: Rooms,
     sessions: Sessions,
     guests: bool,
@@ -28,6 +31,7 @@ impl Deps {
     pub fn of(pools: &Pools) -> Self {
         Self {
             keyring: Arc::clone(&pools.keyring),
+            hook: Arc::clone(&pools.hook),
             rooms: pools.rooms.clone(),
             sessions: pools.sessions.clone(),
             guests: pools.guests,
@@ -44,7 +48,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
     let Some(token) = token else { return guest(deps, greeting, classroom) };
     let user = deps.keyring.admit(token.as_str()).await?;
-    if !user.admits_classroom(classroom) {
+    if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom).await {
         return Err(ConnectError::Session(SessionError::AccessDenied));
     }
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);

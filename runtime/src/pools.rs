@@ -1,12 +1,19 @@
 //! What handlers may ask for, made once at the start. Each handler's `Deps` picks its own.
 use std::sync::Arc;
 
-use crate::{Rooms, Sessions, auth::Keyring, kv::Kv, mixpanel::Mixpanel};
+use crate::{
+    Rooms, Sessions,
+    auth::{Hook, Keyring},
+    kv::Kv,
+    mixpanel::Mixpanel,
+};
 
 /// The dependencies there are.
 pub struct Pools {
     /// Checks tokens.
     pub keyring: Arc<Keyring>,
+    /// Asks another service about classrooms.
+    pub hook: Arc<Hook>,
     /// This node's rooms.
     pub rooms: Rooms,
     /// Sessions in SQL.

@@ -3,6 +3,7 @@
 //! Invariant: [`Claims`] exist only for a token whose signature was checked by a key of its own issuer, with the
 //! algorithm that belongs to that key. Nothing in a token's header chooses an algorithm, an address or a file.
 mod development;
+mod hook;
 mod jwks;
 mod keyring;
 mod mint;
@@ -15,6 +16,7 @@ mod tests;
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 
 pub use development::development_secret;
+pub use hook::Hook;
 pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
 pub use mint::{MintError, Wish, mint};

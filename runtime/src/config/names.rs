@@ -45,6 +45,13 @@ settings! {
     JWKS_REFRESH = "ROLLCALL_JWKS_REFRESH", Plain, Some("5m"), "Between two loads of each JWKS";
     AUDIENCES = "ROLLCALL_AUDIENCES", Plain, None, "Audiences that are let in, separated by commas; without it any";
     GUESTS = "ROLLCALL_GUESTS", Plain, Some("false"), "Whether clients may connect without a token";
+    AUTHZ_URL = "ROLLCALL_AUTHZ_URL", Plain, None, "Service that is asked whether an agent may enter a classroom";
+    ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages that may connect, like https://school.example, besides the same host's; * for any";
+    MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
+    MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("1000"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count";
+    MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Most upgrades a second";
+    TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies that say who the client is";
+    PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do";
     ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; needed where the admin address is not loopback";
     LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
     LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";

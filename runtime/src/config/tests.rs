@@ -38,6 +38,8 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!((limits.head, limits.message, limits.fragments), (16 << 10, 64 << 10, 1024));
     assert_eq!((limits.queue, limits.forward), (256 << 10, 128 << 10));
     assert!(config.workers > 0);
+    assert_eq!((&config.gate.origins, config.gate.limits.per_client), (&Origins::SameHost, 1000));
+    assert!(config.gate.limits.connections > 0);
 }
 
 #[test]
@@ -70,6 +72,11 @@ fn every_setting_can_be_given() {
         ("ROLLCALL_LEASE", "500ms"),
         ("ROLLCALL_DRAIN_DEADLINE", "1s"),
         ("ROLLCALL_MAX_MESSAGE", "1MiB"),
+        ("ROLLCALL_ORIGINS", "https://a.example, http://b.example:8080"),
+        ("ROLLCALL_TRUSTED_PROXIES", "10.0.0.0/8,::1"),
+        ("ROLLCALL_PROXY_HEADER", "X-Real-Ip"),
+        ("ROLLCALL_MAX_CONNECTIONS", "7"),
+        ("ROLLCALL_AUTHZ_URL", "http://authz/"),
         ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
         ("ROLLCALL_MIXPANEL_URL", "http://127.0.0.1:1/track"),
     ]);
@@ -80,6 +87,10 @@ fn every_setting_can_be_given() {
     assert_eq!(config.keys.development, None);
     assert_eq!(config.presence.drain_spread, Duration::from_millis(500), "at most half of the deadline");
     assert_eq!(config.limits.message, 1 << 20);
+    let Gate { origins, limits, authz } = &config.gate;
+    assert_eq!(*origins, Origins::Listed(vec!["https://a.example".into(), "http://b.example:8080".into()]));
+    assert_eq!((limits.connections, limits.proxies.trusted.len(), authz.is_some()), (7, 2, true));
+    assert_eq!(limits.proxies.header, "x-real-ip");
     assert_eq!(config.mixpanel.as_ref().unwrap().token.reveal(), "hunter2");
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
 }
@@ -102,6 +113,9 @@ fn all_faults_are_told_at_once_and_no_secret_with_them() {
             ("ROLLCALL_PING_INTERVAL", "5s"),
             ("ROLLCALL_MIXPANEL_URL", "ftp://x"),
             ("ROLLCALL_LOG", "a=b=c"),
+            ("ROLLCALL_ORIGINS", "a.example"),
+            ("ROLLCALL_TRUSTED_PROXIES", "10.0.0.0/99"),
+            ("ROLLCALL_PROXY_HEADER", "a b"),
         ],
     );
     let named = |name: &str| faults.iter().any(|fault| fault.starts_with(&format!("{name}: ")));
@@ -120,10 +134,13 @@ fn all_faults_are_told_at_once_and_no_secret_with_them() {
         "ROLLCALL_MIXPANEL_URL",
         "ROLLCALL_LEASE",
         "ROLLCALL_LOG",
+        "ROLLCALL_ORIGINS",
+        "ROLLCALL_TRUSTED_PROXIES",
+        "ROLLCALL_PROXY_HEADER",
     ] {
         assert!(named(name), "{name} in {faults:#?}");
     }
-    assert_eq!(faults.len(), 14, "{faults:#?}");
+    assert_eq!(faults.len(), 17, "{faults:#?}");
     assert!(!faults.concat().contains("hunter2"), "{faults:#?}");
 }
 

@@ -1,11 +1,11 @@
 //! Texts of settings read into values. Errors say what to write instead; none repeats a text that may be secret.
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use hyper::Uri;
+use hyper::{Uri, header::HeaderName};
 use rollcall_schema::Audience;
 
 use super::{BackendUrl, Database};
-use crate::auth::Location;
+use crate::{auth::Location, socket::Origins};
 
 /// An address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -119,6 +119,32 @@ pub(super) fn http(text: &str) -> Result<Uri, String> {
     let uri = Uri::from_str(text).ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
         .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH".into())
+}
+
+/// Origins of pages: `*`, or some like `https://school.example`.
+pub(super) fn origins(text: &str) -> Result<Origins, String> {
+    if text == "*" {
+        return Ok(Origins::Any);
+    }
+    let origin = |text: &str| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*']));
+        if plain { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an origin, like https://school.example")) }
+    };
+    list(text, origin).map(Origins::Listed)
+}
+
+/// A header's name.
+pub(super) fn header(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_str(text).map_err(|_| format!("{text:?} is not a header's name"))
+}
+
+/// How many files this process may open: connections, and what it needs besides.
+pub(super) fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    // Where the system does not say, the limit is felt at accept.
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX)
 }
 
 /// `ISSUER=FILE-OR-URL`.

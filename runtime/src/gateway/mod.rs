@@ -32,6 +32,7 @@ use crate::{
     bus::Position,
     departures::Departures,
     dispatch::{Outcome, Table},
+    http::admission::Place,
     names,
     rooms::{RoomKey, Rooms},
     session::Session,
@@ -237,11 +238,12 @@ impl Application for Gateway {
     type Peer = Peer;
     type Command = Command;
 
-    fn opened(&mut self, _socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Peer {
+    fn opened(&mut self, _socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
         // A lesson_id that cannot be one is as good as none.
         let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
         let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
-        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked)
+        let place = upgrade.head.extensions.remove::<Place>().flatten();
+        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked, place)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {

@@ -5,6 +5,7 @@ use rollcall_schema::{LeftReason, LessonId, Offset, SessionId};
 
 use super::Resumption;
 use crate::{
+    http::admission::Place,
     rooms::RoomKey,
     session::{Presence, Session},
 };
@@ -30,6 +31,9 @@ pub struct Peer {
     pub expires: u64,
     /// Why it was closed by us.
     pub kicked: Option<LeftReason>,
+    /// Its place among those of its client; given back with it.
+    #[expect(dead_code, reason = "it is given back by being dropped")]
+    pub place: Place,
     /// What most connections do not have.
     pub extra: Option<Box<Extra>>,
 }
@@ -68,7 +72,7 @@ impl Extra {
 impl Peer {
     /// One that has just upgraded.
     #[must_use]
-    pub fn new(deadline: u64, asked: Option<LessonId>) -> Self {
+    pub fn new(deadline: u64, asked: Option<LessonId>, place: Place) -> Self {
         let extra = asked.map(|asked| Box::new(Extra { asked: Some(asked), ..Extra::default() }));
         Self {
             phase: Phase::Greeting,
@@ -78,6 +82,7 @@ impl Peer {
             since: None,
             expires: deadline,
             kicked: None,
+            place,
             extra,
         }
     }

@@ -1,7 +1,9 @@
 //! HTTP beside the WebSocket: what operators and other services ask, and what we ask of others.
 pub mod admin;
+pub mod admission;
 pub mod client;
 pub mod health;
+pub mod network;
 pub mod public;
 mod publish;
 mod reply;

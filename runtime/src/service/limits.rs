@@ -1,6 +1,6 @@
 //! The configured limits, given to the parts that keep them.
 use crate::{
-    config::Limits,
+    config::{Gate, Limits},
     gateway::GatewayOptions,
     socket::{ListenerOptions, SocketOptions},
 };
@@ -17,8 +17,13 @@ pub(super) fn sockets(limits: &Limits) -> SocketOptions {
     }
 }
 
-pub(super) fn listener(limits: &Limits) -> ListenerOptions {
-    ListenerOptions { head_timeout: limits.head_timeout, max_head: limits.head, ..ListenerOptions::default() }
+pub(super) fn listener(limits: &Limits, gate: &Gate) -> ListenerOptions {
+    ListenerOptions {
+        origins: gate.origins.clone(),
+        head_timeout: limits.head_timeout,
+        max_head: limits.head,
+        ..ListenerOptions::default()
+    }
 }
 
 pub(super) fn gateway(limits: &Limits) -> GatewayOptions {

@@ -18,12 +18,12 @@ use tracing::{info, warn};
 use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
 use crate::{
     Pools, Rooms, Sessions, Table,
-    auth::{Keyring, Location},
+    auth::{Hook, Keyring, Location},
     config::Config,
     demo,
     departures::Departures,
     gateway::{Gateway, Mailboxes, Shared},
-    http::{self, admin::Admin, health::Health},
+    http::{self, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
     metrics::Metrics,
     mixpanel::Mixpanel,
@@ -67,6 +67,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     };
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
+        hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
         sessions: Sessions::start(&store, &leased, mailboxes.clone()),
         kv: Arc::clone(&kv),
@@ -106,8 +107,9 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         largest: config.limits.forward,
     });
     greet(&config, &clients, &operators, &*store).await?;
-    let listener = limits::listener(&config.limits);
-    tokio::spawn(socket::serve(clients, listener, PublicFront, workers.clone(), until(&draining)));
+    let listener = limits::listener(&config.limits, &config.gate);
+    let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
+    tokio::spawn(socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));
 
     signalled().await;

@@ -1,0 +1,150 @@
+//! Addresses of clients, and of the proxies that may speak for them.
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
+
+use hyper::{HeaderMap, header::HeaderName};
+
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    first: u128,
+    mask: u128,
+}
+
+/// An address as a number: IPv4 as the mapped IPv6 address, so that both spellings are one client.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+impl Network {
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        number(address) & self.mask == self.first
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not an address or network, like 10.0.0.0/8 or 2001:db8::1");
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let (width, prefix) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
+        let bits = bits.map_or(Ok(width), str::parse).map_err(|_| wrong())?;
+        if bits > width {
+            return Err(wrong());
+        }
+        let mask = u128::MAX.checked_shl(128 - (prefix + bits)).unwrap_or(0);
+        Ok(Self { first: number(address) & mask, mask })
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subscriber(u128);
+
+/// The client behind an address; none for loopback, where load tests and local proxies come from.
+pub(super) fn subscriber(address: IpAddr) -> Option<Subscriber> {
+    let canonical = address.to_canonical();
+    match canonical {
+        _ if canonical.is_loopback() => None,
+        IpAddr::V4(_) => Some(Subscriber(number(canonical))),
+        IpAddr::V6(address) => Some(Subscriber(Ipv6Addr::to_bits(address) & !u128::from(u64::MAX))),
+    }
+}
+
+/// Proxies that are believed.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    /// Where they are.
+    pub trusted: Vec<Network>,
+    /// Where they say who the client is: addresses separated by commas, the nearest last.
+    pub header: HeaderName,
+}
+
+impl Proxies {
+    /// The client's address: of the addresses that led here, the nearest that is not a trusted proxy's. What anybody else
+    /// writes into the header is not read.
+    #[must_use]
+    pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let trusted = |address| self.trusted.iter().any(|network| network.has(address));
+        let mut client = remote;
+        let lines = headers.get_all(&self.header).iter().rev();
+        let mut hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
+        while trusted(client)
+            && let Some(hop) = hops.next()
+        {
+            let Ok(hop) = hop.parse() else { break };
+            client = hop;
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().unwrap()
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_has_its_addresses_and_no_others() {
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("192.168.1.77/24", "::ffff:192.168.1.1", "192.168.2.1"),
+            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"),
+            ("0.0.0.0/0", "8.8.8.8", "2001:db8::1"),
+            ("::/0", "2001:db8::1", "::"),
+        ] {
+            assert!(network(text).has(address(inside)), "{text} {inside}");
+            assert!(text == "::/0" || !network(text).has(address(outside)), "{text} {outside}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "localhost"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_a_64() {
+        assert_eq!(subscriber(address("2001:db8::1")), subscriber(address("2001:db8::ffff:1:2:3")));
+        assert_ne!(subscriber(address("2001:db8::1")), subscriber(address("2001:db8:0:1::1")));
+        assert_ne!(subscriber(address("1.2.3.4")), subscriber(address("1.2.3.5")));
+        assert_eq!(subscriber(address("1.2.3.4")), subscriber(address("::ffff:1.2.3.4")));
+        for loopback in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(subscriber(address(loopback)), None);
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_who_the_client_is() {
+        let header = HeaderName::from_static("x-forwarded-for");
+        let proxies = Proxies { trusted: vec![network("10.0.0.0/8")], header: header.clone() };
+        let client = |remote: &str, lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(&header, line.parse().unwrap());
+            }
+            proxies.client(address(remote), &headers).to_string()
+        };
+        assert_eq!(client("10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"]), "1.2.3.4", "the nearest stranger");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4"]), "1.2.3.4");
+        assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9", "who is not trusted is not believed");
+        assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+}
