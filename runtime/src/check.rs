@@ -108,7 +108,7 @@ async fn verdict<T: ?Sized, E: fmt::Display>(
 ) -> Verdict {
     let backend = match reached {
         Ok(backend) => backend,
-        Err(StartError { what, why, mend }) => return Verdict::Broken(format!("{what}: {why}; {mend}")),
+        Err(StartError { why, mend, .. }) => return Verdict::Broken(format!("{why}; {mend}")),
     };
     match timeout(PATIENCE, ping(backend)).await {
         Ok(Ok(())) => Verdict::Fine,
@@ -213,8 +213,8 @@ mod tests {
         let findings = check(&config, reached).await;
         let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
         assert!(lines[0].starts_with("note  configuration") && lines[0].contains("one node only"), "{lines:#?}");
-        assert_eq!(lines[1], "FAIL  database      postgres://db/x: PostgreSQL: connection refused; start it");
-        assert_eq!(lines[2], "FAIL  keys          redis://r:6379: Redis: connection refused; start it");
+        assert_eq!(lines[1], "FAIL  database      postgres://db/x: connection refused; start it");
+        assert_eq!(lines[2], "FAIL  keys          redis://r:6379: connection refused; start it");
         assert_eq!(findings.iter().filter(|finding| finding.broken()).count(), 2);
     }
 }

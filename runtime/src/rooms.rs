@@ -9,10 +9,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rollcall_schema::{Offset, RoomId};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::timeout,
+};
 use tracing::warn;
 
 use crate::{
@@ -22,6 +26,9 @@ use crate::{
     names,
     socket::SocketId,
 };
+
+/// How long a client waits for its room's subscription; a bus that takes longer fills the room afterwards.
+const SUBSCRIBE: Duration = Duration::from_millis(500);
 
 /// All rooms that have members here. Cheap to clone.
 #[derive(Clone)]
@@ -106,10 +113,10 @@ impl Rooms {
         let (hold, subscribed) = self.hold(id, socket.worker());
         let bus = &self.0.bus;
         subscribed
-            .get_or_init(async || {
-                if let Err(error) = bus.subscribe(hold.id()).await {
-                    warn!(room = %hold.id(), %error, "the room is filled when the bus is back");
-                }
+            .get_or_init(async || match timeout(SUBSCRIBE, bus.subscribe(hold.id())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(room = %hold.id(), %error, "the room is filled when the bus is back"),
+                Err(_) => warn!(room = %hold.id(), "the room is filled when the bus answers"),
             })
             .await;
         let before = self.position();
