@@ -44,8 +44,9 @@ impl Default for Options {
             most: 256,
             lanes: 2,
             queue: 32_768,
-            patience: Duration::from_millis(1200),
-            limit: Duration::from_secs(2),
+            patience: Duration::from_millis(1100),
+            // PROTOCOL 2 gives a connect two seconds, and there is more to it than this.
+            limit: Duration::from_millis(1900),
         }
     }
 }
@@ -236,3 +237,6 @@ impl<A> Owed<A> {
         self.answer.send(answer).ok();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ impl PostgresOptions {
     /// The defaults for this URL.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), pool_size: 12, connect: Duration::from_secs(1) }
+        Self { url: url.into(), pool_size: 8, connect: Duration::from_secs(1) }
     }
 }
 

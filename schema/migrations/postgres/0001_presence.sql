@@ -49,7 +49,7 @@ create table agent_session (
     previous_node bigint,
     previous_sid text,
     unique (classroom_id, agent_id)
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a leaving user's other session in the same lesson.
 create index agent_session_user on agent_session (user_id);
 

@@ -23,14 +23,14 @@ const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timest
 
 const FORGET: &str = "delete from node where id = $1";
 
-/// The count is exact below 20,000 rows; above, the distance of their ids stands for it.
+/// The count is exact below 5,000 rows; above, the distance of their ids stands for it.
 const PULSE: &str = "with renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3)
         where id = $1 and epoch = $2 returning id
     ), told as (
         delete from takeover using renewed where node_id = renewed.id returning sid
     ), counted as (
-        select count(*) as rows from (select from outbox limit 20000) as o
+        select count(*) as rows from (select from outbox limit 5000) as o
     ), ends as (
         select max(l.id) - min(f.id) + 1 as rows, min(f.created_at) as oldest
         from generate_series(0, 7) as g(shard)
@@ -40,10 +40,11 @@ const PULSE: &str = "with renewed as (
     select
         coalesce((select array_agg(sid) from told), '{}'),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
-        case when counted.rows < 20000 then counted.rows else coalesce(ends.rows, 0) end,
+        case when counted.rows < 5000 then counted.rows else coalesce(ends.rows, 0) end,
         coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8
     from renewed cross join counted cross join ends";
 
+/// Answers whether there is anything to sweep.
 const TAKE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), expired as materialized (
@@ -51,17 +52,17 @@ const TAKE: &str = "with fence as materialized (
         order by id for update
     ), marked as (
         update node set epoch = epoch + 1, taken = true
-        from expired where node.id = expired.id and exists (select from fence)
+        from expired where node.id = expired.id and exists (select from fence) returning node.id
     )
-    select from fence";
+    select exists (select from marked) or exists (select from node where taken) from fence";
 
 /// Ends sessions of nodes that are taken; those that another reaper holds are skipped, for it ends them.
 const SWEEP: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), lost as materialized (
-        select s.id from node n join agent_session s on s.node_id = n.id
-        where n.taken and exists (select from fence)
-        limit $3 for update of s skip locked
+        select id from agent_session
+        where node_id = any (array(select node.id from node where taken)) and exists (select from fence)
+        limit $3 for update skip locked
     ), gone as (
         delete from agent_session s using lost where s.id = lost.id
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.role, s.lesson_id, s.started_at
@@ -131,8 +132,10 @@ impl PostgresStore {
     pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
         let Lease { node, epoch } = lease;
         let most = i64::try_from(most).map_err(unreadable)?;
-        if self.pool.rows("reap", TAKE, &[&node.0, &epoch.0]).await?.is_empty() {
-            return Err(StoreError::Fenced);
+        let taken = self.pool.rows("reap", TAKE, &[&node.0, &epoch.0]).await?;
+        let any: bool = taken.first().ok_or(StoreError::Fenced)?.try_get(0).map_err(unreadable)?;
+        if !any {
+            return Ok(Reaped::default());
         }
         let gone = self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most]).await?;
         if gone.is_empty() {

@@ -12,7 +12,11 @@ const PLACED: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seat
     from agent_session s join lesson l on l.id = s.lesson_id
     where s.node_id = $1 and s.id > $2 order by s.id limit $3";
 
-const AGENTS: &str = "select id, agent_id from agent_session where classroom_id = $1 and id > $2 order by id limit $3";
+/// Materialized, so that the ids of all other classrooms are left alone.
+const AGENTS: &str = "with here as materialized (
+        select id, agent_id from agent_session where classroom_id = $1
+    )
+    select id, agent_id from here where id > $2 order by id limit $3";
 
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";

@@ -38,15 +38,17 @@ const OPEN: &str = "with fence as materialized (
     )
     select e.classroom_id, e.agent_id, e.id, e.previous_node, e.previous_sid from entered e left join woken on true";
 
-/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the rest.
+/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
+/// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select i.place, i.sid, i.session_id, l.id as lesson_id, l.seats, a.seat
+        select i.place, i.sid, i.session_id, l.id as lesson_id, l.seats, (
+            select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
+        )
         from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
             with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
         left join lesson l on l.id = i.lesson_id and l.classroom_id = i.classroom_id
-        left join lesson_attendee a on a.lesson_id = l.id and a.user_id = i.user_id
     ), written as (
         update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp()
         from wanted w where s.id = w.session_id and s.sid = w.sid and w.lesson_id is not null
@@ -85,18 +87,18 @@ const CLOSE: &str = "with fence as materialized (
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') where $3
     )
-    select g.classroom_id, g.agent_id, (
+    select g.classroom_id, g.agent_id, case when g.lesson_id is not null then (
         select h.sid from agent_session h
         where h.user_id = g.user_id and h.lesson_id = g.lesson_id
             and not exists (select from gone where gone.id = h.id)
         order by h.joined_at desc limit 1
-    )
+    ) end
     from fence left join gone g on true left join woken on true";
 
 /// The batch in the order in which every batch locks its rows.
 fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
     let mut sorted: Vec<&T> = batch.iter().collect();
-    sorted.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
+    sorted.sort_unstable_by_key(|entry| key(entry));
     sorted
 }
 

@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_millis(1500);
 const QUEUE: usize = 1024;
 /// Calls in one transaction.
 const MOST: usize = 64;
+/// Between two checkpoints.
+const CHECKPOINT: Duration = Duration::from_millis(250);
 
 /// Called with the fate of the transaction.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -32,9 +34,12 @@ type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Reply + Send>;
 pub(super) struct Desk(SyncSender<Work>);
 
 impl Desk {
-    /// A desk whose work is written in transactions.
-    pub(super) fn writer(connection: Connection) -> io::Result<Self> {
-        Self::spawn("sqlite-writer", move |queue| serve_writes(&connection, &queue))
+    /// A desk whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
+    /// takes would hold up every write.
+    pub(super) fn writer(connection: Connection, aside: Connection) -> io::Result<Self> {
+        let (committed, commits) = sync_channel(1);
+        thread::Builder::new().name("sqlite-checkpoint".to_owned()).spawn(move || checkpoint(&aside, &commits))?;
+        Self::spawn("sqlite-writer", move |queue| serve_writes(&connection, &queue, &committed))
     }
 
     /// A desk whose work only reads: what was committed when it runs.
@@ -87,7 +92,17 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the database's thread has ended".to_owned())
 }
 
-fn serve_writes(connection: &Connection, queue: &Receiver<Work>) {
+/// Passive: waits for nobody, and what it does not reach comes with the next.
+fn checkpoint(connection: &Connection, commits: &Receiver<()>) {
+    while commits.recv().is_ok() {
+        if let Err(error) = connection.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(())) {
+            tracing::warn!(%error, "sqlite: the log was not folded into the file");
+        }
+        thread::sleep(CHECKPOINT);
+    }
+}
+
+fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &SyncSender<()>) {
     while let Ok(first) = queue.recv() {
         let begun = connection.execute_batch("begin immediate").map_err(failed);
         let mut replies = Vec::new();
@@ -104,6 +119,8 @@ fn serve_writes(connection: &Connection, queue: &Receiver<Work>) {
         for reply in replies {
             reply(committed.clone());
         }
+        // Full: it has not begun with the commit before this one.
+        checkpoint.try_send(()).ok();
     }
 }
 
