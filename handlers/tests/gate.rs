@@ -65,6 +65,13 @@ async fn a_full_node_keeps_whom_it_has() {
 }
 
 #[tokio::test]
+async fn a_node_short_of_memory_takes_nobody_new() {
+    let gateway = gateway(&[("ROLLCALL_MAX_MEMORY", "1MiB")]);
+    assert_eq!(refused(Client::connect(gateway.address()).await), 503);
+    assert_eq!(gateway.get("/readyz").unwrap().0, 200);
+}
+
+#[tokio::test]
 async fn only_pages_that_are_named_may_connect() {
     let gateway = gateway(&[("ROLLCALL_ORIGINS", "https://school.example")]);
     assert!(from_page(&gateway, "https://school.example").await.is_ok());

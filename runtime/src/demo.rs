@@ -2,7 +2,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
@@ -69,11 +68,11 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
         mint(secret, &wish)
     };
     let (teacher, participant) = (token(TEACHER, Role::Teacher)?, token(PARTICIPANTS[0], Role::Participant)?);
-    let connect = json!({
-        "type": "connect_request",
-        "payload": {"token": participant, "classroom_id": CLASSROOM, "agent_label": "web"},
-    });
-    let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": LESSON}});
+    // Written out, so that people read it in the protocol's order.
+    let connect = format!(
+        r#"{{"type":"connect_request","payload":{{"token":"{participant}","classroom_id":"{CLASSROOM}","agent_label":"web"}}}}"#
+    );
+    let join = format!(r#"{{"type":"join_lesson","ref":1,"payload":{{"lesson_id":"{LESSON}"}}}}"#);
     let participant_name = PARTICIPANTS[0];
     Ok(format!(
         "\n\

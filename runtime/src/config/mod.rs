@@ -22,7 +22,7 @@ pub use source::{Environment, Fault};
 
 use crate::{
     auth::{Location, Sources, development_secret},
-    http::{admission::AdmissionLimits, network::Proxies},
+    http::{admission::AdmissionLimits, memory, network::Proxies},
     socket::Origins,
 };
 use source::Source;
@@ -313,6 +313,7 @@ fn gate(source: &mut Source<'_>) -> Gate {
         },
         per_client: source.value(&names::MAX_CONNECTIONS_PER_IP, value::count(1)),
         upgrades: source.value(&names::MAX_UPGRADES, value::count(1)),
+        memory: source.optional(&names::MAX_MEMORY, value::size).map_or_else(memory::allowance, |most| most as u64),
         proxies,
     };
     Gate {

@@ -12,6 +12,7 @@ use hyper::{HeaderMap, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
+    memory::Memory,
     network::{Proxies, Subscriber, subscriber},
     reply::{Refusal, Reply},
 };
@@ -28,6 +29,8 @@ pub struct AdmissionLimits {
     pub per_client: usize,
     /// Upgrades a second, and as many at once.
     pub upgrades: u32,
+    /// Bytes of memory above which nobody new is let in.
+    pub memory: u64,
     /// Who may say who the client is.
     pub proxies: Proxies,
 }
@@ -38,6 +41,7 @@ pub struct Admission {
     limits: AdmissionLimits,
     clients: Mutex<Clients>,
     rate: Mutex<Rate>,
+    memory: Memory,
 }
 
 /// One connection's place; to be kept until it is closed. None for loopback.
@@ -66,6 +70,8 @@ struct Rate {
 pub enum Full {
     /// The node has as many as it may.
     Node,
+    /// Its memory is used up.
+    Memory,
     /// The client has.
     Client,
     /// Too many at once.
@@ -78,6 +84,7 @@ impl Full {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node_full",
+            Self::Memory => "memory_full",
             Self::Client => "client_full",
             Self::Rate => "too_fast",
         }
@@ -87,7 +94,9 @@ impl Full {
     #[must_use]
     pub fn reply(self) -> Reply {
         let (status, detail) = match self {
-            Self::Node => (StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections as it takes"),
+            Self::Node | Self::Memory => {
+                (StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections as it takes")
+            }
             Self::Client => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
             Self::Rate => (StatusCode::SERVICE_UNAVAILABLE, "too many connections at once"),
         };
@@ -100,7 +109,8 @@ impl Admission {
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
         let rate = Mutex::new(Rate { left: f64::from(limits.upgrades), at: Instant::now() });
-        Self { limits, clients: Mutex::default(), rate }
+        let memory = Memory::new(limits.memory);
+        Self { limits, clients: Mutex::default(), rate, memory }
     }
 
     /// A place for one more connection, beside `connections` that the node has already.
@@ -110,6 +120,9 @@ impl Admission {
     pub fn enter(&self, remote: SocketAddr, headers: &HeaderMap, connections: usize) -> Result<Place, Full> {
         if connections >= self.limits.connections {
             return Err(Full::Node);
+        }
+        if self.memory.short() {
+            return Err(Full::Memory);
         }
         self.spend()?;
         self.place(self.limits.proxies.client(remote.ip(), headers))
@@ -160,7 +173,7 @@ mod tests {
     fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission {
         let header = HeaderName::from_static("x-forwarded-for");
         let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header };
-        Admission::new(AdmissionLimits { connections, per_client, upgrades, proxies })
+        Admission::new(AdmissionLimits { connections, per_client, upgrades, memory: u64::MAX, proxies })
     }
 
     fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
@@ -207,7 +220,7 @@ mod tests {
     async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
         let full = admission(3, 9, 1000).enter("1.2.3.4:1".parse().unwrap(), &HeaderMap::new(), 3).unwrap_err();
         assert_eq!(full, Full::Node);
-        for full in [Full::Node, Full::Client, Full::Rate] {
+        for full in [Full::Node, Full::Memory, Full::Client, Full::Rate] {
             assert_eq!(full.reply().headers()["retry-after"], "1");
         }
     }

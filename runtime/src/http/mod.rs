@@ -3,6 +3,7 @@ pub mod admin;
 pub mod admission;
 pub mod client;
 pub mod health;
+pub mod memory;
 pub mod network;
 pub mod public;
 mod publish;
