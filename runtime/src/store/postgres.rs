@@ -87,7 +87,7 @@ impl Store for PostgresStore {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        migrate::migrate(&self.config, self.connect).await
+        migrate::migrate(&self.config).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -8,10 +8,10 @@ use rollcall_runtime::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::world::{LEASE, Member, classroom, connect, register};
+use crate::world::{LEASE, Member, classroom, connect, register, start_server};
 
 async fn start() -> (Postgres, Arc<dyn Store>, Lease) {
-    let server = Postgres::start().expect("a server");
+    let server = start_server().expect("a server");
     let store = connect(&server.url());
     store.migrate().await.expect("migrated");
     let lease = register(&*store, LEASE).await;

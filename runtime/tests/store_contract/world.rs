@@ -1,7 +1,11 @@
 //! A database of the test's own, and short words for what the cases do with it.
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use rollcall_loadtest::servers::{self, psql};
+use rollcall_loadtest::servers::{self, Postgres, psql};
 use rollcall_runtime::store::{
     AttendeeRow, Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Outbox, OutboxRow,
     Registration, Store, StoreError,
@@ -25,6 +29,13 @@ pub(crate) struct World {
     database: Database,
 }
 
+/// One for all cases that do it no harm. They are not about disks, which are slow where other tests run beside them.
+static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_server().expect("a private PostgreSQL starts"));
+
+pub(crate) fn start_server() -> std::io::Result<Postgres> {
+    Postgres::start_with(servers::PostgresOptions { fsync: false, ..Default::default() })
+}
+
 pub(crate) fn connect(url: &str) -> Arc<dyn Store> {
     let options = PostgresOptions { pool_size: 4, ..PostgresOptions::new(url) };
     Arc::new(PostgresStore::connect(&options).expect("a URL"))
@@ -37,7 +48,7 @@ pub(crate) async fn register(store: &dyn Store, lease: Duration) -> Lease {
 
 impl World {
     pub(crate) async fn postgres() -> Self {
-        let url = servers::shared::postgres().create_database().expect("a database");
+        let url = SERVER.create_database().expect("a database");
         let store = connect(&url);
         Self::new(store, Database::Postgres(url)).await
     }

@@ -9,12 +9,14 @@ use crate::store::{StoreError, postgres::pool::unreadable};
 
 /// A migration may wait for another process's, and for the tables' readers.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A start may wait for a busy server longer than a call may.
+const CONNECT: Duration = Duration::from_secs(5);
 const SETTINGS: &str = "-c statement_timeout=30000 -c lock_timeout=30000";
 /// The lock's number beside the shards'.
 const MIGRATION: i32 = 200;
 
-pub(super) async fn migrate(config: &Config, connect: Duration) -> Result<(), StoreError> {
-    let connection = Dedicated::connect(config, SETTINGS, connect, None).await?;
+pub(super) async fn migrate(config: &Config) -> Result<(), StoreError> {
+    let connection = Dedicated::connect(config, SETTINGS, CONNECT, None).await?;
     connection.run(LIMIT, "begin").await?;
     connection.rows(LIMIT, "select pg_advisory_xact_lock($1, $2)", &[&LOCKS, &MIGRATION]).await?;
     connection
