@@ -13,6 +13,8 @@ use rollcall_runtime::{
 use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::Empty};
 use tracing::warn;
 
+use crate::refresh::fresh;
+
 /// What join_lesson needs.
 pub struct Deps {
     keyring: Arc<Keyring>,
@@ -42,7 +44,7 @@ impl Deps {
 /// What PROTOCOL 2 lists under ack; `try again later` while SQL or the keys are away.
 pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<Empty, HandlerError> {
     let user = match &request.access_token {
-        Some(token) => Some(fresh(deps, session, token.as_str()).await?),
+        Some(token) => Some(fresh(&deps.keyring, session, token.as_str()).await?),
         None => session.user.clone(),
     };
     let lesson = chosen(session, user.as_ref(), request.lesson_id)?;
@@ -87,14 +89,6 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     session.user = user;
     session.place = Some(Place { lesson, seat, written });
     Ok(Empty {})
-}
-
-/// The token of join_lesson: it must hold, and be the session's own user's, if there is one.
-async fn fresh(deps: &Deps, session: &Session, token: &str) -> Result<Claims, HandlerError> {
-    let user = deps.keyring.admit(token).await.map_err(|_| AckError::InvalidAccessToken)?;
-    let other =
-        session.user.as_ref().is_some_and(|before| before.user != user.user || before.audience != user.audience);
-    if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
 }
 
 /// Which lesson, and whether this client may join it at all: the payload's, else the URL's, else the token's.

@@ -4,6 +4,7 @@
 pub mod connect;
 pub mod disconnect;
 pub mod join_lesson;
+pub mod refresh;
 
 use rollcall_runtime::{Pools, Table};
 
@@ -11,9 +12,7 @@ use rollcall_runtime::{Pools, Table};
 /// file and one line here.
 #[must_use]
 pub fn table(pools: &Pools) -> Table {
-    Table::new((connect::Deps::of(pools), connect::handle), (disconnect::Deps::of(pools), disconnect::handle)).on(
-        "join_lesson",
-        join_lesson::Deps::of(pools),
-        join_lesson::handle,
-    )
+    Table::new((connect::Deps::of(pools), connect::handle), (disconnect::Deps::of(pools), disconnect::handle))
+        .on("join_lesson", join_lesson::Deps::of(pools), join_lesson::handle)
+        .on("refresh", refresh::Deps::of(pools), refresh::handle)
 }

@@ -1,0 +1,84 @@
+//! Tokens that end during a session, and fresh ones.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use rollcall_loadtest::token;
+use serde_json::{Value, json};
+
+use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, session_error};
+
+on_both_kinds!(
+    a_session_ends_with_its_token,
+    a_fresh_token_lets_the_session_go_on,
+    a_token_that_does_not_hold_changes_nothing,
+);
+
+/// The end of a token that ends soon, but not before somebody has entered with it.
+fn soon() -> u64 {
+    token::seconds(SystemTime::now()) + 4
+}
+
+async fn refresh(agent: &mut Agent, token: &str) -> Value {
+    agent.client.request("refresh", json!({"token": token})).await.unwrap()
+}
+
+async fn a_session_ends_with_its_token(backend: &Backend) {
+    let room = backend.classroom();
+    let mut alice = backend.enters(room, &room.token_with("alice", &json!({"exp": soon()}))).await;
+    let entered = Instant::now();
+    let closing = alice.client.expect_close(Duration::from_secs(30)).await.unwrap();
+    session_error(&closing, "token_expired", 401, 3005);
+    assert!(entered.elapsed() > Duration::from_secs(1), "not before its end");
+    let history = format!("{}|{}|kicked", alice.session, alice.id);
+    let id = &room.id;
+    let query = format!("select id, agent_id, reason from agent_session_history where classroom_id = '{id}'");
+    backend.wait_for_rows(&query, &[&history]).await;
+}
+
+async fn a_fresh_token_lets_the_session_go_on(backend: &Backend) {
+    let room = backend.classroom();
+    let end = soon();
+    let mut alice = backend.enters(room, &room.token_with("alice", &json!({"exp": end}))).await;
+    assert_eq!(refresh(&mut alice, &room.participant("alice")).await["status"], "SUCCESS");
+    // Longer than the first token, and a tick of the clock that would find it ended.
+    let left = end.saturating_sub(token::seconds(SystemTime::now()));
+    alice.client.expect_silence(Duration::from_secs(left + 3)).await.unwrap();
+    alice.joins(&room.algebra).await;
+    // And back: the latest token counts, not the longest.
+    let short = room.token_with("alice", &json!({"exp": soon()}));
+    assert_eq!(refresh(&mut alice, &short).await["status"], "SUCCESS");
+    session_error(&alice.client.expect_close(Duration::from_secs(30)).await.unwrap(), "token_expired", 401, 3005);
+}
+
+async fn a_token_that_does_not_hold_changes_nothing(backend: &Backend) {
+    let (room, other): (&Classroom, &Classroom) = (backend.classroom(), backend.classroom());
+    let mut alice = backend.participant(room, "alice").await;
+    alice.joins(&room.algebra).await;
+    let with = |changes: Value| room.token_with("alice", &changes);
+    for (token, message) in [
+        (String::new(), "invalid access token"),
+        ("nonsense".into(), "invalid access token"),
+        (with(json!({"exp": 1_000_000_000})), "invalid access token"),
+        (
+            token::hs256("another secret, of a length that HS256 takes", &token::claims("alice", "teacher")),
+            "invalid access token",
+        ),
+        (room.participant("bob"), "access token of another user"),
+        (with(json!({"aud": "other.example.org"})), "access token of another user"),
+        (with(json!({"classroom_ids": [other.id]})), "invalid access token"),
+        (with(json!({"lesson_ids": [room.biology]})), "invalid access token"),
+    ] {
+        let ack = refresh(&mut alice, &token).await;
+        assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!(message)), "{token}");
+    }
+    for payload in [json!({}), json!({"token": 7}), json!({"token": null}), json!([])] {
+        let ack = alice.client.request("refresh", payload.clone()).await.unwrap();
+        assert_eq!(ack["message"], "invalid payload", "{payload}");
+    }
+    // Who she is, and where she may go, is as before.
+    alice.joins(&room.biology).await;
+    let bob = backend.participant(room, "bob").await;
+    alice.sees("entered", &bob.whom()).await;
+    bob.client.close().await.unwrap();
+    assert!(alice.client.next_event(SOON).await.is_ok());
+}
