@@ -9,6 +9,7 @@ pub mod demo;
 mod departures;
 mod dispatch;
 mod error;
+mod events;
 mod gateway;
 pub mod group;
 pub mod http;

@@ -6,6 +6,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod limits;
+mod node_limits;
+mod origins;
 mod raw;
 mod refresh;
 
@@ -17,7 +20,7 @@ fn with(settings: &[(&str, &str)]) -> Backend {
         .another(|options| settings.iter().fold(options.clone(), |options, (name, value)| options.env(name, value)))
 }
 
-/// How many requests for an upgrade had this outcome.
-fn upgrades(backend: &Backend, outcome: &str) -> f64 {
-    backend.gateway.metric("rollcall_upgrades_total", &[&format!("outcome=\"{outcome}\"")]).unwrap()
+/// How many were dropped for this reason.
+fn dropped(backend: &Backend, reason: &str) -> f64 {
+    backend.gateway.metric("rollcall_dropped_total", &[&format!("reason=\"{reason}\"")]).unwrap()
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a [`Config`] that exists is free of contradictions; secrets in it print as dots.
 mod cli;
+mod gate;
 pub mod names;
 mod secret;
 mod source;
@@ -17,21 +18,15 @@ use hyper::Uri;
 use rollcall_schema::Audience;
 
 pub use cli::{Command, FAULTY, LoadArgs, Stop, TokenArgs, parse};
+pub use gate::{EventRates, Gate};
 pub use secret::{BackendUrl, Secret};
 pub use source::{Environment, Fault};
 
-use crate::{
-    auth::{Location, Sources, development_secret},
-    http::{admission::AdmissionLimits, memory, network::Proxies},
-    socket::Origins,
-};
+use crate::auth::{Location, Sources, development_secret};
 use source::Source;
 
 /// The shortest lease: a pulse and its answer must fit into it several times.
 const SHORTEST_LEASE: Duration = Duration::from_millis(500);
-
-/// Open files that are no clients: backends, operators, databases, and connections that are on their way in or out.
-const RESERVED_FILES: usize = 512;
 
 /// Where sessions and lessons are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,17 +117,6 @@ pub struct Limits {
     pub forward: usize,
 }
 
-/// Who may connect at all.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    /// Pages.
-    pub origins: Origins,
-    /// Connections and upgrades.
-    pub limits: AdmissionLimits,
-    /// Who is asked about classrooms.
-    pub authz: Option<Uri>,
-}
-
 /// Mixpanel.
 #[derive(Clone, Debug)]
 pub struct Mixpanel {
@@ -183,7 +167,7 @@ impl Config {
             guests: source.value(&names::GUESTS, value::switch),
             presence: presence(&mut source),
             limits: limits(&mut source),
-            gate: gate(&mut source),
+            gate: Gate::read(&mut source),
             workers: match source.value(&names::WORKERS, value::count(0)) {
                 0 => std::thread::available_parallelism().map_or(1, Into::into),
                 workers => workers,
@@ -298,28 +282,6 @@ fn limits(source: &mut Source<'_>) -> Limits {
         send_buffer: size(&names::SEND_BUFFER),
         forward: size(&names::MAX_FORWARD),
         fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
-    }
-}
-
-fn gate(source: &mut Source<'_>) -> Gate {
-    let proxies = Proxies {
-        trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
-        header: source.value(&names::PROXY_HEADER, value::header),
-    };
-    let limits = AdmissionLimits {
-        connections: match source.value(&names::MAX_CONNECTIONS, value::count(0)) {
-            0 => value::open_files().saturating_sub(RESERVED_FILES).max(1),
-            connections => connections,
-        },
-        per_client: source.value(&names::MAX_CONNECTIONS_PER_IP, value::count(1)),
-        upgrades: source.value(&names::MAX_UPGRADES, value::count(1)),
-        memory: source.optional(&names::MAX_MEMORY, value::size).map_or_else(memory::allowance, |most| most as u64),
-        proxies,
-    };
-    Gate {
-        origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
-        limits,
-        authz: source.optional(&names::AUTHZ_URL, value::http),
     }
 }
 

@@ -70,6 +70,12 @@ settings! {
     MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Most bytes that wait for a slow reader";
     SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
     MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event of other services that is forwarded";
+    LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses count as clients, too";
+    MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("20000"), "Most connections that have not been let in yet";
+    EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Most events of a connection a second; four times as many at once";
+    USER_EVENT_RATE = "ROLLCALL_USER_EVENT_RATE", Plain, Some("100"), "Most events of a token's user a second, over all connections; four times as many at once";
+    ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may go on sending more than that before it is closed";
+    MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Most bytes that wait for slow readers of the whole node";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
     POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Mixpanel project's token; without it nothing is sent";

@@ -87,7 +87,7 @@ fn every_setting_can_be_given() {
     assert_eq!(config.keys.development, None);
     assert_eq!(config.presence.drain_spread, Duration::from_millis(500), "at most half of the deadline");
     assert_eq!(config.limits.message, 1 << 20);
-    let Gate { origins, limits, authz } = &config.gate;
+    let Gate { origins, limits, authz, .. } = &config.gate;
     assert_eq!(*origins, Origins::Listed(vec!["https://a.example".into(), "http://b.example:8080".into()]));
     assert_eq!((limits.connections, limits.proxies.trusted.len(), authz.is_some()), (7, 2, true));
     assert_eq!(limits.proxies.header, "x-real-ip");

@@ -50,6 +50,11 @@ pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(least: T) -> im
     }
 }
 
+/// So many a second.
+pub(super) fn rate(text: &str) -> Result<u32, String> {
+    count(1)(text).and_then(|rate: u32| if rate <= 1_000_000 { Ok(rate) } else { Err("is at most 1000000".into()) })
+}
+
 /// `true` or `false`.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {

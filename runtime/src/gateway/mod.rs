@@ -16,6 +16,7 @@ use std::{
 
 use rollcall_schema::{
     AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack, connect_success::Start,
+    request::RequestError,
 };
 
 pub use self::{
@@ -32,7 +33,8 @@ use crate::{
     bus::Position,
     departures::Departures,
     dispatch::{Outcome, Table},
-    http::admission::Place,
+    events::{EventLimits, Verdict},
+    http::admission::{Place, Waiting},
     names,
     rooms::{RoomKey, Rooms},
     session::Session,
@@ -73,6 +75,8 @@ pub struct Shared {
     pub rooms: Rooms,
     /// The way back from a function to its worker.
     pub mailboxes: Mailboxes,
+    /// How many events a connection may send.
+    pub events: EventLimits,
     /// Parameters.
     pub options: GatewayOptions,
 }
@@ -105,18 +109,25 @@ impl Gateway {
         };
         let id = socket.id();
         let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
-        socket.peer.phase = Phase::Busy;
+        let Phase::Greeting(waiting) = std::mem::replace(&mut socket.peer.phase, Phase::Busy) else { return };
         socket.peer.expires = u64::MAX;
         let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), asked }, connect);
         let mailboxes = self.shared.mailboxes.clone();
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
+            drop(waiting);
             mailboxes.send(id, Command::Connected { socket: id, outcome }).await;
         });
     }
 
     /// A message of a connection that was let in, and whose last function is done.
     fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
+        let Phase::Open(session) = &socket.peer.phase else { return };
+        match self.shared.events.take(&mut socket.peer.meter, session.user.as_ref()) {
+            Verdict::Done => {}
+            Verdict::Refused(wait) => return refuse(socket, text, wait),
+            Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
+        }
         let request = match Request::parse(text.as_bytes()) {
             Ok(request) => request,
             Err(error) => {
@@ -207,7 +218,7 @@ impl Gateway {
         self.fanout.settle(socket, &session);
         socket.peer.expires = session.user.as_ref().map_or(u64::MAX, |user| user.expires.saturating_mul(1_000));
         socket.peer.phase = Phase::Open(session);
-        while matches!(socket.peer.phase, Phase::Open(_)) {
+        while socket.is_open() && matches!(socket.peer.phase, Phase::Open(_)) {
             let Some(text) = socket.peer.next_waiting() else { return socket.resume() };
             self.request(socket, &text);
         }
@@ -242,14 +253,14 @@ impl Application for Gateway {
         // A lesson_id that cannot be one is as good as none.
         let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
         let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
-        let place = upgrade.head.extensions.remove::<Place>().flatten();
-        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked, place)
+        let held = (upgrade.head.extensions.remove::<Place>().flatten(), upgrade.head.extensions.remove::<Waiting>());
+        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked, held)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
         match socket.peer.phase {
-            Phase::Greeting => self.greet(socket, text),
+            Phase::Greeting(_) => self.greet(socket, text),
             Phase::Open(_) => self.request(socket, text),
             Phase::Busy => {
                 if !socket.peer.wait(text, self.shared.options.max_pending) {
@@ -303,7 +314,7 @@ impl Application for Gateway {
         let now = now_ms();
         sockets.each(|socket| match socket.peer.phase {
             _ if socket.peer.expires > now => {}
-            Phase::Greeting => self.end(socket, SessionError::AuthTimedOut),
+            Phase::Greeting(_) => self.end(socket, SessionError::AuthTimedOut),
             Phase::Open(_) => self.end(socket, SessionError::TokenExpired),
             Phase::Busy => {}
         });
@@ -336,9 +347,16 @@ impl Application for Gateway {
             Phase::Busy => {
                 self.orphans.insert(id, reason);
             }
-            Phase::Greeting => {}
+            Phase::Greeting(_) => {}
         }
     }
+}
+
+/// One request too many: its client is told when to come again, and nothing else happens.
+fn refuse(socket: &mut Socket<'_, Peer>, text: &str, wait: Duration) {
+    metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
+    let reference = Request::parse(text.as_bytes()).map_or_else(RequestError::reference, |request| request.reference);
+    socket.send_text(&ack::error(reference, AckError::TooManyRequests(wait)));
 }
 
 fn now_ms() -> u64 {

@@ -5,7 +5,8 @@ use rollcall_schema::{LeftReason, LessonId, Offset, SessionId};
 
 use super::Resumption;
 use crate::{
-    http::admission::Place,
+    events::Meter,
+    http::admission::{Place, Waiting},
     rooms::RoomKey,
     session::{Presence, Session},
 };
@@ -34,6 +35,8 @@ pub struct Peer {
     /// Its place among those of its client; given back with it.
     #[expect(dead_code, reason = "it is given back by being dropped")]
     pub place: Place,
+    /// How many events it has sent lately.
+    pub meter: Meter,
     /// What most connections do not have.
     pub extra: Option<Box<Extra>>,
 }
@@ -41,7 +44,7 @@ pub struct Peer {
 /// Where a connection is in its life.
 pub enum Phase {
     /// Nothing has come yet.
-    Greeting,
+    Greeting(Option<Waiting>),
     /// A function runs, and has the session.
     Busy,
     /// The session is here.
@@ -72,10 +75,10 @@ impl Extra {
 impl Peer {
     /// One that has just upgraded.
     #[must_use]
-    pub fn new(deadline: u64, asked: Option<LessonId>, place: Place) -> Self {
+    pub fn new(deadline: u64, asked: Option<LessonId>, (place, waiting): (Place, Option<Waiting>)) -> Self {
         let extra = asked.map(|asked| Box::new(Extra { asked: Some(asked), ..Extra::default() }));
         Self {
-            phase: Phase::Greeting,
+            phase: Phase::Greeting(waiting),
             classroom: None,
             lesson: None,
             mark: None,
@@ -83,6 +86,7 @@ impl Peer {
             expires: deadline,
             kicked: None,
             place,
+            meter: Meter::default(),
             extra,
         }
     }

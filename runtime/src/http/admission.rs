@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use hyper::{HeaderMap, StatusCode, header};
+use hyper::{
+    StatusCode, header,
+    http::{Extensions, request::Parts},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -25,8 +28,12 @@ const TIDY: usize = 1024;
 pub struct AdmissionLimits {
     /// Connections of this node.
     pub connections: usize,
-    /// Connections of one client: an IPv4 address or an IPv6 /64. Loopback is not counted.
+    /// Connections of one client: an IPv4 address or an IPv6 /64.
     pub per_client: usize,
+    /// Whether loopback is a client.
+    pub loopback: bool,
+    /// Connections that have not been let in yet.
+    pub unauthenticated: usize,
     /// Upgrades a second, and as many at once.
     pub upgrades: u32,
     /// Bytes of memory above which nobody new is let in.
@@ -40,6 +47,8 @@ pub struct AdmissionLimits {
 pub struct Admission {
     limits: AdmissionLimits,
     clients: Mutex<Clients>,
+    /// Held by everybody who waits to be let in.
+    waiting: Arc<()>,
     rate: Mutex<Rate>,
     memory: Memory,
 }
@@ -50,6 +59,15 @@ pub type Place = Option<Arc<Held>>;
 /// What the places of one client share.
 #[derive(Debug)]
 pub struct Held(());
+
+/// Held while a connection has upgraded and has not been let in.
+#[derive(Clone, Debug)]
+#[expect(dead_code, reason = "it is given back by being dropped")]
+pub struct Waiting(Arc<()>);
+
+/// The place of a connection that has not sent its head yet.
+#[derive(Clone)]
+struct Knock(Arc<Held>);
 
 #[derive(Debug, Default)]
 struct Clients {
@@ -74,6 +92,10 @@ pub enum Full {
     Memory,
     /// The client has.
     Client,
+    /// Too many have not been let in yet.
+    Unauthenticated,
+    /// Too many wait for what the node could not send yet.
+    InFlight,
     /// Too many at once.
     Rate,
 }
@@ -86,6 +108,8 @@ impl Full {
             Self::Node => "node_full",
             Self::Memory => "memory_full",
             Self::Client => "client_full",
+            Self::Unauthenticated => "unauthenticated_full",
+            Self::InFlight => "in_flight_full",
             Self::Rate => "too_fast",
         }
     }
@@ -94,10 +118,11 @@ impl Full {
     #[must_use]
     pub fn reply(self) -> Reply {
         let (status, detail) = match self {
-            Self::Node | Self::Memory => {
+            Self::Node | Self::Memory | Self::InFlight => {
                 (StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections as it takes")
             }
             Self::Client => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Self::Unauthenticated => (StatusCode::SERVICE_UNAVAILABLE, "too many connections wait to be let in"),
             Self::Rate => (StatusCode::SERVICE_UNAVAILABLE, "too many connections at once"),
         };
         Refusal { header: Some((header::RETRY_AFTER, "1")), ..Refusal::new(status, detail) }.reply()
@@ -110,31 +135,60 @@ impl Admission {
     pub fn new(limits: AdmissionLimits) -> Self {
         let rate = Mutex::new(Rate { left: f64::from(limits.upgrades), at: Instant::now() });
         let memory = Memory::new(limits.memory);
-        Self { limits, clients: Mutex::default(), rate, memory }
+        Self { limits, clients: Mutex::default(), waiting: Arc::default(), rate, memory }
+    }
+
+    /// Somebody has connected, and has yet to say what for. False where its client has a quarter more connections than
+    /// it may: those above the limit itself are told so, but who has that many holds places that others need. Of a
+    /// proxy's, only the head tells whose it is.
+    pub fn knock(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
+        if self.limits.proxies.trusts(remote.ip()) {
+            return true;
+        }
+        let most = self.limits.per_client;
+        match self.place(remote.ip(), most.saturating_add(most / 4 + 1)) {
+            Ok(place) => {
+                holds.extend(place.map(Knock).map(extensions).unwrap_or_default());
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// A place for one more connection, beside `connections` that the node has already.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn enter(&self, remote: SocketAddr, headers: &HeaderMap, connections: usize) -> Result<Place, Full> {
+    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: usize) -> Result<(), Full> {
         if connections >= self.limits.connections {
             return Err(Full::Node);
         }
         if self.memory.short() {
             return Err(Full::Memory);
         }
+        let waiting = Arc::clone(&self.waiting);
+        // One is ours.
+        if Arc::strong_count(&waiting) > self.limits.unauthenticated + 1 {
+            return Err(Full::Unauthenticated);
+        }
+        let place = match head.extensions.remove() {
+            Some(Knock(held)) if Arc::strong_count(&held) > self.limits.per_client => return Err(Full::Client),
+            Some(Knock(held)) => Some(held),
+            None => self.place(self.limits.proxies.client(remote.ip(), &head.headers), self.limits.per_client)?,
+        };
         self.spend()?;
-        self.place(self.limits.proxies.client(remote.ip(), headers))
+        head.extensions.insert::<Place>(place);
+        head.extensions.insert(Waiting(waiting));
+        Ok(())
     }
 
-    fn place(&self, client: IpAddr) -> Result<Place, Full> {
-        let Some(subscriber) = subscriber(client) else { return Ok(None) };
+    fn place(&self, client: IpAddr, most: usize) -> Result<Place, Full> {
+        let Some(subscriber) = subscriber(client, self.limits.loopback) else { return Ok(None) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let held = clients.places.get(&subscriber).and_then(Weak::upgrade);
         let place = match held {
             // The one just upgraded counts too.
-            Some(held) if Arc::strong_count(&held) > self.limits.per_client => return Err(Full::Client),
+            Some(held) if Arc::strong_count(&held) > most => return Err(Full::Client),
             Some(held) => held,
             None => {
                 let held = Arc::new(Held(()));
@@ -162,87 +216,11 @@ impl Admission {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use hyper::header::HeaderName;
-
-    use super::*;
-
-    fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission {
-        let header = HeaderName::from_static("x-forwarded-for");
-        let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header };
-        Admission::new(AdmissionLimits { connections, per_client, upgrades, memory: u64::MAX, proxies })
-    }
-
-    fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
-        admission.enter(format!("{remote}:1").parse().unwrap(), &HeaderMap::new(), 0)
-    }
-
-    #[tokio::test]
-    async fn a_client_has_only_so_many_and_gets_them_back() {
-        let admission = admission(100, 2, 1000);
-        let first = enter(&admission, "1.2.3.4").unwrap();
-        let second = enter(&admission, "1.2.3.4").unwrap();
-        assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
-        assert!(enter(&admission, "1.2.3.5").is_ok(), "another is not concerned");
-        drop(first);
-        let third = enter(&admission, "1.2.3.4").unwrap();
-        assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
-        drop((second, third));
-        assert!(enter(&admission, "1.2.3.4").is_ok());
-    }
-
-    #[tokio::test]
-    async fn an_ipv6_64_is_one_client_and_loopback_none() {
-        let admission = admission(100, 1, 1000);
-        let _place = enter(&admission, "[2001:db8::1]").unwrap();
-        assert_eq!(enter(&admission, "[2001:db8::2]").unwrap_err(), Full::Client);
-        assert!(enter(&admission, "[2001:db8:0:1::2]").is_ok());
-        for _ in 0..5 {
-            assert!(enter(&admission, "127.0.0.1").unwrap().is_none());
-        }
-    }
-
-    #[tokio::test]
-    async fn behind_a_proxy_the_client_is_counted() {
-        let admission = admission(100, 1, 1000);
-        let through = |client: &'static str| {
-            let headers = HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), client.parse().unwrap())]);
-            admission.enter("10.0.0.1:1".parse().unwrap(), &headers, 0)
-        };
-        let _places = (through("1.1.1.1").unwrap(), through("2.2.2.2").unwrap());
-        assert_eq!(through("6.6.6.6, 1.1.1.1").unwrap_err(), Full::Client);
-    }
-
-    #[tokio::test]
-    async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
-        let full = admission(3, 9, 1000).enter("1.2.3.4:1".parse().unwrap(), &HeaderMap::new(), 3).unwrap_err();
-        assert_eq!(full, Full::Node);
-        for full in [Full::Node, Full::Memory, Full::Client, Full::Rate] {
-            assert_eq!(full.reply().headers()["retry-after"], "1");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn upgrades_have_a_rate() {
-        let admission = admission(100, 100, 10);
-        let entered = || (0..100).take_while(|_| enter(&admission, "127.0.0.1").is_ok()).count();
-        assert_eq!(entered(), 10);
-        tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(entered(), 5);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(entered(), 10, "no more than a second's worth is saved up");
-    }
-
-    #[tokio::test]
-    async fn clients_that_are_gone_are_forgotten() {
-        let admission = admission(100, 100, 1_000_000);
-        for number in 0..10_000_u32 {
-            let client = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
-            drop(admission.place(client));
-        }
-        assert!(admission.clients.lock().unwrap().places.len() <= TIDY + 1);
-    }
+fn extensions(knock: Knock) -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert(knock);
+    extensions
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,11 +50,11 @@ impl FromStr for Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subscriber(u128);
 
-/// The client behind an address; none for loopback, where load tests and local proxies come from.
-pub(super) fn subscriber(address: IpAddr) -> Option<Subscriber> {
+/// The client behind an address; none for loopback, where load tests and local proxies come from, unless it counts.
+pub(super) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> {
     let canonical = address.to_canonical();
     match canonical {
-        _ if canonical.is_loopback() => None,
+        _ if canonical.is_loopback() && !loopback => None,
         IpAddr::V4(_) => Some(Subscriber(number(canonical))),
         IpAddr::V6(address) => Some(Subscriber(Ipv6Addr::to_bits(address) & !u128::from(u64::MAX))),
     }
@@ -70,15 +70,20 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// Whether a proxy there is believed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.has(address))
+    }
+
     /// The client's address: of the addresses that led here, the nearest that is not a trusted proxy's. What anybody else
     /// writes into the header is not read.
     #[must_use]
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |address| self.trusted.iter().any(|network| network.has(address));
         let mut client = remote;
         let lines = headers.get_all(&self.header).iter().rev();
         let mut hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
-        while trusted(client)
+        while self.trusts(client)
             && let Some(hop) = hops.next()
         {
             let Ok(hop) = hop.parse() else { break };
@@ -120,12 +125,12 @@ mod tests {
 
     #[test]
     fn an_ipv6_subscriber_is_a_64() {
-        assert_eq!(subscriber(address("2001:db8::1")), subscriber(address("2001:db8::ffff:1:2:3")));
-        assert_ne!(subscriber(address("2001:db8::1")), subscriber(address("2001:db8:0:1::1")));
-        assert_ne!(subscriber(address("1.2.3.4")), subscriber(address("1.2.3.5")));
-        assert_eq!(subscriber(address("1.2.3.4")), subscriber(address("::ffff:1.2.3.4")));
+        assert_eq!(subscriber(address("2001:db8::1"), false), subscriber(address("2001:db8::ffff:1:2:3"), false));
+        assert_ne!(subscriber(address("2001:db8::1"), false), subscriber(address("2001:db8:0:1::1"), false));
+        assert_ne!(subscriber(address("1.2.3.4"), false), subscriber(address("1.2.3.5"), false));
+        assert_eq!(subscriber(address("1.2.3.4"), false), subscriber(address("::ffff:1.2.3.4"), false));
         for loopback in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(subscriber(address(loopback)), None);
+            assert_eq!(subscriber(address(loopback), false), None);
         }
     }
 

@@ -2,12 +2,19 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, http::request::Parts};
+use http_body_util::Full as Body;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    http::{Extensions, request::Parts},
+};
 
 use crate::{
     gateway::Command,
-    http::{admission::Admission, public},
+    http::{
+        admission::{Admission, Full},
+        public,
+    },
     names,
     socket::{Front, Workers},
 };
@@ -21,20 +28,23 @@ pub struct PublicFront {
 }
 
 impl Front for PublicFront {
-    fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
-        match self.admission.enter(remote, &head.headers, self.workers.connections()) {
-            Ok(place) => {
-                head.extensions.insert(place);
-                Ok(())
-            }
-            Err(full) => {
-                metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);
-                Err(Box::new(full.reply()))
-            }
-        }
+    fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
+        self.admission.knock(remote, holds)
     }
 
-    async fn other(&self, _remote: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
+        let admitted = if self.workers.crowded() {
+            Err(Full::InFlight)
+        } else {
+            self.admission.enter(remote, head, self.workers.connections())
+        };
+        admitted.map_err(|full| {
+            metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);
+            Box::new(full.reply())
+        })
+    }
+
+    async fn other(&self, _remote: SocketAddr, request: Request<Incoming>) -> Response<Body<Bytes>> {
         public::answer(request.method(), request.uri().path())
     }
 }

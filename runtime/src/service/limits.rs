@@ -5,8 +5,9 @@ use crate::{
     socket::{ListenerOptions, SocketOptions},
 };
 
-pub(super) fn sockets(limits: &Limits) -> SocketOptions {
+pub(super) fn sockets(limits: &Limits, gate: &Gate) -> SocketOptions {
     SocketOptions {
+        max_in_flight: gate.in_flight,
         max_message: limits.message,
         max_fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
         max_outbound: limits.queue,
@@ -20,6 +21,7 @@ pub(super) fn sockets(limits: &Limits) -> SocketOptions {
 pub(super) fn listener(limits: &Limits, gate: &Gate) -> ListenerOptions {
     ListenerOptions {
         origins: gate.origins.clone(),
+        half_open: gate.half_open,
         head_timeout: limits.head_timeout,
         max_head: limits.head,
         ..ListenerOptions::default()

@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     demo,
     departures::Departures,
+    events::EventLimits,
     gateway::{Gateway, Mailboxes, Shared},
     http::{self, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
@@ -80,11 +81,13 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         departures: departures.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
+        events: EventLimits::new(&config.gate.events),
         options: limits::gateway(&config.limits),
     });
-    let workers =
-        Workers::start(config.workers, &limits::sockets(&config.limits), |_| Gateway::new(Arc::clone(&shared)))
-            .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    let workers = Workers::start(config.workers, &limits::sockets(&config.limits, &config.gate), |_| {
+        Gateway::new(Arc::clone(&shared))
+    })
+    .map_err(StartError::of("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
     tokio::spawn(rooms.dispatch(feed));

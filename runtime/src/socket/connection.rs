@@ -4,9 +4,12 @@
 //! while the kernel refuses bytes.
 use bytes::Bytes;
 use fastwebsockets::OpCode;
-use std::{collections::VecDeque, net::SocketAddr, num::NonZeroU32};
+use std::{collections::VecDeque, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
-use super::{Cause, SocketId, SocketOptions, frame, inbound::Inbound, outbound::Outbound, transport::Transport};
+use super::{
+    Cause, SocketId, SocketOptions, frame, in_flight::InFlight, inbound::Inbound, outbound::Outbound,
+    transport::Transport,
+};
 
 /// Kept free in the outbound queue for a farewell and its close frame.
 const FAREWELL: usize = 1024;
@@ -78,6 +81,8 @@ pub(super) struct Shared {
     pub(super) encoded: Vec<u8>,
     /// The tick it is; starts at 1.
     pub(super) now: u32,
+    /// What waits for slow readers of all workers.
+    pub(super) in_flight: Arc<InFlight>,
     /// Connections that ended within this turn, for the worker to tell the application.
     pub(super) ended: Vec<(SocketId, Cause)>,
     /// Connections with more to read or deliver than one turn allows.
@@ -181,6 +186,7 @@ impl SocketIo<'_> {
             Some(charged) if charged + Outbound::charge(bytes.len()) + FAREWELL > self.shared.options.max_outbound => {
                 return self.condemn(Cause::SlowConsumer);
             }
+            Some(_) if self.shared.in_flight.over(Outbound::charge(bytes.len())) => return self.shed(),
             Some(_) => 0,
             None => match self.connection.transport.write(bytes) {
                 Ok(taken) => taken.unwrap_or(0),
@@ -193,8 +199,8 @@ impl SocketIo<'_> {
     }
 
     fn outbound(&mut self) -> &mut Outbound {
-        let now = self.shared.now;
-        self.connection.outbound.get_or_insert_with(|| Box::new(Outbound::new(now)))
+        let (now, in_flight) = (self.shared.now, &self.shared.in_flight);
+        self.connection.outbound.get_or_insert_with(|| Box::new(Outbound::new(now, Arc::clone(in_flight))))
     }
 
     /// Ends the connection for `cause`; the worker says farewell within this turn.

@@ -18,7 +18,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, http::request::Parts, server::conn::http1, service::Service};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    http::{Extensions, request::Parts},
+    server::conn::http1,
+    service::Service,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::counter;
 use tokio::{
@@ -73,9 +79,10 @@ impl Default for ListenerOptions {
 
 /// What the application has to say before a connection is a socket.
 pub trait Front: Send + Sync + 'static {
-    /// Whether an accepted connection may send a head at all; if not, it is closed without a word.
-    fn admit(&self, remote: SocketAddr) -> bool {
-        let _ = remote;
+    /// Whether an accepted connection may send a head at all; if not, it is closed without a word. What is put into
+    /// `holds` is found in the extensions of the head that is upgraded, and else lives until the connection is over.
+    fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
+        let _ = (remote, holds);
         true
     }
 
@@ -128,8 +135,9 @@ pub async fn serve<C: Send + 'static, F: Front>(
             accepted = accepted => match accepted {
                 Ok((place, stream, remote)) => {
                     backoff = BACKOFF;
-                    if house.front.admit(remote) {
-                        tokio::spawn(converse(Arc::clone(&house), stream, remote, place));
+                    let mut holds = Extensions::new();
+                    if house.front.admit(remote, &mut holds) {
+                        tokio::spawn(converse(Arc::clone(&house), stream, (remote, holds), place));
                     } else {
                         upgraded("not_admitted");
                     }
@@ -169,11 +177,12 @@ struct House<C, F> {
 async fn converse<C: Send + 'static, F: Front>(
     house: Arc<House<C, F>>,
     stream: TcpStream,
-    remote: SocketAddr,
+    (remote, holds): (SocketAddr, Extensions),
     place: OwnedSemaphorePermit,
 ) {
     let options = &house.options;
-    let doorman = Doorman { house: Arc::clone(&house), remote, head: Mutex::new(None), asked: AtomicBool::new(false) };
+    let (holds, head) = (Mutex::new(holds), Mutex::new(None));
+    let doorman = Doorman { house: Arc::clone(&house), remote, holds, head, asked: AtomicBool::new(false) };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)
@@ -238,6 +247,7 @@ async fn linger(mut stream: TcpStream) {
 struct Doorman<C, F> {
     house: Arc<House<C, F>>,
     remote: SocketAddr,
+    holds: Mutex<Extensions>,
     head: Mutex<Option<Parts>>,
     /// Whether a whole head came: what ends the connection later is nobody's failed upgrade.
     asked: AtomicBool,
@@ -251,6 +261,7 @@ impl<C, F: Front> Doorman<C, F> {
         }
         let response = handshake::accept(&mut request).map(|_| Full::default());
         let (mut head, _) = request.into_parts();
+        head.extensions.extend(std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner)));
         match self.house.front.upgrade(self.remote, &mut head) {
             Ok(()) => {
                 *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);

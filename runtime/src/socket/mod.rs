@@ -11,6 +11,7 @@ mod connection;
 mod frame;
 mod handshake;
 mod id;
+mod in_flight;
 mod inbound;
 mod listener;
 mod options;

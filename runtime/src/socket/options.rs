@@ -12,6 +12,8 @@ pub struct SocketOptions {
     pub binary: bool,
     /// Bytes queued for a client beside the kernel's buffer; above: [`super::Cause::SlowConsumer`].
     pub max_outbound: usize,
+    /// The same of all connections together; above, those who are slowest are ended.
+    pub max_in_flight: usize,
     /// The kernel's send buffer (`SO_SNDBUF`), which autotuning would let grow to megabytes. `None` leaves it alone.
     pub send_buffer: Option<usize>,
     /// Between two pings of a connection.
@@ -37,6 +39,7 @@ impl Default for SocketOptions {
             max_fragments: 1024,
             binary: false,
             max_outbound: 256 << 10,
+            max_in_flight: 1 << 30,
             send_buffer: Some(64 << 10),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(5),

@@ -2,11 +2,12 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
-use super::transport::Transport;
+use super::{in_flight::InFlight, transport::Transport};
 
 /// Charged for each queued slice besides its bytes: the slice itself.
 const SLICE: usize = size_of::<Bytes>();
@@ -14,10 +15,12 @@ const SLICE: usize = size_of::<Bytes>();
 const BATCH: usize = 32;
 
 /// Slices in the order of the wire; never empty between two turns of the worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbound {
     queue: VecDeque<Bytes>,
     charged: usize,
+    /// What all are charged.
+    in_flight: Arc<InFlight>,
     /// A whole pong frame that waits for the queue to empty; a later one replaces it (RFC 6455, 5.5.3).
     pub(super) pong: Option<Bytes>,
     /// The tick of the last byte that the kernel took, or of the first that it did not.
@@ -25,8 +28,8 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(now: u32) -> Self {
-        Self { stalled: now, ..Self::default() }
+    pub(super) fn new(now: u32, in_flight: Arc<InFlight>) -> Self {
+        Self { queue: VecDeque::new(), charged: 0, in_flight, pong: None, stalled: now }
     }
 
     /// Bytes that count against the limit.
@@ -42,8 +45,23 @@ impl Outbound {
     pub(super) fn push(&mut self, slice: Bytes) {
         if !slice.is_empty() {
             self.charged += Self::charge(slice.len());
+            self.in_flight.add(Self::charge(slice.len()));
             self.queue.push_back(slice);
         }
+    }
+
+    fn discharge(&mut self, bytes: usize) {
+        self.charged -= bytes;
+        self.in_flight.subtract(bytes);
+    }
+
+    /// Forgets all but the first slice, a part of which may have left.
+    pub(super) fn cut(&mut self) {
+        self.pong = None;
+        self.queue.truncate(1);
+        let left: usize = self.queue.iter().map(|slice| Self::charge(slice.len())).sum();
+        self.discharge(self.charged - left);
+        self.queue.shrink_to_fit();
     }
 
     /// Hands over what the kernel takes; whether nothing is left.
@@ -69,14 +87,21 @@ impl Outbound {
     fn advance(&mut self, mut taken: usize) {
         while let Some(front) = self.queue.front_mut() {
             if taken < front.len() {
-                self.charged -= taken;
                 // The rest keeps its place and its storage; only the bytes that went are no longer charged.
                 *front = front.slice(taken..);
+                self.discharge(taken);
                 return;
             }
-            taken -= front.len();
-            self.charged -= Self::charge(front.len());
+            let size = front.len();
+            taken -= size;
             self.queue.pop_front();
+            self.discharge(Self::charge(size));
         }
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.in_flight.subtract(self.charged);
     }
 }

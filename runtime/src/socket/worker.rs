@@ -25,6 +25,7 @@ use tokio::{
 use super::{
     Application, Cause, SocketId, SocketIo, SocketOptions, Sockets,
     connection::{Connection, Phase, Shared},
+    in_flight::InFlight,
     sockets::Entry,
     transport::Transport,
     workers::{Adoption, Input},
@@ -57,11 +58,19 @@ impl<A: Application> Worker<A> {
         worker: u8,
         options: SocketOptions,
         application: A,
-        connections: Arc<AtomicUsize>,
+        (connections, in_flight): (Arc<AtomicUsize>, Arc<InFlight>),
     ) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe, for values whose fd could change; Poll owns its own")]
         let epoll = AsyncFd::with_interest(Poll::new()?, tokio::io::Interest::READABLE)?;
-        let shared = Shared { worker, options, encoded: Vec::new(), now: 1, ended: Vec::new(), ready: VecDeque::new() };
+        let shared = Shared {
+            worker,
+            options,
+            encoded: Vec::new(),
+            now: 1,
+            in_flight,
+            ended: Vec::new(),
+            ready: VecDeque::new(),
+        };
         Ok(Self {
             application,
             sockets: Sockets { slab: Slab::new(), shared, open: 0 },
@@ -114,6 +123,7 @@ impl<A: Application> Worker<A> {
             }
             self.settle();
             self.application.flush(&mut self.sockets);
+            self.shed();
             self.settle();
         }
     }

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Application, SocketId, SocketOptions, Upgrade, worker::Worker};
+use super::{Application, SocketId, SocketOptions, Upgrade, in_flight::InFlight, worker::Worker};
 
 /// What arrives in a worker's inbox.
 #[derive(Debug)]
@@ -85,12 +85,17 @@ impl<C: Send + 'static> Inbox<C> {
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
+    in_flight: Arc<InFlight>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl<C> Clone for Workers<C> {
     fn clone(&self) -> Self {
-        Self { inboxes: Arc::clone(&self.inboxes), tasks: Arc::clone(&self.tasks) }
+        Self {
+            inboxes: Arc::clone(&self.inboxes),
+            in_flight: Arc::clone(&self.in_flight),
+            tasks: Arc::clone(&self.tasks),
+        }
     }
 }
 
@@ -104,16 +109,18 @@ impl<C: Send + 'static> Workers<C> {
     ) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
+        let in_flight = Arc::new(InFlight::new(options.max_in_flight));
         for worker in 0..count.clamp(1, SocketId::WORKERS) {
             let (sender, receiver) = mpsc::channel(options.inbox);
             let worker = u8::try_from(worker).expect("clamped to what a u8 holds");
             let inbox = Inbox { worker, sender, connections: Arc::default() };
             let application = application(inbox.clone());
-            let worker = Worker::new(worker, options.clone(), application, Arc::clone(&inbox.connections))?;
+            let counts = (Arc::clone(&inbox.connections), Arc::clone(&in_flight));
+            let worker = Worker::new(worker, options.clone(), application, counts)?;
             tasks.spawn(worker.run(receiver));
             inboxes.push(inbox);
         }
-        Ok(Self { inboxes: inboxes.into(), tasks: Arc::new(Mutex::new(tasks)) })
+        Ok(Self { inboxes: inboxes.into(), in_flight, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
     /// The workers' inboxes, by number.
@@ -126,6 +133,12 @@ impl<C: Send + 'static> Workers<C> {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inboxes.iter().map(Inbox::connections).sum()
+    }
+
+    /// Whether so much waits for slow readers that new connections had better come later.
+    #[must_use]
+    pub fn crowded(&self) -> bool {
+        self.in_flight.crowded()
     }
 
     /// Sends a command to one worker, waiting for room.

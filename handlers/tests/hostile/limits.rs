@@ -1,0 +1,131 @@
+//! Limits of one client: its address, its connections, its events.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use rollcall_loadtest::client::ClientError;
+use serde_json::{Value, json};
+
+use crate::common::{Agent, SOON, session_error, until};
+use crate::raw::{ask, ask_from};
+use crate::{dropped, with};
+
+#[tokio::test]
+async fn an_address_has_so_many_connections() {
+    let backend = with(&[("ROLLCALL_MAX_CONNECTIONS_PER_IP", "2"), ("ROLLCALL_LIMIT_LOOPBACK", "true")]);
+    let address = backend.gateway.address();
+    let from = |last: u8| ask_from(Some(IpAddr::V4(Ipv4Addr::new(127, 0, 7, last))), address, &[]);
+    let (first, second) = (from(1).await, from(1).await);
+    assert_eq!((first.1.status, second.1.status), (101, 101));
+    from(1).await.1.is_later(429);
+    assert_eq!(from(2).await.1.status, 101, "another address");
+    assert_eq!(dropped(&backend, "client_full"), 1.0);
+    drop(first);
+    until("a place is free again", SOON, async || from(1).await.1.status, |status| *status == 101).await;
+}
+
+#[tokio::test]
+async fn loopback_is_not_limited_unless_it_is_said() {
+    let backend = with(&[("ROLLCALL_MAX_CONNECTIONS_PER_IP", "1")]);
+    let address = backend.gateway.address();
+    let streams = [ask(address, &[]).await, ask(address, &[]).await, ask(address, &[]).await];
+    assert!(streams.iter().all(|(_, answer)| answer.status == 101));
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_its_header_names_the_address() {
+    let backend = with(&[("ROLLCALL_MAX_CONNECTIONS_PER_IP", "1"), ("ROLLCALL_TRUSTED_PROXIES", "127.0.0.1")]);
+    let address = backend.gateway.address();
+    let named = async |header: &str| ask(address, &[("X-Forwarded-For", header)]).await;
+    let (first, other) = (named("203.0.113.7").await, named("203.0.113.8").await);
+    assert_eq!((first.1.status, other.1.status), (101, 101));
+    named("198.51.100.1, 203.0.113.7").await.1.is_later(429);
+    // A /64 is one address.
+    let six = named("2001:db8:1:2::1").await;
+    assert_eq!(six.1.status, 101);
+    named("2001:db8:1:2:ffff::9").await.1.is_later(429);
+    assert_eq!(named("2001:db8:1:3::1").await.1.status, 101);
+    // Who is no proxy may say what it likes: it counts as itself, which is a loopback address.
+    let invented = [("X-Forwarded-For", "203.0.113.7")];
+    let stranger = ask_from(Some(IpAddr::V4(Ipv4Addr::new(127, 0, 7, 9))), address, &invented).await;
+    assert_eq!(stranger.1.status, 101);
+}
+
+/// Sends so many requests at once; their acks' messages, in order.
+async fn burst(agent: &mut Agent, count: usize) -> Vec<Value> {
+    for reference in 0..count {
+        agent.client.send(&json!({"type": "nonsense", "ref": reference})).await.unwrap();
+    }
+    let mut acks = Vec::new();
+    for reference in 0..count {
+        let ack = agent.client.next_message(SOON).await.unwrap();
+        assert_eq!(ack["ref"], reference, "{ack}");
+        acks.push(ack);
+    }
+    acks
+}
+
+fn is_refusal(ack: &Value) -> bool {
+    ack["message"] == "too many requests"
+}
+
+#[tokio::test]
+async fn too_many_events_are_answered_with_when_to_come_again() {
+    let backend = with(&[("ROLLCALL_EVENT_RATE", "5")]);
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    let acks = burst(&mut alice, 100).await;
+    let (refusals, done): (Vec<_>, Vec<_>) = acks.iter().partition(|ack| is_refusal(ack));
+    assert!(done.len() >= 20 && done.iter().all(|ack| ack["message"] == "unknown event"), "{}", done.len());
+    assert!(!refusals.is_empty());
+    let hint = |ack: &Value| ack["retry_after_ms"].as_u64().unwrap();
+    assert!(refusals.iter().all(|ack| ack["status"] == "ERROR" && (1..=1_000).contains(&hint(ack))), "{refusals:?}");
+    let counted = dropped(&backend, "too_many_requests");
+    assert!(counted >= refusals.len() as f64, "{counted}");
+    // After that time it is done, on the same connection; a classmate's are done all along.
+    alice.client.expect_silence(Duration::from_millis(hint(refusals[refusals.len() - 1]) + 50)).await.unwrap();
+    alice.joins(&room.algebra).await;
+    backend.participant(room, "bob").await.joins(&room.algebra).await;
+}
+
+#[tokio::test]
+async fn a_user_has_one_limit_over_all_its_connections() {
+    let backend = with(&[("ROLLCALL_EVENT_RATE", "1000"), ("ROLLCALL_USER_EVENT_RATE", "5")]);
+    let room = backend.classroom();
+    let token = room.participant("alice");
+    let (mut web, mut app) = (backend.enters(room, &token).await, backend.enters_as(room, &token, "app").await);
+    web.sees("entered", &app.whom()).await;
+    assert!(burst(&mut web, 100).await.iter().any(is_refusal));
+    assert!(burst(&mut app, 10).await.iter().any(is_refusal), "the other one's are counted too");
+    let mut bob = backend.participant(room, "bob").await;
+    assert!(!burst(&mut bob, 10).await.iter().any(is_refusal));
+}
+
+#[tokio::test]
+async fn only_who_goes_on_for_seconds_is_closed() {
+    let backend = with(&[("ROLLCALL_EVENT_RATE", "5"), ("ROLLCALL_ABUSE_AFTER", "2s")]);
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    let started = Instant::now();
+    let closing = loop {
+        assert!(started.elapsed() < SOON + SOON);
+        // The connection may end between two of them.
+        if alice.client.send(&json!({"type": "nonsense", "ref": 1})).await.is_err() {
+            break alice.client.expect_close(SOON).await.unwrap();
+        }
+        match alice.client.next_message(SOON).await {
+            Ok(answer) if answer["type"] == "ack" => {}
+            Ok(error) => {
+                let closing = alice.client.expect_close(SOON).await.unwrap();
+                break rollcall_loadtest::client::Closing { error: Some(error), ..closing };
+            }
+            Err(ClientError::Closed(closing)) => break closing,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    session_error(&closing, "too_many_requests", 429, 3013);
+    // Seconds of the clock are counted, so the first may be short.
+    assert!(started.elapsed() > Duration::from_secs(1), "after {:?}", started.elapsed());
+    let counted = backend.gateway.metric("rollcall_disconnects_total", &["reason=\"too_many_requests\""]).unwrap();
+    assert_eq!(counted, 1.0);
+}

@@ -1,0 +1,133 @@
+//! Limits of the whole node: those who are in stay, new ones are asked to come later.
+
+use std::time::Duration;
+
+use rollcall_loadtest::{Client, GatewayOptions};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::common::{Backend, SOON, until};
+use crate::raw::ask;
+use crate::{dropped, with};
+
+#[tokio::test]
+async fn so_many_connections_and_no_more() {
+    let backend = with(&[("ROLLCALL_MAX_CONNECTIONS", "3")]);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let mut alice = backend.participant(room, "alice").await;
+    let others = [ask(address, &[]).await, ask(address, &[]).await];
+    assert!(others.iter().all(|(_, answer)| answer.status == 101));
+    ask(address, &[]).await.1.is_later(503);
+    assert!(dropped(&backend, "node_full") >= 1.0);
+    alice.joins(&room.algebra).await;
+    drop(others);
+    until("a place is free again", SOON, async || ask(address, &[]).await.1.status, |status| *status == 101).await;
+}
+
+#[tokio::test]
+async fn so_many_wait_to_be_let_in() {
+    let backend = with(&[("ROLLCALL_MAX_UNAUTHENTICATED", "2")]);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let mut client = Client::connect(address).await.unwrap();
+    let _silent = ask(address, &[]).await;
+    ask(address, &[]).await.1.is_later(503);
+    assert_eq!(dropped(&backend, "unauthenticated_full"), 1.0);
+    client.connect_request(&room.participant("alice"), &room.id, "web").await.unwrap();
+    until("one is in", SOON, async || ask(address, &[]).await.1.status, |status| *status == 101).await;
+}
+
+#[tokio::test]
+async fn so_many_upgrades_a_second() {
+    let backend = with(&[("ROLLCALL_MAX_UPGRADES", "1")]);
+    let address = backend.gateway.address();
+    let one = || async { ask(address, &[]).await.1 };
+    let many = futures_util::future::join_all((0..30).map(|_| one())).await;
+    let late: Vec<_> = many.iter().filter(|answer| answer.status != 101).collect();
+    assert!((1..30).contains(&late.len()), "{} of 30", late.len());
+    late.iter().for_each(|answer| answer.is_later(503));
+    assert_eq!(dropped(&backend, "too_fast"), late.len() as f64);
+    until("the next second", SOON, async || ask(address, &[]).await.1.status, |status| *status == 101).await;
+}
+
+#[tokio::test]
+async fn near_the_end_of_memory_new_ones_are_asked_to_come_later() {
+    let backend = with(&[("ROLLCALL_MAX_MEMORY", "1MiB")]);
+    ask(backend.gateway.address(), &[]).await.1.is_later(503);
+    assert_eq!(dropped(&backend, "memory_full"), 1.0);
+    // The node itself is well.
+    assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn near_the_limit_of_files_old_ones_stay() {
+    let gateway = env!("CARGO_BIN_EXE_rollcall");
+    let few = |_: &GatewayOptions| {
+        GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"").arg(gateway)
+    };
+    let backend = Backend::embedded().another(few);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let mut alice = backend.participant(room, "alice").await;
+    let mut open = Vec::new();
+    let last = loop {
+        let (stream, answer) = ask(address, &[]).await;
+        if answer.status != 101 || open.len() > 400 {
+            break answer;
+        }
+        open.push(stream);
+    };
+    last.is_later(503);
+    assert!(open.len() > 100, "{}", open.len());
+    alice.joins(&room.algebra).await;
+    assert_eq!(backend.gateway.get("/readyz").unwrap().0, 200);
+    assert_eq!(backend.rows("select 1").await, ["1"]);
+}
+
+/// A client that has entered and reads no more.
+async fn stalled(backend: &Backend, name: &str, room: &crate::common::Classroom) -> Client {
+    let mut client = backend.client().await;
+    client.connect_request(&room.participant(name), &room.id, "web").await.unwrap();
+    client
+}
+
+/// Reads until the end of the stream.
+async fn drained(stream: &mut TcpStream) -> usize {
+    let (mut all, mut scratch) = (0, vec![0; 64 << 10]);
+    while let Ok(size @ 1..) = stream.read(&mut scratch).await {
+        all += size;
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_waits_for_slow_readers_is_bounded_for_the_node() {
+    // Of each connection 8 MiB may wait, of all together 1 MiB.
+    let backend = with(&[
+        ("ROLLCALL_MAX_QUEUE", "8MiB"),
+        ("ROLLCALL_MAX_IN_FLIGHT", "1MiB"),
+        ("ROLLCALL_SEND_BUFFER", "16KiB"),
+        ("ROLLCALL_PING_INTERVAL", "60s"),
+    ]);
+    let room = backend.classroom();
+    let mut slow = Vec::new();
+    for name in ["ann", "ben", "cat"] {
+        slow.push(stalled(&backend, name, room).await);
+    }
+    let mut reader = backend.participant(room, "reader").await;
+    let body = json!({"text": "x".repeat(100 << 10)});
+    let shed = || dropped(&backend, "in_flight");
+    let mut published = 0;
+    while shed() < 3.0 {
+        assert!(published < 200, "{} were shed", shed());
+        backend.publish(&room.subject("note"), &body);
+        // Among them, that others left; but who reads loses nothing.
+        while reader.client.next_event(SOON).await.unwrap().body != body {}
+        published += 1;
+    }
+    for client in &mut slow {
+        let ended = tokio::time::timeout(Duration::from_secs(15), drained(client.stream())).await;
+        assert!(ended.is_ok(), "the connection ends");
+    }
+    let closed = backend.gateway.metric("rollcall_disconnects_total", &["reason=\"slow_consumer\""]).unwrap();
+    assert_eq!(closed, 3.0);
+}

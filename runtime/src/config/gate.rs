@@ -1,0 +1,79 @@
+//! Settings of what stands between strangers and a session: pages, counts, rates, and who is asked.
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::{names, source::Source, value};
+use crate::{
+    http::{admission::AdmissionLimits, memory, network::Proxies},
+    socket::Origins,
+};
+
+/// Open files that are no clients: backends, operators, databases.
+const RESERVED_FILES: usize = 128;
+/// Of the others, the share for connections that have not upgraded yet, and the most of them.
+const HALF_OPEN: (usize, usize) = (16, 8192);
+
+/// Who may connect at all.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Pages.
+    pub origins: Origins,
+    /// Connections and upgrades.
+    pub limits: AdmissionLimits,
+    /// Connections that have not upgraded yet.
+    pub half_open: usize,
+    /// Events.
+    pub events: EventRates,
+    /// Bytes that wait for slow readers, of all together.
+    pub in_flight: usize,
+    /// Who is asked about classrooms.
+    pub authz: Option<Uri>,
+}
+
+/// How many events a second are done; as many as in some seconds may come at once.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRates {
+    /// Of a connection.
+    pub connection: u32,
+    /// Of a user, over all connections.
+    pub user: u32,
+    /// How long there may be more before the connection is closed.
+    pub abuse_after: Duration,
+}
+
+impl Gate {
+    pub(super) fn read(source: &mut Source<'_>) -> Self {
+        let proxies = Proxies {
+            trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
+            header: source.value(&names::PROXY_HEADER, value::header),
+        };
+        let files = value::open_files();
+        let half_open = (files / HALF_OPEN.0).clamp(1, HALF_OPEN.1);
+        let possible = files.saturating_sub(RESERVED_FILES + half_open).max(1);
+        let limits = AdmissionLimits {
+            connections: match source.value(&names::MAX_CONNECTIONS, value::count(0)) {
+                0 => possible,
+                connections => connections.min(possible),
+            },
+            unauthenticated: source.value(&names::MAX_UNAUTHENTICATED, value::count(1)),
+            loopback: source.value(&names::LIMIT_LOOPBACK, value::switch),
+            per_client: source.value(&names::MAX_CONNECTIONS_PER_IP, value::count(1)),
+            upgrades: source.value(&names::MAX_UPGRADES, value::count(1)),
+            memory: source.optional(&names::MAX_MEMORY, value::size).map_or_else(memory::allowance, |most| most as u64),
+            proxies,
+        };
+        Self {
+            origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
+            limits,
+            half_open,
+            events: EventRates {
+                connection: source.value(&names::EVENT_RATE, value::rate),
+                user: source.value(&names::USER_EVENT_RATE, value::rate),
+                abuse_after: source.value(&names::ABUSE_AFTER, value::time_limit),
+            },
+            in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
+            authz: source.optional(&names::AUTHZ_URL, value::http),
+        }
+    }
+}

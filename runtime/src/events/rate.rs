@@ -1,0 +1,129 @@
+//! Rates, kept in eight bytes each: the time at which the next one would be due if all came evenly (GCRA).
+//!
+//! Invariant: over any span, at most `per_second` times its length and one burst pass; what is refused costs nothing.
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// So many a second, and so many at once. Times are microseconds since a start of the caller's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Between two, if they come evenly.
+    interval: u64,
+    /// How far ahead of the clock they may be.
+    window: u64,
+}
+
+/// How much of a rate is used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket(u64);
+
+impl Rate {
+    /// `per_second`, and `burst` at once.
+    #[must_use]
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let interval = 1_000_000_u64.div_ceil(per_second.max(1).into());
+        Self { interval, window: interval * u64::from(burst.max(1)) }
+    }
+
+    /// Takes one, `now` after the start.
+    ///
+    /// # Errors
+    /// How long until there is one.
+    pub fn take(self, bucket: &mut Bucket, now: Duration) -> Result<(), Duration> {
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
+        let next = bucket.0.max(now) + self.interval;
+        match (next - now).checked_sub(self.window) {
+            Some(0) | None => {
+                *bucket = Bucket(next);
+                Ok(())
+            }
+            Some(wait) => Err(Duration::from_micros(wait)),
+        }
+    }
+}
+
+/// Buckets in a row.
+const ROW: usize = 1 << 15;
+
+/// Buckets for any number of keys, in fixed memory: each key has one in either row, and is refused only where both are
+/// used up. So a busy key hurts another one only where they meet in both rows, one in a billion.
+#[derive(Debug)]
+pub struct Sketch {
+    rows: [Box<[AtomicU64]>; 2],
+    hasher: RandomState,
+}
+
+impl Sketch {
+    /// An empty one: 512 KiB.
+    #[must_use]
+    pub fn new() -> Self {
+        let row = || (0..ROW).map(|_| AtomicU64::new(0)).collect();
+        Self { rows: [row(), row()], hasher: RandomState::new() }
+    }
+
+    /// Takes one of a key.
+    ///
+    /// # Errors
+    /// How long until there is one.
+    pub fn take(&self, rate: Rate, key: impl Hash, now: Duration) -> Result<(), Duration> {
+        let hash = self.hasher.hash_one(key);
+        let places = [hash as usize % ROW, (hash >> 32) as usize % ROW];
+        let mut verdict = Err(Duration::MAX);
+        for (row, place) in self.rows.iter().zip(places) {
+            // Two at the same moment may count as one: a bound, not a ledger.
+            let mut bucket = Bucket(row[place].load(Relaxed));
+            match (rate.take(&mut bucket, now), verdict) {
+                (Ok(()), _) => {
+                    row[place].store(bucket.0, Relaxed);
+                    verdict = Ok(());
+                }
+                (Err(wait), Err(other)) => verdict = Err(wait.min(other)),
+                (Err(_), Ok(())) => {}
+            }
+        }
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate() {
+        let (rate, mut bucket) = (Rate::new(10, 5), Bucket::default());
+        let passed = (0..20).filter(|_| rate.take(&mut bucket, at(0)).is_ok()).count();
+        assert_eq!(passed, 5);
+        assert_eq!(rate.take(&mut bucket, at(0)), Err(Duration::from_millis(100)));
+        let passed = (0..10_000).filter(|millis| rate.take(&mut bucket, at(*millis)).is_ok()).count();
+        assert!((98..=101).contains(&passed), "{passed} in 10 s");
+        let passed = (0..20).filter(|_| rate.take(&mut bucket, at(20_000)).is_ok()).count();
+        assert_eq!(passed, 5, "after a rest");
+    }
+
+    #[test]
+    fn rates_from_one_to_a_million_pass_something() {
+        for per_second in [1, 50, 20_000, 1_000_000] {
+            let (rate, mut bucket) = (Rate::new(per_second, per_second), Bucket::default());
+            let passed = (0..2 * per_second).filter(|_| rate.take(&mut bucket, at(7)).is_ok()).count();
+            assert_eq!(passed, per_second as usize);
+        }
+    }
+
+    #[test]
+    fn a_busy_key_hurts_no_other() {
+        let (rate, sketch) = (Rate::new(10, 20), Sketch::new());
+        let passed = (0..1_000).filter(|_| sketch.take(rate, "busy", at(5)).is_ok()).count();
+        assert_eq!(passed, 20);
+        for other in 0..2_000 {
+            assert_eq!(sketch.take(rate, other, at(5)), Ok(()), "{other}");
+        }
+    }
+}

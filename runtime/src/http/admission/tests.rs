@@ -1,0 +1,130 @@
+//! Who gets in, and who is told to come again.
+use std::time::Duration;
+
+use hyper::header::HeaderName;
+
+use super::*;
+
+fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission {
+    let header = HeaderName::from_static("x-forwarded-for");
+    let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header };
+    Admission::new(AdmissionLimits {
+        connections,
+        per_client,
+        loopback: false,
+        unauthenticated: 1_000_000,
+        upgrades,
+        memory: u64::MAX,
+        proxies,
+    })
+}
+
+fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
+    enter_by(admission, remote, None)
+}
+
+fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result<Place, Full> {
+    let remote = format!("{remote}:1").parse().unwrap();
+    let mut request = hyper::Request::builder();
+    if let Some(header) = header {
+        request = request.header("x-forwarded-for", header);
+    }
+    let (mut head, ()) = request.body(()).unwrap().into_parts();
+    if !admission.knock(remote, &mut head.extensions) {
+        return Err(Full::Client);
+    }
+    admission.enter(remote, &mut head, 0)?;
+    Ok(head.extensions.remove::<Place>().unwrap())
+}
+
+#[tokio::test]
+async fn a_client_has_only_so_many_and_gets_them_back() {
+    let admission = admission(100, 2, 1000);
+    let first = enter(&admission, "1.2.3.4").unwrap();
+    let second = enter(&admission, "1.2.3.4").unwrap();
+    assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
+    assert!(enter(&admission, "1.2.3.5").is_ok(), "another is not concerned");
+    drop(first);
+    let third = enter(&admission, "1.2.3.4").unwrap();
+    assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
+    drop((second, third));
+    assert!(enter(&admission, "1.2.3.4").is_ok());
+}
+
+#[tokio::test]
+async fn an_ipv6_64_is_one_client_and_loopback_none() {
+    let admission = admission(100, 1, 1000);
+    let _place = enter(&admission, "[2001:db8::1]").unwrap();
+    assert_eq!(enter(&admission, "[2001:db8::2]").unwrap_err(), Full::Client);
+    assert!(enter(&admission, "[2001:db8:0:1::2]").is_ok());
+    for _ in 0..5 {
+        assert!(enter(&admission, "127.0.0.1").unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_client_is_counted() {
+    let admission = admission(100, 1, 1000);
+    let through = |client: &'static str| enter_by(&admission, "10.0.0.1", Some(client));
+    let _places = (through("1.1.1.1").unwrap(), through("2.2.2.2").unwrap());
+    assert_eq!(through("6.6.6.6, 1.1.1.1").unwrap_err(), Full::Client);
+}
+
+#[tokio::test]
+async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
+    let (mut head, ()) = hyper::Request::new(()).into_parts();
+    let full = admission(3, 9, 1000).enter("1.2.3.4:1".parse().unwrap(), &mut head, 3).unwrap_err();
+    assert_eq!(full, Full::Node);
+    for full in [Full::Node, Full::Memory, Full::Client, Full::Unauthenticated, Full::InFlight, Full::Rate] {
+        assert_eq!(full.reply().headers()["retry-after"], "1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrades_have_a_rate() {
+    let admission = admission(100, 100, 10);
+    let entered = || (0..100).take_while(|_| enter(&admission, "127.0.0.1").is_ok()).count();
+    assert_eq!(entered(), 10);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(entered(), 5);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(entered(), 10, "no more than a second's worth is saved up");
+}
+
+#[tokio::test]
+async fn clients_that_are_gone_are_forgotten() {
+    let admission = admission(100, 100, 1_000_000);
+    for number in 0..10_000_u32 {
+        let client = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
+        drop(admission.place(client, 100));
+    }
+    assert!(admission.clients.lock().unwrap().places.len() <= TIDY + 1);
+}
+
+#[tokio::test]
+async fn a_client_above_its_limit_is_told_first_and_not_heard_then() {
+    let admission = admission(100, 8, 1000);
+    let remote = "1.2.3.4:1".parse().unwrap();
+    let _places: Vec<_> = (0..8).map(|_| enter(&admission, "1.2.3.4").unwrap()).collect();
+    let mut silent: Vec<_> = (0..3).map(|_| Extensions::new()).collect();
+    assert!(silent.iter_mut().all(|holds| admission.knock(remote, holds)), "they may hear why not");
+    assert!(!admission.knock(remote, &mut Extensions::new()));
+    assert!(enter(&admission, "1.2.3.5").is_ok());
+    silent.clear();
+    assert!(admission.knock(remote, &mut Extensions::new()));
+}
+
+#[tokio::test]
+async fn so_many_wait_to_be_let_in() {
+    let mut admission = admission(100, 8, 1000);
+    admission.limits.unauthenticated = 1;
+    let enter = |admission: &Admission| {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, 0)?;
+        Ok::<_, Full>(head.extensions.remove::<Waiting>().unwrap())
+    };
+    let first = enter(&admission).unwrap();
+    assert_eq!(enter(&admission).unwrap_err(), Full::Unauthenticated);
+    drop(first);
+    assert!(enter(&admission).is_ok());
+}
