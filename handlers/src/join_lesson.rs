@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rollcall_runtime::{
     HandlerError, Place, Pools, Presence, Rooms, Session, Sessions,
-    auth::{Claims, Keyring},
+    auth::{Claims, Hook, Keyring},
     kv::{Entry, Kv},
     mixpanel::Mixpanel,
     store::{Join, Joined, Restore, StoreError},
@@ -18,6 +18,7 @@ use crate::refresh::fresh;
 /// What join_lesson needs.
 pub struct Deps {
     keyring: Arc<Keyring>,
+    hook: Arc<Hook>,
     sessions: Sessions,
     rooms: Rooms,
     kv: Arc<dyn Kv>,
@@ -30,6 +31,7 @@ impl Deps {
     pub fn of(pools: &Pools) -> Self {
         Self {
             keyring: Arc::clone(&pools.keyring),
+            hook: Arc::clone(&pools.hook),
             sessions: pools.sessions.clone(),
             rooms: pools.rooms.clone(),
             kv: Arc::clone(&pools.kv),
@@ -48,6 +50,10 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
         None => session.user.clone(),
     };
     let lesson = chosen(session, user.as_ref(), request.lesson_id)?;
+    // A guest is nobody to ask about: whoever lets guests in opens the lessons to all.
+    if let Some(user) = &user {
+        deps.hook.lesson(user, session.classroom, &lesson).await?;
+    }
 
     // 2, 3, 5, 8: check_lesson_exists, get seat, both saved with the session's row.
     let joined = deps

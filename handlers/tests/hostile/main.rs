@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod authz;
+mod hook;
 mod limits;
 mod node_limits;
 mod origins;

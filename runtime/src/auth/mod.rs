@@ -16,7 +16,7 @@ mod tests;
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 
 pub use development::development_secret;
-pub use hook::Hook;
+pub use hook::{Hook, HookOptions};
 pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
 pub use mint::{MintError, Wish, mint};

@@ -1,10 +1,9 @@
 //! Settings of what stands between strangers and a session: pages, counts, rates, and who is asked.
 use std::time::Duration;
 
-use hyper::Uri;
-
 use super::{names, source::Source, value};
 use crate::{
+    auth::HookOptions,
     http::{admission::AdmissionLimits, memory, network::Proxies},
     socket::Origins,
 };
@@ -27,8 +26,8 @@ pub struct Gate {
     pub events: EventRates,
     /// Bytes that wait for slow readers, of all together.
     pub in_flight: usize,
-    /// Who is asked about classrooms.
-    pub authz: Option<Uri>,
+    /// Who is asked about classrooms and lessons.
+    pub authz: Option<HookOptions>,
 }
 
 /// How many events a second are done; as many as in some seconds may come at once.
@@ -73,7 +72,14 @@ impl Gate {
                 abuse_after: source.value(&names::ABUSE_AFTER, value::time_limit),
             },
             in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
-            authz: source.optional(&names::AUTHZ_URL, value::http),
+            authz: hook(source),
         }
     }
+}
+
+fn hook(source: &mut Source<'_>) -> Option<HookOptions> {
+    let timeout = source.value(&names::AUTHZ_TIMEOUT, value::time_limit);
+    let believed = source.value(&names::AUTHZ_TTL, value::duration);
+    let namespace = source.optional(&names::AUTHZ_NAMESPACE, |text| Ok(text.to_owned()));
+    source.optional(&names::AUTHZ_URL, value::http).map(|url| HookOptions { url, timeout, believed, namespace })
 }

@@ -45,7 +45,10 @@ settings! {
     JWKS_REFRESH = "ROLLCALL_JWKS_REFRESH", Plain, Some("5m"), "Between two loads of each JWKS";
     AUDIENCES = "ROLLCALL_AUDIENCES", Plain, None, "Audiences that are let in, separated by commas; without it any";
     GUESTS = "ROLLCALL_GUESTS", Plain, Some("false"), "Whether clients may connect without a token";
-    AUTHZ_URL = "ROLLCALL_AUTHZ_URL", Plain, None, "Service that is asked whether an agent may enter a classroom";
+    AUTHZ_URL = "ROLLCALL_AUTHZ_URL", Plain, None, "Service that is asked whether an agent may enter a classroom or a lesson";
+    AUTHZ_TIMEOUT = "ROLLCALL_AUTHZ_TIMEOUT", Plain, Some("2s"), "How long its answer may take; then the answer is no";
+    AUTHZ_TTL = "ROLLCALL_AUTHZ_TTL", Plain, Some("60s"), "How long its yes is believed";
+    AUTHZ_NAMESPACE = "ROLLCALL_AUTHZ_NAMESPACE", Plain, None, "Namespace of the classrooms in its questions; without it the token's audience";
     ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages that may connect, like https://school.example, besides the same host's; * for any";
     MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
     MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("1000"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count";

@@ -2,6 +2,7 @@
 use std::{collections::HashMap, ffi::OsString};
 
 use super::*;
+use crate::socket::Origins;
 
 fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Command, Config), Stop> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();
