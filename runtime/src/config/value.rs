@@ -139,12 +139,17 @@ pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_str(text).map_err(|_| format!("{text:?} is not a header's name"))
 }
 
-/// How many files this process may open: connections, and what it needs besides.
+/// How many files this process may open: connections, and what it needs besides. It takes as many as it is allowed to;
+/// shells give 1,024 for the sake of old programs.
 pub(super) fn open_files() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limits =
+        getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(_) => soft,
+        });
     // Where the system does not say, the limit is felt at accept.
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX)
+    limits.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// `ISSUER=FILE-OR-URL`.
