@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error};
+use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
 
 on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
@@ -103,8 +103,9 @@ struct Printed {
     lesson: String,
 }
 
-fn printed(gateway: &Gateway) -> Printed {
-    let output = gateway.output();
+async fn printed(gateway: &Gateway) -> Printed {
+    let whole = |output: &String| output.split_once("paste: ").is_some_and(|(_, line)| line.contains('\n'));
+    let output = until("a line to paste", SOON, async || gateway.output(), whole).await;
     let words = output.split(|c: char| c.is_whitespace() || "'\"\\,{}=".contains(c));
     let words: Vec<&str> = words.map(|word| word.trim_end_matches(':')).collect();
     let mut tokens: Vec<_> =
@@ -127,7 +128,7 @@ fn printed(gateway: &Gateway) -> Printed {
 #[tokio::test]
 async fn the_first_run_shows_a_join_and_a_restart_keeps_everything() {
     let mut gateway = Gateway::start(bare()).unwrap();
-    let first = printed(&gateway);
+    let first = printed(&gateway).await;
     assert_eq!(first.tokens.len(), 2, "a teacher's and a participant's:\n{}", gateway.output());
     joins(&gateway, &first).await;
     gateway.terminate().unwrap();
@@ -136,7 +137,7 @@ async fn the_first_run_shows_a_join_and_a_restart_keeps_everything() {
     gateway.restart().unwrap();
     // The tokens of the first run still hold, in the same classroom.
     joins(&gateway, &first).await;
-    let again = printed(&gateway);
+    let again = printed(&gateway).await;
     assert_eq!((&again.classroom, &again.lesson), (&first.classroom, &first.lesson));
 }
 
