@@ -90,9 +90,13 @@ async fn what_comes_through_nats_is_not_touched() {
 async fn a_sender_gets_no_echo() {
     let backend = Backend::real();
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
-    send(&room.subject("note"), &[("Sender-Agent-Id", &alice.id)], r#"{"from":"alice"}"#).await;
-    let event = bob.client.next_event(SOON).await.unwrap();
-    assert_eq!(event.body, json!({"from": "alice"}));
+    alice.joins(&room.algebra).await;
+    bob.joins(&room.algebra).await;
+    for subject in [room.subject("note"), format!("lesson.{}.board", room.algebra)] {
+        send(&subject, &[("Sender-Agent-Id", &alice.id)], r#"{"from":"alice"}"#).await;
+        let event = bob.client.next_event(SOON).await.unwrap();
+        assert_eq!(event.body, json!({"from": "alice"}), "{subject}");
+    }
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
 }
 

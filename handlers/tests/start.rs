@@ -96,6 +96,17 @@ fn a_secret_may_come_from_a_file_and_has_no_flag() {
     }
 }
 
+#[test]
+fn what_has_no_secret_in_it_has_a_flag_of_the_same_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = on_free_ports(bare()).arg("check").arg("--listen").arg("127.0.0.1:4321");
+    let options = options.arg("--database-url").arg("sqlite:other.db").arg("--lease").arg("1s");
+    let output = options.command().current_dir(folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("127.0.0.1:4321") && said.contains("other.db"), "{said}");
+}
+
 /// What the first run prints for a stranger.
 struct Printed {
     tokens: Vec<String>,

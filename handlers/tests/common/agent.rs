@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Backend, Classroom, SOON};
 
 /// Somebody who has entered a classroom.
+#[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) client: Client,
     pub(crate) id: String,

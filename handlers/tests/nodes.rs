@@ -1,0 +1,142 @@
+//! Two nodes on one Postgres, Redis and NATS: who is on one of them sees who is on the other, and a session moves.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
+use futures_util::future::join_all;
+use rollcall_loadtest::client::ClientError;
+use rollcall_loadtest::{Client, Gateway, GatewayOptions};
+use serde_json::json;
+
+/// A backend, and a second gateway on its servers.
+fn two_nodes() -> (Backend, Gateway) {
+    // A short lease, so that a dead node is found soon.
+    let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", "1s");
+    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+    let Servers { postgres, redis, nats } = first.servers().unwrap();
+    let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
+    let options = options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats);
+    (first, Gateway::start(options).unwrap())
+}
+
+/// A participant enters on a node.
+async fn enters_on(node: &Gateway, room: &Classroom, name: &str) -> Agent {
+    try_to_enter(node, room, name).await.unwrap()
+}
+
+async fn try_to_enter(node: &Gateway, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
+    let mut client = Client::connect(node.address()).await?;
+    let success = client.connect_request(&room.participant(name), &room.id, "web").await?;
+    Ok(Agent::of(client, &success))
+}
+
+#[tokio::test]
+async fn who_is_on_one_node_sees_who_is_on_the_other() {
+    let (first, second) = two_nodes();
+    let room = first.classroom();
+    let mut alice = first.participant(room, "alice").await;
+    first.settled(room, [&mut alice]).await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    alice.sees("entered", &bob.whom()).await;
+    alice.joins(&room.algebra).await;
+    bob.joins(&room.algebra).await;
+    let fence = first.fence_on(&format!("lesson.{}.board", room.algebra));
+    fence.is_next_for(&mut alice).await;
+    fence.is_next_for(&mut bob).await;
+    let listed = json!([{"id": alice.session, "agent_id": alice.id}, {"id": bob.session, "agent_id": bob.id}]);
+    for node in [&first.gateway, &second] {
+        let (_, body) = node.get(&format!("/api/v1/classrooms/{}/agents", room.id)).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), listed);
+    }
+    let gone = bob.leaves().await;
+    alice.sees("left", &gone).await;
+}
+
+#[tokio::test]
+async fn a_session_moves_to_another_node_without_leaving() {
+    let (first, second) = two_nodes();
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut before = first.participant(room, "alice").await;
+    before.joins(&room.algebra).await;
+    first.settled(room, [&mut witness, &mut before]).await;
+    let mut after = enters_on(&second, room, "alice").await;
+    assert_eq!(after.session, before.session);
+    let moved = Instant::now();
+    session_error(&before.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
+    assert!(moved.elapsed() < Duration::from_secs(1), "told after {:?}", moved.elapsed());
+    after.joins(&room.algebra).await;
+    first.nothing_came(room, [&mut witness, &mut after]).await;
+    assert_eq!(first.history(room).await, [""; 0]);
+    // The end of the first touched nothing of the second.
+    let mut keys = first.keys().await;
+    let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
+    common::expect_field(&mut keys, &students, &user, Some(&after.sid)).await;
+}
+
+#[tokio::test]
+async fn who_races_on_two_nodes_has_one_session_and_one_owner() {
+    let (first, second) = two_nodes();
+    let room = first.classroom();
+    let names: Vec<_> = (0..50).map(|number| format!("agent{number}")).collect();
+    let on_both = names
+        .iter()
+        .map(|name| futures_util::future::join(enters_on(&first.gateway, room, name), enters_on(&second, room, name)));
+    let mut survivors = Vec::new();
+    for (mut one, mut two) in join_all(on_both).await {
+        assert_eq!(one.session, two.session);
+        let owner = first.value(&format!("select sid from agent_session where id = {}", one.session)).await;
+        let (kept, lost) = if owner == one.sid { (&one, &mut two) } else { (&two, &mut one) };
+        assert_eq!(owner, kept.sid);
+        session_error(&lost.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
+        survivors.push(if owner == one.sid { one } else { two });
+    }
+    assert_eq!(first.live(room).await.len(), names.len());
+    join_all(survivors.into_iter().map(Agent::leaves)).await;
+    until("the leaves", SOON, async || first.history(room).await.len(), |left| *left == names.len()).await;
+    let stored = first.stored(&room.subject("agent"), names.len() * 2).await.unwrap();
+    assert_eq!(stored.len(), names.len() * 2, "one entered and one left each");
+}
+
+#[tokio::test]
+async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
+    let (first, mut second) = two_nodes();
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    bob.joins(&room.algebra).await;
+    first.settled(room, [&mut witness, &mut bob]).await;
+    let died = Instant::now();
+    second.kill().unwrap();
+    witness.sees("left", &bob.whom()).await;
+    assert!(died.elapsed() < Duration::from_secs(6), "after {:?}", died.elapsed());
+    assert_eq!(first.history(room).await, [format!("{}|{}|node_lost", bob.session, bob.id)]);
+    // Its fields go with its sessions.
+    let mut keys = first.keys().await;
+    common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
+    assert_eq!(first.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
+}
+
+#[tokio::test]
+async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
+    let (first, second) = two_nodes();
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    first.settled(room, [&mut witness, &mut bob]).await;
+    second.pause().unwrap();
+    witness.sees("left", &bob.whom()).await;
+    second.resume().unwrap();
+    // Whoever it held is told to come back, and gets a new session.
+    let closing = bob.client.expect_close(SOON).await.unwrap();
+    assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
+    first.nothing_came(room, [&mut witness]).await;
+    let asking = async || try_to_enter(&second, room, "bob").await;
+    let again = until("a new session", SOON, asking, Result::is_ok).await.unwrap();
+    assert!(again.session > bob.session);
+    witness.sees("entered", &again.whom()).await;
+}
