@@ -25,6 +25,7 @@ use crate::{
     gateway::{Gateway, Mailboxes, Shared},
     http::{self, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
+    leavings::Leavings,
     metrics::Metrics,
     mixpanel::Mixpanel,
     projection::Projection,
@@ -65,12 +66,14 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
         None => (Mixpanel::disabled(), None),
     };
+    let leavings = Leavings::start(Arc::clone(&kv));
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
         sessions: Sessions::start(&store, &leased, mailboxes.clone()),
         kv: Arc::clone(&kv),
+        leavings: leavings.clone(),
         mixpanel,
         guests: config.guests,
     })
@@ -91,8 +94,15 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
     tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
-    let (to_store, to_kv, to_mailboxes) = (Arc::clone(&store), Arc::clone(&kv), mailboxes.clone());
-    tokio::spawn(Pulse { store: to_store, kv: to_kv, mailboxes: to_mailboxes, registration, lease, nodes }.run());
+    let pulse = Pulse {
+        store: Arc::clone(&store),
+        leavings: leavings.clone(),
+        mailboxes: mailboxes.clone(),
+        registration,
+        lease,
+        nodes,
+    };
+    tokio::spawn(pulse.run());
     tokio::spawn(metrics.clone().upkeep());
     tokio::spawn(async move { keyring.keep_fresh().await });
 
@@ -116,7 +126,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
     let presence = config.presence;
-    let drain = Drain { presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
+    let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
     tokio::select! {
         () = drain.run() => {}
         () = signalled() => {
