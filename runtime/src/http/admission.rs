@@ -1,7 +1,8 @@
 //! Who may open one more connection: limits in all, for each client, and by the second.
 //!
-//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift; the table of clients holds at
-//! most about twice as many entries as there are connections from outside.
+//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift, and so it is with the upgrades on
+//! their way to a worker; the table of clients holds at most about twice as many entries as there are connections from
+//! outside.
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -40,9 +41,13 @@ pub struct AdmissionLimits {
 pub struct Admission {
     limits: AdmissionLimits,
     clients: Mutex<Clients>,
-    rate: Mutex<Rate>,
+    gate: Mutex<Gate>,
     memory: Memory,
 }
+
+/// To be kept while an upgrade is on its way to a worker, which does not count it yet.
+#[derive(Clone, Debug)]
+pub struct Underway(#[expect(dead_code, reason = "it is counted while it lives")] Arc<()>);
 
 /// One connection's place; to be kept until it is closed. None for loopback.
 pub type Place = Option<Arc<Held>>;
@@ -58,10 +63,14 @@ struct Clients {
     tidied: usize,
 }
 
-/// A bucket that fills by `upgrades` a second.
+/// What one upgrade at a time passes.
 #[derive(Debug)]
-struct Rate {
+struct Gate {
+    /// Each [`Underway`] is a clone.
+    underway: Arc<()>,
+    /// A bucket that fills by `upgrades` a second,
     left: f64,
+    /// as of then.
     at: Instant,
 }
 
@@ -108,24 +117,27 @@ impl Admission {
     /// With these limits.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
-        let rate = Mutex::new(Rate { left: f64::from(limits.upgrades), at: Instant::now() });
+        let gate = Gate { underway: Arc::default(), left: f64::from(limits.upgrades), at: Instant::now() };
         let memory = Memory::new(limits.memory);
-        Self { limits, clients: Mutex::default(), rate, memory }
+        Self { limits, clients: Mutex::default(), gate: Mutex::new(gate), memory }
     }
 
-    /// A place for one more connection, beside `connections` that the node has already.
+    /// A place for one more connection, beside those that workers count.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn enter(&self, remote: SocketAddr, headers: &HeaderMap, connections: usize) -> Result<Place, Full> {
-        if connections >= self.limits.connections {
-            return Err(Full::Node);
-        }
+    pub fn enter(
+        &self,
+        remote: SocketAddr,
+        headers: &HeaderMap,
+        connections: impl FnOnce() -> usize,
+    ) -> Result<(Place, Underway), Full> {
         if self.memory.short() {
             return Err(Full::Memory);
         }
-        self.spend()?;
-        self.place(self.limits.proxies.client(remote.ip(), headers))
+        let underway = self.pass(connections)?;
+        let place = self.place(self.limits.proxies.client(remote.ip(), headers))?;
+        Ok((place, underway))
     }
 
     fn place(&self, client: IpAddr) -> Result<Place, Full> {
@@ -149,16 +161,21 @@ impl Admission {
         Ok(Some(place))
     }
 
-    fn spend(&self) -> Result<(), Full> {
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+    fn pass(&self, connections: impl FnOnce() -> usize) -> Result<Underway, Full> {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        // In this order, because a worker counts an upgrade before that is no longer under way.
+        let underway = Arc::strong_count(&gate.underway) - 1;
+        if underway + connections() >= self.limits.connections {
+            return Err(Full::Node);
+        }
         let (now, most) = (Instant::now(), f64::from(self.limits.upgrades));
-        rate.left = (rate.left + now.duration_since(rate.at).as_secs_f64() * most).min(most);
-        rate.at = now;
-        if rate.left < 1.0 {
+        gate.left = (gate.left + now.duration_since(gate.at).as_secs_f64() * most).min(most);
+        gate.at = now;
+        if gate.left < 1.0 {
             return Err(Full::Rate);
         }
-        rate.left -= 1.0;
-        Ok(())
+        gate.left -= 1.0;
+        Ok(Underway(Arc::clone(&gate.underway)))
     }
 }
 
@@ -177,7 +194,7 @@ mod tests {
     }
 
     fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
-        admission.enter(format!("{remote}:1").parse().unwrap(), &HeaderMap::new(), 0)
+        admission.enter(format!("{remote}:1").parse().unwrap(), &HeaderMap::new(), || 0).map(|(place, _)| place)
     }
 
     #[tokio::test]
@@ -210,7 +227,7 @@ mod tests {
         let admission = admission(100, 1, 1000);
         let through = |client: &'static str| {
             let headers = HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), client.parse().unwrap())]);
-            admission.enter("10.0.0.1:1".parse().unwrap(), &headers, 0)
+            admission.enter("10.0.0.1:1".parse().unwrap(), &headers, || 0)
         };
         let _places = (through("1.1.1.1").unwrap(), through("2.2.2.2").unwrap());
         assert_eq!(through("6.6.6.6, 1.1.1.1").unwrap_err(), Full::Client);
@@ -218,8 +235,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
-        let full = admission(3, 9, 1000).enter("1.2.3.4:1".parse().unwrap(), &HeaderMap::new(), 3).unwrap_err();
-        assert_eq!(full, Full::Node);
+        let admission = admission(3, 9, 1000);
+        let enter = |counted| admission.enter("127.0.0.1:1".parse().unwrap(), &HeaderMap::new(), move || counted);
+        assert_eq!(enter(3).unwrap_err(), Full::Node);
+        let (_place, underway) = enter(2).unwrap();
+        assert_eq!(enter(2).unwrap_err(), Full::Node, "the one on its way counts");
+        drop(underway);
+        assert!(enter(2).is_ok());
         for full in [Full::Node, Full::Memory, Full::Client, Full::Rate] {
             assert_eq!(full.reply().headers()["retry-after"], "1");
         }

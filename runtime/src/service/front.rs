@@ -22,9 +22,11 @@ pub struct PublicFront {
 
 impl Front for PublicFront {
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
-        match self.admission.enter(remote, &head.headers, self.workers.connections()) {
-            Ok(place) => {
+        match self.admission.enter(remote, &head.headers, || self.workers.connections()) {
+            Ok((place, underway)) => {
                 head.extensions.insert(place);
+                // Gone with the head, once a worker has the connection.
+                head.extensions.insert(underway);
                 Ok(())
             }
             Err(full) => {
