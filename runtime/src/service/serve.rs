@@ -12,6 +12,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -34,7 +35,9 @@ use crate::{
     store::{Registration, Store},
 };
 
-/// For what Mixpanel has not been told when the node ends.
+/// For requests under way at the operators' listener when the node ends.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
+/// For what Mixpanel has not been told when the node drains.
 const COURIER: Duration = Duration::from_secs(3);
 
 /// Serves until a signal, then drains.
@@ -63,7 +66,10 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
     let (departures, arrivals) = Departures::new(config.presence.leave_grace);
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
-        Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
+        Some((mixpanel, courier)) => (
+            mixpanel,
+            Some(tokio::spawn(courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4)))),
+        ),
         None => (Mixpanel::disabled(), None),
     };
     let leavings = Leavings::start(Arc::clone(&kv));
@@ -135,10 +141,10 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         }
     }
     over.send_replace(true);
-    // Requests under way, and what Mixpanel has not been told, have time limits of their own.
-    let _ = operators.await;
+    // The deadline holds for these too: what is not done by now is cut off.
+    let _ = timeout(LAST_REQUESTS, operators).await;
     if let Some(courier) = courier {
-        let _ = courier.await;
+        let _ = timeout(LAST_REQUESTS, courier).await;
     }
     Ok(())
 }
