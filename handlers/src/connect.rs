@@ -88,12 +88,12 @@ async fn resumed(deps: &Deps, session: &mut Session, start: Position, resume: Re
         }
         None => true,
     };
-    let Some(after) = asked else { return Resumption { position: start, recovered: None, replay: None } };
+    let Some(after) = asked else { return Resumption { position: start, recovered: false, replay: None } };
     // What is stored later than this comes to the room's door.
     let upto = deps.rooms.position();
     let replay = if joined { deps.rooms.replay(&session.rooms(), &after, upto.offset).await } else { None };
     match replay {
-        Some(events) => Resumption { position: after, recovered: Some(true), replay: Some((events, upto.offset)) },
-        None => Resumption { position: upto, recovered: Some(false), replay: None },
+        Some(events) => Resumption { position: after, recovered: true, replay: Some((events, upto.offset)) },
+        None => Resumption { position: upto, recovered: false, replay: None },
     }
 }

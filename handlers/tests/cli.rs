@@ -29,7 +29,7 @@ impl Place {
 
     fn real() -> Self {
         let place = Self::embedded();
-        let url = shared::postgres().create_database().unwrap();
+        let url = common::postgres().create_database().unwrap();
         let options = place.options.env("DATABASE_URL", &url).env("REDIS_URL", shared::redis().url());
         Self { options: options.env("NATS_URL", shared::nats().url()), postgres: Some(url), ..place }
     }

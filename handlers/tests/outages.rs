@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
-use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Redis, Server};
+use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use serde_json::{Value, json};
 
 /// How soon whoever asks is answered.
@@ -89,7 +89,7 @@ async fn lesson_of(backend: &Backend, agent: &Agent) -> String {
 }
 
 async fn without_postgres(fault: Fault) {
-    let mut postgres = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() }).unwrap();
+    let mut postgres = common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
     let backend = Backend::start(Some(servers), Clone::clone);
     let (room, mut alice, mut bob) = people(&backend).await;

@@ -1,13 +1,15 @@
 //! Typed errors of the machine, mapped to the wire in this one place (PROTOCOL 2): what is internal stays in the log.
 use std::time::Duration;
 
-use rollcall_schema::{AckError, SessionError};
+use rollcall_schema::{AckError, SessionError, Sid};
 use tracing::{debug, warn};
 
 use crate::{auth::AuthError, kv::KvError, store::StoreError};
 
-/// When a client that met an outage may try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
+fn retry_after() -> Duration {
+    Duration::from_millis(500 + (Sid::random().0 % 1_500) as u64)
+}
 
 /// Why a handler of an event did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +33,7 @@ impl HandlerError {
             Self::Ack(error) => error,
             Self::Store(_) | Self::Kv(_) => {
                 warn!(error = %self, "a client was asked to try again later");
-                AckError::TryAgainLater(RETRY_AFTER)
+                AckError::TryAgainLater(retry_after())
             }
         }
     }
@@ -51,8 +53,8 @@ impl Interrupted {
     #[must_use]
     pub fn told(self) -> AckError {
         match self {
-            Self::TimedOut => AckError::TimedOut(RETRY_AFTER),
-            Self::Panicked => AckError::TryAgainLater(RETRY_AFTER),
+            Self::TimedOut => AckError::TimedOut(retry_after()),
+            Self::Panicked => AckError::TryAgainLater(retry_after()),
         }
     }
 }

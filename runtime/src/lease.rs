@@ -13,7 +13,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     gateway::{Command, Mailboxes},
-    kv::{Field, Kv},
+    kv::Field,
+    leavings::Leavings,
     names,
     store::{Lease, Registration, Store, StoreError},
 };
@@ -26,7 +27,7 @@ pub struct Pulse {
     /// Where the lease is.
     pub store: Arc<dyn Store>,
     /// A dead node's fields go with its sessions.
-    pub kv: Arc<dyn Kv>,
+    pub leavings: Leavings,
     /// Where replaced connections live.
     pub mailboxes: Mailboxes,
     /// How to enter again after a lost lease.
@@ -85,9 +86,7 @@ impl Pulse {
             info!(sessions = reaped.sessions, "ended sessions of a dead node");
             for placed in reaped.placed {
                 let field = Field { lesson: placed.lesson, user: placed.user, role: placed.role, sid: placed.sid };
-                if let Err(error) = self.kv.leave(&field, None).await {
-                    warn!(%error, "a dead node's field stays until its TTL");
-                }
+                self.leavings.leave(field, None);
             }
         }
     }

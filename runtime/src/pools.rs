@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Rooms, Sessions,
+    Leavings, Rooms, Sessions,
     auth::{Hook, Keyring},
     kv::Kv,
     mixpanel::Mixpanel,
@@ -20,6 +20,8 @@ pub struct Pools {
     pub sessions: Sessions,
     /// The keys.
     pub kv: Arc<dyn Kv>,
+    /// Keys of who left.
+    pub leavings: Leavings,
     /// Analytics.
     pub mixpanel: Mixpanel,
     /// Whether somebody without a token is let in.

@@ -1,8 +1,8 @@
 //! The answer to connect_request, the first frame that a client gets (PROTOCOL 2 and 3).
 //!
 //! Invariant: `session_id`, `agent_id`, `sid` and `ping_interval` are always there, so that clients need not test for
-//! them. A guest has neither session nor agent id: both are `null`. `epoch` and `offset` are there where the connection
-//! asked to resume, `recovered` where it also said from where.
+//! them. A guest has neither session nor agent id: both are `null`. `epoch`, `offset` and `recovered` are there where the
+//! connection asked to resume.
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,9 +20,8 @@ pub struct Start<'a> {
     pub epoch: &'a str,
     /// Every event up to it is either replayed or missed, as `recovered` says; pushes have higher ones.
     pub offset: Offset,
-    /// Whether all that was missed follows; none where nothing was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered: Option<bool>,
+    /// Whether all that was missed follows; false where nothing was asked for.
+    pub recovered: bool,
 }
 
 /// `connect_success`.

@@ -95,9 +95,9 @@ fn connect_successes() {
     assert_golden(
         vec![
             success(session, None),
-            success(session, start("e1", 0, None)),
-            success(session, start("e1", 41, Some(true))),
-            success(session, start("e2", 7, Some(false))),
+            success(session, start("e1", 0, false)),
+            success(session, start("e1", 41, true)),
+            success(session, start("e2", 7, false)),
             success(None, None),
         ],
         include_str!("../golden/protocol/connect_success.jsonl"),

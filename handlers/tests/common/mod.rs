@@ -20,7 +20,7 @@ mod wait;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
-use rollcall_loadtest::servers::shared;
+use rollcall_loadtest::servers::{Postgres, PostgresOptions, shared};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 
 pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
@@ -60,11 +60,22 @@ impl Servers {
     /// The process's own, with a fresh database.
     pub(crate) fn shared() -> Self {
         Self {
-            postgres: shared::postgres().create_database().unwrap(),
+            postgres: postgres().create_database().unwrap(),
             redis: shared::redis().url(),
             nats: shared::nats().url(),
         }
     }
+}
+
+/// The process's PostgreSQL. It does not wait for the disk: no test here cuts the power.
+pub(crate) fn postgres() -> &'static Postgres {
+    static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_postgres().unwrap());
+    &SERVER
+}
+
+/// A PostgreSQL of a test's own.
+pub(crate) fn start_postgres() -> std::io::Result<Postgres> {
+    Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })
 }
 
 /// A running gateway and what is behind it.

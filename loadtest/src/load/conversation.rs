@@ -120,18 +120,12 @@ impl Engine {
         }
         match self.connections[agent].step {
             Step::Connecting if self.goal == Goal::Connected => self.arrived(agent),
-            Step::Connecting => {
-                let connection = &mut self.connections[agent];
-                connection.step = Step::Joining;
-                if let Err(error) = connection.send(self.requests.join(agent)) {
-                    self.fail(agent, &error.kind().to_string());
-                }
-            }
+            Step::Connecting => self.join(agent),
             Step::Joining if found(ACK) && found(SUCCESS) => self.arrived(agent),
             Step::Joining if found(ACK) => {
                 let hint = number_after(payload, b"\"retry_after_ms\":");
                 let text = String::from_utf8_lossy(payload).into_owned();
-                self.refused(agent, &text, hint);
+                self.not_yet(agent, &text, hint);
             }
             _ => self.pushes.arrived(payload),
         }

@@ -285,17 +285,3 @@ fn show(present: usize) {
         eprint!("\r\x1b[K  {present} present");
     }
 }
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.present += other.present;
-        self.pushes += other.pushes;
-        self.push_bytes += other.push_bytes;
-        self.hinted += other.hinted;
-        self.unhinted += other.unhinted;
-        self.latencies.extend(other.latencies);
-        for (reason, count) in other.lost {
-            *self.lost.entry(reason).or_default() += count;
-        }
-    }
-}

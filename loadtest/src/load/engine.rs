@@ -206,7 +206,7 @@ impl Engine {
             match self.returns.peek() {
                 Some(&Reverse((due, agent))) if due <= at => {
                     self.returns.pop();
-                    self.start(agent, None);
+                    self.come_again(agent);
                 }
                 _ => break,
             }

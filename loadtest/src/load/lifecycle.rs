@@ -92,6 +92,34 @@ impl Engine {
         self.fail(agent, reason);
     }
 
+    /// The lesson was refused for now: whoever comes again asks again, on the same connection.
+    pub(super) fn not_yet(&mut self, agent: usize, reason: &str, hint: Option<u64>) {
+        match hint {
+            Some(wait) if self.returning => {
+                self.hinted += 1;
+                self.returns.push(Reverse((now() + wait * SECOND / 1000, agent)));
+            }
+            _ => self.refused(agent, reason, hint),
+        }
+    }
+
+    /// Whoever was sent away, or only refused the lesson, tries again; others have done so already.
+    pub(super) fn come_again(&mut self, agent: usize) {
+        match self.connections[agent].step {
+            Step::Away => self.start(agent, None),
+            Step::Joining => self.join(agent),
+            _ => {}
+        }
+    }
+
+    pub(super) fn join(&mut self, agent: usize) {
+        let connection = &mut self.connections[agent];
+        connection.step = Step::Joining;
+        if let Err(error) = connection.send(self.requests.join(agent)) {
+            self.fail(agent, &error.kind().to_string());
+        }
+    }
+
     /// The connection is over.
     pub(super) fn fail(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];

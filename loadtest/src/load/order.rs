@@ -150,3 +150,18 @@ pub(crate) struct Tally {
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
+
+impl Tally {
+    /// What another worker found, too.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.present += other.present;
+        self.pushes += other.pushes;
+        self.push_bytes += other.push_bytes;
+        self.hinted += other.hinted;
+        self.unhinted += other.unhinted;
+        self.latencies.extend(other.latencies);
+        for (reason, count) in other.lost {
+            *self.lost.entry(reason).or_default() += count;
+        }
+    }
+}

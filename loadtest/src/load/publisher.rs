@@ -1,9 +1,10 @@
 //! How another service would publish into a room, one way for each kind of server.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
 use super::clock::now;
@@ -12,13 +13,19 @@ use super::frame::{self, TEXT};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub(crate) enum Publisher {
+/// What the other end of the connection understands.
+enum Dialect {
     /// A message to the floor that everybody else gets.
-    Floor(TcpStream),
-    /// The administrator's endpoint.
-    Http(ureq::Agent, String),
+    Floor,
+    /// The administrator's endpoint; requests one behind the other, and then their answers.
+    Http,
     /// NATS itself.
-    Nats(TcpStream),
+    Nats,
+}
+
+pub(crate) struct Publisher {
+    dialect: Dialect,
+    stream: TcpStream,
 }
 
 impl Publisher {
@@ -26,62 +33,55 @@ impl Publisher {
         let mut stream = dial(target)?;
         let request = "GET /ws HTTP/1.1\r\nHost: floor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        while frame::head_end(&answer).is_none() {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            answer.extend(byte);
-        }
-        Ok(Self::Floor(stream))
+        read_until(&mut stream, |said| frame::head_end(said).is_some())?;
+        Ok(Self { dialect: Dialect::Floor, stream })
     }
 
-    pub(crate) fn http(admin: SocketAddr) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(LIMIT));
-        let url = format!("http://{admin}/api/v1/publish");
-        Self::Http(config.build().into(), url)
+    pub(crate) fn http(admin: SocketAddr) -> io::Result<Self> {
+        Ok(Self { dialect: Dialect::Http, stream: dial(admin)? })
     }
 
     pub(crate) fn nats(port: u16) -> io::Result<Self> {
-        let mut stream = dial(SocketAddr::from(([127, 0, 0, 1], port)))?;
-        let hello = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"tls_required\":false}\r\nPING\r\n";
-        stream.write_all(hello)?;
-        let mut said = Vec::new();
-        let mut part = [0; 4096];
-        while !said.ends_with(b"PONG\r\n") {
-            match stream.read(&mut part)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                length => said.extend(&part[..length]),
-            }
-        }
-        Ok(Self::Nats(stream))
+        let mut stream = dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        stream.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"tls_required\":false}\r\nPING\r\n")?;
+        read_until(&mut stream, |said| said.ends_with(b"PONG\r\n"))?;
+        Ok(Self { dialect: Dialect::Nats, stream })
     }
 
-    /// Publishes `count` events into a lesson one behind the other, each with the moment of its making in `at`.
+    /// Publishes `count` events into a lesson one behind the other, each with the moment of its
+    /// making in `at`.
     pub(crate) fn publish(&mut self, lesson: &str, size: usize, count: usize) -> io::Result<()> {
         let subject = format!("lesson.{lesson}.note");
         let mut piece = Vec::new();
         for _ in 0..count {
             let body = event(size);
-            match self {
-                Self::Floor(_) => {
+            match self.dialect {
+                Dialect::Floor => {
                     let message = [&[BROADCAST], body.to_string().as_bytes()].concat();
                     piece.extend(frame::masked(TEXT, &message));
                 }
-                Self::Nats(_) => {
+                Dialect::Nats => {
                     let body = body.to_string();
                     write!(piece, "PUB {subject} {}\r\n{body}\r\n", body.len())?;
                 }
-                Self::Http(agent, url) => {
-                    let request = json!({"subject": subject, "body": body}).to_string();
-                    let request = agent.post(&*url).content_type("application/json").send(request);
-                    request.map_err(io::Error::other)?;
+                Dialect::Http => {
+                    let body = json!({"subject": subject, "body": body}).to_string();
+                    let length = body.len();
+                    write!(
+                        piece,
+                        "POST /api/v1/publish HTTP/1.1\r\nHost: admin\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                    )?;
                 }
             }
         }
-        match self {
-            Self::Floor(stream) | Self::Nats(stream) => stream.write_all(&piece),
-            Self::Http(..) => Ok(()),
+        self.stream.write_all(&piece)?;
+        if matches!(self.dialect, Dialect::Http) {
+            let said = read_until(&mut self.stream, |said| answers(said) >= count)?;
+            if Finder::new(b"HTTP/1.1 202 ").find_iter(&said).count() < count {
+                return Err(io::Error::other(String::from_utf8_lossy(&said).into_owned()));
+            }
         }
+        Ok(())
     }
 }
 
@@ -99,4 +99,45 @@ fn dial(target: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     Ok(stream)
+}
+
+/// Reads until `enough` of what has come.
+fn read_until(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+    let mut said = Vec::new();
+    let mut part = [0; 16_384];
+    while !enough(&said) {
+        match stream.read(&mut part)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => said.extend(&part[..length]),
+        }
+    }
+    Ok(said)
+}
+
+/// How many whole answers these are.
+fn answers(mut said: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Some(head) = frame::head_end(said) {
+        let text = String::from_utf8_lossy(&said[..head]).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+        let Some(rest) = said.get(head + length..) else {
+            break;
+        };
+        said = rest;
+        whole += 1;
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_when_they_are_whole() {
+        let one = b"HTTP/1.1 202 Accepted\r\nContent-Length: 4\r\n\r\nfour";
+        let two = [one.as_slice(), b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"].concat();
+        assert_eq!((answers(&one[..one.len() - 1]), answers(one), answers(&two)), (0, 1, 2));
+    }
 }

@@ -116,7 +116,7 @@ impl System {
             Self::Floor(floor) => Publisher::floor(floor.address),
             Self::Gateways { gateways, backends, .. } => match backends {
                 Some(backends) => Publisher::nats(backends.nats.port()),
-                None => Ok(Publisher::http(gateways[0].admin())),
+                None => Publisher::http(gateways[0].admin()),
             },
         }
     }

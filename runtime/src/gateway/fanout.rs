@@ -96,7 +96,7 @@ impl Fanout {
         for delivery in &held {
             batch.add(delivery);
         }
-        batch.send(socket);
+        batch.send(socket).count();
         socket.peer.trim();
     }
 
@@ -145,13 +145,15 @@ impl Fanout {
             }
             batches.insert(*key, batch);
         }
+        let mut sent = Sent::default();
         for key in &dirty {
             let Some(room) = self.rooms.get(key) else { continue };
             for id in &room.members {
                 let Some(mut socket) = sockets.get_mut(*id) else { continue };
-                send_to(&mut socket, *key, &mut batches);
+                sent.add(send_to(&mut socket, *key, &mut batches));
             }
         }
+        sent.count();
     }
 
     fn leave(&mut self, id: SocketId, key: RoomKey) {
@@ -166,23 +168,23 @@ impl Fanout {
 }
 
 /// Sends a room's batch to a member, once for both of its rooms.
-fn send_to(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut HashMap<RoomKey, Batch>) {
+fn send_to(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut HashMap<RoomKey, Batch>) -> Sent {
     let peer = &mut *socket.peer;
     let door = peer.extra.as_mut().and_then(|extra| extra.entering.iter_mut().find(|entering| entering.room == key));
     if let Some(entering) = door {
-        let Some(batch) = batches.get(&key) else { return };
+        let Some(batch) = batches.get(&key) else { return Sent::default() };
         let room = MAX_HELD.saturating_sub(entering.held.len());
         entering.held.extend(batch.deliveries.iter().take(room).cloned());
         let dropped = batch.deliveries.len().saturating_sub(room);
         if dropped > 0 {
             metrics::counter!(names::DROPPED, "reason" => "held_too_many").increment(dropped as u64);
         }
-        return;
+        return Sent::default();
     }
     let other = if peer.lesson == Some(key) { peer.classroom } else { peer.lesson };
     match other.filter(|other| batches.contains_key(other)) {
         // Both rooms have something: the classroom's turn takes both, in order.
-        Some(_) if peer.lesson == Some(key) => {}
+        Some(_) if peer.lesson == Some(key) => Sent::default(),
         Some(other) => {
             let mut both = Batch::default();
             let mut deliveries: Vec<_> = [key, other].iter().flat_map(|key| batches[key].deliveries.iter()).collect();
@@ -190,13 +192,28 @@ fn send_to(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut HashMap<Ro
             for delivery in deliveries {
                 both.add(delivery);
             }
-            both.send(socket);
+            both.send(socket)
         }
-        None => {
-            if let Some(batch) = batches.get_mut(&key) {
-                batch.send(socket);
-            }
-        }
+        None => batches.get_mut(&key).map(|batch| batch.send(socket)).unwrap_or_default(),
+    }
+}
+
+/// How much was sent: summed up here, since a look-up of a metric for each send would cost more than some sends.
+#[derive(Default)]
+struct Sent {
+    pushes: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    fn add(&mut self, other: Self) {
+        self.pushes += other.pushes;
+        self.bytes += other.bytes;
+    }
+
+    fn count(self) {
+        metrics::counter!(names::PUSHES).increment(self.pushes);
+        metrics::counter!(names::PUSH_BYTES).increment(self.bytes);
     }
 }
 
@@ -221,11 +238,11 @@ impl Batch {
         self.deliveries.push(Arc::clone(delivery));
     }
 
-    fn send(&mut self, socket: &mut Socket<'_, Peer>) {
-        let Some(last) = self.deliveries.last() else { return };
+    fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
+        let Some(last) = self.deliveries.last() else { return Sent::default() };
         if let Some(replaying) = socket.peer.extra.as_mut().and_then(|extra| extra.replaying.as_mut()) {
             replaying.missed = replaying.missed.max(Some(last.offset()));
-            return;
+            return Sent::default();
         }
         let (mark, offset) = (socket.peer.mark, socket.peer.offset());
         let since = socket.peer.since;
@@ -250,10 +267,9 @@ impl Batch {
             socket.peer.extra().offset = offset.max(Some(last.offset()));
         }
         if count > 0 {
-            metrics::counter!(names::PUSHES).increment(count as u64);
-            metrics::counter!(names::PUSH_BYTES).increment(piece.len() as u64);
             socket.send_frames(&piece);
         }
+        Sent { pushes: count as u64, bytes: piece.len() as u64 }
     }
 }
 

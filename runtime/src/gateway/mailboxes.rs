@@ -83,8 +83,8 @@ pub struct Welcome {
 pub struct Resumption {
     /// Told to the client: pushes have higher offsets.
     pub position: Position,
-    /// Whether what was missed follows; none where nothing was asked for.
-    pub recovered: Option<bool>,
+    /// Whether what was missed follows; false where nothing was asked for.
+    pub recovered: bool,
     /// What was missed, and up to where.
     pub replay: Option<(mpsc::Receiver<Result<Incoming, BusError>>, Offset)>,
 }

@@ -94,7 +94,7 @@ impl Peer {
     /// It was let in.
     pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
-        let recovered = resumption.is_some_and(|resumption| resumption.recovered == Some(true));
+        let recovered = resumption.is_some_and(|resumption| resumption.recovered);
         self.since = presence.filter(|_| !recovered).map(|presence| presence.session);
         if let Some(Resumption { position, replay, .. }) = resumption {
             let extra = self.extra();

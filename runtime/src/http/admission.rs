@@ -1,7 +1,8 @@
 //! Who may open one more connection: limits in all, for each client, and by the second.
 //!
-//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift; the table of clients holds at
-//! most about twice as many entries as there are connections from outside.
+//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift, and so it is with those who wait
+//! to be let in and with the upgrades on their way to a worker; the table of clients holds at most about twice as many
+//! entries as there are connections from outside.
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -49,7 +50,7 @@ pub struct Admission {
     clients: Mutex<Clients>,
     /// Held by everybody who waits to be let in.
     waiting: Arc<()>,
-    rate: Mutex<Rate>,
+    gate: Mutex<Gate>,
     memory: Memory,
 }
 
@@ -76,10 +77,18 @@ struct Clients {
     tidied: usize,
 }
 
-/// A bucket that fills by `upgrades` a second.
+/// To be kept while an upgrade is on its way to a worker, which does not count it yet.
+#[derive(Clone, Debug)]
+pub struct Underway(#[expect(dead_code, reason = "it is counted while it lives")] Arc<()>);
+
+/// What one upgrade at a time passes.
 #[derive(Debug)]
-struct Rate {
+struct Gate {
+    /// Each [`Underway`] is a clone.
+    underway: Arc<()>,
+    /// A bucket that fills by `upgrades` a second,
     left: f64,
+    /// as of then.
     at: Instant,
 }
 
@@ -133,9 +142,9 @@ impl Admission {
     /// With these limits.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
-        let rate = Mutex::new(Rate { left: f64::from(limits.upgrades), at: Instant::now() });
+        let gate = Gate { underway: Arc::default(), left: f64::from(limits.upgrades), at: Instant::now() };
         let memory = Memory::new(limits.memory);
-        Self { limits, clients: Mutex::default(), waiting: Arc::default(), rate, memory }
+        Self { limits, clients: Mutex::default(), waiting: Arc::default(), gate: Mutex::new(gate), memory }
     }
 
     /// Somebody has connected, and has yet to say what for. False where its client has a quarter more connections than
@@ -155,14 +164,11 @@ impl Admission {
         }
     }
 
-    /// A place for one more connection, beside `connections` that the node has already.
+    /// A place for one more connection, beside those that workers count; what it holds is left in the head's extensions.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: usize) -> Result<(), Full> {
-        if connections >= self.limits.connections {
-            return Err(Full::Node);
-        }
+    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: impl FnOnce() -> usize) -> Result<(), Full> {
         if self.memory.short() {
             return Err(Full::Memory);
         }
@@ -176,8 +182,10 @@ impl Admission {
             Some(Knock(held)) => Some(held),
             None => self.place(self.limits.proxies.client(remote.ip(), &head.headers), self.limits.per_client)?,
         };
-        self.spend()?;
+        let underway = self.pass(connections)?;
         head.extensions.insert::<Place>(place);
+        // Gone with the head, once a worker has the connection.
+        head.extensions.insert(underway);
         head.extensions.insert(Waiting(waiting));
         Ok(())
     }
@@ -203,16 +211,21 @@ impl Admission {
         Ok(Some(place))
     }
 
-    fn spend(&self) -> Result<(), Full> {
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+    fn pass(&self, connections: impl FnOnce() -> usize) -> Result<Underway, Full> {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        // In this order, because a worker counts an upgrade before that is no longer under way.
+        let underway = Arc::strong_count(&gate.underway) - 1;
+        if underway + connections() >= self.limits.connections {
+            return Err(Full::Node);
+        }
         let (now, most) = (Instant::now(), f64::from(self.limits.upgrades));
-        rate.left = (rate.left + now.duration_since(rate.at).as_secs_f64() * most).min(most);
-        rate.at = now;
-        if rate.left < 1.0 {
+        gate.left = (gate.left + now.duration_since(gate.at).as_secs_f64() * most).min(most);
+        gate.at = now;
+        if gate.left < 1.0 {
             return Err(Full::Rate);
         }
-        rate.left -= 1.0;
-        Ok(())
+        gate.left -= 1.0;
+        Ok(Underway(Arc::clone(&gate.underway)))
     }
 }
 

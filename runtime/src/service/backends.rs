@@ -1,5 +1,5 @@
 //! The backends that the configuration asks for, connected.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -17,6 +17,10 @@ use crate::{
         sqlite::SqliteStore,
     },
 };
+
+/// How often a backend is asked at the start, and the pause between.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why the gateway does not start: what is wrong, and what to change.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +82,9 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
             let mend = "start it, or set DATABASE_URL to where it is";
             let store =
                 PostgresStore::connect(&options).map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
-            store.ping().await.map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+            patiently(async || store.ping().await)
+                .await
+                .map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
             Arc::new(store)
         }
     };
@@ -93,10 +99,11 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
 pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKv::new()),
-        Some(url) => Arc::new(RedisKv::connect(url.reveal(), &config.redis_prefix).await.map_err(StartError::of(
-            format!("Redis at {url}"),
-            "start it, or set REDIS_URL to where it is, or unset it",
-        ))?),
+        Some(url) => {
+            Arc::new(patiently(async || RedisKv::connect(url.reveal(), &config.redis_prefix).await).await.map_err(
+                StartError::of(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
+            )?)
+        }
     })
 }
 
@@ -111,11 +118,23 @@ pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Recei
             Ok((Arc::new(bus), feed))
         }
         Some(url) => {
-            let (bus, feed) = NatsBus::connect(url.reveal()).await.map_err(StartError::of(
-                format!("NATS at {url}"),
-                "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
-            ))?;
+            let (bus, feed) =
+                patiently(async || NatsBus::connect(url.reveal()).await).await.map_err(StartError::of(
+                    format!("NATS at {url}"),
+                    "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
+                ))?;
             Ok((Arc::new(bus), feed))
         }
     }
+}
+
+/// Asks a busy server a few times; one that is not there says no each time at once.
+async fn patiently<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+    for _ in 1..ATTEMPTS {
+        if let Ok(answer) = ask().await {
+            return Ok(answer);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    ask().await
 }

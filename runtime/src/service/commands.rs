@@ -42,7 +42,7 @@ pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
 /// `rollcall load`.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
     let store = backends::store(&config.backends).await?;
-    let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it; nothing was loaded"))?;
+    let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it and load again"))?;
     println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::{
     config::Presence,
     departures::Departures,
     gateway::{Command, Mailboxes},
+    leavings::Leavings,
     socket::Workers,
     store::{Lease, Store},
 };
@@ -33,6 +34,8 @@ pub struct Drain {
     pub mailboxes: Mailboxes,
     /// Where their sessions go.
     pub departures: Departures,
+    /// Where their keys go.
+    pub leavings: Leavings,
     /// Where they are written.
     pub store: Arc<dyn Store>,
     /// Given back at the end.
@@ -54,6 +57,7 @@ impl Drain {
         if timeout_at(last, self.departures.finish()).await.is_err() {
             warn!("sessions are left for other nodes, or for the next start");
         }
+        let _ = timeout_at(deadline - LAST.min(self.presence.drain_deadline / 8), self.leavings.finish()).await;
         let _ = timeout_at(deadline, self.published()).await;
         let lease = *self.lease.borrow();
         match timeout_at(deadline, self.store.retire(lease)).await {

@@ -36,7 +36,7 @@ impl Front for PublicFront {
         let admitted = if self.workers.crowded() {
             Err(Full::InFlight)
         } else {
-            self.admission.enter(remote, head, self.workers.connections())
+            self.admission.enter(remote, head, || self.workers.connections())
         };
         admitted.map_err(|full| {
             metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);

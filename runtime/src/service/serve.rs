@@ -12,6 +12,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -26,6 +27,7 @@ use crate::{
     gateway::{Gateway, Mailboxes, Shared},
     http::{self, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
+    leavings::Leavings,
     metrics::Metrics,
     mixpanel::Mixpanel,
     projection::Projection,
@@ -34,7 +36,9 @@ use crate::{
     store::{Registration, Store},
 };
 
-/// For what Mixpanel has not been told when the node ends.
+/// For requests under way at the operators' listener when the node ends.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
+/// For what Mixpanel has not been told when the node drains.
 const COURIER: Duration = Duration::from_secs(3);
 
 /// Serves until a signal, then drains.
@@ -63,15 +67,20 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
     let (departures, arrivals) = Departures::new(config.presence.leave_grace);
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
-        Some((mixpanel, courier)) => (mixpanel, Some(tokio::spawn(courier.run(until(&draining), COURIER)))),
+        Some((mixpanel, courier)) => (
+            mixpanel,
+            Some(tokio::spawn(courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4)))),
+        ),
         None => (Mixpanel::disabled(), None),
     };
+    let leavings = Leavings::start(Arc::clone(&kv));
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
         sessions: Sessions::start(&store, &leased, mailboxes.clone()),
         kv: Arc::clone(&kv),
+        leavings: leavings.clone(),
         mixpanel,
         guests: config.guests,
     })
@@ -94,8 +103,15 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
     tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
-    let (to_store, to_kv, to_mailboxes) = (Arc::clone(&store), Arc::clone(&kv), mailboxes.clone());
-    tokio::spawn(Pulse { store: to_store, kv: to_kv, mailboxes: to_mailboxes, registration, lease, nodes }.run());
+    let pulse = Pulse {
+        store: Arc::clone(&store),
+        leavings: leavings.clone(),
+        mailboxes: mailboxes.clone(),
+        registration,
+        lease,
+        nodes,
+    };
+    tokio::spawn(pulse.run());
     tokio::spawn(metrics.clone().upkeep());
     tokio::spawn(async move { keyring.keep_fresh().await });
 
@@ -119,7 +135,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
     let presence = config.presence;
-    let drain = Drain { presence, workers, mailboxes, departures, store, lease: leased, nodes: living };
+    let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
     tokio::select! {
         () = drain.run() => {}
         () = signalled() => {
@@ -128,10 +144,10 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         }
     }
     over.send_replace(true);
-    // Requests under way, and what Mixpanel has not been told, have time limits of their own.
-    let _ = operators.await;
+    // The deadline holds for these too: what is not done by now is cut off.
+    let _ = timeout(LAST_REQUESTS, operators).await;
     if let Some(courier) = courier {
-        let _ = courier.await;
+        let _ = timeout(LAST_REQUESTS, courier).await;
     }
     Ok(())
 }

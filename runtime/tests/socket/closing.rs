@@ -3,7 +3,10 @@ use std::{net::Shutdown, time::Duration};
 
 use rollcall_runtime::socket::{Cause, SocketOptions};
 
-use crate::harness::{Seen, Server, frame, text};
+use crate::{
+    client::{frame, text},
+    harness::{Seen, Server},
+};
 
 #[test]
 fn a_clients_close_frame_is_echoed_with_its_code() {

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 
 use rollcall_runtime::socket::{Cause, SocketOptions};
 
-use crate::harness::{Client, Seen, Server, frame, text};
+use crate::{
+    client::{Client, frame, text},
+    harness::{Seen, Server},
+};
 
 const TICK: Duration = Duration::from_millis(20);
 

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rollcall_runtime::socket::{Cause, ListenerOptions, SocketOptions, encode_text};
 
-use crate::harness::{Client, Seen, Server, frame, text};
+use crate::{
+    client::{Client, frame, text},
+    harness::{Seen, Server},
+};
 
 const LIMIT: usize = 256 << 10;
 

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 
 use rollcall_runtime::socket::{ListenerOptions, SocketOptions};
 
-use crate::harness::{Client, Seen, Server, text, upgrade};
+use crate::{
+    client::{Client, text, upgrade},
+    harness::{Seen, Server},
+};
 
 fn ask(server: &Server, request: &str) -> String {
     let mut client = Client::dial(server.address);

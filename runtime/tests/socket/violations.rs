@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 
 use rollcall_runtime::socket::{Cause, SocketOptions, Violation};
 
-use crate::harness::{Client, Seen, Server, frame, text};
+use crate::{
+    client::{Client, frame, text},
+    harness::{Seen, Server},
+};
 
 /// Sends `bytes`, and expects the violation's close frame within a second, then the end, and the application told so.
 #[track_caller]

@@ -26,7 +26,7 @@ fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
     crew.gather(&band)?;
-    let refused_before = crew.count()?.unhinted;
+    let before = crew.count()?;
     crew.return_by_themselves(true)?;
     system.gateway()?.kill()?;
     let gone = std::time::Instant::now() + GONE_LIMIT;
@@ -36,12 +36,17 @@ fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     system.gateway()?.restart()?;
     let up = now();
     let back = crew.presence(&band, RETURN_LIMIT)?;
-    let unhinted = crew.count()?.unhinted - refused_before;
+    let after = crew.count()?;
     let took = back.map_or(f64::INFINITY, |back| back.saturating_sub(up) as f64 / SECOND as f64);
     let limit = if kind == Kind::Embedded { 3.0 } else { 5.0 };
     let mut note = stage.note("reconnect", kind);
     let name = format!("{} joined again after a kill -9", crowd.agents);
     note.figure(&name, took, "s", Some(Limit::AtMost(limit)));
+    let missing = crowd.agents - after.present;
+    note.figure("not back after a minute", missing as f64, "", Some(Limit::AtMost(0.0)));
+    let hinted = after.hinted - before.hinted;
+    note.figure("refused with a hint when to come again", hinted as f64, "", None);
+    let unhinted = after.unhinted - before.unhinted;
     note.figure("refused without a hint", unhinted as f64, "", Some(Limit::AtMost(0.0)));
     Ok(())
 }

@@ -33,7 +33,7 @@ fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result
     if !admission.knock(remote, &mut head.extensions) {
         return Err(Full::Client);
     }
-    admission.enter(remote, &mut head, 0)?;
+    admission.enter(remote, &mut head, || 0)?;
     Ok(head.extensions.remove::<Place>().unwrap())
 }
 
@@ -72,9 +72,16 @@ async fn behind_a_proxy_the_client_is_counted() {
 
 #[tokio::test]
 async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
-    let (mut head, ()) = hyper::Request::new(()).into_parts();
-    let full = admission(3, 9, 1000).enter("1.2.3.4:1".parse().unwrap(), &mut head, 3).unwrap_err();
-    assert_eq!(full, Full::Node);
+    let admission = admission(3, 9, 1000);
+    let enter = |counted| {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, move || counted).map(|()| head)
+    };
+    assert_eq!(enter(3).unwrap_err(), Full::Node);
+    let underway = enter(2).unwrap();
+    assert_eq!(enter(2).unwrap_err(), Full::Node, "the one on its way counts");
+    drop(underway);
+    assert!(enter(2).is_ok());
     for full in [Full::Node, Full::Memory, Full::Client, Full::Unauthenticated, Full::InFlight, Full::Rate] {
         assert_eq!(full.reply().headers()["retry-after"], "1");
     }
@@ -120,7 +127,7 @@ async fn so_many_wait_to_be_let_in() {
     admission.limits.unauthenticated = 1;
     let enter = |admission: &Admission| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
-        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, 0)?;
+        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, || 0)?;
         Ok::<_, Full>(head.extensions.remove::<Waiting>().unwrap())
     };
     let first = enter(&admission).unwrap();

@@ -64,7 +64,7 @@ const SWEEP: &str = "with fence as materialized (
         where node_id = any (array(select node.id from node where taken)) and exists (select from fence)
         limit $3 for update skip locked
     ), gone as (
-        delete from agent_session s using lost where s.id = lost.id
+        delete from agent_session s where s.id = any (array(select id from lost))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.role, s.lesson_id, s.started_at
     ), history as (
         insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
@@ -78,7 +78,7 @@ const SWEEP: &str = "with fence as materialized (
         select pg_notify('rollcall_outbox', '') from (select from gone limit 1) as any_of_them
     )
     select gone.id, gone.sid, gone.user_id, gone.role, gone.lesson_id, lesson.seats
-    from gone left join lesson on lesson.id = gone.lesson_id left join woken on true";
+    from gone left join lesson on lesson.id = any (array[gone.lesson_id]) left join woken on true";
 
 /// Nodes that were taken and have no session left. None can come back to them: their epoch is gone.
 const BURY: &str = "with buried as (

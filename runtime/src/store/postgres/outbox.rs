@@ -36,8 +36,9 @@ const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_
     ) as o
     order by o.id limit $2";
 
+/// `any` as in [`super::sessions`].
 const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
-    where o.shard = d.shard and o.id = d.id";
+    where o.shard = any (array[d.shard]) and o.id = d.id";
 
 /// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
 /// comes once a minute.

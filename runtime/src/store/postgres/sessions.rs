@@ -3,6 +3,10 @@
 //! Each begins with the `fence` (see [`super::lease`]) and takes what it writes from it: without a fence, no rows.
 //! Batches go in sorted, so that two of them lock common rows in one order. An outbox row's id is drawn while its
 //! agent's key in agent_session is locked, so that ids follow the order of commits for each key.
+//!
+//! A join with a table says `= any (array[x])` where `= x` is meant. Equality would also offer the planner to read the
+//! whole table by its index, in order; it does where its statistics say that the table is empty, and they say so for
+//! a minute after a quiet night's vacuum, while the morning's agents come (measured: 1.5 s a batch instead of 7 ms).
 use std::{collections::HashMap, sync::atomic::Ordering};
 
 use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
@@ -48,10 +52,10 @@ const JOIN: &str = "with fence as materialized (
         )
         from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
             with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
-        left join lesson l on l.id = i.lesson_id and l.classroom_id = i.classroom_id
+        left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
     ), written as (
         update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp()
-        from wanted w where s.id = w.session_id and s.sid = w.sid and w.lesson_id is not null
+        from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
         returning w.place
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
@@ -63,7 +67,7 @@ const RESTORE: &str = "with fence as materialized (
             joined_at = case when i.lesson_id is null then null else clock_timestamp() end
         from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
             as i(sid, session_id, lesson_id, seat)
-        where s.id = i.session_id and s.sid = i.sid
+        where s.id = any (array[i.session_id]) and s.sid = i.sid
     )
     select from fence";
 
@@ -74,7 +78,7 @@ const CLOSE: &str = "with fence as materialized (
         delete from agent_session s
         using fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
             as i(classroom_id, agent_id, sid, reason)
-        where s.classroom_id = i.classroom_id and s.agent_id = i.agent_id and s.sid = i.sid
+        where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.lesson_id, s.started_at, i.reason
     ), history as (
         insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
@@ -90,7 +94,7 @@ const CLOSE: &str = "with fence as materialized (
     select g.classroom_id, g.agent_id, case when g.lesson_id is not null then (
         select h.sid from agent_session h
         where h.user_id = g.user_id and h.lesson_id = g.lesson_id
-            and not exists (select from gone where gone.id = h.id)
+            and not h.id = any (array(select id from gone))
         order by h.joined_at desc limit 1
     ) end
     from fence left join gone g on true left join woken on true";
