@@ -85,6 +85,10 @@ pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
         Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.ping().await).await },
     ];
     findings.extend(tokens(config).await);
+    if let Some(tls) = &config.gate.tls {
+        let verdict = tls.read().map_or_else(|error| Verdict::Broken(error.to_string()), |_| Verdict::Fine);
+        findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
+    }
     if let Some(mixpanel) = &config.mixpanel {
         // Asking it would be an event in somebody's statistics.
         let place = format!("{} (not asked)", mixpanel.url);

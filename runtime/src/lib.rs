@@ -29,6 +29,7 @@ mod session;
 mod sessions;
 pub mod socket;
 pub mod store;
+mod tls;
 
 pub use dispatch::{Handler, Table};
 pub use error::{ConnectError, HandlerError};

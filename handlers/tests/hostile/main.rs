@@ -13,6 +13,7 @@ mod node_limits;
 mod origins;
 mod raw;
 mod refresh;
+mod tls;
 
 use common::Backend;
 

@@ -1,11 +1,12 @@
 //! Settings of what stands between strangers and a session: pages, counts, rates, and who is asked.
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{names, source::Source, value};
 use crate::{
     auth::HookOptions,
     http::{admission::AdmissionLimits, memory, network::Proxies},
     socket::Origins,
+    tls::TlsFiles,
 };
 
 /// Open files that are no clients: backends, operators, databases.
@@ -18,6 +19,8 @@ const HALF_OPEN: (usize, usize) = (16, 8192);
 pub struct Gate {
     /// Pages.
     pub origins: Origins,
+    /// The certificate; none: clients speak plainly.
+    pub tls: Option<TlsFiles>,
     /// Connections and upgrades.
     pub limits: AdmissionLimits,
     /// Connections that have not upgraded yet.
@@ -64,6 +67,7 @@ impl Gate {
         };
         Self {
             origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
+            tls: tls(source),
             limits,
             half_open,
             events: EventRates {
@@ -82,4 +86,16 @@ fn hook(source: &mut Source<'_>) -> Option<HookOptions> {
     let believed = source.value(&names::AUTHZ_TTL, value::duration);
     let namespace = source.optional(&names::AUTHZ_NAMESPACE, |text| Ok(text.to_owned()));
     source.optional(&names::AUTHZ_URL, value::http).map(|url| HookOptions { url, timeout, believed, namespace })
+}
+
+fn tls(source: &mut Source<'_>) -> Option<TlsFiles> {
+    let mut file = |setting| source.optional(setting, |text| Ok(PathBuf::from(text)));
+    let files = (file(&names::TLS_CERT), file(&names::TLS_KEY));
+    match files {
+        (Some(certificate), Some(key)) => return Some(TlsFiles { certificate, key }),
+        (None, None) => {}
+        (Some(_), None) => source.fault(&names::TLS_KEY, format!("is needed with {}", names::TLS_CERT.name)),
+        (None, Some(_)) => source.fault(&names::TLS_CERT, format!("is needed with {}", names::TLS_KEY.name)),
+    }
+    None
 }

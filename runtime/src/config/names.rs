@@ -73,6 +73,8 @@ settings! {
     MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Most bytes that wait for a slow reader";
     SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
     MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event of other services that is forwarded";
+    TLS_CERT = "ROLLCALL_TLS_CERT", Plain, None, "PEM file of the certificate chain; with it clients speak TLS. SIGHUP reads it again";
+    TLS_KEY = "ROLLCALL_TLS_KEY", Plain, None, "PEM file of its private key";
     LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses count as clients, too";
     MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("20000"), "Most connections that have not been let in yet";
     EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Most events of a connection a second; four times as many at once";

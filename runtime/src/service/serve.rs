@@ -34,6 +34,7 @@ use crate::{
     relay::Relay,
     socket::{self, Workers},
     store::{Registration, Store},
+    tls::TlsFiles,
 };
 
 /// For requests under way at the operators' listener when the node ends.
@@ -50,6 +51,11 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
     let keyring = keyring(&config).await?;
+    let mut listener = limits::listener(&config.limits, &config.gate);
+    listener.certificate = config.gate.tls.clone().map(TlsFiles::watch).transpose().map_err(StartError::of(
+        "TLS",
+        "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY",
+    ))?;
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
@@ -126,7 +132,6 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         largest: config.limits.forward,
     });
     greet(&config, &clients, &operators, &*store).await?;
-    let listener = limits::listener(&config.limits, &config.gate);
     let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
     tokio::spawn(socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));

@@ -193,6 +193,9 @@ impl SocketIo<'_> {
                 Err(_) => return self.give_up(),
             },
         };
+        if self.connection.transport.pending() {
+            self.outbound();
+        }
         if taken < bytes.len() {
             self.outbound().push(rest(taken));
         }

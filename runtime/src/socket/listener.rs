@@ -34,7 +34,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Upgrade, Workers, handshake, handshake::Origins};
+use super::{
+    Upgrade, Workers, handshake,
+    handshake::Origins,
+    wire::{Certificate, Wire},
+};
 use crate::names;
 
 /// Pause after an accept that failed for want of something; then twice as long, up to a second.
@@ -49,6 +53,8 @@ const MAX_DRAIN: usize = 256 << 10;
 pub struct ListenerOptions {
     /// The WebSocket's path.
     pub path: String,
+    /// What clients speak TLS with; none: they speak plainly.
+    pub certificate: Option<Certificate>,
     /// Which pages may connect.
     pub origins: Origins,
     /// For a request's head.
@@ -67,6 +73,7 @@ impl Default for ListenerOptions {
     fn default() -> Self {
         Self {
             path: "/ws".into(),
+            certificate: None,
             origins: Origins::default(),
             head_timeout: Duration::from_secs(5),
             http_timeout: Duration::from_secs(60),
@@ -181,6 +188,9 @@ async fn converse<C: Send + 'static, F: Front>(
     place: OwnedSemaphorePermit,
 ) {
     let options = &house.options;
+    let Some(stream) = Wire::open(stream, options.certificate.as_ref(), options.head_timeout).await else {
+        return upgraded("tls");
+    };
     let (holds, head) = (Mutex::new(holds), Mutex::new(None));
     let doorman = Doorman { house: Arc::clone(&house), remote, holds, head, asked: AtomicBool::new(false) };
     let mut connection = http1::Builder::new()
@@ -196,10 +206,10 @@ async fn converse<C: Send + 'static, F: Front>(
     let head = parts.service.head.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (served, head) {
         (Ok(Ok(())), Some(head)) => {
-            let adopted = match stream.into_std() {
-                Ok(stream) => {
+            let adopted = match stream.into_carrier() {
+                Ok(carrier) => {
                     let upgrade = Upgrade { remote, head: Box::new(head) };
-                    house.workers.adopt(stream, parts.read_buf, upgrade).await.is_ok()
+                    house.workers.adopt(carrier, parts.read_buf, upgrade).await.is_ok()
                 }
                 Err(_) => false,
             };
@@ -225,7 +235,7 @@ async fn converse<C: Send + 'static, F: Front>(
 }
 
 /// Half-closes and waits for the client to have read the answer.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Wire) {
     let drain = async {
         stream.shutdown().await?;
         let mut scratch = [0; 2048];

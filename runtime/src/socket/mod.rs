@@ -18,8 +18,10 @@ mod options;
 mod outbound;
 mod sockets;
 mod sweep;
+mod tls;
 mod transport;
 mod turn;
+mod wire;
 mod worker;
 mod workers;
 
@@ -32,4 +34,5 @@ pub use inbound::{Event, Inbound};
 pub use listener::{Front, ListenerOptions, bind, serve};
 pub use options::SocketOptions;
 pub use sockets::{Socket, Sockets};
+pub use wire::{Carrier, Certificate};
 pub use workers::{Inbox, Stopped, Workers};

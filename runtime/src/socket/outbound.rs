@@ -14,7 +14,7 @@ const SLICE: usize = size_of::<Bytes>();
 /// Slices handed to the kernel at once.
 const BATCH: usize = 32;
 
-/// Slices in the order of the wire; never empty between two turns of the worker.
+/// Slices in the order of the wire; between two turns of the worker only empty where the transport itself holds a rest.
 #[derive(Debug)]
 pub(super) struct Outbound {
     queue: VecDeque<Bytes>,
@@ -70,7 +70,7 @@ impl Outbound {
             if self.queue.is_empty() {
                 match self.pong.take() {
                     Some(pong) => self.push(pong),
-                    None => return Ok(true),
+                    None => return transport.flush(),
                 }
             }
             let mut slices = [IoSlice::new(&[]); BATCH];

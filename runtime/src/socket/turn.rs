@@ -51,7 +51,7 @@ impl<A: Application> Worker<A> {
             }
         };
         // A short read has emptied the socket: the next byte makes a new edge. Only a FIN that is here already makes none.
-        if size == scratch.len() || io.connection.finished {
+        if size == scratch.len() || io.connection.finished || !io.connection.transport.short_read_is_last() {
             io.requeue();
         } else {
             io.connection.readable = false;

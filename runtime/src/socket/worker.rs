@@ -162,7 +162,7 @@ impl<A: Application> Worker<A> {
         let entry = slab.vacant_entry();
         let id = SocketId::new(shared.worker, entry.key(), self.generation);
         let registry = self.epoll.get_ref().registry();
-        let transport = Transport::plain(adoption.stream, shared.options.send_buffer, registry, id.token())?;
+        let transport = Transport::new(adoption.carrier, shared.options.send_buffer, registry, id.token())?;
 
         let mut connection = Connection::new(transport, self.generation);
         let mut io = SocketIo { connection: &mut connection, shared, id };
@@ -170,6 +170,11 @@ impl<A: Application> Worker<A> {
         entry.insert(Entry { connection, peer: Some(peer) });
         *open += 1;
         self.gauge.increment(1);
+        // What TLS has decrypted already makes no event.
+        if let Some(mut io) = self.sockets.io(id).filter(|io| !io.connection.transport.short_read_is_last()) {
+            io.connection.readable = true;
+            io.requeue();
+        }
         if !adoption.unread.is_empty() {
             self.deliver(id, &mut adoption.unread.to_vec());
         }

@@ -1,7 +1,6 @@
 //! The handle to all workers: how connections and commands get to them.
 use std::{
     io,
-    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Application, SocketId, SocketOptions, Upgrade, in_flight::InFlight, worker::Worker};
+use super::{Application, SocketId, SocketOptions, Upgrade, in_flight::InFlight, wire::Carrier, worker::Worker};
 
 /// What arrives in a worker's inbox.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub(super) enum Input<C> {
 /// A connection on its way from the listener to a worker.
 #[derive(Debug)]
 pub(super) struct Adoption {
-    pub(super) stream: TcpStream,
+    pub(super) carrier: Carrier,
     pub(super) unread: Bytes,
     pub(super) upgrade: Upgrade,
 }
@@ -155,10 +154,10 @@ impl<C: Send + 'static> Workers<C> {
     }
 
     /// Gives an upgraded connection (non-blocking), and what it sent already, to the worker with the fewest.
-    pub async fn adopt(&self, stream: TcpStream, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+    pub async fn adopt(&self, carrier: impl Into<Carrier>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
         let inbox = self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)?;
         inbox.connections.fetch_add(1, Ordering::Relaxed);
-        let adoption = Input::Adopt(Box::new(Adoption { stream, unread, upgrade }));
+        let adoption = Input::Adopt(Box::new(Adoption { carrier: carrier.into(), unread, upgrade }));
         inbox.sender.send(adoption).await.map_err(|_| {
             inbox.connections.fetch_sub(1, Ordering::Relaxed);
             Stopped
