@@ -44,7 +44,7 @@ impl Cluster {
             .env("NATS_URL", nats.url())
             .env("ROLLCALL_LEASE", "500ms")
             .env("ROLLCALL_PING_INTERVAL", "1s")
-            .env("ROLLCALL_PONG_TIMEOUT", "1s");
+            .env("ROLLCALL_PONG_TIMEOUT", "900ms");
         let (mut nodes, mut wires) = (Vec::new(), Vec::new());
         for _ in 0..NODES {
             let node = Gateway::start(options.clone())?;

@@ -51,6 +51,12 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
         account.owners.insert((past.agent.clone(), past.classroom.clone()));
     }
     let mut wrong = Vec::new();
+    let mut sids = BTreeSet::new();
+    for success in evidence.connections.iter().filter_map(|connection| connection.success.as_ref()) {
+        if !sids.insert(&success.sid) {
+            wrong.push(format!("two connections have the sid {}", success.sid));
+        }
+    }
     let mut ids = BTreeSet::new();
     for message in &evidence.stream {
         if !message.message_id.is_empty() && !ids.insert(&message.message_id) {

@@ -8,7 +8,7 @@ pub(super) struct Random(u64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self(seed)
     }
 
     pub(super) fn next(&mut self) -> u64 {
