@@ -1,5 +1,6 @@
-//! `rollcall-loadtest`: the load scenarios, the floor, and the report.
+//! `rollcall-loadtest`: the load scenarios, the floor, the report, and the chaos suite.
 
+mod chaos;
 mod load;
 
 use std::fs;
@@ -43,6 +44,8 @@ enum Verb {
     Soak(SoakOptions),
     /// All of the above, a short soak included, in under ten minutes.
     Bench(SoakOptions),
+    /// Three nodes, faults from seeds, and a ledger that must balance.
+    Chaos(chaos::Options),
     /// Writes the HTML report of earlier results again.
     Report {
         /// Where the results are.
@@ -121,6 +124,7 @@ fn run(verb: Verb) -> io::Result<bool> {
             fs::write(out.join(REPORT), load::report::html(&results))?;
             Ok(results.hold())
         }
+        Verb::Chaos(options) => chaos::run(&options),
         Verb::Floor(options) => perform(&options, |stage| stage.floor().map(drop)),
         Verb::Join(options) => perform(&options, scenario::join::run),
         Verb::Idle(options) => perform(&options, scenario::idle::run),

@@ -304,7 +304,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct Reaped {
     /// How many sessions were ended.
     pub sessions: usize,
-    /// Those of them that were in a lesson: their fields in Redis are to be removed.
+    /// Connections that were in a lesson when their session ended, or was taken over from their dead node: their fields in
+    /// Redis are to be removed.
     pub placed: Vec<Placed>,
 }
 

@@ -80,12 +80,17 @@ const SWEEP: &str = "with fence as materialized (
     select gone.id, gone.sid, gone.user_id, gone.role, gone.lesson_id, lesson.seats
     from gone left join lesson on lesson.id = any (array[gone.lesson_id]) left join woken on true";
 
-/// Nodes that were taken and have no session left. None can come back to them: their epoch is gone.
+/// Nodes that were taken and have no session left. None can come back to them: their epoch is gone. Connections that
+/// lost their session while their node was dead never heard of it: their places are returned, as [`SWEEP`] does.
 const BURY: &str = "with buried as (
         delete from node n where taken and not exists (select from agent_session s where s.node_id = n.id)
         returning id
+    ), unheard as (
+        delete from takeover t using buried where t.node_id = buried.id
+        returning t.session_id, t.sid, t.user_id, t.role, t.lesson_id
     )
-    delete from takeover using buried where node_id = buried.id";
+    select u.session_id, u.sid, u.user_id, u.role, u.lesson_id, lesson.seats
+    from unheard u join lesson on lesson.id = u.lesson_id";
 
 const RETIRE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for update
@@ -139,10 +144,10 @@ impl PostgresStore {
         }
         let gone = self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most]).await?;
         if gone.is_empty() {
-            self.pool.rows("reap", BURY, &[]).await?;
-        } else {
-            self.wake();
+            let unheard = self.pool.rows("reap", BURY, &[]).await?;
+            return Ok(Reaped { sessions: 0, placed: unheard.iter().map(placed).collect::<Result<_, _>>()? });
         }
+        self.wake();
         let in_lessons = gone.iter().filter(|row| matches!(row.try_get::<_, Option<i32>>(5), Ok(Some(_))));
         Ok(Reaped { sessions: gone.len(), placed: in_lessons.map(placed).collect::<Result<_, _>>()? })
     }

@@ -28,15 +28,18 @@ const OPEN: &str = "with fence as materialized (
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
+            previous_role = case when s.sid = excluded.sid then s.previous_role else s.role end,
+            previous_lesson_id = case when s.sid = excluded.sid then s.previous_lesson_id else s.lesson_id end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role,
             lesson_id = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
-        returning id, classroom_id, agent_id, takeovers, previous_node, previous_sid
+        returning id, classroom_id, agent_id, user_id, takeovers,
+            previous_node, previous_sid, previous_role, previous_lesson_id
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation)
         select classroom_id, agent_id, id, 'entered' from entered where takeovers = 0
     ), told as (
-        insert into takeover (node_id, sid)
-        select previous_node, previous_sid from entered where takeovers > 0 and previous_node <> $1
+        insert into takeover (node_id, sid, session_id, user_id, role, lesson_id)
+        select previous_node, previous_sid, id, user_id, previous_role, previous_lesson_id from entered where takeovers > 0 and previous_node <> $1
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') where $3
     )

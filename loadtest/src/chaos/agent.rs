@@ -1,0 +1,143 @@
+//! An agent: its visits one after the other, each on a connection that a task of its own reads until its end.
+//!
+//! Invariant: whatever a client got is in the journal once [`Agent::live`] has returned, and its connections are over.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use rollcall_loadtest::token;
+
+use super::connection::{Errand, Orders, Outcome};
+use super::journal::{Connection, Journal, Resumption};
+use super::plan::{AgentPlan, Ending, Visit};
+
+const LABEL: &str = "web";
+/// A client that was refused tries elsewhere.
+const TRIES: usize = 3;
+const RETRY_AFTER: Duration = Duration::from_millis(80);
+
+/// What all agents of a seed share.
+pub(super) struct Stage {
+    pub(super) seed: u64,
+    pub(super) nodes: Vec<SocketAddr>,
+    pub(super) classrooms: Vec<String>,
+    pub(super) lessons: Vec<String>,
+    pub(super) journal: Journal,
+    /// True when the storm is over: everybody leaves.
+    pub(super) over: watch::Receiver<bool>,
+}
+
+/// One agent.
+pub(super) struct Agent {
+    plan: AgentPlan,
+    stage: Arc<Stage>,
+    token: String,
+    /// Where the latest connection with offsets got to.
+    known: Arc<Mutex<Option<Resumption>>>,
+}
+
+struct Open {
+    orders: watch::Sender<Orders>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    pub(super) fn new(plan: AgentPlan, stage: Arc<Stage>) -> Self {
+        let user = format!("s{}-a{}", stage.seed, plan.number);
+        let token = if plan.teacher { token::teacher(&user) } else { token::participant(&user) };
+        Self { plan, stage, token, known: Arc::default() }
+    }
+
+    /// All visits; the last one lasts until everybody leaves.
+    pub(super) async fn live(self) {
+        let mut over = self.stage.over.clone();
+        let mut opened: Vec<Open> = Vec::new();
+        let visits = self.plan.visits.clone();
+        let course = async {
+            for visit in visits {
+                sleep(visit.pause).await;
+                let until = Instant::now() + visit.stays;
+                let Some(open) = self.open(visit).await else { continue };
+                sleep_until(until).await;
+                open.orders.send_replace(match visit.ending {
+                    Ending::Close => Orders::Close,
+                    Ending::Break => Orders::Break,
+                    Ending::Vanish => Orders::Vanish,
+                    Ending::TakeOver => Orders::Stay,
+                });
+                opened.push(open);
+            }
+        };
+        tokio::select! {
+            () = course => {}
+            _ = over.wait_for(|over| *over) => {}
+        }
+        // A sender that is dropped breaks its connection; what is told to stay or to vanish waits for the end.
+        over.wait_for(|over| *over).await.ok();
+        let last = opened.len();
+        for (place, open) in opened.iter().enumerate() {
+            let politely = place + 1 == last && self.plan.number % 2 == 0;
+            open.orders.send_if_modified(|orders| {
+                let going = matches!(orders, Orders::Close | Orders::Break);
+                if !going {
+                    *orders = if politely && *orders == Orders::Stay { Orders::Close } else { Orders::Break };
+                }
+                !going
+            });
+        }
+        for open in opened {
+            // A task that panicked has left nothing in the journal, which the ledger would show.
+            open.task.await.ok();
+        }
+    }
+
+    /// Connects, at the visit's node or at those after it.
+    async fn open(&self, visit: Visit) -> Option<Open> {
+        for attempt in 0..TRIES {
+            let node = (visit.node + attempt) % self.stage.nodes.len();
+            let (orders, told) = watch::channel(Orders::Stay);
+            let (outcome, mut entered) = watch::channel(Outcome::Waiting);
+            let errand = self.errand(visit, node);
+            let stage = Arc::clone(&self.stage);
+            let task = tokio::spawn(async move { stage.journal.add(errand.run(told, outcome).await) });
+            // An outcome that never comes: the task is over.
+            entered.wait_for(|outcome| *outcome != Outcome::Waiting).await.ok();
+            if *entered.borrow() == Outcome::Entered {
+                return Some(Open { orders, task });
+            }
+            task.await.ok();
+            sleep(RETRY_AFTER).await;
+        }
+        None
+    }
+
+    fn errand(&self, visit: Visit, node: usize) -> Errand {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let classroom = self.stage.classrooms[self.plan.classroom].clone();
+        let user = format!("s{}-a{}", self.stage.seed, self.plan.number);
+        Errand {
+            address: self.stage.nodes[node],
+            token: self.token.clone(),
+            label: LABEL,
+            resumes: visit.resumes,
+            joins: visit.joins.then(|| self.stage.lessons[self.plan.classroom].clone()),
+            known: Arc::clone(&self.known),
+            over: self.stage.over.clone(),
+            log: Connection {
+                agent: format!("{LABEL}.{user}.{}", token::AUDIENCE),
+                classroom,
+                node,
+                asked: known.filter(|_| visit.resumes),
+                success: None,
+                lessons: Default::default(),
+                seen: Vec::new(),
+                end: String::new(),
+            },
+        }
+    }
+}

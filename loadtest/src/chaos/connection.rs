@@ -1,0 +1,168 @@
+//! One connection of an agent, from the upgrade to its end.
+//!
+//! Invariant: what the client got is written down in the order in which it came, until the client stops reading.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use rollcall_loadtest::Client;
+use rollcall_loadtest::client::ClientError;
+
+use super::journal::{Connection, Resumption, Seen, Success, key};
+
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(3600);
+
+/// What the agent wants of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orders {
+    Stay,
+    Close,
+    Break,
+    Vanish,
+}
+
+/// What became of connect_request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Waiting,
+    Entered,
+    Refused,
+}
+
+/// A connection to be.
+pub(super) struct Errand {
+    pub(super) address: SocketAddr,
+    pub(super) token: String,
+    pub(super) label: &'static str,
+    pub(super) resumes: bool,
+    pub(super) joins: Option<String>,
+    pub(super) known: Arc<Mutex<Option<Resumption>>>,
+    pub(super) over: watch::Receiver<bool>,
+    pub(super) log: Connection,
+}
+
+impl Errand {
+    /// Connects, and reads until the end; what came is returned.
+    pub(super) async fn run(mut self, orders: watch::Receiver<Orders>, outcome: watch::Sender<Outcome>) -> Connection {
+        let mut over = self.over.clone();
+        let entered = tokio::select! {
+            entered = self.enter() => entered,
+            _ = over.wait_for(|over| *over) => Err("everybody leaves".to_owned()),
+        };
+        match entered {
+            Ok(client) => {
+                outcome.send_replace(Outcome::Entered);
+                self.log.end = self.stay(client, orders).await;
+            }
+            Err(why) => {
+                self.log.end = why;
+                outcome.send_replace(Outcome::Refused);
+            }
+        }
+        self.log
+    }
+
+    async fn enter(&mut self) -> Result<Client, String> {
+        let mut client = Client::connect(self.address).await.map_err(|error| error.to_string())?;
+        let mut request = json!({"token": self.token, "classroom_id": self.log.classroom, "agent_label": self.label});
+        if self.resumes {
+            request["resume"] = match &self.log.asked {
+                None => json!({}),
+                Some(Resumption { epoch, offset, lesson }) => {
+                    let mut resume = json!({"epoch": epoch, "offset": offset});
+                    if let Some(lesson) = lesson {
+                        resume["lesson_id"] = json!(lesson);
+                    }
+                    resume
+                }
+            };
+        }
+        let success = client.connect_request_with(request).await.map_err(|error| error.to_string())?;
+        let session = success["session_id"].as_i64().ok_or_else(|| format!("no session id: {success}"))?;
+        self.log.success = Some(Success {
+            session,
+            sid: success["sid"].as_str().unwrap_or_default().to_owned(),
+            offset: success["offset"].as_u64(),
+            recovered: success["recovered"].as_bool(),
+        });
+        let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
+        let lesson = lesson.filter(|_| success["recovered"] == true);
+        self.log.lessons.extend(lesson.clone());
+        if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
+            *self.known() = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
+        }
+        if let Some(lesson) = &self.joins {
+            let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
+            // A connection that breaks here is found broken when it is read.
+            client.send(&join).await.ok();
+        }
+        Ok(client)
+    }
+
+    async fn stay(&mut self, mut client: Client, mut orders: watch::Receiver<Orders>) -> String {
+        loop {
+            tokio::select! {
+                message = client.next_message(SILENCE) => match message {
+                    Ok(message) => self.note(&message),
+                    Err(ClientError::Closed(closing)) => return format!("{closing:?}"),
+                    Err(error) => return error.to_string(),
+                },
+                changed = orders.changed() => {
+                    let order = *orders.borrow_and_update();
+                    match order {
+                        Orders::Stay if changed.is_ok() => {}
+                        Orders::Stay | Orders::Break => return "broken".to_owned(),
+                        Orders::Close => {
+                            // A server that stands still answers no close.
+                            timeout(CLOSE_LIMIT, client.close()).await.ok();
+                            return "left".to_owned();
+                        }
+                        Orders::Vanish => {
+                            let gone = orders.wait_for(|order| matches!(order, Orders::Break | Orders::Close));
+                            gone.await.ok();
+                            return "vanished".to_owned();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, message: &Value) {
+        match message["type"].as_str() {
+            Some("ack") => {
+                if message["status"] == "SUCCESS"
+                    && let Some(lesson) = &self.joins
+                {
+                    self.log.lessons.insert(lesson.clone());
+                    if self.resumes
+                        && let Some(known) = &mut *self.known()
+                    {
+                        known.lesson = Some(lesson.clone());
+                    }
+                }
+                return;
+            }
+            Some(kind) if kind.ends_with("_session_error") => return,
+            _ => {}
+        }
+        let offset = message["offset"].as_u64();
+        let body = if offset.is_some() { &message["event"] } else { message };
+        self.log.seen.push(Seen { offset, key: key(body) });
+        if let Some(offset) = offset
+            && let Some(known) = &mut *self.known()
+        {
+            known.offset = known.offset.max(offset);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Resumption>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,89 @@
+//! What each connection was sent, beside the stream: nothing twice, nothing back in time, no silent gap.
+//!
+//! A connection must have got every event of its rooms between where it started and the last one that it got. What comes
+//! after that one may have been lost with the connection, and a client that resumes asks for it.
+
+use std::collections::BTreeMap;
+
+use super::journal::Connection;
+use super::stream::Stored;
+
+/// Every fault in what was sent, in words.
+pub(super) fn faults(connections: &[Connection], stream: &[Stored]) -> Vec<String> {
+    let by_key: BTreeMap<&str, &Stored> = stream.iter().map(|stored| (stored.key.as_str(), stored)).collect();
+    connections.iter().flat_map(|connection| of_one(connection, stream, &by_key)).collect()
+}
+
+fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &Stored>) -> Vec<String> {
+    let Some(success) = &connection.success else { return Vec::new() };
+    let mut wrong = Vec::new();
+    // By room, in the order of their coming.
+    let mut got: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    let mut latest = success.offset;
+    for seen in &connection.seen {
+        let Some(stored) = by_key.get(seen.key.as_str()) else {
+            wrong.push(format!("{} is not in the stream", seen.key));
+            continue;
+        };
+        if seen.offset.is_some_and(|offset| offset != stored.offset) {
+            wrong.push(format!("{} has offset {:?}, in the stream {}", seen.key, seen.offset, stored.offset));
+        }
+        if let (Some(offset), Some(last)) = (seen.offset, latest) {
+            if offset <= last {
+                wrong.push(format!("{} came with offset {offset} after {last}", seen.key));
+            }
+            latest = Some(offset.max(last));
+        }
+        if stored.sender.as_deref() == Some(connection.agent.as_str()) {
+            wrong.push(format!("{} is its own", seen.key));
+        }
+        let room = got.entry(&stored.room).or_default();
+        if room.last().is_some_and(|last| *last >= stored.offset) {
+            wrong.push(format!("{} came twice or late: {} after {:?}", seen.key, stored.offset, room.last()));
+        }
+        room.push(stored.offset);
+    }
+    let last = got.values().flatten().max().copied();
+    for (room, from) in starts(connection, &got) {
+        let Some(last) = last else { break };
+        let missed = stream.iter().filter(|stored| {
+            stored.room == room
+                && (from..=last).contains(&stored.offset)
+                && required(connection, stored)
+                && !got.get(room.as_str()).is_some_and(|got| got.contains(&stored.offset))
+        });
+        let missed: Vec<String> = missed.map(|stored| format!("{} at {}", stored.key, stored.offset)).collect();
+        if !missed.is_empty() {
+            wrong.push(format!("of {room} from {from} to {last} it missed {}", missed.join(", ")));
+        }
+    }
+    let who = format!("{} on node {} in session {}", connection.agent, connection.node, success.session);
+    let how = format!("asked {:?}, recovered {:?}, {}", connection.asked, success.recovered, connection.end);
+    wrong.into_iter().map(|wrong| format!("{who}: {wrong} ({how})")).collect()
+}
+
+/// From which offset on a connection must have got everything, for each of its rooms.
+fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>) -> Vec<(String, u64)> {
+    let Some(success) = &connection.success else { return Vec::new() };
+    let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
+    let classroom = format!("classroom.{}", connection.classroom);
+    let start = success.offset.map(|offset| offset + 1).or_else(|| first(&classroom));
+    let mut starts: Vec<_> = start.map(|start| (classroom, start)).into_iter().collect();
+    let resumed = connection.asked.as_ref().filter(|_| success.recovered == Some(true));
+    for lesson in &connection.lessons {
+        let room = format!("lesson.{lesson}");
+        let resumed = resumed.filter(|asked| asked.lesson.as_ref() == Some(lesson));
+        // Who joins on the way does not know at which offset it was let in.
+        let start = resumed.map(|asked| asked.offset + 1).or_else(|| first(&room));
+        starts.extend(start.map(|start| (room, start)));
+    }
+    starts
+}
+
+/// Whether a member must get it: not its own events, nor the entered of who came before, unless it was here then.
+fn required(connection: &Connection, stored: &Stored) -> bool {
+    let Some(success) = &connection.success else { return false };
+    let own = stored.sender.as_deref() == Some(connection.agent.as_str());
+    let late = matches!(stored.session, Some((session, true)) if session < success.session);
+    !own && (!late || success.recovered == Some(true))
+}

@@ -1,0 +1,72 @@
+//! What clients saw, connection by connection: the ledger's one side.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+/// Where a client wants to go on.
+#[derive(Debug, Clone)]
+pub(super) struct Resumption {
+    pub(super) epoch: String,
+    pub(super) offset: u64,
+    pub(super) lesson: Option<String>,
+}
+
+/// What connect_success said.
+#[derive(Debug, Clone)]
+pub(super) struct Success {
+    pub(super) session: i64,
+    pub(super) sid: String,
+    /// Where the client asked for offsets.
+    pub(super) offset: Option<u64>,
+    pub(super) recovered: Option<bool>,
+}
+
+/// A push, by what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) offset: Option<u64>,
+    pub(super) key: String,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub(super) agent: String,
+    pub(super) classroom: String,
+    pub(super) node: usize,
+    pub(super) asked: Option<Resumption>,
+    pub(super) success: Option<Success>,
+    /// Lessons whose join was acknowledged.
+    pub(super) lessons: BTreeSet<String>,
+    pub(super) seen: Vec<Seen>,
+    /// What ended it, in words.
+    pub(super) end: String,
+}
+
+/// All connections of a seed that are over.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Mutex<Vec<Connection>>);
+
+impl Journal {
+    pub(super) fn add(&self, connection: Connection) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    pub(super) fn read(&self) -> Vec<Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What an event is about, the same in the stream and in a push.
+pub(super) fn key(body: &Value) -> String {
+    if let Some(note) = body["note"].as_str() {
+        return format!("note {note}");
+    }
+    let id = &body["id"];
+    match (id["entity_type"].as_str(), id["operation"].as_str(), id["sequence_id"].as_i64()) {
+        (Some(entity), Some(operation), Some(sequence)) => format!("{entity}.{operation} {sequence}"),
+        _ => format!("unknown {body}"),
+    }
+}

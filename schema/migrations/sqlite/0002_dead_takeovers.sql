@@ -1,0 +1,1 @@
+-- Nothing here: takeovers between nodes are Postgres's. Both dialects take the same steps.
