@@ -7,13 +7,16 @@
 mod common;
 
 mod authz;
+mod encoding;
 mod hook;
+mod input;
 mod limits;
 mod node_limits;
 mod origins;
 mod raw;
 mod refresh;
 mod tls;
+mod tokens;
 
 use common::Backend;
 

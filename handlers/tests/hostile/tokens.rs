@@ -1,0 +1,260 @@
+//! Tokens that no issuer of ours has made: each is unauthenticated, makes nobody a row, and nobody is asked about it.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{KeyPair, PublicKeyData};
+use rollcall_loadtest::client::Closing;
+use rollcall_loadtest::token;
+use serde_json::{Value, json};
+
+use crate::common::{Backend, Classroom, refused, session_error};
+use crate::encoding::base64url;
+use crate::with;
+
+const A: &str = "https://a.example";
+const B: &str = "https://b.example";
+
+/// An issuer with one ES256 key of the name that every issuer here uses.
+struct Issuer {
+    name: &'static str,
+    key: KeyPair,
+}
+
+impl Issuer {
+    fn new(name: &'static str) -> Self {
+        Self { name, key: KeyPair::generate().unwrap() }
+    }
+
+    /// Its document: the key as a point, the prefix of an uncompressed one left out.
+    fn jwks(&self) -> Value {
+        let (x, y) = self.key.der_bytes()[1..].split_at(32);
+        let key = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
+            "x": base64url(x), "y": base64url(y)});
+        json!({"keys": [key]})
+    }
+
+    fn signs(&self, header: &Header, claims: &Value) -> String {
+        encode(header, claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
+    }
+}
+
+/// A gateway that knows two issuers by files, one by an address, and a secret.
+struct Stage {
+    backend: Backend,
+    a: Issuer,
+    b: Issuer,
+    /// Connections to the address of the third issuer.
+    calls: Arc<AtomicUsize>,
+    trap: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn get() -> &'static Self {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        STAGE.get_or_init(Self::start)
+    }
+
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (Issuer::new(A), Issuer::new(B));
+        let file = |name: &str, issuer: &Issuer| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, issuer.jwks().to_string()).unwrap();
+            path.display().to_string()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let trap = format!("http://{}/jwks.json", listener.local_addr().unwrap());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                drop(stream);
+            }
+        });
+        let jwks = format!("{A}={},{B}={}", file("a.json", &a), file("b.json", &b));
+        let backend = with(&[("ROLLCALL_JWKS", &jwks)]);
+        Self { backend, a, b, calls, trap, _folder: folder }
+    }
+
+    /// That this token lets nobody in and makes nobody ask.
+    async fn refuses(&self, room: &Classroom, token: &str, why: &str) {
+        let request = json!({"type": "connect_request", "payload": room.connect_request(token, "web")});
+        let closing = refused(&self.backend, &request.to_string()).await;
+        let payload = json!({"type": "unauthenticated", "title": "Unauthenticated", "status": 401});
+        let error = json!({"type": "unrecoverable_session_error", "payload": payload});
+        assert_eq!(closing, Closing { error: Some(error), code: Some(3500) }, "{why}");
+        assert_eq!(self.backend.live(room).await, [""; 0], "{why}");
+        assert_eq!(self.calls.load(Ordering::SeqCst), 0, "{why}");
+    }
+}
+
+fn es256(kid: &str) -> Header {
+    Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) }
+}
+
+fn claims(issuer: &str) -> Value {
+    let mut claims = token::claims("alice", "participant");
+    claims["iss"] = json!(issuer);
+    claims
+}
+
+/// A token of these parts, with a signature of nonsense.
+fn unsigned(header: &Value, claims: &Value, signature: &str) -> String {
+    let part = |value: &Value| base64url(value.to_string().as_bytes());
+    format!("{}.{}.{signature}", part(header), part(claims))
+}
+
+#[tokio::test]
+async fn each_issuer_is_believed_about_its_own() {
+    let stage = Stage::get();
+    for issuer in [&stage.a, &stage.b] {
+        let room = stage.backend.classroom();
+        stage.backend.enters(room, &issuer.signs(&es256("1"), &claims(issuer.name))).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_chooses_the_algorithm() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    for alg in ["none", "None", "nOnE", ""] {
+        let header = json!({"alg": alg, "typ": "JWT", "kid": "1"});
+        stage.refuses(room, &unsigned(&header, &claims(A), ""), alg).await;
+        stage.refuses(room, &unsigned(&header, &claims(A), "AAAA"), alg).await;
+    }
+    // The public key is no secret, in whatever form.
+    let public = &stage.a.key;
+    let raw = public.der_bytes();
+    for secret in
+        [public.public_key_pem().into_bytes(), public.subject_public_key_info(), raw.to_vec(), raw[1..].to_vec()]
+    {
+        let header = Header { kid: Some("1".into()), ..Header::new(Algorithm::HS256) };
+        let forged = encode(&header, &claims(A), &EncodingKey::from_secret(&secret)).unwrap();
+        stage.refuses(room, &forged, "the public key as a secret").await;
+    }
+    // Nor does the gateway's own secret vouch for an issuer that has keys.
+    stage.refuses(room, &token::hs256(token::SECRET, &claims(A)), "the secret").await;
+}
+
+#[tokio::test]
+async fn one_issuer_does_not_vouch_for_another() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    // The same kid at both, too.
+    stage.refuses(room, &stage.b.signs(&es256("1"), &claims(A)), "b for a").await;
+    stage.refuses(room, &stage.a.signs(&es256("1"), &claims(B)), "a for b").await;
+    for unknown in [&stage.trap, "https://c.example", "", "https://a.example/"] {
+        let header = Header { kid: None, ..es256("1") };
+        stage.refuses(room, &stage.a.signs(&es256("1"), &claims(unknown)), unknown).await;
+        stage.refuses(room, &stage.a.signs(&header, &claims(unknown)), unknown).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_in_the_header_is_followed() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    let long = "k".repeat(2_000);
+    for kid in
+        ["../../../../dev/null", "/etc/passwd", "1' OR '1'='1", "1; drop table agent_session", "1\0", "\r\n1", &long]
+    {
+        stage.refuses(room, &stage.a.signs(&es256(kid), &claims(A)), kid).await;
+    }
+    let jwk = stage.b.jwks()["keys"][0].clone();
+    for (name, value) in [
+        ("jku", json!(stage.trap)),
+        ("x5u", json!(stage.trap)),
+        ("jwk", jwk),
+        ("x5c", json!(["MIIB"])),
+        ("crit", json!(["exp"])),
+    ] {
+        let mut header = json!({"alg": "ES256", "typ": "JWT", "kid": "1"});
+        header[name] = value;
+        // Signed by the key that the header brings along.
+        let message = unsigned(&header, &claims(A), "");
+        let message = message.strip_suffix('.').unwrap();
+        let key = EncodingKey::from_ec_der(&stage.b.key.serialize_der());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::ES256).unwrap();
+        stage.refuses(room, &format!("{message}.{signature}"), name).await;
+    }
+}
+
+#[tokio::test]
+async fn times_and_ids_are_what_they_have_to_be() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    let far = 4_000_000_000_u64;
+    for (claim, value) in [
+        ("exp", json!("4000000000")),
+        ("exp", json!(null)),
+        ("exp", json!(1_000_000_000)),
+        ("exp", json!(-1)),
+        ("exp", json!(1e300)),
+        ("nbf", json!("0")),
+        ("nbf", json!(far)),
+        ("sub", json!("lesson_teacher_42")),
+        ("sub", json!("lesson_")),
+        ("sub", json!("")),
+        ("sub", json!("a.b")),
+        ("sub", json!("*")),
+        ("sub", json!(">")),
+        ("sub", json!("..")),
+        ("sub", json!("a b")),
+        ("sub", json!("a\r\nb")),
+        ("sub", json!("a\u{0}b")),
+        ("sub", json!("a".repeat(129))),
+        ("sub", json!(7)),
+        ("aud", json!("*")),
+        ("aud", json!("a.>")),
+        ("aud", json!("a b.example")),
+        ("aud", json!(["a.example", "b.example"])),
+        ("aud", json!("a".repeat(300))),
+        ("role", json!("root")),
+        ("role", json!(null)),
+        ("classroom_ids", json!("all")),
+        ("lesson_ids", json!(["*"])),
+        ("lesson_id", json!("a.b")),
+    ] {
+        let mut claims = claims(A);
+        claims[claim] = value.clone();
+        stage.refuses(room, &stage.a.signs(&es256("1"), &claims), &format!("{claim}: {value}")).await;
+    }
+    for missing in ["exp", "sub", "aud", "iss"] {
+        let mut claims = claims(A);
+        claims.as_object_mut().unwrap().remove(missing);
+        stage.refuses(room, &stage.a.signs(&es256("1"), &claims), missing).await;
+    }
+}
+
+#[tokio::test]
+async fn a_role_is_the_tokens_and_a_place_what_it_names() {
+    let stage = Stage::get();
+    let (room, other) = (stage.backend.classroom(), stage.backend.classroom());
+    let mut claims = claims(A);
+    claims["classroom_ids"] = json!([room.id]);
+    let token = stage.a.signs(&es256("1"), &claims);
+    // Somebody is there whom nobody is to hear of, and who hears of nobody.
+    let mut witness = stage.backend.participant(other, "witness").await;
+    let mut request = json!({"type": "connect_request", "payload": other.connect_request(&token, "web")});
+    request["payload"]["role"] = json!("teacher");
+    request["payload"]["resume"] = json!({"lesson_id": other.algebra});
+    session_error(&refused(&stage.backend, &request.to_string()).await, "access_denied", 403, 3507);
+    stage.backend.nothing_came(other, [&mut witness]).await;
+
+    // What a payload says of the role is nothing; and another's lesson is none of theirs.
+    let mut payload = room.connect_request(&token, "web");
+    payload["role"] = json!("teacher");
+    let mut client = stage.backend.client().await;
+    let success = client.connect_request_with(payload).await.unwrap();
+    let mut mallory = crate::common::Agent::of(client, &success);
+    let role = format!("select role from agent_session where id = {}", mallory.session);
+    assert_eq!(stage.backend.value(&role).await, "participant");
+    mallory.is_refused(json!({"lesson_id": other.algebra, "role": "teacher"}), "lesson not found").await;
+    stage.backend.publish(&format!("lesson.{}.board", other.algebra), &json!({"theirs": 1}));
+    stage.backend.nothing_came(room, [&mut mallory]).await;
+}
