@@ -181,12 +181,19 @@ impl SocketIo<'_> {
     /// Writes what the kernel takes and keeps the rest: `rest(taken)`. Into an empty queue a send of any size goes
     /// whole; the limit is for those who do not take what is already waiting.
     fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
-        let waiting = self.connection.outbound.as_ref().map(|outbound| outbound.charged());
+        let waiting = self.connection.outbound.as_ref().map(|outbound| (outbound.charged(), outbound.stalled));
         let taken = match waiting {
-            Some(charged) if charged + Outbound::charge(bytes.len()) + FAREWELL > self.shared.options.max_outbound => {
+            Some((charged, _))
+                if charged + Outbound::charge(bytes.len()) + FAREWELL > self.shared.options.max_outbound =>
+            {
                 return self.condemn(Cause::SlowConsumer);
             }
-            Some(_) if self.shared.in_flight.over(Outbound::charge(bytes.len())) => return self.shed(),
+            // Who took something within this tick may just be reading: the worker sheds the slowest after this turn.
+            Some((_, stalled))
+                if stalled < self.shared.now && self.shared.in_flight.over(Outbound::charge(bytes.len())) =>
+            {
+                return self.shed();
+            }
             Some(_) => 0,
             None => match self.connection.transport.write(bytes) {
                 Ok(taken) => taken.unwrap_or(0),
