@@ -87,3 +87,52 @@ fn required(connection: &Connection, stored: &Stored) -> bool {
     let late = matches!(stored.session, Some((session, true)) if session < success.session);
     !own && (!late || success.recovered == Some(true))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::journal::{Resumption, Seen, Success};
+    use super::*;
+
+    fn note(offset: u64) -> Stored {
+        Stored {
+            offset,
+            room: "classroom.c".to_owned(),
+            key: format!("note {offset}"),
+            message_id: format!("note:{offset}"),
+            sender: None,
+            session: None,
+        }
+    }
+
+    /// One that resumed after offset 1.
+    fn connection(offsets: &[u64]) -> Connection {
+        let success = Success { session: 1, sid: "sid".to_owned(), offset: Some(1), recovered: Some(true) };
+        let seen = offsets.iter().map(|offset| Seen { offset: Some(*offset), key: format!("note {offset}") });
+        Connection {
+            agent: "web.alice.example.org".to_owned(),
+            classroom: "c".to_owned(),
+            node: 0,
+            asked: Some(Resumption { epoch: "e".to_owned(), offset: 1, lesson: None }),
+            success: Some(success),
+            lessons: BTreeSet::new(),
+            seen: seen.collect(),
+            end: String::new(),
+        }
+    }
+
+    #[test]
+    fn gaps_doubles_and_steps_back_are_found() {
+        let stream: Vec<Stored> = (1..=5).map(note).collect();
+        let wrong = |offsets: &[u64]| faults(&[connection(offsets)], &stream).len();
+        assert_eq!(wrong(&[2, 3, 4]), 0);
+        assert_eq!(wrong(&[]), 0);
+        // A gap in the middle, and one at the start.
+        assert_eq!(wrong(&[2, 4]), 1);
+        assert_eq!(wrong(&[3, 4]), 1);
+        assert!(wrong(&[2, 3, 3]) > 0);
+        assert!(wrong(&[3, 2]) > 0);
+        assert!(wrong(&[2, 3, 4, 5, 6]) > 0);
+    }
+}
