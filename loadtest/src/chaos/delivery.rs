@@ -44,7 +44,7 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
         room.push(stored.offset);
     }
     let last = got.values().flatten().max().copied();
-    for (room, from) in starts(connection, &got) {
+    for (room, from) in starts(connection, &got, by_key) {
         let Some(last) = last else { break };
         let missed = stream.iter().filter(|stored| {
             stored.room == room
@@ -63,18 +63,24 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
 }
 
 /// From which offset on a connection must have got everything, for each of its rooms.
-fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>) -> Vec<(String, u64)> {
+fn starts(
+    connection: &Connection,
+    got: &BTreeMap<&str, Vec<u64>>,
+    by_key: &BTreeMap<&str, &Stored>,
+) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
     let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
     let classroom = format!("classroom.{}", connection.classroom);
     let start = success.offset.map(|offset| offset + 1).or_else(|| first(&classroom));
     let mut starts: Vec<_> = start.map(|start| (classroom, start)).into_iter().collect();
     let resumed = connection.asked.as_ref().filter(|_| success.recovered == Some(true));
-    for lesson in &connection.lessons {
+    for (lesson, pushes) in &connection.lessons {
         let room = format!("lesson.{lesson}");
         let resumed = resumed.filter(|asked| asked.lesson.as_ref() == Some(lesson));
-        // Who joins on the way does not know at which offset it was let in.
-        let start = resumed.map(|asked| asked.offset + 1).or_else(|| first(&room));
+        // Who joins on the way does not know at which offset it was let in; what comes before the ack is a present.
+        let joined = connection.seen.iter().skip(*pushes).filter_map(|seen| by_key.get(seen.key.as_str()));
+        let first = joined.filter(|stored| stored.room == room).map(|stored| stored.offset).next();
+        let start = resumed.map(|asked| asked.offset + 1).or(first);
         starts.extend(start.map(|start| (room, start)));
     }
     starts
@@ -90,8 +96,6 @@ fn required(connection: &Connection, stored: &Stored) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::super::journal::{Resumption, Seen, Success};
     use super::*;
 
@@ -116,7 +120,7 @@ mod tests {
             node: 0,
             asked: Some(Resumption { epoch: "e".to_owned(), offset: 1, lesson: None }),
             success: Some(success),
-            lessons: BTreeSet::new(),
+            lessons: BTreeMap::new(),
             seen: seen.collect(),
             end: String::new(),
         }

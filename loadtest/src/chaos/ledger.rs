@@ -132,7 +132,7 @@ mod tests {
             node: 0,
             asked: None,
             success: Some(Success { session, sid: format!("sid-{session}"), offset: None, recovered: None }),
-            lessons: BTreeSet::new(),
+            lessons: BTreeMap::new(),
             seen: Vec::new(),
             end: String::new(),
         }
@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_found() {
-        let break_it: [(&str, fn(&mut Evidence)); 9] = [
+        type Break = (&'static str, fn(&mut Evidence));
+        let break_it: [Break; 9] = [
             ("no history", |evidence| drop(evidence.history.pop())),
             ("two rows", |evidence| evidence.history.push(past(2))),
             ("no left", |evidence| drop(evidence.stream.pop())),
