@@ -59,7 +59,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
 
     let Greeting { socket, sid, asked } = greeting;
     let presence = Some(Presence { session: opened.session, agent });
-    let mut session = Session { socket, sid, classroom, presence, user: Some(user), place: None, asked };
+    let mut session = Session { socket, sid, classroom, presence, user: Some(user), place: None, tried: None, asked };
     let resumption = match resume {
         Some(resume) => Some(resumed(deps, &mut session, start, resume).await),
         None => None,
@@ -73,7 +73,7 @@ fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welc
         return Err(ConnectError::Session(SessionError::Unauthenticated));
     }
     let Greeting { socket, sid, asked } = greeting;
-    let session = Session { socket, sid, classroom, presence: None, user: None, place: None, asked };
+    let session = Session { socket, sid, classroom, presence: None, user: None, place: None, tried: None, asked };
     Ok(Welcome { session, resumption: None })
 }
 

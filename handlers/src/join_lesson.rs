@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use rollcall_runtime::{
-    HandlerError, Place, Pools, Presence, Rooms, Session, Sessions,
+    HandlerError, Leavings, Place, Pools, Presence, Rooms, Session, Sessions,
     auth::{Claims, Hook, Keyring},
-    kv::{Entry, Kv},
+    kv::{Entry, Field, Kv},
     mixpanel::Mixpanel,
     store::{Join, Joined, Restore, StoreError},
 };
@@ -22,6 +22,7 @@ pub struct Deps {
     sessions: Sessions,
     rooms: Rooms,
     kv: Arc<dyn Kv>,
+    leavings: Leavings,
     mixpanel: Mixpanel,
 }
 
@@ -35,6 +36,7 @@ impl Deps {
             sessions: pools.sessions.clone(),
             rooms: pools.rooms.clone(),
             kv: Arc::clone(&pools.kv),
+            leavings: pools.leavings.clone(),
             mixpanel: pools.mixpanel.clone(),
         }
     }
@@ -80,8 +82,16 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     let written = user.as_ref().map(|user| (user.user.clone(), user.role));
     let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: written.clone() };
     let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
+    // A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung.
+    let field = written.clone().map(|(user, role)| Field { lesson: lesson.clone(), user, role, sid: session.sid });
+    if let Some(earlier) = std::mem::replace(&mut session.tried, field).filter(|earlier| earlier.lesson != lesson) {
+        deps.leavings.leave(earlier, None);
+    }
     let known = match deps.kv.join(&entry, before).await {
-        Ok(known) => known,
+        Ok(known) => {
+            session.tried = None;
+            known
+        }
         Err(error) => {
             undo(deps, session).await;
             return Err(error.into());

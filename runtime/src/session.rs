@@ -4,7 +4,7 @@
 //! of a connection runs at a time.
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId};
 
-use crate::{auth::Claims, socket::SocketId};
+use crate::{auth::Claims, kv::Field, socket::SocketId};
 
 /// A connection that was let in.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Session {
     pub user: Option<Claims>,
     /// The lesson it joined.
     pub place: Option<Place>,
+    /// What a join may have written in Redis without saying so: gone with the session, as the place is.
+    pub tried: Option<Field>,
     /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
     pub asked: Option<LessonId>,
 }

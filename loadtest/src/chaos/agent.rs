@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever a client got is in the journal once [`Agent::live`] has returned, and its connections are over.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl Agent {
         over.wait_for(|over| *over).await.ok();
         let last = opened.len();
         for (place, open) in opened.iter().enumerate() {
-            let politely = place + 1 == last && self.plan.number % 2 == 0;
+            let politely = place + 1 == last && self.plan.number.is_multiple_of(2);
             open.orders.send_if_modified(|orders| {
                 let going = matches!(orders, Orders::Close | Orders::Break);
                 if !going {
@@ -134,7 +135,7 @@ impl Agent {
                 node,
                 asked: known.filter(|_| visit.resumes),
                 success: None,
-                lessons: Default::default(),
+                lessons: BTreeMap::new(),
                 seen: Vec::new(),
                 end: String::new(),
             },

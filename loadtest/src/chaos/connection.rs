@@ -93,7 +93,7 @@ impl Errand {
         });
         let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
         let lesson = lesson.filter(|_| success["recovered"] == true);
-        self.log.lessons.extend(lesson.clone());
+        self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, 0)));
         if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
             *self.known() = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
         }
@@ -140,7 +140,7 @@ impl Errand {
                 if message["status"] == "SUCCESS"
                     && let Some(lesson) = &self.joins
                 {
-                    self.log.lessons.insert(lesson.clone());
+                    self.log.lessons.entry(lesson.clone()).or_insert(self.log.seen.len());
                     if self.resumes
                         && let Some(known) = &mut *self.known()
                     {

@@ -44,7 +44,7 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
         room.push(stored.offset);
     }
     let last = got.values().flatten().max().copied();
-    for (room, from) in starts(connection, &got) {
+    for (room, from) in starts(connection, &got, by_key) {
         let Some(last) = last else { break };
         let missed = stream.iter().filter(|stored| {
             stored.room == room
@@ -63,18 +63,24 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
 }
 
 /// From which offset on a connection must have got everything, for each of its rooms.
-fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>) -> Vec<(String, u64)> {
+fn starts(
+    connection: &Connection,
+    got: &BTreeMap<&str, Vec<u64>>,
+    by_key: &BTreeMap<&str, &Stored>,
+) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
     let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
     let classroom = format!("classroom.{}", connection.classroom);
     let start = success.offset.map(|offset| offset + 1).or_else(|| first(&classroom));
     let mut starts: Vec<_> = start.map(|start| (classroom, start)).into_iter().collect();
     let resumed = connection.asked.as_ref().filter(|_| success.recovered == Some(true));
-    for lesson in &connection.lessons {
+    for (lesson, pushes) in &connection.lessons {
         let room = format!("lesson.{lesson}");
         let resumed = resumed.filter(|asked| asked.lesson.as_ref() == Some(lesson));
-        // Who joins on the way does not know at which offset it was let in.
-        let start = resumed.map(|asked| asked.offset + 1).or_else(|| first(&room));
+        // Who joins on the way does not know at which offset it was let in; what comes before the ack is a present.
+        let joined = connection.seen.iter().skip(*pushes).filter_map(|seen| by_key.get(seen.key.as_str()));
+        let first = joined.filter(|stored| stored.room == room).map(|stored| stored.offset).next();
+        let start = resumed.map(|asked| asked.offset + 1).or(first);
         starts.extend(start.map(|start| (room, start)));
     }
     starts
@@ -86,4 +92,51 @@ fn required(connection: &Connection, stored: &Stored) -> bool {
     let own = stored.sender.as_deref() == Some(connection.agent.as_str());
     let late = matches!(stored.session, Some((session, true)) if session < success.session);
     !own && (!late || success.recovered == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::{Resumption, Seen, Success};
+    use super::*;
+
+    fn note(offset: u64) -> Stored {
+        Stored {
+            offset,
+            room: "classroom.c".to_owned(),
+            key: format!("note {offset}"),
+            message_id: format!("note:{offset}"),
+            sender: None,
+            session: None,
+        }
+    }
+
+    /// One that resumed after offset 1.
+    fn connection(offsets: &[u64]) -> Connection {
+        let success = Success { session: 1, sid: "sid".to_owned(), offset: Some(1), recovered: Some(true) };
+        let seen = offsets.iter().map(|offset| Seen { offset: Some(*offset), key: format!("note {offset}") });
+        Connection {
+            agent: "web.alice.example.org".to_owned(),
+            classroom: "c".to_owned(),
+            node: 0,
+            asked: Some(Resumption { epoch: "e".to_owned(), offset: 1, lesson: None }),
+            success: Some(success),
+            lessons: BTreeMap::new(),
+            seen: seen.collect(),
+            end: String::new(),
+        }
+    }
+
+    #[test]
+    fn gaps_doubles_and_steps_back_are_found() {
+        let stream: Vec<Stored> = (1..=5).map(note).collect();
+        let wrong = |offsets: &[u64]| faults(&[connection(offsets)], &stream).len();
+        assert_eq!(wrong(&[2, 3, 4]), 0);
+        assert_eq!(wrong(&[]), 0);
+        // A gap in the middle, and one at the start.
+        assert_eq!(wrong(&[2, 4]), 1);
+        assert_eq!(wrong(&[3, 4]), 1);
+        assert!(wrong(&[2, 3, 3]) > 0);
+        assert!(wrong(&[3, 2]) > 0);
+        assert!(wrong(&[2, 3, 4, 5, 6]) > 0);
+    }
 }

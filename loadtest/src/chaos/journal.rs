@@ -1,6 +1,6 @@
 //! What clients saw, connection by connection: the ledger's one side.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -38,8 +38,8 @@ pub(super) struct Connection {
     pub(super) node: usize,
     pub(super) asked: Option<Resumption>,
     pub(super) success: Option<Success>,
-    /// Lessons whose join was acknowledged.
-    pub(super) lessons: BTreeSet<String>,
+    /// Lessons whose join was acknowledged, and after how many pushes.
+    pub(super) lessons: BTreeMap<String, usize>,
     pub(super) seen: Vec<Seen>,
     /// What ended it, in words.
     pub(super) end: String,

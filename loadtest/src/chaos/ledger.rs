@@ -105,3 +105,79 @@ fn order(evidence: &Evidence) -> Vec<String> {
     }
     wrong
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::Success;
+    use super::*;
+
+    const AGENT: &str = "web.alice.example.org";
+
+    fn event(offset: u64, session: i64, entered: bool) -> Stored {
+        let operation = if entered { "entered" } else { "left" };
+        Stored {
+            offset,
+            room: "classroom.c".to_owned(),
+            key: format!("agent.{operation} {session}"),
+            message_id: format!("agent.{operation}:i:{session}"),
+            sender: Some(AGENT.to_owned()),
+            session: Some((session, entered)),
+        }
+    }
+
+    fn connection(session: i64) -> Connection {
+        Connection {
+            agent: AGENT.to_owned(),
+            classroom: "c".to_owned(),
+            node: 0,
+            asked: None,
+            success: Some(Success { session, sid: format!("sid-{session}"), offset: None, recovered: None }),
+            lessons: BTreeMap::new(),
+            seen: Vec::new(),
+            end: String::new(),
+        }
+    }
+
+    fn past(session: i64) -> Past {
+        Past { session, agent: AGENT.to_owned(), classroom: "c".to_owned() }
+    }
+
+    fn sound() -> Evidence {
+        Evidence {
+            connections: vec![connection(1), connection(2)],
+            stream: vec![event(1, 1, true), event(3, 1, false), event(4, 2, true), event(6, 2, false)],
+            history: vec![past(1), past(2)],
+            fields: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_sound_balances() {
+        assert_eq!(balance(&sound()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_broken_promise_is_found() {
+        type Break = (&'static str, fn(&mut Evidence));
+        let break_it: [Break; 9] = [
+            ("no history", |evidence| drop(evidence.history.pop())),
+            ("two rows", |evidence| evidence.history.push(past(2))),
+            ("no left", |evidence| drop(evidence.stream.pop())),
+            ("left first", |evidence| evidence.stream.swap(2, 3)),
+            ("published twice", |evidence| evidence.stream.push(event(7, 2, false))),
+            ("no message id", |evidence| evidence.stream[0].message_id.clear()),
+            ("overlapping", |evidence| evidence.stream.swap(1, 2)),
+            ("half of a session that nobody got", |evidence| evidence.stream.push(event(7, 3, true))),
+            ("a field", |evidence| evidence.fields.push("lesson_student_x: alice -> sid".to_owned())),
+        ];
+        for (what, change) in break_it {
+            let mut evidence = sound();
+            change(&mut evidence);
+            // Offsets are places in the stream.
+            for (place, message) in evidence.stream.iter_mut().enumerate() {
+                message.offset = place as u64 + 1;
+            }
+            assert_ne!(balance(&evidence), Vec::<String>::new(), "{what}");
+        }
+    }
+}

@@ -70,8 +70,8 @@ pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> i
         for (number, wire) in wires.iter().enumerate() {
             threads.push(scope.spawn(move || bend(wire, of(Target::Wire(number)), start)));
         }
-        let ended = threads.into_iter().map(|thread| thread.join());
-        ended.map(|ended| ended.unwrap_or_else(|_| Err(io::Error::other("a fault panicked")))).collect()
+        let mut ended = threads.into_iter().map(|thread| thread.join());
+        ended.try_for_each(|ended| ended.unwrap_or_else(|_| Err(io::Error::other("a fault panicked"))))
     })
 }
 

@@ -111,8 +111,7 @@ async fn struck(born: Weather, mut weather: watch::Receiver<Weather>) -> Stop {
 /// One direction, until its end.
 async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut weather: watch::Receiver<Weather>) {
     let mut buffer = vec![0; 16 << 10];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if weather.wait_for(|weather| !weather.held).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
             break;
         }

@@ -204,7 +204,8 @@ impl Gateway {
         let Some(socket) = sockets.get_mut(socket) else { return };
         let rooms = self.fanout.rooms_of(socket.peer);
         let extra = socket.peer.extra();
-        extra.offset = Some(upto);
+        // A node that is behind the one where the client was must not send again what came there.
+        extra.offset = extra.offset.max(Some(upto));
         let more =
             extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
         if more.is_none() {

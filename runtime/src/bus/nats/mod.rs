@@ -98,6 +98,7 @@ pub struct NatsBus {
     publisher: Publisher,
     rooms: Arc<Rooms>,
     known: Arc<Known>,
+    flow: Arc<Flow>,
     /// Dropped with the bus, and ended by that.
     _tasks: JoinSet<()>,
 }
@@ -139,9 +140,9 @@ impl NatsBus {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(rooms::attend(rooms.clone(), live, flow.clone(), known.clone()));
-        tasks.spawn(collect::collect(ready, rooms.clone(), flow));
+        tasks.spawn(collect::collect(ready, rooms.clone(), flow.clone()));
         tasks.spawn(delivery.run());
-        Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, _tasks: tasks }, fed))
+        Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, flow, _tasks: tasks }, fed))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
@@ -155,6 +156,16 @@ impl NatsBus {
         answer.inspect_err(|_| {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
         })
+    }
+}
+
+/// Breaks the flow when whoever wants a room gives up waiting for it, and not only when the server answers again: until
+/// then other rooms' events would pass, and filling goes on after the last event that passed.
+struct Unheard<'a>(&'a Flow);
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        self.0.break_off();
     }
 }
 
@@ -174,7 +185,12 @@ impl Bus for NatsBus {
 
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
         self.rooms.want(room, self.known.position().offset.0);
-        self.round("subscribe").await.map(drop)
+        let unheard = Unheard(&self.flow);
+        let heard = self.round("subscribe").await.map(drop);
+        if heard.is_ok() {
+            std::mem::forget(unheard);
+        }
+        heard
     }
 
     fn unsubscribe(&self, room: &RoomId) {
