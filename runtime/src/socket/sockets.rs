@@ -89,4 +89,4 @@ impl<P> Sockets<P> {
 }
 
 /// What a parked connection costs besides the application's state (mio adds fields of its own to debug builds).
-const _: () = assert!(cfg!(debug_assertions) || size_of::<Entry<()>>() <= 48);
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Entry<()>>() <= 64);
