@@ -52,7 +52,7 @@ settings! {
     ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages that may connect, like https://school.example, besides the same host's; * for any";
     MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
     MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("1000"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count";
-    MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory above which nobody new is let in; by default nine tenths of the container's";
+    MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory above which nobody new is let in; by default nine tenths of the container's or the machine's";
     MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Most upgrades a second";
     TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies that say who the client is";
     PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do";

@@ -1,0 +1,41 @@
+//! Whatever a message says: no panic, no id that breaks its rule, and an ack that is JSON and gives the right `ref` back.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use rollcall_schema::{
+    AckError, ConnectRequest, JoinLesson, LessonId, Ref, Refresh, Request, ack,
+    id::{AgentLabel, ClassroomId},
+    request::RequestError,
+};
+use serde_json::Value;
+
+fuzz_target!(|data: &[u8]| {
+    let request = Request::parse(data);
+    let reference = request.as_ref().map_or_else(|error| error.reference(), |request| request.reference);
+    let told: Value = serde_json::from_slice(&ack::error(reference, AckError::UnknownEvent)).expect("an ack is JSON");
+    match reference {
+        Ref::Number(number) => assert_eq!(told["ref"], number),
+        Ref::Missing | Ref::Faulty => assert!(told["ref"].is_null()),
+    }
+    // Where the whole of it fits into a tree, the tree says the same. Of a field that comes twice it keeps the last.
+    let tree = serde_json::from_slice::<Value>(data).ok();
+    let request = match request {
+        Ok(request) => request,
+        Err(RequestError::NoEvent(_)) => {
+            return assert!(tree.is_none_or(|tree| tree.is_object() && !tree["type"].is_string()));
+        }
+        Err(RequestError::Syntax) => return,
+    };
+    if let Some(tree) = tree {
+        assert_eq!(tree["type"], *request.event);
+        assert!(!matches!(reference, Ref::Number(number) if tree["ref"] != number));
+    }
+    if let Ok(JoinLesson { lesson_id: Some(lesson), .. }) = request.payload() {
+        assert!(LessonId::parse(lesson.as_str()).is_ok());
+    }
+    if let Ok(connect) = request.payload::<ConnectRequest>() {
+        assert!(AgentLabel::parse(connect.agent_label.as_str()).is_ok());
+        assert!(ClassroomId::parse(&connect.classroom_id.to_string()).is_ok());
+        assert!(!format!("{connect:?}").contains("eyJ"), "no token is shown");
+    }
+    let _ = request.payload::<Refresh>();
+});

@@ -1,0 +1,52 @@
+//! Whatever a token says, signed or not: no panic, nobody is let in without the signature, and nobody under an id that
+//! breaks its rule.
+#![no_main]
+use std::sync::LazyLock;
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use libfuzzer_sys::fuzz_target;
+use rollcall_runtime::{
+    auth::{Keyring, Sources, unix_now},
+    config::Secret,
+};
+use rollcall_schema::{Audience, UserId};
+use serde_json::Value;
+
+const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
+
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
+    let hs256 = Some(Secret::new(SECRET));
+    Keyring::new(Sources {
+        hs256,
+        jwks: Vec::new(),
+        audiences: Vec::new(),
+        refresh: std::time::Duration::from_secs(300),
+    })
+});
+
+fuzz_target!(|data: &[u8]| {
+    // As it comes: nothing signs it.
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert!(KEYRING.verify(text).is_err());
+    }
+    // Its two halves, signed.
+    let split = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let (header, claims) = (&data[..split], data.get(split + 1..).unwrap_or_default());
+    let message = format!("{}.{}", B64.encode(header), B64.encode(claims));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), message.as_bytes());
+    let token = format!("{message}.{}", B64.encode(signature.as_ref()));
+    let Ok(bearer) = KEYRING.verify(&token) else { return };
+    let header = std::str::from_utf8(header).expect("JSON is UTF-8");
+    // What nests too deep for a tree was skipped.
+    if let Ok(header) = serde_json::from_str::<Value>(header) {
+        assert_eq!(header["alg"], "HS256");
+        assert!(["jku", "x5u", "x5c", "jwk", "crit"].iter().all(|name| header[name].is_null()));
+    }
+    assert!(bearer.expires > unix_now());
+    assert!(UserId::parse(bearer.user.as_str()).is_ok() && Audience::parse(bearer.audience.as_str()).is_ok());
+    // One bit of the signature, and nobody is let in.
+    let mut broken = signature.as_ref().to_vec();
+    broken[0] ^= 1;
+    assert!(KEYRING.verify(&format!("{message}.{}", B64.encode(broken))).is_err());
+});
