@@ -139,12 +139,13 @@ fn decode(part: &str) -> Result<Vec<u8>, AuthError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)
 }
 
-/// Reads a JSON object. Serde would take an array for a struct, too.
+/// Reads a JSON object. Serde would take an array for a struct, too, and leave what it skips unchecked: JSON is UTF-8.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
     if json.first() != Some(&b'{') {
         return Err(AuthError::Malformed);
     }
-    serde_json::from_slice(json).map_err(|_| AuthError::Malformed)
+    let json = std::str::from_utf8(json).map_err(|_| AuthError::Malformed)?;
+    serde_json::from_str(json).map_err(|_| AuthError::Malformed)
 }
 
 /// A NumericDate (RFC 7519), which may have a fraction.
