@@ -57,9 +57,9 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
     let opened = deps.sessions.open(open).await?;
 
-    let Greeting { socket, sid, asked } = greeting;
+    let Greeting { sid, asked, .. } = greeting;
     let presence = Some(Presence { session: opened.session, agent });
-    let mut session = Session { socket, sid, classroom, presence, user: Some(user), place: None, tried: None, asked };
+    let mut session = Session { sid, classroom, presence, user: Some(user), place: None, tried: None, asked };
     let resumption = match resume {
         Some(resume) => Some(resumed(deps, &mut session, start, resume).await),
         None => None,
@@ -72,8 +72,8 @@ fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welc
     if !deps.guests {
         return Err(ConnectError::Session(SessionError::Unauthenticated));
     }
-    let Greeting { socket, sid, asked } = greeting;
-    let session = Session { socket, sid, classroom, presence: None, user: None, place: None, tried: None, asked };
+    let Greeting { sid, asked, .. } = greeting;
+    let session = Session { sid, classroom, presence: None, user: None, place: None, tried: None, asked };
     Ok(Welcome { session, resumption: None })
 }
 

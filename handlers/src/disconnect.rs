@@ -25,7 +25,7 @@ impl Deps {
 
 /// Writes down that an agent left. Guests leave no trace.
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
-    let Session { sid, classroom, presence, place, tried, .. } = session;
+    let Session { sid, classroom, presence, user, place, tried, .. } = session;
     let heir = match presence {
         Some(Presence { agent, .. }) => match deps.sessions.close(Close { classroom, agent, sid, reason }).await {
             Closed::Left { heir } => heir,
@@ -34,8 +34,8 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
         None => None,
     };
     if let Some(tried) = tried {
-        deps.leavings.leave(tried, None);
+        deps.leavings.leave(*tried, None);
     }
-    let Some(Place { lesson, written: Some((user, role)), .. }) = place else { return };
-    deps.leavings.leave(Field { lesson, user, role, sid }, heir);
+    let (Some(Place { lesson, written: Some(role), .. }), Some(user)) = (place, user) else { return };
+    deps.leavings.leave(Field { lesson, user: user.user, role, sid }, heir);
 }

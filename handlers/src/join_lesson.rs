@@ -76,16 +76,16 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     };
 
     // 4: enter_room.
-    deps.rooms.enter(session.socket, RoomId::Lesson(lesson.clone())).await;
+    deps.rooms.enter(session.socket(), RoomId::Lesson(lesson.clone())).await;
 
     // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
-    let written = user.as_ref().map(|user| (user.user.clone(), user.role));
-    let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: written.clone() };
+    let named = user.as_ref().map(|user| (user.user.clone(), user.role));
+    let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
     let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
     // A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung.
-    let field = written.clone().map(|(user, role)| Field { lesson: lesson.clone(), user, role, sid: session.sid });
+    let field = named.map(|(user, role)| Box::new(Field { lesson: lesson.clone(), user, role, sid: session.sid }));
     if let Some(earlier) = std::mem::replace(&mut session.tried, field).filter(|earlier| earlier.lesson != lesson) {
-        deps.leavings.leave(earlier, None);
+        deps.leavings.leave(*earlier, None);
     }
     let known = match deps.kv.join(&entry, before).await {
         Ok(known) => {
@@ -102,8 +102,8 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     }
 
     // 6, 7: the session.
+    session.place = Some(Place { lesson, seat, written: user.as_ref().map(|user| user.role) });
     session.user = user;
-    session.place = Some(Place { lesson, seat, written });
     Ok(Empty {})
 }
 

@@ -62,12 +62,12 @@ impl Delivery {
         self.incoming.offset
     }
 
-    /// Whether it is for this agent; a guest has no mark. The entered of who came before `since`, published a little
+    /// Whether it is for this agent; a guest has no mark. The entered of a session before `since`, published a little
     /// late, is not: whoever came later has never missed them. Of two who enter at once the first sees the second, since
     /// its subscription is live before its session has a number.
     #[must_use]
-    pub fn is_for(&self, mark: Option<AgentMark>, since: Option<SessionId>) -> bool {
-        self.entered.is_none_or(|entered| since.is_none_or(|since| entered >= since))
+    pub fn is_for(&self, mark: Option<AgentMark>, since: SessionId) -> bool {
+        self.entered.is_none_or(|entered| entered >= since)
             && self.receiver.is_none_or(|receiver| Some(receiver) == mark)
             && self.sender.is_none_or(|sender| Some(sender) != mark)
     }

@@ -5,6 +5,7 @@
 //! same inbox.
 use std::{
     collections::HashMap,
+    num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -52,8 +53,13 @@ struct Entry {
 }
 
 /// A room's number in this process, never used twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RoomKey(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RoomKey(NonZeroU64);
+
+impl RoomKey {
+    /// No room's.
+    pub const NONE: Self = Self(NonZeroU64::MAX);
+}
 
 /// Keeps a room alive for a worker.
 pub struct RoomHold {
@@ -184,7 +190,7 @@ impl Rooms {
         let entry = entries.entry(id.clone()).or_insert_with(|| {
             metrics::gauge!(names::ROOMS, "kind" => id.kind()).increment(1.0);
             Entry {
-                key: RoomKey(self.0.keys.fetch_add(1, Ordering::Relaxed)),
+                key: RoomKey(NonZeroU64::MIN.saturating_add(self.0.keys.fetch_add(1, Ordering::Relaxed))),
                 subscribed: Arc::default(),
                 holds: vec![0; self.0.mailboxes.len()].into(),
             }

@@ -2,15 +2,13 @@
 //!
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
-use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid};
 
-use crate::{auth::Claims, kv::Field, socket::SocketId};
+use crate::{auth::Claims, gateway::Mailboxes, kv::Field, socket::SocketId};
 
-/// A connection that was let in.
+/// A connection that was let in. Small, because every connection keeps one.
 #[derive(Debug)]
 pub struct Session {
-    /// The socket, for entering rooms.
-    pub socket: SocketId,
     /// The connection's name outside.
     pub sid: Sid,
     /// Where it is.
@@ -22,7 +20,7 @@ pub struct Session {
     /// The lesson it joined.
     pub place: Option<Place>,
     /// What a join may have written in Redis without saying so: gone with the session, as the place is.
-    pub tried: Option<Field>,
+    pub tried: Option<Box<Field>>,
     /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
     pub asked: Option<LessonId>,
 }
@@ -43,11 +41,17 @@ pub struct Place {
     pub lesson: LessonId,
     /// The user's seat, where there is one.
     pub seat: Option<Seat>,
-    /// Whose keys in Redis name this connection, and as what; none for a guest.
-    pub written: Option<(UserId, Role)>,
+    /// As what the user's keys in Redis name this connection; none for a guest.
+    pub written: Option<Role>,
 }
 
 impl Session {
+    /// The socket, for entering rooms.
+    #[must_use]
+    pub fn socket(&self) -> SocketId {
+        Mailboxes::socket(self.sid)
+    }
+
     /// The rooms that its events come from; a guest gets nothing of the classroom's.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomId> {

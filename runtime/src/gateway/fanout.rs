@@ -139,7 +139,7 @@ impl Fanout {
         for key in &dirty {
             let Some(room) = self.rooms.get_mut(key) else { continue };
             let mut batch = Batch::default();
-            for delivery in room.ready.drain(..) {
+            for delivery in std::mem::take(&mut room.ready) {
                 delivery.record_age();
                 batch.add(&delivery);
             }
@@ -246,7 +246,7 @@ impl Batch {
         }
         let (mark, offset) = (socket.peer.mark, socket.peer.offset());
         let since = socket.peer.since;
-        let late = self.oldest.is_some_and(|oldest| since.is_some_and(|since| oldest < since));
+        let late = self.oldest.is_some_and(|oldest| oldest < since);
         let mine = mark.is_some_and(|mark| self.addressed.contains(&mark));
         let for_all = offset.is_none() && !self.private && !late && !mine;
         let (piece, count) = if for_all {

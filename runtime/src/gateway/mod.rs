@@ -190,7 +190,7 @@ impl Gateway {
     fn replay(&self, sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
         let Some(mut socket) = sockets.get_mut(socket) else { return };
         let rooms = &self.shared.rooms;
-        for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::default(), incoming)) {
+        for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::NONE, incoming)) {
             if delivery.is_for(socket.peer.mark, socket.peer.since) {
                 socket.send_frames(delivery.frame(true));
             }

@@ -16,6 +16,9 @@ use super::{
     replay::Replaying,
 };
 
+/// Before every session.
+const ALL: SessionId = SessionId(i64::MIN);
+
 /// One connection.
 pub struct Peer {
     /// Where it is in its life.
@@ -26,8 +29,8 @@ pub struct Peer {
     pub lesson: Option<RoomKey>,
     /// Which agent's events it does not get, and which it alone does.
     pub mark: Option<AgentMark>,
-    /// Its session, where it came new: it gets no entered of those before.
-    pub since: Option<SessionId>,
+    /// It gets no entered of sessions before this one: its own, where it came new.
+    pub since: SessionId,
     /// When its token ends, in Unix seconds; before it is let in, when that must have happened.
     pub expires: u64,
     /// Why it was closed by us.
@@ -82,7 +85,7 @@ impl Peer {
             classroom: None,
             lesson: None,
             mark: None,
-            since: None,
+            since: ALL,
             expires: deadline,
             kicked: None,
             place,
@@ -95,7 +98,7 @@ impl Peer {
     pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
         let recovered = resumption.is_some_and(|resumption| resumption.recovered);
-        self.since = presence.filter(|_| !recovered).map(|presence| presence.session);
+        self.since = presence.filter(|_| !recovered).map_or(ALL, |presence| presence.session);
         if let Some(Resumption { position, replay, .. }) = resumption {
             let extra = self.extra();
             extra.offset = Some(position.offset);

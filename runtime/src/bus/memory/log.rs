@@ -62,7 +62,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(limits: Limits) -> Self {
-        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::default());
+        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::new(Instant::now()));
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
 
@@ -80,7 +80,7 @@ impl Log {
     pub(super) fn append(&mut self, publication: Publication, now: Instant) -> Offset {
         self.recent.forget(now, self.limits.events);
         if let Some(id) = &publication.message_id
-            && let Some(offset) = self.recent.remember(id, self.last + 1, now)
+            && let Some(offset) = self.recent.remember(id, self.last + 1)
         {
             return Offset(offset);
         }
@@ -141,33 +141,35 @@ impl Log {
 }
 
 /// The message ids of the duplicate window, as 64 bits of a keyed hash each: among a million ids, the chance that a new
-/// one is taken for one of them is one in 10^13.
-#[derive(Debug, Default)]
+/// one is taken for one of them is one in 10^13. Those of a whole window are forgotten together, one window later.
+#[derive(Debug)]
 struct Recent {
     hasher: RandomState,
-    offsets: HashMap<u64, u64>,
-    order: VecDeque<(Instant, u64)>,
+    young: HashMap<u64, u64>,
+    old: HashMap<u64, u64>,
+    /// When the young were none.
+    turned: Instant,
 }
 
 impl Recent {
+    fn new(now: Instant) -> Self {
+        Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new(), turned: now }
+    }
+
     /// The offset under which the id is known; notes it under `offset` where it is not.
-    fn remember(&mut self, id: &str, offset: u64, now: Instant) -> Option<u64> {
+    fn remember(&mut self, id: &str, offset: u64) -> Option<u64> {
         let hash = self.hasher.hash_one(id);
-        if let Some(known) = self.offsets.get(&hash) {
+        if let Some(known) = self.young.get(&hash).or_else(|| self.old.get(&hash)) {
             return Some(*known);
         }
-        self.offsets.insert(hash, offset);
-        self.order.push_back((now, hash));
+        self.young.insert(hash, offset);
         None
     }
 
     fn forget(&mut self, now: Instant, most: usize) {
-        while let Some((at, hash)) = self.order.front() {
-            if self.order.len() <= most && now.duration_since(*at) <= DUPLICATE_WINDOW {
-                break;
-            }
-            self.offsets.remove(hash);
-            self.order.pop_front();
+        if self.young.len() >= most || now.duration_since(self.turned) > DUPLICATE_WINDOW {
+            self.old = std::mem::take(&mut self.young);
+            self.turned = now;
         }
     }
 }
