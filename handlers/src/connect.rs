@@ -57,9 +57,8 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
     let opened = deps.sessions.open(open).await?;
 
-    let Greeting { sid, asked, .. } = greeting;
-    let presence = Some(Presence { session: opened.session, agent });
-    let mut session = Session { sid, classroom, presence, user: Some(user), place: None, tried: None, asked };
+    let presence = Presence { session: opened.session, agent };
+    let mut session = Session::agent(greeting, classroom, presence, user);
     let resumption = match resume {
         Some(resume) => Some(resumed(deps, &mut session, start, resume).await),
         None => None,
@@ -72,9 +71,7 @@ fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welc
     if !deps.guests {
         return Err(ConnectError::Session(SessionError::Unauthenticated));
     }
-    let Greeting { sid, asked, .. } = greeting;
-    let session = Session { sid, classroom, presence: None, user: None, place: None, tried: None, asked };
-    Ok(Welcome { session, resumption: None })
+    Ok(Welcome { session: Session::guest(greeting, classroom), resumption: None })
 }
 
 /// Joins the lesson that the client was in, and looks for what it missed (PROTOCOL 3). The session is there already: what

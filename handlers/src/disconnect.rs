@@ -25,7 +25,8 @@ impl Deps {
 
 /// Writes down that an agent left. Guests leave no trace.
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
-    let Session { sid, classroom, presence, user, place, tried, .. } = session;
+    let user = session.claims();
+    let Session { sid, classroom, presence, place, tried, .. } = session;
     let heir = match presence {
         Some(Presence { agent, .. }) => match deps.sessions.close(Close { classroom, agent, sid, reason }).await {
             Closed::Left { heir } => heir,

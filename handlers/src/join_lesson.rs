@@ -49,7 +49,7 @@ impl Deps {
 pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<Empty, HandlerError> {
     let user = match &request.access_token {
         Some(token) => Some(fresh(&deps.keyring, session, token.as_str()).await?),
-        None => session.user.clone(),
+        None => session.claims(),
     };
     let lesson = chosen(session, user.as_ref(), request.lesson_id)?;
     // A guest is nobody to ask about: whoever lets guests in opens the lessons to all.
@@ -103,7 +103,9 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
 
     // 6, 7: the session.
     session.place = Some(Place { lesson, seat, written: user.as_ref().map(|user| user.role) });
-    session.user = user;
+    if let Some(user) = user {
+        session.hold(user);
+    }
     Ok(Empty {})
 }
 

@@ -29,21 +29,20 @@ impl Deps {
 /// `invalid access token`, `access token of another user`. A guest is nobody yet, and becomes somebody by join_lesson.
 pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Result<Empty, HandlerError> {
     let user = fresh(&deps.keyring, session, request.token.as_str()).await?;
-    if session.user.is_none() {
+    if session.expires().is_none() {
         return Err(AckError::AccessTokenOfAnotherUser.into());
     }
     let stays = session.place.as_ref().is_none_or(|place| user.admits_lesson(&place.lesson));
     if !stays || !user.admits_classroom(session.classroom) {
         return Err(AckError::InvalidAccessToken.into());
     }
-    session.user = Some(user);
+    session.hold(user);
     Ok(Empty {})
 }
 
 /// A later token than connect_request's: it must hold, and be the session's own user's, if there is one.
 pub(crate) async fn fresh(keyring: &Keyring, session: &Session, token: &str) -> Result<Claims, HandlerError> {
     let user = keyring.admit(token).await.map_err(|_| AckError::InvalidAccessToken)?;
-    let other =
-        session.user.as_ref().is_some_and(|before| before.user != user.user || before.audience != user.audience);
+    let other = session.claims().is_some_and(|before| before.user != user.user || before.audience != user.audience);
     if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
 }

@@ -1,7 +1,7 @@
 //! The node's lease: renewed at each pulse, lost when another node took it, and the taking of others' (PROTOCOL 5).
 //!
-//! Invariant: sockets close only on a lost epoch, never on a clock; a node reaps only after it has renewed its own lease
-//! without a gap for a whole one, so that after an outage of the database nobody alive is reaped.
+//! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
+//! own lease without a gap for a whole one, so that after an outage of the database nobody alive is reaped.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -61,7 +61,7 @@ impl Pulse {
                     for sid in pulse.replaced {
                         self.mailboxes.close(sid, SessionError::Replaced).await;
                     }
-                    if renewed_since.elapsed() >= self.registration.lease {
+                    if !self.store.shared() || renewed_since.elapsed() >= self.registration.lease {
                         self.reap().await;
                     }
                 }

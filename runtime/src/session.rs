@@ -4,7 +4,12 @@
 //! of a connection runs at a time.
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid};
 
-use crate::{auth::Claims, gateway::Mailboxes, kv::Field, socket::SocketId};
+use crate::{
+    auth::{Claims, Limits},
+    gateway::{Greeting, Mailboxes},
+    kv::Field,
+    socket::SocketId,
+};
 
 /// A connection that was let in. Small, because every connection keeps one.
 #[derive(Debug)]
@@ -15,14 +20,22 @@ pub struct Session {
     pub classroom: ClassroomId,
     /// What makes it visible; guests have none.
     pub presence: Option<Presence>,
-    /// What its token says: the seed's `{"client_id", "role"}` and what it may enter; a guest has none until a join_lesson brings one.
-    pub user: Option<Claims>,
+    /// What its token says; a guest has none until a join_lesson brings one.
+    held: Held,
     /// The lesson it joined.
     pub place: Option<Place>,
     /// What a join may have written in Redis without saying so: gone with the session, as the place is.
     pub tried: Option<Box<Field>>,
     /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
     pub asked: Option<LessonId>,
+}
+
+/// What a token says, but for what the agent's id says already: that is a third of a parked connection's memory.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    OfAgent { role: Role, expires: u64, limits: Option<Box<Limits>> },
+    OfGuest(Box<Claims>),
 }
 
 /// The row in `agent_session`.
@@ -46,6 +59,56 @@ pub struct Place {
 }
 
 impl Session {
+    /// An agent's.
+    #[must_use]
+    pub fn agent(greeting: Greeting, classroom: ClassroomId, presence: Presence, claims: Claims) -> Self {
+        let mut session = Self { presence: Some(presence), ..Self::guest(greeting, classroom) };
+        session.hold(claims);
+        session
+    }
+
+    /// Somebody's who came without a token.
+    #[must_use]
+    pub fn guest(greeting: Greeting, classroom: ClassroomId) -> Self {
+        let Greeting { sid, asked, .. } = greeting;
+        Self { sid, classroom, presence: None, held: Held::Nothing, place: None, tried: None, asked }
+    }
+
+    /// What its token says: the seed's `{"client_id", "role"}`, and what it may enter.
+    #[must_use]
+    pub fn claims(&self) -> Option<Claims> {
+        match (&self.held, &self.presence) {
+            (Held::OfGuest(claims), _) => Some(Claims::clone(claims)),
+            (Held::OfAgent { role, expires, limits }, Some(Presence { agent, .. })) => Some(Claims {
+                user: agent.user(),
+                audience: agent.audience(),
+                role: *role,
+                expires: *expires,
+                limits: limits.clone(),
+            }),
+            (Held::OfAgent { .. }, None) | (Held::Nothing, _) => None,
+        }
+    }
+
+    /// Another token of the same user, or a guest's first.
+    pub fn hold(&mut self, claims: Claims) {
+        self.held = if self.presence.is_some() {
+            Held::OfAgent { role: claims.role, expires: claims.expires, limits: claims.limits }
+        } else {
+            Held::OfGuest(Box::new(claims))
+        };
+    }
+
+    /// When its token ends, in Unix seconds.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        match &self.held {
+            Held::Nothing => None,
+            Held::OfAgent { expires, .. } => Some(*expires),
+            Held::OfGuest(claims) => Some(claims.expires),
+        }
+    }
+
     /// The socket, for entering rooms.
     #[must_use]
     pub fn socket(&self) -> SocketId {

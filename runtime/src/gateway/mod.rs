@@ -123,7 +123,7 @@ impl Gateway {
     /// A message of a connection that was let in, and whose last function is done.
     fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
         let Phase::Open(session) = &socket.peer.phase else { return };
-        match self.shared.events.take(&mut socket.peer.meter, session.user.as_ref()) {
+        match self.shared.events.take(&mut socket.peer.meter, session.claims().as_ref()) {
             Verdict::Done => {}
             Verdict::Refused(wait) => return refuse(socket, text, wait),
             Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
@@ -217,7 +217,7 @@ impl Gateway {
     /// The session is back with its peer: its rooms are the peer's, and the next message has its turn.
     fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>) {
         self.fanout.settle(socket, &session);
-        socket.peer.expires = session.user.as_ref().map_or(u64::MAX, |user| user.expires.saturating_mul(1_000));
+        socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         socket.peer.phase = Phase::Open(session);
         while socket.is_open() && matches!(socket.peer.phase, Phase::Open(_)) {
             let Some(text) = socket.peer.next_waiting() else { return socket.resume() };

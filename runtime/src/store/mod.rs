@@ -252,6 +252,10 @@ pub trait Load: Send {
 pub trait Store: Send + Sync + 'static {
     /// `postgres` or `sqlite`, for metrics and messages.
     fn name(&self) -> &'static str;
+    /// Whether other nodes may live. After an outage they must have had the time to renew before one is taken for dead.
+    fn shared(&self) -> bool {
+        true
+    }
     /// Brings the tables up to date. Safe beside other nodes that do the same.
     async fn migrate(&self) -> Result<(), StoreError>;
     /// One round trip.
@@ -259,7 +263,7 @@ pub trait Store: Send + Sync + 'static {
     /// The UUID made with the database, part of every message id.
     async fn installation(&self) -> Result<Uuid, StoreError>;
 
-    /// Enters the `node` table with a fresh lease. SQLite sweeps what earlier processes left behind (node_lost).
+    /// Enters the `node` table with a fresh lease.
     /// [`StoreError::Refused`] with a sentence for the operator where a solitary node would live beside another.
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.

@@ -37,8 +37,7 @@ use super::{
 struct Serving {
     /// Held until the process ends.
     lock: Option<File>,
-    /// What the registration swept and [`Store::reap`] has not told yet.
-    swept: usize,
+    /// Connections of earlier processes that were in a lesson, which [`Store::reap`] has not told yet.
     placed: Vec<Placed>,
 }
 
@@ -88,6 +87,10 @@ impl Store for SqliteStore {
         "sqlite"
     }
 
+    fn shared(&self) -> bool {
+        false
+    }
+
     async fn migrate(&self) -> Result<(), StoreError> {
         let path = self.path.clone();
         let migrated = spawn_blocking(move || file::migrate(&path)).await;
@@ -110,11 +113,8 @@ impl Store for SqliteStore {
         }
         let registration = registration.clone();
         let registered = self.writer.call("register", move |connection| lease::register(connection, &registration));
-        let (lease, swept, placed) = registered.await?;
-        let mut serving = self.serving();
-        serving.swept += swept;
-        serving.placed.extend(placed);
-        drop(serving);
+        let (lease, placed) = registered.await?;
+        self.serving().placed = placed;
         self.wake();
         Ok(lease)
     }
@@ -123,14 +123,13 @@ impl Store for SqliteStore {
         self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
     }
 
-    /// Tells what the registration ended: there is no other node to take over from.
     async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
-        self.reader.call("reap", move |connection| lease::fence(connection, lease)).await?;
+        let sessions = self.writer.call("reap", move |connection| lease::reap(connection, lease, most)).await?;
+        if sessions > 0 {
+            self.wake();
+        }
         let mut serving = self.serving();
-        let sessions = serving.swept.min(most);
-        serving.swept -= sessions;
-        // All in the first answers: there are never more of them than of sessions.
-        let told = serving.placed.len().min(sessions);
+        let told = serving.placed.len().min(most);
         Ok(Reaped { sessions, placed: serving.placed.drain(..told).collect() })
     }
 

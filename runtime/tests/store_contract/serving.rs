@@ -1,4 +1,4 @@
-//! One process serves an SQLite file; what it leaves behind is swept by the next.
+//! One process serves an SQLite file; what it leaves behind is the next one's as a dead node's is.
 use std::sync::Arc;
 
 use rollcall_runtime::store::{Change, LeftReason, Registration, StoreError, sqlite::SqliteStore};
@@ -16,25 +16,31 @@ async fn a_second_process_may_not_serve_the_file() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_process_left_is_swept() {
+async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease() {
     let mut world = World::sqlite().await;
     let here = classroom();
     let lesson = world.lesson("algebra-1", here, &[]).await;
     let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
     let session = world.open(&alice).await.session;
     world.join(alice.join(session, &lesson)).await;
-    world.open(&bob).await;
+    let session_of_bob = world.open(&bob).await.session;
     let before = world.lease;
     world.store = Arc::new(SqliteStore::open(world.path()).expect("opened"));
     world.lease = register(&*world.store, LEASE).await;
 
     assert!(is_fenced(world.store.open(before, &[bob.open()]).await));
-    assert_eq!(world.sql("select count(*) from agent_session"), "0");
-    assert_eq!(world.sql("select distinct reason from agent_session_history"), "node_lost");
-    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
-    assert_eq!(changes[2..], [Change::Left(LeftReason::NodeLost), Change::Left(LeftReason::NodeLost)]);
     let reaped = world.store.reap(world.lease, 10).await.expect("answered");
-    assert_eq!(reaped.sessions, 2);
+    assert_eq!(reaped.sessions, 0, "the lease has not ended");
     assert_eq!(reaped.placed.iter().map(|placed| placed.sid).collect::<Vec<_>>(), [alice.sid]);
+    let again = Member::new(here, "web.bob");
+    assert_eq!(world.open(&again).await.session, session_of_bob, "bob came back in time");
+
+    world.sql("update node set lease_until = '2000-01-01' where id < (select max(id) from node)");
+    assert_eq!(world.store.reap(world.lease, 10).await.expect("answered").sessions, 1);
+    assert_eq!(world.sql("select sid from agent_session"), again.sid.to_string());
+    assert_eq!(world.sql("select id || reason from agent_session_history"), format!("{session}node_lost"));
+    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
+    assert_eq!(changes[2..], [Change::Left(LeftReason::NodeLost)]);
     assert_eq!(world.store.reap(world.lease, 10).await.expect("answered").sessions, 0);
+    assert_eq!(world.sql("select count(*) from node"), "1");
 }

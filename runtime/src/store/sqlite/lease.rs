@@ -16,6 +16,15 @@ use crate::store::{Lease, Placed, Pulse, Registration, StoreError};
 
 pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
+/// The end of a session whose process is dead.
+const LOSE: [&str; 3] = [
+    "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
+     select id, agent_id, classroom_id, started_at, 'node_lost' from agent_session where id = ?1",
+    "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
+     select classroom_id, agent_id, id, 'left', 'node_lost' from agent_session where id = ?1",
+    "delete from agent_session where id = ?1",
+];
+
 /// Takes the lock that a serving process holds while it lives.
 pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
     let mut path = database.as_os_str().to_owned();
@@ -40,28 +49,14 @@ pub(super) fn fence(connection: &Connection, lease: Lease) -> Result<(), StoreEr
     if held { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
-/// Ends what earlier processes left behind, and enters as the only node. Returns what was in a lesson.
+/// Enters as the only node that lives. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
+/// their agents can come back to them; but no connection of theirs lives: returns which were in a lesson.
 pub(super) fn register(
     connection: &Connection,
     registration: &Registration,
-) -> Result<(Lease, usize, Vec<Placed>), StoreError> {
+) -> Result<(Lease, Vec<Placed>), StoreError> {
     let placed = read::placed(connection, None, SessionId(0), usize::MAX)?;
-    connection
-        .execute(
-            "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
-             select id, agent_id, classroom_id, started_at, 'node_lost' from agent_session",
-            [],
-        )
-        .map_err(failed)?;
-    connection
-        .execute(
-            "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
-             select classroom_id, agent_id, id, 'left', 'node_lost' from agent_session order by id",
-            [],
-        )
-        .map_err(failed)?;
-    let swept = connection.execute("delete from agent_session", []).map_err(failed)?;
-    connection.execute("delete from node", []).map_err(failed)?;
+    connection.execute("update node set epoch = epoch + 1", []).map_err(failed)?;
     connection
         .execute(
             &format!("insert into node (label, lease_until, solitary) values (?1, {NOW}, ?2)"),
@@ -70,7 +65,35 @@ pub(super) fn register(
         .map_err(failed)?;
     let lease = Lease { node: NodeId(connection.last_insert_rowid()), epoch: Epoch(1) };
     renew(connection, lease, registration.lease)?;
-    Ok((lease, swept, placed))
+    Ok((lease, placed))
+}
+
+/// Ends sessions of earlier processes whose lease has ended, the oldest first.
+pub(super) fn reap(connection: &Connection, lease: Lease, most: usize) -> Result<usize, StoreError> {
+    fence(connection, lease)?;
+    let expired: Vec<i64> = connection
+        .prepare_cached(&format!("select id from node where id <> ?1 and lease_until <= {NOW}"))
+        .and_then(|mut nodes| nodes.query_map([lease.node.0], |row| row.get(0))?.collect())
+        .map_err(failed)?;
+    let mut ended = 0;
+    for node in expired {
+        let lost: Vec<i64> = connection
+            .prepare_cached("select id from agent_session where node_id = ?1 order by id limit ?2")
+            .and_then(|mut lost| {
+                lost.query_map((node, i64::try_from(most - ended).unwrap_or(i64::MAX)), |row| row.get(0))?.collect()
+            })
+            .map_err(failed)?;
+        for id in &lost {
+            for statement in LOSE {
+                connection.prepare_cached(statement).and_then(|mut lose| lose.execute([id])).map_err(failed)?;
+            }
+        }
+        ended += lost.len();
+        if ended < most {
+            connection.execute("delete from node where id = ?1", [node]).map_err(failed)?;
+        }
+    }
+    Ok(ended)
 }
 
 fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
@@ -107,9 +130,9 @@ pub(super) fn retire(connection: &Connection, lease: Lease) -> Result<(), StoreE
     let left: Option<i64> =
         connection.query_row("select 1 from agent_session limit 1", [], |row| row.get(0)).optional().map_err(failed)?;
     let end = match left {
-        // The next registration ends them.
-        Some(_) => "update node set epoch = epoch + 1 where id = ?1",
-        None => "delete from node where id = ?1",
+        // Free for the next process at once.
+        Some(_) => format!("update node set epoch = epoch + 1, lease_until = {NOW} where id = ?1"),
+        None => "delete from node where id = ?1".to_owned(),
     };
-    connection.execute(end, [lease.node.0]).map(drop).map_err(failed)
+    connection.execute(&end, [lease.node.0]).map(drop).map_err(failed)
 }
