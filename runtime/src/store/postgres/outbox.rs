@@ -2,7 +2,7 @@
 //!
 //! Invariant: a shard is read and deleted from only on the connection that holds its advisory lock, so the lock goes
 //! with whatever ends the connection: the process's death, a broken line, or the server, which ends a relay that was
-//! stopped and asks for nothing within [`IDLE`]. Each relay also holds one shared lock, so that relays can be counted.
+//! stopped and asks for nothing within [`SETTINGS`]. Each relay also holds one shared lock, so that relays can be counted.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,8 +21,9 @@ use crate::store::{Change, Outbox, OutboxRow, StoreError, first_of_each};
 const SHARDS: i16 = 8;
 /// The shared lock's number, beside the shards'.
 const PRESENT: i32 = 100;
-/// Long enough for a busy relay that claims every second.
-const IDLE: &str = "-c idle_session_timeout=4000";
+/// Idle for long enough for a busy relay that claims every second. A deletion that a crash of the server undoes means
+/// only that the same event is published again under its id: not worth a sync of the disk, for which joins would wait.
+const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
 
 const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
 const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
@@ -62,7 +63,7 @@ impl PostgresOutbox {
     pub(super) async fn open(store: &PostgresStore) -> Result<Self, StoreError> {
         let wake = store.wake.clone();
         let changed = wake.subscribe();
-        let connection = Dedicated::connect(&store.config, IDLE, store.connect, Some(wake)).await?;
+        let connection = Dedicated::connect(&store.config, SETTINGS, store.connect, Some(wake)).await?;
         connection.run(LIMIT, "listen rollcall_outbox").await?;
         let rows = connection
             .rows(LIMIT, "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)", &[&LOCKS, &PRESENT])
