@@ -60,7 +60,8 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let presence = Presence { session: opened.session, agent };
     let mut session = Session::agent(greeting, classroom, presence, user);
     let resumption = match resume {
-        Some(resume) => Some(resumed(deps, &mut session, start, resume).await),
+        // Boxed: who does not resume need not carry its state.
+        Some(resume) => Some(Box::pin(resumed(deps, &mut session, start, resume)).await),
         None => None,
     };
     Ok(Welcome { session, resumption })

@@ -115,7 +115,7 @@ impl Table {
         Self {
             connect: Arc::new(move |greeting, request, timeout| {
                 let function = Arc::clone(&connect);
-                let call = async move { function.1.call(&function.0, greeting, request).await };
+                let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
                 async move {
                     let result = contained("connect", timeout, call).await;
                     result.map_or(Err(SessionError::InternalServerError), |result| result.map_err(ConnectError::told))
@@ -146,7 +146,7 @@ impl Table {
             let Ok(payload) = request.payload::<R>() else { return Err(session) };
             let (function, reference) = (Arc::clone(&function), request.reference);
             Ok(async move {
-                let call = async { function.1.call(&function.0, &mut session, payload).await };
+                let call = async { function.1.call(&function.0, &mut session, payload).await }.boxed();
                 let answer = match contained(name, timeout, call).await {
                     Ok(result) => result.map_err(HandlerError::told),
                     Err(interrupted) => Err(interrupted.told()),
@@ -207,11 +207,12 @@ impl Table {
     }
 }
 
-/// Runs a handler with its timeout and its metrics, and holds its panics.
+/// Runs a handler with its timeout and its metrics, and holds its panics. Boxed, because by value the handler's state
+/// would be in each of the futures around it: 8 KiB for a connect instead of 3.
 async fn contained<A, E>(
     function: &'static str,
     limit: Duration,
-    call: impl Future<Output = Result<A, E>>,
+    call: BoxFuture<'_, Result<A, E>>,
 ) -> Result<Result<A, E>, Interrupted> {
     let started = Instant::now();
     let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);

@@ -96,12 +96,13 @@ impl Asking {
         if self.answers().believes(&question) {
             return Ok(true);
         }
-        let answer = timeout(self.options.timeout, async {
+        // Boxed: most gateways have no hook, and every connect would carry the request's state.
+        let call = Box::pin(async {
             // Never closed.
             let _turn = self.turns.acquire().await;
             self.client.post(self.options.url.clone(), question.clone(), BODY).await
         });
-        match answer.await {
+        match timeout(self.options.timeout, call).await {
             Ok(Ok((StatusCode::OK, _))) => {
                 self.answers().keep(question, Instant::now() + self.options.believed);
                 Ok(true)
