@@ -72,16 +72,24 @@ impl Delivery {
             && self.sender.is_none_or(|sender| Some(sender) != mark)
     }
 
-    /// The frame: as it is, or for who resumes with its offset.
+    /// The frame as it is.
     #[must_use]
-    pub fn frame(&self, resumable: bool) -> &Bytes {
-        if !resumable {
-            return &self.plain;
-        }
-        self.resumable.get_or_init(|| {
+    pub fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
+    /// The frame for who resumes, and was shown `last` before: with its offset. One that comes so late that a later one
+    /// was shown already has that one's offset, so that a connection's offsets never go back.
+    #[must_use]
+    pub fn resumable(&self, last: Offset) -> Bytes {
+        let shown = |offset| {
             let push = push(&self.incoming).expect("the body was checked when it came");
-            frame(&push.resumable(self.incoming.offset))
-        })
+            frame(&push.resumable(offset))
+        };
+        if last > self.incoming.offset {
+            return shown(last);
+        }
+        self.resumable.get_or_init(|| shown(self.incoming.offset)).clone()
     }
 
     /// Records how long it took from the stream to here.

@@ -8,7 +8,7 @@ use std::{
     num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,8 +41,10 @@ struct Inner {
     max_body: usize,
     entries: Mutex<HashMap<RoomId, Entry>>,
     keys: AtomicU64,
-    /// The last offset that was handed to the workers.
-    dispatched: AtomicU64,
+    /// Up to where the feed is settled.
+    settled: AtomicU64,
+    /// How many followers there are.
+    followers: AtomicUsize,
 }
 
 struct Entry {
@@ -97,6 +99,15 @@ impl Drop for RoomHold {
     }
 }
 
+/// While there is one, the workers hear up to where the feed is settled: a connection that resumes has one.
+pub struct Follower(Rooms);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.0.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Rooms {
     /// No rooms yet. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
@@ -107,14 +118,15 @@ impl Rooms {
             max_body,
             entries: Mutex::default(),
             keys: AtomicU64::new(0),
-            dispatched: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            followers: AtomicUsize::new(0),
         };
         Self(Arc::new(inner))
     }
 
     /// The seed's enter_room. When it returns, the room's subscription is live (or is kept as a wish, while the bus is
     /// away), and the socket is held at the room's door: events are kept for it until its handler is done.
-    /// Returns the stream's position before that: what has a higher offset comes, or is kept.
+    /// Returns the stream's position then: what has a higher offset comes, or is kept.
     pub async fn enter(&self, socket: SocketId, id: RoomId) -> Position {
         let (hold, subscribed) = self.hold(id, socket.worker());
         let bus = &self.0.bus;
@@ -125,17 +137,23 @@ impl Rooms {
                 Err(_) => warn!(room = %hold.id(), "the room is filled when the bus answers"),
             })
             .await;
-        let before = self.position();
         self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
-        before
+        // Not before: an event in between would pass the door when nobody stands there, and be thought to come.
+        self.position()
     }
 
-    /// The stream's position as far as the workers know it: what comes to them from now on has a higher offset.
+    /// The stream's position: no event that the workers have heard of yet is after it.
     #[must_use]
     pub fn position(&self) -> Position {
-        let known = self.0.bus.position();
-        let dispatched = Offset(self.0.dispatched.load(Ordering::Acquire));
-        Position { offset: known.offset.max(dispatched), ..known }
+        self.0.bus.position()
+    }
+
+    /// From now on the workers are told up to where the feed is settled, which is here at least.
+    #[must_use]
+    pub fn follow(&self) -> (Follower, Offset) {
+        // One after the other, as in dispatch: it sees the follower, or this sees what it says.
+        self.0.followers.fetch_add(1, Ordering::SeqCst);
+        (Follower(self.clone()), Offset(self.0.settled.load(Ordering::SeqCst)))
     }
 
     /// What was missed in these rooms; none where some of it is gone, or the bus is away.
@@ -160,7 +178,6 @@ impl Rooms {
         while let Some(fed) = feed.recv().await {
             match fed {
                 Fed::Event(incoming) => {
-                    let offset = incoming.offset;
                     if let Some((key, workers)) = self.audience(&incoming.room)
                         && let Some(delivery) = self.encode(key, incoming)
                     {
@@ -169,11 +186,21 @@ impl Rooms {
                             self.0.mailboxes.to(worker, Command::Deliver(Arc::clone(&delivery))).await;
                         }
                     }
-                    self.0.dispatched.store(offset.0, Ordering::Release);
+                }
+                Fed::Settled(offset) => {
+                    self.0.settled.store(offset.0, Ordering::SeqCst);
+                    if self.0.followers.load(Ordering::SeqCst) > 0 {
+                        self.0.mailboxes.broadcast(|| Command::Settled(offset)).await;
+                    }
                 }
                 Fed::Gap(upto) => {
                     warn!(%upto, "events were lost: connections that resume are told so");
                     self.0.mailboxes.broadcast(|| Command::Gap(upto)).await;
+                }
+                Fed::Anew => {
+                    warn!("the stream was made anew: connections that resume are told so");
+                    self.0.settled.store(0, Ordering::SeqCst);
+                    self.0.mailboxes.broadcast(|| Command::Anew).await;
                 }
             }
         }

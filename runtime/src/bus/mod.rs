@@ -1,7 +1,8 @@
 //! Events of rooms (PROTOCOL 3), behind one trait: NATS JetStream, or a log in process.
 //!
-//! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, in the order of the
-//! stream's sequence numbers, also across rooms, and without a gap after an outage. What cannot be filled any more is
+//! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, without a gap after an
+//! outage, and at once: perhaps late, that is after one that is later in the stream. Events of one publisher keep their
+//! order. Who needs the stream's order, also across rooms, waits for [`Fed::Settled`]. What cannot be filled any more is
 //! said as [`Fed::Gap`].
 mod heading;
 pub mod memory;
@@ -58,9 +59,13 @@ pub struct Incoming {
 pub enum Fed {
     /// An event.
     Event(Incoming),
-    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so. Where the
-    /// position's epoch is another than before, the stream was made anew: offsets start again.
+    /// Every event up to this offset has been on the feed. One may come later still, where the server stood for longer
+    /// than anybody waits; it is not lost for that.
+    Settled(Offset),
+    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so.
     Gap(Offset),
+    /// The stream was made anew: offsets start again, and those before mean nothing any more.
+    Anew,
 }
 
 /// Where the stream is.
@@ -96,7 +101,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError>;
     /// Ends it.
     fn unsubscribe(&self, room: &RoomId);
-    /// The last known position of the stream: every event after it in subscribed rooms is yet to come on the feed.
+    /// The last known position of the stream: every event after it in subscribed rooms is yet to come on the feed, and
+    /// none that has come is after it.
     fn position(&self) -> Position;
     /// Events of these rooms after `after.offset` up to and including `upto`, merged in order.
     async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError>;

@@ -1,27 +1,29 @@
 //! A worker's rooms: who is in them, and the sending of what is ready in one piece (PROTOCOL 3).
 //!
-//! Invariant: a member gets the events of its two rooms in the order of their offsets; one who stands at a room's door
-//! gets nothing of it until it is in, and then all that came since it stood there.
+//! Invariant: a member gets the events of its two rooms as they come, and one who resumes in the order of their offsets,
+//! as soon as they are settled; one who stands at a room's door gets nothing of it until it is in, and then all that came
+//! since it stood there.
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{Arc, LazyLock},
 };
 
-use bytes::{Bytes, BytesMut};
-use rollcall_schema::{AgentId, LessonId, RoomId, SessionId};
+use rollcall_schema::{AgentId, LessonId, Offset, RoomId};
 
-use super::peer::Peer;
+use super::{
+    batch::{Batch, Sent, send_in_order, send_settled_to, send_to},
+    peer::Peer,
+};
 use crate::{
     delivery::Delivery,
-    names,
     rooms::{RoomHold, RoomKey},
     session::Session,
     socket::{Socket, SocketId, Sockets},
 };
 
-/// Events that are kept for one at the door; with more, the oldest are dropped and counted.
-const MAX_HELD: usize = 1_024;
+/// Events of a room that are kept until they are settled; with more, they are sent as if they were.
+const MAX_KEPT: usize = 4_096;
 
 /// Stands for an agent's id in comparisons: 64 bits under a key of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +42,23 @@ impl AgentMark {
 pub struct Entering {
     /// Which.
     pub room: RoomKey,
-    held: Vec<Arc<Delivery>>,
+    pub(super) held: Vec<Arc<Delivery>>,
 }
 
 struct LocalRoom {
     hold: RoomHold,
+    /// Who gets events at once, and who stands at the door.
     members: Vec<SocketId>,
     ready: Vec<Arc<Delivery>>,
+    /// Most rooms have nobody who resumes.
+    resuming: Option<Box<Resuming>>,
+}
+
+/// A room's members who resume, and what is kept for them until nothing can come any more that belongs before it.
+#[derive(Default)]
+struct Resuming {
+    members: Vec<SocketId>,
+    kept: Vec<Arc<Delivery>>,
 }
 
 /// A worker's rooms.
@@ -55,6 +67,12 @@ pub struct Fanout {
     rooms: HashMap<RoomKey, LocalRoom>,
     /// Rooms with something ready, in the order in which it came.
     dirty: Vec<RoomKey>,
+    /// Rooms with something kept.
+    keeping: Vec<RoomKey>,
+    /// Up to where events are settled, as the feed says.
+    told: u64,
+    /// Up to where settled events have been sent.
+    settled: u64,
 }
 
 impl Fanout {
@@ -66,8 +84,8 @@ impl Fanout {
             return;
         }
         socket.peer.extra().entering.push(Entering { room, held: Vec::new() });
-        let room = self.rooms.entry(room).or_insert_with(|| LocalRoom { hold, members: Vec::new(), ready: Vec::new() });
-        room.members.push(id);
+        let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
+        self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
 
     /// The connection's rooms become what its session says; what was held at the door follows.
@@ -79,8 +97,10 @@ impl Fanout {
             self.leave(id, old);
         }
         let entering = socket.peer.extra.as_mut().map(|extra| std::mem::take(&mut extra.entering)).unwrap_or_default();
+        let resumes = socket.peer.reached().is_some();
         let mut held = Vec::new();
         for Entering { room, held: at_door } in entering {
+            held.extend(at_door);
             match self.rooms.get(&room).map(|room| room.hold.id()) {
                 Some(RoomId::Classroom(_)) => socket.peer.classroom = Some(room),
                 Some(RoomId::Lesson(id)) if Some(id) == lesson => socket.peer.lesson = Some(room),
@@ -89,15 +109,43 @@ impl Fanout {
                     continue;
                 }
             }
-            held.extend(at_door);
+            if resumes {
+                self.put_in_order(id, room);
+            }
         }
+        held.retain(|delivery| socket.peer.rooms().any(|room| room == delivery.room));
         held.sort_by_key(|delivery| delivery.offset());
-        let mut batch = Batch::default();
-        for delivery in &held {
-            batch.add(delivery);
+        if resumes {
+            let settled = held.partition_point(|delivery| delivery.offset().0 <= self.settled);
+            for delivery in held.drain(settled..) {
+                self.keep(delivery);
+            }
+            send_in_order(socket, &held).count();
+        } else {
+            let mut batch = Batch::default();
+            held.iter().for_each(|delivery| batch.add(delivery));
+            batch.send(socket).count();
         }
-        batch.send(socket).count();
         socket.peer.trim();
+    }
+
+    /// A member turns out to be one who resumes.
+    fn put_in_order(&mut self, id: SocketId, key: RoomKey) {
+        let Some(room) = self.rooms.get_mut(&key) else { return };
+        room.members.retain(|member| *member != id);
+        room.resuming.get_or_insert_default().members.push(id);
+    }
+
+    /// Keeps an event that came before its room had anybody who resumes, or is there already.
+    fn keep(&mut self, delivery: Arc<Delivery>) {
+        let Some(room) = self.rooms.get_mut(&delivery.room) else { return };
+        let kept = &mut room.resuming.get_or_insert_default().kept;
+        if kept.is_empty() {
+            self.keeping.push(delivery.room);
+        }
+        if kept.iter().all(|other| other.offset() != delivery.offset()) {
+            kept.push(delivery);
+        }
     }
 
     /// The connection is over.
@@ -129,9 +177,20 @@ impl Fanout {
         room.ready.push(delivery);
     }
 
+    /// Every event up to here has come: the next [`Fanout::flush`] sends it to those who waited for that.
+    pub fn settled(&mut self, upto: Offset) {
+        self.told = self.told.max(upto.0);
+    }
+
+    /// Offsets start again.
+    pub fn start_again(&mut self) {
+        (self.told, self.settled) = (0, 0);
+        self.rooms.values_mut().filter_map(|room| room.resuming.as_mut()).for_each(|resuming| resuming.kept.clear());
+    }
+
     /// Sends what is ready: to each member one piece, however many events of its rooms are in it.
     pub fn flush(&mut self, sockets: &mut Sockets<Peer>) {
-        if self.dirty.is_empty() {
+        if self.dirty.is_empty() && self.told == self.settled {
             return;
         }
         let dirty = std::mem::take(&mut self.dirty);
@@ -143,6 +202,12 @@ impl Fanout {
                 delivery.record_age();
                 batch.add(&delivery);
             }
+            if let Some(resuming) = &mut room.resuming {
+                if resuming.kept.is_empty() {
+                    self.keeping.push(*key);
+                }
+                resuming.kept.extend_from_slice(batch.deliveries());
+            }
             batches.insert(*key, batch);
         }
         let mut sent = Sent::default();
@@ -153,134 +218,56 @@ impl Fanout {
                 sent.add(send_to(&mut socket, *key, &mut batches));
             }
         }
+        self.settled = self.told;
+        self.flush_settled(sockets, &mut sent);
         sent.count();
+    }
+
+    /// Sends what was kept and is settled now, in the stream's order.
+    fn flush_settled(&mut self, sockets: &mut Sockets<Peer>, sent: &mut Sent) {
+        let keeping = std::mem::take(&mut self.keeping);
+        let mut batches = HashMap::with_capacity(keeping.len());
+        for key in keeping {
+            let Some(resuming) = self.rooms.get_mut(&key).and_then(|room| room.resuming.as_mut()) else { continue };
+            // Noted twice, where it had nothing in between.
+            if batches.contains_key(&key) {
+                continue;
+            }
+            let all = resuming.kept.len() > MAX_KEPT;
+            let mut due: Vec<_> =
+                resuming.kept.extract_if(.., |delivery| all || delivery.offset().0 <= self.settled).collect();
+            due.sort_by_key(|delivery| delivery.offset());
+            if !resuming.kept.is_empty() {
+                self.keeping.push(key);
+            }
+            batches.insert(key, due);
+        }
+        for key in batches.keys() {
+            let Some(resuming) = self.rooms.get(key).and_then(|room| room.resuming.as_ref()) else { continue };
+            for id in &resuming.members {
+                let Some(mut socket) = sockets.get_mut(*id) else { continue };
+                sent.add(send_settled_to(&mut socket, *key, &batches));
+            }
+        }
     }
 
     fn leave(&mut self, id: SocketId, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
-        if let Some(place) = room.members.iter().position(|member| *member == id) {
-            room.members.swap_remove(place);
+        remove(&mut room.members, id);
+        if let Some(resuming) = &mut room.resuming {
+            remove(&mut resuming.members, id);
+            if resuming.members.is_empty() {
+                room.resuming = None;
+            }
         }
-        if room.members.is_empty() {
+        if room.members.is_empty() && room.resuming.is_none() {
             self.rooms.remove(&key);
         }
     }
 }
 
-/// Sends a room's batch to a member, once for both of its rooms.
-fn send_to(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut HashMap<RoomKey, Batch>) -> Sent {
-    let peer = &mut *socket.peer;
-    let door = peer.extra.as_mut().and_then(|extra| extra.entering.iter_mut().find(|entering| entering.room == key));
-    if let Some(entering) = door {
-        let Some(batch) = batches.get(&key) else { return Sent::default() };
-        let room = MAX_HELD.saturating_sub(entering.held.len());
-        entering.held.extend(batch.deliveries.iter().take(room).cloned());
-        let dropped = batch.deliveries.len().saturating_sub(room);
-        if dropped > 0 {
-            metrics::counter!(names::DROPPED, "reason" => "held_too_many").increment(dropped as u64);
-        }
-        return Sent::default();
+fn remove(members: &mut Vec<SocketId>, id: SocketId) {
+    if let Some(place) = members.iter().position(|member| *member == id) {
+        members.swap_remove(place);
     }
-    let other = if peer.lesson == Some(key) { peer.classroom } else { peer.lesson };
-    match other.filter(|other| batches.contains_key(other)) {
-        // Both rooms have something: the classroom's turn takes both, in order.
-        Some(_) if peer.lesson == Some(key) => Sent::default(),
-        Some(other) => {
-            let mut both = Batch::default();
-            let mut deliveries: Vec<_> = [key, other].iter().flat_map(|key| batches[key].deliveries.iter()).collect();
-            deliveries.sort_by_key(|delivery| delivery.offset());
-            for delivery in deliveries {
-                both.add(delivery);
-            }
-            both.send(socket)
-        }
-        None => batches.get_mut(&key).map(|batch| batch.send(socket)).unwrap_or_default(),
-    }
-}
-
-/// How much was sent: summed up here, since a look-up of a metric for each send would cost more than some sends.
-#[derive(Default)]
-struct Sent {
-    pushes: u64,
-    bytes: u64,
-}
-
-impl Sent {
-    fn add(&mut self, other: Self) {
-        self.pushes += other.pushes;
-        self.bytes += other.bytes;
-    }
-
-    fn count(self) {
-        metrics::counter!(names::PUSHES).increment(self.pushes);
-        metrics::counter!(names::PUSH_BYTES).increment(self.bytes);
-    }
-}
-
-/// Events that are sent in one piece, and that piece for whoever gets all of them.
-#[derive(Default)]
-struct Batch {
-    deliveries: Vec<Arc<Delivery>>,
-    /// Agents that one of them is from or for.
-    addressed: Vec<AgentMark>,
-    /// Whether one of them is for one agent alone.
-    private: bool,
-    /// The oldest session of which one of them is the entered.
-    oldest: Option<SessionId>,
-    plain: Option<Bytes>,
-}
-
-impl Batch {
-    fn add(&mut self, delivery: &Arc<Delivery>) {
-        self.addressed.extend(delivery.sender.into_iter().chain(delivery.receiver));
-        self.private |= delivery.receiver.is_some();
-        self.oldest = self.oldest.into_iter().chain(delivery.entered).min();
-        self.deliveries.push(Arc::clone(delivery));
-    }
-
-    fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
-        let Some(last) = self.deliveries.last() else { return Sent::default() };
-        if let Some(replaying) = socket.peer.extra.as_mut().and_then(|extra| extra.replaying.as_mut()) {
-            replaying.missed = replaying.missed.max(Some(last.offset()));
-            return Sent::default();
-        }
-        let (mark, offset) = (socket.peer.mark, socket.peer.offset());
-        let since = socket.peer.since;
-        let late = self.oldest.is_some_and(|oldest| oldest < since);
-        let mine = mark.is_some_and(|mark| self.addressed.contains(&mark));
-        let for_all = offset.is_none() && !self.private && !late && !mine;
-        let (piece, count) = if for_all {
-            (
-                self.plain
-                    .get_or_insert_with(|| join(self.deliveries.iter().map(|delivery| delivery.frame(false))))
-                    .clone(),
-                self.deliveries.len(),
-            )
-        } else {
-            let mine = |delivery: &&Arc<Delivery>| {
-                delivery.is_for(mark, since) && offset.is_none_or(|last| delivery.offset() > last)
-            };
-            let count = self.deliveries.iter().filter(mine).count();
-            (join(self.deliveries.iter().filter(mine).map(|delivery| delivery.frame(offset.is_some()))), count)
-        };
-        if offset.is_some() {
-            socket.peer.extra().offset = offset.max(Some(last.offset()));
-        }
-        if count > 0 {
-            socket.send_frames(&piece);
-        }
-        Sent { pushes: count as u64, bytes: piece.len() as u64 }
-    }
-}
-
-/// Frames in one piece; a single one is not copied.
-fn join<'a>(mut frames: impl Iterator<Item = &'a Bytes>) -> Bytes {
-    let Some(first) = frames.next() else { return Bytes::new() };
-    let Some(second) = frames.next() else { return first.clone() };
-    let mut piece = BytesMut::from(&first[..]);
-    piece.extend_from_slice(second);
-    for frame in frames {
-        piece.extend_from_slice(frame);
-    }
-    piece.freeze()
 }

@@ -25,8 +25,12 @@ pub enum Command {
     },
     /// An event for a room's members.
     Deliver(Arc<Delivery>),
+    /// Every event up to here has come.
+    Settled(Offset),
     /// Events up to here may be missing.
     Gap(Offset),
+    /// Offsets start again.
+    Anew,
     /// A piece of what a resuming connection missed.
     Replay(Chunk),
     /// The end of it.

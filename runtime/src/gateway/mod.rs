@@ -3,6 +3,7 @@
 //!
 //! Invariant: one function of a connection runs at a time, in the order of its messages; a session is in exactly one
 //! place: with its peer, with a running function, or with the departures.
+mod batch;
 mod fanout;
 mod mailboxes;
 mod peer;
@@ -177,7 +178,12 @@ impl Gateway {
         };
         socket.send_text(&success.message());
         metrics::gauge!(names::SESSIONS).increment(1.0);
-        socket.peer.admit(session.presence.as_ref(), resumption.as_ref());
+        let resumes = resumption.as_ref().map(|resumption| {
+            let (follower, settled) = self.shared.rooms.follow();
+            self.fanout.settled(settled);
+            (resumption, follower)
+        });
+        socket.peer.admit(session.presence.as_ref(), resumes);
         if let Some(Resumption { position, replay: Some((events, upto)), .. }) = resumption {
             let Shared { mailboxes, rooms, .. } = &*self.shared;
             let upto = Position { offset: upto, ..position };
@@ -192,7 +198,7 @@ impl Gateway {
         let rooms = &self.shared.rooms;
         for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::NONE, incoming)) {
             if delivery.is_for(socket.peer.mark, socket.peer.since) {
-                socket.send_frames(delivery.frame(true));
+                socket.send_frames(&delivery.resumable(delivery.offset()));
             }
         }
         // Who has gone meanwhile needs no answer.
@@ -205,7 +211,7 @@ impl Gateway {
         let rooms = self.fanout.rooms_of(socket.peer);
         let extra = socket.peer.extra();
         // A node that is behind the one where the client was must not send again what came there.
-        extra.offset = extra.offset.max(Some(upto));
+        extra.reached.iter_mut().for_each(|reached| reached.pass(upto));
         let more =
             extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
         if more.is_none() {
@@ -275,11 +281,20 @@ impl Application for Gateway {
         match command {
             Command::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
             Command::Deliver(delivery) => self.fanout.deliver(delivery),
+            Command::Settled(offset) => self.fanout.settled(offset),
             Command::Gap(upto) => sockets.each(|socket| {
-                if socket.peer.offset().is_some_and(|offset| offset < upto) {
+                if socket.peer.reached().is_some_and(|reached| reached.last < upto) {
                     self.end(socket, SessionError::InternalServerError);
                 }
             }),
+            Command::Anew => {
+                self.fanout.start_again();
+                sockets.each(|socket| {
+                    if socket.peer.reached().is_some() {
+                        self.end(socket, SessionError::InternalServerError);
+                    }
+                });
+            }
             Command::Replay(chunk) => self.replay(sockets, chunk),
             Command::Replayed(end) => self.replayed(sockets, end),
             Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),

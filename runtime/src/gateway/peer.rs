@@ -7,7 +7,7 @@ use super::Resumption;
 use crate::{
     events::Meter,
     http::admission::{Place, Waiting},
-    rooms::RoomKey,
+    rooms::{Follower, RoomKey},
     session::{Presence, Session},
 };
 
@@ -63,15 +63,34 @@ pub struct Extra {
     pub entering: Vec<Entering>,
     /// Messages that came while a function ran.
     pub waiting: VecDeque<Box<str>>,
-    /// For who resumes: the last offset sent.
-    pub offset: Option<Offset>,
+    /// For who resumes: where it is.
+    pub reached: Option<Reached>,
     /// For who gets what it missed before anything live.
     pub replaying: Option<Replaying>,
 }
 
+/// Where a connection that resumes is in the stream. Both offsets only grow.
+pub struct Reached {
+    /// What is not later than this is a double: it was replayed, or came before the connection did.
+    pub start: Offset,
+    /// The last event that was sent, or was for others: it is shown no lower offset.
+    pub last: Offset,
+    /// Keeps the settled offsets coming.
+    #[expect(dead_code, reason = "it is given back by being dropped")]
+    pub follower: Follower,
+}
+
+impl Reached {
+    /// Everything up to here was sent.
+    pub fn pass(&mut self, upto: Offset) {
+        self.start = self.start.max(upto);
+        self.last = self.last.max(upto);
+    }
+}
+
 impl Extra {
     fn is_empty(&self) -> bool {
-        self.asked.is_none() && self.entering.is_empty() && self.waiting.is_empty() && self.offset.is_none()
+        self.asked.is_none() && self.entering.is_empty() && self.waiting.is_empty() && self.reached.is_none()
     }
 }
 
@@ -94,14 +113,14 @@ impl Peer {
         }
     }
 
-    /// It was let in.
-    pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<&Resumption>) {
+    /// It was let in, and follows where it resumes.
+    pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<(&Resumption, Follower)>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
-        let recovered = resumption.is_some_and(|resumption| resumption.recovered);
+        let recovered = resumption.as_ref().is_some_and(|(resumption, _)| resumption.recovered);
         self.since = presence.filter(|_| !recovered).map_or(ALL, |presence| presence.session);
-        if let Some(Resumption { position, replay, .. }) = resumption {
+        if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let extra = self.extra();
-            extra.offset = Some(position.offset);
+            extra.reached = Some(Reached { start: position.offset, last: position.offset, follower });
             extra.replaying = replay.is_some().then(Replaying::default);
         }
     }
@@ -136,9 +155,8 @@ impl Peer {
         self.extra.as_mut()?.waiting.pop_front()
     }
 
-    /// The last offset sent to who resumes.
-    #[must_use]
-    pub fn offset(&self) -> Option<Offset> {
-        self.extra.as_ref()?.offset
+    /// Where it is, if it resumes.
+    pub fn reached(&mut self) -> Option<&mut Reached> {
+        self.extra.as_mut()?.reached.as_mut()
     }
 }

@@ -89,12 +89,22 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
     }
 }
 
-/// The next event on the feed.
-pub(crate) async fn fed(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+/// Whatever comes next on the feed.
+pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<Fed>) -> Fed {
     timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
 }
 
-/// So many events from the feed, whose offsets must ascend.
+/// The next event on the feed, or what is missing.
+pub(crate) async fn fed(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+    loop {
+        match fed_any(feed).await {
+            Fed::Settled(_) => {}
+            other => return other,
+        }
+    }
+}
+
+/// So many events from the feed. Here one publishes at a time: their offsets must ascend.
 pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec<Incoming> {
     let mut events: Vec<Incoming> = Vec::new();
     while events.len() < count {
@@ -103,7 +113,7 @@ pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec
                 assert!(events.last().is_none_or(|last| last.offset < event.offset), "{events:?}\nthen {event:?}");
                 events.push(event);
             }
-            Fed::Gap(offset) => panic!("a gap up to {offset} after {} events", events.len()),
+            other => panic!("{other:?} after {} events", events.len()),
         }
     }
     events

@@ -1,6 +1,7 @@
 //! The bus of PROTOCOL 3: every case runs against each implementation.
 #![allow(clippy::unwrap_used)]
 mod bench;
+mod late;
 mod nats;
 mod outages;
 mod proxy;

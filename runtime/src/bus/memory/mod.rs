@@ -104,6 +104,9 @@ impl State {
                 found.push(Fed::Event(Incoming { age: Some(at.elapsed()), ..event.clone() }));
             }
         }
+        if !found.is_empty() {
+            found.push(Fed::Settled(Offset(end)));
+        }
         (found, end)
     }
 }

@@ -3,11 +3,10 @@
 //! The server sends them in that order on one connection, and the library spreads them over a channel for each room.
 //! Reading channel after channel can take a later event before an earlier one; but whatever came before an event in
 //! hand was put into its channel before it. So what is in hand is held until all channels have been read once more:
-//! then nothing that belongs in front of it can be missing.
+//! then nothing that came before it can be missing.
 //!
-//! Invariant: events are passed on in ascending order, and an event is passed on only when every earlier one of the
-//! connection has been; where that cannot be said (a new connection, a channel that ran over, a gap in the server's own
-//! count) the flow is broken instead.
+//! Invariant: an event is passed on only when every one that came before it on the connection has been; where that
+//! cannot be said (a new connection, a channel that ran over) the flow is broken instead.
 use std::sync::Arc;
 
 use super::{
@@ -48,7 +47,6 @@ fn pass(held: &mut Vec<Incoming>, rooms: &Rooms, flow: &Flow) -> bool {
     let complete = held.partition_point(|event| Some(event.offset) <= settled);
     if !flow.push(held.drain(..complete)) {
         held.clear();
-        rooms.forget_last();
     }
     !held.is_empty()
 }

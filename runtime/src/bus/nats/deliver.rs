@@ -1,15 +1,16 @@
 //! The one writer of the feed: live events as they come, and after a break what the stream has of the time between.
 //!
-//! Invariant: offsets on the feed ascend. Between two breaks it is what the flow passes; at a break the stream is read
-//! from the last event delivered up to an offset that was asked for after the flow began to pass again, and what passes
-//! from then on is delivered where it is later than that. So nothing is missing and nothing comes twice.
+//! Invariant: between two breaks the feed is what the flow passes, in that order. At a break the stream is read from where
+//! everything has been delivered ([`Seen::floor`]) up to an offset that was asked for after the flow began to pass again,
+//! and what was delivered of that already is left out; of what passes from then on, what is later is delivered. So
+//! nothing is missing, also of what was on its way late at the break, and nothing comes twice.
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     fetch::Merge,
     flow::{Flow, Next},
     rooms::Rooms,
+    seen::Seen,
     stream::{self, LookError, State},
 };
 use crate::{
@@ -39,10 +41,7 @@ pub(super) struct Delivery {
     /// The connection to read the stream on.
     pub(super) work: Client,
     pub(super) feed: mpsc::Sender<Fed>,
-    /// The last event delivered; what is not later is a double.
-    pub(super) delivered: u64,
-    /// Nothing up to here is missing, though perhaps it was never for this node: where filling starts.
-    pub(super) settled: u64,
+    pub(super) seen: Seen,
 }
 
 /// Nobody reads the feed any more.
@@ -56,10 +55,12 @@ impl Delivery {
         // The stream's end a while ago, and the connection then.
         let mut end = None;
         loop {
+            // Before the look: what comes after it has not come by then.
+            let now = Instant::now();
             let outcome = match self.flow.next() {
                 Next::Events(events) => self.deliver_all(events).await,
                 Next::Broken => self.fill().await,
-                Next::Nothing => self.wait(&mut idle, &mut end).await,
+                Next::Nothing => self.wait(now, &mut idle, &mut end).await,
             };
             if let Err(Closed) = outcome {
                 return;
@@ -69,14 +70,17 @@ impl Delivery {
 
     /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
     /// whether what the stream has forgotten since was ever for it.
-    async fn wait(&mut self, idle: &mut Interval, end: &mut Option<(u64, u64)>) -> Result<(), Closed> {
+    async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<(u64, u64)>) -> Result<(), Closed> {
+        self.settle(now).await?;
+        let due = self.seen.due();
         tokio::select! {
             () = self.flow.changed() => {}
             () = self.feed.closed() => return Err(Closed),
+            () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
                 let connection = self.flow.connection();
                 if let Some((last, _)) = end.take_if(|(_, then)| *then == connection) {
-                    self.settled = self.settled.max(last);
+                    self.seen.pass(last);
                 }
                 *end = stream::look(&self.work).await.ok().map(|state| (state.last, connection));
             }
@@ -84,17 +88,29 @@ impl Delivery {
         Ok(())
     }
 
-    async fn deliver_all(&mut self, events: Vec<Incoming>) -> Result<(), Closed> {
-        for event in events {
-            let offset = event.offset.0;
-            if offset <= self.delivered {
-                continue;
-            }
-            self.known.raise(offset);
-            self.delivered = offset;
-            self.feed.send(Fed::Event(event)).await.map_err(|_| Closed)?;
+    async fn deliver_all(&mut self, events: Vec<(Instant, Incoming)>) -> Result<(), Closed> {
+        let Some(last) = events.last().map(|(at, _)| *at) else { return Ok(()) };
+        for (at, event) in events {
+            self.deliver(event, at).await?;
         }
-        Ok(())
+        // By the clock of the events' coming: while they wait here, nothing settles that one of them belongs before.
+        self.settle(last).await
+    }
+
+    async fn deliver(&mut self, event: Incoming, at: Instant) -> Result<(), Closed> {
+        let offset = event.offset.0;
+        if !self.seen.first(offset, at) {
+            return Ok(());
+        }
+        self.known.raise(offset);
+        self.feed.send(Fed::Event(event)).await.map_err(|_| Closed)
+    }
+
+    async fn settle(&mut self, now: Instant) -> Result<(), Closed> {
+        match self.seen.settle(now) {
+            Some(offset) => self.feed.send(Fed::Settled(Offset(offset))).await.map_err(|_| Closed),
+            None => Ok(()),
+        }
     }
 
     /// Fills from the stream, as often as it takes.
@@ -123,22 +139,33 @@ impl Delivery {
             return Ok(Err(BusError("connected anew meanwhile".to_owned())));
         }
         self.compare(&state).await?;
-        let after = self.delivered.max(self.settled);
+        let after = self.seen.floor();
         if state.last > after {
             let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
             let rooms: Vec<(RoomId, u64)> = rooms.filter(|(_, after)| *after < state.last).collect();
             let mut merge = Merge::new(self.work.clone(), rooms, state.last);
             loop {
                 match merge.window().await {
-                    Ok(Some(events)) => self.deliver_all(events).await?,
+                    Ok(Some(events)) => self.deliver_window(events).await?,
                     Ok(None) => break,
                     Err(error) => return Ok(Err(error)),
                 }
             }
         }
-        self.delivered = self.delivered.max(state.last);
-        self.known.raise(self.delivered);
+        self.known.raise(state.last);
+        self.seen.fill(state.last);
+        self.settle(Instant::now()).await?;
         Ok(Ok(()))
+    }
+
+    /// Delivers what is next in the stream: up to there, nothing is missing.
+    async fn deliver_window(&mut self, events: Vec<Incoming>) -> Result<(), Closed> {
+        let (now, last) = (Instant::now(), events.last().map(|event| event.offset.0));
+        for event in events {
+            self.deliver(event, now).await?;
+        }
+        self.seen.fill(last.unwrap_or(0));
+        self.settle(now).await
     }
 
     /// A server that lost its stream gets a new one; all else is waited for.
@@ -154,20 +181,20 @@ impl Delivery {
     /// Says what the stream cannot give any more.
     async fn compare(&mut self, state: &State) -> Result<(), Closed> {
         let before = self.known.position();
-        let after = self.delivered.max(self.settled);
-        let gap = if state.epoch != before.epoch || state.last < self.delivered {
+        let after = self.seen.floor();
+        let gap = if state.epoch != before.epoch || state.last < self.seen.highest() {
             // Made anew, or put back to an earlier time: other events have these offsets now.
             self.known.renew(state.epoch.clone());
             self.rooms.start_again();
-            (self.delivered, self.settled) = (0, 0);
-            Some(before.offset)
+            self.seen = Seen::new(0);
+            Some(Fed::Anew)
         } else if state.last > after && state.first > after + 1 {
-            Some(Offset(state.first - 1))
+            Some(Fed::Gap(Offset(state.first - 1)))
         } else {
             None
         };
         match gap {
-            Some(upto) => self.feed.send(Fed::Gap(upto)).await.map_err(|_| Closed),
+            Some(gap) => self.feed.send(gap).await.map_err(|_| Closed),
             None => Ok(()),
         }
     }

@@ -1,15 +1,15 @@
-//! What passes from the collector of live events to their delivery: events in order, or the word that the order is
-//! broken.
+//! What passes from the collector of live events to their delivery: events as they came, or the word that some are
+//! missing.
 //!
-//! Invariant: the events taken are those of one connection, complete and ascending, since the last [`Flow::resume`];
-//! from a break on nothing passes until the next.
+//! Invariant: the events taken are those of one connection, complete, since the last [`Flow::resume`]; from a break on
+//! nothing passes until the next.
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use async_nats::Statistics;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::bus::Incoming;
 
@@ -30,13 +30,14 @@ pub(super) struct Flow {
 struct Inner {
     intact: bool,
     generation: u64,
-    events: VecDeque<Incoming>,
+    /// With the time of its coming.
+    events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
 }
 
 /// What [`Flow::next`] finds.
 pub(super) enum Next {
-    Events(Vec<Incoming>),
+    Events(Vec<(Instant, Incoming)>),
     Broken,
     Nothing,
 }
@@ -77,9 +78,10 @@ impl Flow {
             inner.intact = false;
         }
         if inner.intact {
+            let now = Instant::now();
             for event in events {
                 inner.bytes += weight(&event);
-                inner.events.push_back(event);
+                inner.events.push_back((now, event));
             }
         }
         let (intact, idle) = (inner.intact, inner.intact && inner.events.is_empty());
@@ -95,7 +97,7 @@ impl Flow {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_EVENTS {
             let Some(event) = inner.events.pop_front() else { break };
-            bytes += weight(&event);
+            bytes += weight(&event.1);
             batch.push(event);
         }
         inner.bytes -= bytes;

@@ -12,6 +12,7 @@ mod fetch;
 mod flow;
 mod publish;
 mod rooms;
+mod seen;
 mod servers;
 mod stream;
 
@@ -35,6 +36,7 @@ use self::{
     flow::Flow,
     publish::Publisher,
     rooms::{Ready, Rooms},
+    seen::Seen,
     servers::Servers,
 };
 use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
@@ -135,8 +137,7 @@ impl NatsBus {
             live: live.clone(),
             work: work.clone(),
             feed,
-            delivered: state.last,
-            settled: state.last,
+            seen: Seen::new(state.last),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(rooms::attend(rooms.clone(), live, flow.clone(), known.clone()));

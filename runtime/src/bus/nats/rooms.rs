@@ -89,8 +89,6 @@ struct Slot {
     waker: Waker,
     /// Only events after this one are for the room.
     since: u64,
-    /// The last that came live; 0 where that is not known.
-    last: u64,
 }
 
 struct Wish {
@@ -115,7 +113,7 @@ impl Rooms {
         let entry = table.slots.vacant_entry();
         let slot = entry.key();
         let waker = Arc::new(SlotWaker { slot, ready: self.ready.clone() }).into();
-        entry.insert(Slot { wish: table.wishes, subscriber: None, waker, since, last: 0 });
+        entry.insert(Slot { wish: table.wishes, subscriber: None, waker, since });
         table.rooms.insert(room.clone(), slot);
         table.missing.push(Wish { number: table.wishes, slot, room: room.clone() });
     }
@@ -149,13 +147,6 @@ impl Rooms {
         }
     }
 
-    /// What came last is not known any more.
-    pub(super) fn forget_last(&self) {
-        for (_, slot) in &mut self.lock().slots {
-            slot.last = 0;
-        }
-    }
-
     /// Reads whatever there is to read. False where something was lost, or may have been.
     pub(super) fn drain(&self, events: &mut Vec<Incoming>) -> bool {
         let mut sound = true;
@@ -172,8 +163,6 @@ impl Rooms {
                     metrics::counter!(names::DROPPED, "reason" => "header").increment(1);
                     continue;
                 };
-                sound &= slot.last == 0 || arrival.previous <= slot.last;
-                slot.last = arrival.sequence;
                 events.extend(arrival.event(message));
             }
             sound &= count < CAPACITY;
@@ -229,8 +218,6 @@ pub(super) async fn attend(rooms: Arc<Rooms>, client: Client, flow: Arc<Flow>, k
 /// What the stream says of a republished message.
 struct Arrival {
     sequence: u64,
-    /// The one before it on the same subject.
-    previous: u64,
     /// How long ago it was stored; servers before 2.10 do not say.
     age: Option<Duration>,
 }
@@ -243,7 +230,6 @@ impl Arrival {
         let stored = headers.get_last("Nats-Time-Stamp").map(|text| OffsetDateTime::parse(text.as_str(), &Rfc3339));
         Some(Self {
             sequence: number("Nats-Sequence")?,
-            previous: number("Nats-Last-Sequence").unwrap_or(0),
             // Clocks differ: a negative age is none.
             age: stored.and_then(|at| (OffsetDateTime::now_utc() - at.ok()?).try_into().ok()),
         })

@@ -1,0 +1,158 @@
+//! PROTOCOL 3, Resume, while several clients publish at once: nobody misses anything or gets it twice, and for those who
+//! resume offsets never go back.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use async_nats::HeaderMap;
+use common::{Backend, Classroom, SOON, Servers, Stream};
+use futures_util::future::join_all;
+use rollcall_loadtest::{
+    Client,
+    client::Event,
+    servers::{Nats, shared},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+const PUBLISHERS: usize = 4;
+const EVENTS: usize = 1_000;
+/// How many events each has under way.
+const BATCH: usize = 50;
+
+/// Publishes numbered events to a classroom and a lesson of it, from so many connections at once.
+fn publish_at_once(room: &Classroom) -> JoinSet<()> {
+    let subjects = [room.subject("note"), format!("lesson.{}.board", room.algebra)];
+    let publish = |publisher| {
+        let subjects = subjects.clone();
+        async move {
+            let stream = Stream::of(&shared::nats().url()).await;
+            let numbers: Vec<usize> = (0..EVENTS).map(|number| publisher * EVENTS + number).collect();
+            for batch in numbers.chunks(BATCH) {
+                let sent = batch.iter().map(async |number| {
+                    stream.publish(&subjects[number % 2], &[], &json!({"n": number}).to_string()).await;
+                });
+                join_all(sent).await;
+            }
+        }
+    };
+    (0..PUBLISHERS).map(publish).collect()
+}
+
+fn all() -> BTreeSet<usize> {
+    (0..PUBLISHERS * EVENTS).collect()
+}
+
+/// Enters with a wish to resume, and is told where it starts.
+async fn resumes(backend: &Backend, room: &Classroom, resume: Value) -> (Client, Value) {
+    let mut client = backend.client().await;
+    let mut request = room.connect_request(&room.participant("alice"), "web");
+    request["resume"] = resume;
+    let success = client.connect_request_with(request).await.unwrap();
+    (client, success)
+}
+
+/// The next event that has a number.
+async fn numbered(client: &mut Client) -> (usize, Event) {
+    loop {
+        let event = client.next_event(SOON).await.unwrap();
+        if let Some(number) = event.body["n"].as_u64() {
+            return (usize::try_from(number).unwrap(), event);
+        }
+    }
+}
+
+/// All numbers, each once; offsets, where there are any, never go back.
+async fn hears_all(client: &mut Client) {
+    let (mut missing, mut last) = (all(), 0);
+    while !missing.is_empty() {
+        let (number, event) = numbered(client).await;
+        assert!(missing.remove(&number), "{number} came twice");
+        let offset = event.offset.unwrap_or(last);
+        assert!(offset >= last, "{offset} after {last}");
+        last = offset;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_publishers_at_once_are_heard_by_all() {
+    let backend = Backend::real();
+    let room = backend.classroom();
+    let mut plain = backend.participant(room, "bob").await;
+    plain.joins(&room.algebra).await;
+    let (mut resuming, _) = resumes(backend, room, json!({})).await;
+    resuming.join_lesson(&room.algebra).await.unwrap();
+    let publishing = publish_at_once(room);
+    tokio::join!(hears_all(&mut plain.client), hears_all(&mut resuming));
+    publishing.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_again_and_again_misses_nothing() {
+    let backend = Backend::real();
+    let room = backend.classroom();
+    let (mut client, success) = resumes(backend, room, json!({})).await;
+    client.join_lesson(&room.algebra).await.unwrap();
+    let (epoch, mut last) = (success["epoch"].clone(), success["offset"].as_u64().unwrap());
+    let publishing = publish_at_once(room);
+    let mut missing = all();
+    while !missing.is_empty() {
+        for _ in 0..missing.len().min(150) {
+            let (number, event) = numbered(&mut client).await;
+            assert!(missing.remove(&number), "{number} came twice");
+            let offset = event.offset.unwrap();
+            assert!(offset >= last, "{offset} after {last}");
+            last = offset;
+        }
+        // What is on its way to this one comes again, to the next.
+        let resume = json!({"epoch": epoch, "offset": last, "lesson_id": room.algebra});
+        drop(client);
+        let (next, success) = resumes(backend, room, resume).await;
+        assert_eq!((&success["recovered"], &success["offset"]), (&json!(true), &json!(last)));
+        client = next;
+    }
+    publishing.join_all().await;
+}
+
+/// What the server would republish, sent in the wrong order.
+async fn republish(url: &str, room: &Classroom, offsets: &[u64]) {
+    let client = async_nats::connect(url).await.unwrap();
+    for offset in offsets {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Sequence", offset.to_string());
+        let body = json!({"n": offset}).to_string().into();
+        client.publish_with_headers(format!("live.{}", room.subject("note")), headers, body).await.unwrap();
+    }
+    client.flush().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_late_is_put_in_order_for_those_who_resume_and_is_never_lost() {
+    // Its own server: the offsets made up here are others' elsewhere.
+    let nats = Nats::start().unwrap();
+    let servers = Servers { nats: nats.url(), ..Servers::shared() };
+    let backend = Backend::start(Some(servers), Clone::clone);
+    let room = backend.classroom();
+    let mut plain = backend.participant(room, "bob").await;
+    let (mut resuming, success) = resumes(&backend, room, json!({})).await;
+    let first = success["offset"].as_u64().unwrap() + 100;
+    republish(&nats.url(), room, &[first + 3, first, first + 2, first + 1]).await;
+    for offset in first..first + 4 {
+        let (number, event) = numbered(&mut resuming).await;
+        assert_eq!((number as u64, event.offset), (offset, Some(offset)));
+    }
+    // The one before was thought to be another room's by then: it has the offset of the last one.
+    republish(&nats.url(), room, &[first - 1, first + 4]).await;
+    for (late, shown) in [(first - 1, first + 3), (first + 4, first + 4)] {
+        let (number, event) = numbered(&mut resuming).await;
+        assert_eq!((number as u64, event.offset), (late, Some(shown)));
+    }
+    let mut missing: BTreeSet<u64> = (first - 1..first + 5).collect();
+    while !missing.is_empty() {
+        let (number, event) = numbered(&mut plain.client).await;
+        assert!(missing.remove(&(number as u64)) && event.offset.is_none(), "{number} came twice");
+    }
+}

@@ -1,0 +1,113 @@
+#![allow(clippy::unwrap_used)]
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn at(start: Instant, ms: u32) -> Instant {
+    start + MS * ms
+}
+
+#[test]
+fn what_follows_without_a_gap_is_settled_at_once() {
+    let now = Instant::now();
+    let mut seen = Seen::new(7);
+    assert!(seen.first(8, now) && seen.first(9, now) && !seen.first(8, now) && !seen.first(7, now));
+    assert_eq!((seen.settle(now), seen.due(), seen.floor()), (Some(9), None, 9));
+    assert_eq!(seen.settle(now), None, "told once");
+}
+
+#[test]
+fn a_gap_settles_when_it_is_closed_or_after_a_while() {
+    let start = Instant::now();
+    let mut seen = Seen::new(0);
+    assert!(seen.first(2, start) && seen.first(4, at(start, 20)));
+    assert_eq!((seen.settle(at(start, 24)), seen.due()), (None, Some(start + SETTLING)));
+    assert!(seen.first(1, at(start, 24)));
+    assert_eq!(seen.settle(at(start, 24)), Some(2), "closed");
+    assert_eq!((seen.settle(at(start, 44)), seen.due()), (None, Some(at(start, 45))));
+    assert_eq!((seen.settle(at(start, 45)), seen.due()), (Some(4), None), "waited for");
+    assert!(seen.first(3, at(start, 46)), "later still, and not lost");
+    assert!(seen.first(6, at(start, 46)) && seen.first(5, at(start, 46)));
+    assert_eq!(seen.settle(at(start, 46)), Some(6));
+    assert_eq!(seen.floor(), 6);
+}
+
+#[test]
+fn the_floor_follows_what_came_a_second_ago() {
+    let start = Instant::now();
+    let mut seen = Seen::new(0);
+    assert!(seen.first(5, start) && seen.first(9, at(start, 500)));
+    seen.settle(at(start, 999));
+    assert_eq!(seen.floor(), 0);
+    seen.settle(at(start, 1000));
+    assert_eq!((seen.floor(), seen.highest()), (5, 9));
+    seen.pass(8);
+    assert_eq!(seen.floor(), 9);
+    assert!(seen.first(3, at(start, 1001)), "not read from the stream: it was not delivered");
+    seen.fill(12);
+    assert!(!seen.first(11, at(start, 1001)) && seen.first(13, at(start, 1001)));
+    assert_eq!((seen.floor(), seen.settle(at(start, 1001))), (13, Some(13)));
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let start = Instant::now();
+    let mut seen = Seen::new(0);
+    for offset in 1..=3 * MOST as u64 {
+        assert!(seen.first(offset * 2, start));
+    }
+    assert!(seen.above.len() <= MOST && seen.marks.len() <= 3 * MOST);
+    assert!(seen.first(6 * MOST as u64 - 1, start), "the latest are known one by one");
+}
+
+/// A stream of which some events are this node's, each with how late it is republished, in milliseconds.
+fn streams() -> impl Strategy<Value = Vec<Option<u32>>> {
+    let lateness = prop_oneof![4 => Just(0u32), 2 => 0..20u32, 1 => 0..900u32];
+    prop::collection::vec(prop_oneof![2 => lateness.prop_map(Some), 1 => Just(None)], 1..200)
+}
+
+proptest! {
+    /// The stream grows by an event each 3 ms, and the connection breaks at some of these moments: what was on its way is
+    /// lost with it, and the stream is read from the floor.
+    #[test]
+    fn each_event_is_delivered_once(stream in streams(), breaks in prop::collection::btree_set(0..800u32, 0..6)) {
+        let start = Instant::now();
+        let mut seen = Seen::new(0);
+        let mut delivered = Vec::new();
+        let mut deliver = |seen: &mut Seen, offset: u64, now| if seen.first(offset, now) { delivered.push(offset) };
+        let stored = |place: usize| place as u32 * 3;
+        let mut coming: Vec<(u32, u64)> = Vec::new();
+        let (mut place, mut told) = (0, 0);
+        for ms in 0..stored(stream.len()) + 1000 {
+            let now = at(start, ms);
+            if place < stream.len() && stored(place) == ms {
+                place += 1;
+                coming.extend(stream[place - 1].map(|late| (ms + late, place as u64)));
+            }
+            if breaks.contains(&ms) {
+                coming.clear();
+                for offset in seen.floor() + 1..=place as u64 {
+                    if stream[offset as usize - 1].is_some() {
+                        deliver(&mut seen, offset, now);
+                    }
+                }
+                seen.fill(place as u64);
+            }
+            for (_, offset) in coming.extract_if(.., |(when, _)| *when == ms) {
+                deliver(&mut seen, offset, now);
+            }
+            if let Some(settled) = seen.settle(now) {
+                prop_assert!(settled > told && settled <= seen.highest());
+                told = settled;
+                // What is not later than anybody waits is not settled before it has come.
+                prop_assert!(coming.iter().all(|(when, offset)| *offset > settled || when - stored(*offset as usize - 1) >= 22));
+            }
+        }
+        let wanted: Vec<u64> = (1..).zip(&stream).filter(|(_, late)| late.is_some()).map(|(offset, _)| offset).collect();
+        delivered.sort_unstable();
+        prop_assert_eq!(delivered, wanted);
+        prop_assert_eq!(seen.due(), None);
+    }
+}
