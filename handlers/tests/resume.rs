@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 const PUBLISHERS: usize = 4;
-const EVENTS: usize = 1_000;
+const EVENTS: usize = 500;
 /// How many events each has under way.
 const BATCH: usize = 50;
 
@@ -100,7 +100,7 @@ async fn who_comes_back_again_and_again_misses_nothing() {
     let publishing = publish_at_once(room);
     let mut missing = all();
     while !missing.is_empty() {
-        for _ in 0..missing.len().min(150) {
+        for _ in 0..missing.len().min(300) {
             let (number, event) = numbered(&mut client).await;
             assert!(missing.remove(&number), "{number} came twice");
             let offset = event.offset.unwrap();

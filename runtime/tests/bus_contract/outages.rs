@@ -191,3 +191,36 @@ async fn a_stream_made_anew_is_another_epoch() {
     publish_surely(&bus, &room, 2).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [2], "offsets start again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_is_given_up() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    proxy.freeze();
+    for number in 0..3 {
+        publish_surely(&other, &room, number).await;
+    }
+    assert_eq!(ids(&collect(&mut feed, 3).await), [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_one_server_is_away_the_next_is_taken() {
+    let server = Nats::start().unwrap();
+    let (first, second) = (Proxy::to(server.port()).await, Proxy::to(server.port()).await);
+    first.cut();
+    let (bus, mut feed) = NatsBus::connect(&format!("{},{}", first.url(), second.url())).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    for number in 0..4 {
+        let (away, here) = if number % 2 == 0 { (&second, &first) } else { (&first, &second) };
+        here.mend();
+        away.cut();
+        publish_surely(&other, &room, number).await;
+        assert_eq!(ids(&collect(&mut feed, 1).await), [number]);
+    }
+}

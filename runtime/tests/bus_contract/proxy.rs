@@ -16,6 +16,7 @@ use tokio::{
 pub(crate) struct Proxy {
     port: u16,
     whole: watch::Sender<bool>,
+    frozen: watch::Sender<()>,
 }
 
 impl Proxy {
@@ -23,22 +24,29 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (whole, state) = watch::channel(true);
+        let (frozen, cold) = watch::channel(());
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut state = state.clone();
+                let (mut state, mut cold) = (state.clone(), cold.clone());
+                cold.mark_unchanged();
                 tokio::spawn(async move {
                     if !*state.borrow() {
                         return;
                     }
                     let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = state.wait_for(|whole| !whole) => {}
+                    let silent = tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => false,
+                        _ = state.wait_for(|whole| !whole) => false,
+                        _ = cold.changed() => true,
+                    };
+                    if silent {
+                        let _open = (near, far);
+                        let _ = state.wait_for(|whole| !whole).await.is_ok();
                     }
                 });
             }
         });
-        Self { port, whole }
+        Self { port, whole, frozen }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -48,6 +56,11 @@ impl Proxy {
     /// Ends all connections; new ones are ended too.
     pub(crate) fn cut(&self) {
         self.whole.send(false).unwrap();
+    }
+
+    /// The connections of this moment stay open, and nothing passes on them any more.
+    pub(crate) fn freeze(&self) {
+        self.frozen.send(()).unwrap();
     }
 
     /// New connections pass again.

@@ -10,7 +10,7 @@ use async_nats::Client;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -36,8 +36,6 @@ pub(super) struct Delivery {
     pub(super) flow: Arc<Flow>,
     pub(super) rooms: Arc<Rooms>,
     pub(super) known: Arc<Known>,
-    /// The connection of the flow.
-    pub(super) live: Client,
     /// The connection to read the stream on.
     pub(super) work: Client,
     pub(super) feed: mpsc::Sender<Fed>,
@@ -52,14 +50,17 @@ impl Delivery {
     pub(super) async fn run(mut self) {
         let mut idle = interval(IDLE);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The stream's end a while ago, and the connection then.
+        // The stream's end a while ago, on the same connection.
         let mut end = None;
         loop {
             // Before the look: what comes after it has not come by then.
             let now = Instant::now();
             let outcome = match self.flow.next() {
                 Next::Events(events) => self.deliver_all(events).await,
-                Next::Broken => self.fill().await,
+                Next::Broken => {
+                    end = None;
+                    self.fill().await
+                }
                 Next::Nothing => self.wait(now, &mut idle, &mut end).await,
             };
             if let Err(Closed) = outcome {
@@ -70,7 +71,7 @@ impl Delivery {
 
     /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
     /// whether what the stream has forgotten since was ever for it.
-    async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<(u64, u64)>) -> Result<(), Closed> {
+    async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
         self.settle(now).await?;
         let due = self.seen.due();
         tokio::select! {
@@ -78,11 +79,8 @@ impl Delivery {
             () = self.feed.closed() => return Err(Closed),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
-                let connection = self.flow.connection();
-                if let Some((last, _)) = end.take_if(|(_, then)| *then == connection) {
-                    self.seen.pass(last);
-                }
-                *end = stream::look(&self.work).await.ok().map(|state| (state.last, connection));
+                end.take().into_iter().for_each(|last| self.seen.pass(last));
+                *end = stream::look(&self.work).await.ok().map(|state| state.last);
             }
         }
         Ok(())
@@ -116,8 +114,8 @@ impl Delivery {
     /// Fills from the stream, as often as it takes.
     async fn fill(&mut self) -> Result<(), Closed> {
         while !self.feed.is_closed() {
-            let connection = self.flow.resume();
-            match self.fill_once(connection).await? {
+            self.flow.resume();
+            match self.fill_once().await? {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "fill").increment(1);
@@ -130,14 +128,13 @@ impl Delivery {
         Err(Closed)
     }
 
-    async fn fill_once(&mut self, connection: u64) -> Result<Result<(), BusError>, Closed> {
-        let state = match stream::look(&self.live).await {
-            Ok(state) => state,
-            Err(error) => return Ok(Err(self.mend(&error).await)),
+    /// The flow passes already; a connection that breaks from now on breaks it again.
+    async fn fill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
+        let state = match timeout(ANSWER, self.rooms.round()).await {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => return Ok(Err(self.mend(&error).await)),
+            Err(_) => return Ok(Err(BusError("no answer in time".to_owned()))),
         };
-        if self.flow.connection() != connection {
-            return Ok(Err(BusError("connected anew meanwhile".to_owned())));
-        }
         self.compare(&state).await?;
         let after = self.seen.floor();
         if state.last > after {

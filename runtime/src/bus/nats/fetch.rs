@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rollcall_schema::{Offset, RoomId};
 use serde::Deserialize;
 
-use super::stream::NAME;
+use super::{stream::NAME, wire};
 use crate::bus::{BusError, Incoming, heading};
 
 /// Requests of one reading that are under way at once.
@@ -51,10 +51,8 @@ impl Stored {
         // The server made the base64. Headers are the publisher's: what is not UTF-8 in them is no header of ours.
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
-        let pairs = headers.lines().skip(1).filter_map(|line| line.split_once(':'));
-        let pairs = pairs.map(|(name, value)| (name, value.trim()));
         let body = STANDARD.decode(self.data).unwrap_or_default();
-        heading::incoming(&self.subject, pairs, Offset(self.seq), None, body.into())
+        heading::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
     }
 }
 

@@ -1,14 +1,13 @@
-//! What passes from the collector of live events to their delivery: events as they came, or the word that some are
+//! What passes from the live connection to the delivery: events as they came, or the word that some are
 //! missing.
 //!
 //! Invariant: the events taken are those of one connection, complete, since the last [`Flow::resume`]; from a break on
 //! nothing passes until the next.
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use async_nats::Statistics;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::bus::Incoming;
@@ -24,12 +23,10 @@ const BATCH_BYTES: usize = 1024 * 1024;
 pub(super) struct Flow {
     inner: Mutex<Inner>,
     bell: Notify,
-    statistics: Arc<Statistics>,
 }
 
 struct Inner {
     intact: bool,
-    generation: u64,
     /// With the time of its coming.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
@@ -43,26 +40,15 @@ pub(super) enum Next {
 }
 
 impl Flow {
-    /// Of the connection that these are the statistics of. It starts intact.
-    pub(super) fn new(statistics: Arc<Statistics>) -> Self {
-        let inner = Inner { intact: true, generation: 0, events: VecDeque::new(), bytes: 0 };
-        let flow = Self { inner: Mutex::new(inner), bell: Notify::new(), statistics };
-        flow.resume();
-        flow
+    /// It starts intact.
+    pub(super) fn new() -> Self {
+        let inner = Inner { intact: true, events: VecDeque::new(), bytes: 0 };
+        Self { inner: Mutex::new(inner), bell: Notify::new() }
     }
 
-    /// The connection's number. The library counts it up before it passes on a message of a new connection, so whoever
-    /// has such a message in hand sees the new number.
-    pub(super) fn connection(&self) -> u64 {
-        self.statistics.connects.load(Ordering::Relaxed)
-    }
-
-    /// From now on events pass again, as long as the connection is the one of this moment: its number.
-    pub(super) fn resume(&self) -> u64 {
-        let mut inner = self.lock();
-        inner.intact = true;
-        inner.generation = self.connection();
-        inner.generation
+    /// From now on events pass again.
+    pub(super) fn resume(&self) {
+        self.lock().intact = true;
     }
 
     /// Something was lost, or may have been.
@@ -71,25 +57,23 @@ impl Flow {
         self.bell.notify_one();
     }
 
-    /// Passes events on. False where the flow is broken: they were thrown away.
-    pub(super) fn push(&self, events: impl Iterator<Item = Incoming>) -> bool {
+    /// Passes on events that came at this time. Where the flow is broken they are thrown away.
+    pub(super) fn push(&self, at: Instant, events: Vec<Incoming>) {
+        if events.is_empty() {
+            return;
+        }
         let mut inner = self.lock();
-        if inner.generation != self.connection() || inner.bytes > MAX_BYTES {
+        if inner.bytes > MAX_BYTES {
             inner.intact = false;
         }
         if inner.intact {
-            let now = Instant::now();
             for event in events {
                 inner.bytes += weight(&event);
-                inner.events.push_back((now, event));
+                inner.events.push_back((at, event));
             }
         }
-        let (intact, idle) = (inner.intact, inner.intact && inner.events.is_empty());
         drop(inner);
-        if !idle {
-            self.bell.notify_one();
-        }
-        intact
+        self.bell.notify_one();
     }
 
     pub(super) fn next(&self) -> Next {

@@ -1,42 +1,35 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
 //! Two connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
-//! them; `work` publishes and reads the stream, so that neither stands in the other's way. Three tasks: [`rooms`]
-//! subscribes, [`collect`] puts what arrives in order, [`deliver`] writes the feed and fills its gaps.
+//! them; `work` publishes and reads the stream, so that neither stands in the other's way. Two tasks: [`live`] subscribes
+//! and passes on what arrives, [`deliver`] writes the feed and fills its gaps.
 //!
 //! Invariant: that of [`crate::bus`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
-mod collect;
 mod deliver;
 mod fetch;
 mod flow;
+mod link;
+mod live;
 mod publish;
 mod rooms;
 mod seen;
 mod servers;
 mod stream;
+mod wire;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use async_nats::{Client, Event};
+use async_nats::Client;
 use async_trait::async_trait;
 use rollcall_schema::{Offset, RoomId};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use self::{
-    deliver::Delivery,
-    fetch::Merge,
-    flow::Flow,
-    publish::Publisher,
-    rooms::{Ready, Rooms},
-    seen::Seen,
+    deliver::Delivery, fetch::Merge, flow::Flow, live::Live, publish::Publisher, rooms::Rooms, seen::Seen,
     servers::Servers,
 };
 use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
@@ -112,46 +105,34 @@ impl NatsBus {
     /// [`NatsError`], by what the operator has to mend.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
         let servers = Servers::parse(url)?;
-        let ready = Arc::new(Ready::default());
-        let bell = ready.clone();
-        let heard = move |event| {
-            if event == Event::Connected {
-                bell.ring();
-            }
-            std::future::ready(())
-        };
-        let live = servers.connect("rollcall live", rooms::CAPACITY, heard).await?;
-        let work = servers.connect("rollcall work", 1, |_| std::future::ready(())).await?;
+        let work = servers.connect("rollcall work").await?;
         stream::ensure(&work, ANSWER).await?;
-        // Numbered before the look: a connection made anew in between counts as a break.
-        let flow = Arc::new(Flow::new(live.statistics()));
-        let state = stream::look(&live).await.map_err(|error| NatsError::Away(error.to_string()))?;
+        let state = stream::look(&work).await.map_err(|error| NatsError::Away(error.to_string()))?;
+        let link = timeout(ANSWER, servers.link()).await;
+        let link = link.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
 
         let known = Arc::new(Known(Mutex::new(Position { epoch: state.epoch, offset: Offset(state.last) })));
-        let rooms = Arc::new(Rooms::new(ready.clone()));
+        let (rooms, flow) = (Arc::new(Rooms::default()), Arc::new(Flow::new()));
         let (feed, fed) = mpsc::channel(FEED);
+        let live = Live::new(link, servers, rooms.clone(), flow.clone(), known.clone());
         let delivery = Delivery {
             flow: flow.clone(),
             rooms: rooms.clone(),
             known: known.clone(),
-            live: live.clone(),
             work: work.clone(),
             feed,
             seen: Seen::new(state.last),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(rooms::attend(rooms.clone(), live, flow.clone(), known.clone()));
-        tasks.spawn(collect::collect(ready, rooms.clone(), flow.clone()));
+        tasks.spawn(live.run());
         tasks.spawn(delivery.run());
         Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, flow, _tasks: tasks }, fed))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
     async fn round(&self, operation: &'static str) -> Result<stream::State, BusError> {
-        let answer = timeout_at(Instant::now() + ANSWER, self.rooms.round()).await;
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(BusError("closed".to_owned())),
+        let answer = match timeout(ANSWER, self.rooms.round()).await {
+            Ok(answer) => answer.map_err(|error| BusError(error.to_string())),
             Err(_) => Err(BusError("no answer in time".to_owned())),
         };
         answer.inspect_err(|_| {
@@ -236,9 +217,10 @@ async fn replay(
         }
     };
     // What the stream forgot meanwhile may have been among what was asked for.
-    let outcome = match (outcome, timeout_at(Instant::now() + ANSWER, rooms.round()).await) {
-        (Err(error), _) | (Ok(()), Ok(Ok(Err(error)))) => Err(error),
-        (Ok(()), Ok(Ok(Ok(state)))) if state.reaches(&after) => Ok(()),
+    let outcome = match (outcome, timeout(ANSWER, rooms.round()).await) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Ok(Err(error))) => Err(BusError(error.to_string())),
+        (Ok(()), Ok(Ok(state))) if state.reaches(&after) => Ok(()),
         _ => Err(BusError("the stream does not reach back that far any more".to_owned())),
     };
     if let Err(error) = outcome {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client, RequestErrorKind,
+    Client,
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
@@ -17,6 +17,8 @@ use super::NatsError;
 use crate::bus::Position;
 
 pub(super) const NAME: &str = "CLASSROOM";
+/// Where the stream's state is asked for.
+pub(super) const INFO: &str = "$JS.API.STREAM.INFO.CLASSROOM";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
@@ -68,16 +70,19 @@ struct Refusal {
     description: String,
 }
 
-/// One round trip on this client's connection. The server answers after everything that was sent on it before, so
-/// earlier subscriptions are live then, and see whatever is stored after the state told here.
+/// Asks on the connection of this client.
 pub(super) async fn look(client: &Client) -> Result<State, LookError> {
+    let answer = client.request(INFO, "".into()).await;
+    read(&answer.map_err(|error| LookError::Away(error.to_string()))?.payload)
+}
+
+/// Reads an answer from [`INFO`]. An empty one is the server's own: nobody is there who could answer.
+pub(super) fn read(answer: &[u8]) -> Result<State, LookError> {
     let away = |error: &dyn std::fmt::Display| LookError::Away(error.to_string());
-    let answer = client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into()).await;
-    let answer = answer.map_err(|error| match error.kind() {
-        RequestErrorKind::NoResponders => away(&"JetStream is not there"),
-        _ => away(&error),
-    })?;
-    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| away(&error))?;
+    if answer.is_empty() {
+        return Err(away(&"JetStream is not there"));
+    }
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
     match answer {
         Answer { created: Some(epoch), state: Some(state), .. } => {
             Ok(State { epoch, first: state.first_seq, last: state.last_seq })

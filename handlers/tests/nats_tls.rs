@@ -1,0 +1,79 @@
+//! NATS behind TLS, with credentials: every connection to it is private and let in.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use common::SOON;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rollcall_loadtest::GatewayOptions;
+
+/// A server that speaks nothing but TLS.
+struct Private {
+    port: u16,
+    child: Child,
+}
+
+impl Private {
+    fn start(folder: &Path) -> Self {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("nats-server");
+        command.current_dir(folder).args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"]);
+        command.args(["--store_dir", "store", "--user", "alice", "--pass", "canary"]);
+        command.args(["--tls", "--tlscert", "cert.pem", "--tlskey", "key.pem"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = Self { port, child };
+        let deadline = Instant::now() + SOON;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "the server listens");
+            std::thread::yield_now();
+        }
+        server
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `rollcall check` says of NATS, where these certificates are trusted.
+fn check(folder: &Path, url: &str, trusted: Option<&str>) -> String {
+    let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("NATS_URL", url);
+    if let Some(trusted) = trusted {
+        options = options.env("SSL_CERT_FILE", folder.join(trusted).display());
+    }
+    let output = options.command().arg("check").current_dir(folder).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().find(|line| line.contains(" bus ")).unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+#[test]
+fn a_server_behind_tls_is_used_if_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Private::start(folder.path());
+    for scheme in ["tls", "nats"] {
+        let url = format!("{scheme}://alice:canary@localhost:{}", server.port);
+        let deadline = Instant::now() + 3 * SOON;
+        loop {
+            let line = check(folder.path(), &url, Some("cert.pem"));
+            if line.starts_with("ok") {
+                break;
+            }
+            // A handshake may take longer than a connection may, where many tests run at once.
+            assert!(Instant::now() < deadline, "{line}");
+        }
+        let line = check(folder.path(), &url, None);
+        assert!(line.starts_with("FAIL") && !line.contains("canary"), "{line}");
+    }
+}

@@ -1,0 +1,147 @@
+//! What a NATS server says, out of the bytes of a connection.
+//!
+//! Invariant: whatever comes, an operation is found without looking at more than [`MAX_LINE`] and [`MAX_MESSAGE`] bytes,
+//! and no byte is looked at before it is here. A message that is too large or not understood is dropped alone; only where
+//! it is not known any more where the next operation starts is the connection at its end.
+/// A control line. INFO of a server with many neighbours is the longest.
+pub(super) const MAX_LINE: usize = 32 * 1024;
+/// Headers and body of a message; a larger one is left out. A body that is forwarded has half of it at most (PROTOCOL 2).
+pub(super) const MAX_MESSAGE: usize = 256 * 1024;
+/// No server sends more in one message.
+const MAX_ANNOUNCED: usize = 64 * 1024 * 1024;
+
+const END: &[u8] = b"\r\n";
+
+/// What a server says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Op<'a> {
+    /// About itself, in JSON.
+    Info(&'a [u8]),
+    Message(Message<'a>),
+    /// A message that was left out.
+    Dropped,
+    Ping,
+    Pong,
+    Ok,
+    Error(&'a [u8]),
+}
+
+/// A message for one of our subscriptions.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub(super) subject: &'a str,
+    /// The subscription's number.
+    pub(super) sid: u64,
+    /// The block of headers with its first line; empty where it has none.
+    pub(super) head: &'a [u8],
+    pub(super) body: &'a [u8],
+}
+
+/// Bytes that are not of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server sent {0}")]
+pub(super) struct Malformed(&'static str);
+
+/// Finds operations. What it has to know between two of them is only how much of a message is still to be left out.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    skip: usize,
+}
+
+impl Parser {
+    /// How many of these bytes are used up, and for which operation. Where both are nothing, more has to come first.
+    pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Op<'a>>), Malformed> {
+        if self.skip > 0 {
+            let skipped = self.skip.min(input.len());
+            self.skip -= skipped;
+            return Ok((skipped, None));
+        }
+        let Some((line, after)) = line(input)? else { return Ok((0, None)) };
+        let (name, rest) = line.split_at(line.iter().position(|byte| blank(*byte)).unwrap_or(line.len()));
+        let used = |op| Ok((after, Some(op)));
+        match name.to_ascii_uppercase().as_slice() {
+            b"MSG" => self.message(input, after, &fields(rest)?, false),
+            b"HMSG" => self.message(input, after, &fields(rest)?, true),
+            b"INFO" => used(Op::Info(rest.trim_ascii())),
+            b"PING" => used(Op::Ping),
+            b"PONG" => used(Op::Pong),
+            b"+OK" => used(Op::Ok),
+            b"-ERR" => used(Op::Error(rest.trim_ascii())),
+            _ => Err(Malformed("an operation that is none")),
+        }
+    }
+
+    /// `subject sid [reply] [length of the headers] length of all`, and behind that line the message.
+    fn message<'a>(
+        &mut self,
+        input: &'a [u8],
+        start: usize,
+        fields: &[&'a [u8]],
+        with_head: bool,
+    ) -> Result<(usize, Option<Op<'a>>), Malformed> {
+        let (subject, sid, head, total) = match (fields, with_head) {
+            ([subject, sid, total] | [subject, sid, _, total], false) => (subject, sid, 0, number(total)?),
+            ([subject, sid, head, total] | [subject, sid, _, head, total], true) => {
+                (subject, sid, number(head)?, number(total)?)
+            }
+            _ => return Err(Malformed("a message without its fields")),
+        };
+        if head > total || total > MAX_ANNOUNCED {
+            return Err(Malformed("a message with a length that cannot be"));
+        }
+        if total > MAX_MESSAGE {
+            self.skip = total + END.len();
+            return Ok((start, Some(Op::Dropped)));
+        }
+        let end = start + total;
+        let Some(trailer) = input.get(end..end + END.len()) else { return Ok((0, None)) };
+        if trailer != END {
+            return Err(Malformed("a message longer than it says"));
+        }
+        let (head, body) = input[start..end].split_at(head);
+        let sid = number(sid)? as u64;
+        let op = match std::str::from_utf8(subject) {
+            Ok(subject) => Op::Message(Message { subject, sid, head, body }),
+            Err(_) => Op::Dropped,
+        };
+        Ok((end + END.len(), Some(op)))
+    }
+}
+
+/// A block's headers, in order. A line that is none is left out.
+pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim()))
+}
+
+/// The first line without its end, and where the next begins.
+fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
+    match input.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+        Some(end) => match input[..end].strip_suffix(b"\r") {
+            Some(line) => Ok(Some((line, end + 1))),
+            None => Err(Malformed("a line with half an end")),
+        },
+        None if input.len() >= MAX_LINE => Err(Malformed("a line too long")),
+        None => Ok(None),
+    }
+}
+
+fn blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn fields(rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let fields: Vec<_> = rest.split(|byte| blank(*byte)).filter(|field| !field.is_empty()).take(6).collect();
+    if fields.len() > 5 { Err(Malformed("a message with too many fields")) } else { Ok(fields) }
+}
+
+fn number(digits: &[u8]) -> Result<usize, Malformed> {
+    let wrong = Malformed("a number that is none");
+    if digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(wrong);
+    }
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
+}
+
+#[cfg(test)]
+mod tests;
