@@ -264,12 +264,12 @@ struct Doorman<C, F> {
 }
 
 impl<C, F: Front> Doorman<C, F> {
-    fn upgrade(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if let Err(refusal) = handshake::check(&request, &self.house.options.origins) {
             upgraded(refusal.outcome());
             return refusal.response();
         }
-        let response = handshake::accept(&mut request).map(|_| Full::default());
+        let response = handshake::accept(&request);
         let (mut head, _) = request.into_parts();
         head.extensions.extend(std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner)));
         match self.house.front.upgrade(self.remote, &mut head) {

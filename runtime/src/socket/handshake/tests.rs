@@ -32,9 +32,9 @@ fn refused(request: &Request<()>, refusal: Refusal, status: StatusCode) {
 
 #[test]
 fn the_example_of_the_rfc_is_accepted() {
-    let mut request = request(&[]);
+    let request = request(&[]);
     assert_eq!(check(&request, &Origins::SameHost), Ok(()));
-    let response = accept(&mut request);
+    let response = accept(&request);
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(response.headers()["upgrade"], "websocket");
