@@ -154,7 +154,7 @@ pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Re
     if !sole(headers, &KEY).is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16)) {
         return Err(Refusal::Key);
     }
-    if sole(headers, &HOST).is_none() {
+    if sole(headers, &HOST).is_none_or(<[u8]>::is_empty) {
         return Err(Refusal::Host);
     }
     if headers.contains_key(TRANSFER_ENCODING) || sole(headers, &CONTENT_LENGTH).is_some_and(|length| length != b"0") {

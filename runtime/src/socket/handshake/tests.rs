@@ -93,6 +93,7 @@ fn the_key_is_16_bytes_in_base64() {
 #[test]
 fn a_host_is_required_and_a_body_is_not_taken() {
     refused(&request(&[("host", None)]), Refusal::Host, StatusCode::BAD_REQUEST);
+    refused(&request(&[("host", Some(""))]), Refusal::Host, StatusCode::BAD_REQUEST);
     refused(&request(&[("content-length", Some("5"))]), Refusal::Body, StatusCode::BAD_REQUEST);
     refused(&request(&[("transfer-encoding", Some("chunked"))]), Refusal::Body, StatusCode::BAD_REQUEST);
     assert_eq!(check(&request(&[("content-length", Some("0"))]), &Origins::SameHost), Ok(()));
