@@ -94,7 +94,7 @@ pub trait Front: Send + Sync + 'static {
     }
 
     /// A request that passed all checks is about to be upgraded; what is left in its extensions arrives in
-    /// [`Upgrade::head`]. An answer instead of that refuses it.
+    /// [`Upgrade::head`]. An answer instead of that refuses it; then they live until the connection is over.
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
         let _ = (remote, head);
         Ok(())
@@ -279,6 +279,7 @@ impl<C, F: Front> Doorman<C, F> {
             }
             Err(refusal) => {
                 upgraded("refused");
+                *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = head.extensions;
                 *refusal
             }
         }
