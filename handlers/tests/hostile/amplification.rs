@@ -227,7 +227,11 @@ async fn classmates_notice_nothing_of_a_flood() {
                 let mut stream = std::net::TcpStream::connect(address).unwrap();
                 stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
                 stream.write_all(upgrade(address, &[]).as_bytes()).unwrap();
-                while !over.load(Ordering::Relaxed) && stream.write_all(&flood).is_ok() {}
+                while stream.write_all(&flood).is_ok() {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
             }
         });
         let during = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(slowest()));
