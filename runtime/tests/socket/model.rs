@@ -126,27 +126,63 @@ impl Model {
     }
 }
 
-/// Mostly what goes on: fragments that continue, and control frames between them.
-fn sent() -> impl Strategy<Value = Sent> {
-    let text = prop_oneof![
-        8 => "[a-zé€𝄞]{0,8}".prop_map(String::into_bytes),
+/// What a client means to send.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Text or binary; the next fragment of what is under way, where something is. Whether the last.
+    Data { text: bool, payload: Vec<u8>, last: bool },
+    /// As it is.
+    Frame(Sent),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let payload = prop_oneof![
+        12 => "[a-zé€𝄞]{0,6}".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..8),
         1 => Just("€".as_bytes()[..2].to_vec()),
-        1 => Just("x".repeat(40).into_bytes()),
-    ];
-    let first = prop_oneof![
-        6 => prop::sample::select(vec![0x81, 0x01, 0x00, 0x80]),
-        3 => prop::sample::select(vec![0x82, 0x02, 0x89, 0x8a]),
-        1 => any::<u8>(),
+        1 => (20_usize..70).prop_map(|size| vec![b'x'; size]),
     ];
     let close = prop_oneof![
         (1000_u16..1016).prop_map(|code| code.to_be_bytes().to_vec()),
         any::<u16>().prop_map(|code| code.to_be_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..4),
     ];
-    let long = (8_u8..=10, 120_usize..130).prop_map(|(opcode, size)| (0x80 | opcode, vec![b'p'; size]));
-    let frame = prop_oneof![20 => (first, text), 2 => (Just(0x88), close), 1 => long];
-    (frame, prop::bool::weighted(0.97)).prop_map(|((first, payload), masked)| Sent { first, payload, masked })
+    let control = (0x89_u8..=0x8a, prop::collection::vec(any::<u8>(), 0..20));
+    let long = (0x88_u8..=0x8a, 120_usize..130).prop_map(|(first, size)| (first, vec![b'p'; size]));
+    let odd =
+        prop_oneof![1 => (Just(0x88), close), 1 => long, 2 => (any::<u8>(), "[a-z]{0,8}".prop_map(String::into_bytes))];
+    let frame = |masked: f64| {
+        move |(first, payload)| {
+            prop::bool::weighted(masked)
+                .prop_map(move |masked| Step::Frame(Sent { first, payload: Vec::clone(&payload), masked }))
+        }
+    };
+    let data = (prop::bool::weighted(0.8), payload, prop::bool::weighted(0.3));
+    prop_oneof![
+        20 => data.prop_map(|(text, payload, last)| Step::Data { text, payload, last }),
+        6 => control.prop_flat_map(frame(1.0)),
+        1 => odd.prop_flat_map(frame(0.8)),
+    ]
+}
+
+/// The frames of a client that keeps to the rules wherever it means to.
+fn script() -> impl Strategy<Value = Vec<Sent>> {
+    prop::collection::vec(step(), 0..24).prop_map(|steps| {
+        let mut under_way = false;
+        let frames = steps.into_iter().map(|step| match step {
+            Step::Data { text, payload, last } => {
+                let opcode = match (under_way, text) {
+                    (true, _) => 0,
+                    (false, true) => 1,
+                    (false, false) => 2,
+                };
+                under_way = !last;
+                Sent { first: opcode | if last { 0x80 } else { 0 }, payload, masked: true }
+            }
+            Step::Frame(sent) => sent,
+        });
+        frames.collect()
+    })
 }
 
 /// What the application hears of this client, until it is told that it is gone.
@@ -167,7 +203,7 @@ fn a_connection_does_as_its_model() {
     let max_fragments = u32::try_from(MAX_FRAGMENTS).expect("few");
     let options = SocketOptions { binary: true, max_message: MAX_MESSAGE, max_fragments, ..SocketOptions::default() };
     let server = Server::with_options(options);
-    let scripts = (prop::collection::vec(sent(), 0..24), prop::collection::vec(any::<prop::sample::Index>(), 0..6));
+    let scripts = (script(), prop::collection::vec(any::<prop::sample::Index>(), 0..6));
     let mut runner = TestRunner::new(ProptestConfig { cases: 1_000, ..ProptestConfig::default() });
     let outcome = runner.run(&scripts, |(mut script, cuts)| {
         // Whatever is under way, and whatever came before.
