@@ -12,6 +12,7 @@ mod encoding;
 mod hook;
 mod input;
 mod limits;
+mod model;
 mod node_limits;
 mod origins;
 mod raw;
