@@ -76,7 +76,7 @@ impl Default for ListenerOptions {
             certificate: None,
             origins: Origins::default(),
             head_timeout: Duration::from_secs(5),
-            http_timeout: Duration::from_secs(60),
+            http_timeout: Duration::from_secs(10),
             max_head: 16 << 10,
             max_headers: 100,
             half_open: 8192,
