@@ -6,15 +6,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod amplification;
 mod authz;
 mod encoding;
 mod hook;
 mod input;
 mod limits;
+mod model;
 mod node_limits;
 mod origins;
 mod raw;
 mod refresh;
+mod silence;
 mod tls;
 mod tokens;
 
@@ -28,5 +31,9 @@ fn with(settings: &[(&str, &str)]) -> Backend {
 
 /// How many were dropped for this reason.
 fn dropped(backend: &Backend, reason: &str) -> f64 {
-    backend.gateway.metric("rollcall_dropped_total", &[&format!("reason=\"{reason}\"")]).unwrap()
+    metric(backend, "rollcall_dropped_total", &format!("reason=\"{reason}\""))
+}
+
+fn metric(backend: &Backend, name: &str, label: &str) -> f64 {
+    backend.gateway.metric(name, &[label]).unwrap()
 }

@@ -39,10 +39,15 @@ struct Header<'a> {
     alg: Cow<'a, str>,
     #[serde(default, deserialize_with = "present")]
     kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     jku: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
     x5u: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
     x5c: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
     jwk: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
     crit: Option<IgnoredAny>,
 }
 
@@ -75,7 +80,7 @@ enum OneAudience {
     Array([Audience; 1]),
 }
 
-/// A claim that is there must be of its kind: `null` for a list of classrooms would else mean "any".
+/// What is there must be of its kind: `null` for a list of classrooms would else mean "any", and a `jwk` none.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -113,6 +113,7 @@ fn all_faults_are_told_at_once_and_no_secret_with_them() {
             ("ROLLCALL_MAX_MESSAGE", "64 parsecs"),
             ("ROLLCALL_PING_INTERVAL", "5s"),
             ("ROLLCALL_MIXPANEL_URL", "ftp://x"),
+            ("ROLLCALL_AUTHZ_URL", "https://me:hunter2@authz.example/"),
             ("ROLLCALL_LOG", "a=b=c"),
             ("ROLLCALL_ORIGINS", "a.example"),
             ("ROLLCALL_TRUSTED_PROXIES", "10.0.0.0/99"),
@@ -133,6 +134,7 @@ fn all_faults_are_told_at_once_and_no_secret_with_them() {
         "ROLLCALL_MAX_MESSAGE",
         "ROLLCALL_PONG_TIMEOUT",
         "ROLLCALL_MIXPANEL_URL",
+        "ROLLCALL_AUTHZ_URL",
         "ROLLCALL_LEASE",
         "ROLLCALL_LOG",
         "ROLLCALL_ORIGINS",
@@ -141,7 +143,7 @@ fn all_faults_are_told_at_once_and_no_secret_with_them() {
     ] {
         assert!(named(name), "{name} in {faults:#?}");
     }
-    assert_eq!(faults.len(), 17, "{faults:#?}");
+    assert_eq!(faults.len(), 18, "{faults:#?}");
     assert!(!faults.concat().contains("hunter2"), "{faults:#?}");
 }
 

@@ -119,11 +119,12 @@ pub(super) fn nats(text: &str) -> Result<BackendUrl, String> {
     }
 }
 
-/// An address of `http` or `https` that is ours to call.
+/// An address of `http` or `https` that is ours to call. It is shown in logs, and a user in it would not be sent.
 pub(super) fn http(text: &str) -> Result<Uri, String> {
     let uri = Uri::from_str(text).ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
-        .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH".into())
+        .filter(|uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@')))
+        .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH, without a user or password".into())
 }
 
 /// Origins of pages: `*`, or some like `https://school.example`.

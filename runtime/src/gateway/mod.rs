@@ -42,6 +42,10 @@ use crate::{
     socket::{Application, Cause, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
 };
 
+/// Bytes that may wait for a client who is over its limit of events: it is told so only while it reads. Else seven bytes
+/// of its own would cost a hundred of ours.
+const UNREAD: usize = 16 << 10;
+
 /// Parameters of the gateway (PROTOCOL 2, Limits).
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
@@ -126,8 +130,8 @@ impl Gateway {
         let Phase::Open(session) = &socket.peer.phase else { return };
         match self.shared.events.take(&mut socket.peer.meter, session.claims().as_ref()) {
             Verdict::Done => {}
-            Verdict::Refused(wait) => return refuse(socket, text, wait),
-            Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
+            Verdict::Refused(wait) if socket.queued() <= UNREAD => return refuse(socket, text, wait),
+            Verdict::Refused(_) | Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
         }
         let request = match Request::parse(text.as_bytes()) {
             Ok(request) => request,
@@ -344,6 +348,10 @@ impl Application for Gateway {
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
         Farewell { code: error.close_code(), text: Some(self.last_words(error).into()) }
+    }
+
+    fn expects_life(peer: &Peer) -> bool {
+        !matches!(peer.phase, Phase::Greeting(_))
     }
 
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {

@@ -18,6 +18,8 @@ use super::{
 
 /// Before every session.
 const ALL: SessionId = SessionId(i64::MIN);
+/// What keeping a message costs besides its bytes: its place in a queue that doubles, and the rest of its allocation.
+const KEPT: usize = 2 * size_of::<Box<str>>() + 24;
 
 /// One connection.
 pub struct Peer {
@@ -147,7 +149,7 @@ impl Peer {
     pub fn wait(&mut self, text: &str, most: usize) -> bool {
         let waiting = &mut self.extra().waiting;
         waiting.push_back(text.into());
-        waiting.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>() < most
+        waiting.iter().map(|text| text.len() + KEPT).sum::<usize>() < most
     }
 
     /// The message whose turn it is.

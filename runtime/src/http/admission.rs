@@ -57,9 +57,16 @@ pub struct Admission {
 /// One connection's place; to be kept until it is closed. None for loopback.
 pub type Place = Option<Arc<Held>>;
 
-/// What the places of one client share.
-#[derive(Debug)]
-pub struct Held(());
+/// What the places of one client share; in it, what those of them share that were refused.
+#[derive(Debug, Default)]
+pub struct Held(Arc<()>);
+
+impl Held {
+    /// How many places there are but for those refused.
+    fn taken(self: &Arc<Self>) -> usize {
+        Arc::strong_count(self) + 1 - Arc::strong_count(&self.0)
+    }
+}
 
 /// Held while a connection has upgraded and has not been let in.
 #[derive(Clone, Debug)]
@@ -69,6 +76,11 @@ pub struct Waiting(Arc<()>);
 /// The place of a connection that has not sent its head yet.
 #[derive(Clone)]
 struct Knock(Arc<Held>);
+
+/// The place of a connection that was refused and is not over yet: it is in the way of who knocks, not of who enters.
+#[derive(Clone)]
+#[expect(dead_code, reason = "it is counted while it lives")]
+struct Refused(Arc<Held>, Arc<()>);
 
 #[derive(Debug, Default)]
 struct Clients {
@@ -164,11 +176,28 @@ impl Admission {
         }
     }
 
-    /// A place for one more connection, beside those that workers count; what it holds is left in the head's extensions.
+    /// A place for one more connection, beside those that workers count; what it holds is left in the head's extensions,
+    /// also where it is refused.
     ///
     /// # Errors
     /// [`Full`].
     pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: impl FnOnce() -> usize) -> Result<(), Full> {
+        let mut knock = head.extensions.remove::<Knock>();
+        let entered = self.admit(remote, head, &mut knock, connections);
+        if let (Err(_), Some(Knock(held))) = (&entered, knock) {
+            let mark = Arc::clone(&held.0);
+            head.extensions.insert(Refused(held, mark));
+        }
+        entered
+    }
+
+    fn admit(
+        &self,
+        remote: SocketAddr,
+        head: &mut Parts,
+        knock: &mut Option<Knock>,
+        connections: impl FnOnce() -> usize,
+    ) -> Result<(), Full> {
         if self.memory.short() {
             return Err(Full::Memory);
         }
@@ -177,13 +206,13 @@ impl Admission {
         if Arc::strong_count(&waiting) > self.limits.unauthenticated + 1 {
             return Err(Full::Unauthenticated);
         }
-        let place = match head.extensions.remove() {
-            Some(Knock(held)) if Arc::strong_count(&held) > self.limits.per_client => return Err(Full::Client),
-            Some(Knock(held)) => Some(held),
+        let place = match knock {
+            Some(Knock(held)) if held.taken() > self.limits.per_client => return Err(Full::Client),
+            Some(_) => None,
             None => self.place(self.limits.proxies.client(remote.ip(), &head.headers), self.limits.per_client)?,
         };
         let underway = self.pass(connections)?;
-        head.extensions.insert::<Place>(place);
+        head.extensions.insert::<Place>(place.or(knock.take().map(|Knock(held)| held)));
         // Gone with the head, once a worker has the connection.
         head.extensions.insert(underway);
         head.extensions.insert(Waiting(waiting));
@@ -199,7 +228,7 @@ impl Admission {
             Some(held) if Arc::strong_count(&held) > most => return Err(Full::Client),
             Some(held) => held,
             None => {
-                let held = Arc::new(Held(()));
+                let held = Arc::<Held>::default();
                 clients.places.insert(subscriber, Arc::downgrade(&held));
                 held
             }

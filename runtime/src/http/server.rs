@@ -1,11 +1,11 @@
 //! The listener for operators: hyper with bounds on everything that a request may cost.
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
@@ -15,9 +15,9 @@ use super::{
 };
 
 /// Connections at once; scrapers and scripts need few.
-const CONNECTIONS: usize = 256;
-/// For the head of a request, and between two requests.
-const HEAD: Duration = Duration::from_secs(10);
+pub(super) const CONNECTIONS: usize = 256;
+/// For the head of a request, and between two requests: who is idle is in the way of a probe for no longer.
+const HEAD: Duration = Duration::from_secs(5);
 /// For a request's body and its answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Largest head.
@@ -35,13 +35,12 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, place)) = accepted else {
             tokio::time::sleep(BREATH).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         connections.spawn(async move {
             converse(admin, stream, stop).await;
@@ -51,6 +50,12 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
     drop(listener);
     // What is left when time is up ends with the set.
     drop(tokio::time::timeout(GOODBYE, async { while connections.join_next().await.is_some() {} }).await);
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?.0, place))
 }
 
 async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {

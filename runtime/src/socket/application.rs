@@ -33,6 +33,12 @@ pub trait Application: Sized + Send + 'static {
         let _ = (sockets, now);
     }
 
+    /// Whether a silent client is pinged already; not where it has a deadline of the application's own to begin with.
+    fn expects_life(peer: &Self::Peer) -> bool {
+        let _ = peer;
+        true
+    }
+
     /// The last words to a client whom the layer itself is about to close: [`Cause::SlowConsumer`],
     /// [`Cause::PongTimedOut`], or [`Cause::Ours`] when the workers shut down.
     fn farewell(&mut self, cause: Cause) -> Farewell {

@@ -117,14 +117,19 @@ pub(super) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<(Header, usiz
         OpCode::Close | OpCode::Ping | OpCode::Pong => {}
         OpCode::Continuation if !expect.continuation => return Err(Violation::StrayContinuation),
         OpCode::Text | OpCode::Binary if expect.continuation => return Err(Violation::NestedMessage),
-        OpCode::Binary if !expect.binary => return Err(Violation::Binary),
-        _ if expect.fragments == 0 => return Err(Violation::Fragments),
         _ => {}
     }
 
     let Some(&second) = bytes.get(1) else { return Ok(None) };
+    // Before what is legal elsewhere: who sends no masks breaks the protocol, whatever is in the frame.
     if second & 0x80 == 0 {
         return Err(Violation::Unmasked);
+    }
+    if opcode == OpCode::Binary && !expect.binary {
+        return Err(Violation::Binary);
+    }
+    if !control && expect.fragments == 0 {
+        return Err(Violation::Fragments);
     }
     if control && usize::from(second & 0x7f) > MAX_CONTROL {
         return Err(Violation::LongControl);

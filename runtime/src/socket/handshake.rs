@@ -1,13 +1,14 @@
-//! The upgrade's checks (RFC 6455, 4.2.1) as functions of a request's head. The codec's own `upgrade` looks at the version only.
+//! The upgrade's checks (RFC 6455, 4.2.1) as functions of a request's head.
 //!
 //! Invariant: a request that gets a 101 is a GET of HTTP/1.1 with a key of 16 bytes, version 13, from an allowed
 //! origin; nothing that it offers (extensions, subprotocols) is accepted.
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::{
     Engine, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use http_body_util::{Empty, Full};
+use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     header::{
@@ -17,6 +18,9 @@ use hyper::{
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
+const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+/// RFC 6455, 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Base64 of 16 bytes has 4 bits too many; the RFC does not say that clients must leave them zero.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
@@ -150,7 +154,7 @@ pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Re
     if !sole(headers, &KEY).is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16)) {
         return Err(Refusal::Key);
     }
-    if sole(headers, &HOST).is_none() {
+    if sole(headers, &HOST).is_none_or(<[u8]>::is_empty) {
         return Err(Refusal::Host);
     }
     if headers.contains_key(TRANSFER_ENCODING) || sole(headers, &CONTENT_LENGTH).is_some_and(|length| length != b"0") {
@@ -163,8 +167,17 @@ pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Re
 }
 
 /// The 101 to a request that passed [`check`].
-pub(super) fn accept<B>(request: &mut Request<B>) -> Response<Empty<Bytes>> {
-    let (response, _) = fastwebsockets::upgrade::upgrade(request).expect("its key and version were checked");
+pub(super) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+    let mut told = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    told.update(sole(request.headers(), &KEY).expect("there is one key"));
+    told.update(GUID);
+    let told = HeaderValue::from_str(&BASE64.encode(told.finish())).expect("base64 is visible ASCII");
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(ACCEPT, told);
     response
 }
 

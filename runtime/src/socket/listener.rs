@@ -76,7 +76,7 @@ impl Default for ListenerOptions {
             certificate: None,
             origins: Origins::default(),
             head_timeout: Duration::from_secs(5),
-            http_timeout: Duration::from_secs(60),
+            http_timeout: Duration::from_secs(10),
             max_head: 16 << 10,
             max_headers: 100,
             half_open: 8192,
@@ -94,7 +94,7 @@ pub trait Front: Send + Sync + 'static {
     }
 
     /// A request that passed all checks is about to be upgraded; what is left in its extensions arrives in
-    /// [`Upgrade::head`]. An answer instead of that refuses it.
+    /// [`Upgrade::head`]. An answer instead of that refuses it; then they live until the connection is over.
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
         let _ = (remote, head);
         Ok(())
@@ -264,12 +264,12 @@ struct Doorman<C, F> {
 }
 
 impl<C, F: Front> Doorman<C, F> {
-    fn upgrade(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if let Err(refusal) = handshake::check(&request, &self.house.options.origins) {
             upgraded(refusal.outcome());
             return refusal.response();
         }
-        let response = handshake::accept(&mut request).map(|_| Full::default());
+        let response = handshake::accept(&request);
         let (mut head, _) = request.into_parts();
         head.extensions.extend(std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner)));
         match self.house.front.upgrade(self.remote, &mut head) {
@@ -279,6 +279,7 @@ impl<C, F: Front> Doorman<C, F> {
             }
             Err(refusal) => {
                 upgraded("refused");
+                *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = head.extensions;
                 *refusal
             }
         }

@@ -21,6 +21,7 @@ impl<A: Application> Worker<A> {
             let id = SocketId::new(sockets.shared.worker, slot, connection.generation);
             // Spreads the pings of those who came at once over the interval.
             let due = now.wrapping_add(connection.generation) % interval == 0;
+            let expected = entry.peer.as_ref().is_some_and(A::expects_life);
             let phase = connection.phase;
             let paused = connection.paused;
             let mut io = SocketIo { connection, shared: &mut sockets.shared, id };
@@ -30,7 +31,7 @@ impl<A: Application> Worker<A> {
                 Phase::Open { pinged: Some(at) } if now - at.get() >= patience => {
                     io.condemn(if choked.is_some() { Cause::SlowConsumer } else { Cause::PongTimedOut });
                 }
-                Phase::Open { pinged: None } if due => {
+                Phase::Open { pinged: None } if due && expected => {
                     io.ping();
                     if io.is_open() {
                         io.connection.phase = Phase::Open { pinged: NonZeroU32::new(now) };

@@ -3,6 +3,7 @@ mod client;
 mod closing;
 mod harness;
 mod heartbeat;
+mod model;
 mod pressure;
 mod upgrade;
 mod violations;

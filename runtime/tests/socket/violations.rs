@@ -27,7 +27,9 @@ fn violates_on(server: &Server, client: &mut Client, bytes: &[u8], violation: Vi
 
 #[test]
 fn an_unmasked_frame_closes_1002() {
-    violates(b"\x81\x02hi", Violation::Unmasked, 1002);
+    for opcode in [0x81, 0x01, 0x82, 0x88, 0x89, 0x8a] {
+        violates(&[opcode, 2, b'h', b'i'], Violation::Unmasked, 1002);
+    }
 }
 
 #[test]

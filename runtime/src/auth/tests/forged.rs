@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{super::*, *};
 
 fn ours() -> Signer {
-    Signer::hs256("", SECRET.as_bytes())
+    Signer::hs256("local", SECRET.as_bytes())
 }
 
 async fn verdict(claims: &Value) -> Result<Claims, AuthError> {
@@ -95,6 +95,12 @@ async fn a_kid_with_a_path_or_sql_finds_nothing() {
         let token = es.headed(&json!({"alg": "ES256", "kid": kid}), &claims("a"));
         assert_eq!(keyring.verify(&token), Err(AuthError::Key), "{kid}");
     }
+    // The shared secret has no name: any may stand there, but for what is one of a file or a query.
+    let shared = |kid: &str| ours().headed(&json!({"alg": "HS256", "kid": kid}), &claims("local"));
+    for kid in ["../../../dev/null", "/etc/passwd", "k' OR '1'='1", "k; DROP TABLE node --", "k\0", "k\r\n", "é"] {
+        assert_eq!(keyring.verify(&shared(kid)), Err(AuthError::Key), "{kid}");
+    }
+    assert!(keyring.verify(&shared("2026-11")).is_ok());
     for kid in [json!(7), json!(null), json!(["k"]), json!({"k": "k"})] {
         let token = es.headed(&json!({"alg": "ES256", "kid": kid}), &claims("a"));
         assert_eq!(keyring.verify(&token), Err(AuthError::Malformed), "{kid}");
@@ -112,7 +118,8 @@ async fn keys_and_addresses_in_the_header_are_refused() {
         ("x5c", json!(["MIIB"])),
         ("crit", json!(["exp"])),
     ];
-    for (name, value) in tempting {
+    let none = tempting.clone().map(|(name, _)| (name, json!(null)));
+    for (name, value) in tempting.into_iter().chain(none) {
         let header = json!({"alg": "ES256", "kid": "k", name: value});
         // Even with the right signature: what asks for this is not a token of an issuer that we know.
         assert_eq!(keyring.verify(&es.headed(&header, &claims("a"))), Err(AuthError::Header), "{name}");

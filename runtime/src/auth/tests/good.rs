@@ -17,7 +17,7 @@ async fn every_kind_of_key_lets_its_own_tokens_in() {
         assert_eq!(claims.role, Role::Participant);
         assert_eq!(claims.limits, None);
     }
-    assert!(keyring.verify(&Signer::hs256("", SECRET.as_bytes()).token(&claims("local"))).is_ok());
+    assert!(keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&claims("local"))).is_ok());
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_token_without_kid_is_checked_by_the_only_key_of_its_kind() {
 #[tokio::test]
 async fn an_audience_may_be_an_array_of_one() {
     let keyring = keyring(&[]).await;
-    let verify = |aud| keyring.verify(&Signer::hs256("", SECRET.as_bytes()).token(&with("aud", aud)));
+    let verify = |aud| keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", aud)));
     assert_eq!(verify(json!(["a.example"])).unwrap().audience.as_str(), "a.example");
     for aud in [json!(["a.example", "b.example"]), json!([]), json!(7), json!("a b"), json!("..")] {
         assert_eq!(verify(aud.clone()), Err(AuthError::Claim), "{aud}");
@@ -43,7 +43,7 @@ async fn an_audience_may_be_an_array_of_one() {
 async fn only_the_audiences_named_are_let_in() {
     let audiences = vec![Audience::parse("a.example").unwrap(), Audience::parse("b.example").unwrap()];
     let keyring = Keyring::new(Sources { audiences, ..sources() });
-    let verify = |aud| keyring.verify(&Signer::hs256("", SECRET.as_bytes()).token(&with("aud", json!(aud))));
+    let verify = |aud| keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", json!(aud))));
     assert!(verify("b.example").is_ok());
     assert_eq!(verify("c.example"), Err(AuthError::Audience));
 }
@@ -57,7 +57,7 @@ async fn the_lists_say_where_the_bearer_may_go() {
     let mut claims = with("lesson_id", json!("algebra-1"));
     claims["classroom_ids"] = json!([room]);
     claims["lesson_ids"] = json!(["algebra-1", "algebra-2"]);
-    let claims = keyring.verify(&Signer::hs256("", SECRET.as_bytes()).token(&claims)).unwrap();
+    let claims = keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&claims)).unwrap();
     assert_eq!(claims.lesson(), Some(&lesson("algebra-1")));
     assert!(claims.admits_classroom(room) && !claims.admits_classroom(elsewhere));
     assert!(claims.admits_lesson(&lesson("algebra-2")) && !claims.admits_lesson(&lesson("algebra-3")));
@@ -67,7 +67,7 @@ async fn the_lists_say_where_the_bearer_may_go() {
 async fn an_empty_list_admits_nowhere_and_no_list_anywhere() {
     let keyring = keyring(&[]).await;
     let room = ClassroomId::parse("2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001").unwrap();
-    let verify = |claims| keyring.verify(&Signer::hs256("", SECRET.as_bytes()).token(&claims)).unwrap();
+    let verify = |claims| keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&claims)).unwrap();
     assert!(!verify(with("classroom_ids", json!([]))).admits_classroom(room));
     assert!(verify(with("lesson_ids", json!([]))).admits_classroom(room));
 }
@@ -77,7 +77,7 @@ async fn a_token_counts_from_nbf_until_exp_without_leeway() {
     let keyring = keyring(&[]).await;
     let mut claims = with("exp", json!(1000));
     claims["nbf"] = json!(900.5);
-    let token = Signer::hs256("", SECRET.as_bytes()).token(&claims);
+    let token = Signer::hs256("local", SECRET.as_bytes()).token(&claims);
     let at = |now| keyring.verify_at(&token, now).map(|claims| claims.expires);
     assert_eq!(at(900), Err(AuthError::Early));
     assert_eq!(at(901), Ok(1000));

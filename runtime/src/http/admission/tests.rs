@@ -135,3 +135,23 @@ async fn so_many_wait_to_be_let_in() {
     drop(first);
     assert!(enter(&admission).is_ok());
 }
+
+#[tokio::test]
+async fn who_was_refused_and_stays_is_in_the_way_of_those_who_knock_only() {
+    let admission = admission(100, 4, 1000);
+    let remote = "1.2.3.4:1".parse().unwrap();
+    let refused = || {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        assert!(admission.knock(remote, &mut head.extensions));
+        assert_eq!(admission.enter(remote, &mut head, || 0).unwrap_err(), Full::Client);
+        head.extensions
+    };
+    let mut places: Vec<_> = (0..4).map(|_| enter(&admission, "1.2.3.4").unwrap()).collect();
+    let stubborn = [refused(), refused()];
+    assert!(!admission.knock(remote, &mut Extensions::new()), "more of them would use up what is for everybody");
+    places.truncate(2);
+    places.push(enter(&admission, "1.2.3.4").unwrap());
+    drop(stubborn);
+    places.push(enter(&admission, "1.2.3.4").unwrap());
+    assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
+}

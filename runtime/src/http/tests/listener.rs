@@ -9,7 +9,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    http::{fixture::soon, serve},
+    http::{fixture::soon, serve, server::CONNECTIONS},
     names,
 };
 
@@ -77,4 +77,16 @@ async fn prometheus_scrapes_and_answers_with_our_value() {
     });
     let values = values.await.unwrap().expect("Prometheus runs; it is in Debian's package prometheus");
     assert_eq!(values, [42.0, 1.0, 1.0]);
+}
+
+#[tokio::test]
+async fn idle_connections_keep_a_probe_out_for_seconds_only() {
+    let bench = Bench::new().await;
+    let (address, _stop, _server) = served(&bench).await;
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let probe = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(talk(address, probe).await.starts_with("HTTP/1.1 200 OK"));
 }

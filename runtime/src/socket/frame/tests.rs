@@ -27,8 +27,10 @@ fn every_reserved_opcode_is_refused_at_the_first_byte() {
 
 #[test]
 fn frames_must_be_masked() {
-    refused(&[0x81, 0x05], EXPECT, Violation::Unmasked);
-    refused(&[0x88, 0x00], EXPECT, Violation::Unmasked);
+    for first in [0x81, 0x01, 0x82, 0x88, 0x89, 0x8a] {
+        refused(&[first, 0x05], Expect { binary: false, ..EXPECT }, Violation::Unmasked);
+    }
+    refused(&[0x00, 0x05], Expect { fragments: 0, ..INSIDE }, Violation::Unmasked);
 }
 
 #[test]
@@ -48,8 +50,8 @@ fn messages_neither_nest_nor_continue_nothing() {
     refused(&[0x80], EXPECT, Violation::StrayContinuation);
     refused(&[0x01], INSIDE, Violation::NestedMessage);
     refused(&[0x82], INSIDE, Violation::NestedMessage);
-    refused(&[0x82], Expect { binary: false, ..EXPECT }, Violation::Binary);
-    refused(&[0x00], Expect { fragments: 0, ..INSIDE }, Violation::Fragments);
+    refused(&[0x82, 0x85], Expect { binary: false, ..EXPECT }, Violation::Binary);
+    refused(&[0x00, 0x85], Expect { fragments: 0, ..INSIDE }, Violation::Fragments);
 }
 
 #[test]

@@ -32,9 +32,9 @@ fn refused(request: &Request<()>, refusal: Refusal, status: StatusCode) {
 
 #[test]
 fn the_example_of_the_rfc_is_accepted() {
-    let mut request = request(&[]);
+    let request = request(&[]);
     assert_eq!(check(&request, &Origins::SameHost), Ok(()));
-    let response = accept(&mut request);
+    let response = accept(&request);
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(response.headers()["upgrade"], "websocket");
@@ -93,6 +93,7 @@ fn the_key_is_16_bytes_in_base64() {
 #[test]
 fn a_host_is_required_and_a_body_is_not_taken() {
     refused(&request(&[("host", None)]), Refusal::Host, StatusCode::BAD_REQUEST);
+    refused(&request(&[("host", Some(""))]), Refusal::Host, StatusCode::BAD_REQUEST);
     refused(&request(&[("content-length", Some("5"))]), Refusal::Body, StatusCode::BAD_REQUEST);
     refused(&request(&[("transfer-encoding", Some("chunked"))]), Refusal::Body, StatusCode::BAD_REQUEST);
     assert_eq!(check(&request(&[("content-length", Some("0"))]), &Origins::SameHost), Ok(()));

@@ -1,0 +1,242 @@
+//! What the bytes of strangers cost: above 64 KiB a connection, at most two bytes of memory for each that they send, and
+//! nothing for those that they only announce.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::common::{Backend, SOON, until};
+use crate::raw::upgrade;
+use crate::{metric, with};
+
+/// Connections at once, so that what the process itself needs meanwhile is little for each.
+const CROWD: usize = 200;
+/// What a connection may cost, whatever it sends.
+const FIXED: usize = 64 << 10;
+/// What the rest of the process may grow by meanwhile, for each connection of a crowd.
+const NOISE: usize = 8 << 10;
+
+/// A frame, masked with zeros, of which so many bytes are announced.
+fn frame(first: u8, payload: &[u8], announced: usize) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match announced {
+        short @ 0..126 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        middle @ 126..65536 => {
+            bytes.push(0xfe);
+            bytes.extend_from_slice(&u16::try_from(middle).unwrap().to_be_bytes());
+        }
+        long => {
+            bytes.push(0xff);
+            bytes.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(0x81, text.as_bytes(), text.len())
+}
+
+/// Many connections that do the same.
+struct Crowd<'a> {
+    backend: &'a Backend,
+    streams: Vec<TcpStream>,
+    before: usize,
+    sent: usize,
+}
+
+impl<'a> Crowd<'a> {
+    /// Connections that have sent nothing.
+    async fn dialled(backend: &'a Backend) -> Self {
+        let mut streams = Vec::new();
+        for _ in 0..CROWD {
+            let socket = TcpSocket::new_v4().unwrap();
+            // Who does not read is to be noticed soon.
+            socket.set_recv_buffer_size(4096).unwrap();
+            streams.push(socket.connect(backend.gateway.address()).await.unwrap());
+        }
+        Self { backend, streams, before: memory(backend), sent: 0 }
+    }
+
+    /// Connections that have upgraded.
+    async fn upgraded(backend: &'a Backend) -> Self {
+        let mut crowd = Self::dialled(backend).await;
+        let head = upgrade(backend.gateway.address(), &[]);
+        for stream in &mut crowd.streams {
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(stream.read_u8().await.unwrap());
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 101"));
+        }
+        crowd.before = memory(backend);
+        crowd
+    }
+
+    /// All send this, and the gateway has read all of it.
+    async fn sends(&mut self, bytes: &[u8]) {
+        for stream in &mut self.streams {
+            stream.write_all(bytes).await.unwrap();
+        }
+        self.sent += bytes.len();
+        let address = self.backend.gateway.address();
+        until("all is read", SOON, async || unread(address), |bytes| *bytes == 0).await;
+    }
+
+    /// Bytes of memory, for each connection.
+    fn cost(&self) -> usize {
+        memory(self.backend).saturating_sub(self.before) / CROWD
+    }
+
+    fn costs_at_most(&self, most: usize) {
+        let cost = self.cost();
+        assert!(cost <= most + NOISE, "{cost} for {} bytes", self.sent);
+    }
+}
+
+/// The gateway's memory, as much of it as is its own.
+fn memory(backend: &Backend) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", backend.gateway.pid())).unwrap();
+    let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    pss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Bytes that have come to a listener's connections and that it has not read.
+fn unread(address: SocketAddr) -> u64 {
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{:04X}", address.port());
+    let queues = text.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let queues = (fields[1].ends_with(&local) && fields[3] == "01").then_some(fields[4])?;
+        u64::from_str_radix(queues.split_once(':')?.1, 16).ok()
+    });
+    queues.sum()
+}
+
+#[tokio::test]
+async fn what_is_only_announced_costs_nothing() {
+    let backend = with(&[]);
+    let mut crowd = Crowd::upgraded(&backend).await;
+    crowd.sends(&frame(0x81, b"", 65536)).await;
+    crowd.costs_at_most(0);
+}
+
+#[tokio::test]
+async fn half_a_message_costs_its_bytes_twice_at_most() {
+    let backend = with(&[]);
+    let mut crowd = Crowd::upgraded(&backend).await;
+    crowd.sends(&frame(0x81, b"", 65536)).await;
+    for _ in 0..13 {
+        crowd.sends(&[b' '; 5_000]).await;
+        crowd.costs_at_most(2 * crowd.sent);
+    }
+}
+
+#[tokio::test]
+async fn fragments_cost_their_bytes_twice_at_most() {
+    let backend = with(&[]);
+    for size in [0, 1, 60] {
+        let mut crowd = Crowd::upgraded(&backend).await;
+        let payload = vec![b' '; size];
+        let fragments = [frame(0x01, &payload, size), frame(0x00, &payload, size).repeat(1022)].concat();
+        crowd.sends(&fragments).await;
+        crowd.costs_at_most(2 * crowd.sent);
+    }
+}
+
+#[tokio::test]
+async fn half_a_head_costs_no_more_than_a_connection_may() {
+    let backend = with(&[]);
+    let head = upgrade(backend.gateway.address(), &[("X", &"y".repeat(15_000))]);
+    for length in [1, 100, head.len() - 4] {
+        let mut crowd = Crowd::dialled(&backend).await;
+        crowd.sends(&head.as_bytes()[..length]).await;
+        crowd.costs_at_most(FIXED);
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_function_cost_no_more_than_they_may() {
+    // It takes the question and never answers it, so that connecting takes its time.
+    let hook = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = format!("http://{}/", hook.local_addr().unwrap());
+    let backend = with(&[("ROLLCALL_AUTHZ_URL", &hook), ("ROLLCALL_AUTHZ_TIMEOUT", "4900ms")]);
+    let room = backend.classroom();
+    let payload = room.connect_request(&room.participant("alice"), "web");
+    let connect = text(&json!({"type": "connect_request", "payload": payload}).to_string());
+    for waiting in ["", "x", &"x".repeat(100)] {
+        let mut crowd = Crowd::upgraded(&backend).await;
+        crowd.sends(&connect).await;
+        let waiting = text(waiting);
+        crowd.sends(&waiting.repeat(27_000 / waiting.len())).await;
+        crowd.costs_at_most(FIXED + 2 * crowd.sent);
+    }
+}
+
+#[tokio::test]
+async fn who_is_over_its_limit_and_does_not_read_the_answers_is_closed() {
+    let backend = with(&[("ROLLCALL_SEND_BUFFER", "16KiB")]);
+    let room = backend.classroom();
+    let mut crowd = Crowd::upgraded(&backend).await;
+    for (number, stream) in crowd.streams.iter_mut().enumerate() {
+        let payload = room.connect_request(&room.participant(&format!("user-{number}")), "web");
+        let mut request = json!({"type": "connect_request", "payload": payload});
+        // Each in a classroom of its own, so that only their own requests are answered.
+        request["payload"]["classroom_id"] = json!(format!("2b5c0e0c-8f7c-4b0a-9d54-{number:012}"));
+        stream.write_all(&text(&request.to_string())).await.unwrap();
+        stream.read_u8().await.unwrap();
+    }
+    crowd.before = memory(&backend);
+    crowd.sends(&text("x").repeat(3_000)).await;
+    crowd.costs_at_most(FIXED + 2 * crowd.sent);
+    let closed = || metric(&backend, "rollcall_disconnects_total", "reason=\"too_many_requests\"");
+    until("all are closed", SOON, async || closed(), |closed| *closed == CROWD as f64).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classmates_notice_nothing_of_a_flood() {
+    let backend = with(&[("ROLLCALL_EVENT_RATE", "100000"), ("ROLLCALL_USER_EVENT_RATE", "100000")]);
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    // The 99th of 100 answers to her, the fastest first.
+    let mut slowest = async || {
+        let mut times = Vec::new();
+        for _ in 0..300 {
+            let asked = Instant::now();
+            assert_eq!(alice.client.request("nonsense", json!({})).await.unwrap()["message"], "unknown event");
+            times.push(asked.elapsed());
+        }
+        times.sort_unstable();
+        times[times.len() * 99 / 100]
+    };
+    let before = slowest().await;
+    let (address, over) = (backend.gateway.address(), AtomicBool::new(false));
+    let flood = frame(0x89, &[b'p'; 125], 125).repeat(500);
+    // Again and again, because none is let go on for long; by a thread, so that it does not take its turns from her.
+    let during = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+                stream.write_all(upgrade(address, &[]).as_bytes()).unwrap();
+                while stream.write_all(&flood).is_ok() {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            }
+        });
+        let during = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(slowest()));
+        over.store(true, Ordering::Relaxed);
+        during
+    });
+    assert!(during < before + Duration::from_millis(100), "{during:?}, and {before:?} before");
+}
