@@ -27,16 +27,19 @@ impl Deps {
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     let user = session.claims();
     let Session { sid, classroom, presence, place, tried, .. } = session;
-    let heir = match presence {
-        Some(Presence { agent, .. }) => match deps.sessions.close(Close { classroom, agent, sid, reason }).await {
-            Closed::Left { heir } => heir,
-            Closed::NotOwner => None,
-        },
-        None => None,
+    let closed = match presence {
+        Some(Presence { agent, .. }) => deps.sessions.close(Close { classroom, agent, sid, reason }).await,
+        None => Closed::NotOwner,
     };
-    if let Some(tried) = tried {
-        deps.leavings.leave(*tried, None);
+    // Written with the session's end, where it was this connection's; a join under way then may have come after it.
+    deps.leavings.look();
+    let written = match (place, user) {
+        (Some(Place { lesson, written: Some(_), .. }), Some(user)) if closed == Closed::NotOwner => {
+            Some(Field { lesson, user: user.user, sid })
+        }
+        _ => None,
+    };
+    for field in tried.map(|tried| *tried).into_iter().chain(written) {
+        deps.leavings.leave(field);
     }
-    let (Some(Place { lesson, written: Some(role), .. }), Some(user)) = (place, user) else { return };
-    deps.leavings.leave(Field { lesson, user: user.user, role, sid }, heir);
 }

@@ -83,9 +83,9 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
     let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
     // A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung.
-    let field = named.map(|(user, role)| Box::new(Field { lesson: lesson.clone(), user, role, sid: session.sid }));
+    let field = named.map(|(user, _)| Box::new(Field { lesson: lesson.clone(), user, sid: session.sid }));
     if let Some(earlier) = std::mem::replace(&mut session.tried, field).filter(|earlier| earlier.lesson != lesson) {
-        deps.leavings.leave(*earlier, None);
+        deps.leavings.leave(*earlier);
     }
     let known = match deps.kv.join(&entry, before).await {
         Ok(known) => {

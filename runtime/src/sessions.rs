@@ -10,16 +10,20 @@ use std::{
 
 use rollcall_schema::SessionError;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     gateway::Mailboxes,
     group::{Group, Options},
+    names,
     store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
 };
 
 /// Between two tries of a close while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How often a close is tried again that the database refuses, each time after twice the pause: half a minute in all.
+const REFUSALS: u32 = 6;
 
 /// The calls. Cheap to clone.
 #[derive(Clone)]
@@ -93,13 +97,25 @@ impl Sessions {
     }
 
     /// An agent leaves: history, agent.left and the end of its row, in one transaction. Tries until the database
-    /// answers: what left must be written down. None where another connection or node has the session by now.
+    /// answers: what left must be written down. What the database answers with a refusal again and again is left for an
+    /// operator, who may mend it before this node's sessions are another's to end.
     pub async fn close(&self, close: Close) -> Closed {
+        let mut refused = 0;
         loop {
             match self.close.call(close.clone()).await {
                 Ok(closed) => return closed,
                 // Another node ended it.
                 Err(StoreError::Fenced) => return Closed::NotOwner,
+                Err(StoreError::Refused(why)) if refused == REFUSALS => {
+                    error!(why, agent = %close.agent, classroom = %close.classroom, "a session's end is given up");
+                    metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                    return Closed::NotOwner;
+                }
+                Err(StoreError::Refused(why)) => {
+                    warn!(why, "a session's end is refused; it is tried again");
+                    tokio::time::sleep(RETRY_AFTER * 2_u32.pow(refused)).await;
+                    refused += 1;
+                }
                 Err(error) => {
                     warn!(%error, "a session's end waits for the database");
                     tokio::time::sleep(RETRY_AFTER).await;

@@ -79,7 +79,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         ),
         None => (Mixpanel::disabled(), None),
     };
-    let leavings = Leavings::start(Arc::clone(&kv));
+    let leavings = Leavings::start(Arc::clone(&store), Arc::clone(&kv), leased.clone());
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
@@ -108,7 +108,8 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(rooms.dispatch(feed));
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
-    tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
+    let (keys, lost) = (Arc::clone(&kv), leavings.clone());
+    tokio::spawn(Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() }.run());
     let pulse = Pulse {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
