@@ -55,7 +55,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
 
     let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
     let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
-    let opened = deps.sessions.open(open).await?;
+    let (opened, unclaimed) = deps.sessions.open(open).await?;
 
     let presence = Presence { session: opened.session, agent };
     let mut session = Session::agent(greeting, classroom, presence, user);
@@ -64,6 +64,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
         Some(resume) => Some(Box::pin(resumed(deps, &mut session, start, resume)).await),
         None => None,
     };
+    unclaimed.claim();
     Ok(Welcome { session, resumption })
 }
 

@@ -1,7 +1,7 @@
 //! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
 //!
-//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome is closed again, so
-//! that whoever got no success leaves nothing behind, or a complete pair.
+//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome, or whose connect is
+//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair.
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -63,21 +63,28 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, open: Open) -> Result<Opened, StoreError> {
+    pub async fn open(&self, open: Open) -> Result<(Opened, Unclaimed), StoreError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
-        let opened = self.open.call(open).await;
-        match &opened {
-            Ok(Opened { replaced: Some((node, sid)), .. }) if *node == self.lease.borrow().node => {
-                self.mailboxes.close(*sid, SessionError::Replaced).await;
+        // Dropped while the call is under way, it must not close what is not open yet.
+        let mut unclaimed =
+            Unclaimed(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+        let answer = self.open.call(open).await;
+        unclaimed.settled();
+        match answer {
+            Ok(opened) => {
+                if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
+                    self.mailboxes.close(sid, SessionError::Replaced).await;
+                }
+                Ok((opened, unclaimed))
             }
-            Ok(_) | Err(StoreError::Refused(_) | StoreError::Fenced) => {}
-            Err(StoreError::Unavailable(_)) => {
-                let sessions = self.clone();
-                tokio::spawn(async move { sessions.close(undo).await });
+            Err(error) => {
+                if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
+                    unclaimed.claim();
+                }
+                Err(error)
             }
         }
-        opened
     }
 
     /// A connection joins a lesson: is it there, which seat, and both into the session's row.
@@ -125,8 +132,46 @@ impl Sessions {
     }
 }
 
+/// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
+#[must_use]
+pub struct Unclaimed(Option<Undo>);
+
+struct Undo {
+    sessions: Sessions,
+    close: Close,
+    after: Duration,
+}
+
+impl Unclaimed {
+    /// Whatever was written is written.
+    fn settled(&mut self) {
+        if let Some(undo) = &mut self.0 {
+            undo.after = Duration::ZERO;
+        }
+    }
+
+    /// A connection has it, or it was never opened.
+    pub fn claim(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(Undo { sessions, close, after }) = self.0.take() {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                sessions.close(close).await
+            });
+        }
+    }
+}
+
 fn key(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;
