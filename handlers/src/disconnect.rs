@@ -3,7 +3,7 @@
 //! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
 //! connection's; the user's field in Redis goes only if it still names this connection.
 use rollcall_runtime::{
-    Leavings, Place, Pools, Presence, Session, Sessions,
+    Leavings, Place, Pools, Presence, Session, Sessions, failpoint,
     kv::Field,
     store::{Close, Closed},
 };
@@ -27,10 +27,12 @@ impl Deps {
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     let user = session.claims();
     let Session { sid, classroom, presence, place, tried, .. } = session;
+    failpoint::reach("leave begins");
     let closed = match presence {
         Some(Presence { agent, .. }) => deps.sessions.close(Close { classroom, agent, sid, reason }).await,
         None => Closed::NotOwner,
     };
+    failpoint::reach("leave done");
     // Written with the session's end, where it was this connection's; a join under way then may have come after it.
     deps.leavings.look();
     let written = match (place, user) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rollcall_runtime::{
     HandlerError, Leavings, Place, Pools, Presence, Rooms, Session, Sessions,
     auth::{Claims, Hook, Keyring},
+    failpoint,
     kv::{Entry, Field, Kv},
     mixpanel::Mixpanel,
     store::{Join, Joined, Restore, StoreError},
@@ -78,6 +79,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     // 4: enter_room.
     deps.rooms.enter(session.socket(), RoomId::Lesson(lesson.clone())).await;
 
+    failpoint::reach("lesson entered");
     // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
     let named = user.as_ref().map(|user| (user.user.clone(), user.role));
     let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
@@ -89,6 +91,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     }
     let known = match deps.kv.join(&entry, before).await {
         Ok(known) => {
+            failpoint::reach("keys written");
             session.tried = None;
             known
         }

@@ -12,6 +12,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use crate::{
+    failpoint,
     gateway::{Command, Mailboxes},
     leavings::Leavings,
     names,
@@ -47,6 +48,7 @@ impl Pulse {
         let mut renewed_at = Instant::now();
         loop {
             ticks.tick().await;
+            failpoint::reach("pulse");
             let lease = *self.lease.borrow();
             match self.store.pulse(lease, self.registration.lease).await {
                 Ok(pulse) => {
@@ -82,6 +84,7 @@ impl Pulse {
                 Ok(reaped) => reaped,
                 Err(error) => return warn!(%error, "a dead node's sessions are left for the next pulse"),
             };
+            failpoint::reach("dead node reaped");
             info!(sessions = reaped, "ended sessions of a dead node");
             self.leavings.look();
         }

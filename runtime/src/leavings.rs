@@ -16,6 +16,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
+    failpoint,
     kv::{Field, Kv, KvError, Leaving},
     names,
     store::{Lease, Store, StoreError},
@@ -133,7 +134,9 @@ impl Remover {
             // socket, and takes up sockets in no particular order.
             self.kv.ping().await?;
             let batch: Vec<Leaving> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
+            failpoint::reach("leavings read");
             self.kv.leave(&batch).await?;
+            failpoint::reach("leavings removed");
             self.store.forget(node, &leavings).await?;
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::{
+    failpoint,
     gateway::Mailboxes,
     group::{Group, Options},
     names,
@@ -45,7 +46,12 @@ impl Sessions {
                 let (store, lease) = (Arc::clone(store), lease.clone());
                 Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
                     let (store, lease) = (Arc::clone(&store), *lease.borrow());
-                    async move { store.$call(lease, &batch).await }
+                    async move {
+                        failpoint::reach(concat!(stringify!($call), " begins"));
+                        let answer = store.$call(lease, &batch).await;
+                        failpoint::reach(concat!(stringify!($call), " committed"));
+                        answer
+                    }
                 })
             }};
         }

@@ -3,7 +3,7 @@
 //! A connection must have got every event of its rooms between where it started and the last one that it got. What comes
 //! after that one may have been lost with the connection, and a client that resumes asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::Connection;
 use super::stream::Stored;
@@ -12,6 +12,25 @@ use super::stream::Stored;
 pub(super) fn faults(connections: &[Connection], stream: &[Stored]) -> Vec<String> {
     let by_key: BTreeMap<&str, &Stored> = stream.iter().map(|stored| (stored.key.as_str(), stored)).collect();
     connections.iter().flat_map(|connection| of_one(connection, stream, &by_key)).collect()
+}
+
+/// What can be said without a stream: no event twice, and nobody enters after having left.
+pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
+    let of_one = |connection: &Connection| {
+        let mut seen = BTreeSet::new();
+        let late = |key: &str, seen: &BTreeSet<String>| {
+            seen.contains(key) || seen.contains(&key.replace("agent.entered", "agent.left"))
+        };
+        let mut wrong = Vec::new();
+        for key in connection.seen.iter().map(|seen| &seen.key) {
+            if late(key, &seen) {
+                wrong.push(format!("{} on node {}: {key} came twice or late", connection.agent, connection.node));
+            }
+            seen.insert(key.clone());
+        }
+        wrong
+    };
+    connections.iter().flat_map(of_one).collect()
 }
 
 fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &Stored>) -> Vec<String> {
@@ -124,6 +143,17 @@ mod tests {
             seen: seen.collect(),
             end: String::new(),
         }
+    }
+
+    #[test]
+    fn without_a_stream_doubles_and_steps_back_are_found() {
+        let wrong = |keys: &[&str]| {
+            let seen = keys.iter().map(|key| Seen { offset: None, key: (*key).to_owned() }).collect();
+            faults_alone(&[Connection { seen, ..connection(&[]) }]).len()
+        };
+        assert_eq!(wrong(&["agent.entered 1", "agent.left 1", "agent.entered 2"]), 0);
+        assert_eq!(wrong(&["agent.left 1", "agent.entered 1"]), 1);
+        assert_eq!(wrong(&["agent.left 1", "agent.left 1"]), 1);
     }
 
     #[test]
