@@ -41,7 +41,9 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
         }
         _ => None,
     };
-    for field in tried.map(|tried| *tried).into_iter().chain(written) {
+    if closed == Closed::NotOwner {
+        deps.leavings.ended(sid);
+    }
         deps.leavings.leave(field);
     }
 }

@@ -5,6 +5,7 @@
 //! covers, bounded; what does not fit is counted, and ends with its TTL.
 use std::{sync::Arc, time::Duration};
 
+use rollcall_schema::Sid;
 use tokio::{
     sync::{
         Notify,
@@ -33,6 +34,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 enum Order {
     Remove(Field),
+    /// A connection that did not have its session any more.
+    Ended(Sid),
     /// Answered when nothing of this node's is left.
     Finish(oneshot::Sender<()>),
 }
@@ -61,7 +64,16 @@ impl Leavings {
 
     /// Removes what no session's end covers, if it still names this connection.
     pub fn leave(&self, field: Field) {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.orders.try_send(Order::Remove(field)) {
+        self.order(Order::Remove(field));
+    }
+
+    /// A connection ended whose session was another's by then: what the takeover wrote down may be removed now.
+    pub fn ended(&self, sid: Sid) {
+        self.order(Order::Ended(sid));
+    }
+
+    fn order(&self, order: Order) {
+        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.orders.try_send(order) {
             metrics::counter!(names::DROPPED, "reason" => "leavings_full").increment(1);
         }
     }
@@ -100,14 +112,15 @@ impl Remover {
                 came = self.come.recv_many(&mut orders, BATCH) => if came == 0 { return },
                 _ = timeout(LOOK_EVERY, self.look.notified()) => {}
             }
-            let (mut fields, mut finishing) = (Vec::new(), Vec::new());
+            let (mut fields, mut ended, mut finishing) = (Vec::new(), Vec::new(), Vec::new());
             for order in orders.drain(..) {
                 match order {
                     Order::Remove(field) => fields.push(field),
+                    Order::Ended(sid) => ended.push(sid),
                     Order::Finish(done) => finishing.push(done),
                 }
             }
-            while let Err(error) = self.remove(&mut fields).await {
+            while let Err(error) = self.remove(&mut fields, &mut ended).await {
                 warn!(%error, "fields of who left wait");
                 sleep(RETRY_AFTER).await;
             }
@@ -119,11 +132,12 @@ impl Remover {
     }
 
     /// Writes down what came, then removes all that there is.
-    async fn remove(&self, fields: &mut Vec<Field>) -> Result<(), Failure> {
+    async fn remove(&self, fields: &mut Vec<Field>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
         let node = self.lease.borrow().node;
-        if !fields.is_empty() {
-            self.store.leave(node, fields).await?;
+        if !fields.is_empty() || !ended.is_empty() {
+            self.store.leave(node, fields, ended).await?;
             fields.clear();
+            ended.clear();
         }
         loop {
             let leavings = self.store.leavings(node, BATCH).await?;

@@ -93,6 +93,12 @@ impl Cluster {
         ))
     }
 
+    /// How many connections the nodes have.
+    pub(super) fn connections(&self) -> io::Result<u64> {
+        let each = self.nodes.iter().map(|node| node.metric("rollcall_connections", &[]));
+        Ok(each.sum::<io::Result<f64>>()? as u64)
+    }
+
     /// The history of these classrooms.
     pub(super) fn history(&self, classrooms: &[String]) -> io::Result<Vec<Past>> {
         let among = quoted(classrooms);

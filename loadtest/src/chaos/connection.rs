@@ -95,7 +95,7 @@ impl Errand {
         });
         let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
         let lesson = lesson.filter(|_| success["recovered"] == true);
-        self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, 0)));
+        self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, None)));
         if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
             *self.known() = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
         }
@@ -152,7 +152,7 @@ impl Errand {
             Some("ack") => {
                 let joined = self.joins.pop_front().filter(|_| message["status"] == "SUCCESS");
                 if let Some(lesson) = &joined {
-                    self.log.lessons.entry(lesson.clone()).or_insert(self.log.seen.len());
+                    self.log.lessons.entry(lesson.clone()).or_insert(Some(self.log.seen.len()));
                     if self.resumes
                         && let Some(known) = &mut *self.known()
                     {

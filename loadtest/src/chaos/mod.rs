@@ -39,6 +39,8 @@ use stream::Tape;
 const CALM: Duration = Duration::from_millis(3600);
 /// How long the nodes may take to write down that everybody left, and to publish it.
 const QUIESCENCE: Duration = Duration::from_secs(20);
+/// How long nothing may happen before it is over.
+const QUIET: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const MOST_SHOWN: usize = 20;
 
@@ -193,7 +195,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     })?;
     let Stage { classrooms, lessons, journal, .. } = &*stage;
     let lessons = lessons.concat();
-    let unfinished = until_empty(QUIESCENCE, || cluster.unfinished(classrooms, &lessons))?;
+    let unfinished = until_quiet(cluster, classrooms, &lessons)?;
     let mut rooms: Vec<String> = classrooms.iter().map(|id| format!("classroom.{id}")).collect();
     rooms.extend(lessons.iter().map(|id| format!("lesson.{id}")));
     let stream = match &tape {
@@ -234,8 +236,27 @@ fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
 }
 
+/// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have
+/// clients in its queue who are long gone. Says what is not over at the end.
+fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
+    let deadline = Instant::now() + QUIESCENCE;
+    let (mut before, mut since) = (None, Instant::now());
+    loop {
+        let unfinished = cluster.unfinished(classrooms, lessons)?;
+        let now = (unfinished.len(), cluster.connections()?, cluster.history(classrooms)?.len());
+        if before != Some(now) {
+            (before, since) = (Some(now), Instant::now());
+        }
+        let quiet = matches!(now, (0, 0, _)) && since.elapsed() >= QUIET;
+        if quiet || Instant::now() >= deadline {
+            return Ok(unfinished);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// Looks until there is nothing, or says what is still there at the end.
-fn until_empty<T: IsEmpty>(limit: Duration, mut look: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     let deadline = Instant::now() + limit;
     loop {
         let found = look()?;
@@ -243,22 +264,6 @@ fn until_empty<T: IsEmpty>(limit: Duration, mut look: impl FnMut() -> io::Result
             return Ok(found);
         }
         thread::sleep(LOOK_EVERY);
-    }
-}
-
-trait IsEmpty {
-    fn is_empty(&self) -> bool;
-}
-
-impl IsEmpty for String {
-    fn is_empty(&self) -> bool {
-        str::is_empty(self)
-    }
-}
-
-impl IsEmpty for Vec<String> {
-    fn is_empty(&self) -> bool {
-        <[String]>::is_empty(self)
     }
 }
 

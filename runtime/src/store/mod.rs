@@ -284,10 +284,11 @@ pub trait Store: Send + Sync + 'static {
     /// Agents leave.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
 
-    /// Adds leavings of this node that no end of a session has written. Needs no lease: see [`Leaving`].
-    async fn leave(&self, node: NodeId, fields: &[Field]) -> Result<(), StoreError>;
-    /// The oldest leavings of this node, and of nodes that are no more. Heirs are those of this moment: the latest to
-    /// join of the user's sessions in the lesson.
+    /// Adds leavings of this node that no end of a session has written, and releases those of connections that were
+    /// taken over and have ended. Needs no lease: see [`Leaving`].
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError>;
+    /// The oldest leavings of this node that nothing holds, and those of nodes that are no more. Heirs are those of this
+    /// moment: the latest to join of the user's sessions in the lesson.
     async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError>;
     /// Forgets leavings that the key store carried out. An heir that has gone meanwhile has one in its turn.
     async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError>;

@@ -19,7 +19,7 @@ mod sessions;
 use std::{sync::atomic::AtomicBool, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
 use tokio_postgres::Config;
 use uuid::Uuid;
 
@@ -131,8 +131,8 @@ impl Store for PostgresStore {
         self.leave_classrooms(lease, batch).await
     }
 
-    async fn leave(&self, node: NodeId, fields: &[Field]) -> Result<(), StoreError> {
-        self.add_leavings(node, fields).await
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+        self.add_leavings(node, fields, ended).await
     }
 
     async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {

@@ -23,7 +23,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
+use rusqlite::Connection;
 use tokio::{sync::watch, task::spawn_blocking};
 use uuid::Uuid;
 
@@ -157,9 +158,13 @@ impl Store for SqliteStore {
         Ok(closed)
     }
 
-    async fn leave(&self, node: NodeId, fields: &[Field]) -> Result<(), StoreError> {
-        let fields = fields.to_vec();
-        self.writer.call("leave", move |connection| leavings::add(connection, node, &fields)).await
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+        let (fields, ended) = (fields.to_vec(), ended.to_vec());
+        let work = move |connection: &Connection| {
+            leavings::release(connection, &ended)?;
+            leavings::add(connection, node, &fields)
+        };
+        self.writer.call("leave", work).await
     }
 
     async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {

@@ -1,13 +1,16 @@
 //! Leavings: what waits until the key store has carried it out.
 //!
 //! Their rows are written by the statements that end or take over sessions ([`super::sessions`], [`super::lease`]).
-use rollcall_schema::{LessonId, NodeId, UserId};
+use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::store::{Field, Leaving, StoreError};
 
-const ADD: &str = "insert into leaving (node_id, lesson_id, user_id, sid)
+const ADD: &str = "with released as (
+        update leaving set held = false where held and sid = any ($5)
+    )
+    insert into leaving (node_id, lesson_id, user_id, sid)
     select $1, lesson_id, user_id, sid from unnest($2::text[], $3::text[], $4::text[]) as i(lesson_id, user_id, sid)";
 
 /// A connection that is still in the lesson is its own heir: its field stays.
@@ -16,7 +19,7 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
         order by s.joined_at desc limit 1
     )
     from leaving l
-    where l.node_id = $1 or not exists (select from node n where n.id = l.node_id and not n.taken)
+    where l.node_id = $1 and not l.held or not exists (select from node n where n.id = l.node_id and not n.taken)
     order by l.id limit $2";
 
 /// An heir that left before this statement may have been made the holder after its own leaving was carried out; one
@@ -32,11 +35,12 @@ const FORGET: &str = "with forgotten as (
     )";
 
 impl PostgresStore {
-    pub(super) async fn add_leavings(&self, node: NodeId, fields: &[Field]) -> Result<(), StoreError> {
+    pub(super) async fn add_leavings(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
         let lessons: Vec<&str> = fields.iter().map(|field| field.lesson.as_str()).collect();
         let users: Vec<&str> = fields.iter().map(|field| field.user.as_str()).collect();
         let sids: Vec<String> = fields.iter().map(|field| field.sid.to_string()).collect();
-        self.pool.rows("leave", ADD, &[&node.0, &lessons, &users, &sids]).await.map(drop)
+        let ended: Vec<String> = ended.iter().map(Sid::to_string).collect();
+        self.pool.rows("leave", ADD, &[&node.0, &lessons, &users, &sids, &ended]).await.map(drop)
     }
 
     pub(super) async fn read_leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {

@@ -44,8 +44,8 @@ const OPEN: &str = "with fence as materialized (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node <> $1
     ), leavings as (
-        insert into leaving (node_id, lesson_id, user_id, sid)
-        select $1, l.id, e.user_id, e.previous_sid
+        insert into leaving (node_id, lesson_id, user_id, sid, held)
+        select e.previous_node, l.id, e.user_id, e.previous_sid, true
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
         where e.takeovers > 0 and l.id is not null
     ), woken as materialized (
