@@ -220,3 +220,12 @@ async fn data_survive_a_kill(backend: &Backend) {
     assert!(again.session > alice.session, "an id is never given twice");
     again.joins(&room.algebra).await;
 }
+
+#[test]
+fn who_listens_may_be_told_to_drain() {
+    for _ in 0..8 {
+        let mut gateway = Gateway::start(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))).unwrap();
+        gateway.terminate().unwrap();
+        assert!(gateway.wait(SOON).unwrap().success());
+    }
+}
