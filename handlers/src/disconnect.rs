@@ -29,21 +29,24 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     let Session { sid, classroom, presence, place, tried, .. } = session;
     failpoint::reach("leave begins");
     let closed = match presence {
-        Some(Presence { agent, .. }) => deps.sessions.close(Close { classroom, agent, sid, reason }).await,
-        None => Closed::NotOwner,
+        Some(Presence { agent, .. }) => Some(deps.sessions.close(Close { classroom, agent, sid, reason }).await),
+        None => None,
     };
     failpoint::reach("leave done");
-    // Written with the session's end, where it was this connection's; a join under way then may have come after it.
-    deps.leavings.look();
+    match closed {
+        // Written with the session's end.
+        Some(Closed::Left) => deps.leavings.look(),
+        Some(Closed::NotOwner) => deps.leavings.ended(sid),
+        None => {}
+    }
+    // A join of who had lost its session may have come after whatever else was to remove its field.
     let written = match (place, user) {
-        (Some(Place { lesson, written: Some(_), .. }), Some(user)) if closed == Closed::NotOwner => {
+        (Some(Place { lesson, written: Some(_), .. }), Some(user)) if closed != Some(Closed::Left) => {
             Some(Field { lesson, user: user.user, sid })
         }
         _ => None,
     };
-    if closed == Closed::NotOwner {
-        deps.leavings.ended(sid);
-    }
+    for field in tried.map(|tried| *tried).into_iter().chain(written) {
         deps.leavings.leave(field);
     }
 }
