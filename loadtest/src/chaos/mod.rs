@@ -47,8 +47,8 @@ const MOST_SHOWN: usize = 20;
 /// What to run.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The gateway to break.
-    #[arg(long, default_value = "target/release/rollcall")]
+    /// The gateway to break: a debug build, for a release build has no steps to be killed at.
+    #[arg(long, default_value = "target/debug/rollcall")]
     gateway: PathBuf,
     /// How many seeds.
     #[arg(long, default_value_t = 50)]
@@ -106,7 +106,8 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let failed = locked(&seeds.failed);
     println!("{} of {all} seeds balanced in {:.0?}", all - failed.len(), begun.elapsed());
     let struck = locked(&seeds.struck);
-    println!("nodes were killed or stopped at {} of {} steps", struck.len(), STEPS.len());
+    let missing: Vec<&str> = STEPS.into_iter().filter(|step| !struck.contains(step)).collect();
+    println!("nodes were killed or stopped at {} of {} steps; not at {missing:?}", struck.len(), STEPS.len());
     if !failed.is_empty() {
         println!("failed: {failed:?}");
     }
