@@ -3,7 +3,7 @@ SEEDS ?= 50
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint run k6 bench autobahn chaos fuzz clean
+.PHONY: help setup test lint run k6 bench autobahn chaos sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,9 +31,11 @@ bench: setup ## every load scenario beside its floor, one table (10 minutes)
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
 
-chaos: setup ## three nodes, faults from SEEDS=50 seeds, and a ledger that must balance
-	cargo build --release -p rollcall
-	cargo run --release -p rollcall-loadtest -- chaos --seeds $(SEEDS)
+chaos: setup ## nodes, faults from SEEDS=50 seeds, and a ledger that must balance
+	@loadtest/setup/chaos --seeds $(SEEDS)
+
+sabotage: setup ## break each mechanism of presence once, and let the ledger find it
+	@loadtest/setup/sabotage $(SEEDS)
 
 fuzz: ## every cargo-fuzz target for SECONDS_EACH=600
 	@loadtest/setup/fuzz $(SECONDS_EACH)

@@ -8,6 +8,7 @@ use rollcall_runtime::{
     ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome,
     auth::{Hook, Keyring},
     bus::Position,
+    failpoint,
     store::Open,
 };
 use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
@@ -54,8 +55,9 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
 
     let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
+    failpoint::reach("classroom entered");
     let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
-    let opened = deps.sessions.open(open).await?;
+    let (opened, unclaimed) = deps.sessions.open(open).await?;
 
     let presence = Presence { session: opened.session, agent };
     let mut session = Session::agent(greeting, classroom, presence, user);
@@ -64,6 +66,8 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
         Some(resume) => Some(Box::pin(resumed(deps, &mut session, start, resume)).await),
         None => None,
     };
+    failpoint::reach("connect done");
+    unclaimed.claim();
     Ok(Welcome { session, resumption })
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
 //! connection's; the user's field in Redis goes only if it still names this connection.
 use rollcall_runtime::{
-    Leavings, Place, Pools, Presence, Session, Sessions,
+    Leavings, Place, Pools, Presence, Session, Sessions, failpoint,
     kv::Field,
     store::{Close, Closed},
 };
@@ -27,16 +27,26 @@ impl Deps {
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     let user = session.claims();
     let Session { sid, classroom, presence, place, tried, .. } = session;
-    let heir = match presence {
-        Some(Presence { agent, .. }) => match deps.sessions.close(Close { classroom, agent, sid, reason }).await {
-            Closed::Left { heir } => heir,
-            Closed::NotOwner => None,
-        },
+    failpoint::reach("leave begins");
+    let closed = match presence {
+        Some(Presence { agent, .. }) => Some(deps.sessions.close(Close { classroom, agent, sid, reason }).await),
         None => None,
     };
-    if let Some(tried) = tried {
-        deps.leavings.leave(*tried, None);
+    failpoint::reach("leave done");
+    match closed {
+        // Written with the session's end.
+        Some(Closed::Left) => deps.leavings.look(),
+        Some(Closed::NotOwner) => deps.leavings.ended(sid),
+        None => {}
     }
-    let (Some(Place { lesson, written: Some(role), .. }), Some(user)) = (place, user) else { return };
-    deps.leavings.leave(Field { lesson, user: user.user, role, sid }, heir);
+    // A join of who had lost its session may have come after whatever else was to remove its field.
+    let written = match (place, user) {
+        (Some(Place { lesson, written: Some(_), .. }), Some(user)) if closed != Some(Closed::Left) => {
+            Some(Field { lesson, user: user.user, sid })
+        }
+        _ => None,
+    };
+    for field in tried.map(|tried| *tried).into_iter().chain(written) {
+        deps.leavings.leave(field);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rollcall_runtime::{
     HandlerError, Leavings, Place, Pools, Presence, Rooms, Session, Sessions,
     auth::{Claims, Hook, Keyring},
+    failpoint,
     kv::{Entry, Field, Kv},
     mixpanel::Mixpanel,
     store::{Join, Joined, Restore, StoreError},
@@ -78,17 +79,19 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     // 4: enter_room.
     deps.rooms.enter(session.socket(), RoomId::Lesson(lesson.clone())).await;
 
+    failpoint::reach("lesson entered");
     // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
     let named = user.as_ref().map(|user| (user.user.clone(), user.role));
     let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
     let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
     // A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung.
-    let field = named.map(|(user, role)| Box::new(Field { lesson: lesson.clone(), user, role, sid: session.sid }));
+    let field = named.map(|(user, _)| Box::new(Field { lesson: lesson.clone(), user, sid: session.sid }));
     if let Some(earlier) = std::mem::replace(&mut session.tried, field).filter(|earlier| earlier.lesson != lesson) {
-        deps.leavings.leave(*earlier, None);
+        deps.leavings.leave(*earlier);
     }
     let known = match deps.kv.join(&entry, before).await {
         Ok(known) => {
+            failpoint::reach("keys written");
             session.tried = None;
             known
         }

@@ -220,3 +220,13 @@ async fn data_survive_a_kill(backend: &Backend) {
     assert!(again.session > alice.session, "an id is never given twice");
     again.joins(&room.algebra).await;
 }
+
+#[test]
+fn who_listens_may_be_told_to_drain() {
+    for _ in 0..8 {
+        // Its first run: between the addresses and the demo's tokens it writes the demo.
+        let mut gateway = Gateway::start(bare()).unwrap();
+        gateway.terminate().unwrap();
+        assert!(gateway.wait(SOON).unwrap().success());
+    }
+}

@@ -12,8 +12,8 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use crate::{
+    failpoint,
     gateway::{Command, Mailboxes},
-    kv::Field,
     leavings::Leavings,
     names,
     store::{Lease, Registration, Store, StoreError},
@@ -48,6 +48,7 @@ impl Pulse {
         let mut renewed_at = Instant::now();
         loop {
             ticks.tick().await;
+            failpoint::reach("pulse");
             let lease = *self.lease.borrow();
             match self.store.pulse(lease, self.registration.lease).await {
                 Ok(pulse) => {
@@ -79,17 +80,13 @@ impl Pulse {
         loop {
             let lease = *self.lease.borrow();
             let reaped = match self.store.reap(lease, REAP_BATCH).await {
-                Ok(reaped) if reaped.sessions == 0 && reaped.placed.is_empty() => return,
+                Ok(0) => return,
                 Ok(reaped) => reaped,
                 Err(error) => return warn!(%error, "a dead node's sessions are left for the next pulse"),
             };
-            if reaped.sessions > 0 {
-                info!(sessions = reaped.sessions, "ended sessions of a dead node");
-            }
-            for placed in reaped.placed {
-                let field = Field { lesson: placed.lesson, user: placed.user, role: placed.role, sid: placed.sid };
-                self.leavings.leave(field, None);
-            }
+            failpoint::reach("dead node reaped");
+            info!(sessions = reaped, "ended sessions of a dead node");
+            self.leavings.look();
         }
     }
 

@@ -1,76 +1,157 @@
 //! Fields in Redis that sessions leave behind: removed as soon as Redis answers (PROTOCOL 4).
 //!
-//! Invariant: a session's end in SQL never waits for Redis. Bounded; what does not fit is counted, and ends with its TTL.
+//! Invariant: what is to be removed is a row in SQL, written with the session's end, until Redis has carried it out; so
+//! it outlives this node and any outage, and no session's end waits for Redis. In memory is only what no session's end
+//! covers, bounded; what does not fit is counted, and ends with its TTL.
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use rollcall_schema::Sid;
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    watch,
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
+    time::{sleep, timeout},
 };
 use tracing::warn;
 
 use crate::{
-    kv::{Field, Kv},
+    failpoint,
+    kv::{Field, Kv, KvError, Leaving},
     names,
+    store::{Lease, Store, StoreError},
 };
 
-/// Fields that wait; some 100 bytes each.
+/// Fields that wait for SQL; some 100 bytes each.
 const QUEUE: usize = 100_000;
-/// Round trips at once.
-const AT_ONCE: usize = 64;
-/// Between two tries while Redis is away.
+/// A round trip's.
+const BATCH: usize = 500;
+/// How soon what a dead node left, or its reaper, is found.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries while SQL or Redis is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-type Leaving = (Field, Option<Sid>);
+enum Order {
+    Remove(Field),
+    /// A connection that did not have its session any more.
+    Ended(Sid),
+    /// Answered when nothing of this node's is left.
+    Finish(oneshot::Sender<()>),
+}
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
 pub struct Leavings {
-    queue: mpsc::Sender<Leaving>,
-    waiting: Arc<watch::Sender<usize>>,
+    orders: mpsc::Sender<Order>,
+    look: Arc<Notify>,
 }
 
 impl Leavings {
     /// Starts the task that removes them, inside a runtime.
     #[must_use]
-    pub fn start(kv: Arc<dyn Kv>) -> Self {
-        let (queue, leavings) = mpsc::channel(QUEUE);
-        let this = Self { queue, waiting: Arc::default() };
-        tokio::spawn(remove(kv, leavings, Arc::clone(&this.waiting)));
-        this
+    pub fn start(store: Arc<dyn Store>, kv: Arc<dyn Kv>, lease: watch::Receiver<Lease>) -> Self {
+        let (orders, come) = mpsc::channel(QUEUE);
+        let look = Arc::new(Notify::new());
+        tokio::spawn(Remover { store, kv, lease, come, look: Arc::clone(&look) }.run());
+        Self { orders, look }
     }
 
-    /// Removes a field if it still names this connection; `heir` takes its place then.
-    pub fn leave(&self, field: Field, heir: Option<Sid>) {
-        self.waiting.send_modify(|waiting| *waiting += 1);
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.queue.try_send((field, heir)) {
-            self.waiting.send_modify(|waiting| *waiting -= 1);
+    /// A session ended, and what it left is in SQL.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// Removes what no session's end covers, if it still names this connection.
+    pub fn leave(&self, field: Field) {
+        self.order(Order::Remove(field));
+    }
+
+    /// A connection ended whose session was another's by then: what the takeover wrote down may be removed now.
+    pub fn ended(&self, sid: Sid) {
+        self.order(Order::Ended(sid));
+    }
+
+    fn order(&self, order: Order) {
+        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.orders.try_send(order) {
             metrics::counter!(names::DROPPED, "reason" => "leavings_full").increment(1);
         }
     }
 
-    /// Waits until all are removed.
+    /// Waits until all of this node's are removed.
     pub async fn finish(&self) {
-        let mut waiting = self.waiting.subscribe();
-        // The sender is ours.
-        let _ = waiting.wait_for(|waiting| *waiting == 0).await;
+        let (done, finished) = oneshot::channel();
+        if self.orders.send(Order::Finish(done)).await.is_ok() {
+            // The task lives as long as the process.
+            let _ = finished.await;
+        }
     }
 }
 
-async fn remove(kv: Arc<dyn Kv>, mut leavings: mpsc::Receiver<Leaving>, waiting: Arc<watch::Sender<usize>>) {
-    let mut batch = Vec::with_capacity(AT_ONCE);
-    while leavings.recv_many(&mut batch, AT_ONCE).await > 0 {
-        while !batch.is_empty() {
-            let results = join_all(batch.iter().map(|(field, heir)| kv.leave(field, *heir))).await;
-            let (all, mut results) = (batch.len(), results.into_iter());
-            batch.retain(|_| results.next().is_some_and(|result| result.is_err()));
-            waiting.send_modify(|waiting| *waiting -= all - batch.len());
-            if !batch.is_empty() {
-                warn!(fields = batch.len(), "fields of who left wait for the key store");
-                tokio::time::sleep(RETRY_AFTER).await;
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KvError),
+}
+
+struct Remover {
+    store: Arc<dyn Store>,
+    kv: Arc<dyn Kv>,
+    lease: watch::Receiver<Lease>,
+    come: mpsc::Receiver<Order>,
+    look: Arc<Notify>,
+}
+
+impl Remover {
+    async fn run(mut self) {
+        let mut orders = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                came = self.come.recv_many(&mut orders, BATCH) => if came == 0 { return },
+                _ = timeout(LOOK_EVERY, self.look.notified()) => {}
             }
+            let (mut fields, mut ended, mut finishing) = (Vec::new(), Vec::new(), Vec::new());
+            for order in orders.drain(..) {
+                match order {
+                    Order::Remove(field) => fields.push(field),
+                    Order::Ended(sid) => ended.push(sid),
+                    Order::Finish(done) => finishing.push(done),
+                }
+            }
+            while let Err(error) = self.remove(&mut fields, &mut ended).await {
+                warn!(%error, "fields of who left wait");
+                sleep(RETRY_AFTER).await;
+            }
+            for done in finishing {
+                // Who no longer waits needs no answer.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Writes down what came, then removes all that there is.
+    async fn remove(&self, fields: &mut Vec<Field>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
+        let node = self.lease.borrow().node;
+        if !fields.is_empty() || !ended.is_empty() {
+            self.store.leave(node, fields, ended).await?;
+            fields.clear();
+            ended.clear();
+        }
+        loop {
+            let leavings = self.store.leavings(node, BATCH).await?;
+            if leavings.is_empty() {
+                return Ok(());
+            }
+            // What a dead node had sent is carried out before the answer: Redis may have hung with a join of its in a
+            // socket, and takes up sockets in no particular order.
+            self.kv.ping().await?;
+            let batch: Vec<Leaving> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
+            failpoint::reach("leavings read");
+            self.kv.leave(&batch).await?;
+            failpoint::reach("leavings removed");
+            self.store.forget(node, &leavings).await?;
         }
     }
 }

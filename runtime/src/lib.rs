@@ -10,6 +10,7 @@ mod departures;
 mod dispatch;
 mod error;
 mod events;
+pub mod failpoint;
 mod gateway;
 pub mod group;
 pub mod http;

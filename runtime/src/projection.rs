@@ -1,10 +1,10 @@
 //! Keeps the keys in Redis what SQL says (PROTOCOL 4): renews TTLs, restores what was lost.
 //!
 //! Invariant: it adds what is missing and overwrites nothing, so it may run beside joins and on every node, each for its
-//! own sessions.
-use std::{sync::Arc, time::Duration};
+//! own sessions. What it wrote for a session that ended meanwhile is removed again.
+use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 
-use rollcall_schema::SessionId;
+use rollcall_schema::{LessonId, NodeId, SessionId, Sid};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -12,8 +12,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    kv::{Entry, Kv},
-    store::{Lease, Store},
+    kv::{Entry, Field, Kv},
+    leavings::Leavings,
+    store::{Lease, Placed, Store},
 };
 
 /// How soon a flushed or restarted Redis is noticed.
@@ -28,6 +29,8 @@ pub struct Projection {
     pub store: Arc<dyn Store>,
     /// What shall say so.
     pub kv: Arc<dyn Kv>,
+    /// Removes what was written too late.
+    pub leavings: Leavings,
     /// Whose sessions.
     pub lease: watch::Receiver<Lease>,
 }
@@ -41,7 +44,8 @@ impl Projection {
         let mut whole = true;
         loop {
             ticks.tick().await;
-            let marker = format!("rollcall_node_{}", self.lease.borrow().node);
+            // No user's id has a colon, and users' ids are keys.
+            let marker = format!("rollcall:marker:{}", self.lease.borrow().node);
             match self.kv.probe(&marker).await {
                 Ok(there) if there && whole && swept.elapsed() < SWEEP_EVERY => continue,
                 Ok(there) => {
@@ -61,28 +65,35 @@ impl Projection {
         let node = self.lease.borrow().node;
         let mut after = SessionId(0);
         loop {
-            let placed = match self.store.placed(node, after, BATCH).await {
-                Ok(placed) => placed,
+            match self.page(node, after).await {
+                Ok(Some(last)) => after = last,
+                Ok(None) => return true,
                 Err(error) => {
                     warn!(%error, "the projection is begun again later");
                     return false;
                 }
-            };
-            let Some(last) = placed.last() else { return true };
-            after = last.session;
-            let entries: Vec<Entry> = placed
-                .into_iter()
-                .map(|placed| Entry {
-                    lesson: placed.lesson,
-                    seats: placed.seats,
-                    sid: placed.sid,
-                    user: Some((placed.user, placed.role)),
-                })
-                .collect();
-            if let Err(error) = self.kv.project(&entries).await {
-                warn!(%error, "the projection is begun again later");
-                return false;
             }
         }
     }
+
+    /// Sessions above `after`, a batch of them; returns the last.
+    async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
+        let placed = self.store.placed(node, after, BATCH).await?;
+        let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
+        let entries: Vec<Entry> = placed.iter().map(entry).collect();
+        self.kv.project(&entries).await?;
+        let still = self.store.placed(node, after, BATCH).await?;
+        let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
+        for Placed { sid, user, lesson, .. } in placed {
+            if !still.contains(&(sid, &lesson)) {
+                self.leavings.leave(Field { lesson, user, sid });
+            }
+        }
+        Ok(Some(last))
+    }
+}
+
+fn entry(placed: &Placed) -> Entry {
+    let Placed { lesson, seats, sid, user, role, .. } = placed.clone();
+    Entry { lesson, seats, sid, user: Some((user, role)) }
 }

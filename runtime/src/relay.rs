@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     bus::{Bus, Publication},
-    names,
+    failpoint, names,
     store::{Outbox, OutboxRow, Store, StoreError},
 };
 
@@ -59,10 +59,12 @@ impl Relay {
                 outbox.wait(CLAIM_EVERY).await?;
                 continue;
             }
+            failpoint::reach("outbox read");
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
             let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
             let stored: Vec<i64> =
                 ids.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| *id).collect();
+            failpoint::reach("outbox published");
             if !stored.is_empty() {
                 outbox.delete(&stored).await?;
             }

@@ -1,7 +1,7 @@
 //! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
 //!
-//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome is closed again, so
-//! that whoever got no success leaves nothing behind, or a complete pair.
+//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome, or whose connect is
+//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair.
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -10,16 +10,21 @@ use std::{
 
 use rollcall_schema::SessionError;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
+    failpoint,
     gateway::Mailboxes,
     group::{Group, Options},
+    names,
     store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
 };
 
 /// Between two tries of a close while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How often a close is tried again that the database refuses, each time after twice the pause: half a minute in all.
+const REFUSALS: u32 = 6;
 
 /// The calls. Cheap to clone.
 #[derive(Clone)]
@@ -41,7 +46,12 @@ impl Sessions {
                 let (store, lease) = (Arc::clone(store), lease.clone());
                 Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
                     let (store, lease) = (Arc::clone(&store), *lease.borrow());
-                    async move { store.$call(lease, &batch).await }
+                    async move {
+                        failpoint::reach(concat!(stringify!($call), " begins"));
+                        let answer = store.$call(lease, &batch).await;
+                        failpoint::reach(concat!(stringify!($call), " committed"));
+                        answer
+                    }
                 })
             }};
         }
@@ -59,21 +69,28 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, open: Open) -> Result<Opened, StoreError> {
+    pub async fn open(&self, open: Open) -> Result<(Opened, Unclaimed), StoreError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
-        let opened = self.open.call(open).await;
-        match &opened {
-            Ok(Opened { replaced: Some((node, sid)), .. }) if *node == self.lease.borrow().node => {
-                self.mailboxes.close(*sid, SessionError::Replaced).await;
+        // Dropped while the call is under way, it must not close what is not open yet.
+        let mut unclaimed =
+            Unclaimed(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+        let answer = self.open.call(open).await;
+        unclaimed.settled();
+        match answer {
+            Ok(opened) => {
+                if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
+                    self.mailboxes.close(sid, SessionError::Replaced).await;
+                }
+                Ok((opened, unclaimed))
             }
-            Ok(_) | Err(StoreError::Refused(_) | StoreError::Fenced) => {}
-            Err(StoreError::Unavailable(_)) => {
-                let sessions = self.clone();
-                tokio::spawn(async move { sessions.close(undo).await });
+            Err(error) => {
+                if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
+                    unclaimed.claim();
+                }
+                Err(error)
             }
         }
-        opened
     }
 
     /// A connection joins a lesson: is it there, which seat, and both into the session's row.
@@ -93,13 +110,25 @@ impl Sessions {
     }
 
     /// An agent leaves: history, agent.left and the end of its row, in one transaction. Tries until the database
-    /// answers: what left must be written down. None where another connection or node has the session by now.
+    /// answers: what left must be written down. What the database answers with a refusal again and again is left for an
+    /// operator, who may mend it before this node's sessions are another's to end.
     pub async fn close(&self, close: Close) -> Closed {
+        let mut refused = 0;
         loop {
             match self.close.call(close.clone()).await {
                 Ok(closed) => return closed,
                 // Another node ended it.
                 Err(StoreError::Fenced) => return Closed::NotOwner,
+                Err(StoreError::Refused(why)) if refused == REFUSALS => {
+                    error!(why, agent = %close.agent, classroom = %close.classroom, "a session's end is given up");
+                    metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                    return Closed::NotOwner;
+                }
+                Err(StoreError::Refused(why)) => {
+                    warn!(why, "a session's end is refused; it is tried again");
+                    tokio::time::sleep(RETRY_AFTER * 2_u32.pow(refused)).await;
+                    refused += 1;
+                }
                 Err(error) => {
                     warn!(%error, "a session's end waits for the database");
                     tokio::time::sleep(RETRY_AFTER).await;
@@ -109,8 +138,46 @@ impl Sessions {
     }
 }
 
+/// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
+#[must_use]
+pub struct Unclaimed(Option<Undo>);
+
+struct Undo {
+    sessions: Sessions,
+    close: Close,
+    after: Duration,
+}
+
+impl Unclaimed {
+    /// Whatever was written is written.
+    fn settled(&mut self) {
+        if let Some(undo) = &mut self.0 {
+            undo.after = Duration::ZERO;
+        }
+    }
+
+    /// A connection has it, or it was never opened.
+    pub fn claim(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(Undo { sessions, close, after }) = self.0.take() {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                sessions.close(close).await
+            });
+        }
+    }
+}
+
 fn key(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

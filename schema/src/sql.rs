@@ -24,10 +24,11 @@ macro_rules! migrations {
 }
 
 /// For PostgreSQL 14 and later.
-pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence", 2 "0002_dead_takeovers");
+pub const POSTGRES: &[Migration] =
+    migrations!("postgres": 1 "0001_presence", 2 "0002_dead_takeovers", 3 "0003_leavings");
 
 /// For SQLite 3.35 and later.
-pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence", 2 "0002_dead_takeovers");
+pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence", 2 "0002_dead_takeovers", 3 "0003_leavings");
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,6 @@ use super::connection::{Errand, Orders, Outcome};
 use super::journal::{Connection, Journal, Resumption};
 use super::plan::{AgentPlan, Ending, Visit};
 
-const LABEL: &str = "web";
 /// A client that was refused tries elsewhere.
 const TRIES: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(80);
@@ -27,7 +26,8 @@ pub(super) struct Stage {
     pub(super) seed: u64,
     pub(super) nodes: Vec<SocketAddr>,
     pub(super) classrooms: Vec<String>,
-    pub(super) lessons: Vec<String>,
+    /// Those of each classroom.
+    pub(super) lessons: Vec<Vec<String>>,
     pub(super) journal: Journal,
     /// True when the storm is over: everybody leaves.
     pub(super) over: watch::Receiver<bool>,
@@ -49,7 +49,7 @@ struct Open {
 
 impl Agent {
     pub(super) fn new(plan: AgentPlan, stage: Arc<Stage>) -> Self {
-        let user = format!("s{}-a{}", stage.seed, plan.number);
+        let user = format!("s{}-a{}", stage.seed, plan.user);
         let token = if plan.teacher { token::teacher(&user) } else { token::participant(&user) };
         Self { plan, stage, token, known: Arc::default() }
     }
@@ -120,17 +120,20 @@ impl Agent {
     fn errand(&self, visit: Visit, node: usize) -> Errand {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let classroom = self.stage.classrooms[self.plan.classroom].clone();
-        let user = format!("s{}-a{}", self.stage.seed, self.plan.number);
+        let user = format!("s{}-a{}", self.stage.seed, self.plan.user);
+        let label = if self.plan.user == self.plan.number { "web" } else { "ios" };
+        let mut lessons = self.stage.lessons[self.plan.classroom].iter().cloned();
+        let course = usize::from(visit.joins) + usize::from(visit.joins && visit.moves);
         Errand {
             address: self.stage.nodes[node],
             token: self.token.clone(),
-            label: LABEL,
+            label,
             resumes: visit.resumes,
-            joins: visit.joins.then(|| self.stage.lessons[self.plan.classroom].clone()),
+            joins: lessons.by_ref().take(course).collect(),
             known: Arc::clone(&self.known),
             over: self.stage.over.clone(),
             log: Connection {
-                agent: format!("{LABEL}.{user}.{}", token::AUDIENCE),
+                agent: format!("{label}.{user}.{}", token::AUDIENCE),
                 classroom,
                 node,
                 asked: known.filter(|_| visit.resumes),

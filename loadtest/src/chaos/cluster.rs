@@ -1,22 +1,35 @@
-//! Three nodes with short leases on private servers, each behind a wire, and what is asked of the servers afterwards.
+//! The nodes of a setting on private servers, each behind a wire, and what is asked of the servers afterwards.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rusqlite::types::ValueRef;
 
 use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, psql};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 
-use super::plan::NODES;
+use super::plan::Setting;
 use super::wire::Wire;
 
 const ANSWER: Duration = Duration::from_secs(5);
+/// In a node's folder: the armed failpoint.
+pub(super) const FAILPOINT: &str = "failpoint";
+/// How long a node may take to drain.
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// The whole.
 pub(super) struct Cluster {
+    pub(super) setting: Setting,
     pub(super) nodes: Vec<Gateway>,
     pub(super) wires: Vec<Wire>,
+    /// None where the node is embedded.
+    pub(super) servers: Option<Servers>,
+}
+
+/// What nodes share.
+pub(super) struct Servers {
     pub(super) postgres: Postgres,
     pub(super) redis: Redis,
     pub(super) nats: Nats,
@@ -31,58 +44,67 @@ pub(super) struct Past {
     pub(super) classroom: String,
 }
 
-impl Cluster {
-    /// Starts it.
-    pub(super) async fn start(binary: &Path) -> io::Result<Self> {
+impl Servers {
+    fn start() -> io::Result<Self> {
         // No power is cut here: what a killed process wrote stays.
         let postgres = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
-        let (redis, nats) = (Redis::start()?, Nats::start()?);
         let database = postgres.create_database()?;
-        let options = GatewayOptions::new(binary.canonicalize()?)
-            .env("DATABASE_URL", &database)
-            .env("REDIS_URL", redis.url())
-            .env("NATS_URL", nats.url())
+        Ok(Self { postgres, redis: Redis::start()?, nats: Nats::start()?, database })
+    }
+}
+
+impl Cluster {
+    /// Starts it.
+    pub(super) async fn start(binary: &Path, setting: Setting) -> io::Result<Self> {
+        let mut options = GatewayOptions::new(binary.canonicalize()?)
+            .env("CHAOS_FAILPOINT", FAILPOINT)
             .env("ROLLCALL_LEASE", "500ms")
+            .env("ROLLCALL_LEAVE_GRACE", if setting == Setting::Grace { "400ms" } else { "0s" })
+            .env("ROLLCALL_DRAIN_DEADLINE", format!("{}s", DRAIN.as_secs()))
             .env("ROLLCALL_PING_INTERVAL", "1s")
             .env("ROLLCALL_PONG_TIMEOUT", "900ms");
+        let servers = if setting == Setting::Embedded { None } else { Some(Servers::start()?) };
+        if let Some(Servers { database, redis, nats, .. }) = &servers {
+            options = options.env("DATABASE_URL", database).env("REDIS_URL", redis.url()).env("NATS_URL", nats.url());
+        }
         let (mut nodes, mut wires) = (Vec::new(), Vec::new());
-        for _ in 0..NODES {
+        for _ in 0..setting.nodes() {
             let node = Gateway::start(options.clone())?;
             wires.push(Wire::before(node.address()).await?);
             nodes.push(node);
         }
-        Ok(Self { nodes, wires, postgres, redis, nats, database })
+        Ok(Self { setting, nodes, wires, servers })
     }
 
-    /// Makes the lessons of a seed, one a classroom.
-    pub(super) fn add_lessons(&self, lessons: &[String], classrooms: &[String]) -> io::Result<()> {
-        let rows: Vec<String> = lessons
-            .iter()
-            .zip(classrooms)
-            .map(|(lesson, classroom)| format!("('{lesson}', '{classroom}', 30)"))
-            .collect();
-        let statement = format!("insert into lesson (id, classroom_id, seats) values {}", rows.join(", "));
-        psql(&self.database, &statement).map(drop)
+    /// Makes lessons, each in its classroom.
+    pub(super) fn add_lessons<'a>(&self, lessons: impl Iterator<Item = (&'a String, &'a String)>) -> io::Result<()> {
+        let rows: Vec<String> = lessons.map(|(lesson, classroom)| format!("('{lesson}', '{classroom}', 30)")).collect();
+        self.sql(&format!("insert into lesson (id, classroom_id, seats) values {}", rows.join(", "))).map(drop)
     }
 
-    /// What is not over yet in these classrooms: live sessions, and events that wait.
-    pub(super) fn unfinished(&self, classrooms: &[String]) -> io::Result<String> {
-        let among = quoted(classrooms);
-        let statement = format!(
+    /// What is not over yet in these classrooms: live sessions, events that wait, and fields that wait to be removed.
+    pub(super) fn unfinished(&self, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
+        let (among, of) = (quoted(classrooms), quoted(lessons));
+        self.sql(&format!(
             "select 'session ' || id || ' of ' || agent_id || ' on node ' || node_id || ' sid ' || sid \
                  from agent_session where classroom_id in ({among}) \
-             union all select 'outbox ' || operation || ' ' || session_id from outbox where classroom_id in ({among})"
-        );
-        psql(&self.database, &statement)
+             union all select 'outbox ' || operation || ' ' || session_id from outbox where classroom_id in ({among}) \
+             union all select 'leaving ' || sid || ' of node ' || node_id from leaving where lesson_id in ({of})"
+        ))
+    }
+
+    /// How many connections the nodes have.
+    pub(super) fn connections(&self) -> io::Result<u64> {
+        let each = self.nodes.iter().map(|node| node.metric("rollcall_connections", &[]));
+        Ok(each.sum::<io::Result<f64>>()? as u64)
     }
 
     /// The history of these classrooms.
     pub(super) fn history(&self, classrooms: &[String]) -> io::Result<Vec<Past>> {
         let among = quoted(classrooms);
-        let statement = format!(
+        let rows = self.sql(&format!(
             "select id, agent_id, classroom_id from agent_session_history where classroom_id in ({among}) order by id"
-        );
-        let rows = psql(&self.database, &statement)?;
+        ))?;
         let past = |line: &str| {
             let mut columns = line.split('|');
             let session = columns.next()?.parse().ok()?;
@@ -95,9 +117,10 @@ impl Cluster {
     /// Fields in the hashes of these lessons: each names a connection that is in it.
     pub(super) fn fields(&self, lessons: &[String]) -> io::Result<Vec<String>> {
         let mut fields = Vec::new();
+        let Some(Servers { redis, .. }) = &self.servers else { return Ok(fields) };
         for lesson in lessons {
             for hash in [format!("lesson_teacher_{lesson}"), format!("lesson_student_{lesson}")] {
-                let answer = self.ask_redis(&format!("HGETALL {hash}"))?;
+                let answer = ask_redis(redis.port(), &format!("HGETALL {hash}"))?;
                 // An array of bulk strings: lengths and texts by turns after its own length.
                 let texts: Vec<&str> = answer.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
                 fields.extend(texts.chunks(2).map(|pair| format!("{hash}: {}", pair.join(" -> "))));
@@ -106,23 +129,46 @@ impl Cluster {
         Ok(fields)
     }
 
-    /// One inline command; the answer is whole when the next one's, to PING, has come.
-    fn ask_redis(&self, command: &str) -> io::Result<String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.redis.port()));
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.write_all(format!("{command}\r\nPING\r\n").as_bytes())?;
-        let mut answer = Vec::new();
-        let mut part = [0; 4096];
-        while !answer.ends_with(b"+PONG\r\n") {
-            match stream.read(&mut part)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                length => answer.extend_from_slice(&part[..length]),
-            }
+    /// A line a row, columns divided by `|`.
+    fn sql(&self, statement: &str) -> io::Result<String> {
+        match &self.servers {
+            Some(Servers { database, .. }) => psql(database, statement),
+            None => sqlite(&self.nodes[0].folder().join("rollcall.db"), statement).map_err(io::Error::other),
         }
-        answer.truncate(answer.len() - b"+PONG\r\n".len());
-        String::from_utf8(answer).map_err(io::Error::other)
     }
+}
+
+fn sqlite(file: &PathBuf, statement: &str) -> rusqlite::Result<String> {
+    let connection = rusqlite::Connection::open(file)?;
+    connection.busy_timeout(ANSWER)?;
+    let mut statement = connection.prepare(statement)?;
+    let columns = statement.column_count();
+    let text = |row: &rusqlite::Row<'_>, column| match row.get_ref(column)? {
+        ValueRef::Integer(number) => Ok(number.to_string()),
+        other => Ok::<_, rusqlite::Error>(String::from_utf8_lossy(other.as_bytes()?).into_owned()),
+    };
+    let line = |row: &rusqlite::Row<'_>| {
+        Ok((0..columns).map(|column| text(row, column)).collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
+    };
+    let lines = statement.query_map([], line)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(lines.join("\n"))
+}
+
+/// One inline command; the answer is whole when the next one's, to PING, has come.
+fn ask_redis(port: u16, command: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(format!("{command}\r\nPING\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while !answer.ends_with(b"+PONG\r\n") {
+        match stream.read(&mut part)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => answer.extend_from_slice(&part[..length]),
+        }
+    }
+    answer.truncate(answer.len() - b"+PONG\r\n".len());
+    String::from_utf8(answer).map_err(io::Error::other)
 }
 
 fn quoted(ids: &[String]) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what the client got is written down in the order in which it came, until the client stops reading.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,8 @@ pub(super) struct Errand {
     pub(super) token: String,
     pub(super) label: &'static str,
     pub(super) resumes: bool,
-    pub(super) joins: Option<String>,
+    /// Lessons that it joins one after the other.
+    pub(super) joins: VecDeque<String>,
     pub(super) known: Arc<Mutex<Option<Resumption>>>,
     pub(super) over: watch::Receiver<bool>,
     pub(super) log: Connection,
@@ -93,23 +95,33 @@ impl Errand {
         });
         let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
         let lesson = lesson.filter(|_| success["recovered"] == true);
-        self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, 0)));
+        self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, None)));
         if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
             *self.known() = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
         }
-        if let Some(lesson) = &self.joins {
-            let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
-            // A connection that breaks here is found broken when it is read.
-            client.send(&join).await.ok();
-        }
+        self.join(&mut client).await;
         Ok(client)
+    }
+
+    /// Asks for the lesson that is next.
+    async fn join(&mut self, client: &mut Client) {
+        let Some(lesson) = self.joins.front() else { return };
+        let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
+        // From here on it may have left the one before, at a moment that it does not know.
+        self.log.lessons.retain(|joined, _| joined == lesson);
+        // A connection that breaks here is found broken when it is read.
+        client.send(&join).await.ok();
     }
 
     async fn stay(&mut self, mut client: Client, mut orders: watch::Receiver<Orders>) -> String {
         loop {
             tokio::select! {
                 message = client.next_message(SILENCE) => match message {
-                    Ok(message) => self.note(&message),
+                    Ok(message) => {
+                        if self.note(&message) {
+                            self.join(&mut client).await;
+                        }
+                    }
                     Err(ClientError::Closed(closing)) => return format!("{closing:?}"),
                     Err(error) => return error.to_string(),
                 },
@@ -134,22 +146,22 @@ impl Errand {
         }
     }
 
-    fn note(&mut self, message: &Value) {
+    /// Writes a message down; true where it is in a lesson and may go on to the next.
+    fn note(&mut self, message: &Value) -> bool {
         match message["type"].as_str() {
             Some("ack") => {
-                if message["status"] == "SUCCESS"
-                    && let Some(lesson) = &self.joins
-                {
-                    self.log.lessons.entry(lesson.clone()).or_insert(self.log.seen.len());
+                let joined = self.joins.pop_front().filter(|_| message["status"] == "SUCCESS");
+                if let Some(lesson) = &joined {
+                    self.log.lessons.entry(lesson.clone()).or_insert(Some(self.log.seen.len()));
                     if self.resumes
                         && let Some(known) = &mut *self.known()
                     {
                         known.lesson = Some(lesson.clone());
                     }
                 }
-                return;
+                return joined.is_some();
             }
-            Some(kind) if kind.ends_with("_session_error") => return,
+            Some(kind) if kind.ends_with("_session_error") => return false,
             _ => {}
         }
         let offset = message["offset"].as_u64();
@@ -160,6 +172,7 @@ impl Errand {
         {
             known.offset = known.offset.max(offset);
         }
+        false
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Resumption>> {

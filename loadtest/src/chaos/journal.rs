@@ -38,8 +38,8 @@ pub(super) struct Connection {
     pub(super) node: usize,
     pub(super) asked: Option<Resumption>,
     pub(super) success: Option<Success>,
-    /// Lessons whose join was acknowledged, and after how many pushes.
-    pub(super) lessons: BTreeMap<String, usize>,
+    /// Lessons whose join was acknowledged, and after how many pushes; none where it was in it from the start.
+    pub(super) lessons: BTreeMap<String, Option<usize>>,
     pub(super) seen: Vec<Seen>,
     /// What ended it, in words.
     pub(super) end: String,

@@ -2,6 +2,8 @@
 //!
 //! Invariant: when a storm is over everything runs again, whatever happened to it.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,13 +11,27 @@ use std::time::{Duration, Instant};
 use rollcall_loadtest::Gateway;
 use rollcall_loadtest::servers::{Kind, Server};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, DRAIN, FAILPOINT, Servers};
 use super::plan::{Deed, Fault, Target};
 use super::wire::Wire;
 
 /// A node that is started while its servers are down ends, and is started again.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
+/// How long a node is given to come to the step at which something happens to it.
+const STEP_LIMIT: Duration = Duration::from_millis(1500);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Beyond the drain's deadline: its last requests, and this machine.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// What came of the faults.
+#[derive(Debug, Default)]
+pub(super) struct Aftermath {
+    /// Broken promises that only who does the fault can see.
+    pub(super) violations: Vec<String>,
+    /// Steps at which something happened.
+    pub(super) struck: BTreeSet<&'static str>,
+}
 
 /// A process that faults are done to.
 trait Victim: Send {
@@ -56,60 +72,146 @@ impl<K: Kind<Options: Send>> Victim for Server<K> {
 }
 
 /// Does all of it, and returns when the last fault has ended.
-pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> io::Result<()> {
-    let Cluster { nodes, wires, postgres, redis, nats, .. } = cluster;
+pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> io::Result<Aftermath> {
+    let Cluster { nodes, wires, servers, .. } = cluster;
     let of = |target: Target| faults.iter().filter(move |fault| fault.target == target);
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, node) in nodes.iter_mut().enumerate() {
-            threads.push(scope.spawn(move || endure(node, of(Target::Node(number)), start)));
+            threads.push(scope.spawn(move || endure_node(number, node, of(Target::Node(number)), start)));
         }
-        threads.push(scope.spawn(|| endure(postgres, of(Target::Postgres), start)));
-        threads.push(scope.spawn(|| endure(redis, of(Target::Redis), start)));
-        threads.push(scope.spawn(|| endure(nats, of(Target::Nats), start)));
+        if let Some(Servers { postgres, redis, nats, .. }) = servers {
+            threads.push(scope.spawn(|| endure(postgres, of(Target::Postgres), start)));
+            threads.push(scope.spawn(|| endure(redis, of(Target::Redis), start)));
+            threads.push(scope.spawn(|| endure(nats, of(Target::Nats), start)));
+        }
         for (number, wire) in wires.iter().enumerate() {
             threads.push(scope.spawn(move || bend(wire, of(Target::Wire(number)), start)));
         }
-        let mut ended = threads.into_iter().map(|thread| thread.join());
-        ended.try_for_each(|ended| ended.unwrap_or_else(|_| Err(io::Error::other("a fault panicked"))))
+        let mut all = Aftermath::default();
+        for thread in threads {
+            let one = thread.join().unwrap_or_else(|_| Err(io::Error::other("a fault panicked")))?;
+            all.violations.extend(one.violations);
+            all.struck.extend(one.struck);
+        }
+        Ok(all)
     })
 }
 
-/// One process's faults, one after the other: one whose time comes during another follows it.
-fn endure<'a>(victim: &mut dyn Victim, faults: impl Iterator<Item = &'a Fault>, start: Instant) -> io::Result<()> {
+/// One node's faults, one after the other: one whose time comes during another follows it.
+fn endure_node<'a>(
+    number: usize,
+    node: &mut Gateway,
+    faults: impl Iterator<Item = &'a Fault>,
+    start: Instant,
+) -> io::Result<Aftermath> {
+    let mut aftermath = Aftermath::default();
     for Fault { at, deed, lasts, .. } in faults {
         sleep_until(start + *at);
-        if *deed == Deed::Kill {
-            victim.kill()?;
-            thread::sleep(*lasts);
-            let deadline = Instant::now() + RESTART_LIMIT;
-            while let Err(error) = victim.restart() {
-                if Instant::now() >= deadline {
-                    return Err(error);
-                }
-                thread::sleep(RESTART_AGAIN);
+        match *deed {
+            Deed::Drain => {
+                aftermath.violations.extend(drain(node)?.map(|what| format!("node {number} {what}")));
+                thread::sleep(*lasts);
+                start_again(node)?;
             }
-        } else {
-            victim.pause()?;
-            thread::sleep(*lasts);
-            victim.resume()?;
+            Deed::KillAt(step) if strike(node, step, "SIGKILL")? => {
+                aftermath.struck.insert(step);
+                thread::sleep(*lasts);
+                start_again(node)?;
+            }
+            Deed::PauseAt(step) if strike(node, step, "SIGSTOP")? => {
+                aftermath.struck.insert(step);
+                thread::sleep(*lasts);
+                node.resume()?;
+            }
+            // It did not come to that step in time.
+            Deed::KillAt(_) | Deed::PauseAt(_) => {}
+            other => suffer(node, other, *lasts)?,
         }
     }
-    Ok(())
+    Ok(aftermath)
 }
 
-fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant) -> io::Result<()> {
+/// One server's faults, as a node's.
+fn endure<'a>(
+    victim: &mut dyn Victim,
+    faults: impl Iterator<Item = &'a Fault>,
+    start: Instant,
+) -> io::Result<Aftermath> {
+    for Fault { at, deed, lasts, .. } in faults {
+        sleep_until(start + *at);
+        suffer(victim, *deed, *lasts)?;
+    }
+    Ok(Aftermath::default())
+}
+
+fn suffer(victim: &mut dyn Victim, deed: Deed, lasts: Duration) -> io::Result<()> {
+    if deed == Deed::Kill {
+        victim.kill()?;
+        thread::sleep(lasts);
+        start_again(victim)
+    } else {
+        victim.pause()?;
+        thread::sleep(lasts);
+        victim.resume()
+    }
+}
+
+fn start_again(victim: &mut dyn Victim) -> io::Result<()> {
+    let deadline = Instant::now() + RESTART_LIMIT;
+    loop {
+        match victim.restart() {
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => thread::sleep(RESTART_AGAIN),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Ends it by SIGTERM; what it did wrong.
+fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
+    node.terminate()?;
+    match node.wait(DRAIN + DRAIN_SLACK) {
+        Ok(status) if status.success() => Ok(None),
+        Ok(status) => Ok(Some(format!("ended its drain with {status}"))),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Ok(Some(format!("still runs {:?} after SIGTERM", DRAIN + DRAIN_SLACK)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Arms a failpoint, and waits until it has struck; whether it did.
+fn strike(node: &Gateway, step: &str, signal: &str) -> io::Result<bool> {
+    let armed = node.folder().join(FAILPOINT);
+    let struck = armed.with_extension("struck");
+    let written = node.folder().join("failpoint.new");
+    fs::write(&written, format!("{step} {signal}"))?;
+    fs::rename(&written, &armed)?;
+    let deadline = Instant::now() + STEP_LIMIT;
+    while !struck.exists() {
+        // Whoever renames or removes it first decides.
+        if Instant::now() >= deadline && fs::remove_file(&armed).is_ok() {
+            return Ok(false);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    fs::remove_file(struck)?;
+    Ok(true)
+}
+
+fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant) -> io::Result<Aftermath> {
     for Fault { at, deed, lasts, .. } in faults {
         sleep_until(start + *at);
         match deed {
             Deed::Hold => wire.hold(),
             Deed::HalfOpen => wire.lose_clients(),
-            Deed::Cut | Deed::Kill | Deed::Pause => wire.cut(),
+            _ => wire.cut(),
         }
         thread::sleep(*lasts);
         wire.clear();
     }
-    Ok(())
+    Ok(Aftermath::default())
 }
 
 fn sleep_until(moment: Instant) {

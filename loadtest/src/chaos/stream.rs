@@ -30,24 +30,39 @@ pub(super) struct Stored {
     pub(super) session: Option<(i64, bool)>,
 }
 
-/// The last offset there is.
-pub(super) async fn last(client: &Client) -> Result<u64, String> {
-    Ok(open(client).await?.cached_info().state.last_sequence)
+/// What the stream holds from some moment on.
+pub(super) struct Tape {
+    client: Client,
+    after: u64,
 }
 
-/// All later messages of these rooms.
-pub(super) async fn read(client: &Client, after: u64, rooms: &[String]) -> Result<Vec<Stored>, String> {
-    let from = open(client).await?;
-    let last = from.cached_info().state.last_sequence;
-    let messages = stream::iter(after + 1..=last).map(|offset| {
-        let from = &from;
-        async move {
-            let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
-            message.map(|message| stored(offset, &message)).map_err(|error| format!("message {offset}: {error}"))
-        }
-    });
-    let messages: Vec<Stored> = messages.buffered(AT_ONCE).try_collect().await?;
-    Ok(messages.into_iter().filter(|message| rooms.contains(&message.room)).collect())
+impl Tape {
+    /// From now on.
+    pub(super) async fn begin(url: &str) -> Result<Self, String> {
+        let client = async_nats::connect(url).await.map_err(|error| error.to_string())?;
+        let after = open(&client).await?.cached_info().state.last_sequence;
+        Ok(Self { client, after })
+    }
+
+    /// The connection.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// All messages of these rooms.
+    pub(super) async fn read(&self, rooms: &[String]) -> Result<Vec<Stored>, String> {
+        let from = open(&self.client).await?;
+        let last = from.cached_info().state.last_sequence;
+        let messages = stream::iter(self.after + 1..=last).map(|offset| {
+            let from = &from;
+            async move {
+                let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
+                message.map(|message| stored(offset, &message)).map_err(|error| format!("message {offset}: {error}"))
+            }
+        });
+        let messages: Vec<Stored> = messages.buffered(AT_ONCE).try_collect().await?;
+        Ok(messages.into_iter().filter(|message| rooms.contains(&message.room)).collect())
+    }
 }
 
 async fn open(client: &Client) -> Result<Stream, String> {
@@ -77,7 +92,8 @@ fn stored(offset: u64, message: &jetstream::message::StreamMessage) -> Stored {
 /// Publishes notes into all rooms of a seed until everybody leaves, whatever happens to the server.
 pub(super) async fn chatter(client: Client, stage: Arc<Stage>) {
     let classrooms = stage.classrooms.iter().map(|id| format!("classroom.{id}.note"));
-    let subjects: Vec<String> = classrooms.chain(stage.lessons.iter().map(|id| format!("lesson.{id}.note"))).collect();
+    let subjects: Vec<String> =
+        classrooms.chain(stage.lessons.iter().flatten().map(|id| format!("lesson.{id}.note"))).collect();
     let mut ticks = interval(NOTE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for (number, subject) in subjects.iter().cycle().enumerate() {

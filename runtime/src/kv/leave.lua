@@ -1,7 +1,10 @@
 -- Removes a field, or hands it to the heir, but only while it still holds the sid of who leaves.
--- KEYS: the field's hash. ARGV: user, sid, heir or the empty string.
+-- KEYS: the hashes in which it may be. ARGV: user, sid, heir or the empty string.
 local user, sid, heir = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('HGET', KEYS[1], user) ~= sid then return 0 end
-if heir == '' then return redis.call('HDEL', KEYS[1], user) end
-redis.call('HSET', KEYS[1], user, heir)
-return 1
+for index = 1, #KEYS do
+  -- What others made of another type has no such field, and must not hold up those who leave elsewhere.
+  if redis.pcall('HGET', KEYS[index], user) == sid then
+    if heir == '' then redis.call('HDEL', KEYS[index], user) else redis.call('HSET', KEYS[index], user, heir) end
+  end
+end
+return 0

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId, key};
 use tokio::time::Instant;
 
-use super::{Entry, Field, Kv, KvError};
+use super::{Entry, Kv, KvError, Leaving};
 
 /// How many entries of each kind a write looks at.
 const UPKEEP: usize = 4;
@@ -78,21 +78,22 @@ impl Lesson {
         }
     }
 
-    /// Takes the field away, or hands it on, if it is this connection's.
-    fn release(&mut self, role: Role, user: &UserId, sid: Sid, heir: Option<Sid>) {
-        let slot = self.holders(role);
-        let Some(holders) = slot else { return };
-        let Ok(place) = holders.value.binary_search_by(|held| held.0.cmp(user)) else { return };
-        if holders.value[place].1 != sid {
-            return;
-        }
-        match heir {
-            Some(heir) => holders.value[place].1 = heir,
-            None => drop(holders.value.remove(place)),
-        }
-        // As in Redis, where a hash without fields is no key.
-        if holders.value.is_empty() {
-            *slot = None;
+    /// Takes the field away, or hands it on, where it is this connection's.
+    fn release(&mut self, user: &UserId, sid: Sid, heir: Option<Sid>) {
+        for slot in [&mut self.teachers, &mut self.students] {
+            let Some(Timed { value: holders, .. }) = slot else { continue };
+            let Ok(place) = holders.binary_search_by(|held| held.0.cmp(user)) else { continue };
+            if holders[place].1 != sid {
+                continue;
+            }
+            match heir {
+                Some(heir) => holders[place].1 = heir,
+                None => drop(holders.remove(place)),
+            }
+            // As in Redis, where a hash without fields is no key.
+            if holders.is_empty() {
+                *slot = None;
+            }
         }
     }
 
@@ -234,17 +235,19 @@ impl Kv for MemoryKv {
         if let (Some((user, _)), Some(before)) = (&entry.user, before.filter(|before| **before != entry.lesson))
             && let Some(lesson) = keys.lessons.entries.get_mut(before)
         {
-            lesson.release(Role::Teacher, user, entry.sid, None);
-            lesson.release(Role::Participant, user, entry.sid, None);
+            lesson.release(user, entry.sid, None);
         }
         Ok(keys.write(entry, false, now))
     }
 
-    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError> {
+    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError> {
+        let now = Instant::now();
         let mut keys = self.lock();
-        keys.upkeep(Instant::now());
-        if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
-            lesson.release(field.role, &field.user, field.sid, heir);
+        for Leaving { field, heir } in leavings {
+            keys.upkeep(now);
+            if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
+                lesson.release(&field.user, field.sid, *heir);
+            }
         }
         Ok(())
     }

@@ -27,17 +27,24 @@ pub struct Entry {
     pub user: Option<(UserId, Role)>,
 }
 
-/// A field of `lesson_teacher_*` or `lesson_student_*`.
+/// A field of `lesson_teacher_*` or `lesson_student_*`: only one of the two names a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The lesson.
     pub lesson: LessonId,
     /// The field.
     pub user: UserId,
-    /// Which of the two hashes.
-    pub role: Role,
     /// The value.
     pub sid: Sid,
+}
+
+/// A field whose connection is no longer in the lesson.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Removed if it still holds this sid.
+    pub field: Field,
+    /// Another connection of the user in the lesson, which takes the field over.
+    pub heir: Option<Sid>,
 }
 
 /// The keys. Every call is one round trip and answers within 1.5 s.
@@ -50,12 +57,13 @@ pub trait Kv: Send + Sync + 'static {
     /// The seed's join: seat map if missing, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
     /// this connection's. True where a participant's `{client_id}` was there before.
     async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError>;
-    /// Removes a field if it still holds this sid; `heir` takes its place then.
-    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError>;
+    /// Removes fields, or hands them on. Batches of at most a thousand.
+    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError>;
     /// Makes what is missing of these joins (seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand.
     async fn project(&self, entries: &[Entry]) -> Result<(), KvError>;
     /// Whether a marker key that this process set is still there; sets it. False means: flushed or restarted empty,
-    /// project everything again. The marker is `rollcall_marker_{installation}`-like and has a TTL.
+    /// project everything again. It has a TTL, and a `:`,
+    /// which no user's id may hold, in its name.
     async fn probe(&self, marker: &str) -> Result<bool, KvError>;
 }

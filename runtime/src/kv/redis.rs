@@ -9,11 +9,11 @@ use bb8_redis::{
     bb8::{Pool, QueueStrategy, RunError},
     redis::{FromRedisValue, Pipeline, RedisError},
 };
-use rollcall_schema::{LessonId, Role, Sid, key};
+use rollcall_schema::{LessonId, Role, key};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Entry, Field, Kv, KvError,
+    Entry, Kv, KvError, Leaving,
     link::{Links, Scripts},
 };
 use crate::names;
@@ -157,12 +157,18 @@ impl Kv for RedisKv {
         Ok(known)
     }
 
-    async fn leave(&self, field: &Field, heir: Option<Sid>) -> Result<(), KvError> {
+    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError> {
+        if leavings.is_empty() {
+            return Ok(());
+        }
         self.run("leave", |scripts| {
-            let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("EVALSHA").arg(&scripts.leave).arg(1).arg(self.fields(field.role, &field.lesson));
-            commands.arg(field.user.as_str()).arg(field.sid.to_string());
-            commands.arg(heir.map(|heir| heir.to_string()).unwrap_or_default()).ignore();
+            let mut commands = Pipeline::with_capacity(leavings.len());
+            for Leaving { field, heir } in leavings {
+                let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
+                commands.cmd("EVALSHA").arg(&scripts.leave).arg(hashes.len()).arg(&hashes);
+                commands.arg(field.user.as_str()).arg(field.sid.to_string());
+                commands.arg(heir.map(|heir| heir.to_string()).unwrap_or_default()).ignore();
+            }
             commands
         })
         .await

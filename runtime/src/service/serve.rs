@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::timeout,
 };
@@ -79,7 +79,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         ),
         None => (Mixpanel::disabled(), None),
     };
-    let leavings = Leavings::start(Arc::clone(&kv));
+    let leavings = Leavings::start(Arc::clone(&store), Arc::clone(&kv), leased.clone());
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
@@ -108,7 +108,8 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     tokio::spawn(rooms.dispatch(feed));
     tokio::spawn(departures.clone().run(arrivals, table));
     tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
-    tokio::spawn(Projection { store: Arc::clone(&store), kv: Arc::clone(&kv), lease: leased.clone() }.run());
+    let (keys, lost) = (Arc::clone(&kv), leavings.clone());
+    tokio::spawn(Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() }.run());
     let pulse = Pulse {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
@@ -131,19 +132,21 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         token: config.admin_token.clone(),
         largest: config.limits.forward,
     });
+    // Who reads that it listens may ask it to drain.
+    let mut signals = Signals::install()?;
     greet(&config, &clients, &operators, &*store).await?;
     let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
     tokio::spawn(socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));
 
-    signalled().await;
+    signals.next().await;
     unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
     let presence = config.presence;
     let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
     tokio::select! {
         () = drain.run() => {}
-        () = signalled() => {
+        () = signals.next() => {
             info!("a second signal: ending at once");
             return Ok(());
         }
@@ -203,15 +206,22 @@ fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
     }
 }
 
-async fn signalled() {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (&mut terminate, &mut interrupt) {
-        (Ok(terminate), Ok(interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+/// SIGTERM and SIGINT: from here on they no longer end the process by themselves.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self, StartError> {
+        let handler = |kind| signal(kind).map_err(StartError::of("the signal handlers", "a bug: please report it"));
+        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        _ => std::future::pending().await,
     }
 }

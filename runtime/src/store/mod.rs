@@ -142,14 +142,10 @@ pub struct Close {
 }
 
 /// The answer to [`Close`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// History row and agent.left are written, the live row is gone.
-    Left {
-        /// Another live session of the same user in the same lesson (under another label), the latest to join: the
-        /// user's field in Redis is its from now on.
-        heir: Option<Sid>,
-    },
+    /// History row and agent.left are written, the live row is gone; if it was in a lesson, there is a leaving.
+    Left,
     /// There is no such session, or another connection owns it: nothing was written.
     NotOwner,
 }
@@ -185,6 +181,11 @@ pub struct OutboxRow {
     /// What happened.
     pub change: Change,
 }
+
+/// A field in Redis that is to be removed, or handed on, because its connection's session ended, was taken over, or left
+/// the lesson. It is in SQL, so that it outlives its node and an outage of Redis; carrying one out twice, or late, does
+/// no harm, because it compares the sid.
+pub use crate::kv::{Field, Leaving};
 
 /// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
 /// read the same shard, and a dead holder's shards are free at once.
@@ -268,9 +269,9 @@ pub trait Store: Send + Sync + 'static {
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
     async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError>;
-    /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), returns those that
-    /// were in a lesson. Several nodes may do it at once. Empty when there is nothing more.
-    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError>;
+    /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), and returns how many.
+    /// Several nodes may do it at once. Zero when there is nothing more.
+    async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError>;
     /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
     async fn retire(&self, lease: Lease) -> Result<(), StoreError>;
 
@@ -282,6 +283,15 @@ pub trait Store: Send + Sync + 'static {
     async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError>;
     /// Agents leave.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
+
+    /// Adds leavings of this node that no end of a session has written, and releases those of connections that were
+    /// taken over and have ended. Needs no lease: see [`Leaving`].
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError>;
+    /// The oldest leavings of this node that nothing holds, and those of nodes that are no more. Heirs are those of this
+    /// moment: the latest to join of the user's sessions in the lesson.
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError>;
+    /// Forgets leavings that the key store carried out. An heir that has gone meanwhile has one in its turn.
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError>;
 
     /// A new claim on the outbox, with a connection of its own.
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
@@ -301,16 +311,6 @@ pub trait Store: Send + Sync + 'static {
     async fn is_empty(&self) -> Result<bool, StoreError>;
     /// Begins a load.
     async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
-}
-
-/// The answer to [`Store::reap`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reaped {
-    /// How many sessions were ended.
-    pub sessions: usize,
-    /// Connections that were in a lesson when their session ended, or was taken over from their dead node: their fields in
-    /// Redis are to be removed.
-    pub placed: Vec<Placed>,
 }
 
 /// The first row of each agent in a classroom, for [`Outbox::read`]: what comes after it waits until it is published.

@@ -8,6 +8,7 @@
 //! `sslmode=require` is refused at the first connection.
 mod connect;
 mod lease;
+mod leavings;
 mod load;
 mod migrate;
 mod outbox;
@@ -18,14 +19,14 @@ mod sessions;
 use std::{sync::atomic::AtomicBool, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
 use tokio_postgres::Config;
 use uuid::Uuid;
 
 use self::{load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
 use super::{
-    Close, Closed, Join, Joined, Lease, Load, Open, Opened, Outbox, Placed, Pulse, Reaped, Registration, Restore,
-    Store, StoreError,
+    Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
+    Restore, Store, StoreError,
 };
 
 /// For a call, with all its waits and retries.
@@ -106,12 +107,12 @@ impl Store for PostgresStore {
         self.renew(lease, ttl).await
     }
 
-    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+    async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         self.sweep(lease, most).await
     }
 
     async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
-        self.leave(lease).await
+        self.give_back(lease).await
     }
 
     async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
@@ -128,6 +129,18 @@ impl Store for PostgresStore {
 
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
         self.leave_classrooms(lease, batch).await
+    }
+
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+        self.add_leavings(node, fields, ended).await
+    }
+
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
+        self.read_leavings(node, most).await
+    }
+
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
+        self.forget_leavings(node, done).await
     }
 
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {

@@ -9,6 +9,7 @@
 mod desk;
 mod file;
 mod lease;
+mod leavings;
 mod load;
 mod outbox;
 mod read;
@@ -22,14 +23,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
+use rusqlite::Connection;
 use tokio::{sync::watch, task::spawn_blocking};
 use uuid::Uuid;
 
 use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
 use super::{
-    Close, Closed, Join, Joined, Lease, Load, Open, Opened, Outbox, Placed, Pulse, Reaped, Registration, Restore,
-    Store, StoreError,
+    Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
+    Restore, Store, StoreError,
 };
 
 /// What only the serving process has.
@@ -37,8 +39,6 @@ use super::{
 struct Serving {
     /// Held until the process ends.
     lock: Option<File>,
-    /// Connections of earlier processes that were in a lesson, which [`Store::reap`] has not told yet.
-    placed: Vec<Placed>,
 }
 
 /// SQLite.
@@ -113,8 +113,7 @@ impl Store for SqliteStore {
         }
         let registration = registration.clone();
         let registered = self.writer.call("register", move |connection| lease::register(connection, &registration));
-        let (lease, placed) = registered.await?;
-        self.serving().placed = placed;
+        let lease = registered.await?;
         self.wake();
         Ok(lease)
     }
@@ -123,14 +122,12 @@ impl Store for SqliteStore {
         self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
     }
 
-    async fn reap(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+    async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         let sessions = self.writer.call("reap", move |connection| lease::reap(connection, lease, most)).await?;
         if sessions > 0 {
             self.wake();
         }
-        let mut serving = self.serving();
-        let told = serving.placed.len().min(most);
-        Ok(Reaped { sessions, placed: serving.placed.drain(..told).collect() })
+        Ok(sessions)
     }
 
     async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
@@ -161,12 +158,30 @@ impl Store for SqliteStore {
         Ok(closed)
     }
 
+    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+        let (fields, ended) = (fields.to_vec(), ended.to_vec());
+        let work = move |connection: &Connection| {
+            leavings::release(connection, &ended)?;
+            leavings::add(connection, node, &fields)
+        };
+        self.writer.call("leave", work).await
+    }
+
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
+        self.reader.call("leavings", move |connection| leavings::read(connection, node, most)).await
+    }
+
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
+        let done = done.to_vec();
+        self.writer.call("forget", move |connection| leavings::forget(connection, node, &done)).await
+    }
+
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
         Ok(Box::new(SqliteOutbox::new(self)))
     }
 
     async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError> {
-        self.reader.call("placed", move |connection| read::placed(connection, Some(node), after, most)).await
+        self.reader.call("placed", move |connection| read::placed(connection, node, after, most)).await
     }
 
     async fn agents(

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bb8_redis::redis::{Client, aio::MultiplexedConnection, cmd};
-use rollcall_runtime::kv::{Entry, Field, Kv, memory::MemoryKv, redis::RedisKv};
+use rollcall_runtime::kv::{Entry, Field, Kv, Leaving, memory::MemoryKv, redis::RedisKv};
 use rollcall_schema::{LessonId, Role, Sid, UserId, key::TTL_SECONDS};
 
 pub(crate) type Hash = BTreeMap<String, String>;
@@ -82,9 +82,10 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> Entry {
     entry(id, user, Role::Participant, sid)
 }
 
-pub(crate) fn field(entry: &Entry) -> Field {
-    let (user, role) = entry.user.clone().unwrap();
-    Field { lesson: entry.lesson.clone(), user, role, sid: entry.sid }
+/// The end of a join, without or with an heir.
+pub(crate) fn leaving(entry: &Entry, heir: Option<u128>) -> Leaving {
+    let (user, _) = entry.user.clone().unwrap();
+    Leaving { field: Field { lesson: entry.lesson.clone(), user, sid: entry.sid }, heir: heir.map(Sid) }
 }
 
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> Option<Hash> {

@@ -7,7 +7,7 @@ use rollcall_runtime::kv::{Kv, redis::RedisKv};
 use rollcall_schema::Role;
 use tokio::time::{Instant, timeout};
 
-use crate::bench::{InRedis, entry, field, fresh, hash, participant, raw, sid};
+use crate::bench::{InRedis, entry, fresh, hash, leaving, participant, raw, sid};
 
 /// Asks until it goes well, and returns how long that took.
 async fn recovered(kv: &RedisKv) -> Duration {
@@ -59,8 +59,21 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
     forget().await;
     bench.kv.project(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
     forget().await;
-    bench.kv.leave(&field(&alice), None).await.unwrap();
+    bench.kv.leave(&[leaving(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("bob", &sid(2))]));
+}
+
+#[tokio::test]
+async fn what_is_no_hash_holds_up_nobody() {
+    let bench = InRedis::at(&servers::shared::redis().url(), "foreign:").await;
+    let alice = participant("algebra-1", "alice", 1);
+    bench.kv.join(&alice, None).await.unwrap();
+    let mut foreign = cmd("SET");
+    foreign.arg("foreign:lesson_student_geometry-1").arg("of another type");
+    foreign.exec_async(&mut bench.connection.clone()).await.unwrap();
+    let blocked = leaving(&participant("geometry-1", "bob", 2), None);
+    bench.kv.leave(&[blocked, leaving(&alice, None)]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use bench::{Bench, InMemory, InRedis, entry, field, fresh, hash, lesson, participant, sid};
+use bench::{Bench, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
 use rollcall_loadtest::servers;
 use rollcall_runtime::kv::{Entry, memory::MemoryKv};
-use rollcall_schema::{Role, Sid};
+use rollcall_schema::Role;
 
 /// Each case is a function of a bench; it becomes a test for each implementation.
 macro_rules! cases {
@@ -46,6 +46,7 @@ cases! {
     a_lesson_left_keeps_the_field_of_another_connection,
     leaving_removes_only_its_own_field,
     leaving_hands_the_field_to_the_heir,
+    many_leave_at_once,
     what_is_missing_is_projected_and_nothing_else_changes,
     a_hundred_at_once_make_the_seat_map_once,
     the_marker_tells_of_a_flush,
@@ -121,26 +122,37 @@ async fn leaving_removes_only_its_own_field(bench: &dyn Bench) {
     let (old, new) = (participant("algebra-1", "alice", 1), participant("algebra-1", "alice", 2));
     bench.kv().join(&old, None).await.unwrap();
     bench.kv().join(&new, None).await.unwrap();
-    bench.kv().leave(&field(&old), None).await.unwrap();
+    bench.kv().leave(&[leaving(&old, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
-    bench.kv().leave(&field(&old), Some(Sid(7))).await.unwrap();
+    bench.kv().leave(&[leaving(&old, Some(7))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]), "no heir of another's");
-    bench.kv().leave(&field(&new), None).await.unwrap();
+    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, None);
     assert!(fresh(bench, "alice").await.is_some(), "the client's own key stays");
-    bench.kv().leave(&field(&new), None).await.unwrap();
+    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
 
     let teacher = entry("algebra-1", "tom", Role::Teacher, 3);
     bench.kv().join(&teacher, None).await.unwrap();
-    bench.kv().leave(&field(&teacher), None).await.unwrap();
+    bench.kv().leave(&[leaving(&teacher, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
 }
 
 async fn leaving_hands_the_field_to_the_heir(bench: &dyn Bench) {
     let joined = participant("algebra-1", "alice", 1);
     bench.kv().join(&joined, None).await.unwrap();
-    bench.kv().leave(&field(&joined), Some(Sid(8))).await.unwrap();
+    bench.kv().leave(&[leaving(&joined, Some(8))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(8))]));
+}
+
+async fn many_leave_at_once(bench: &dyn Bench) {
+    let joined: Vec<Entry> = (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
+    bench.kv().project(&joined).await.unwrap();
+    let (left, stay) = joined.split_at(499);
+    let left: Vec<_> = left.iter().map(|entry| leaving(entry, None)).collect();
+    bench.kv().leave(&left).await.unwrap();
+    let last = stay[0].user.as_ref().unwrap().0.to_string();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([(&last, &sid(499))]));
+    bench.kv().leave(&[]).await.unwrap();
 }
 
 async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench) {

@@ -1,6 +1,7 @@
 //! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
 mod hung;
 mod lease;
+mod leavings;
 mod load;
 mod model;
 mod nodes;

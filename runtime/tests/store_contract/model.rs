@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
             }
             Call::Close => {
                 let closed = self.world.close(&member).await;
-                assert_eq!(closed, if owner { Closed::Left { heir: None } } else { Closed::NotOwner });
+                assert_eq!(closed, if owner { Closed::Left } else { Closed::NotOwner });
                 if owner {
                     self.model.live.remove(&key);
                     let left = (session, Change::Left(LeftReason::Closed));

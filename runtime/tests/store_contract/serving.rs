@@ -29,18 +29,19 @@ async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease(
     world.lease = register(&*world.store, LEASE).await;
 
     assert!(is_fenced(world.store.open(before, &[bob.open()]).await));
-    let reaped = world.store.reap(world.lease, 10).await.expect("answered");
-    assert_eq!(reaped.sessions, 0, "the lease has not ended");
-    assert_eq!(reaped.placed.iter().map(|placed| placed.sid).collect::<Vec<_>>(), [alice.sid]);
+    let reap = async || world.store.reap(world.lease, 10).await.expect("answered");
+    assert_eq!(reap().await, 0, "the lease has not ended");
     let again = Member::new(here, "web.bob");
     assert_eq!(world.open(&again).await.session, session_of_bob, "bob came back in time");
 
     world.sql("update node set lease_until = '2000-01-01' where id < (select max(id) from node)");
-    assert_eq!(world.store.reap(world.lease, 10).await.expect("answered").sessions, 1);
+    assert_eq!(reap().await, 1);
     assert_eq!(world.sql("select sid from agent_session"), again.sid.to_string());
     assert_eq!(world.sql("select id || reason from agent_session_history"), format!("{session}node_lost"));
+    let leavings = world.store.leavings(world.lease.node, 10).await.expect("read");
+    assert_eq!(leavings.iter().map(|(_, leaving)| leaving.field.sid).collect::<Vec<_>>(), [alice.sid]);
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], [Change::Left(LeftReason::NodeLost)]);
-    assert_eq!(world.store.reap(world.lease, 10).await.expect("answered").sessions, 0);
+    assert_eq!(reap().await, 0);
     assert_eq!(world.sql("select count(*) from node"), "1");
 }

@@ -16,7 +16,6 @@ on_both!(
     a_lesson_of_another_classroom_is_not_found,
     a_join_writes_lesson_and_seat,
     a_restore_puts_the_lesson_back,
-    the_heir_is_the_latest_other_session_of_the_user_in_the_lesson,
     a_batch_answers_in_its_order,
     what_the_tables_do_not_take_is_refused_whole,
     empty_batches_are_answered,
@@ -81,7 +80,7 @@ async fn closing_moves_the_session_into_history(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     let started = world.sql("select started_at from agent_session");
-    assert_eq!(world.close(&alice).await, Closed::Left { heir: None });
+    assert_eq!(world.close(&alice).await, Closed::Left);
     assert_eq!(world.sql("select count(*) from agent_session"), "0");
     assert_eq!(
         world.sql("select id, agent_id, classroom_id, reason from agent_session_history"),
@@ -139,22 +138,6 @@ async fn a_restore_puts_the_lesson_back(world: World) {
     }
 }
 
-async fn the_heir_is_the_latest_other_session_of_the_user_in_the_lesson(world: World) {
-    let here = classroom();
-    let lesson = world.lesson("algebra-1", here, &[]).await;
-    let members = ["web.alice", "ios.alice", "tv.alice", "web.bob"].map(|name| Member::new(here, name));
-    for member in &members {
-        let session = world.open(member).await.session;
-        world.join(member.join(session, &lesson)).await;
-    }
-    let [web, ios, tv, bob] = members;
-    assert_eq!(world.close(&bob).await, Closed::Left { heir: None });
-    assert_eq!(world.close(&web).await, Closed::Left { heir: Some(tv.sid) });
-    let both = [ios.close(LeftReason::Lost), tv.close(LeftReason::Lost)];
-    let closed = world.store.close(world.lease, &both).await.expect("closed");
-    assert_eq!(closed, vec![Closed::Left { heir: None }; 2], "who leaves in the same batch is no heir");
-}
-
 async fn a_batch_answers_in_its_order(world: World) {
     let here = classroom();
     let lesson = world.lesson("algebra-1", here, &[("u3", 3), ("u8", 8)]).await;
@@ -179,7 +162,7 @@ async fn a_batch_answers_in_its_order(world: World) {
         .collect();
     let closed = world.store.close(world.lease, &closes).await.expect("closed");
     for (n, closed) in closed.into_iter().enumerate() {
-        assert_eq!(closed, if n % 3 == 0 { Closed::NotOwner } else { Closed::Left { heir: None } });
+        assert_eq!(closed, if n % 3 == 0 { Closed::NotOwner } else { Closed::Left });
     }
 }
 
@@ -193,7 +176,7 @@ async fn what_the_tables_do_not_take_is_refused_whole(world: World) {
     let answer = world.store.close(world.lease, &closes).await;
     assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
     assert_eq!(world.sql("select count(*) from agent_session"), "2", "all or nothing");
-    assert_eq!(world.close(&members[1]).await, Closed::Left { heir: None });
+    assert_eq!(world.close(&members[1]).await, Closed::Left);
 }
 
 async fn empty_batches_are_answered(world: World) {

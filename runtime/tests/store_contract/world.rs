@@ -2,7 +2,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rollcall_loadtest::servers::{self, Postgres, psql};
@@ -108,7 +108,12 @@ impl World {
 
     pub(crate) async fn outbox(&self) -> Box<dyn Outbox> {
         let mut outbox = self.store.outbox().await.expect("an outbox");
-        assert!(outbox.claim().await.expect("claimed") > 0);
+        // The server may not have heard yet of the end of one that held everything before.
+        let deadline = Instant::now() + LEASE;
+        while outbox.claim().await.expect("claimed") == 0 {
+            assert!(Instant::now() < deadline, "nothing to claim");
+            outbox.wait(Duration::from_millis(10)).await.expect("waited");
+        }
         outbox
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    kv::{Entry, Field, KvError},
+    kv::{Entry, KvError, Leaving},
     store::postgres::{PostgresOptions, PostgresStore},
 };
 
@@ -27,7 +27,7 @@ impl Kv for Mute {
     async fn join(&self, _: &Entry, _: Option<&LessonId>) -> Result<bool, KvError> {
         std::future::pending().await
     }
-    async fn leave(&self, _: &Field, _: Option<Sid>) -> Result<(), KvError> {
+    async fn leave(&self, _: &[Leaving]) -> Result<(), KvError> {
         std::future::pending().await
     }
     async fn project(&self, _: &[Entry]) -> Result<(), KvError> {

@@ -7,12 +7,8 @@ use std::time::Duration;
 
 use rollcall_schema::{Epoch, NodeId};
 
-use super::{
-    PostgresStore,
-    pool::unreadable,
-    reads::{placed, sid},
-};
-use crate::store::{Lease, Pulse, Reaped, Registration, StoreError};
+use super::{PostgresStore, pool::unreadable, reads::sid};
+use crate::store::{Lease, Pulse, Registration, StoreError};
 
 const REGISTER: &str = "insert into node (label, lease_until, solitary) \
     values ($1, clock_timestamp() + make_interval(secs => $2), $3) returning id, epoch";
@@ -65,7 +61,7 @@ const SWEEP: &str = "with fence as materialized (
         limit $3 for update skip locked
     ), gone as (
         delete from agent_session s where s.id = any (array(select id from lost))
-        returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.role, s.lesson_id, s.started_at
+        returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at
     ), history as (
         insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
         select id, agent_id, classroom_id,
@@ -74,23 +70,22 @@ const SWEEP: &str = "with fence as materialized (
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation, reason)
         select classroom_id, agent_id, id, 'left', 'node_lost' from gone
+    ), leavings as (
+        insert into leaving (node_id, lesson_id, user_id, sid)
+        select $1, l.id, g.user_id, g.sid
+        from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') from (select from gone limit 1) as any_of_them
     )
-    select gone.id, gone.sid, gone.user_id, gone.role, gone.lesson_id, lesson.seats
-    from gone left join lesson on lesson.id = any (array[gone.lesson_id]) left join woken on true";
+    select (select count(*) from gone), (select count(*) from woken)";
 
 /// Nodes that were taken and have no session left. None can come back to them: their epoch is gone. Connections that
-/// lost their session while their node was dead never heard of it: their places are returned, as [`SWEEP`] does.
+/// lost their session while their node was dead never hear of it.
 const BURY: &str = "with buried as (
         delete from node n where taken and not exists (select from agent_session s where s.node_id = n.id)
         returning id
-    ), unheard as (
-        delete from takeover t using buried where t.node_id = buried.id
-        returning t.session_id, t.sid, t.user_id, t.role, t.lesson_id
     )
-    select u.session_id, u.sid, u.user_id, u.role, u.lesson_id, lesson.seats
-    from unheard u join lesson on lesson.id = u.lesson_id";
+    delete from takeover t using buried where t.node_id = buried.id";
 
 const RETIRE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for update
@@ -134,25 +129,24 @@ impl PostgresStore {
         })
     }
 
-    pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<Reaped, StoreError> {
+    pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let most = i64::try_from(most).map_err(unreadable)?;
         let taken = self.pool.rows("reap", TAKE, &[&node.0, &epoch.0]).await?;
         let any: bool = taken.first().ok_or(StoreError::Fenced)?.try_get(0).map_err(unreadable)?;
         if !any {
-            return Ok(Reaped::default());
+            return Ok(0);
         }
         let gone = self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most]).await?;
-        if gone.is_empty() {
-            let unheard = self.pool.rows("reap", BURY, &[]).await?;
-            return Ok(Reaped { sessions: 0, placed: unheard.iter().map(placed).collect::<Result<_, _>>()? });
+        let gone: i64 = gone.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        match gone {
+            0 => self.pool.rows("reap", BURY, &[]).await.map(drop)?,
+            _ => self.wake(),
         }
-        self.wake();
-        let in_lessons = gone.iter().filter(|row| matches!(row.try_get::<_, Option<i32>>(5), Ok(Some(_))));
-        Ok(Reaped { sessions: gone.len(), placed: in_lessons.map(placed).collect::<Result<_, _>>()? })
+        usize::try_from(gone).map_err(unreadable)
     }
 
-    pub(super) async fn leave(&self, lease: Lease) -> Result<(), StoreError> {
+    pub(super) async fn give_back(&self, lease: Lease) -> Result<(), StoreError> {
         let Lease { node, epoch } = lease;
         if self.pool.rows("retire", RETIRE, &[&node.0, &epoch.0]).await?.is_empty() {
             return Err(StoreError::Fenced);

@@ -35,7 +35,7 @@ fn number(row: &Row, column: usize) -> Result<u32, StoreError> {
 }
 
 /// Reads id, sid, user, role, lesson and its seats.
-pub(super) fn placed(row: &Row) -> Result<Placed, StoreError> {
+fn placed(row: &Row) -> Result<Placed, StoreError> {
     Ok(Placed {
         session: SessionId(row.try_get(0).map_err(unreadable)?),
         sid: sid(row.try_get(1).map_err(unreadable)?)?,

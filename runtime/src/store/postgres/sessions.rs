@@ -7,7 +7,10 @@
 //! A join with a table says `= any (array[x])` where `= x` is meant. Equality would also offer the planner to read the
 //! whole table by its index, in order; it does where its statistics say that the table is empty, and they say so for
 //! a minute after a quiet night's vacuum, while the morning's agents come (measured: 1.5 s a batch instead of 7 ms).
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
 use tokio_postgres::Row;
@@ -28,18 +31,23 @@ const OPEN: &str = "with fence as materialized (
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
-            previous_role = case when s.sid = excluded.sid then s.previous_role else s.role end,
             previous_lesson_id = case when s.sid = excluded.sid then s.previous_lesson_id else s.lesson_id end,
+            previous_before = case when s.sid = excluded.sid then s.previous_before else s.lesson_before end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role,
-            lesson_id = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
+            lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
         returning id, classroom_id, agent_id, user_id, takeovers,
-            previous_node, previous_sid, previous_role, previous_lesson_id
+            previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation)
         select classroom_id, agent_id, id, 'entered' from entered where takeovers = 0
     ), told as (
-        insert into takeover (node_id, sid, session_id, user_id, role, lesson_id)
-        select previous_node, previous_sid, id, user_id, previous_role, previous_lesson_id from entered where takeovers > 0 and previous_node <> $1
+        insert into takeover (node_id, sid)
+        select previous_node, previous_sid from entered where takeovers > 0 and previous_node <> $1
+    ), leavings as (
+        insert into leaving (node_id, lesson_id, user_id, sid, held)
+        select e.previous_node, l.id, e.user_id, e.previous_sid, true
+        from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
+        where e.takeovers > 0 and l.id is not null
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') where $3
     )
@@ -57,7 +65,9 @@ const JOIN: &str = "with fence as materialized (
             with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
         left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
     ), written as (
-        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp()
+        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp(),
+            lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
+                else coalesce(s.lesson_id, s.lesson_before) end
         from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
         returning w.place
     )
@@ -66,7 +76,7 @@ const JOIN: &str = "with fence as materialized (
 const RESTORE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), written as (
-        update agent_session s set lesson_id = i.lesson_id, seat = i.seat,
+        update agent_session s set lesson_id = i.lesson_id, lesson_before = s.lesson_id, seat = i.seat,
             joined_at = case when i.lesson_id is null then null else clock_timestamp() end
         from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
             as i(sid, session_id, lesson_id, seat)
@@ -82,7 +92,7 @@ const CLOSE: &str = "with fence as materialized (
         using fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
             as i(classroom_id, agent_id, sid, reason)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
-        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.lesson_id, s.started_at, i.reason
+        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason
     ), history as (
         insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
         select id, agent_id, classroom_id,
@@ -91,16 +101,14 @@ const CLOSE: &str = "with fence as materialized (
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation, reason)
         select classroom_id, agent_id, id, 'left', reason from gone
+    ), leavings as (
+        insert into leaving (node_id, lesson_id, user_id, sid)
+        select $1, l.id, g.user_id, g.sid
+        from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') where $3
     )
-    select g.classroom_id, g.agent_id, case when g.lesson_id is not null then (
-        select h.sid from agent_session h
-        where h.user_id = g.user_id and h.lesson_id = g.lesson_id
-            and not h.id = any (array(select id from gone))
-        order by h.joined_at desc limit 1
-    ) end
-    from fence left join gone g on true left join woken on true";
+    select g.classroom_id, g.agent_id from fence left join gone g on true left join woken on true";
 
 /// The batch in the order in which every batch locks its rows.
 fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
@@ -224,18 +232,15 @@ impl PostgresStore {
             return Err(StoreError::Fenced);
         }
         self.wake();
-        let mut left: HashMap<(Uuid, &str), Option<Sid>> = HashMap::with_capacity(rows.len());
+        let mut left: HashSet<(Uuid, &str)> = HashSet::with_capacity(rows.len());
         for row in &rows {
             let classroom: Option<Uuid> = row.try_get(0).map_err(unreadable)?;
             let agent: Option<&str> = row.try_get(1).map_err(unreadable)?;
-            let heir: Option<&str> = row.try_get(2).map_err(unreadable)?;
-            if let Some(key) = classroom.zip(agent) {
-                left.insert(key, heir.map(sid).transpose()?);
-            }
+            left.extend(classroom.zip(agent));
         }
-        let answer = |close: &Close| match left.get(&(close.classroom.0, close.agent.as_str())) {
-            Some(heir) => Closed::Left { heir: *heir },
-            None => Closed::NotOwner,
+        let answer = |close: &Close| match left.contains(&(close.classroom.0, close.agent.as_str())) {
+            true => Closed::Left,
+            false => Closed::NotOwner,
         };
         Ok(batch.iter().map(answer).collect())
     }

@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{Epoch, NodeId, SessionId};
+use rollcall_schema::{Epoch, NodeId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{desk::failed, read};
-use crate::store::{Lease, Placed, Pulse, Registration, StoreError};
+use super::{desk::failed, leavings};
+use crate::store::{Lease, Pulse, Registration, StoreError};
 
 pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
 /// The end of a session whose process is dead.
-const LOSE: [&str; 3] = [
+const LOSE: [&str; 4] = [
+    leavings::OF_SESSION,
     "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
      select id, agent_id, classroom_id, started_at, 'node_lost' from agent_session where id = ?1",
     "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
@@ -50,12 +51,8 @@ pub(super) fn fence(connection: &Connection, lease: Lease) -> Result<(), StoreEr
 }
 
 /// Enters as the only node that lives. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
-/// their agents can come back to them; but no connection of theirs lives: returns which were in a lesson.
-pub(super) fn register(
-    connection: &Connection,
-    registration: &Registration,
-) -> Result<(Lease, Vec<Placed>), StoreError> {
-    let placed = read::placed(connection, None, SessionId(0), usize::MAX)?;
+/// their agents can come back to them.
+pub(super) fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
     connection.execute("update node set epoch = epoch + 1", []).map_err(failed)?;
     connection
         .execute(
@@ -65,7 +62,7 @@ pub(super) fn register(
         .map_err(failed)?;
     let lease = Lease { node: NodeId(connection.last_insert_rowid()), epoch: Epoch(1) };
     renew(connection, lease, registration.lease)?;
-    Ok((lease, placed))
+    Ok(lease)
 }
 
 /// Ends sessions of earlier processes whose lease has ended, the oldest first.

@@ -16,16 +16,16 @@ pub(super) fn sid(text: &str) -> Result<Sid, StoreError> {
     Sid::parse(text).map_err(unreadable)
 }
 
-fn whole(most: usize) -> i64 {
+pub(super) fn whole(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
-fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
+pub(super) fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
     row.get(column).map_err(failed)
 }
 
 /// All rows of a statement, each made into a value.
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     sql: &str,
     values: impl rusqlite::Params,
@@ -40,17 +40,16 @@ fn rows<T>(
     Ok(all)
 }
 
-/// Sessions in a lesson; of any node where none is named.
 pub(super) fn placed(
     connection: &Connection,
-    node: Option<NodeId>,
+    node: NodeId,
     after: SessionId,
     most: usize,
 ) -> Result<Vec<Placed>, StoreError> {
     const SQL: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats \
         from agent_session s join lesson l on l.id = s.lesson_id \
-        where (?1 is null or s.node_id = ?1) and s.id > ?2 order by s.id limit ?3";
-    rows(connection, SQL, params![node.map(|node| node.0), after.0, whole(most)], |row| {
+        where s.node_id = ?1 and s.id > ?2 order by s.id limit ?3";
+    rows(connection, SQL, params![node.0, after.0, whole(most)], |row| {
         Ok(Placed {
             session: SessionId(row.get(0).map_err(failed)?),
             sid: sid(&text(row, 1)?)?,

@@ -2,7 +2,7 @@
 use rollcall_schema::{NodeId, Seat, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{desk::failed, lease::fence, read};
+use super::{desk::failed, lease::fence, leavings, read};
 use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
 
 pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
@@ -33,13 +33,17 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
             .map_err(failed)?;
         return Ok(Opened { session, replaced: None });
     }
+    connection
+        .prepare_cached(leavings::OF_OTHER)
+        .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
+        .map_err(failed)?;
     // The same connection asking again gets the same answer.
     let (session, node, previous): (i64, Option<i64>, Option<String>) = connection
         .prepare_cached(
             "update agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
-             node_id = ?3, sid = ?4, role = ?5, lesson_id = null, seat = null, joined_at = null \
+             node_id = ?3, sid = ?4, role = ?5, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
              where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
         )
         .and_then(|mut statement| {
@@ -72,7 +76,8 @@ fn join_one(connection: &Connection, join: &Join) -> Result<Joined, StoreError> 
     if let Some(session) = join.session {
         let written = connection
             .prepare_cached(
-                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now') \
+                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+                 lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
                  where id = ?1 and sid = ?2",
             )
             .and_then(|mut statement| {
@@ -90,7 +95,7 @@ pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[Restore]) 
     fence(connection, lease)?;
     let mut statement = connection
         .prepare_cached(
-            "update agent_session set lesson_id = ?3, seat = ?4, \
+            "update agent_session set lesson_id = ?3, lesson_before = lesson_id, seat = ?4, \
              joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
         )
         .map_err(failed)?;
@@ -104,49 +109,26 @@ pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[Restore]) 
     Ok(vec![(); batch.len()])
 }
 
-/// A row that [`close`] has deleted.
-struct Gone {
-    user: String,
-    lesson: String,
-}
-
-/// First ends all of the batch, then looks for heirs: one who leaves in the same batch is none.
 pub(super) fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
     fence(connection, lease)?;
-    let gone = batch.iter().map(|close| close_one(connection, close)).collect::<Result<Vec<_>, _>>()?;
-    gone.into_iter()
-        .map(|gone| match gone {
-            None => Ok(Closed::NotOwner),
-            Some(None) => Ok(Closed::Left { heir: None }),
-            Some(Some(Gone { user, lesson })) => {
-                let heir: Option<String> = connection
-                    .prepare_cached(
-                        "select sid from agent_session where lesson_id = ?1 and user_id = ?2 \
-                         order by joined_at desc, id desc limit 1",
-                    )
-                    .and_then(|mut statement| statement.query_row([lesson, user], |row| row.get(0)).optional())
-                    .map_err(failed)?;
-                Ok(Closed::Left { heir: heir.as_deref().map(read::sid).transpose()? })
-            }
-        })
-        .collect()
+    batch.iter().map(|close| close_one(connection, close)).collect()
 }
 
-/// None where the session is not this connection's; else what it was in a lesson as, if it was.
-fn close_one(connection: &Connection, close: &Close) -> Result<Option<Option<Gone>>, StoreError> {
-    let (classroom, agent) = (close.classroom.to_string(), close.agent.as_str());
-    type Row = (i64, String, Option<String>, String);
-    let row: Option<Row> = connection
+fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreError> {
+    let (classroom, agent, sid) = (close.classroom.to_string(), close.agent.as_str(), close.sid.to_string());
+    connection
+        .prepare_cached(leavings::OF_OWNER)
+        .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
+        .map_err(failed)?;
+    let row: Option<(i64, String)> = connection
         .prepare_cached(
-            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 \
-             returning id, user_id, lesson_id, started_at",
+            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 returning id, started_at",
         )
         .and_then(|mut statement| {
-            let values = params![classroom, agent, close.sid.to_string()];
-            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
+            statement.query_row(params![classroom, agent, sid], |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
         .map_err(failed)?;
-    let Some((session, user, lesson, started)) = row else { return Ok(None) };
+    let Some((session, started)) = row else { return Ok(Closed::NotOwner) };
     connection
         .prepare_cached(
             "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
@@ -161,5 +143,5 @@ fn close_one(connection: &Connection, close: &Close) -> Result<Option<Option<Gon
         )
         .and_then(|mut statement| statement.execute(params![classroom, agent, session, close.reason.as_str()]))
         .map_err(failed)?;
-    Ok(Some(lesson.map(|lesson| Gone { user, lesson })))
+    Ok(Closed::Left)
 }

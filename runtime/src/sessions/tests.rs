@@ -1,0 +1,74 @@
+use futures_util::FutureExt;
+use rollcall_schema::{AgentId, ClassroomId, Role, SessionId, Sid};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::*;
+use crate::store::{Registration, sqlite::SqliteStore};
+
+struct Bench {
+    store: Arc<dyn Store>,
+    sessions: Sessions,
+    #[expect(dead_code, reason = "the folder lives as long as this")]
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened"));
+        store.migrate().await.expect("migrated");
+        let lease = Duration::from_secs(30);
+        let registration = Registration { label: "test".to_owned(), lease, solitary: true };
+        let (_, lease) = watch::channel(store.register(&registration).await.expect("registered"));
+        let sessions = Sessions::start(&store, &lease, Mailboxes::default());
+        Self { store, sessions, folder }
+    }
+
+    async fn agents(&self, classroom: ClassroomId) -> usize {
+        self.store.agents(classroom, SessionId(0), 10).await.expect("answered").len()
+    }
+}
+
+fn alice() -> Open {
+    let agent = AgentId::parse("web.alice.example.org").expect("an agent");
+    Open { classroom: ClassroomId(Uuid::new_v4()), agent, sid: Sid::random(), role: Role::Participant }
+}
+
+#[tokio::test]
+async fn a_session_that_no_connection_got_is_closed_again() {
+    let bench = Bench::new().await;
+    let open = alice();
+    let (_, unclaimed) = bench.sessions.open(open.clone()).await.expect("opened");
+    assert_eq!(bench.agents(open.classroom).await, 1);
+    drop(unclaimed);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bench.agents(open.classroom).await > 0 {
+        assert!(Instant::now() < deadline, "it stays");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (_, unclaimed) = bench.sessions.open(open.clone()).await.expect("opened");
+    unclaimed.claim();
+    assert_eq!(bench.agents(open.classroom).await, 1);
+}
+
+#[tokio::test]
+async fn an_opening_that_is_cut_off_is_undone() {
+    let bench = Bench::new().await;
+    let open = alice();
+    // Its batch runs on, whoever listens.
+    assert!(bench.sessions.open(open.clone()).now_or_never().is_none());
+    let closed = Close { classroom: open.classroom, agent: open.agent, sid: open.sid, reason: LeftReason::Closed };
+    let mut outbox = bench.store.outbox().await.expect("an outbox");
+    outbox.claim().await.expect("claimed");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while outbox.read(10).await.expect("read").is_empty() {
+        assert!(Instant::now() < deadline, "it was never opened");
+        outbox.wait(Duration::from_millis(5)).await.expect("waited");
+    }
+    while bench.agents(open.classroom).await > 0 {
+        assert!(Instant::now() < deadline, "it stays");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.sessions.close(closed).await, Closed::NotOwner);
+}
