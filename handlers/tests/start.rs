@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
@@ -229,4 +230,12 @@ fn who_listens_may_be_told_to_drain() {
         gateway.terminate().unwrap();
         assert!(gateway.wait(SOON).unwrap().success());
     }
+}
+
+#[test]
+fn a_hangup_without_a_certificate_to_read_again_is_a_drain() {
+    let mut gateway = Gateway::start(bare()).unwrap();
+    let hangup = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status().unwrap();
+    assert!(hangup.success());
+    assert!(gateway.wait(SOON).unwrap().success(), "{}", gateway.output());
 }

@@ -133,7 +133,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         largest: config.limits.forward,
     });
     // Who reads that it listens may ask it to drain.
-    let mut signals = Signals::install()?;
+    let mut signals = Signals::install(config.gate.tls.is_some())?;
     greet(&config, &clients, &operators, &*store).await?;
     let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
     tokio::spawn(socket::serve(clients, listener, front, workers.clone(), until(&draining)));
@@ -206,22 +206,35 @@ fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
     }
 }
 
-/// SIGTERM and SIGINT: from here on they no longer end the process by themselves.
+/// SIGTERM and SIGINT: from here on they no longer end the process by themselves. So with SIGHUP, a terminal's end, where
+/// there is no certificate to read again ([`TlsFiles::watch`]).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    fn install() -> Result<Self, StartError> {
+    fn install(tls: bool) -> Result<Self, StartError> {
         let handler = |kind| signal(kind).map_err(StartError::of("the signal handlers", "a bug: please report it"));
-        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            hangup: (!tls).then(|| handler(SignalKind::hangup())).transpose()?,
+        })
     }
 
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hangup => {}
         }
     }
 }
