@@ -134,6 +134,23 @@ async fn a_room_wished_for_during_an_outage_is_filled_from_then_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_room_was_wanted_is_not_filled() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    publish_surely(&other, &room, 1).await;
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&other, &room, 2).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [2]);
+    proxy.cut();
+    publish_surely(&other, &room, 3).await;
+    proxy.mend();
+    assert_eq!(ids(&collect(&mut feed, 1).await), [3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_gap_of_many_rooms_is_filled_in_order() {
     let server = Nats::start().unwrap();
     let proxy = Proxy::to(server.port()).await;

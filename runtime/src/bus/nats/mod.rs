@@ -166,13 +166,15 @@ impl Bus for NatsBus {
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
-        self.rooms.want(room, self.known.position().offset.0);
+        let new = self.rooms.want(room, self.known.position().offset.0);
         let unheard = Unheard(&self.flow);
-        let heard = self.round("subscribe").await.map(drop);
-        if heard.is_ok() {
-            std::mem::forget(unheard);
+        let state = self.round("subscribe").await?;
+        std::mem::forget(unheard);
+        if new {
+            // Or a filling would bring what was stored before, and known to nobody here.
+            self.rooms.begin(room, state.last);
         }
-        heard
+        Ok(())
     }
 
     fn unsubscribe(&self, room: &RoomId) {

@@ -42,11 +42,11 @@ struct Slot {
 }
 
 impl Rooms {
-    /// Notes the wish for a room; events up to `since` are not for it.
-    pub(super) fn want(&self, room: &RoomId, since: u64) {
+    /// Notes the wish for a room; events up to `since` are not for it. False where it was there already.
+    pub(super) fn want(&self, room: &RoomId, since: u64) -> bool {
         let mut table = self.lock();
         if table.rooms.contains_key(room) {
-            return;
+            return false;
         }
         table.sid += 1;
         let slot = Slot { sid: table.sid, since };
@@ -54,6 +54,14 @@ impl Rooms {
             say_subscribe(&mut table.unsaid, room, slot.sid);
         }
         table.rooms.insert(room.clone(), slot);
+        true
+    }
+
+    /// Whoever wanted the room knows that it is subscribed to: events up to here are not for it.
+    pub(super) fn begin(&self, room: &RoomId, upto: u64) {
+        if let Some(slot) = self.lock().rooms.get_mut(room) {
+            slot.since = slot.since.max(upto);
+        }
     }
 
     /// Forgets a room.
