@@ -209,6 +209,38 @@ async fn a_stream_made_anew_is_another_epoch() {
     assert_eq!(ids(&collect(&mut feed, 1).await), [2], "offsets start again");
 }
 
+/// As it is after a restored backup, or where a killed server had not written its latest events yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_put_back_to_an_earlier_time_brings_nothing_again() {
+    let mut server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&bus, &room, 1).await;
+    collect(&mut feed, 1).await;
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    let folder = arguments.split('\0').skip_while(|argument| *argument != "--store_dir").nth(1).unwrap().to_owned();
+    let backup = format!("{folder}.backup");
+    let copy = |from: &str, to: &str| {
+        let script = "rm -rf \"$2\" && cp -a \"$1\" \"$2\" && find \"$2\" -name '*.blk' -size +0 | grep -q .";
+        std::process::Command::new("sh").args(["-c", script, "sh", from, to]).status().unwrap().success()
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while !copy(&folder, &backup) {
+        assert!(Instant::now() < until, "the server writes what it has acknowledged");
+    }
+    for number in [2, 3] {
+        publish_surely(&bus, &room, number).await;
+    }
+    collect(&mut feed, 2).await;
+    server.kill().unwrap();
+    assert!(copy(&backup, &folder));
+    server.restart().unwrap();
+    assert!(matches!(fed(&mut feed).await, Fed::Anew), "two events are gone, and that is told");
+    publish_surely(&bus, &room, 4).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [4]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_falls_silent_is_given_up() {
     let server = Nats::start().unwrap();

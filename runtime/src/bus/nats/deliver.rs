@@ -179,11 +179,14 @@ impl Delivery {
     async fn compare(&mut self, state: &State) -> Result<(), Closed> {
         let before = self.known.position();
         let after = self.seen.floor();
-        let gap = if state.epoch != before.epoch || state.last < self.seen.highest() {
-            // Made anew, or put back to an earlier time: other events have these offsets now.
+        let anew = state.epoch != before.epoch;
+        let gap = if anew || state.last < self.seen.highest() {
+            // Other events have these offsets now. A stream that was put back to an earlier time, or a server that was
+            // killed before it had written its latest events, holds nothing that was not delivered.
+            let end = if anew { 0 } else { state.last };
             self.known.renew(state.epoch.clone());
-            self.rooms.start_again();
-            self.seen = Seen::new(0);
+            self.rooms.put_back(end);
+            self.seen = Seen::new(end);
             Some(Fed::Anew)
         } else if state.last > after && state.first > after + 1 {
             Some(Fed::Gap(Offset(state.first - 1)))

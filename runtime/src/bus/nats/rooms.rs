@@ -100,9 +100,9 @@ impl Rooms {
         self.lock().rooms.iter().map(|(room, slot)| (room.clone(), slot.since)).collect()
     }
 
-    /// The stream was made anew: its offsets start again.
-    pub(super) fn start_again(&self) {
-        self.lock().rooms.values_mut().for_each(|slot| slot.since = 0);
+    /// The stream's offsets go on from here: a new one's from 0.
+    pub(super) fn put_back(&self, end: u64) {
+        self.lock().rooms.values_mut().for_each(|slot| slot.since = slot.since.min(end));
     }
 
     /// There is a connection: all rooms are to be said on it.
