@@ -25,7 +25,7 @@ impl Deps {
 
 /// Writes down that an agent left. Guests leave no trace.
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
-    let user = session.claims();
+    let user = session.user();
     let Session { sid, classroom, presence, place, tried, .. } = session;
     failpoint::reach("leave begins");
     let closed = match presence {
@@ -41,8 +41,8 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     }
     // A join of who had lost its session may have come after whatever else was to remove its field.
     let written = match (place, user) {
-        (Some(Place { lesson, written: Some(_), .. }), Some(user)) if closed != Some(Closed::Left) => {
-            Some(Field { lesson, user: user.user, sid })
+        (Some(Place { lesson, written: Some(_), .. }), Some((user, _))) if closed != Some(Closed::Left) => {
+            Some(Field { lesson, user, sid })
         }
         _ => None,
     };

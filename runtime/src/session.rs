@@ -2,7 +2,7 @@
 //!
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
-use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid};
+use rollcall_schema::{AgentId, Audience, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId};
 
 use crate::{
     auth::{Claims, Limits},
@@ -77,15 +77,22 @@ impl Session {
     /// What its token says: the seed's `{"client_id", "role"}`, and what it may enter.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
+        match &self.held {
+            Held::Nothing => None,
+            Held::OfGuest(claims) => Some(Claims::clone(claims)),
+            Held::OfAgent { role, expires, limits } => {
+                let (user, audience) = self.user()?;
+                Some(Claims { user, audience, role: *role, expires: *expires, limits: limits.clone() })
+            }
+        }
+    }
+
+    /// Whose token it is: `sub` and `aud`.
+    #[must_use]
+    pub fn user(&self) -> Option<(UserId, Audience)> {
         match (&self.held, &self.presence) {
-            (Held::OfGuest(claims), _) => Some(Claims::clone(claims)),
-            (Held::OfAgent { role, expires, limits }, Some(Presence { agent, .. })) => Some(Claims {
-                user: agent.user(),
-                audience: agent.audience(),
-                role: *role,
-                expires: *expires,
-                limits: limits.clone(),
-            }),
+            (Held::OfGuest(claims), _) => Some((claims.user.clone(), claims.audience.clone())),
+            (Held::OfAgent { .. }, Some(Presence { agent, .. })) => Some((agent.user(), agent.audience())),
             (Held::OfAgent { .. }, None) | (Held::Nothing, _) => None,
         }
     }

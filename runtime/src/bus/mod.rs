@@ -64,7 +64,8 @@ pub enum Fed {
     Settled(Offset),
     /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so.
     Gap(Offset),
-    /// The stream was made anew: offsets start again, and those before mean nothing any more.
+    /// The stream was made anew, or put back to an earlier time: offsets go on from there, and later ones that were given
+    /// before mean nothing any more.
     Anew,
 }
 

@@ -6,8 +6,10 @@ mod rate;
 
 use std::time::{Duration, Instant};
 
+use rollcall_schema::{Audience, UserId};
+
 use self::rate::{Bucket, Rate, Sketch};
-use crate::{auth::Claims, config::EventRates};
+use crate::config::EventRates;
 
 /// How many seconds' worth may come at once.
 const BURST: u32 = 4;
@@ -56,13 +58,13 @@ impl EventLimits {
     }
 
     /// An event of a connection, and of the user whose token it has.
-    pub fn take(&self, meter: &mut Meter, user: Option<&Claims>) -> Verdict {
+    pub fn take(&self, meter: &mut Meter, user: Option<&(UserId, Audience)>) -> Verdict {
         self.take_at(meter, user, self.start.elapsed())
     }
 
-    fn take_at(&self, meter: &mut Meter, user_of: Option<&Claims>, since: Duration) -> Verdict {
+    fn take_at(&self, meter: &mut Meter, user_of: Option<&(UserId, Audience)>, since: Duration) -> Verdict {
         let connection = self.connection.take(&mut meter.bucket, since);
-        let user = |user: &Claims| self.users.take(self.user, (&user.audience, &user.user), since);
+        let user = |user: &(UserId, Audience)| self.users.take(self.user, user, since);
         match connection.and_then(|()| user_of.map_or(Ok(()), user)) {
             Ok(()) => Verdict::Done,
             Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.patience),
@@ -85,17 +87,14 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
-    use rollcall_schema::{Audience, Role, UserId};
-
     use super::*;
 
     fn limits(connection: u32, user: u32) -> EventLimits {
         EventLimits::new(&EventRates { connection, user, abuse_after: Duration::from_secs(3) })
     }
 
-    fn user(name: &str) -> Claims {
-        let (user, audience) = (UserId::parse(name).unwrap(), Audience::parse("example.org").unwrap());
-        Claims { user, audience, role: Role::Participant, expires: u64::MAX, limits: None }
+    fn user(name: &str) -> (UserId, Audience) {
+        (UserId::parse(name).unwrap(), Audience::parse("example.org").unwrap())
     }
 
     fn at(millis: u64) -> Duration {
@@ -106,7 +105,7 @@ mod tests {
     fn a_user_has_one_limit_over_all_connections() {
         let limits = limits(10, 20);
         let alice = user("alice");
-        let done = |of: &Claims| {
+        let done = |of: &(UserId, Audience)| {
             let mut meter = Meter::default();
             (0..100).filter(|_| limits.take_at(&mut meter, Some(of), at(0)) == Verdict::Done).count()
         };

@@ -132,7 +132,7 @@ impl Fanout {
     /// A member turns out to be one who resumes.
     fn put_in_order(&mut self, id: SocketId, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
-        room.members.retain(|member| *member != id);
+        remove(&mut room.members, id);
         room.resuming.get_or_insert_default().members.push(id);
     }
 

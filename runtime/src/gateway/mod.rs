@@ -128,7 +128,7 @@ impl Gateway {
     /// A message of a connection that was let in, and whose last function is done.
     fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
         let Phase::Open(session) = &socket.peer.phase else { return };
-        match self.shared.events.take(&mut socket.peer.meter, session.claims().as_ref()) {
+        match self.shared.events.take(&mut socket.peer.meter, session.user().as_ref()) {
             Verdict::Done => {}
             Verdict::Refused(wait) if socket.queued() <= UNREAD => return refuse(socket, text, wait),
             Verdict::Refused(_) | Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),

@@ -63,7 +63,7 @@ pub trait Kv: Send + Sync + 'static {
     /// TTLs. Batches of at most a thousand.
     async fn project(&self, entries: &[Entry]) -> Result<(), KvError>;
     /// Whether a marker key that this process set is still there; sets it. False means: flushed or restarted empty,
-    /// project everything again. It has a TTL, and a `:`,
-    /// which no user's id may hold, in its name.
+    /// project everything again. It has a TTL, and in its name a `:`,
+    /// which no user's id may hold.
     async fn probe(&self, marker: &str) -> Result<bool, KvError>;
 }

@@ -18,14 +18,17 @@ mod sessions;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
 use rusqlite::Connection;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{OnceCell, watch},
+    task::spawn_blocking,
+};
 use uuid::Uuid;
 
 use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
@@ -34,19 +37,13 @@ use super::{
     Restore, Store, StoreError,
 };
 
-/// What only the serving process has.
-#[derive(Default)]
-struct Serving {
-    /// Held until the process ends.
-    lock: Option<File>,
-}
-
 /// SQLite.
 pub struct SqliteStore {
     path: PathBuf,
     writer: Desk,
     reader: Desk,
-    serving: Arc<Mutex<Serving>>,
+    /// Of the process that serves, until it ends.
+    lock: OnceCell<File>,
     /// Counts up with each commit that may have put rows into the outbox.
     wake: watch::Sender<u64>,
     /// Held by the relay that reads the outbox.
@@ -65,15 +62,10 @@ impl SqliteStore {
             writer: Desk::writer(file::open(&path)?, file::open(&path)?).map_err(desks)?,
             reader: Desk::reader(file::open(&path)?).map_err(desks)?,
             path,
-            serving: Arc::default(),
+            lock: OnceCell::new(),
             wake: watch::Sender::default(),
             relay: Arc::default(),
         })
-    }
-
-    fn serving(&self) -> MutexGuard<'_, Serving> {
-        // Each field is whole after any panic.
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -106,11 +98,7 @@ impl Store for SqliteStore {
     }
 
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError> {
-        let held = self.serving().lock.is_some();
-        if !held {
-            let lock = lease::lock(&self.path)?;
-            self.serving().lock = Some(lock);
-        }
+        self.lock.get_or_try_init(async || lease::lock(&self.path)).await?;
         let registration = registration.clone();
         let registered = self.writer.call("register", move |connection| lease::register(connection, &registration));
         let lease = registered.await?;

@@ -10,7 +10,7 @@ use async_nats::Client;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{
@@ -130,10 +130,9 @@ impl Delivery {
 
     /// The flow passes already; a connection that breaks from now on breaks it again.
     async fn fill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
-        let state = match timeout(ANSWER, self.rooms.round()).await {
-            Ok(Ok(state)) => state,
-            Ok(Err(error)) => return Ok(Err(self.mend(&error).await)),
-            Err(_) => return Ok(Err(BusError("no answer in time".to_owned()))),
+        let state = match self.rooms.round().await {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(self.mend(&error).await)),
         };
         self.compare(&state).await?;
         let after = self.seen.floor();
@@ -184,7 +183,7 @@ impl Delivery {
             // Other events have these offsets now. A stream that was put back to an earlier time, or a server that was
             // killed before it had written its latest events, holds nothing that was not delivered.
             let end = if anew { 0 } else { state.last };
-            self.known.renew(state.epoch.clone());
+            self.known.renew(state.epoch.clone(), end);
             self.rooms.put_back(end);
             self.seen = Seen::new(end);
             Some(Fed::Anew)

@@ -16,10 +16,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::wire::{Malformed, Op, Parser};
+use super::{
+    servers::CONNECT,
+    wire::{Malformed, Op, Parser},
+};
 
-/// From the first packet to the answer to our CONNECT.
-const CONNECT: Duration = Duration::from_secs(1);
 /// A server that takes nothing for so long is given up.
 const WRITE: Duration = Duration::from_secs(3);
 /// How much is read at once.

@@ -8,7 +8,7 @@
 //!
 //! Invariant: events are passed on in the order of the wire, those of one connection until it breaks; a break is said to
 //! the flow before anything of the next connection passes.
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
@@ -20,7 +20,7 @@ use super::{
     flow::Flow,
     link::{Link, LinkError},
     rooms::{Rooms, Waiter},
-    servers::Servers,
+    servers::{PING, Servers},
     stream,
     wire::{self, Message, Op},
 };
@@ -30,7 +30,6 @@ use crate::{
 };
 
 /// A server that leaves so many of our pings unanswered is given up.
-const PING: Duration = Duration::from_secs(1);
 const UNANSWERED: u32 = 3;
 /// The subscription for answers; those of rooms have higher numbers.
 const INBOX: u64 = 0;

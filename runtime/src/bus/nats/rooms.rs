@@ -8,9 +8,15 @@ use std::{
 };
 
 use rollcall_schema::{RoomId, subject::LIVE_PREFIX};
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
-use super::stream::{LookError, State};
+use super::{
+    ANSWER,
+    stream::{LookError, State},
+};
 
 /// Who waits for a round trip.
 pub(super) type Waiter = oneshot::Sender<Result<State, LookError>>;
@@ -76,7 +82,7 @@ impl Rooms {
     }
 
     /// A round trip on the live connection that begins after this call, with all rooms wanted so far subscribed before
-    /// it: the stream's state. An error at once where there is no connection.
+    /// it: the stream's state. An error at once where there is no connection, and after [`ANSWER`] in any case.
     pub(super) async fn round(&self) -> Result<State, LookError> {
         let (waiter, answer) = oneshot::channel();
         {
@@ -87,7 +93,10 @@ impl Rooms {
             table.waiters.push(waiter);
         }
         self.changed.notify_one();
-        answer.await.unwrap_or_else(|_| Err(LookError::Away("the connection broke".to_owned())))
+        match timeout(ANSWER, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(LookError::Away("the connection broke".to_owned()))),
+            Err(_) => Err(LookError::Away("no answer in time".to_owned())),
+        }
     }
 
     /// Whether a message of this subscription is one for this room.

@@ -12,9 +12,10 @@ use super::{
     link::{Address, Link, LinkError, Login},
 };
 
-/// A server that does not answer three of these is given up.
-const PING: Duration = Duration::from_secs(1);
-const CONNECT: Duration = Duration::from_secs(1);
+/// A server that does not answer three of these is given up, on either connection.
+pub(super) const PING: Duration = Duration::from_secs(1);
+/// From the first packet to the answer to our CONNECT.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// Between attempts to connect again.
 const PAUSE: Duration = Duration::from_millis(100);
 
