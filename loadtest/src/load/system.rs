@@ -18,6 +18,8 @@ use super::publisher::Publisher;
 
 /// How long a gateway may take to have let everybody go.
 const EMPTY_LIMIT: Duration = Duration::from_secs(60);
+/// How often a gateway counts its outbox, and a little.
+const COUNTED_EVERY: Duration = Duration::from_millis(600);
 
 /// A seat map is a hash in Redis with a field a seat: nobody has a lesson of 10,000 seats.
 const MOST_SEATS: usize = 1000;
@@ -139,9 +141,12 @@ impl System {
             return Ok(());
         };
         for gateway in gateways {
-            for name in ["rollcall_sessions", "rollcall_outbox_rows"] {
-                gateway.wait_for_metric(name, &[], EMPTY_LIMIT, |value| value == 0.0)?;
-            }
+            let zero = |name, labels: &[&str]| gateway.wait_for_metric(name, labels, EMPTY_LIMIT, |value| value == 0.0);
+            zero("rollcall_sessions", &[])?;
+            zero("rollcall_function_in_flight", &["function=\"disconnect\""])?;
+            // The rows are counted twice a second: what was counted before the last disconnect says nothing.
+            std::thread::sleep(COUNTED_EVERY);
+            zero("rollcall_outbox_rows", &[])?;
         }
         Ok(())
     }

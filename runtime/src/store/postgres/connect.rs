@@ -23,7 +23,7 @@ pub(super) type Wake = watch::Sender<u64>;
 /// The server's own limits, for the case that it lives and we do not: see [`configure`].
 const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in_transaction_session_timeout=10000";
 /// Each statement is planned once, and always by the indexes: a plan made while a table was empty would scan it.
-const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 /// The URL with every limit of time.
 pub(super) fn configure(options: &PostgresOptions) -> Result<Config, StoreError> {

@@ -19,7 +19,7 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
         order by s.joined_at desc limit 1
     )
     from leaving l
-    where l.node_id = $1 and not l.held or not exists (select from node n where n.id = l.node_id and not n.taken)
+    where l.node_id = $1 and not l.held or l.node_id <> all (array(select id from node where not taken))
     order by l.id limit $2";
 
 /// An heir that left before this statement may have been made the holder after its own leaving was carried out; one
