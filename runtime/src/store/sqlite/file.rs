@@ -13,7 +13,8 @@ const BUSY: Duration = Duration::from_secs(1);
 const STATEMENTS: usize = 64;
 /// The writer folds the log into the file by itself only where the checkpointer cannot keep up (64 MiB).
 const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 16384; \
-    pragma temp_store = memory; pragma cache_size = -1024; pragma foreign_keys = on;";
+    pragma temp_store = memory; pragma cache_size = -1024; \
+    pragma cache_spill = off; pragma foreign_keys = on;";
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)

@@ -11,7 +11,7 @@ use crate::store::{Field, Leaving, StoreError};
 macro_rules! leavings {
     ($held:literal, $where:literal) => {
         concat!(
-            "insert into leaving (node_id, lesson_id, user_id, sid, held) select node_id, lesson_id, user_id, sid, ",
+            "insert or fail into leaving (node_id, lesson_id, user_id, sid, held) select node_id, lesson_id, user_id, sid, ",
             $held,
             " from agent_session where lesson_id is not null and ",
             $where,

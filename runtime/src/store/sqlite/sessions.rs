@@ -40,7 +40,7 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
     // The same connection asking again gets the same answer.
     let (session, node, previous): (i64, Option<i64>, Option<String>) = connection
         .prepare_cached(
-            "update agent_session set \
+            "update or fail agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
              node_id = ?3, sid = ?4, role = ?5, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
