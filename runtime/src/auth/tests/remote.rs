@@ -1,5 +1,8 @@
 //! Keys at an address: fetched from there alone, rotated, and not as often as strangers wish.
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper::StatusCode;
 use serde_json::json;
@@ -112,6 +115,15 @@ async fn a_failed_load_leaves_the_keys_at_hand() {
         assert_eq!(keyring.load().await.len(), 1, "{broken}");
         assert!(keyring.verify(&es.token(&claims("a"))).is_ok());
     }
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_leaves_time_to_say_what_the_token_is_worth() {
+    let server = Fixture::start(|_| Reply::Hang).await;
+    let keyring = at(&server);
+    let token = Signer::es256("unknown").token(&claims("a"));
+    let verdict = tokio::time::timeout(Duration::from_secs(5), keyring.admit(&token)).await;
+    assert_eq!(verdict.expect("before a connect times out"), Err(AuthError::Key));
 }
 
 #[tokio::test]
