@@ -38,6 +38,8 @@ enum Verb {
     Idle(Options),
     /// Fan-out into big and small rooms, and slow readers.
     Fanout(Options),
+    /// What classmates notice of a flood of pings.
+    Hostile(Options),
     /// Everybody comes back after a kill -9.
     Reconnect(Options),
     /// Several nodes on one machine, full, for some time.
@@ -129,6 +131,7 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Join(options) => perform(&options, scenario::join::run),
         Verb::Idle(options) => perform(&options, scenario::idle::run),
         Verb::Fanout(options) => perform(&options, scenario::fanout::run),
+        Verb::Hostile(options) => perform(&options, scenario::hostile::run),
         Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
         Verb::Soak(soak) => {
             let length = soak.soak(10, 600);
@@ -140,6 +143,7 @@ fn run(verb: Verb) -> io::Result<bool> {
                 stage.floor()?;
                 scenario::join::run(stage)?;
                 scenario::fanout::run(stage)?;
+                scenario::hostile::run(stage)?;
                 scenario::reconnect::run(stage)?;
                 scenario::idle::run(stage)?;
                 scenario::soak::run(stage, length)

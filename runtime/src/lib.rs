@@ -21,6 +21,7 @@ pub mod load;
 pub mod metrics;
 pub mod mixpanel;
 pub mod names;
+mod places;
 mod pools;
 mod projection;
 mod relay;

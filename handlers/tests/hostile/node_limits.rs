@@ -1,14 +1,15 @@
 //! Limits of the whole node: those who are in stay, new ones are asked to come later.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rollcall_loadtest::{Client, GatewayOptions};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::common::{Backend, SOON, until};
-use crate::raw::ask;
+use crate::raw::{answer, ask, upgrade};
 use crate::{dropped, with};
 
 #[tokio::test]
@@ -59,13 +60,50 @@ async fn near_the_end_of_memory_new_ones_are_asked_to_come_later() {
     assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
 }
 
+/// A gateway with few open files, and with places for 20 connections that have not upgraded.
+fn with_few_files(settings: &[(&str, &str)]) -> Backend {
+    let shell = GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"");
+    let few = shell.arg(env!("CARGO_BIN_EXE_rollcall"));
+    let few = settings.iter().fold(few, |few, (name, value)| few.env(name, value));
+    Backend::embedded().another(|_| few)
+}
+
+#[tokio::test]
+async fn half_heads_from_many_addresses_keep_nobody_out() {
+    let backend = with_few_files(&[
+        ("ROLLCALL_HEAD_TIMEOUT", "60s"),
+        ("ROLLCALL_LIMIT_LOOPBACK", "true"),
+        ("ROLLCALL_MAX_CONNECTIONS_PER_IP", "4"),
+    ]);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let dribbles = async |from: u8| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 9, from], 0))).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(&upgrade(address, &[]).as_bytes()[..40]).await.unwrap();
+        stream
+    };
+    let mut half = Vec::new();
+    for from in 1..=7 {
+        for _ in 0..4 {
+            half.push(dribbles(from).await);
+        }
+    }
+    // No head is waited for less than a minute but those of who came first.
+    backend.participant(room, "alice").await.joins(&room.algebra).await;
+    until("the oldest are ended", SOON, async || dropped(&backend, "half_open_full"), |ended| *ended >= 9.0).await;
+    for mut ended in half.drain(..8) {
+        assert!(matches!(ended.read(&mut [0]).await, Ok(0) | Err(_)));
+    }
+    // Those who finish their head now are in.
+    let mut last = half.pop().unwrap();
+    last.write_all(&upgrade(address, &[]).as_bytes()[40..]).await.unwrap();
+    assert_eq!(answer(&mut last).await.status, 101);
+}
+
 #[tokio::test]
 async fn near_the_limit_of_files_old_ones_stay() {
-    let gateway = env!("CARGO_BIN_EXE_rollcall");
-    let few = |_: &GatewayOptions| {
-        GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"").arg(gateway)
-    };
-    let backend = Backend::embedded().another(few);
+    let backend = with_few_files(&[]);
     let (room, address) = (backend.classroom(), backend.gateway.address());
     let mut alice = backend.participant(room, "alice").await;
     let mut open = Vec::new();

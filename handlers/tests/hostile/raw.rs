@@ -57,7 +57,8 @@ pub(crate) async fn ask_from(
     (stream, answer)
 }
 
-async fn answer(stream: &mut TcpStream) -> Answer {
+/// The head of what is said next.
+pub(crate) async fn answer(stream: &mut TcpStream) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());

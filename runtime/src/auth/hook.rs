@@ -214,6 +214,13 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_not_a_yes_keeps_out() {
+        let elsewhere = Fixture::start(|_| Reply::Answer(StatusCode::OK, String::new())).await;
+        let server = Fixture::start({
+            let target = elsewhere.url("/");
+            move |_| Reply::Moved(target.clone())
+        });
+        assert!(!soon(hook(server.await.url("/")).admits(&alice(), room())).await);
+        assert_eq!(elsewhere.connections(), 0, "nobody else is asked");
         let replies: [fn(usize) -> Reply; 5] = [
             |_| Reply::Answer(StatusCode::FORBIDDEN, String::new()),
             |_| Reply::Answer(StatusCode::NO_CONTENT, String::new()),

@@ -17,6 +17,8 @@ use crate::http::client::{Client, FetchError};
 
 /// The largest document that is read.
 const LARGEST: usize = 256 * 1024;
+/// Of the keys that cannot be used, so many of the first are told why: a document may be nothing but such.
+const REASONS: usize = 10;
 
 /// Where an issuer's keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +115,8 @@ pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     for (index, key) in keys.into_iter().enumerate() {
         match read(key) {
             Ok(key) => usable.push(key),
-            Err(reason) => reasons.push_str(&format!("; key {}: {reason}", index + 1)),
+            Err(reason) if index < REASONS => reasons.push_str(&format!("; key {}: {reason}", index + 1)),
+            Err(_) => {}
         }
     }
     if usable.is_empty() { Err(JwksError::Empty(reasons)) } else { Ok(usable) }

@@ -18,6 +18,9 @@ use crate::{config::Secret, http::client::Client};
 /// How soon a location that failed is asked again; doubled with every further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// For one load: a connect that waits for it has 5 s in all, and is to be told what its token is worth.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What a keyring is made of.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -62,7 +65,7 @@ impl Keyring {
             shared: sources.hs256.as_ref().map(|secret| Key::shared(secret.reveal())),
             audiences: sources.audiences.into(),
             refresh: sources.refresh,
-            client: Client::new(),
+            client: Client::new().patience(PATIENCE),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every id is checked before it goes near a query or a subject; a body is read only as far as it is allowed
 //! to go.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -96,13 +96,12 @@ impl Admin {
         }
     }
 
-    /// The bearer token; where none is needed, at least not a web page that somebody lured an operator to.
+    /// The bearer token; where none is needed, at least not a web page that somebody lured an operator to: neither one
+    /// that asks across origins, nor one whose own name was made to lead here.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else {
-            return match headers.get(header::ORIGIN) {
-                Some(_) => Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages")),
-                None => Ok(()),
-            };
+            let page = headers.contains_key(header::ORIGIN) || headers.get_all(header::HOST).iter().any(is_domain);
+            return if page { Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages")) } else { Ok(()) };
         };
         let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
         let given = given.and_then(|given| {
@@ -157,6 +156,13 @@ impl Admin {
         tracing::warn!(%error, "an operator's question was not answered");
         Refusal::away(self.store.name())
     }
+}
+
+/// Whether a Host header names a domain, as pages have: no address, and no `localhost`.
+fn is_domain(host: &header::HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else { return true };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.trim_end_matches('.').contains('.') && !name.starts_with('[') && name.parse::<Ipv4Addr>().is_err()
 }
 
 fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) -> Result<T, Refusal> {

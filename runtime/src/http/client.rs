@@ -16,6 +16,10 @@ use hyper_util::{
 /// How long one call may take in all, unless said otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Largest head of an answer, and as much is read at once: whoever sends heads without end (1xx) keeps a thread for no
+/// longer than that takes to parse.
+const HEAD: usize = 16 << 10;
+
 /// Why a call brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -57,6 +61,7 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(8)
             .pool_idle_timeout(Duration::from_secs(30))
+            .http1_max_buf_size(HEAD)
             .build(connector);
         Self { pool, patience: PATIENCE }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, Uri, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Request, Response, StatusCode, Uri, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
@@ -19,6 +19,8 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 pub(crate) enum Reply {
     /// An answer.
     Answer(StatusCode, String),
+    /// A redirect to there.
+    Moved(Uri),
     /// No answer, ever.
     Hang,
     /// The connection is closed instead.
@@ -109,6 +111,11 @@ async fn serve(
         Reply::Answer(status, body) => {
             Ok(Response::builder().status(status).body(Full::new(body.into())).map_err(|_| Closed)?)
         }
+        Reply::Moved(to) => Ok(Response::builder()
+            .status(StatusCode::FOUND)
+            .header(header::LOCATION, to.to_string())
+            .body(Full::default())
+            .map_err(|_| Closed)?),
         Reply::Hang => match std::future::pending::<Infallible>().await {},
         Reply::Close => Err(Closed),
     }

@@ -1,6 +1,6 @@
 //! Addresses of clients, and of the proxies that may speak for them.
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -86,11 +86,16 @@ impl Proxies {
         while self.trusts(client)
             && let Some(hop) = hops.next()
         {
-            let Ok(hop) = hop.parse() else { break };
+            let Some(hop) = spoken(hop) else { break };
             client = hop;
         }
         client
     }
+}
+
+/// An address, to which some proxies add the port.
+fn spoken(hop: &str) -> Option<IpAddr> {
+    hop.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip())).ok()
 }
 
 #[cfg(test)]
@@ -149,7 +154,11 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"]), "1.2.3.4", "the nearest stranger");
         assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4"]), "1.2.3.4");
         assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9", "who is not trusted is not believed");
-        assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4:5678"]), "1.2.3.4", "with its port");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:5678"]), "2001:db8::1");
+        for none in ["nonsense", "", ",", "1.2.3.4,", "fe80::1%eth0", "1.2.3", "1.2.3.4 5.6.7.8", "unknown"] {
+            assert_eq!(client("10.0.0.1", &[none]), "10.0.0.1", "{none:?}");
+        }
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     }
 }

@@ -1,11 +1,11 @@
 //! The listener for operators: hyper with bounds on everything that a request may cost.
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -13,8 +13,10 @@ use super::{
     admin::Admin,
     reply::{Refusal, Reply},
 };
+use crate::places::Places;
 
-/// Connections at once; scrapers and scripts need few.
+/// Connections at once; scrapers and scripts need few. One more ends the oldest: who does not read its answers is in
+/// nobody's way.
 pub(super) const CONNECTIONS: usize = 256;
 /// For the head of a request, and between two requests: who is idle is in the way of a probe for no longer.
 const HEAD: Duration = Duration::from_secs(5);
@@ -29,33 +31,28 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` becomes true, and then for as long as the requests under way need, at most [`GOODBYE`].
 pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, "operators_full");
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let Ok((stream, place)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(BREATH).await;
             continue;
         };
+        // Not in the select, whose other ends would cost the connection.
+        let mut place = places.take().await;
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         connections.spawn(async move {
-            converse(admin, stream, stop).await;
-            drop(place);
+            place.until_needed(converse(admin, stream, stop)).await;
         });
     }
     drop(listener);
     // What is left when time is up ends with the set.
     drop(tokio::time::timeout(GOODBYE, async { while connections.join_next().await.is_some() {} }).await);
-}
-
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?.0, place))
 }
 
 async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {

@@ -81,7 +81,7 @@ pub(super) struct Shared {
     pub(super) encoded: Vec<u8>,
     /// The tick it is; starts at 1.
     pub(super) now: u32,
-    /// What waits for slow readers of all workers.
+    /// What waits for slow readers.
     pub(super) in_flight: Arc<InFlight>,
     /// Connections that ended within this turn, for the worker to tell the application.
     pub(super) ended: Vec<(SocketId, Cause)>,
@@ -188,9 +188,10 @@ impl SocketIo<'_> {
             {
                 return self.condemn(Cause::SlowConsumer);
             }
-            // Who took something within this tick may just be reading: the worker sheds the slowest after this turn.
+            // Who took something within this tick or the last may just be reading: the worker sheds the slowest after
+            // this turn.
             Some((_, stalled))
-                if stalled < self.shared.now && self.shared.in_flight.over(Outbound::charge(bytes.len())) =>
+                if stalled + 1 < self.shared.now && self.shared.in_flight.over(Outbound::charge(bytes.len())) =>
             {
                 return self.shed();
             }

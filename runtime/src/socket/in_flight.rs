@@ -1,12 +1,14 @@
-//! Bytes that wait for slow readers, of all workers together; and who goes when they are too many.
+//! Bytes that wait for slow readers; and who goes when they are too many.
 //!
-//! Invariant: every queued byte is counted from when it is queued until it has left or its connection is given up.
+//! Invariant: every queued byte is counted from when it is queued until it has left or its connection is given up. Each
+//! worker has an equal share of the node's limit and keeps it by itself, so nobody goes for what another worker's are slow
+//! to take.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{Application, Cause, SocketId, SocketIo, connection::Phase, worker::Worker};
 use crate::names;
 
-/// The count.
+/// One worker's count.
 #[derive(Debug)]
 pub(super) struct InFlight {
     bytes: AtomicUsize,
@@ -14,6 +16,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// With this share.
     pub(super) fn new(most: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), most }
     }
@@ -31,14 +34,16 @@ impl InFlight {
         self.bytes.load(Relaxed).saturating_add(more) > self.most
     }
 
-    /// Whether it is nearly too much: no time for new connections.
-    pub(super) fn crowded(&self) -> bool {
-        self.bytes.load(Relaxed) > self.target()
+    fn crowded(&self) -> bool {
+        crowd([self])
     }
+}
 
-    fn target(&self) -> usize {
-        self.most / 8 * 7
-    }
+/// Whether it is nearly too much for these workers together: no time for new connections.
+pub(super) fn crowd<'a>(workers: impl IntoIterator<Item = &'a InFlight>) -> bool {
+    let both = |(bytes, most), worker: &InFlight| (bytes + worker.bytes.load(Relaxed), most + worker.most);
+    let (bytes, most): (usize, usize) = workers.into_iter().fold((0, 0), both);
+    bytes > most / 8 * 7
 }
 
 impl<A: Application> Worker<A> {

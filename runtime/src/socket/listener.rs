@@ -1,18 +1,13 @@
 //! The way in: accepted connections send one request head each, which hyper reads; upgrades go to a worker as bare
 //! streams, other paths to the application's own HTTP.
 //!
-//! Invariant: a connection without a whole head costs one of `half_open` places for `head_timeout` at most, and an
-//! accept that fails (no files left) never ends the loop.
+//! Invariant: a connection without a whole head costs one of `half_open` places for `head_timeout` at most, less if others
+//! need it, and an accept that fails (no files left) never ends the loop.
 use std::{
-    future::{Future, Ready, poll_fn, ready},
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,23 +18,25 @@ use hyper::{
     body::Incoming,
     http::{Extensions, request::Parts},
     server::conn::http1,
-    service::Service,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::counter;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
 use super::{
-    Upgrade, Workers, handshake,
+    Upgrade, Workers,
+    doorman::Doorman,
     handshake::Origins,
     wire::{Certificate, Wire},
 };
-use crate::names;
+use crate::{
+    names,
+    places::{Place, Places},
+};
 
 /// Pause after an accept that failed for want of something; then twice as long, up to a second.
 const BACKOFF: Duration = Duration::from_millis(10);
@@ -65,7 +62,7 @@ pub struct ListenerOptions {
     pub max_head: usize,
     /// Headers; above: 431.
     pub max_headers: usize,
-    /// Connections that have not upgraded yet; above, new ones wait in the kernel's backlog.
+    /// Connections that have not upgraded yet; above, a new one takes the place of the oldest.
     pub half_open: usize,
 }
 
@@ -127,27 +124,29 @@ pub async fn serve<C: Send + 'static, F: Front>(
     workers: Workers<C>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(options.half_open));
+    let places = Places::new(options.half_open, "half_open_full");
     let house = Arc::new(House { options, front, workers });
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = BACKOFF;
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
             let (stream, remote) = listener.accept().await?;
-            Ok::<_, io::Error>((place, stream, remote))
+            let mut holds = Extensions::new();
+            if !house.front.admit(remote, &mut holds) {
+                return Ok(None);
+            }
+            Ok::<_, io::Error>(Some((stream, (remote, holds), places.take().await)))
         };
         tokio::select! {
             () = &mut shutdown => return,
             accepted = accepted => match accepted {
-                Ok((place, stream, remote)) => {
+                Ok(Some((stream, who, place))) => {
                     backoff = BACKOFF;
-                    let mut holds = Extensions::new();
-                    if house.front.admit(remote, &mut holds) {
-                        tokio::spawn(converse(Arc::clone(&house), stream, (remote, holds), place));
-                    } else {
-                        upgraded("not_admitted");
-                    }
+                    tokio::spawn(enter(Arc::clone(&house), stream, who, place));
+                }
+                Ok(None) => {
+                    backoff = BACKOFF;
+                    upgraded("not_admitted");
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -169,30 +168,55 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn upgraded(outcome: &'static str) {
+pub(super) fn upgraded(outcome: &'static str) {
     counter!(names::UPGRADES, "outcome" => outcome).increment(1);
 }
 
 #[derive(Debug)]
-struct House<C, F> {
-    options: ListenerOptions,
-    front: F,
+pub(super) struct House<C, F> {
+    pub(super) options: ListenerOptions,
+    pub(super) front: F,
     workers: Workers<C>,
+}
+
+/// One connection until a worker has it, or it is over.
+async fn enter<C: Send + 'static, F: Front>(
+    house: Arc<House<C, F>>,
+    stream: TcpStream,
+    who: (SocketAddr, Extensions),
+    mut place: Place,
+) {
+    let Some(Some(Entrant { stream, unread, upgrade })) = place.until_needed(converse(&house, stream, who)).await
+    else {
+        return;
+    };
+    let adopted = match stream.into_carrier() {
+        Ok(carrier) => house.workers.adopt(carrier, unread, upgrade).await.is_ok(),
+        Err(_) => false,
+    };
+    upgraded(if adopted { "accepted" } else { "lost" });
+}
+
+/// Who has upgraded.
+struct Entrant {
+    stream: Wire,
+    /// What came right behind the request.
+    unread: Bytes,
+    upgrade: Upgrade,
 }
 
 /// One connection's requests until one is upgraded.
 async fn converse<C: Send + 'static, F: Front>(
-    house: Arc<House<C, F>>,
+    house: &Arc<House<C, F>>,
     stream: TcpStream,
     (remote, holds): (SocketAddr, Extensions),
-    place: OwnedSemaphorePermit,
-) {
+) -> Option<Entrant> {
     let options = &house.options;
     let Some(stream) = Wire::open(stream, options.certificate.as_ref(), options.head_timeout).await else {
-        return upgraded("tls");
+        upgraded("tls");
+        return None;
     };
-    let (holds, head) = (Mutex::new(holds), Mutex::new(None));
-    let doorman = Doorman { house: Arc::clone(&house), remote, holds, head, asked: AtomicBool::new(false) };
+    let doorman = Doorman::new(Arc::clone(house), remote, holds);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)
@@ -202,36 +226,23 @@ async fn converse<C: Send + 'static, F: Front>(
     let served = timeout(options.http_timeout, poll_fn(|context| connection.poll_without_shutdown(context))).await;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
-    let asked = parts.service.asked.into_inner();
-    let head = parts.service.head.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match (served, head) {
-        (Ok(Ok(())), Some(head)) => {
-            let adopted = match stream.into_carrier() {
-                Ok(carrier) => {
-                    let upgrade = Upgrade { remote, head: Box::new(head) };
-                    house.workers.adopt(carrier, parts.read_buf, upgrade).await.is_ok()
-                }
-                Err(_) => false,
-            };
-            upgraded(if adopted { "accepted" } else { "lost" });
-        }
-        (served, _) => {
-            if let Ok(Err(error)) = &served
-                && !asked
-            {
-                upgraded(if error.is_timeout() {
-                    "head_timeout"
-                } else if error.is_parse() {
-                    "bad_head"
-                } else {
-                    "lost"
-                });
-            }
-            // Apart, so that its buffer is no part of what every upgrade allocates.
-            Box::pin(linger(stream)).await;
-        }
+    if let (Ok(Ok(())), Some(head)) = (&served, parts.service.upgraded()) {
+        return Some(Entrant { stream, unread: parts.read_buf, upgrade: Upgrade { remote, head: Box::new(head) } });
     }
-    drop(place);
+    if let Ok(Err(error)) = &served
+        && !parts.service.was_asked()
+    {
+        upgraded(if error.is_timeout() {
+            "head_timeout"
+        } else if error.is_parse() {
+            "bad_head"
+        } else {
+            "lost"
+        });
+    }
+    // Apart, so that its buffer is no part of what every upgrade allocates.
+    Box::pin(linger(stream)).await;
+    None
 }
 
 /// Half-closes and waits for the client to have read the answer.
@@ -250,70 +261,4 @@ async fn linger(mut stream: Wire) {
     };
     // Whatever comes of it, the connection is over.
     let _ = timeout(LINGER, drain).await;
-}
-
-/// Answers the requests of one connection, and keeps the head of the one that is upgraded.
-#[derive(Debug)]
-struct Doorman<C, F> {
-    house: Arc<House<C, F>>,
-    remote: SocketAddr,
-    holds: Mutex<Extensions>,
-    head: Mutex<Option<Parts>>,
-    /// Whether a whole head came: what ends the connection later is nobody's failed upgrade.
-    asked: AtomicBool,
-}
-
-impl<C, F: Front> Doorman<C, F> {
-    fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Err(refusal) = handshake::check(&request, &self.house.options.origins) {
-            upgraded(refusal.outcome());
-            return refusal.response();
-        }
-        let response = handshake::accept(&request);
-        let (mut head, _) = request.into_parts();
-        head.extensions.extend(std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner)));
-        match self.house.front.upgrade(self.remote, &mut head) {
-            Ok(()) => {
-                *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
-                response
-            }
-            Err(refusal) => {
-                upgraded("refused");
-                *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = head.extensions;
-                *refusal
-            }
-        }
-    }
-}
-
-impl<C: Send + 'static, F: Front> Service<Request<Incoming>> for Doorman<C, F> {
-    type Response = Response<Full<Bytes>>;
-    type Error = std::convert::Infallible;
-    type Future = Answer;
-
-    fn call(&self, request: Request<Incoming>) -> Answer {
-        self.asked.store(true, Ordering::Relaxed);
-        if request.uri().path() == self.house.options.path {
-            Answer::Now(ready(self.upgrade(request)))
-        } else {
-            let (house, remote) = (Arc::clone(&self.house), self.remote);
-            Answer::Later(Box::pin(async move { house.front.other(remote, request).await }))
-        }
-    }
-}
-
-/// An upgrade's answer costs no allocation.
-enum Answer {
-    Now(Ready<Response<Full<Bytes>>>),
-    Later(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
-}
-
-impl Future for Answer {
-    type Output = Result<Response<Full<Bytes>>, std::convert::Infallible>;
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Now(answer) => Pin::new(answer).poll(context).map(Ok),
-            Self::Later(answer) => answer.as_mut().poll(context).map(Ok),
-        }
-    }
 }

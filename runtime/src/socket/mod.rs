@@ -8,6 +8,7 @@
 //! `max_outbound`; whatever it does, an application hears of each connection one `opened` and one `closed`.
 mod application;
 mod connection;
+mod doorman;
 mod frame;
 mod handshake;
 mod id;

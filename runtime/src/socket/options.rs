@@ -12,7 +12,7 @@ pub struct SocketOptions {
     pub binary: bool,
     /// Bytes queued for a client beside the kernel's buffer; above: [`super::Cause::SlowConsumer`].
     pub max_outbound: usize,
-    /// The same of all connections together; above, those who are slowest are ended.
+    /// The same of all connections together, in equal shares for the workers; above, those who are slowest are ended.
     pub max_in_flight: usize,
     /// The kernel's send buffer (`SO_SNDBUF`), which autotuning would let grow to megabytes. `None` leaves it alone.
     pub send_buffer: Option<usize>,

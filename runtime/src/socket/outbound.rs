@@ -19,7 +19,7 @@ const BATCH: usize = 32;
 pub(super) struct Outbound {
     queue: VecDeque<Bytes>,
     charged: usize,
-    /// What all are charged.
+    /// What all of the worker are charged.
     in_flight: Arc<InFlight>,
     /// A whole pong frame that waits for the queue to empty; a later one replaces it (RFC 6455, 5.5.3).
     pub(super) pong: Option<Bytes>,

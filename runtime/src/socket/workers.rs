@@ -13,7 +13,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Application, SocketId, SocketOptions, Upgrade, in_flight::InFlight, wire::Carrier, worker::Worker};
+use super::{
+    Application, SocketId, SocketOptions, Upgrade, in_flight, in_flight::InFlight, wire::Carrier, worker::Worker,
+};
 
 /// What arrives in a worker's inbox.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl<C: Send + 'static> Inbox<C> {
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<[Arc<InFlight>]>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -108,13 +110,14 @@ impl<C: Send + 'static> Workers<C> {
     ) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
-        let in_flight = Arc::new(InFlight::new(options.max_in_flight));
-        for worker in 0..count.clamp(1, SocketId::WORKERS) {
+        let count = count.clamp(1, SocketId::WORKERS);
+        let in_flight: Arc<[_]> = (0..count).map(|_| Arc::new(InFlight::new(options.max_in_flight / count))).collect();
+        for (worker, in_flight) in in_flight.iter().enumerate() {
             let (sender, receiver) = mpsc::channel(options.inbox);
             let worker = u8::try_from(worker).expect("clamped to what a u8 holds");
             let inbox = Inbox { worker, sender, connections: Arc::default() };
             let application = application(inbox.clone());
-            let counts = (Arc::clone(&inbox.connections), Arc::clone(&in_flight));
+            let counts = (Arc::clone(&inbox.connections), Arc::clone(in_flight));
             let worker = Worker::new(worker, options.clone(), application, counts)?;
             tasks.spawn(worker.run(receiver));
             inboxes.push(inbox);
@@ -137,7 +140,7 @@ impl<C: Send + 'static> Workers<C> {
     /// Whether so much waits for slow readers that new connections had better come later.
     #[must_use]
     pub fn crowded(&self) -> bool {
-        self.in_flight.crowded()
+        in_flight::crowd(self.in_flight.iter().map(|worker| &**worker))
     }
 
     /// Sends a command to one worker, waiting for room.

@@ -5,7 +5,7 @@ use rollcall_runtime::socket::{Cause, SocketOptions};
 
 use crate::{
     client::{Client, frame, text},
-    harness::{Seen, Server},
+    harness::{DEADLINE, Seen, Server},
 };
 
 const TICK: Duration = Duration::from_millis(20);
@@ -71,7 +71,8 @@ fn a_paused_socket_never_times_out() {
 
 #[test]
 fn pings_of_those_who_came_at_once_are_spread() {
-    let server = Server::with_options(quick());
+    // So long that nobody's turn has come before the last is here, and nobody is given up meanwhile.
+    let server = Server::with_options(SocketOptions { ping_interval: 100 * TICK, pong_timeout: DEADLINE, ..quick() });
     let clients: Vec<_> = (0..20).map(|_| server.client()).collect();
     let wait = |mut client: Client| {
         client.frame();

@@ -119,12 +119,23 @@ fn other_paths_are_the_applications_own() {
 }
 
 #[test]
-fn half_open_heads_are_bounded_and_wait_in_the_backlog() {
-    let listening = ListenerOptions { half_open: 2, ..ListenerOptions::default() };
+fn half_open_heads_are_bounded_and_one_more_ends_the_oldest() {
+    let listening =
+        ListenerOptions { half_open: 2, head_timeout: Duration::from_secs(60), ..ListenerOptions::default() };
     let server = Server::with(SocketOptions::default(), listening, None);
-    let silent = [Client::dial(server.address), Client::dial(server.address)];
-    let mut third = Client::dial(server.address);
-    third.send(upgrade("/ws", "").as_bytes());
-    drop(silent);
+    let dial = |part: &str| {
+        let mut client = Client::dial(server.address);
+        client.send(part.as_bytes());
+        client
+    };
+    let head = upgrade("/ws", "");
+    // They are accepted in their order.
+    let (mut oldest, mut second, mut third) = (dial(""), dial(&head[..10]), dial(&head));
     assert!(third.head().starts_with("HTTP/1.1 101"));
+    assert_eq!(oldest.rest(), b"");
+    // Who has upgraded is in nobody's way.
+    let mut fourth = dial(&head);
+    assert!(fourth.head().starts_with("HTTP/1.1 101"));
+    second.send(&head.as_bytes()[10..]);
+    assert!(second.head().starts_with("HTTP/1.1 101"));
 }

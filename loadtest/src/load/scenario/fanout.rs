@@ -140,7 +140,7 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
 }
 
 /// Publishes for some seconds at a rate, to the rooms in turn; returns how many.
-fn paced(publisher: &mut Publisher, lessons: &[String], size: usize, rate: f64) -> io::Result<usize> {
+pub(super) fn paced(publisher: &mut Publisher, lessons: &[String], size: usize, rate: f64) -> io::Result<usize> {
     let count = (rate * PACED_SECONDS) as usize / lessons.len() * lessons.len();
     let began = now();
     for (index, lesson) in (0..count).zip(lessons.iter().cycle()) {

@@ -1,7 +1,8 @@
-//! The scenarios of issue 3, a file each. Each starts what it measures, and leaves nothing running.
+//! The scenarios, a file each. Each starts what it measures, and leaves nothing running.
 
 pub(crate) mod fanout;
 pub(crate) mod floor;
+pub(crate) mod hostile;
 pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod reconnect;

@@ -1,5 +1,8 @@
 //! Keys at an address: fetched from there alone, rotated, and not as often as strangers wish.
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper::StatusCode;
 use serde_json::json;
@@ -94,7 +97,8 @@ async fn what_cannot_be_a_rotation_opens_no_connection() {
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = Fixture::start(|_| Reply::Answer(StatusCode::OK, String::new())).await;
-    let server = Fixture::start(|_| Reply::Answer(StatusCode::FOUND, String::new())).await;
+    let target = elsewhere.url("/jwks");
+    let server = Fixture::start(move |_| Reply::Moved(target.clone())).await;
     let faults = at(&server).load().await;
     assert!(faults[0].to_string().contains("302"), "{}", faults[0]);
     assert_eq!(elsewhere.connections(), 0);
@@ -114,10 +118,27 @@ async fn a_failed_load_leaves_the_keys_at_hand() {
 }
 
 #[tokio::test]
+async fn a_load_that_hangs_leaves_time_to_say_what_the_token_is_worth() {
+    let server = Fixture::start(|_| Reply::Hang).await;
+    let keyring = at(&server);
+    let token = Signer::es256("unknown").token(&claims("a"));
+    let verdict = tokio::time::timeout(Duration::from_secs(5), keyring.admit(&token)).await;
+    assert_eq!(verdict.expect("before a connect times out"), Err(AuthError::Key));
+}
+
+#[tokio::test]
 async fn a_document_too_large_is_not_read() {
     let server = Fixture::start(|_| Reply::Answer(StatusCode::OK, " ".repeat(1 << 20))).await;
     let faults = at(&server).load().await;
     assert!(faults[0].to_string().contains("too large"), "{}", faults[0]);
+}
+
+#[tokio::test]
+async fn however_many_keys_are_of_no_use_the_fault_is_a_line() {
+    let document = format!("{{\"keys\":[{}null]}}", "null,".repeat(40_000));
+    let server = Fixture::start(move |_| Reply::Answer(StatusCode::OK, document.clone())).await;
+    let fault = at(&server).load().await.remove(0).to_string();
+    assert!(fault.contains("key 1: not a JWK") && fault.len() < 1_000, "{} bytes", fault.len());
 }
 
 #[tokio::test]

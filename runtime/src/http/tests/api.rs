@@ -167,3 +167,17 @@ async fn without_a_token_web_pages_are_kept_out() {
     let request = Request::post("/api/v1/publish").header("Origin", "https://evil.example").body(body).unwrap();
     assert_eq!(bench.ask(request).await.0, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn a_page_whose_name_leads_here_reads_nothing() {
+    let bench = Bench::new().await;
+    let path = format!("/api/v1/classrooms/{ROOM}/agents");
+    let named =
+        async |host: &str| bench.ask(Request::get(&path).header("Host", host).body(Full::default()).unwrap()).await.0;
+    for host in ["evil.example", "evil.example:9090", "evil.example.", "127.0.0.1.evil.example"] {
+        assert_eq!(named(host).await, StatusCode::FORBIDDEN, "{host}");
+    }
+    for host in ["127.0.0.1:9090", "localhost:9090", "localhost", "[::1]:9090", "127.0.0.1", "rollcall:9090"] {
+        assert_eq!(named(host).await, StatusCode::OK, "{host}");
+    }
+}

@@ -80,7 +80,7 @@ async fn prometheus_scrapes_and_answers_with_our_value() {
 }
 
 #[tokio::test]
-async fn idle_connections_keep_a_probe_out_for_seconds_only() {
+async fn connections_that_do_nothing_keep_no_probe_out() {
     let bench = Bench::new().await;
     let (address, _stop, _server) = served(&bench).await;
     let mut idle = Vec::new();
@@ -89,4 +89,11 @@ async fn idle_connections_keep_a_probe_out_for_seconds_only() {
     }
     let probe = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     assert!(talk(address, probe).await.starts_with("HTTP/1.1 200 OK"));
+    // It had the place of the first, and waited for no other's end.
+    assert_eq!(soon(idle[0].read(&mut [0])).await.unwrap(), 0);
+    let mut last = idle.pop().unwrap();
+    last.write_all(probe.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(last.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
