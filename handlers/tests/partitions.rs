@@ -200,8 +200,7 @@ async fn cut_off_from_redis(fault: Fault) {
     joins_soon(&mut bob, &room.biology).await;
     let mut keys = nodes.healthy.keys().await;
     // What was held of earlier joins came late, and did nothing.
-    let (algebra, biology) =
-        (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
+    let (algebra, biology) = (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
     common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
     common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
     common::expect_field(&mut keys, &algebra, &room.user("carol"), None).await;

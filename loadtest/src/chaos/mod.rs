@@ -61,6 +61,9 @@ pub(crate) struct Options {
     /// This one alone.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// End with the first that fails.
+    #[arg(long)]
+    until_failure: bool,
     /// How many clusters work at once.
     #[arg(long, default_value_t = 2)]
     clusters: usize,
@@ -121,6 +124,9 @@ impl Seeds<'_> {
     fn work(&self) -> io::Result<()> {
         let mut cluster: Option<Cluster> = None;
         loop {
+            if self.options.until_failure && !locked(&self.failed).is_empty() {
+                return Ok(());
+            }
             let Some(seed) = locked(&self.waiting).pop_front() else { return Ok(()) };
             let plan = Plan::of(seed);
             let storm = plan.storm();
