@@ -71,6 +71,14 @@ impl Nodes {
         Ok(Agent::of(client, &success))
     }
 
+    /// How somebody's attempt to enter there ends, in time.
+    async fn refuses(&self, room: &Classroom, name: &str) -> Closing {
+        let mut client = Client::connect(self.other.address()).await.unwrap();
+        let request = room.connect_request(&room.participant(name), "web");
+        client.send(&json!({"type": "connect_request", "payload": request})).await.unwrap();
+        in_time("connect_request", ANSWER, client.expect_close(SOON)).await.unwrap()
+    }
+
     async fn comes_back(&self, room: &Classroom, name: &str) -> Agent {
         until("a session", RECOVERY, async || self.enters_beyond(room, name).await, Result::is_ok).await.unwrap()
     }
@@ -81,13 +89,6 @@ async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>
     let answer = answer.await;
     assert!(start.elapsed() <= limit, "{what} took {:?}", start.elapsed());
     answer
-}
-
-fn refused(answer: Result<Agent, ClientError>) -> Closing {
-    match answer {
-        Err(ClientError::Closed(closing)) => closing,
-        other => panic!("{other:?}"),
-    }
 }
 
 async fn is_told_to_try_later(agent: &mut Agent, lesson: &str) {
@@ -111,7 +112,7 @@ async fn cut_off_from_postgres(fault: Fault) {
 
     fault(&nodes.postgres);
     let began = Instant::now();
-    let closing = refused(in_time("connect_request", ANSWER, nodes.enters_beyond(room, "carol")).await);
+    let closing = nodes.refuses(room, "carol").await;
     session_error(&closing, "internal_server_error", 500, 3004);
     is_told_to_try_later(&mut bob, &room.biology).await;
     let gone = agent_event("left", bob.session, &bob.id);
@@ -279,13 +280,13 @@ async fn a_node_without_any_server_answers_in_time() {
     let room = nodes.healthy.classroom();
     let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
     let lines = [&nodes.postgres, &nodes.redis, &nodes.nats];
-    lines.map(nothing_passes);
+    lines.into_iter().for_each(nothing_passes);
     for _ in 0..3 {
-        let closing = refused(in_time("connect_request", ANSWER, nodes.enters_beyond(room, "carol")).await);
+        let closing = nodes.refuses(room, "carol").await;
         session_error(&closing, "internal_server_error", 500, 3004);
     }
     is_told_to_try_later(&mut bob, &room.algebra).await;
-    lines.map(Wire::clear);
+    lines.into_iter().for_each(Wire::clear);
     let mut bob = nodes.comes_back(room, "bob").await;
     joins_soon(&mut bob, &room.algebra).await;
 }
