@@ -20,10 +20,10 @@ use super::{
 };
 use crate::names;
 
-/// How long a call takes at most.
-const ANSWER: Duration = Duration::from_millis(1400);
+/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
+const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of that may go into getting a connection.
-const CONNECT: Duration = Duration::from_millis(1000);
+const CONNECT: Duration = Duration::from_millis(900);
 /// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
 /// replaced.
 const CONNECTIONS: u32 = 3;
