@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn fifty_seeds_come_to_every_step() {
-        let several = |step| {
+        let several = |step: &str| {
             let of_step = |fault: &Fault| matches!(fault.deed, Deed::KillAt(at) | Deed::PauseAt(at) if at == step);
             let plans = (1..=50).map(Plan::of).filter(|plan| plan.setting != Setting::Embedded);
             plans.filter(|plan| plan.faults.iter().any(of_step)).count() >= 2
