@@ -161,12 +161,12 @@ mod tests {
 
     #[test]
     fn fifty_seeds_come_to_every_step() {
-        let several = |step: &str| {
+        let aimed = |step: &str| {
             let of_step = |fault: &Fault| matches!(fault.deed, Deed::KillAt(at) | Deed::PauseAt(at) if at == step);
-            let plans = (1..=50).map(Plan::of).filter(|plan| plan.setting != Setting::Embedded);
-            plans.filter(|plan| plan.faults.iter().any(of_step)).count() >= 2
+            let mut plans = (1..=50).map(Plan::of).filter(|plan| plan.setting != Setting::Embedded);
+            plans.any(|plan| plan.faults.iter().any(of_step))
         };
-        let rare: Vec<&str> = STEPS.into_iter().filter(|step| !several(step)).collect();
-        assert_eq!(rare, [""; 0]);
+        let missing: Vec<&str> = STEPS.into_iter().filter(|step| !aimed(step)).collect();
+        assert_eq!(missing, [""; 0]);
     }
 }
