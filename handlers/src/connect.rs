@@ -12,6 +12,7 @@ use rollcall_runtime::{
     store::Open,
 };
 use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
+use tokio::time::Instant;
 
 use crate::join_lesson;
 
@@ -54,10 +55,11 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     }
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
 
+    let since = Instant::now();
     let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
     failpoint::reach("classroom entered");
     let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
-    let (opened, unclaimed) = deps.sessions.open(open).await?;
+    let (opened, unclaimed) = deps.sessions.open(since, open).await?;
 
     let presence = Presence { session: opened.session, agent };
     let mut session = Session::agent(greeting, classroom, presence, user);

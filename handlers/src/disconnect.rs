@@ -23,7 +23,7 @@ impl Deps {
     }
 }
 
-/// Writes down that an agent left. Guests leave no trace.
+/// Writes down that an agent left. Guests leave no trace, also those who brought a token.
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     let user = session.user();
     let Session { sid, classroom, presence, place, tried, .. } = session;
@@ -37,6 +37,8 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
         // Written with the session's end.
         Some(Closed::Left) => deps.leavings.look(),
         Some(Closed::NotOwner) => deps.leavings.ended(sid),
+        // Its joins have written down what they leave.
+        None if user.is_some() => deps.leavings.ended(sid),
         None => {}
     }
     // A join of who had lost its session may have come after whatever else was to remove its field.

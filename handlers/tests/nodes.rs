@@ -15,14 +15,22 @@ use serde_json::json;
 /// Short, so that a dead node is found soon; long enough for a machine that does much else.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A backend, and a second gateway on its servers.
-fn two_nodes() -> (Backend, Gateway) {
-    let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()));
-    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+fn short(options: GatewayOptions) -> GatewayOptions {
+    options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()))
+}
+
+/// How to start another gateway on a backend's servers.
+fn beside(first: &Backend) -> GatewayOptions {
     let Servers { postgres, redis, nats } = first.servers().unwrap();
     let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
-    let options = options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats);
-    (first, Gateway::start(options).unwrap())
+    options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
+}
+
+/// A backend, and a second gateway on its servers.
+fn two_nodes() -> (Backend, Gateway) {
+    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+    let second = Gateway::start(beside(&first)).unwrap();
+    (first, second)
 }
 
 /// A participant enters on a node.
@@ -141,4 +149,20 @@ async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
     let again = until("a new session", SOON, asking, Result::is_ok).await.unwrap();
     assert!(again.session > bob.session);
     witness.sees("entered", &again.whom()).await;
+}
+
+#[tokio::test]
+async fn a_guest_who_brought_a_token_leaves_no_field_when_its_node_dies() {
+    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+    let room = first.classroom();
+    let mut node = Gateway::start(beside(&first).env("ROLLCALL_GUESTS", "true")).unwrap();
+    let mut guest = Client::connect(node.address()).await.unwrap();
+    let success = guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
+    let join = json!({"lesson_id": room.algebra, "access_token": room.participant("alice")});
+    assert_eq!(guest.request("join_lesson", join).await.unwrap()["status"], "SUCCESS");
+    let mut keys = first.keys().await;
+    let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
+    common::expect_field(&mut keys, &students, &user, success["sid"].as_str()).await;
+    node.kill().unwrap();
+    common::expect_field(&mut keys, &students, &user, None).await;
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
+use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
 /// How soon whoever asks is answered.
@@ -124,6 +125,48 @@ async fn postgres_is_killed() {
 #[tokio::test]
 async fn postgres_hangs() {
     without_postgres(Fault::Hanging).await;
+}
+
+/// Longer than the leases, so that all of them have run out on its return: who lives is not taken for dead.
+async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
+    let mut postgres = common::start_postgres().unwrap();
+    let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
+    let short = |options: &GatewayOptions| options.clone().env("ROLLCALL_LEASE", "500ms");
+    let backend = Backend::start(Some(servers.clone()), short);
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("DATABASE_URL", servers.postgres);
+    let options = short(&options.env("REDIS_URL", servers.redis).env("NATS_URL", servers.nats));
+    let mut others = [Gateway::start(options.clone()).unwrap(), Gateway::start(options).unwrap()];
+    let (room, alice, bob) = people(&backend).await;
+    let mut beyond = Vec::new();
+    for (node, name) in others.iter().zip(["carol", "dora"]) {
+        let mut client = Client::connect(node.address()).await.unwrap();
+        let success = client.connect_request(&room.participant(name), &room.id, "web").await.unwrap();
+        beyond.push(Agent::of(client, &success));
+    }
+
+    fault.begin(&mut postgres);
+    for node in [&backend.gateway, &others[0]] {
+        let pulse = [r#"operation="pulse""#];
+        node.wait_for_metric("rollcall_backend_errors_total", &pulse, common::SOON, |missed| missed >= 3.0).unwrap();
+    }
+    others[1].kill().unwrap();
+    fault.end(&mut postgres);
+    // One is dead. When that is found out, whoever else would be taken for dead has been.
+    let dead = format!("{}|{}|node_lost", beyond[1].session, beyond[1].id);
+    until("the history", common::SOON, async || backend.history(room).await, |rows| rows.contains(&dead)).await;
+    assert_eq!(backend.history(room).await, [dead]);
+    let whole = [&alice, &bob, &beyond[0]].map(|agent| format!("{}|{}", agent.session, agent.id));
+    assert_eq!(backend.live(room).await, whole);
+}
+
+#[tokio::test]
+async fn postgres_is_killed_for_longer_than_the_leases() {
+    outage_of_postgres_beyond_the_leases(Fault::Killed).await;
+}
+
+#[tokio::test]
+async fn postgres_hangs_for_longer_than_the_leases() {
+    outage_of_postgres_beyond_the_leases(Fault::Hanging).await;
 }
 
 async fn without_redis(fault: Fault) {

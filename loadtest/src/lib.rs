@@ -55,6 +55,8 @@ pub mod gateway;
 pub mod servers;
 pub mod token;
 mod wait;
+pub mod wire;
 
 pub use client::Client;
 pub use gateway::{Gateway, GatewayOptions};
+pub use wire::{Way, Wire};

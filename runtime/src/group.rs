@@ -18,7 +18,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::store::StoreError;
@@ -110,16 +110,24 @@ where
     /// # Errors
     /// What the store says; [`StoreError::Unavailable`] where the queue is full or the wait was too long.
     pub async fn call(&self, request: Q) -> Result<A, StoreError> {
+        self.call_since(Instant::now(), request).await
+    }
+
+    /// As [`Group::call`], for a caller who has waited for something else since then.
+    ///
+    /// # Errors
+    /// As [`Group::call`].
+    pub async fn call_since(&self, since: Instant, request: Q) -> Result<A, StoreError> {
         let key = (self.key)(&request);
         let slot = Arc::new(Mutex::new(Some(request)));
         let (answer, mut answered) = oneshot::channel();
-        let waiting = Waiting { slot: slot.clone(), key, since: Instant::now(), answer };
+        let waiting = Waiting { slot: slot.clone(), key, since, answer };
         let lane = &self.lanes[usize::try_from(key % self.lanes.len() as u64).unwrap_or(0)];
         lane.try_send(waiting).map_err(|error| match error {
             TrySendError::Full(_) => too_many(),
             TrySendError::Closed(_) => ended(),
         })?;
-        if let Ok(answer) = timeout(self.patience, &mut answered).await {
+        if let Ok(answer) = timeout_at(since + self.patience, &mut answered).await {
             return answer.unwrap_or_else(|_| Err(ended()));
         }
         if take(&slot).is_some() {

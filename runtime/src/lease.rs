@@ -1,7 +1,8 @@
 //! The node's lease: renewed at each pulse, lost when another node took it, and the taking of others' (PROTOCOL 5).
 //!
 //! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
-//! own lease without a gap for a whole one, so that after an outage of the database nobody alive is reaped.
+//! own lease without a gap for a whole one, and not less than [`COMEBACK`], so that after an outage of the database nobody
+//! alive is reaped. It renews its own while it reaps, however much there is.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +22,8 @@ use crate::{
 
 /// How many sessions of a dead node end in one transaction.
 const REAP_BATCH: usize = 500;
+/// How long nodes may take to find the database again after an outage, where their leases are shorter.
+const COMEBACK: Duration = Duration::from_secs(2);
 
 /// What the pulse needs.
 pub struct Pulse {
@@ -42,6 +45,7 @@ impl Pulse {
     /// Pulses until the task is dropped.
     pub async fn run(self) {
         let period = (self.registration.lease / 4).min(Duration::from_millis(500));
+        let patience = self.registration.lease.max(COMEBACK);
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewed_since = Instant::now();
@@ -62,8 +66,8 @@ impl Pulse {
                     for sid in pulse.replaced {
                         self.mailboxes.close(sid, SessionError::Replaced).await;
                     }
-                    if !self.store.shared() || renewed_since.elapsed() >= self.registration.lease {
-                        self.reap().await;
+                    if !self.store.shared() || renewed_since.elapsed() >= patience {
+                        self.reap(Instant::now() + period).await;
                     }
                 }
                 Err(StoreError::Fenced) => {
@@ -75,9 +79,9 @@ impl Pulse {
         }
     }
 
-    /// Ends what dead nodes left, a batch at a time until there is nothing more.
-    async fn reap(&self) {
-        loop {
+    /// Ends what dead nodes left, a batch at a time until there is nothing more, or until the next pulse is due.
+    async fn reap(&self, next_pulse: Instant) {
+        while Instant::now() < next_pulse {
             let lease = *self.lease.borrow();
             let reaped = match self.store.reap(lease, REAP_BATCH).await {
                 Ok(0) => return,

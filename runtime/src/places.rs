@@ -1,17 +1,25 @@
 //! Places for connections that want something at once: an upgrade, an operator's answer.
 //!
-//! Invariant: there are at most so many, and one more connection takes the place of the one that has been here longest:
-//! however many dribble, say nothing or do not read, who says at once what it wants is heard.
+//! Invariant: there are at most so many, and one more connection takes the place of the one that has been here longest,
+//! but for the time that anybody's request takes: however many dribble, say nothing or do not read, who says at once what
+//! it wants is heard; and a crowd of those who do so waits for its turn.
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use metrics::counter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::names;
+
+/// For so long a place is nobody else's.
+const STAY: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Debug)]
@@ -26,7 +34,7 @@ pub(crate) struct Places {
 struct Order {
     next: u64,
     /// Who can still be ended, by when they came: by dropping what is kept here.
-    ends: BTreeMap<u64, oneshot::Sender<Infallible>>,
+    ends: BTreeMap<u64, (Instant, oneshot::Sender<Infallible>)>,
 }
 
 impl Places {
@@ -35,23 +43,26 @@ impl Places {
         Arc::new(Self { permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
     }
 
-    /// One for a connection that came just now; if there is none left, that of the first. It is waited for only where all
-    /// others are no longer to be ended.
+    /// One for a connection that came just now; if none becomes free, that of the first, once it has been here for
+    /// [`STAY`].
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                if self.order().ends.pop_first().is_some() {
-                    counter!(names::DROPPED, "reason" => self.reason).increment(1);
-                }
-                Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed")
+        let permit = loop {
+            let first = self.order().ends.first_key_value().map(|(number, (since, _))| (*number, *since));
+            let free = Arc::clone(&self.permits).acquire_owned();
+            let Some((number, since)) = first else { break free.await };
+            if let Ok(permit) = timeout_at(since + STAY, free).await {
+                break permit;
+            }
+            if self.order().ends.remove(&number).is_some() {
+                counter!(names::DROPPED, "reason" => self.reason).increment(1);
             }
         };
+        let permit = permit.expect("the semaphore is never closed");
         let (end, ended) = oneshot::channel();
         let mut order = self.order();
         let number = order.next;
         order.next += 1;
-        order.ends.insert(number, end);
+        order.ends.insert(number, (Instant::now(), end));
         drop(order);
         Place { places: Arc::clone(self), number, ended, _permit: permit }
     }

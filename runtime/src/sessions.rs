@@ -9,7 +9,7 @@ use std::{
 };
 
 use rollcall_schema::SessionError;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, warn};
 
 use crate::{
@@ -66,16 +66,17 @@ impl Sessions {
     }
 
     /// An agent enters: its row and agent.entered, in one transaction. A connection that had the session hears `replaced`.
+    /// Its client waits since then.
     ///
     /// # Errors
     /// [`StoreError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, open: Open) -> Result<(Opened, Unclaimed), StoreError> {
+    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, Unclaimed), StoreError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         // Dropped while the call is under way, it must not close what is not open yet.
         let mut unclaimed =
             Unclaimed(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
-        let answer = self.open.call(open).await;
+        let answer = self.open.call_since(since, open).await;
         unclaimed.settled();
         match answer {
             Ok(opened) => {

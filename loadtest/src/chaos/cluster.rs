@@ -1,4 +1,5 @@
-//! The nodes of a setting on private servers, each behind a wire, and what is asked of the servers afterwards.
+//! The nodes of a setting on private servers, each behind a wire and with wires of its own to the servers, and what is
+//! asked of the servers afterwards.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,10 +9,9 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 
 use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, psql};
-use rollcall_loadtest::{Gateway, GatewayOptions};
+use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
 use super::plan::Setting;
-use super::wire::Wire;
 
 const ANSWER: Duration = Duration::from_secs(5);
 /// In a node's folder: the armed failpoint.
@@ -23,9 +23,19 @@ pub(super) const DRAIN: Duration = Duration::from_secs(2);
 pub(super) struct Cluster {
     pub(super) setting: Setting,
     pub(super) nodes: Vec<Gateway>,
+    /// Between clients and each node.
     pub(super) wires: Vec<Wire>,
+    /// Between each node and the servers; empty where the node is embedded.
+    pub(super) lines: Vec<Lines>,
     /// None where the node is embedded.
     pub(super) servers: Option<Servers>,
+}
+
+/// One node's ways to the servers.
+pub(super) struct Lines {
+    pub(super) postgres: Wire,
+    pub(super) redis: Wire,
+    pub(super) nats: Wire,
 }
 
 /// What nodes share.
@@ -51,12 +61,18 @@ impl Servers {
         let database = postgres.create_database()?;
         Ok(Self { postgres, redis: Redis::start()?, nats: Nats::start()?, database })
     }
+
+    fn lines(&self) -> io::Result<Lines> {
+        let before = |port| Wire::before(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let (postgres, redis) = (before(self.postgres.port())?, before(self.redis.port())?);
+        Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
+    }
 }
 
 impl Cluster {
     /// Starts it.
-    pub(super) async fn start(binary: &Path, setting: Setting) -> io::Result<Self> {
-        let mut options = GatewayOptions::new(binary.canonicalize()?)
+    pub(super) fn start(binary: &Path, setting: Setting) -> io::Result<Self> {
+        let options = GatewayOptions::new(binary.canonicalize()?)
             .env("CHAOS_FAILPOINT", FAILPOINT)
             .env("ROLLCALL_LEASE", "500ms")
             .env("ROLLCALL_LEAVE_GRACE", if setting == Setting::Grace { "400ms" } else { "0s" })
@@ -64,16 +80,23 @@ impl Cluster {
             .env("ROLLCALL_PING_INTERVAL", "1s")
             .env("ROLLCALL_PONG_TIMEOUT", "900ms");
         let servers = if setting == Setting::Embedded { None } else { Some(Servers::start()?) };
-        if let Some(Servers { database, redis, nats, .. }) = &servers {
-            options = options.env("DATABASE_URL", database).env("REDIS_URL", redis.url()).env("NATS_URL", nats.url());
-        }
-        let (mut nodes, mut wires) = (Vec::new(), Vec::new());
+        let (mut nodes, mut wires, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..setting.nodes() {
-            let node = Gateway::start(options.clone())?;
-            wires.push(Wire::before(node.address()).await?);
+            let mut options = options.clone();
+            if let Some(servers) = &servers {
+                let Servers { database, redis, nats, .. } = servers;
+                let ways = servers.lines()?;
+                options = options
+                    .env("DATABASE_URL", ways.postgres.instead_of(database))
+                    .env("REDIS_URL", ways.redis.instead_of(&redis.url()))
+                    .env("NATS_URL", ways.nats.instead_of(&nats.url()));
+                lines.push(ways);
+            }
+            let node = Gateway::start(options)?;
+            wires.push(Wire::before(node.address())?);
             nodes.push(node);
         }
-        Ok(Self { setting, nodes, wires, servers })
+        Ok(Self { setting, nodes, wires, lines, servers })
     }
 
     /// Makes lessons, each in its classroom.

@@ -7,13 +7,13 @@ mod agent;
 mod cluster;
 mod connection;
 mod delivery;
+mod faults;
 mod journal;
 mod ledger;
 mod plan;
 mod random;
 mod storm;
 mod stream;
-mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -28,10 +28,12 @@ use tokio::sync::watch;
 
 use agent::{Agent, Stage};
 use cluster::Cluster;
+use faults::STEPS;
 use journal::Journal;
 use ledger::Evidence;
-use plan::{CLASSROOMS, LESSONS, Plan, STEPS, Setting};
+use plan::{CLASSROOMS, LESSONS, Plan, Setting};
 use random::Random;
+use rollcall_loadtest::Wire;
 use storm::Aftermath;
 use stream::Tape;
 
@@ -59,6 +61,9 @@ pub(crate) struct Options {
     /// This one alone.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// End with the first that fails.
+    #[arg(long)]
+    until_failure: bool,
     /// How many clusters work at once.
     #[arg(long, default_value_t = 2)]
     clusters: usize,
@@ -119,12 +124,15 @@ impl Seeds<'_> {
     fn work(&self) -> io::Result<()> {
         let mut cluster: Option<Cluster> = None;
         loop {
+            if self.options.until_failure && !locked(&self.failed).is_empty() {
+                return Ok(());
+            }
             let Some(seed) = locked(&self.waiting).pop_front() else { return Ok(()) };
             let plan = Plan::of(seed);
             let storm = plan.storm();
             let mut ready = match cluster.take().filter(|cluster| cluster.setting == plan.setting) {
                 Some(cluster) => cluster,
-                None => self.runtime.block_on(Cluster::start(&self.options.gateway, plan.setting))?,
+                None => Cluster::start(&self.options.gateway, plan.setting)?,
             };
             let started = Instant::now();
             let verdict = play(self.runtime, &mut ready, plan)?;
@@ -175,7 +183,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     let (over, told) = watch::channel(false);
     let stage = Arc::new(Stage {
         seed,
-        nodes: cluster.wires.iter().map(wire::Wire::address).collect(),
+        nodes: cluster.wires.iter().map(Wire::address).collect(),
         classrooms,
         lessons,
         journal: Journal::default(),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::faults::{self, Fault};
 use super::random::Random;
 
 /// Nodes of the cluster.
@@ -12,34 +13,11 @@ pub(super) const CLASSROOMS: usize = 3;
 /// Lessons of each.
 pub(super) const LESSONS: usize = 2;
 
-/// The steps of the gateway's code at which a node can be killed or stopped: its `failpoint::reach`.
-pub(super) const STEPS: [&str; 19] = [
-    "classroom entered",
-    "open begins",
-    "open committed",
-    "connect done",
-    "join begins",
-    "join committed",
-    "lesson entered",
-    "keys written",
-    "restore committed",
-    "leave begins",
-    "close begins",
-    "close committed",
-    "leave done",
-    "leavings read",
-    "leavings removed",
-    "outbox read",
-    "outbox published",
-    "dead node reaped",
-    "pulse",
-];
-
 const AGENTS: usize = 30;
 /// Every so many agents one is another's user under a second label.
 const TWINS: usize = 5;
-/// Within this all faults begin.
-const STORM: usize = 3000;
+/// Within this all faults begin, in milliseconds.
+pub(super) const STORM: usize = 3000;
 
 /// What the agents connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,45 +92,6 @@ pub(super) enum Ending {
     TakeOver,
 }
 
-/// Something that breaks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fault {
-    pub(super) at: Duration,
-    pub(super) target: Target,
-    pub(super) deed: Deed,
-    pub(super) lasts: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
-    Node(usize),
-    /// The network between clients and a node.
-    Wire(usize),
-    Postgres,
-    Redis,
-    Nats,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// SIGKILL, and a start at the end.
-    Kill,
-    /// SIGSTOP, and SIGCONT at the end.
-    Pause,
-    /// SIGTERM, and a start at the end.
-    Drain,
-    /// As [`Deed::Kill`], when it comes to one of the [`STEPS`].
-    KillAt(&'static str),
-    /// As [`Deed::Pause`], when it comes to one of the [`STEPS`].
-    PauseAt(&'static str),
-    /// Nothing goes through, and all of it follows at the end.
-    Hold,
-    /// All connections are reset.
-    Cut,
-    /// Clients lose their connections, the node does not hear of it before the end.
-    HalfOpen,
-}
-
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -164,9 +103,7 @@ impl Plan {
             let sibling = number - CLASSROOMS;
             (agents[number].user, agents[number].teacher) = (sibling, agents[sibling].teacher);
         }
-        let count = random.within(3..7);
-        let mut faults: Vec<Fault> = (0..count).map(|_| fault(setting, &mut random)).collect();
-        faults.sort_by_key(|fault| fault.at);
+        let faults = faults::of(seed, setting, &mut random);
         Self { seed, setting, agents, faults }
     }
 
@@ -200,36 +137,9 @@ fn agent(number: usize, nodes: usize, random: &mut Random) -> AgentPlan {
     AgentPlan { number, user: number, classroom: number % CLASSROOMS, teacher: random.percent(20), visits }
 }
 
-fn fault(setting: Setting, random: &mut Random) -> Fault {
-    let number = random.within(0..setting.nodes());
-    let (node, wire) = (Target::Node(number), Target::Wire(number));
-    let step = STEPS[random.within(0..STEPS.len())];
-    let ours = [
-        (3, (node, Deed::Kill, (100, 1200))),
-        (3, (node, Deed::Pause, (600, 1800))),
-        (3, (node, Deed::KillAt(step), (100, 1200))),
-        (3, (node, Deed::PauseAt(step), (600, 1800))),
-        (2, (node, Deed::Drain, (100, 600))),
-        (1, (wire, Deed::Hold, (200, 1500))),
-        (1, (wire, Deed::Cut, (1, 2))),
-        (2, (wire, Deed::HalfOpen, (200, 1500))),
-    ];
-    let of_servers = [
-        (2, (Target::Postgres, Deed::Pause, (200, 2000))),
-        (2, (Target::Postgres, Deed::Kill, (50, 800))),
-        (2, (Target::Redis, Deed::Pause, (200, 2000))),
-        (1, (Target::Redis, Deed::Kill, (50, 800))),
-        (2, (Target::Nats, Deed::Pause, (200, 2000))),
-        (2, (Target::Nats, Deed::Kill, (50, 800))),
-    ];
-    let of_servers = of_servers.into_iter().filter(|_| setting != Setting::Embedded);
-    let all: Vec<_> = ours.into_iter().chain(of_servers).collect();
-    let (target, deed, lasts) = random.pick(&all);
-    Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::faults::{Deed, STEPS};
     use super::*;
 
     #[test]
@@ -243,8 +153,9 @@ mod tests {
     fn every_fault_and_ending_has_its_seed() {
         let plans: Vec<Plan> = (0..300).map(Plan::of).collect();
         let at = STEPS.into_iter().flat_map(|step| [Deed::KillAt(step), Deed::PauseAt(step)]);
-        for deed in [Deed::Kill, Deed::Pause, Deed::Drain, Deed::Hold, Deed::Cut, Deed::HalfOpen].into_iter().chain(at)
-        {
+        let of_nodes = [Deed::Kill, Deed::Pause, Deed::Drain];
+        let of_wires = [Deed::Hold, Deed::HoldUp, Deed::HoldDown, Deed::Slow, Deed::Cut, Deed::Away, Deed::HalfOpen];
+        for deed in of_nodes.into_iter().chain(of_wires).chain(at) {
             assert!(plans.iter().any(|plan| plan.faults.iter().any(|fault| fault.deed == deed)), "{deed:?}");
         }
         let visits = || plans.iter().flat_map(|plan| &plan.agents).flat_map(|agent| &agent.visits);

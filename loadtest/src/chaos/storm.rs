@@ -8,18 +8,19 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::Gateway;
 use rollcall_loadtest::servers::{Kind, Server};
+use rollcall_loadtest::{Gateway, Way, Wire};
 
-use super::cluster::{Cluster, DRAIN, FAILPOINT, Servers};
-use super::plan::{Deed, Fault, Target};
-use super::wire::Wire;
+use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
+use super::faults::{Deed, Fault, Place, Target};
 
 /// A node that is started while its servers are down ends, and is started again.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
 /// How long a node is given to come to the step at which something happens to it.
-const STEP_LIMIT: Duration = Duration::from_millis(1500);
+const STEP_LIMIT: Duration = Duration::from_millis(2500);
+/// In each direction, on a slow line.
+const SLOW: Duration = Duration::from_millis(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Beyond the drain's deadline: its last requests, and this machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ impl<K: Kind<Options: Send>> Victim for Server<K> {
 
 /// Does all of it, and returns when the last fault has ended.
 pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> io::Result<Aftermath> {
-    let Cluster { nodes, wires, servers, .. } = cluster;
+    let Cluster { nodes, wires, lines, servers, .. } = cluster;
     let of = |target: Target| faults.iter().filter(move |fault| fault.target == target);
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -87,6 +88,11 @@ pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> i
         }
         for (number, wire) in wires.iter().enumerate() {
             threads.push(scope.spawn(move || bend(wire, of(Target::Wire(number)), start)));
+        }
+        for (number, Lines { postgres, redis, nats }) in lines.iter().enumerate() {
+            for (place, line) in [(Place::Postgres, postgres), (Place::Redis, redis), (Place::Nats, nats)] {
+                threads.push(scope.spawn(move || bend(line, of(Target::Line(number, place)), start)));
+            }
         }
         let mut all = Aftermath::default();
         for thread in threads {
@@ -204,7 +210,11 @@ fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant
     for Fault { at, deed, lasts, .. } in faults {
         sleep_until(start + *at);
         match deed {
-            Deed::Hold => wire.hold(),
+            Deed::Hold => wire.hold(Way::Both),
+            Deed::HoldUp => wire.hold(Way::Up),
+            Deed::HoldDown => wire.hold(Way::Down),
+            Deed::Slow => wire.delay(SLOW),
+            Deed::Away => wire.close(),
             Deed::HalfOpen => wire.lose_clients(),
             _ => wire.cut(),
         }

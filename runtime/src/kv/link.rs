@@ -1,11 +1,11 @@
 //! One connection to Redis, and how the pool makes and judges them.
 //!
 //! Invariant: the commands of all callers share it, pipelined, and its answers come in order; once an answer stays away
-//! or the socket breaks it is marked, the pool drops it and makes another. The scripts are known to the server before
-//! it is used.
+//! or the socket breaks it is marked, the pool drops it and makes another. The scripts are known to the server, and its
+//! time to us, before it is used.
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use bb8_redis::{
         aio::MultiplexedConnection, io::tcp::TcpSettings,
     },
 };
+use tokio::time::Instant;
 
 /// Commands that wait in one connection's queue, before callers wait.
 const PIPELINED: usize = 1024;
@@ -30,13 +31,37 @@ pub(super) struct Scripts {
     pub(super) project: String,
 }
 
+/// The server's answer to TIME: seconds, and microseconds beyond them.
+pub(super) type Time = (u64, u64);
+
+/// What the server's clock said, and when we heard of it: since then it has gone on by at least as much as ours.
+#[derive(Debug, Default)]
+pub(super) struct Clock(Mutex<Option<(Instant, Duration)>>);
+
+impl Clock {
+    /// An answer that has just come.
+    pub(super) fn heard(&self, (seconds, micros): Time) {
+        let said = Duration::from_secs(seconds) + Duration::from_micros(micros);
+        // An option is whole after any panic.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), said));
+    }
+
+    /// In microseconds, a moment that is not after `then`.
+    pub(super) fn at(&self, then: Instant) -> u128 {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map_or(0, |(at, said)| (said + then.saturating_duration_since(at)).as_micros())
+    }
+}
+
 impl Scripts {
-    async fn load(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
-        let mut commands = Pipeline::with_capacity(3);
+    async fn load(connection: &mut MultiplexedConnection, clock: &Clock) -> Result<Self, RedisError> {
+        let mut commands = Pipeline::with_capacity(4);
         for source in [include_str!("join.lua"), include_str!("leave.lua"), include_str!("project.lua")] {
             commands.cmd("SCRIPT").arg("LOAD").arg(source);
         }
-        let (join, leave, project) = commands.query_async(connection).await?;
+        commands.cmd("TIME");
+        let (join, leave, project, time): (_, _, _, Time) = commands.query_async(connection).await?;
+        clock.heard(time);
         Ok(Self { join, leave, project })
     }
 }
@@ -47,6 +72,7 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     broken: Arc<AtomicBool>,
     scripts: Arc<Scripts>,
+    clock: Arc<Clock>,
 }
 
 impl Link {
@@ -59,7 +85,7 @@ impl Link {
         let mut connection = self.connection.clone();
         let mut outcome = commands.query_async(&mut connection).await;
         if matches!(&outcome, Err(error) if lacks_script(error)) {
-            Scripts::load(&mut connection).await?;
+            Scripts::load(&mut connection, &self.clock).await?;
             outcome = commands.query_async(&mut connection).await;
         }
         if matches!(&outcome, Err(error) if error.is_io_error() || error.is_unrecoverable_error()) {
@@ -90,14 +116,15 @@ fn lacks_script(error: &RedisError) -> bool {
 pub(super) struct Links {
     client: Client,
     patience: Duration,
+    clock: Arc<Clock>,
 }
 
 impl Links {
     /// `patience` is how long connecting, and then the server's greeting, may take.
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+    pub(super) fn new(url: &str, patience: Duration, clock: Arc<Clock>) -> Result<Self, RedisError> {
         let info = url.into_connection_info()?;
         let settings = TcpSettings::default().set_nodelay(true);
-        Ok(Self { client: Client::open(info.set_tcp_settings(settings))?, patience })
+        Ok(Self { client: Client::open(info.set_tcp_settings(settings))?, patience, clock })
     }
 }
 
@@ -112,9 +139,10 @@ impl ManageConnection for Links {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINED);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let scripts = tokio::time::timeout(self.patience, Scripts::load(&mut connection));
+        let scripts = tokio::time::timeout(self.patience, Scripts::load(&mut connection, &self.clock));
         let scripts = scripts.await.map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))??;
-        Ok(Link { connection, broken: Arc::default(), scripts: Arc::new(scripts) })
+        let clock = Arc::clone(&self.clock);
+        Ok(Link { connection, broken: Arc::default(), scripts: Arc::new(scripts), clock })
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {

@@ -1,8 +1,10 @@
 //! The keys in Redis.
 //!
 //! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
-//! [`ANSWER`], whatever the server does; a connection that failed or fell silent is never used again.
-use std::time::Duration;
+//! [`ANSWER`], whatever the server does; a connection that failed or fell silent is never used again. A join that
+//! comes to the server after that, from a line that stood still, does nothing: whoever sent it may be gone by then, and
+//! what it left behind removed.
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bb8_redis::{
@@ -14,14 +16,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Entry, Kv, KvError, Leaving,
-    link::{Links, Scripts},
+    link::{Clock, Links, Scripts, Time},
 };
 use crate::names;
 
-/// How long a call takes at most.
-const ANSWER: Duration = Duration::from_millis(1400);
+/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
+const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of that may go into getting a connection.
-const CONNECT: Duration = Duration::from_millis(1000);
+const CONNECT: Duration = Duration::from_millis(900);
 /// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
 /// replaced.
 const CONNECTIONS: u32 = 3;
@@ -30,6 +32,7 @@ const CONNECTIONS: u32 = 3;
 pub struct RedisKv {
     pool: Pool<Links>,
     prefix: String,
+    clock: Arc<Clock>,
 }
 
 impl RedisKv {
@@ -39,7 +42,8 @@ impl RedisKv {
     /// [`KvError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
     /// a password.
     pub async fn connect(url: &str, prefix: &str) -> Result<Self, KvError> {
-        let links = Links::new(url, CONNECT).map_err(|error| KvError(error.to_string()))?;
+        let clock = Arc::<Clock>::default();
+        let links = Links::new(url, CONNECT, Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .connection_timeout(CONNECT)
@@ -47,7 +51,7 @@ impl RedisKv {
             .idle_timeout(None)
             .max_lifetime(None)
             .build_unchecked(links);
-        let this = Self { pool, prefix: prefix.to_owned() };
+        let this = Self { pool, prefix: prefix.to_owned(), clock };
         this.ping().await?;
         Ok(this)
     }
@@ -64,8 +68,14 @@ impl RedisKv {
         })
     }
 
-    /// The keys and arguments of the scripts for a join.
-    fn entry(&self, pipeline: &mut Pipeline, script: &str, entry: &Entry, before: Option<&LessonId>) {
+    /// The keys and arguments of the scripts for a join that does nothing after the deadline.
+    fn entry(
+        &self,
+        pipeline: &mut Pipeline,
+        (script, deadline): (&str, Instant),
+        entry: &Entry,
+        before: Option<&LessonId>,
+    ) {
         let mut keys = vec![self.key(key::lesson_seat(&entry.lesson))];
         if let Some((user, role)) = &entry.user {
             keys.extend([self.fields(*role, &entry.lesson), self.key(key::user(user))]);
@@ -77,6 +87,7 @@ impl RedisKv {
         pipeline.cmd("EVALSHA").arg(script).arg(keys.len()).arg(keys);
         pipeline.arg(key::TTL_SECONDS).arg(entry.seats).arg(role).arg(user);
         pipeline.arg(entry.sid.to_string()).arg(entry.lesson.as_str());
+        pipeline.arg(self.clock.at(deadline).to_string());
     }
 
     /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
@@ -84,7 +95,7 @@ impl RedisKv {
     async fn run<T: FromRedisValue>(
         &self,
         operation: &'static str,
-        commands: impl Fn(&Scripts) -> Pipeline,
+        commands: impl Fn(&Scripts, Instant) -> Pipeline,
     ) -> Result<T, KvError> {
         let deadline = Instant::now() + ANSWER;
         let mut outcome = self.attempt(&commands, deadline).await;
@@ -99,7 +110,7 @@ impl RedisKv {
 
     async fn attempt<T: FromRedisValue>(
         &self,
-        commands: impl Fn(&Scripts) -> Pipeline,
+        commands: impl Fn(&Scripts, Instant) -> Pipeline,
         deadline: Instant,
     ) -> Result<T, Failure> {
         let link = match timeout_at(deadline, self.pool.get()).await {
@@ -108,7 +119,7 @@ impl RedisKv {
             Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
             Ok(Err(RunError::TimedOut)) | Err(_) => return Err(Failure::NoConnection),
         };
-        match timeout_at(deadline, link.run(&commands(link.scripts()))).await {
+        match timeout_at(deadline, link.run(&commands(link.scripts(), deadline))).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if link.is_broken() => Err(Failure::Closed(error)),
             Ok(Err(error)) => Err(Failure::Refused(error)),
@@ -118,6 +129,13 @@ impl RedisKv {
             }
         }
     }
+}
+
+/// What a script answers that came too late, by the server's clock.
+const LATE: i64 = -1;
+
+fn late() -> KvError {
+    KvError("it came to Redis too late, or Redis's clock was set".to_owned())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +157,7 @@ impl Kv for RedisKv {
     }
 
     async fn ping(&self) -> Result<(), KvError> {
-        self.run("ping", |_| {
+        self.run("ping", |_, _| {
             let mut commands = Pipeline::with_capacity(1);
             commands.cmd("PING").ignore();
             commands
@@ -148,20 +166,20 @@ impl Kv for RedisKv {
     }
 
     async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
-        let commands = |scripts: &Scripts| {
+        let commands = |scripts: &Scripts, deadline| {
             let mut commands = Pipeline::with_capacity(1);
-            self.entry(&mut commands, &scripts.join, entry, before);
+            self.entry(&mut commands, (&scripts.join, deadline), entry, before);
             commands
         };
-        let (known,): (bool,) = self.run("join", commands).await?;
-        Ok(known)
+        let (known,): (i64,) = self.run("join", commands).await?;
+        if known == LATE { Err(late()) } else { Ok(known == 1) }
     }
 
     async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError> {
         if leavings.is_empty() {
             return Ok(());
         }
-        self.run("leave", |scripts| {
+        self.run("leave", |scripts, _| {
             let mut commands = Pipeline::with_capacity(leavings.len());
             for Leaving { field, heir } in leavings {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
@@ -178,27 +196,29 @@ impl Kv for RedisKv {
         if entries.is_empty() {
             return Ok(());
         }
-        self.run("project", |scripts| {
+        let projected = self.run("project", |scripts, deadline| {
             let mut commands = Pipeline::with_capacity(entries.len());
             for entry in entries {
-                self.entry(&mut commands, &scripts.project, entry, None);
-                commands.ignore();
+                self.entry(&mut commands, (&scripts.project, deadline), entry, None);
             }
             commands
-        })
-        .await
+        });
+        let projected: Vec<i64> = projected.await?;
+        if projected.contains(&LATE) { Err(late()) } else { Ok(()) }
     }
 
     async fn probe(&self, marker: &str) -> Result<bool, KvError> {
         let marker = self.key(marker.to_owned());
-        let commands = |_: &Scripts| {
-            let mut commands = Pipeline::with_capacity(2);
+        let commands = |_: &Scripts, _: Instant| {
+            let mut commands = Pipeline::with_capacity(3);
             commands.atomic();
             commands.cmd("EXISTS").arg(&marker);
             commands.cmd("SET").arg(&marker).arg(1).arg("EX").arg(key::TTL_SECONDS).ignore();
+            commands.cmd("TIME");
             commands
         };
-        let (there,): (bool,) = self.run("probe", commands).await?;
+        let (there, time): (bool, Time) = self.run("probe", commands).await?;
+        self.clock.heard(time);
         Ok(there)
     }
 }

@@ -24,6 +24,9 @@ const STEP: Duration = Duration::from_millis(50);
 /// For the last commits and events, kept free of the deadline.
 const LAST: Duration = Duration::from_secs(2);
 
+/// For what follows the drain, and the end of the process.
+const EXIT: Duration = Duration::from_millis(500);
+
 /// What a drain needs.
 pub struct Drain {
     /// How long, and at which pace.
@@ -47,18 +50,19 @@ pub struct Drain {
 impl Drain {
     /// Drains.
     pub async fn run(self) {
-        let deadline = Instant::now() + self.presence.drain_deadline;
-        let last = deadline - LAST.min(self.presence.drain_deadline / 4);
+        let limit = self.presence.drain_deadline;
+        let deadline = Instant::now() + limit - EXIT.min(limit / 8);
+        let last = deadline - LAST.min(limit / 4);
         if *self.nodes.borrow() > 1 {
-            self.departures.keep_drained_until(last - LAST.min(self.presence.drain_deadline / 4));
+            self.departures.keep_drained_until(last - LAST.min(limit / 4));
         }
         info!(connections = self.workers.connections(), "draining");
         let _ = timeout_at(last, self.goodbyes()).await;
         if timeout_at(last, self.departures.finish()).await.is_err() {
             warn!("sessions are left for other nodes, or for the next start");
         }
-        let _ = timeout_at(deadline - LAST.min(self.presence.drain_deadline / 8), self.leavings.finish()).await;
-        let _ = timeout_at(deadline, self.published()).await;
+        let _ = timeout_at(deadline - LAST.min(limit / 8), self.leavings.finish()).await;
+        let _ = timeout_at(deadline - LAST.min(limit / 16), self.published()).await;
         let lease = *self.lease.borrow();
         match timeout_at(deadline, self.store.retire(lease)).await {
             Ok(Ok(())) => info!("drained"),

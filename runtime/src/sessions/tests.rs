@@ -1,6 +1,6 @@
 use futures_util::FutureExt;
 use rollcall_schema::{AgentId, ClassroomId, Role, SessionId, Sid};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
@@ -39,7 +39,7 @@ fn alice() -> Open {
 async fn a_session_that_no_connection_got_is_closed_again() {
     let bench = Bench::new().await;
     let open = alice();
-    let (_, unclaimed) = bench.sessions.open(open.clone()).await.expect("opened");
+    let (_, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
     assert_eq!(bench.agents(open.classroom).await, 1);
     drop(unclaimed);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -47,7 +47,7 @@ async fn a_session_that_no_connection_got_is_closed_again() {
         assert!(Instant::now() < deadline, "it stays");
         sleep(Duration::from_millis(5)).await;
     }
-    let (_, unclaimed) = bench.sessions.open(open.clone()).await.expect("opened");
+    let (_, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
     unclaimed.claim();
     assert_eq!(bench.agents(open.classroom).await, 1);
 }
@@ -57,7 +57,7 @@ async fn an_opening_that_is_cut_off_is_undone() {
     let bench = Bench::new().await;
     let open = alice();
     // Its batch runs on, whoever listens.
-    assert!(bench.sessions.open(open.clone()).now_or_never().is_none());
+    assert!(bench.sessions.open(Instant::now(), open.clone()).now_or_never().is_none());
     let closed = Close { classroom: open.classroom, agent: open.agent, sid: open.sid, reason: LeftReason::Closed };
     let mut outbox = bench.store.outbox().await.expect("an outbox");
     outbox.claim().await.expect("claimed");

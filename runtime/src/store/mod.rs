@@ -4,6 +4,7 @@
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group`]), because a commit costs the same for one row as for 256.
 pub mod postgres;
+mod refused;
 pub mod sqlite;
 
 use std::{collections::HashSet, time::Duration};
@@ -270,7 +271,8 @@ pub trait Store: Send + Sync + 'static {
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
     async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError>;
     /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), and returns how many.
-    /// Several nodes may do it at once. Zero when there is nothing more.
+    /// Several nodes may do it at once. Zero when there is nothing more. Takes nothing while its own lease has run out:
+    /// so may everybody's have. One whose end the database refuses is left aside, and holds up nobody else's.
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError>;
     /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
     async fn retire(&self, lease: Lease) -> Result<(), StoreError>;

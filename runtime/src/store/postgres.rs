@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::{load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
 use super::{
     Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
-    Restore, Store, StoreError,
+    Restore, Store, StoreError, refused::Refused,
 };
 
 /// For a call, with all its waits and retries.
@@ -61,6 +61,7 @@ pub struct PostgresStore {
     /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
     several: AtomicBool,
     wake: connect::Wake,
+    refused: Refused,
 }
 
 impl PostgresStore {
@@ -72,7 +73,14 @@ impl PostgresStore {
         let config = connect::configure(options)?;
         let pool = Pool::new(config.clone(), tokio_postgres::NoTls, options.pool_size, options.connect)?;
         let several = AtomicBool::new(false);
-        Ok(Self { pool, config, connect: options.connect, several, wake: connect::Wake::default() })
+        Ok(Self {
+            pool,
+            config,
+            connect: options.connect,
+            several,
+            wake: connect::Wake::default(),
+            refused: Refused::default(),
+        })
     }
 
     /// Tells this process's relay that rows were committed.

@@ -34,7 +34,7 @@ use uuid::Uuid;
 use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
 use super::{
     Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
-    Restore, Store, StoreError,
+    Restore, Store, StoreError, refused::Refused,
 };
 
 /// SQLite.
@@ -48,6 +48,7 @@ pub struct SqliteStore {
     wake: watch::Sender<u64>,
     /// Held by the relay that reads the outbox.
     relay: Arc<tokio::sync::Mutex<()>>,
+    refused: Arc<Refused>,
 }
 
 impl SqliteStore {
@@ -65,6 +66,7 @@ impl SqliteStore {
             lock: OnceCell::new(),
             wake: watch::Sender::default(),
             relay: Arc::default(),
+            refused: Arc::default(),
         })
     }
 
@@ -111,7 +113,9 @@ impl Store for SqliteStore {
     }
 
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
-        let sessions = self.writer.call("reap", move |connection| lease::reap(connection, lease, most)).await?;
+        let refused = Arc::clone(&self.refused);
+        let sessions =
+            self.writer.call("reap", move |connection| lease::reap(connection, &refused, lease, most)).await?;
         if sessions > 0 {
             self.wake();
         }

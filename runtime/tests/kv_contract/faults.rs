@@ -2,10 +2,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bb8_redis::redis::cmd;
-use rollcall_loadtest::servers::{self, Redis};
+use rollcall_loadtest::{
+    Way, Wire,
+    servers::{self, Redis},
+};
 use rollcall_runtime::kv::{Kv, redis::RedisKv};
 use rollcall_schema::Role;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::bench::{InRedis, entry, fresh, hash, leaving, participant, raw, sid};
 
@@ -112,6 +115,36 @@ async fn a_stopped_server_hangs_nothing_and_is_found_again() {
     fails_in_time(&kv).await;
     server.resume().unwrap();
     assert!(recovered(&kv).await < Duration::from_secs(3));
+}
+
+/// Whoever gave it up has gone by then, or has joined elsewhere.
+#[tokio::test]
+async fn a_join_that_a_server_carries_out_late_does_nothing() {
+    let server = Redis::start().unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let kv = RedisKv::connect(&wire.instead_of(&server.url()), "").await.unwrap();
+    let before = [participant("algebra-1", "bob", 2)];
+    kv.project(&before).await.unwrap();
+    wire.hold(Way::Both);
+    let joined = participant("algebra-1", "alice", 1);
+    let (join, project) = tokio::join!(kv.join(&joined, None), kv.project(std::slice::from_ref(&joined)));
+    assert!(join.is_err() && project.is_err(), "{join:?} {project:?}");
+    wire.clear();
+    let mut connection = raw(&server.url()).await;
+    let calls = async || -> u64 {
+        let said: String = cmd("INFO").arg("commandstats").query_async(&mut connection.clone()).await.unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+    };
+    let since = Instant::now();
+    while calls().await < 3 {
+        assert!(since.elapsed() < Duration::from_secs(10), "what was held arrives");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let students: Vec<String> =
+        cmd("HKEYS").arg("lesson_student_algebra-1").query_async(&mut connection).await.unwrap();
+    assert_eq!(students, ["bob"]);
+    kv.join(&joined, None).await.unwrap();
 }
 
 #[tokio::test]

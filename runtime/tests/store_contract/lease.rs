@@ -12,6 +12,7 @@ use crate::{
 on_both!(
     a_node_without_the_epoch_commits_nothing,
     a_pulse_renews_a_lease_that_ran_out,
+    one_session_that_cannot_be_ended_holds_up_nobody_elses,
     an_installation_keeps_its_id,
     migrating_again_changes_nothing,
     a_database_of_a_newer_rollcall_is_refused,
@@ -55,6 +56,26 @@ async fn a_pulse_renews_a_lease_that_ran_out(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     world.store.open(lease, &[alice.open()]).await.expect("nobody took it");
     world.store.pulse(lease, LEASE).await.expect("renewed");
+}
+
+async fn one_session_that_cannot_be_ended_holds_up_nobody_elses(mut world: World) {
+    let mut sessions = Vec::new();
+    for name in ["web.alice", "web.bob", "web.carol", "web.dora"] {
+        sessions.push(world.open(&Member::new(classroom(), name)).await.session);
+    }
+    world.poison(sessions[1]);
+    let before = world.lease;
+    world.lease = register(&*world.store, LEASE).await;
+    world.sql(&format!("update node set lease_until = '2000-01-01 00:00:00' where id = {}", before.node));
+    let mut ended = 0;
+    while let reaped @ 1.. = world.store.reap(world.lease, 3).await.expect("reaped") {
+        ended += reaped;
+    }
+    assert_eq!(ended, 3);
+    assert_eq!(world.sql("select id from agent_session"), sessions[1].to_string());
+    assert_eq!(world.sql("select count(*) from outbox where operation = 'left'"), "3");
+    let nodes = format!("{}\n{}", before.node, world.lease.node);
+    assert_eq!(world.sql("select id from node order by id"), nodes, "its node is not forgotten");
 }
 
 async fn an_installation_keeps_its_id(world: World) {

@@ -1,6 +1,6 @@
 //! What sessions leave in Redis waits in SQL.
-use rollcall_runtime::store::{Closed, Field, Leaving, LeftReason, Restore};
-use rollcall_schema::{LessonId, Sid};
+use rollcall_runtime::store::{Closed, Field, Join, Joined, Leaving, LeftReason, Restore};
+use rollcall_schema::{LessonId, SessionId, Sid};
 
 use crate::{
     on_both,
@@ -18,6 +18,8 @@ on_both!(
     an_heir_that_went_meanwhile_leaves_in_its_turn,
     who_is_still_there_is_its_own_heir,
     what_an_earlier_process_left_is_everybodys,
+    a_guest_with_a_token_leaves_its_field_when_it_has_ended,
+    a_guest_of_a_node_that_is_no_more_leaves_its_field,
 );
 
 /// Opens a session and joins.
@@ -172,4 +174,37 @@ async fn what_an_earlier_process_left_is_everybodys(mut world: World) {
         world.store.retire(before).await.expect("retired");
     }
     assert_eq!(left(&world).await.len(), 1);
+}
+
+/// Joins without a session, as two lessons' guest.
+async fn guest(world: &World) -> Member {
+    let alice = Member::new(classroom(), "web.alice");
+    for name in ["algebra-1", "algebra-2", "algebra-2"] {
+        let lesson = world.lesson(name, alice.classroom, &[]).await;
+        let join = Join { session: None, ..alice.join(SessionId(0), &lesson) };
+        assert!(matches!(world.join(join.clone()).await, Joined::Lesson { .. }));
+        // Who brings no token has no field.
+        world.join(Join { user: None, sid: Sid::random(), ..join }).await;
+    }
+    assert_eq!(left(world).await, [], "it is there");
+    alice
+}
+
+async fn a_guest_with_a_token_leaves_its_field_when_it_has_ended(world: World) {
+    let alice = guest(&world).await;
+    world.store.leave(world.lease.node, &[], &[alice.sid]).await.expect("released");
+    let expected = ["algebra-1", "algebra-2"].map(|lesson| (lesson.to_owned(), alice.sid, None));
+    assert_eq!(left(&world).await, expected);
+}
+
+async fn a_guest_of_a_node_that_is_no_more_leaves_its_field(mut world: World) {
+    let alice = guest(&world).await;
+    let before = world.lease;
+    world.lease = register(&*world.store, LEASE).await;
+    if world.store.name() == "postgres" {
+        world.store.retire(before).await.expect("retired");
+        world.store.reap(world.lease, 10).await.expect("reaped");
+    }
+    let expected = ["algebra-1", "algebra-2"].map(|lesson| (lesson.to_owned(), alice.sid, None));
+    assert_eq!(left(&world).await, expected);
 }

@@ -15,9 +15,10 @@ async fn two() -> (World, Arc<dyn Store>, Lease) {
     (world, other, lease)
 }
 
-/// Lets the lease of the world's first node run out.
+/// Lets the lease of the world's first node run out, long ago.
 async fn expire(world: &World) {
-    world.store.pulse(world.lease, Duration::ZERO).await.expect("renewed for no time");
+    let node = world.lease.node;
+    world.sql(&format!("update node set lease_until = clock_timestamp() - interval '1 minute' where id = {node}"));
 }
 
 #[tokio::test]
@@ -198,6 +199,65 @@ async fn a_relay_that_stands_still_loses_its_shards() {
         relay.wait(Duration::from_millis(50)).await.expect("waited");
     }
     assert!(matches!(still.read(1).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn whose_own_lease_has_run_out_takes_nobodys() {
+    let (world, other, lease) = two().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    world.sql("update node set lease_until = clock_timestamp() - interval '1 minute'");
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
+    other.pulse(lease, LEASE).await.expect("renewed");
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_write_hangs_holds_up_no_other_dead_nodes_end() {
+    let (world, other, lease) = two().await;
+    let third = register(&*world.another(), LEASE).await;
+    other.open(third, &[Member::new(classroom(), "web.alice").open()]).await.expect("opened");
+    world.sql(&format!(
+        "update node set lease_until = clock_timestamp() - interval '1 minute' where id <> {}",
+        lease.node
+    ));
+    let (mut hanging, connection) =
+        tokio_postgres::connect(world.url(), tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let write = hanging.transaction().await.expect("begun");
+    write.query("select from node where id = $1 for key share", &[&world.lease.node.0]).await.expect("locked");
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+    write.commit().await.expect("committed");
+}
+
+#[tokio::test]
+async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
+    let world = World::postgres().await;
+    let mut stuck = world.outbox().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The only one goes on.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(stuck.claim().await.expect("claimed"), 8);
+        assert_eq!(stuck.read(10).await.expect("read").len(), 1);
+    }
+    let mut other = world.another().outbox().await.expect("an outbox");
+    while other.claim().await.expect("claimed") < 8 {
+        stuck.claim().await.expect("claimed");
+        stuck.read(10).await.expect("read");
+        assert!(Instant::now() < deadline, "it gives its shards back");
+    }
+    let row = other.read(10).await.expect("read").remove(0);
+    other.delete(&[row.id]).await.expect("deleted");
+    // It comes back later.
+    while stuck.claim().await.expect("claimed") < 4 {
+        other.claim().await.expect("claimed");
+        assert!(Instant::now() < deadline, "it comes back");
+    }
+    drop(other);
+    while stuck.claim().await.expect("claimed") < 8 {
+        assert!(Instant::now() < deadline, "it has nothing to publish, so it stays");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@
 //! ones that wait for it find the new epoch and write nothing.
 use std::time::Duration;
 
-use rollcall_schema::{Epoch, NodeId};
+use rollcall_schema::{Epoch, NodeId, SessionId};
+use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::store::{Lease, Pulse, Registration, StoreError};
@@ -40,12 +41,16 @@ const PULSE: &str = "with renewed as (
         coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8
     from renewed cross join counted cross join ends";
 
-/// Answers whether there is anything to sweep.
+/// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
+/// was under way to the key store was carried out there, or never will be ([`crate::kv::redis`]). Whose own lease has run out takes nobody's: it stood still, and so may
+/// all have. A node that is writing at this moment is not dead, and one whose writes hang holds up no other's end.
 const TAKE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), expired as materialized (
-        select node.id from node where id <> $1 and not taken and lease_until < clock_timestamp()
-        order by id for update
+        select node.id from node where id <> $1 and not taken
+            and lease_until < clock_timestamp() - interval '1 second'
+            and exists (select from node as own where own.id = $1 and own.lease_until > clock_timestamp())
+        order by id for update skip locked
     ), marked as (
         update node set epoch = epoch + 1, taken = true
         from expired where node.id = expired.id and exists (select from fence) returning node.id
@@ -53,12 +58,16 @@ const TAKE: &str = "with fence as materialized (
     select exists (select from marked) or exists (select from node where taken) from fence";
 
 /// Ends sessions of nodes that are taken; those that another reaper holds are skipped, for it ends them.
-const SWEEP: &str = "with fence as materialized (
+macro_rules! sweep {
+    ($which:literal) => {
+        concat!(
+            "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), lost as materialized (
         select id from agent_session
-        where node_id = any (array(select node.id from node where taken)) and exists (select from fence)
-        limit $3 for update skip locked
+        where node_id = any (array(select node.id from node where taken)) and exists (select from fence) and ",
+            $which,
+            " for update skip locked
     ), gone as (
         delete from agent_session s where s.id = any (array(select id from lost))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at
@@ -77,7 +86,17 @@ const SWEEP: &str = "with fence as materialized (
     ), woken as materialized (
         select pg_notify('rollcall_outbox', '') from (select from gone limit 1) as any_of_them
     )
-    select (select count(*) from gone), (select count(*) from woken)";
+    select (select count(*) from gone), (select count(*) from woken)"
+        )
+    };
+}
+
+/// So many, but for those left aside.
+const SWEEP: &str = sweep!("id <> all ($4) limit $3");
+const SWEEP_ONE: &str = sweep!("id = $3");
+
+const LOST: &str = "select id from agent_session
+    where node_id = any (array(select node.id from node where taken)) and id <> all ($1) limit $2";
 
 /// Nodes that were taken and have no session left. None can come back to them: their epoch is gone. Connections that
 /// lost their session while their node was dead never hear of it.
@@ -137,13 +156,32 @@ impl PostgresStore {
         if !any {
             return Ok(0);
         }
-        let gone = self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most]).await?;
-        let gone: i64 = gone.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        let aside = self.refused.aside();
+        let gone = match self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most, &aside]).await {
+            Ok(rows) => count(&rows)?,
+            // Somewhere in the batch: each alone, so that one fails alone.
+            Err(StoreError::Refused(_)) => self.sweep_singly(lease, most, &aside).await?,
+            Err(error) => return Err(error),
+        };
         match gone {
             0 => self.pool.rows("reap", BURY, &[]).await.map(drop)?,
             _ => self.wake(),
         }
         usize::try_from(gone).map_err(unreadable)
+    }
+
+    async fn sweep_singly(&self, lease: Lease, most: i64, aside: &[i64]) -> Result<i64, StoreError> {
+        let Lease { node, epoch } = lease;
+        let mut gone = 0;
+        for row in self.pool.rows("reap", LOST, &[&aside, &most]).await? {
+            let session: i64 = row.try_get(0).map_err(unreadable)?;
+            match self.pool.rows("reap", SWEEP_ONE, &[&node.0, &epoch.0, &session]).await {
+                Ok(rows) => gone += count(&rows)?,
+                Err(StoreError::Refused(why)) => self.refused.add(SessionId(session), &why),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
     }
 
     pub(super) async fn give_back(&self, lease: Lease) -> Result<(), StoreError> {
@@ -153,4 +191,8 @@ impl PostgresStore {
         }
         self.pool.rows("retire", BURY, &[]).await.map(drop)
     }
+}
+
+fn count(rows: &[Row]) -> Result<i64, StoreError> {
+    rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)
 }

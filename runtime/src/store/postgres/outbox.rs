@@ -3,11 +3,17 @@
 //! Invariant: a shard is read and deleted from only on the connection that holds its advisory lock, so the lock goes
 //! with whatever ends the connection: the process's death, a broken line, or the server, which ends a relay that was
 //! stopped and asks for nothing within [`SETTINGS`]. Each relay also holds one shared lock, so that relays can be counted.
+//!
+//! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
+//! gives everything back for a while, so that the events of its shards need not wait for it; the last one stays.
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, SessionId};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_postgres::Row;
 
 use super::{
@@ -25,6 +31,13 @@ const PRESENT: i32 = 100;
 /// only that the same event is published again under its id: not worth a sync of the disk, for which joins would wait.
 const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
 
+/// How long nothing may be deleted of what was read.
+const STUCK: Duration = Duration::from_secs(1);
+/// How long a relay stands aside, and the longest after which it tries again.
+const ASIDE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
+
+const COUNT_ME: &str = "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)";
+const COUNT_ME_OUT: &str = "select pg_advisory_unlock_shared($1, $2)";
 const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
 const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
@@ -54,6 +67,11 @@ pub(super) struct PostgresOutbox {
     held: Vec<i16>,
     /// Since the last vacuum.
     deleted: usize,
+    /// Since when nothing was deleted of what was read.
+    stuck: Option<Instant>,
+    /// Until when it stands aside, and for how long the next time.
+    aside: Option<Instant>,
+    patience: Duration,
     /// Where it starts to look for free shards, so that relays do not race for the same ones.
     first: i16,
     changed: watch::Receiver<u64>,
@@ -65,12 +83,19 @@ impl PostgresOutbox {
         let changed = wake.subscribe();
         let connection = Dedicated::connect(&store.config, SETTINGS, store.connect, Some(wake)).await?;
         connection.run(LIMIT, "listen rollcall_outbox").await?;
-        let rows = connection
-            .rows(LIMIT, "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)", &[&LOCKS, &PRESENT])
-            .await?;
+        let rows = connection.rows(LIMIT, COUNT_ME, &[&LOCKS, &PRESENT]).await?;
         let pid: i32 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
         let first = i16::try_from(pid % i32::from(SHARDS)).map_err(unreadable)?;
-        Ok(Self { connection, held: Vec::new(), deleted: 0, first, changed })
+        Ok(Self {
+            connection,
+            held: Vec::new(),
+            deleted: 0,
+            stuck: None,
+            aside: None,
+            patience: ASIDE.0,
+            first,
+            changed,
+        })
     }
 
     async fn rows(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
@@ -80,11 +105,40 @@ impl PostgresOutbox {
         self.connection.rows(LIMIT, sql, parameters).await
     }
 
-    async fn share(&self) -> Result<usize, StoreError> {
+    /// How many hold shards or want some.
+    async fn relays(&self) -> Result<usize, StoreError> {
         let rows = self.rows(RELAYS, &[&i64::from(LOCKS), &i64::from(PRESENT)]).await?;
         let relays: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
-        let relays = usize::try_from(relays.max(1)).map_err(unreadable)?;
-        Ok(usize::from(SHARDS.unsigned_abs()).div_ceil(relays))
+        usize::try_from(relays).map_err(unreadable)
+    }
+
+    async fn give_back(&mut self, share: usize) -> Result<(), StoreError> {
+        while self.held.len() > share {
+            if let Some(shard) = self.held.pop() {
+                self.rows(GIVE_BACK, &[&LOCKS, &i32::from(shard)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it leaves the shards to others: it begins to, goes on, or comes back.
+    async fn stands_aside(&mut self) -> Result<bool, StoreError> {
+        if let Some(until) = self.aside {
+            if Instant::now() < until && self.relays().await? > 0 {
+                return Ok(true);
+            }
+            self.rows(COUNT_ME, &[&LOCKS, &PRESENT]).await?;
+            (self.aside, self.stuck) = (None, None);
+        }
+        if self.stuck.is_none_or(|since| since.elapsed() < STUCK) || self.relays().await? < 2 {
+            return Ok(false);
+        }
+        self.give_back(0).await?;
+        self.rows(COUNT_ME_OUT, &[&LOCKS, &PRESENT]).await?;
+        self.aside = Some(Instant::now() + self.patience);
+        self.patience = (2 * self.patience).min(ASIDE.1);
+        tracing::info!("what this node cannot publish is left to other nodes for a while");
+        Ok(true)
     }
 }
 
@@ -117,12 +171,11 @@ fn row(row: &Row) -> Result<OutboxRow, StoreError> {
 #[async_trait]
 impl Outbox for PostgresOutbox {
     async fn claim(&mut self) -> Result<usize, StoreError> {
-        let share = self.share().await?;
-        while self.held.len() > share {
-            if let Some(shard) = self.held.pop() {
-                self.rows(GIVE_BACK, &[&LOCKS, &i32::from(shard)]).await?;
-            }
+        if self.stands_aside().await? {
+            return Ok(0);
         }
+        let share = usize::from(SHARDS.unsigned_abs()).div_ceil(self.relays().await?.max(1));
+        self.give_back(share).await?;
         for shard in (0..SHARDS).map(|step| (self.first + step) % SHARDS) {
             if self.held.len() >= share {
                 break;
@@ -141,12 +194,16 @@ impl Outbox for PostgresOutbox {
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let most = i64::try_from(most).map_err(unreadable)?;
         let rows = self.rows(READ, &[&self.held, &most]).await?;
+        if !rows.is_empty() {
+            self.stuck.get_or_insert_with(Instant::now);
+        }
         Ok(first_of_each(rows.iter().map(row).collect::<Result<_, _>>()?))
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let (shards, ids): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
         self.rows(DELETE, &[&shards, &ids]).await?;
+        (self.stuck, self.patience) = (None, ASIDE.0);
         self.deleted += ids.len();
         if self.deleted >= VACUUM_AFTER {
             self.deleted = 0;

@@ -55,10 +55,11 @@ const OPEN: &str = "with fence as materialized (
 
 /// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
 /// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
+/// A guest who brings a token has no session whose end would take its field along: that is written down beforehand.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select i.place, i.sid, i.session_id, l.id as lesson_id, l.seats, (
+        select i.place, i.sid, i.session_id, i.user_id, l.id as lesson_id, l.seats, (
             select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
         )
         from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
@@ -70,6 +71,12 @@ const JOIN: &str = "with fence as materialized (
                 else coalesce(s.lesson_id, s.lesson_before) end
         from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
         returning w.place
+    ), guests as (
+        insert into leaving (node_id, lesson_id, user_id, sid, held)
+        select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
+        where w.session_id is null and w.user_id is not null and w.lesson_id is not null and not exists (
+            select from leaving l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
+        )
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
 

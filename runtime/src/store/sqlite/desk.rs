@@ -124,7 +124,8 @@ fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &Sy
     }
 }
 
-fn in_savepoint<T>(
+/// Undoes what it did where it fails.
+pub(super) fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {

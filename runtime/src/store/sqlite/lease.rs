@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{Epoch, NodeId};
+use rollcall_schema::{Epoch, NodeId, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{desk::failed, leavings};
-use crate::store::{Lease, Pulse, Registration, StoreError};
+use super::{
+    desk::{failed, in_savepoint},
+    leavings,
+};
+use crate::store::{Lease, Pulse, Registration, StoreError, refused::Refused};
 
 pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
@@ -25,6 +28,9 @@ const LOSE: [&str; 4] = [
      select classroom_id, agent_id, id, 'left', 'node_lost' from agent_session where id = ?1",
     "delete from agent_session where id = ?1",
 ];
+
+const BURY: &str =
+    "delete from node where id = ?1 and not exists (select 1 from agent_session where node_id = node.id)";
 
 /// Takes the lock that a serving process holds while it lives.
 pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
@@ -66,31 +72,35 @@ pub(super) fn register(connection: &Connection, registration: &Registration) -> 
 }
 
 /// Ends sessions of earlier processes whose lease has ended, the oldest first.
-pub(super) fn reap(connection: &Connection, lease: Lease, most: usize) -> Result<usize, StoreError> {
+pub(super) fn reap(connection: &Connection, refused: &Refused, lease: Lease, most: usize) -> Result<usize, StoreError> {
     fence(connection, lease)?;
     let expired: Vec<i64> = connection
         .prepare_cached(&format!("select id from node where id <> ?1 and lease_until <= {NOW}"))
         .and_then(|mut nodes| nodes.query_map([lease.node.0], |row| row.get(0))?.collect())
         .map_err(failed)?;
-    let mut ended = 0;
+    let (mut ended, aside) = (0, refused.aside());
+    let room = |ended: usize| i64::try_from(most - ended + aside.len()).unwrap_or(i64::MAX);
     for node in expired {
         let lost: Vec<i64> = connection
             .prepare_cached("select id from agent_session where node_id = ?1 order by id limit ?2")
-            .and_then(|mut lost| {
-                lost.query_map((node, i64::try_from(most - ended).unwrap_or(i64::MAX)), |row| row.get(0))?.collect()
-            })
+            .and_then(|mut lost| lost.query_map((node, room(ended)), |row| row.get(0))?.collect())
             .map_err(failed)?;
-        for id in &lost {
-            for statement in LOSE {
-                connection.prepare_cached(statement).and_then(|mut lose| lose.execute([id])).map_err(failed)?;
+        for id in lost.into_iter().filter(|id| !aside.contains(id)).take(most - ended) {
+            match in_savepoint(connection, |connection| lose(connection, id)) {
+                Ok(()) => ended += 1,
+                Err(StoreError::Refused(why)) => refused.add(SessionId(id), &why),
+                Err(error) => return Err(error),
             }
         }
-        ended += lost.len();
-        if ended < most {
-            connection.execute("delete from node where id = ?1", [node]).map_err(failed)?;
-        }
+        connection.execute(BURY, [node]).map_err(failed)?;
     }
     Ok(ended)
+}
+
+fn lose(connection: &Connection, session: i64) -> Result<(), StoreError> {
+    LOSE.into_iter().try_for_each(|statement| {
+        connection.prepare_cached(statement).and_then(|mut lose| lose.execute([session])).map(drop).map_err(failed)
+    })
 }
 
 /// Written only once a quarter of it has gone: a commit for each pulse costs an idle node a fifth of its processor time.

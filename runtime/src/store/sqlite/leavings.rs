@@ -32,6 +32,9 @@ pub(super) const OF_OTHER: &str = leavings!("true", "classroom_id = ?1 and agent
 
 const ADD: &str = "insert into leaving (node_id, lesson_id, user_id, sid) values (?1, ?2, ?3, ?4)";
 
+const HOLD: &str = "insert into leaving (node_id, lesson_id, user_id, sid, held) select ?1, ?2, ?3, ?4, true \
+    where not exists (select 1 from leaving where held and sid = ?4 and lesson_id = ?2)";
+
 /// A connection that is still in the lesson is its own heir: its field stays.
 const READ: &str = "select id, lesson_id, user_id, sid, ( \
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id \
@@ -48,6 +51,18 @@ pub(super) fn add(connection: &Connection, node: NodeId, fields: &[Field]) -> Re
         statement.execute(params![node.0, lesson.as_str(), user.as_str(), sid.to_string()]).map_err(failed)?;
     }
     Ok(())
+}
+
+/// A guest's, who has no session whose end would add it.
+pub(super) fn hold(
+    connection: &Connection,
+    node: NodeId,
+    lesson: &LessonId,
+    user: &UserId,
+    sid: Sid,
+) -> Result<(), StoreError> {
+    let values = params![node.0, lesson.as_str(), user.as_str(), sid.to_string()];
+    connection.prepare_cached(HOLD).and_then(|mut hold| hold.execute(values)).map(drop).map_err(failed)
 }
 
 pub(super) fn release(connection: &Connection, ended: &[Sid]) -> Result<(), StoreError> {

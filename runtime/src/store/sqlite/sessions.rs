@@ -57,10 +57,10 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
 
 pub(super) fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
     fence(connection, lease)?;
-    batch.iter().map(|join| join_one(connection, join)).collect()
+    batch.iter().map(|join| join_one(connection, lease, join)).collect()
 }
 
-fn join_one(connection: &Connection, join: &Join) -> Result<Joined, StoreError> {
+fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined, StoreError> {
     let lesson: Option<(u32, Option<u32>)> = connection
         .prepare_cached(
             "select seats, (select seat from lesson_attendee where lesson_id = lesson.id and user_id = ?3) \
@@ -87,6 +87,8 @@ fn join_one(connection: &Connection, join: &Join) -> Result<Joined, StoreError> 
         if written == 0 {
             return Ok(Joined::NotOwner);
         }
+    } else if let Some(user) = &join.user {
+        leavings::hold(connection, lease.node, &join.lesson, user, join.sid)?;
     }
     Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
 }

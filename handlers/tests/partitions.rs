@@ -1,0 +1,292 @@
+//! A node whose line to one of the servers is at fault, while that server and the other node are well (PROTOCOL 2 and 5):
+//! who asks is answered in time, nobody is told a lie meanwhile, and everything works again soon after.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, session_error, until};
+use rollcall_loadtest::client::{ClientError, Closing};
+use rollcall_loadtest::servers::shared;
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
+use serde_json::{Value, json};
+
+const LEASE: Duration = Duration::from_secs(2);
+/// How soon whoever asks is answered.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How soon everything works again.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// Of classrooms, so many that the events of some are published by either node.
+const MANY: usize = 24;
+
+type Fault = fn(&Wire);
+
+fn nothing_passes(line: &Wire) {
+    line.hold(Way::Both);
+}
+fn nothing_arrives(line: &Wire) {
+    line.hold(Way::Up);
+}
+fn nothing_is_answered(line: &Wire) {
+    line.hold(Way::Down);
+}
+fn all_is_refused(line: &Wire) {
+    line.close();
+}
+fn all_is_late(line: &Wire) {
+    line.delay(Duration::from_millis(1500));
+}
+
+/// A healthy node, and another with its lines to the servers.
+struct Nodes {
+    healthy: Backend,
+    other: Gateway,
+    postgres: Wire,
+    redis: Wire,
+    nats: Wire,
+}
+
+impl Nodes {
+    fn start() -> Self {
+        let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()));
+        let healthy = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+        let Servers { postgres: database, redis: keys, nats: bus } = healthy.servers().unwrap();
+        let before = |port| Wire::before(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+        let postgres = before(common::postgres().port());
+        let (redis, nats) = (before(shared::redis().port()), before(shared::nats().port()));
+        let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
+        let options = options.env("DATABASE_URL", postgres.instead_of(database));
+        let options = options.env("REDIS_URL", redis.instead_of(keys)).env("NATS_URL", nats.instead_of(bus));
+        let other = Gateway::start(options).unwrap();
+        Self { healthy, other, postgres, redis, nats }
+    }
+
+    /// A participant enters on the node whose lines are at fault.
+    async fn enters_beyond(&self, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
+        let mut client = Client::connect(self.other.address()).await?;
+        let success = client.connect_request(&room.participant(name), &room.id, "web").await?;
+        Ok(Agent::of(client, &success))
+    }
+
+    /// How somebody's attempt to enter there ends, in time.
+    async fn refuses(&self, room: &Classroom, name: &str) -> Closing {
+        let mut client = Client::connect(self.other.address()).await.unwrap();
+        let request = room.connect_request(&room.participant(name), "web");
+        client.send(&json!({"type": "connect_request", "payload": request})).await.unwrap();
+        in_time("connect_request", ANSWER, client.expect_close(SOON)).await.unwrap()
+    }
+
+    async fn comes_back(&self, room: &Classroom, name: &str) -> Agent {
+        until("a session", RECOVERY, async || self.enters_beyond(room, name).await, Result::is_ok).await.unwrap()
+    }
+}
+
+async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let answer = answer.await;
+    assert!(start.elapsed() <= limit, "{what} took {:?}", start.elapsed());
+    answer
+}
+
+async fn is_told_to_try_later(agent: &mut Agent, lesson: &str) {
+    let ack = in_time("join_lesson", ANSWER, agent.client.join_lesson(lesson)).await.unwrap();
+    assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!("try again later")), "{ack}");
+}
+
+async fn joins_soon(agent: &mut Agent, lesson: &str) {
+    let asking = async || agent.client.join_lesson(lesson).await.unwrap()["status"].clone();
+    until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
+}
+
+/// Longer than the lease: who is there is gone for all others, and nobody has two sessions afterwards.
+async fn cut_off_from_postgres(fault: Fault) {
+    let nodes = Nodes::start();
+    let room = nodes.healthy.classroom();
+    let mut witness = nodes.healthy.participant(room, "witness").await;
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    bob.joins(&room.algebra).await;
+    nodes.healthy.settled(room, [&mut witness, &mut bob]).await;
+
+    fault(&nodes.postgres);
+    let began = Instant::now();
+    let closing = nodes.refuses(room, "carol").await;
+    session_error(&closing, "internal_server_error", 500, 3004);
+    is_told_to_try_later(&mut bob, &room.biology).await;
+    let gone = agent_event("left", bob.session, &bob.id);
+    assert_eq!(next_not_of(&room.agent("web", "carol"), &mut witness).await, gone);
+    assert!(began.elapsed() < LEASE + Duration::from_secs(5), "after {:?}", began.elapsed());
+    let mut keys = nodes.healthy.keys().await;
+    let students = format!("lesson_student_{}", room.algebra);
+    common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
+
+    nodes.postgres.clear();
+    // It hears that its lease was taken, and closes what it held.
+    let closing = in_time("the end", RECOVERY, end_of(&mut bob)).await;
+    assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
+    let again = nodes.comes_back(room, "bob").await;
+    assert!(again.session > bob.session);
+    let carol = room.agent("web", "carol");
+    assert_eq!(next_not_of(&carol, &mut witness).await, agent_event("entered", again.session, &again.id));
+    // Who was refused left nothing behind, or a whole pair.
+    let of_bob = |rows: Vec<String>| rows.into_iter().filter(|row| !row.contains(&carol)).collect::<Vec<_>>();
+    let history = async || of_bob(nodes.healthy.history(room).await);
+    until("the history", SOON, history, |rows| *rows == [format!("{}|{}|node_lost", bob.session, bob.id)]).await;
+    let live = [&witness, &again].map(|agent| format!("{}|{}", agent.session, agent.id));
+    until("who is there", SOON, async || nodes.healthy.live(room).await, |rows| *rows == live).await;
+}
+
+/// The next event that is not about this agent.
+async fn next_not_of(other: &str, witness: &mut Agent) -> Value {
+    loop {
+        let event = witness.client.next_event(SOON).await.unwrap();
+        if event.agent_id() != Some(other) {
+            return event.body;
+        }
+    }
+}
+
+/// Its close, after whatever came before.
+async fn end_of(agent: &mut Agent) -> Closing {
+    loop {
+        match agent.client.next_message(SOON).await {
+            Ok(_) => {}
+            Err(ClientError::Closed(closing)) => return closing,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_passes_to_or_from_postgres() {
+    cut_off_from_postgres(nothing_passes).await;
+}
+#[tokio::test]
+async fn nothing_arrives_at_postgres() {
+    cut_off_from_postgres(nothing_arrives).await;
+}
+#[tokio::test]
+async fn postgres_answers_nothing() {
+    cut_off_from_postgres(nothing_is_answered).await;
+}
+#[tokio::test]
+async fn postgres_is_not_reached() {
+    cut_off_from_postgres(all_is_refused).await;
+}
+#[tokio::test]
+async fn postgres_is_far_away() {
+    cut_off_from_postgres(all_is_late).await;
+}
+
+async fn cut_off_from_redis(fault: Fault) {
+    let nodes = Nodes::start();
+    let room = nodes.healthy.classroom();
+    let mut witness = nodes.healthy.participant(room, "witness").await;
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    nodes.healthy.settled(room, [&mut witness, &mut bob]).await;
+
+    fault(&nodes.redis);
+    is_told_to_try_later(&mut bob, &room.algebra).await;
+    let mut carol = in_time("connect_request", ANSWER, nodes.enters_beyond(room, "carol")).await.unwrap();
+    is_told_to_try_later(&mut carol, &room.algebra).await;
+    let carol = carol.leaves().await;
+    for label in ["entered", "left"] {
+        witness.sees(label, &carol).await;
+    }
+    nodes.healthy.nothing_came(room, [&mut witness]).await;
+
+    nodes.redis.clear();
+    joins_soon(&mut bob, &room.biology).await;
+    let mut keys = nodes.healthy.keys().await;
+    // What was held of earlier joins came late, and did nothing.
+    let (algebra, biology) = (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
+    common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
+    common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
+    common::expect_field(&mut keys, &algebra, &room.user("carol"), None).await;
+}
+
+#[tokio::test]
+async fn nothing_passes_to_or_from_redis() {
+    cut_off_from_redis(nothing_passes).await;
+}
+#[tokio::test]
+async fn redis_answers_nothing() {
+    cut_off_from_redis(nothing_is_answered).await;
+}
+#[tokio::test]
+async fn redis_is_not_reached() {
+    cut_off_from_redis(all_is_refused).await;
+}
+#[tokio::test]
+async fn redis_is_far_away() {
+    cut_off_from_redis(all_is_late).await;
+}
+
+/// The other node's clients hear of everything in time, whichever node was to publish it; its own hear of it afterwards.
+async fn cut_off_from_nats(fault: Fault) {
+    let nodes = Nodes::start();
+    let rooms = &nodes.healthy.classrooms()[..MANY];
+    let mut witnesses = Vec::new();
+    for room in rooms {
+        witnesses.push(nodes.healthy.participant(room, "witness").await);
+    }
+    let mut bob = nodes.enters_beyond(&rooms[0], "bob").await.unwrap();
+    nodes.healthy.settled(&rooms[0], [&mut witnesses[0], &mut bob]).await;
+
+    fault(&nodes.nats);
+    let began = Instant::now();
+    let mut expected: Vec<(&str, Whom)> = Vec::new();
+    for (room, witness) in rooms.iter().zip(&mut witnesses) {
+        let carol = nodes.healthy.participant(room, "carol").await.leaves().await;
+        for label in ["entered", "left"] {
+            witness.sees(label, &carol).await;
+            expected.push((label, carol.clone()));
+        }
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?} for a part of {MANY}", began.elapsed());
+    }
+    // Those who enter beyond wait for nobody.
+    let mut dora = in_time("connect_request", ANSWER, nodes.enters_beyond(&rooms[0], "dora")).await.unwrap();
+    in_time("join_lesson", ANSWER, dora.joins(&rooms[0].algebra)).await;
+    witnesses[0].sees("entered", &dora.whom()).await;
+
+    nodes.nats.clear();
+    let back = Instant::now();
+    for (label, carol) in &expected[..2] {
+        let left = RECOVERY.saturating_sub(back.elapsed());
+        assert_eq!(bob.client.next_event(left).await.unwrap().body, agent_event(label, carol.session, &carol.id));
+    }
+    bob.sees("entered", &dora.whom()).await;
+    nodes.healthy.settled(&rooms[0], [&mut witnesses[0], &mut bob]).await;
+}
+
+#[tokio::test]
+async fn nothing_passes_to_or_from_nats() {
+    cut_off_from_nats(nothing_passes).await;
+}
+#[tokio::test]
+async fn nats_answers_nothing() {
+    cut_off_from_nats(nothing_is_answered).await;
+}
+#[tokio::test]
+async fn nats_is_not_reached() {
+    cut_off_from_nats(all_is_refused).await;
+}
+
+#[tokio::test]
+async fn a_node_without_any_server_answers_in_time() {
+    let nodes = Nodes::start();
+    let room = nodes.healthy.classroom();
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    let lines = [&nodes.postgres, &nodes.redis, &nodes.nats];
+    lines.into_iter().for_each(nothing_passes);
+    for _ in 0..3 {
+        let closing = nodes.refuses(room, "carol").await;
+        session_error(&closing, "internal_server_error", 500, 3004);
+    }
+    is_told_to_try_later(&mut bob, &room.algebra).await;
+    lines.into_iter().for_each(Wire::clear);
+    let mut bob = nodes.comes_back(room, "bob").await;
+    joins_soon(&mut bob, &room.algebra).await;
+}

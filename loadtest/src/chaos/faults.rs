@@ -1,0 +1,172 @@
+//! What breaks in a seed, and when.
+
+use std::time::Duration;
+
+use super::plan::{STORM, Setting};
+use super::random::Random;
+
+/// The steps of the gateway's code at which a node can be killed or stopped: its `failpoint::reach`.
+pub(super) const STEPS: [&str; 19] = [
+    "classroom entered",
+    "open begins",
+    "open committed",
+    "connect done",
+    "join begins",
+    "join committed",
+    "lesson entered",
+    "keys written",
+    "restore committed",
+    "leave begins",
+    "close begins",
+    "close committed",
+    "leave done",
+    "leavings read",
+    "leavings removed",
+    "outbox read",
+    "outbox published",
+    "dead node reaped",
+    "pulse",
+];
+
+/// Something that breaks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub(super) at: Duration,
+    pub(super) target: Target,
+    pub(super) deed: Deed,
+    pub(super) lasts: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Node(usize),
+    /// The network between clients and a node.
+    Wire(usize),
+    /// The network between a node and a server.
+    Line(usize, Place),
+    Postgres,
+    Redis,
+    Nats,
+}
+
+/// Which server a line leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Postgres,
+    Redis,
+    Nats,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// SIGKILL, and a start at the end.
+    Kill,
+    /// SIGSTOP, and SIGCONT at the end.
+    Pause,
+    /// SIGTERM, and a start at the end.
+    Drain,
+    /// As [`Deed::Kill`], when it comes to one of the [`STEPS`].
+    KillAt(&'static str),
+    /// As [`Deed::Pause`], when it comes to one of the [`STEPS`].
+    PauseAt(&'static str),
+    /// Nothing goes through, and all of it follows at the end.
+    Hold,
+    /// As [`Deed::Hold`], in the direction of who accepted.
+    HoldUp,
+    /// As [`Deed::Hold`], in the direction of who connected.
+    HoldDown,
+    /// All of it comes late.
+    Slow,
+    /// All connections are ended.
+    Cut,
+    /// As [`Deed::Cut`], and there are no new ones.
+    Away,
+    /// Clients lose their connections, the node does not hear of it before the end.
+    HalfOpen,
+}
+
+/// A seed's, in the order of their beginnings.
+pub(super) fn of(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
+    let count = random.within(3..7);
+    let mut faults: Vec<Fault> = (0..count).map(|_| fault(setting, random)).collect();
+    faults.extend(at_step(seed, setting, random));
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn fault(setting: Setting, random: &mut Random) -> Fault {
+    let number = random.within(0..setting.nodes());
+    let (node, wire) = (Target::Node(number), Target::Wire(number));
+    let line = Target::Line(number, random.pick(&[(2, Place::Postgres), (1, Place::Redis), (1, Place::Nats)]));
+    let step = STEPS[random.within(0..STEPS.len())];
+    let ours = [
+        (3, (node, Deed::Kill, (100, 1200))),
+        (3, (node, Deed::Pause, (600, 1800))),
+        (3, (node, Deed::KillAt(step), (100, 1200))),
+        (3, (node, Deed::PauseAt(step), (600, 1800))),
+        (2, (node, Deed::Drain, (100, 600))),
+        (1, (wire, Deed::Hold, (200, 1500))),
+        (1, (wire, Deed::Cut, (1, 2))),
+        (2, (wire, Deed::HalfOpen, (200, 1500))),
+    ];
+    let of_servers = [
+        (2, (Target::Postgres, Deed::Pause, (200, 2000))),
+        (2, (Target::Postgres, Deed::Kill, (50, 800))),
+        (2, (Target::Redis, Deed::Pause, (200, 2000))),
+        (1, (Target::Redis, Deed::Kill, (50, 800))),
+        (2, (Target::Nats, Deed::Pause, (200, 2000))),
+        (2, (Target::Nats, Deed::Kill, (50, 800))),
+    ];
+    let of_lines = [
+        (3, (line, Deed::Hold, (200, 2500))),
+        (2, (line, Deed::HoldUp, (200, 2500))),
+        (2, (line, Deed::HoldDown, (200, 2500))),
+        (2, (line, Deed::Slow, (200, 2500))),
+        (2, (line, Deed::Away, (50, 2000))),
+    ];
+    let shared = of_servers.into_iter().chain(of_lines).filter(|_| setting != Setting::Embedded);
+    let all: Vec<_> = ours.into_iter().chain(shared).collect();
+    let (target, deed, lasts) = random.pick(&all);
+    Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
+}
+
+/// Every seed strikes one of the steps, each in its turn, and brings about what leads there.
+fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
+    let turn = usize::try_from(seed % STEPS.len() as u64).expect("less than the number of steps");
+    let (step, number) = (STEPS[turn], random.within(0..setting.nodes()));
+    let (deed, lasts) = random.pick(&[(1, (Deed::KillAt(step), (100, 1200))), (1, (Deed::PauseAt(step), (600, 1800)))]);
+    let strike = Fault {
+        at: random.millis(200..1000),
+        target: Target::Node(number),
+        deed,
+        lasts: random.millis(lasts.0..lasts.1),
+    };
+    let with = |target, deed| Fault { target, deed, lasts: Duration::from_millis(2000), ..strike };
+    let others = (0..setting.nodes()).filter(|other| *other != number);
+    let mut faults: Vec<Fault> = match step {
+        "restore committed" if setting != Setting::Embedded => {
+            vec![with(Target::Line(number, Place::Redis), Deed::Away)]
+        }
+        "dead node reaped" => others.map(|other| with(Target::Node(other), Deed::Kill)).collect(),
+        _ => Vec::new(),
+    };
+    faults.push(strike);
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Plan;
+    use super::*;
+
+    #[test]
+    fn fifty_seeds_come_to_every_step() {
+        let aimed = |step: &str| {
+            let of_step = |fault: &Fault| matches!(fault.deed, Deed::KillAt(at) | Deed::PauseAt(at) if at == step);
+            let mut plans = (1..=50).map(Plan::of).filter(|plan| plan.setting != Setting::Embedded);
+            plans.any(|plan| plan.faults.iter().any(of_step))
+        };
+        let missing: Vec<&str> = STEPS.into_iter().filter(|step| !aimed(step)).collect();
+        assert_eq!(missing, [""; 0]);
+    }
+}
