@@ -126,3 +126,22 @@ impl Flow {
 fn weight(event: &Incoming) -> usize {
     OVERHEAD + event.body.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stood_is_given_time_to_republish() {
+        let flow = Flow::new();
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(1_000));
+        // It stands from 3,500 on, and then answers three pings at once.
+        [9_000, 9_001, 9_002].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(2_000));
+        [10_000, 11_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(9_000));
+    }
+}
