@@ -2,7 +2,8 @@
 //!
 //! Invariant: a room is subscribed from before its first member's session is committed until its last member has left,
 //! and a worker hears of a member before it hears of any event that the member must get, since both come through the
-//! same inbox.
+//! same inbox. Members hear of nothing that is not after the position at which their room began: a feed that fills a gap
+//! may bring some of it, and whoever heard that would miss the rest.
 use std::{
     collections::HashMap,
     num::NonZeroU64,
@@ -50,6 +51,8 @@ struct Inner {
 struct Entry {
     key: RoomKey,
     subscribed: Arc<OnceCell<()>>,
+    /// The position when it was subscribed, or when that was begun where nobody answered.
+    begins: Offset,
     /// Holds by worker: events go where there are any.
     holds: Box<[u32]>,
 }
@@ -129,17 +132,28 @@ impl Rooms {
     /// Returns the stream's position then: what has a higher offset comes, or is kept.
     pub async fn enter(&self, socket: SocketId, id: RoomId) -> Position {
         let (hold, subscribed) = self.hold(id, socket.worker());
-        let bus = &self.0.bus;
-        subscribed
-            .get_or_init(async || match timeout(SUBSCRIBE, bus.subscribe(hold.id())).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(room = %hold.id(), %error, "the room is filled when the bus is back"),
-                Err(_) => warn!(room = %hold.id(), "the room is filled when the bus answers"),
-            })
-            .await;
+        subscribed.get_or_init(|| self.subscribe(hold.id())).await;
         self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
         // Not before: an event in between would pass the door when nobody stands there, and be thought to come.
         self.position()
+    }
+
+    async fn subscribe(&self, id: &RoomId) {
+        self.begin(id);
+        match timeout(SUBSCRIBE, self.0.bus.subscribe(id)).await {
+            Ok(Ok(())) => self.begin(id),
+            Ok(Err(error)) => warn!(room = %id, %error, "the room is filled when the bus is back"),
+            Err(_) => warn!(room = %id, "the room is filled when the bus answers"),
+        }
+    }
+
+    /// The room begins here. Under the lock, so that it cannot be a position of before the offsets started again.
+    fn begin(&self, id: &RoomId) {
+        let mut entries = self.entries();
+        let here = self.position().offset;
+        if let Some(entry) = entries.get_mut(id) {
+            entry.begins = here;
+        }
     }
 
     /// The stream's position: no event that the workers have heard of yet is after it.
@@ -178,7 +192,7 @@ impl Rooms {
         while let Some(fed) = feed.recv().await {
             match fed {
                 Fed::Event(incoming) => {
-                    if let Some((key, workers)) = self.audience(&incoming.room)
+                    if let Some((key, workers)) = self.audience(&incoming)
                         && let Some(delivery) = self.encode(key, incoming)
                     {
                         let delivery = Arc::new(delivery);
@@ -200,6 +214,7 @@ impl Rooms {
                 Fed::Anew => {
                     warn!("the stream was made anew: connections that resume are told so");
                     self.0.settled.store(0, Ordering::SeqCst);
+                    self.entries().values_mut().for_each(|entry| entry.begins = Offset(0));
                     self.0.mailboxes.broadcast(|| Command::Anew).await;
                 }
             }
@@ -219,6 +234,7 @@ impl Rooms {
             Entry {
                 key: RoomKey(NonZeroU64::MIN.saturating_add(self.0.keys.fetch_add(1, Ordering::Relaxed))),
                 subscribed: Arc::default(),
+                begins: Offset(0),
                 holds: vec![0; self.0.mailboxes.len()].into(),
             }
         });
@@ -227,9 +243,9 @@ impl Rooms {
         (hold, Arc::clone(&entry.subscribed))
     }
 
-    fn audience(&self, id: &RoomId) -> Option<(RoomKey, Vec<usize>)> {
+    fn audience(&self, incoming: &Incoming) -> Option<(RoomKey, Vec<usize>)> {
         let entries = self.entries();
-        let entry = entries.get(id)?;
+        let entry = entries.get(&incoming.room).filter(|entry| incoming.offset > entry.begins)?;
         let workers = entry.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(worker, _)| worker);
         Some((entry.key, workers.collect()))
     }
@@ -238,3 +254,6 @@ impl Rooms {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), BusError>;
     /// Publishes in order, many in flight; a result for each, in the batch's order. Ok means stored (acknowledged).
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>>;
-    /// From Ok on, whatever is stored in the room reaches the feed. Where the server is away it is Err, but the wish is
+    /// From Ok on, whatever is stored in the room reaches the feed; so may a part of what was stored before, which is not
+    /// for who comes now: its offsets are not after [`Bus::position`] at Ok. Where the server is away it is Err, but the wish is
     /// kept and fulfilled on its return, from the stream's position at the time of the outage on.
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError>;
     /// Ends it.

@@ -10,11 +10,11 @@ use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 
 use crate::{
-    bench::{PAUSE, classroom, fed, fed_any, lesson, publish_surely},
+    bench::{PAUSE, classroom, collect, fed, fed_any, ids, in_time, lesson, note, publish_surely},
     proxy::Proxy,
 };
 
@@ -182,4 +182,30 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     let Fed::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
     assert_eq!(event.offset, Offset(4));
     assert!(matches!(timeout(PAUSE * 100, fed_any(&mut feed)).await.unwrap(), Fed::Settled(Offset(4))));
+}
+
+/// Between a node's events there are other nodes', so when the connection breaks any may still be on its way: the stream
+/// is read from a while ago, in several pieces, and all that came since is among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_long_outage_does_not_come_again() {
+    const EVENTS: i64 = 200;
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (room, elsewhere) = (classroom(), lesson());
+    bus.subscribe(&room).await.unwrap();
+    let each = |number| [&elsewhere, &room].map(|room| note(room, format!("{room}-{number}"), number));
+    let batch = (1..=EVENTS).flat_map(each).collect();
+    assert!(other.publish(batch).await.iter().all(Result::is_ok));
+    collect(&mut feed, EVENTS as usize).await;
+    proxy.cut();
+    let until = Instant::now() + Duration::from_millis(1500);
+    while Instant::now() < until {
+        in_time(bus.ping()).await.unwrap_err();
+        sleep(PAUSE).await;
+    }
+    publish_surely(&other, &room, EVENTS + 1).await;
+    proxy.mend();
+    assert_eq!(ids(&collect(&mut feed, 1).await), [EVENTS + 1]);
 }

@@ -72,6 +72,7 @@ impl Delivery {
     /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
     /// whether what the stream has forgotten since was ever for it.
     async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
+        self.seen.age(self.flow.republished());
         self.settle(now).await?;
         let due = self.seen.due();
         tokio::select! {
@@ -91,6 +92,7 @@ impl Delivery {
         for (at, event) in events {
             self.deliver(event, at).await?;
         }
+        self.seen.age(self.flow.republished());
         // By the clock of the events' coming: while they wait here, nothing settles that one of them belongs before.
         self.settle(last).await
     }

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
@@ -20,6 +21,10 @@ const OVERHEAD: usize = 256;
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// A server that runs for so long republishes what it has stored. The clock does not say that it ran: a server may stand,
+/// with an event stored and not yet republished. Of three answers to pings this far apart, it stood between two at most.
+const APART: Duration = Duration::from_millis(500);
+
 pub(super) struct Flow {
     inner: Mutex<Inner>,
     bell: Notify,
@@ -30,6 +35,8 @@ struct Inner {
     /// With the time of its coming.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
+    /// When the server answered, [`APART`]: the oldest first.
+    answers: [Instant; 3],
 }
 
 /// What [`Flow::next`] finds.
@@ -42,7 +49,7 @@ pub(super) enum Next {
 impl Flow {
     /// It starts intact.
     pub(super) fn new() -> Self {
-        let inner = Inner { intact: true, events: VecDeque::new(), bytes: 0 };
+        let inner = Inner { intact: true, events: VecDeque::new(), bytes: 0, answers: [Instant::now(); 3] };
         Self { inner: Mutex::new(inner), bell: Notify::new() }
     }
 
@@ -55,6 +62,20 @@ impl Flow {
     pub(super) fn break_off(&self) {
         self.lock().intact = false;
         self.bell.notify_one();
+    }
+
+    /// The server has answered a ping.
+    pub(super) fn answered(&self, at: Instant) {
+        let mut inner = self.lock();
+        let [_, before, last] = inner.answers;
+        if at.duration_since(last) >= APART {
+            inner.answers = [before, last, at];
+        }
+    }
+
+    /// What was stored before anything that came until then has been republished.
+    pub(super) fn republished(&self) -> Instant {
+        self.lock().answers[0]
     }
 
     /// Passes on events that came at this time. Where the flow is broken they are thrown away.
@@ -104,4 +125,23 @@ impl Flow {
 
 fn weight(event: &Incoming) -> usize {
     OVERHEAD + event.body.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stood_is_given_time_to_republish() {
+        let flow = Flow::new();
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(1_000));
+        // It stands from 3,500 on, and then answers three pings at once.
+        [9_000, 9_001, 9_002].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(2_000));
+        [10_000, 11_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(9_000));
+    }
 }

@@ -139,7 +139,10 @@ impl Live {
                 }
                 Op::Dropped => metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1),
                 Op::Ping => pinged = true,
-                Op::Pong => self.unanswered = 0,
+                Op::Pong => {
+                    self.unanswered = 0;
+                    self.flow.answered(now);
+                }
                 Op::Error(error) => tracing::warn!(error = %String::from_utf8_lossy(error), "NATS"),
                 Op::Info(_) | Op::Ok => {}
             }

@@ -4,8 +4,8 @@
 //! once, one in some hundred overtakes another. On one connection an event comes once all the same; it can come twice
 //! only from the connection and from a filling, or from two fillings.
 //!
-//! Invariant: everything up to the floor was delivered, or was never for this node; above it, it is known for each event
-//! whether it was. Memory is bounded by [`MOST`].
+//! Invariant: everything up to the floor was delivered, or was never for this node, or is later than a server that runs
+//! ever is; above it, it is known for each event whether it was. Memory is bounded by [`MOST`].
 use std::{
     collections::{BTreeSet, VecDeque},
     time::Duration,
@@ -17,8 +17,6 @@ use tokio::time::Instant;
 /// comes after some microseconds, unless the server's threads are waiting for a processor: this is several turns of the
 /// scheduler, and less than anybody notices.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
-/// What comes later than this is not read again after a break.
-pub(super) const LATEST: Duration = Duration::from_secs(1);
 /// Offsets that are remembered one by one.
 const MOST: usize = 64 * 1024;
 
@@ -27,14 +25,14 @@ const MOST: usize = 64 * 1024;
 pub(super) struct Seen {
     /// Nothing up to here is missing for certain: whatever else comes of that is a double.
     certain: u64,
-    /// Nothing up to here is missing, unless it is later than [`LATEST`].
+    /// Nothing up to here is missing, unless it is later than [`Seen::age`] was told.
     floor: u64,
     /// Delivered above the floor.
     above: BTreeSet<u64>,
     /// Nothing at or below is yet to come.
     settled: u64,
     told: u64,
-    /// The highest offset so far, by the time of its coming; both ascend.
+    /// The highest offset so far, by the time of its coming; both ascend, above the floor.
     marks: VecDeque<(Instant, u64)>,
 }
 
@@ -71,16 +69,19 @@ impl Seen {
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
             self.settled = self.settled.max(offset);
         }
-        while let Some((at, offset)) = self.marks.front()
-            && now.duration_since(*at) >= LATEST
-        {
-            self.floor = self.floor.max(*offset);
-            self.marks.pop_front();
-        }
         self.go_on();
         let grown = self.settled > self.told;
         self.told = self.settled;
         grown.then_some(self.settled)
+    }
+
+    /// What was stored before something that came until then has come too, or will not be read again after a break. Not
+    /// while the stream is read: what was delivered above the floor is known one by one, and the reading comes by it.
+    pub(super) fn age(&mut self, until: Instant) {
+        let aged = self.marks.partition_point(|(at, _)| *at <= until);
+        if let Some((_, offset)) = aged.checked_sub(1).map(|last| self.marks[last]) {
+            self.pass(offset);
+        }
     }
 
     /// When [`Seen::settle`] has something to say, if nothing comes before.
@@ -119,6 +120,9 @@ impl Seen {
                 self.certain = next;
             }
             self.floor = next;
+        }
+        while self.marks.front().is_some_and(|(_, offset)| *offset <= self.floor) {
+            self.marks.pop_front();
         }
         self.settled = self.settled.max(self.floor);
         while self.above.contains(&(self.settled + 1)) {

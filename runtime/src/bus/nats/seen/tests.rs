@@ -35,20 +35,34 @@ fn a_gap_settles_when_it_is_closed_or_after_a_while() {
 }
 
 #[test]
-fn the_floor_follows_what_came_a_second_ago() {
+fn the_floor_follows_what_has_aged() {
     let start = Instant::now();
     let mut seen = Seen::new(0);
     assert!(seen.first(5, start) && seen.first(9, at(start, 500)));
-    seen.settle(at(start, 999));
-    assert_eq!(seen.floor(), 0);
-    seen.settle(at(start, 1000));
+    seen.settle(at(start, 60_000));
+    assert_eq!(seen.floor(), 0, "not by the clock alone");
+    seen.age(at(start, 499));
     assert_eq!((seen.floor(), seen.highest()), (5, 9));
     seen.pass(8);
     assert_eq!(seen.floor(), 9);
-    assert!(seen.first(3, at(start, 1001)), "not read from the stream: it was not delivered");
+    assert!(seen.first(3, at(start, 501)), "not read from the stream: it was not delivered");
     seen.fill(12);
-    assert!(!seen.first(11, at(start, 1001)) && seen.first(13, at(start, 1001)));
-    assert_eq!((seen.floor(), seen.settle(at(start, 1001))), (13, Some(13)));
+    assert!(!seen.first(11, at(start, 501)) && seen.first(13, at(start, 501)));
+    assert_eq!((seen.floor(), seen.settle(at(start, 501))), (13, Some(13)));
+}
+
+#[test]
+fn however_long_a_filling_takes_what_was_delivered_before_it_is_known() {
+    let start = Instant::now();
+    let mut seen = Seen::new(0);
+    assert!(seen.first(5, start) && seen.first(9, start));
+    // The connection is gone for a minute; then the stream is read in two pieces.
+    let later = at(start, 60_000);
+    assert!(seen.first(1, later));
+    seen.fill(3);
+    seen.settle(later);
+    assert_eq!(seen.floor(), 3, "where the second piece fails, it is read again from here");
+    assert!(seen.first(4, later) && !seen.first(5, later) && seen.first(8, later) && !seen.first(9, later));
 }
 
 #[test]
@@ -97,6 +111,9 @@ proptest! {
             }
             for (_, offset) in coming.extract_if(.., |(when, _)| *when == ms) {
                 deliver(&mut seen, offset, now);
+            }
+            if let Some(aged) = ms.checked_sub(1000) {
+                seen.age(at(start, aged));
             }
             if let Some(settled) = seen.settle(now) {
                 prop_assert!(settled > told && settled <= seen.highest());
