@@ -24,6 +24,7 @@ const STAY: Duration = Duration::from_secs(1);
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Places {
+    most: usize,
     permits: Arc<Semaphore>,
     order: Mutex<Order>,
     /// Why somebody was ended, for `dropped_total{reason}`.
@@ -40,16 +41,15 @@ struct Order {
 impl Places {
     /// So many; who is ended is counted as dropped for this reason.
     pub(crate) fn new(most: usize, reason: &'static str) -> Arc<Self> {
-        Arc::new(Self { permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
+        Arc::new(Self { most, permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
     }
 
     /// One for a connection that came just now; if none becomes free, that of the first, once it has been here for
     /// [`STAY`].
     pub(crate) async fn take(self: &Arc<Self>) -> Place {
         let permit = loop {
-            let first = self.order().ends.first_key_value().map(|(number, (since, _))| (*number, *since));
             let free = Arc::clone(&self.permits).acquire_owned();
-            let Some((number, since)) = first else { break free.await };
+            let Some((number, since)) = self.first() else { break free.await };
             if let Ok(permit) = timeout_at(since + STAY, free).await {
                 break permit;
             }
@@ -65,6 +65,12 @@ impl Places {
         order.ends.insert(number, (Instant::now(), end));
         drop(order);
         Place { places: Arc::clone(self), number, ended, _permit: permit }
+    }
+
+    /// Who goes next, and since when it is here; nobody while a place is about to become free.
+    fn first(&self) -> Option<(u64, Instant)> {
+        let ends = &self.order().ends;
+        ends.first_key_value().filter(|_| ends.len() == self.most).map(|(number, (since, _))| (*number, *since))
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
