@@ -50,11 +50,23 @@ struct Inner {
 
 struct Entry {
     key: RoomKey,
-    subscribed: Arc<OnceCell<()>>,
-    /// The position when it was subscribed, or when that was begun where nobody answered.
-    begins: Offset,
+    life: Arc<Life>,
     /// Holds by worker: events go where there are any.
     holds: Box<[u32]>,
+}
+
+/// From a room's first member to its last.
+#[derive(Default)]
+struct Life {
+    subscribed: OnceCell<()>,
+    /// The position when it was subscribed, or when that was begun where nobody answered.
+    begins: AtomicU64,
+}
+
+impl Life {
+    fn has(&self, offset: Offset) -> bool {
+        offset.0 > self.begins.load(Ordering::SeqCst)
+    }
 }
 
 /// A room's number in this process, never used twice.
@@ -69,6 +81,7 @@ impl RoomKey {
 /// Keeps a room alive for a worker.
 pub struct RoomHold {
     rooms: Rooms,
+    life: Arc<Life>,
     id: RoomId,
     key: RoomKey,
     worker: usize,
@@ -85,6 +98,13 @@ impl RoomHold {
     #[must_use]
     pub fn id(&self) -> &RoomId {
         &self.id
+    }
+
+    /// Whether an event of this offset is one for the room's members. One of before the room began may have been on its
+    /// way to a worker already.
+    #[must_use]
+    pub fn has(&self, offset: Offset) -> bool {
+        self.life.has(offset)
     }
 }
 
@@ -131,8 +151,8 @@ impl Rooms {
     /// away), and the socket is held at the room's door: events are kept for it until its handler is done.
     /// Returns the stream's position then: what has a higher offset comes, or is kept.
     pub async fn enter(&self, socket: SocketId, id: RoomId) -> Position {
-        let (hold, subscribed) = self.hold(id, socket.worker());
-        subscribed.get_or_init(|| self.subscribe(hold.id())).await;
+        let hold = self.hold(id, socket.worker());
+        hold.life.subscribed.get_or_init(|| self.subscribe(hold.id())).await;
         self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
         // Not before: an event in between would pass the door when nobody stands there, and be thought to come.
         self.position()
@@ -149,10 +169,9 @@ impl Rooms {
 
     /// The room begins here. Under the lock, so that it cannot be a position of before the offsets started again.
     fn begin(&self, id: &RoomId) {
-        let mut entries = self.entries();
-        let here = self.position().offset;
-        if let Some(entry) = entries.get_mut(id) {
-            entry.begins = here;
+        let entries = self.entries();
+        if let Some(entry) = entries.get(id) {
+            entry.life.begins.store(self.position().offset.0, Ordering::SeqCst);
         }
     }
 
@@ -214,7 +233,7 @@ impl Rooms {
                 Fed::Anew => {
                     warn!("the stream was made anew: connections that resume are told so");
                     self.0.settled.store(0, Ordering::SeqCst);
-                    self.entries().values_mut().for_each(|entry| entry.begins = Offset(0));
+                    self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
                     self.0.mailboxes.broadcast(|| Command::Anew).await;
                 }
             }
@@ -227,25 +246,23 @@ impl Rooms {
         Delivery::encode(key, incoming, self.0.max_body)
     }
 
-    fn hold(&self, id: RoomId, worker: usize) -> (RoomHold, Arc<OnceCell<()>>) {
+    fn hold(&self, id: RoomId, worker: usize) -> RoomHold {
         let mut entries = self.entries();
         let entry = entries.entry(id.clone()).or_insert_with(|| {
             metrics::gauge!(names::ROOMS, "kind" => id.kind()).increment(1.0);
             Entry {
                 key: RoomKey(NonZeroU64::MIN.saturating_add(self.0.keys.fetch_add(1, Ordering::Relaxed))),
-                subscribed: Arc::default(),
-                begins: Offset(0),
+                life: Arc::default(),
                 holds: vec![0; self.0.mailboxes.len()].into(),
             }
         });
         entry.holds[worker] += 1;
-        let hold = RoomHold { rooms: self.clone(), key: entry.key, worker, id };
-        (hold, Arc::clone(&entry.subscribed))
+        RoomHold { rooms: self.clone(), life: Arc::clone(&entry.life), key: entry.key, worker, id }
     }
 
     fn audience(&self, incoming: &Incoming) -> Option<(RoomKey, Vec<usize>)> {
         let entries = self.entries();
-        let entry = entries.get(&incoming.room).filter(|entry| incoming.offset > entry.begins)?;
+        let entry = entries.get(&incoming.room).filter(|entry| entry.life.has(incoming.offset))?;
         let workers = entry.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(worker, _)| worker);
         Some((entry.key, workers.collect()))
     }

@@ -170,7 +170,9 @@ impl Fanout {
 
     /// An event for a room's members, sent at the next [`Fanout::flush`].
     pub fn deliver(&mut self, delivery: Arc<Delivery>) {
-        let Some(room) = self.rooms.get_mut(&delivery.room) else { return };
+        let Some(room) = self.rooms.get_mut(&delivery.room).filter(|room| room.hold.has(delivery.offset())) else {
+            return;
+        };
         if room.ready.is_empty() {
             self.dirty.push(delivery.room);
         }

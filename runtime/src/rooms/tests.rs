@@ -53,7 +53,10 @@ struct Listener(mpsc::UnboundedSender<Heard>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
-    Enter,
+    /// The room begins after that.
+    Enter {
+        begins: u64,
+    },
     Event(u64),
     Anew,
 }
@@ -69,9 +72,10 @@ impl Application for Listener {
     fn command(&mut self, _: &mut Sockets<()>, command: Command) {
         let heard = match command {
             Command::Enter { room, .. } => {
+                let begins = (0..).find(|offset| room.has(Offset(offset + 1))).expect("somewhere");
                 // Held for as long as the test lasts.
                 std::mem::forget(room);
-                Heard::Enter
+                Heard::Enter { begins }
             }
             Command::Deliver(delivery) => Heard::Event(delivery.offset().0),
             Command::Anew => Heard::Anew,
@@ -107,7 +111,8 @@ impl Bench {
 
     async fn enter(&mut self) -> Offset {
         let position = self.rooms.enter(SocketId::from_bits(0), self.room.clone()).await;
-        assert_eq!(self.heard.recv().await, Some(Heard::Enter));
+        // What was on its way to the worker before can be told from what comes.
+        assert_eq!(self.heard.recv().await, Some(Heard::Enter { begins: position.offset.0 }));
         position.offset
     }
 
