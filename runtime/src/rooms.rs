@@ -100,6 +100,12 @@ impl RoomHold {
         &self.id
     }
 
+    /// The stream's position: see [`Rooms::position`].
+    #[must_use]
+    pub fn position(&self) -> Offset {
+        self.rooms.position().offset
+    }
+
     /// Whether an event of this offset is one for the room's members. One of before the room began may have been on its
     /// way to a worker already.
     #[must_use]

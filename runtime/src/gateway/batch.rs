@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use rollcall_schema::SessionId;
 
-use super::{
-    fanout::AgentMark,
-    peer::{Peer, Reached},
-};
+use super::{fanout::AgentMark, peer::Peer};
 use crate::{delivery::Delivery, names, rooms::RoomKey, socket::Socket};
 
 /// Events that are kept for one at the door; with more, the oldest are dropped and counted.
@@ -80,19 +77,19 @@ pub(super) fn send_in_order<'a>(
     socket: &mut Socket<'_, Peer>,
     deliveries: impl IntoIterator<Item = &'a Arc<Delivery>>,
 ) -> Sent {
-    let (mark, since) = (socket.peer.mark, socket.peer.since);
+    let (mark, since, lesson) = (socket.peer.mark, socket.peer.since, socket.peer.lesson);
     let Some(extra) = &mut socket.peer.extra else { return Sent::default() };
-    let Some(Reached { start, last, .. }) = &mut extra.reached else { return Sent::default() };
+    let Some(reached) = &mut extra.reached else { return Sent::default() };
     let mut frames = Vec::new();
     for delivery in deliveries {
         let offset = delivery.offset();
         if let Some(replaying) = &mut extra.replaying {
             replaying.missed = replaying.missed.max(Some(offset));
-        } else if offset > *start {
+        } else if reached.lacks(offset, lesson == Some(delivery.room)) {
             if delivery.is_for(mark, since) {
-                frames.push(delivery.resumable(*last));
+                frames.push(delivery.resumable(reached.last));
             }
-            *last = offset.max(*last);
+            reached.last = offset.max(reached.last);
         }
     }
     piece_sent(socket, &join(frames.iter()), frames.len())

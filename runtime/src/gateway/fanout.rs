@@ -42,6 +42,8 @@ impl AgentMark {
 pub struct Entering {
     /// Which.
     pub room: RoomKey,
+    /// The stream's position then, for who resumes already.
+    begins: Option<Offset>,
     pub(super) held: Vec<Arc<Delivery>>,
 }
 
@@ -83,7 +85,8 @@ impl Fanout {
         if socket.peer.rooms().any(|inside| inside == room) {
             return;
         }
-        socket.peer.extra().entering.push(Entering { room, held: Vec::new() });
+        let begins = socket.peer.reached().map(|_| hold.position());
+        socket.peer.extra().entering.push(Entering { room, begins, held: Vec::new() });
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
@@ -99,11 +102,16 @@ impl Fanout {
         let entering = socket.peer.extra.as_mut().map(|extra| std::mem::take(&mut extra.entering)).unwrap_or_default();
         let resumes = socket.peer.reached().is_some();
         let mut held = Vec::new();
-        for Entering { room, held: at_door } in entering {
+        for Entering { room, begins, held: at_door } in entering {
             held.extend(at_door);
-            match self.rooms.get(&room).map(|room| room.hold.id()) {
+            match self.id(room) {
                 Some(RoomId::Classroom(_)) => socket.peer.classroom = Some(room),
-                Some(RoomId::Lesson(id)) if Some(id) == lesson => socket.peer.lesson = Some(room),
+                Some(RoomId::Lesson(id)) if Some(id) == lesson => {
+                    socket.peer.lesson = Some(room);
+                    if let Some((reached, here)) = socket.peer.reached().zip(begins) {
+                        reached.enter_lesson(here);
+                    }
+                }
                 Some(RoomId::Lesson(_)) | None => {
                     self.leave(id, room);
                     continue;
@@ -161,8 +169,14 @@ impl Fanout {
         peer.rooms().filter_map(|key| self.rooms.get(&key)).map(|room| room.hold.id().clone()).collect()
     }
 
+    /// A room's.
+    #[must_use]
+    pub fn id(&self, key: RoomKey) -> Option<&RoomId> {
+        self.rooms.get(&key).map(|room| room.hold.id())
+    }
+
     fn lesson(&self, key: RoomKey) -> Option<&LessonId> {
-        match self.rooms.get(&key)?.hold.id() {
+        match self.id(key)? {
             RoomId::Lesson(id) => Some(id),
             RoomId::Classroom(_) => None,
         }

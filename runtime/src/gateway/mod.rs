@@ -191,7 +191,8 @@ impl Gateway {
         if let Some(Resumption { position, replay: Some((events, upto)), .. }) = resumption {
             let Shared { mailboxes, rooms, .. } = &*self.shared;
             let upto = Position { offset: upto, ..position };
-            tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), upto, events));
+            let asked = (upto, self.fanout.rooms_of(socket.peer));
+            tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), asked, events));
         }
         self.settle(&mut socket, Box::new(session));
     }
@@ -210,12 +211,13 @@ impl Gateway {
     }
 
     /// The end of what a connection missed: it is live, unless more came meanwhile.
-    fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, missed }: Replayed) {
+    fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, rooms, missed }: Replayed) {
         let Some(socket) = sockets.get_mut(socket) else { return };
+        let lesson = socket.peer.lesson.and_then(|key| self.fanout.id(key)).is_some_and(|id| rooms.contains(id));
         let rooms = self.fanout.rooms_of(socket.peer);
         let extra = socket.peer.extra();
         // A node that is behind the one where the client was must not send again what came there.
-        extra.reached.iter_mut().for_each(|reached| reached.pass(upto));
+        extra.reached.iter_mut().for_each(|reached| reached.pass(upto, lesson));
         let more =
             extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
         if more.is_none() {

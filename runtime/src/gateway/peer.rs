@@ -74,7 +74,9 @@ pub struct Extra {
 /// Where a connection that resumes is in the stream. Both offsets only grow.
 pub struct Reached {
     /// What is not later than this is a double: it was replayed, or came before the connection did.
-    pub start: Offset,
+    start: Offset,
+    /// The same for its lesson, which it may have entered later: what came before, and may be on its way, is not for it.
+    lesson: Offset,
     /// The last event that was sent, or was for others: it is shown no lower offset.
     pub last: Offset,
     /// Keeps the settled offsets coming.
@@ -83,10 +85,30 @@ pub struct Reached {
 }
 
 impl Reached {
-    /// Everything up to here was sent.
-    pub fn pass(&mut self, upto: Offset) {
+    /// It starts after this one.
+    #[must_use]
+    pub fn after(start: Offset, follower: Follower) -> Self {
+        Self { start, lesson: start, last: start, follower }
+    }
+
+    /// It enters a lesson, whose events up to here are not for it.
+    pub fn enter_lesson(&mut self, here: Offset) {
+        self.lesson = here;
+    }
+
+    /// Everything up to here was sent; of the lesson too, if it was asked for.
+    pub fn pass(&mut self, upto: Offset, lesson: bool) {
         self.start = self.start.max(upto);
         self.last = self.last.max(upto);
+        if lesson {
+            self.lesson = self.lesson.max(upto);
+        }
+    }
+
+    /// Whether an event of its classroom, or of its lesson, is yet to be sent.
+    #[must_use]
+    pub fn lacks(&self, offset: Offset, lesson: bool) -> bool {
+        offset > if lesson { self.lesson } else { self.start }
     }
 }
 
@@ -122,7 +144,7 @@ impl Peer {
         self.since = presence.filter(|_| !recovered).map_or(ALL, |presence| presence.session);
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let extra = self.extra();
-            extra.reached = Some(Reached { start: position.offset, last: position.offset, follower });
+            extra.reached = Some(Reached::after(position.offset, follower));
             extra.replaying = replay.is_some().then(Replaying::default);
         }
     }
@@ -160,5 +182,33 @@ impl Peer {
     /// Where it is, if it resumes.
     pub fn reached(&mut self) -> Option<&mut Reached> {
         self.extra.as_mut()?.reached.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        bus::memory::{Limits, MemoryBus},
+        gateway::Mailboxes,
+        rooms::Rooms,
+    };
+
+    #[tokio::test]
+    async fn of_a_lesson_entered_during_a_replay_nothing_is_left_out_in_the_middle() {
+        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let (follower, _) = Rooms::new(Arc::new(bus), Mailboxes::default(), 1 << 10).follow();
+        let mut reached = Reached::after(Offset(10), follower);
+        reached.enter_lesson(Offset(60));
+        let lacks = |reached: &Reached| [26, 44, 61].map(|offset| reached.lacks(Offset(offset), true));
+        assert_eq!(lacks(&reached), [false, false, true]);
+        // A replay of the classroom alone ends.
+        reached.pass(Offset(50), false);
+        assert_eq!(lacks(&reached), [false, false, true]);
+        assert!(!reached.lacks(Offset(50), false) && reached.lacks(Offset(51), false));
+        reached.pass(Offset(61), true);
+        assert_eq!(lacks(&reached), [false; 3]);
     }
 }

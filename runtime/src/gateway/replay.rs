@@ -41,8 +41,10 @@ pub struct Chunk {
 pub struct Replayed {
     /// For whom.
     pub socket: SocketId,
-    /// Events up to here were sent.
+    /// Events up to here were sent,
     pub upto: Offset,
+    /// those of these rooms.
+    pub rooms: Vec<RoomId>,
     /// Told: what else was missed, and the rooms to look for it in; none where the connection is live now.
     pub missed: oneshot::Sender<Option<(Offset, Vec<RoomId>)>>,
 }
@@ -52,7 +54,7 @@ pub async fn replay(
     mailboxes: Mailboxes,
     rooms: Rooms,
     (socket, sid): (SocketId, Sid),
-    mut upto: Position,
+    (mut upto, mut ids): (Position, Vec<RoomId>),
     mut events: mpsc::Receiver<Result<Incoming, BusError>>,
 ) {
     loop {
@@ -71,8 +73,9 @@ pub async fn replay(
             }
         }
         let (missed, answer) = oneshot::channel();
-        mailboxes.send(socket, Command::Replayed(Replayed { socket, upto: upto.offset, missed })).await;
-        let Ok(Some((missed, ids))) = answer.await else { return };
+        mailboxes.send(socket, Command::Replayed(Replayed { socket, upto: upto.offset, rooms: ids, missed })).await;
+        let Ok(Some((missed, more))) = answer.await else { return };
+        ids = more;
         match rooms.replay(&ids, &upto, missed).await {
             Some(more) => events = more,
             // The stream is away or has forgotten: the client comes back, and is told so if it must be.
