@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rollcall_loadtest::Client;
-use rollcall_loadtest::client::ClientError;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
 use crate::{raw, with};
@@ -182,57 +180,4 @@ async fn what_strangers_send_is_escaped_in_the_log() {
     let said = backend.gateway.output();
     assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said}");
     assert!(!said.lines().any(|line| line.starts_with("c4ught")), "{said}");
-}
-
-/// How many series there are.
-fn series(backend: &Backend) -> Vec<String> {
-    let (_, text) = backend.gateway.get("/metrics").unwrap();
-    let name = |line: &str| line.rsplit_once(' ').map(|(name, _)| name.to_owned());
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect()
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_names_make_no_series() {
-    let fast =
-        [("ROLLCALL_EVENT_RATE", "1000000"), ("ROLLCALL_USER_EVENT_RATE", "1000000"), ("ROLLCALL_GUESTS", "true")];
-    let backend = with(&fast);
-    let room = backend.classroom();
-    let mut alice = backend.participant(room, "alice").await;
-    alice.joins(&room.algebra).await;
-    let strangers = async |count: usize| {
-        for number in 0..count {
-            let mut client = backend.client().await;
-            let (classroom, label) = (Uuid::new_v4().to_string(), format!("label-{number}"));
-            let token = room.participant(&format!("user-{number}"));
-            client.connect_request(&token, &classroom, &label).await.unwrap();
-            let ack = client.join_lesson(&format!("lesson-{number}")).await.unwrap();
-            assert_eq!(ack["message"], "lesson not found");
-            client.close().await.unwrap();
-        }
-    };
-    let ask = async |alice: &mut Agent, numbers: std::ops::Range<usize>| {
-        for number in numbers.clone() {
-            alice.client.send(&json!({"type": format!("event-{number}"), "ref": number})).await.unwrap();
-        }
-        for number in numbers {
-            let ack = loop {
-                match alice.client.next_message(SOON).await {
-                    Ok(message) if message["type"] == "ack" => break message,
-                    Ok(_) | Err(ClientError::Silence(_)) => {}
-                    Err(other) => panic!("{other}"),
-                }
-            };
-            assert_eq!((&ack["ref"], &ack["message"]), (&json!(number), &json!("unknown event")));
-        }
-    };
-    strangers(1).await;
-    ask(&mut alice, 0..1).await;
-    let before = series(&backend);
-    strangers(500).await;
-    for start in (0..99_000).step_by(500) {
-        ask(&mut alice, start..start + 500).await;
-    }
-    let mut after = series(&backend);
-    after.retain(|name| !before.contains(name));
-    assert_eq!(after, [""; 0]);
 }
