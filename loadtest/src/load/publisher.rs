@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::clock::now;
 use super::floor::BROADCAST;
 use super::frame::{self, TEXT};
+use super::requests;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -31,8 +32,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     pub(crate) fn floor(target: SocketAddr) -> io::Result<Self> {
         let mut stream = dial(target)?;
-        let request = "GET /ws HTTP/1.1\r\nHost: floor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(&requests::upgrade("floor"))?;
         read_until(&mut stream, |said| frame::head_end(said).is_some())?;
         Ok(Self { dialect: Dialect::Floor, stream })
     }

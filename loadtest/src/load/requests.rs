@@ -1,5 +1,6 @@
 //! The requests of all agents of a worker, made before anything is measured.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -8,6 +9,14 @@ use serde_json::json;
 
 use super::frame::{self, TEXT};
 use super::order::Crowd;
+
+/// The request that makes a connection a socket.
+pub(crate) fn upgrade(host: impl Display) -> Vec<u8> {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
 
 /// Requests one behind the other in one piece of memory.
 pub(super) struct Requests {
@@ -22,10 +31,7 @@ impl Requests {
     }
 
     pub(super) fn prepare(&mut self, crowd: &Crowd, target: SocketAddr) {
-        self.upgrade = format!(
-            "GET /ws HTTP/1.1\r\nHost: {target}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        .into_bytes();
+        self.upgrade = upgrade(target);
         for agent in crowd.first..crowd.first + crowd.agents {
             let room = agent / crowd.room_size;
             let mut payload = json!({"classroom_id": crowd.classroom(room), "agent_label": "web"});

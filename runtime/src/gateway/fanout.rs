@@ -166,7 +166,7 @@ impl Fanout {
     /// The rooms that a connection is in.
     #[must_use]
     pub fn rooms_of(&self, peer: &Peer) -> Vec<RoomId> {
-        peer.rooms().filter_map(|key| self.rooms.get(&key)).map(|room| room.hold.id().clone()).collect()
+        peer.rooms().filter_map(|key| self.id(key).cloned()).collect()
     }
 
     /// A room's.

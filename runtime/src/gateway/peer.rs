@@ -71,7 +71,7 @@ pub struct Extra {
     pub replaying: Option<Replaying>,
 }
 
-/// Where a connection that resumes is in the stream. Both offsets only grow.
+/// Where a connection that resumes is in the stream.
 pub struct Reached {
     /// What is not later than this is a double: it was replayed, or came before the connection did.
     start: Offset,

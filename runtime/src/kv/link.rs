@@ -56,7 +56,9 @@ impl Clock {
 impl Scripts {
     async fn load(connection: &mut MultiplexedConnection, clock: &Clock) -> Result<Self, RedisError> {
         let mut commands = Pipeline::with_capacity(4);
-        for source in [include_str!("join.lua"), include_str!("leave.lua"), include_str!("project.lua")] {
+        let join = concat!(include_str!("entry.lua"), include_str!("join.lua"));
+        let project = concat!(include_str!("entry.lua"), include_str!("project.lua"));
+        for source in [join, include_str!("leave.lua"), project] {
             commands.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         commands.cmd("TIME");

@@ -62,7 +62,8 @@ pub struct ListenerOptions {
     pub max_head: usize,
     /// Headers; above: 431.
     pub max_headers: usize,
-    /// Connections that have not upgraded yet; above, a new one takes the place of the oldest.
+    /// Connections that have not upgraded yet; above, a new one takes the place of the oldest, if that has
+    /// been here for a second.
     pub half_open: usize,
 }
 
@@ -140,13 +141,14 @@ pub async fn serve<C: Send + 'static, F: Front>(
         tokio::select! {
             () = &mut shutdown => return,
             accepted = accepted => match accepted {
-                Ok(Some((stream, who, place))) => {
+                Ok(admitted) => {
                     backoff = BACKOFF;
-                    tokio::spawn(enter(Arc::clone(&house), stream, who, place));
-                }
-                Ok(None) => {
-                    backoff = BACKOFF;
-                    upgraded("not_admitted");
+                    match admitted {
+                        Some((stream, who, place)) => {
+                            tokio::spawn(enter(Arc::clone(&house), stream, who, place));
+                        }
+                        None => upgraded("not_admitted"),
+                    }
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {

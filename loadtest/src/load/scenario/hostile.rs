@@ -17,6 +17,7 @@ use crate::load::crew::{Band, Crew};
 use crate::load::frame::{PING, masked};
 use crate::load::order::{Crowd, Listen};
 use crate::load::publisher::Publisher;
+use crate::load::requests::upgrade;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, latency_ms};
 use crate::load::system::Kind;
@@ -136,10 +137,7 @@ impl Flood {
 fn flood(target: SocketAddr, over: &AtomicBool, sent: &mut u64) -> io::Result<()> {
     let mut stream = TcpStream::connect(target)?;
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;
-    let head = format!(
-        "GET /ws HTTP/1.1\r\nHost: {target}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes())?;
+    stream.write_all(&upgrade(target))?;
     let pings = masked(PING, &PAYLOAD).repeat(PIECE);
     while !over.load(Ordering::Relaxed) {
         stream.write_all(&pings)?;

@@ -42,8 +42,9 @@ const PULSE: &str = "with renewed as (
     from renewed cross join counted cross join ends";
 
 /// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
-/// was under way to the key store was carried out there, or never will be ([`crate::kv::redis`]). Whose own lease has run out takes nobody's: it stood still, and so may
-/// all have. A node that is writing at this moment is not dead, and one whose writes hang holds up no other's end.
+/// was under way to the key store was carried out there, or never will be ([`crate::kv::redis`]). Whose own lease has run
+/// out takes nobody's: it stood still, and so may all have. A node that is writing at this moment is not dead, and one
+/// whose writes hang holds up no other's end.
 const TAKE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), expired as materialized (

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::store::{Field, Leaving, StoreError};
 
+/// "or fail": what may be undone half way keeps a journal of its own, and a savepoint undoes all of it anyway.
 macro_rules! leavings {
     ($held:literal, $where:literal) => {
         concat!(
