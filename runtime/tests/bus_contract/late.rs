@@ -119,7 +119,7 @@ async fn of_several_publishers_nothing_is_lost_when_the_connection_breaks() {
     let mut cuts = 0;
     while !publishing.is_finished() {
         let before = bus.position();
-        proxy.cut();
+        proxy.cut().await;
         cuts += 1;
         proxy.mend();
         // It has come back, and something has come.
@@ -199,7 +199,7 @@ async fn what_came_before_a_long_outage_does_not_come_again() {
     let batch = (1..=EVENTS).flat_map(each).collect();
     assert!(other.publish(batch).await.iter().all(Result::is_ok));
     collect(&mut feed, EVENTS as usize).await;
-    proxy.cut();
+    proxy.cut().await;
     let until = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < until {
         in_time(bus.ping()).await.unwrap_err();

@@ -122,7 +122,7 @@ async fn a_room_wished_for_during_an_outage_is_filled_from_then_on() {
     publish_surely(&other, &before, 1).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
 
-    proxy.cut();
+    proxy.cut().await;
     in_time(bus.subscribe(&during)).await.unwrap_err();
     publish_surely(&other, &during, 2).await;
     publish_surely(&other, &before, 3).await;
@@ -144,7 +144,7 @@ async fn what_came_before_a_room_was_wanted_is_not_filled() {
     bus.subscribe(&room).await.unwrap();
     publish_surely(&other, &room, 2).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [2]);
-    proxy.cut();
+    proxy.cut().await;
     publish_surely(&other, &room, 3).await;
     proxy.mend();
     assert_eq!(ids(&collect(&mut feed, 1).await), [3]);
@@ -163,7 +163,7 @@ async fn a_large_gap_of_many_rooms_is_filled_in_order() {
     let batch = |from: i64, to: i64| {
         (from..to).map(|number| note(&rooms[(number * 7 % 100) as usize], format!("gap-{number}"), number)).collect()
     };
-    proxy.cut();
+    proxy.cut().await;
     for first in (0..6000).step_by(500) {
         if first == 3000 {
             // More comes live while the gap is being filled.
@@ -182,7 +182,7 @@ async fn what_the_stream_forgot_during_an_outage_is_told() {
     let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
-    proxy.cut();
+    proxy.cut().await;
     let last = publish_surely(&other, &room, 1).await;
     purge(&server.url()).await;
     publish_surely(&other, &room, 2).await;
@@ -201,7 +201,7 @@ async fn a_stream_made_anew_is_another_epoch() {
     let old = bus.position();
     let stored = publish_surely(&bus, &room, 1).await;
     collect(&mut feed, 1).await;
-    proxy.cut();
+    proxy.cut().await;
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
     context.delete_stream("CLASSROOM").await.unwrap();
     proxy.mend();
@@ -263,7 +263,7 @@ async fn a_connection_that_falls_silent_is_given_up() {
 async fn where_one_server_is_away_the_next_is_taken() {
     let server = Nats::start().unwrap();
     let (first, second) = (Proxy::to(server.port()).await, Proxy::to(server.port()).await);
-    first.cut();
+    first.cut().await;
     let (bus, mut feed) = NatsBus::connect(&format!("{},{}", first.url(), second.url())).await.unwrap();
     let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
     let room = classroom();
@@ -271,7 +271,7 @@ async fn where_one_server_is_away_the_next_is_taken() {
     for number in 0..4 {
         let (away, here) = if number % 2 == 0 { (&second, &first) } else { (&first, &second) };
         here.mend();
-        away.cut();
+        away.cut().await;
         publish_surely(&other, &room, number).await;
         assert_eq!(ids(&collect(&mut feed, 1).await), [number]);
     }

@@ -3,13 +3,14 @@
 use std::{
     net::TcpListener as Probe,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{RwLock, watch},
 };
 
 /// Passes connections on to a server, while it is not cut.
@@ -17,6 +18,8 @@ pub(crate) struct Proxy {
     port: u16,
     whole: watch::Sender<bool>,
     frozen: watch::Sender<()>,
+    /// Read by each connection for as long as it lives.
+    open: Arc<RwLock<()>>,
 }
 
 impl Proxy {
@@ -25,11 +28,14 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (whole, state) = watch::channel(true);
         let (frozen, cold) = watch::channel(());
+        let open = Arc::new(RwLock::new(()));
+        let opened = open.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let (mut state, mut cold) = (state.clone(), cold.clone());
+                let (mut state, mut cold, opened) = (state.clone(), cold.clone(), opened.clone());
                 cold.mark_unchanged();
                 tokio::spawn(async move {
+                    let _lives = opened.read().await;
                     if !*state.borrow() {
                         return;
                     }
@@ -46,16 +52,17 @@ impl Proxy {
                 });
             }
         });
-        Self { port, whole, frozen }
+        Self { port, whole, frozen, open }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Ends all connections; new ones are ended too.
-    pub(crate) fn cut(&self) {
+    /// Ends all connections, and returns when they have ended; new ones are ended too.
+    pub(crate) async fn cut(&self) {
         self.whole.send(false).unwrap();
+        let _none = self.open.write().await;
     }
 
     /// The connections of this moment stay open, and nothing passes on them any more.
