@@ -29,11 +29,14 @@ const MOST_QUEUED: f64 = 256.0 * 1024.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     let floor = stage.floor()?.sends;
+    let bare = last_of_50(stage, Kind::Floor, floor.overall())?;
+    write_down(stage, Kind::Floor, bare, bare);
     for kind in stage.kinds.clone() {
         big_room(stage, kind, &floor)?;
-        small_rooms(stage, kind, floor.overall())?;
-        // The floor has no queues to bound.
+        // The floor has neither lessons nor queues to bound.
         if kind != Kind::Floor {
+            let waits = last_of_50(stage, kind, floor.overall())?;
+            write_down(stage, kind, waits, bare);
             slow_readers(stage, kind)?;
         }
     }
@@ -76,9 +79,19 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     Ok(())
 }
 
-/// The wait of the last of 50 at half of the floor's load.
-fn small_rooms(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
-    let crowd = Crowd::guests(31, SMALL_ROOM * SMALL_ROOMS, SMALL_ROOM);
+/// How long the last of 50 waits, in milliseconds.
+#[derive(Clone, Copy)]
+struct LastOf50 {
+    p50: f64,
+    p99: f64,
+    lost: f64,
+}
+
+/// At half of the floor's load.
+fn last_of_50(stage: &Stage, kind: Kind, floor: f64) -> io::Result<LastOf50> {
+    // The floor has one room.
+    let rooms = if kind == Kind::Floor { 1 } else { SMALL_ROOMS };
+    let crowd = Crowd::guests(31, SMALL_ROOM * rooms, SMALL_ROOM);
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
@@ -88,17 +101,19 @@ fn small_rooms(stage: &mut Stage, kind: Kind, floor: f64) -> io::Result<()> {
     crew.listen(Listen::LastOf(SMALL_ROOM as u32))?;
     let rate = floor / SMALL_ROOM as f64 / 2.0;
     let published = paced(&mut publisher, &lessons, EVENT_SIZE, rate)?;
-    let each = published as f64 / SMALL_ROOMS as f64;
+    let each = published as f64 / rooms as f64;
     let all = crew.pushes(&band, each, LIMIT, || Ok(()))?;
     let heard = crew.count()?;
+    let lost = if all.is_some() { 0.0 } else { (published * SMALL_ROOM) as f64 - heard.pushes as f64 };
+    Ok(LastOf50 { p50: latency_ms(&heard.latencies, 0.5), p99: latency_ms(&heard.latencies, 0.99), lost })
+}
+
+fn write_down(stage: &mut Stage, kind: Kind, waits: LastOf50, floor: LastOf50) {
+    let limit = |most| (kind != Kind::Floor).then_some(Limit::AtMost(most));
     let mut note = stage.note("fanout", kind);
-    let p99 = latency_ms(&heard.latencies, 0.99);
-    note.figure("publish to the last of 50: p50", latency_ms(&heard.latencies, 0.5), "ms", None);
-    note.figure("publish to the last of 50: p99", p99, "ms", Some(Limit::AtMost(2.0)));
-    let lost = (published * SMALL_ROOM) as f64 - heard.pushes as f64;
-    let lost = if all.is_some() { 0.0 } else { lost };
-    note.figure("publish to the last of 50: lost", lost, "", Some(Limit::AtMost(0.0)));
-    Ok(())
+    note.beside_floor("publish to the last of 50: p50", waits.p50, "ms", Some(floor.p50), None);
+    note.beside_floor("publish to the last of 50: p99", waits.p99, "ms", Some(floor.p99), limit(2.0));
+    note.figure("publish to the last of 50: lost", waits.lost, "", limit(0.0));
 }
 
 fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
