@@ -62,7 +62,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(limits: Limits) -> Self {
-        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::new(Instant::now()));
+        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::new(Instant::now(), limits.events));
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
 
@@ -78,7 +78,7 @@ impl Log {
 
     /// Adds an event: its offset, or that of the one with the same message id.
     pub(super) fn append(&mut self, publication: Publication, now: Instant) -> Offset {
-        self.recent.forget(now, self.limits.events);
+        self.recent.forget(now);
         if let Some(id) = &publication.message_id
             && let Some(offset) = self.recent.remember(id, self.last + 1)
         {
@@ -145,6 +145,8 @@ impl Log {
 #[derive(Debug)]
 struct Recent {
     hasher: RandomState,
+    /// How many a window has room for.
+    most: usize,
     young: HashMap<u64, u64>,
     old: HashMap<u64, u64>,
     /// When the young were none.
@@ -152,8 +154,10 @@ struct Recent {
 }
 
 impl Recent {
-    fn new(now: Instant) -> Self {
-        Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new(), turned: now }
+    /// Takes its memory at once, so that what a gateway has does not grow with its first hundred thousand events.
+    fn new(now: Instant, most: usize) -> Self {
+        let (young, old) = (HashMap::with_capacity(most), HashMap::with_capacity(most));
+        Self { hasher: RandomState::new(), most, young, old, turned: now }
     }
 
     /// The offset under which the id is known; notes it under `offset` where it is not.
@@ -166,9 +170,10 @@ impl Recent {
         None
     }
 
-    fn forget(&mut self, now: Instant, most: usize) {
-        if self.young.len() >= most || now.duration_since(self.turned) > DUPLICATE_WINDOW {
-            self.old = std::mem::take(&mut self.young);
+    fn forget(&mut self, now: Instant) {
+        if self.young.len() >= self.most || now.duration_since(self.turned) > DUPLICATE_WINDOW {
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
             self.turned = now;
         }
     }
