@@ -110,10 +110,23 @@ async fn of_several_publishers_nothing_is_lost_and_nothing_comes_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_publishers_nothing_is_lost_when_the_connection_breaks() {
+    nothing_is_lost_when_the_connection_breaks(0).await;
+}
+
+/// A node that wants many rooms fills its gaps otherwise than one that wants few.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_publishers_nothing_is_lost_to_who_wants_many_rooms() {
+    nothing_is_lost_when_the_connection_breaks(100).await;
+}
+
+async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
     let server = Nats::start().unwrap();
     let proxy = Proxy::to(server.port()).await;
     let pairs = pairs_of_rooms();
     let (bus, feed) = subscribed(&proxy.url(), &pairs).await;
+    for empty in (0..empty_rooms).map(|_| lesson()) {
+        bus.subscribe(&empty).await.unwrap();
+    }
     let hearing = tokio::spawn(hear(feed, PUBLISHERS * EVENTS as usize));
     let publishing = tokio::spawn(publish_at_once(server.url(), pairs));
     let mut cuts = 0;

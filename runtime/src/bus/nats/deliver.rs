@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
-use rollcall_schema::{Offset, RoomId};
+use rollcall_schema::Offset;
 use tokio::{
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     ANSWER, Known,
-    fetch::Merge,
+    fetch::{Reading, Window},
     flow::{Flow, Next},
     rooms::Rooms,
     seen::Seen,
@@ -140,11 +140,13 @@ impl Delivery {
         let after = self.seen.floor();
         if state.last > after {
             let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
-            let rooms: Vec<(RoomId, u64)> = rooms.filter(|(_, after)| *after < state.last).collect();
-            let mut merge = Merge::new(self.work.clone(), rooms, state.last);
+            let mut reading = match Reading::open(&self.work, rooms, state.last).await {
+                Ok(reading) => reading,
+                Err(error) => return Ok(Err(error)),
+            };
             loop {
-                match merge.window().await {
-                    Ok(Some(events)) => self.deliver_window(events).await?,
+                match reading.window().await {
+                    Ok(Some(window)) => self.deliver_window(window).await?,
                     Ok(None) => break,
                     Err(error) => return Ok(Err(error)),
                 }
@@ -157,12 +159,12 @@ impl Delivery {
     }
 
     /// Delivers what is next in the stream: up to there, nothing is missing.
-    async fn deliver_window(&mut self, events: Vec<Incoming>) -> Result<(), Closed> {
-        let (now, last) = (Instant::now(), events.last().map(|event| event.offset.0));
-        for event in events {
+    async fn deliver_window(&mut self, window: Window) -> Result<(), Closed> {
+        let now = Instant::now();
+        for event in window.events {
             self.deliver(event, now).await?;
         }
-        self.seen.fill(last.unwrap_or(0));
+        self.seen.fill(window.upto);
         self.settle(now).await
     }
 

@@ -11,6 +11,7 @@ mod fetch;
 mod flow;
 mod link;
 mod live;
+mod pass;
 mod publish;
 mod rooms;
 mod seen;
@@ -29,7 +30,7 @@ use rollcall_schema::{Offset, RoomId};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use self::{
-    deliver::Delivery, fetch::Merge, flow::Flow, live::Live, publish::Publisher, rooms::Rooms, seen::Seen,
+    deliver::Delivery, fetch::Reading, flow::Flow, live::Live, publish::Publisher, rooms::Rooms, seen::Seen,
     servers::Servers,
 };
 use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
@@ -187,24 +188,24 @@ impl Bus for NatsBus {
             return Ok(Replay::Lost);
         }
         let from = rooms.iter().map(|room| (room.clone(), after.offset.0));
-        let merge = Merge::new(self.work.clone(), from, upto.0.min(state.last));
+        let reading = Reading::open(&self.work, from, upto.0.min(state.last)).await?;
         let (events, replayed) = mpsc::channel(REPLAY);
-        tokio::spawn(replay(merge, self.rooms.clone(), after.clone(), events));
+        tokio::spawn(replay(reading, self.rooms.clone(), after.clone(), events));
         Ok(Replay::Events(replayed))
     }
 }
 
 /// Reads at the pace of who receives, until the end or until nobody receives.
 async fn replay(
-    mut merge: Merge,
+    mut reading: Reading,
     rooms: Arc<Rooms>,
     after: Position,
     events: mpsc::Sender<Result<Incoming, BusError>>,
 ) {
     let outcome = loop {
-        match merge.window().await {
+        match reading.window().await {
             Ok(Some(window)) => {
-                for event in window {
+                for event in window.events {
                     if events.send(Ok(event)).await.is_err() {
                         return;
                     }
