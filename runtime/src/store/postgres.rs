@@ -16,7 +16,13 @@ mod pool;
 mod reads;
 mod sessions;
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
@@ -61,6 +67,8 @@ pub struct PostgresStore {
     /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
     several: AtomicBool,
     wake: connect::Wake,
+    /// Rows were committed since the relay told other nodes of some.
+    untold: Arc<AtomicBool>,
     refused: Refused,
 }
 
@@ -79,12 +87,16 @@ impl PostgresStore {
             connect: options.connect,
             several,
             wake: connect::Wake::default(),
+            untold: Arc::default(),
             refused: Refused::default(),
         })
     }
 
-    /// Tells this process's relay that rows were committed.
+    /// Tells this process's relay that rows were committed, and through it those of others.
     fn wake(&self) {
+        if self.several.load(Ordering::Relaxed) {
+            self.untold.store(true, Ordering::Relaxed);
+        }
         self.wake.send_modify(|count| *count += 1);
     }
 }

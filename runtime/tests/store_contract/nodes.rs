@@ -264,10 +264,13 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
 async fn a_commit_on_one_node_wakes_the_relay_of_another() {
     let (world, other, lease) = two().await;
     let mut relay = world.outbox().await;
+    let mut its_own = other.outbox().await.expect("another relay");
     other.pulse(lease, LEASE).await.expect("renewed; it knows now that it is not alone");
     while timeout(Duration::ZERO, relay.wait(Duration::from_secs(60))).await.is_ok() {}
     let alice = Member::new(classroom(), "web.alice");
     other.open(lease, &[alice.open()]).await.expect("opened");
+    timeout(Duration::from_secs(5), its_own.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
+    assert!(its_own.read(10).await.expect("read").is_empty(), "the shards are the other's");
     timeout(Duration::from_secs(5), relay.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
     assert_eq!(relay.read(10).await.expect("read").len(), 1);
 }

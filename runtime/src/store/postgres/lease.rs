@@ -3,7 +3,7 @@
 //! Every writer locks its node's row `for key share` and compares the epoch, in the statement that writes
 //! ([`super::sessions`]). Whoever takes a lease locks the row `for update`: it waits for the writes in flight, and the
 //! ones that wait for it find the new epoch and write nothing.
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use rollcall_schema::{Epoch, NodeId, SessionId};
 use tokio_postgres::Row;
@@ -84,10 +84,8 @@ macro_rules! sweep {
         insert into leaving (node_id, lesson_id, user_id, sid)
         select $1, l.id, g.user_id, g.sid
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
-    ), woken as materialized (
-        select pg_notify('rollcall_outbox', '') from (select from gone limit 1) as any_of_them
     )
-    select (select count(*) from gone), (select count(*) from woken)"
+    select count(*) from gone"
         )
     };
 }
@@ -140,7 +138,7 @@ impl PostgresStore {
         let nodes: i64 = row.try_get(1).map_err(unreadable)?;
         let outbox: i64 = row.try_get(2).map_err(unreadable)?;
         let lag: f64 = row.try_get(3).map_err(unreadable)?;
-        self.several.store(nodes > 1, std::sync::atomic::Ordering::Relaxed);
+        self.several.store(nodes > 1, Ordering::Relaxed);
         Ok(Pulse {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: u32::try_from(nodes).map_err(unreadable)?,

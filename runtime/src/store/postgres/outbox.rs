@@ -6,7 +6,13 @@
 //!
 //! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
 //! gives everything back for a while, so that the events of its shards need not wait for it; the last one stays.
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, SessionId};
@@ -40,6 +46,9 @@ const COUNT_ME: &str = "select pg_backend_pid() from pg_advisory_lock_shared($1,
 const COUNT_ME_OUT: &str = "select pg_advisory_unlock_shared($1, $2)";
 const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
 const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
+/// By the relay after the commit: transactions that notify commit one after the other, each with its sync of the disk,
+/// also those of different nodes. Here there is no sync to wait for.
+const TELL: &str = "select pg_notify('rollcall_outbox', '')";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
     objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
 
@@ -75,6 +84,7 @@ pub(super) struct PostgresOutbox {
     /// Where it starts to look for free shards, so that relays do not race for the same ones.
     first: i16,
     changed: watch::Receiver<u64>,
+    untold: Arc<AtomicBool>,
 }
 
 impl PostgresOutbox {
@@ -95,6 +105,7 @@ impl PostgresOutbox {
             patience: ASIDE.0,
             first,
             changed,
+            untold: store.untold.clone(),
         })
     }
 
@@ -192,6 +203,9 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        if self.untold.swap(false, Ordering::Relaxed) {
+            self.rows(TELL, &[]).await?;
+        }
         let most = i64::try_from(most).map_err(unreadable)?;
         let rows = self.rows(READ, &[&self.held, &most]).await?;
         if !rows.is_empty() {

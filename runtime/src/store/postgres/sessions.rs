@@ -7,10 +7,7 @@
 //! A join with a table says `= any (array[x])` where `= x` is meant. Equality would also offer the planner to read the
 //! whole table by its index, in order; it does where its statistics say that the table is empty, and they say so for
 //! a minute after a quiet night's vacuum, while the morning's agents come (measured: 1.5 s a batch instead of 7 ms).
-use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::Ordering,
-};
+use std::collections::{HashMap, HashSet};
 
 use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
 use tokio_postgres::Row;
@@ -26,7 +23,7 @@ const OPEN: &str = "with fence as materialized (
     ), entered as (
         insert into agent_session as s (node_id, classroom_id, agent_id, sid, role)
         select fence.id, i.classroom_id, i.agent_id, i.sid, i.role
-        from fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
             as i(classroom_id, agent_id, sid, role)
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
@@ -48,10 +45,8 @@ const OPEN: &str = "with fence as materialized (
         select e.previous_node, l.id, e.user_id, e.previous_sid, true
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
         where e.takeovers > 0 and l.id is not null
-    ), woken as materialized (
-        select pg_notify('rollcall_outbox', '') where $3
     )
-    select e.classroom_id, e.agent_id, e.id, e.previous_node, e.previous_sid from entered e left join woken on true";
+    select classroom_id, agent_id, id, previous_node, previous_sid from entered";
 
 /// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
 /// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
@@ -96,7 +91,7 @@ const CLOSE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
         delete from agent_session s
-        using fence cross join unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+        using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
             as i(classroom_id, agent_id, sid, reason)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason
@@ -112,10 +107,8 @@ const CLOSE: &str = "with fence as materialized (
         insert into leaving (node_id, lesson_id, user_id, sid)
         select $1, l.id, g.user_id, g.sid
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
-    ), woken as materialized (
-        select pg_notify('rollcall_outbox', '') where $3
     )
-    select g.classroom_id, g.agent_id from fence left join gone g on true left join woken on true";
+    select g.classroom_id, g.agent_id from fence left join gone g on true";
 
 /// The batch in the order in which every batch locks its rows.
 fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
@@ -134,10 +127,8 @@ impl PostgresStore {
         let agents: Vec<&str> = sorted.iter().map(|open| open.agent.as_str()).collect();
         let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
-        let several = self.several.load(Ordering::Relaxed);
         let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &several, &classrooms, &agents, &sids, &roles]).await?;
+        let rows = self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &classrooms, &agents, &sids, &roles]).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
         }
@@ -229,12 +220,8 @@ impl PostgresStore {
         let agents: Vec<&str> = sorted.iter().map(|close| close.agent.as_str()).collect();
         let sids: Vec<String> = sorted.iter().map(|close| close.sid.to_string()).collect();
         let reasons: Vec<&str> = sorted.iter().map(|close| close.reason.as_str()).collect();
-        let several = self.several.load(Ordering::Relaxed);
         let Lease { node, epoch } = lease;
-        let rows = self
-            .pool
-            .rows("close", CLOSE, &[&node.0, &epoch.0, &several, &classrooms, &agents, &sids, &reasons])
-            .await?;
+        let rows = self.pool.rows("close", CLOSE, &[&node.0, &epoch.0, &classrooms, &agents, &sids, &reasons]).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
