@@ -40,13 +40,23 @@ pub(super) struct Connection {
     pub(super) due: Option<u64>,
     /// When a session error told it to come again.
     pub(super) come_back_after_ms: Option<u64>,
+    /// Up to where it has had what it resumes after.
+    pub(super) offset: Option<u64>,
     /// The part of a frame that has not ended yet.
     pub(super) tail: Vec<u8>,
 }
 
 impl Connection {
     pub(super) const fn away() -> Self {
-        Self { stream: None, step: Step::Away, stalled: false, due: None, come_back_after_ms: None, tail: Vec::new() }
+        Self {
+            stream: None,
+            step: Step::Away,
+            stalled: false,
+            due: None,
+            come_back_after_ms: None,
+            offset: None,
+            tail: Vec::new(),
+        }
     }
 
     /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.

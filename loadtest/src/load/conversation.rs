@@ -15,6 +15,9 @@ use super::order::Goal;
 const TYPED: &[u8] = b"{\"type\":";
 const SESSION_ERROR: &[u8] = b"_session_error\"";
 const ACK: &[u8] = b"\"ack\"";
+const RECOVERED: &[u8] = b"\"recovered\":true";
+/// What a push begins with for those who resume.
+const OFFSET: &[u8] = b"{\"offset\":";
 const SUCCESS: &[u8] = b"\"SUCCESS\"";
 
 impl Engine {
@@ -81,7 +84,11 @@ impl Engine {
         if head.starts_with(b"HTTP/1.1 101 ") {
             let connection = &mut self.connections[agent];
             connection.step = Step::Connecting;
-            if let Err(error) = connection.send(self.requests.connect(agent)) {
+            let sent = match connection.offset {
+                Some(offset) => connection.send(&self.requests.resume(agent, &self.epoch, offset)),
+                None => connection.send(self.requests.connect(agent)),
+            };
+            if let Err(error) = sent {
                 self.fail(agent, &error.kind().to_string());
             }
             return;
@@ -107,7 +114,12 @@ impl Engine {
             }
             PONG => {}
             _ if frame.payload.starts_with(TYPED) => self.message(agent, frame.payload),
-            _ => self.pushes.arrived(frame.payload),
+            _ => {
+                if frame.payload.starts_with(OFFSET) {
+                    self.connections[agent].offset = number_after(frame.payload, OFFSET);
+                }
+                self.pushes.arrived(frame.payload);
+            }
         }
     }
 
@@ -119,8 +131,7 @@ impl Engine {
             return;
         }
         match self.connections[agent].step {
-            Step::Connecting if self.goal == Goal::Connected => self.arrived(agent),
-            Step::Connecting => self.join(agent),
+            Step::Connecting => self.let_in(agent, payload),
             Step::Joining if found(ACK) && found(SUCCESS) => self.arrived(agent),
             Step::Joining if found(ACK) => {
                 let hint = number_after(payload, b"\"retry_after_ms\":");
@@ -129,6 +140,21 @@ impl Engine {
             }
             _ => self.pushes.arrived(payload),
         }
+    }
+
+    fn let_in(&mut self, agent: usize, payload: &[u8]) {
+        let connection = &mut self.connections[agent];
+        let resumed = connection.offset.is_some();
+        connection.offset = number_after(payload, b"\"offset\":");
+        if let Some(epoch) = text_after(payload, b"\"epoch\":\"")
+            && epoch != self.epoch.as_bytes()
+        {
+            self.epoch = String::from_utf8_lossy(epoch).into_owned();
+        }
+        if memchr::memmem::find(payload, RECOVERED).is_some() {
+            self.recovered += 1;
+        }
+        if resumed || self.goal == Goal::Connected { self.arrived(agent) } else { self.join(agent) }
     }
 
     /// A close frame has come: a refusal for those on their way, a loss for those who were in.
@@ -142,6 +168,11 @@ impl Engine {
             _ => self.fail(agent, reason),
         }
     }
+}
+
+fn text_after<'a>(bytes: &'a [u8], label: &[u8]) -> Option<&'a [u8]> {
+    let start = memchr::memmem::find(bytes, label)? + label.len();
+    bytes[start..].split(|byte| *byte == b'"').next()
 }
 
 fn number_after(bytes: &[u8], label: &[u8]) -> Option<u64> {

@@ -94,8 +94,12 @@ impl Crew {
     /// Lets a band arrive; pace and goal are those of the whole band.
     pub(crate) fn arrive(&mut self, band: &Band, pace: Pace, goal: Goal) -> io::Result<Arrived> {
         let start = now() + HEAD_START;
-        let deadline = start + ARRIVAL_LIMIT;
         let all = band.agents() as f64;
+        let coming = match pace {
+            Pace::Rate(rate) => (all / rate * SECOND as f64) as u64,
+            Pace::Window(_) => 0,
+        };
+        let deadline = start + coming + ARRIVAL_LIMIT;
         for (worker, &(first, count)) in self.workers.iter_mut().zip(&band.parts) {
             let share = count as f64 / all;
             let pace = match pace {
@@ -105,7 +109,7 @@ impl Crew {
             worker.order(&Order::Arrive(Arrive { first, count, pace, goal, start, deadline }))?;
         }
         let mut all = Arrived { began: start, ended: start, ..Arrived::default() };
-        for answer in self.answers(Duration::from_nanos(ARRIVAL_LIMIT))? {
+        for answer in self.answers(Duration::from_nanos(coming + ARRIVAL_LIMIT))? {
             if let Answer::Arrived(part) = answer {
                 all.ended = all.ended.max(part.ended);
                 all.samples.extend(part.samples);

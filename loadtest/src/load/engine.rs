@@ -50,6 +50,9 @@ pub(super) struct Engine {
     pub(super) lost: BTreeMap<String, u64>,
     pub(super) hinted: u64,
     pub(super) unhinted: u64,
+    pub(super) recovered: u64,
+    /// Of the offsets of those who resume.
+    pub(super) epoch: String,
 }
 
 impl Engine {
@@ -70,6 +73,8 @@ impl Engine {
             lost: BTreeMap::new(),
             hinted: 0,
             unhinted: 0,
+            recovered: 0,
+            epoch: String::new(),
         })
     }
 
@@ -175,6 +180,7 @@ impl Engine {
             lost: self.lost.clone(),
             hinted: self.hinted,
             unhinted: self.unhinted,
+            recovered: self.recovered,
             latencies: self.pushes.latencies(),
         }
     }

@@ -16,17 +16,24 @@ pub(crate) struct Crowd {
     pub(crate) room_size: usize,
     /// Without tokens: a lesson of 10,000 fills without 50 million entered events.
     pub(crate) guests: bool,
+    /// They ask for resumption, and whoever comes back asks for what it missed.
+    pub(crate) resume: bool,
 }
 
 impl Crowd {
     /// A crowd of agents with tokens.
     pub(crate) fn new(tag: u16, agents: usize, room_size: usize) -> Self {
-        Self { tag, first: 0, agents, room_size, guests: false }
+        Self { tag, first: 0, agents, room_size, guests: false, resume: false }
     }
 
     /// A crowd of guests.
     pub(crate) fn guests(tag: u16, agents: usize, room_size: usize) -> Self {
         Self { guests: true, ..Self::new(tag, agents, room_size) }
+    }
+
+    /// The same, of clients that resume.
+    pub(crate) fn resuming(self) -> Self {
+        Self { resume: true, ..self }
     }
 
     /// The next `agents` of this crowd, which are to be made ready apart from the first.
@@ -147,6 +154,8 @@ pub(crate) struct Tally {
     /// Refusals that told the client when to come again, and those that did not.
     pub(crate) hinted: u64,
     pub(crate) unhinted: u64,
+    /// Who came back and was told that it gets all it missed.
+    pub(crate) recovered: u64,
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
@@ -159,6 +168,7 @@ impl Tally {
         self.push_bytes += other.push_bytes;
         self.hinted += other.hinted;
         self.unhinted += other.unhinted;
+        self.recovered += other.recovered;
         self.latencies.extend(other.latencies);
         for (reason, count) in other.lost {
             *self.lost.entry(reason).or_default() += count;

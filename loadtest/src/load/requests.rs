@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use rollcall_loadtest::token;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::frame::{self, TEXT};
 use super::order::Crowd;
@@ -38,6 +38,9 @@ impl Requests {
             if !crowd.guests {
                 payload["token"] = token::participant(&crowd.user(agent)).into();
             }
+            if crowd.resume {
+                payload["resume"] = json!({});
+            }
             let connect = json!({"type": "connect_request", "payload": payload});
             let join = json!({"type": "join_lesson", "ref": 1, "payload": {
                 "lesson_id": crowd.lesson(room),
@@ -53,6 +56,17 @@ impl Requests {
 
     pub(super) fn connect(&self, agent: usize) -> &[u8] {
         &self.bytes[self.of_agent[agent].0.clone()]
+    }
+
+    /// The request of one who comes back, and is to be in the lesson again.
+    pub(super) fn resume(&self, agent: usize, epoch: &str, offset: u64) -> Vec<u8> {
+        let read =
+            |bytes| frame::next(bytes).and_then(|(frame, _)| serde_json::from_slice::<Value>(frame.payload).ok());
+        let (connect, join) = (read(self.connect(agent)), read(self.join(agent)));
+        let (mut connect, join) = (connect.expect("made here"), join.expect("made here"));
+        let lesson = &join["payload"]["lesson_id"];
+        connect["payload"]["resume"] = json!({"epoch": epoch, "offset": offset, "lesson_id": lesson});
+        frame::masked(TEXT, connect.to_string().as_bytes())
     }
 
     pub(super) fn join(&self, agent: usize) -> &[u8] {

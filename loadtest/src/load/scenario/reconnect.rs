@@ -15,13 +15,15 @@ const RETURN_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     for kind in stage.kinds.clone() {
-        storm(stage, kind)?;
+        storm(stage, kind, false)?;
+        storm(stage, kind, true)?;
     }
     Ok(())
 }
 
-fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
+fn storm(stage: &mut Stage, kind: Kind, resume: bool) -> io::Result<()> {
     let crowd = Crowd::new(40, stage.agents, 30);
+    let crowd = if resume { crowd.resuming() } else { crowd };
     let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
@@ -40,10 +42,16 @@ fn storm(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let took = back.map_or(f64::INFINITY, |back| back.saturating_sub(up) as f64 / SECOND as f64);
     let limit = if kind == Kind::Embedded { 3.0 } else { 5.0 };
     let mut note = stage.note("reconnect", kind);
-    let name = format!("{} joined again after a kill -9", crowd.agents);
+    let who = if resume { "resumed" } else { "joined again" };
+    let name = format!("{} {who} after a kill -9", crowd.agents);
     note.figure(&name, took, "s", Some(Limit::AtMost(limit)));
     let missing = crowd.agents - after.present;
     note.figure("not back after a minute", missing as f64, "", Some(Limit::AtMost(0.0)));
+    if resume {
+        // In process, the log is gone with the process.
+        let all = (kind == Kind::Real).then_some(Limit::AtLeast(crowd.agents as f64));
+        note.figure("told that they miss nothing", (after.recovered - before.recovered) as f64, "", all);
+    }
     let hinted = after.hinted - before.hinted;
     note.figure("refused with a hint when to come again", hinted as f64, "", None);
     let unhinted = after.unhinted - before.unhinted;

@@ -1,8 +1,8 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
 //! Two connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
-//! them; `work` publishes and reads the stream, so that neither stands in the other's way. Two tasks: [`live`] subscribes
-//! and passes on what arrives, [`deliver`] writes the feed and fills its gaps.
+//! them; `work` publishes and reads the stream, so that neither stands in the other's way. The tasks: [`live`] subscribes
+//! and passes on what arrives, [`deliver`] writes the feed and fills its gaps, [`replays`] reads for who comes back.
 //!
 //! Invariant: that of [`crate::bus`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
@@ -13,6 +13,7 @@ mod link;
 mod live;
 mod pass;
 mod publish;
+mod replays;
 mod rooms;
 mod seen;
 mod servers;
@@ -24,24 +25,21 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Client;
 use async_trait::async_trait;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use self::{
-    deliver::Delivery, fetch::Reading, flow::Flow, live::Live, publish::Publisher, rooms::Rooms, seen::Seen,
+    deliver::Delivery, flow::Flow, live::Live, publish::Publisher, replays::Replays, rooms::Rooms, seen::Seen,
     servers::Servers,
 };
-use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
+use super::{Bus, BusError, Fed, Position, Publication, Replay};
 use crate::names;
 
 /// How long a call takes at most.
 const ANSWER: Duration = Duration::from_millis(1400);
 /// Events on the feed that nobody has read yet.
 const FEED: usize = 256;
-/// Events of a replay that nobody has read yet.
-const REPLAY: usize = 64;
 
 /// Why there is no bus at the start. None has a part of NATS_URL in it, which may hold a password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,8 +88,8 @@ impl Known {
 
 /// The bus through NATS.
 pub struct NatsBus {
-    work: Client,
     publisher: Publisher,
+    replays: Replays,
     rooms: Arc<Rooms>,
     known: Arc<Known>,
     flow: Arc<Flow>,
@@ -127,7 +125,8 @@ impl NatsBus {
         let mut tasks = JoinSet::new();
         tasks.spawn(live.run());
         tasks.spawn(delivery.run());
-        Ok((Self { publisher: Publisher::new(work.clone()), work, rooms, known, flow, _tasks: tasks }, fed))
+        let replays = Replays::start(&work, &rooms, &mut tasks);
+        Ok((Self { publisher: Publisher::new(work), replays, rooms, known, flow, _tasks: tasks }, fed))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
@@ -187,44 +186,6 @@ impl Bus for NatsBus {
         if !state.reaches(after) {
             return Ok(Replay::Lost);
         }
-        let from = rooms.iter().map(|room| (room.clone(), after.offset.0));
-        let reading = Reading::open(&self.work, from, upto.0.min(state.last)).await?;
-        let (events, replayed) = mpsc::channel(REPLAY);
-        tokio::spawn(replay(reading, self.rooms.clone(), after.clone(), events));
-        Ok(Replay::Events(replayed))
-    }
-}
-
-/// Reads at the pace of who receives, until the end or until nobody receives.
-async fn replay(
-    mut reading: Reading,
-    rooms: Arc<Rooms>,
-    after: Position,
-    events: mpsc::Sender<Result<Incoming, BusError>>,
-) {
-    let outcome = loop {
-        match reading.window().await {
-            Ok(Some(window)) => {
-                for event in window.events {
-                    if events.send(Ok(event)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    // What the stream forgot meanwhile may have been among what was asked for.
-    let outcome = match (outcome, rooms.round().await) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Err(error)) => Err(BusError(error.to_string())),
-        (Ok(()), Ok(state)) if state.reaches(&after) => Ok(()),
-        _ => Err(BusError("the stream does not reach back that far any more".to_owned())),
-    };
-    if let Err(error) = outcome {
-        metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "replay").increment(1);
-        // Nobody receives any more: nobody takes the part for the whole.
-        let _ = events.send(Err(error)).await;
+        self.replays.begin(rooms, after, upto.0.min(state.last)).map(Replay::Events)
     }
 }
