@@ -67,7 +67,8 @@ async fn a_thousand_who_race_on_two_nodes_have_one_session_and_one_owner_each() 
     raise_open_files();
     // Those who wait for the others say nothing meanwhile.
     let patient = |options: &GatewayOptions| {
-        options.clone().env("ROLLCALL_PING_INTERVAL", "10m").env("ROLLCALL_CONNECT_TIMEOUT", "10m")
+        let limits = ["ROLLCALL_HEAD_TIMEOUT", "ROLLCALL_CONNECT_TIMEOUT", "ROLLCALL_PING_INTERVAL"];
+        limits.iter().fold(options.clone(), |options, limit| options.env(limit, "10m"))
     };
     let first = Backend::start(Some(Servers::shared()), patient);
     let second = Gateway::start(patient(&first.beside())).unwrap();
