@@ -7,7 +7,6 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
-use futures_util::future::join_all;
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
@@ -19,17 +18,10 @@ fn short(options: GatewayOptions) -> GatewayOptions {
     options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()))
 }
 
-/// How to start another gateway on a backend's servers.
-fn beside(first: &Backend) -> GatewayOptions {
-    let Servers { postgres, redis, nats } = first.servers().unwrap();
-    let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
-    options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
-}
-
 /// A backend, and a second gateway on its servers.
 fn two_nodes() -> (Backend, Gateway) {
     let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
-    let second = Gateway::start(beside(&first)).unwrap();
+    let second = Gateway::start(short(first.beside())).unwrap();
     (first, second)
 }
 
@@ -89,30 +81,6 @@ async fn a_session_moves_to_another_node_without_leaving() {
 }
 
 #[tokio::test]
-async fn who_races_on_two_nodes_has_one_session_and_one_owner() {
-    let (first, second) = two_nodes();
-    let room = first.classroom();
-    let names: Vec<_> = (0..50).map(|number| format!("agent{number}")).collect();
-    let on_both = names
-        .iter()
-        .map(|name| futures_util::future::join(enters_on(&first.gateway, room, name), enters_on(&second, room, name)));
-    let mut survivors = Vec::new();
-    for (mut one, mut two) in join_all(on_both).await {
-        assert_eq!(one.session, two.session);
-        let owner = first.value(&format!("select sid from agent_session where id = {}", one.session)).await;
-        let (kept, lost) = if owner == one.sid { (&one, &mut two) } else { (&two, &mut one) };
-        assert_eq!(owner, kept.sid);
-        session_error(&lost.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
-        survivors.push(if owner == one.sid { one } else { two });
-    }
-    assert_eq!(first.live(room).await.len(), names.len());
-    join_all(survivors.into_iter().map(Agent::leaves)).await;
-    until("the leaves", SOON, async || first.history(room).await.len(), |left| *left == names.len()).await;
-    let stored = first.stored(&room.subject("agent"), names.len() * 2).await.unwrap();
-    assert_eq!(stored.len(), names.len() * 2, "one entered and one left each");
-}
-
-#[tokio::test]
 async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
     let (first, mut second) = two_nodes();
     let room = first.classroom();
@@ -155,7 +123,7 @@ async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
 async fn a_guest_who_brought_a_token_leaves_no_field_when_its_node_dies() {
     let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
     let room = first.classroom();
-    let mut node = Gateway::start(beside(&first).env("ROLLCALL_GUESTS", "true")).unwrap();
+    let mut node = Gateway::start(short(first.beside()).env("ROLLCALL_GUESTS", "true")).unwrap();
     let mut guest = Client::connect(node.address()).await.unwrap();
     let success = guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let join = json!({"lesson_id": room.algebra, "access_token": room.participant("alice")});

@@ -47,10 +47,11 @@
 //! ```
 //!
 //! Servers stop when they are dropped, and also when the process that owns them is killed. They
-//! need the Debian packages `postgresql`, `redis-server`, `nats-server` and `prometheus`; an error
-//! names the package that is missing.
+//! need the Debian packages `postgresql`, `redis-server`, `nats-server` and `prometheus`, and tests of
+//! wrong clocks `faketime`; an error names the package that is missing.
 
 pub mod client;
+mod files;
 pub mod gateway;
 pub mod servers;
 pub mod token;
@@ -58,5 +59,6 @@ mod wait;
 pub mod wire;
 
 pub use client::Client;
+pub use files::raise_open_files;
 pub use gateway::{Gateway, GatewayOptions};
 pub use wire::{Way, Wire};

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use load::results::Results;
 use load::scenario::{self, soak::Soak};
@@ -102,10 +101,7 @@ impl SoakOptions {
 }
 
 fn main() -> ExitCode {
-    // Inherited by all that is started; where the hard limit is too low, dials will say so.
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
-    }
+    rollcall_loadtest::raise_open_files();
     match run(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only committed rows are published, each with the same message id every time; rows of one agent in one
 //! classroom are never in flight together, so a failed publish cannot be overtaken.
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rollcall_schema::{AgentEvent, Subject};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    bus::{Bus, Publication},
+    bus::{Bus, BusError, Publication},
     failpoint, names,
     store::{Outbox, OutboxRow, Store, StoreError},
 };
@@ -18,6 +18,9 @@ use crate::{
 const BATCH: usize = 1_000;
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// How long after it was asked for a row may be sent: by far less than a relay that stands still keeps its claim, so that
+/// nothing is sent again long after another relay sent it.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// What the relay needs.
 pub struct Relay {
@@ -54,25 +57,37 @@ impl Relay {
                 outbox.claim().await?;
                 claimed = Some(Instant::now());
             }
+            let asked = Instant::now();
             let rows = outbox.read(BATCH).await?;
             if rows.is_empty() {
                 outbox.wait(CLAIM_EVERY).await?;
                 continue;
             }
             failpoint::reach("outbox read");
-            let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-            let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
-            let stored: Vec<i64> =
-                ids.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| *id).collect();
+            let (mut stored, mut failure) = (Vec::with_capacity(rows.len()), None);
+            for turn in turns(&rows) {
+                // What follows a failure may be of the same agent.
+                if failure.is_some() || asked.elapsed() >= FRESH {
+                    break;
+                }
+                failure = self.publish(&turn, &mut stored).await.err();
+            }
             failpoint::reach("outbox published");
             if !stored.is_empty() {
                 outbox.delete(&stored).await?;
             }
-            if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
-                warn!(%error, waiting = ids.len() - stored.len(), "events wait in the outbox");
+            if let Some(error) = failure {
+                warn!(%error, waiting = rows.len() - stored.len(), "events wait in the outbox");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
+    }
+
+    /// Adds the ids of those rows that are stored.
+    async fn publish(&self, rows: &[&OutboxRow], stored: &mut Vec<i64>) -> Result<(), BusError> {
+        let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
+        stored.extend(rows.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(row, _)| row.id));
+        results.into_iter().try_for_each(|result| result.map(drop))
     }
 
     fn publication(&self, row: &OutboxRow) -> Publication {
@@ -84,5 +99,44 @@ impl Relay {
             // Without room to spare: the bus in process keeps it.
             body: event.body().into_boxed_slice().into(),
         }
+    }
+}
+
+/// The rows in groups with one of each agent in a classroom at most, to be published one group after the other.
+fn turns(rows: &[OutboxRow]) -> Vec<Vec<&OutboxRow>> {
+    let (mut turns, mut next) = (Vec::<Vec<_>>::new(), HashMap::with_capacity(rows.len()));
+    for row in rows {
+        let turn = next.entry((row.classroom, &row.agent)).or_insert(0);
+        if *turn == turns.len() {
+            turns.push(Vec::new());
+        }
+        turns[*turn].push(row);
+        *turn += 1;
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_schema::{AgentId, ClassroomId, SessionId};
+
+    use super::*;
+    use crate::store::Change;
+
+    #[test]
+    fn no_two_rows_of_an_agent_are_in_one_turn() {
+        let here = ClassroomId(Uuid::from_u128(1));
+        let row = |id, name: &str, classroom| OutboxRow {
+            id,
+            classroom,
+            agent: AgentId::parse(name).expect("an agent"),
+            session: SessionId(id),
+            change: Change::Entered,
+        };
+        let [ann, bob] = ["web.ann.example.org", "web.bob.example.org"];
+        let there = ClassroomId(Uuid::from_u128(2));
+        let rows = [row(1, ann, here), row(2, ann, here), row(3, bob, here), row(4, ann, there), row(5, ann, here)];
+        let turns: Vec<Vec<i64>> = turns(&rows).iter().map(|turn| turn.iter().map(|row| row.id).collect()).collect();
+        assert_eq!(turns, [vec![1, 3, 4], vec![2], vec![5]]);
     }
 }

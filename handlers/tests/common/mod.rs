@@ -133,6 +133,13 @@ impl Backend {
         &self.classrooms
     }
 
+    /// How to start another node on its servers.
+    pub(crate) fn beside(&self) -> GatewayOptions {
+        let Servers { postgres, redis, nats } = self.servers().unwrap();
+        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
+        options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
+    }
+
     /// Where its servers are; none of an embedded one.
     pub(crate) fn servers(&self) -> Option<&Servers> {
         self.servers.as_ref()

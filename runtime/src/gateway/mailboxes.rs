@@ -1,5 +1,8 @@
 //! What other tasks say to the workers, and how it gets there.
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rollcall_schema::{LessonId, Offset, SessionError, Sid};
 use tokio::sync::mpsc;
@@ -56,8 +59,8 @@ pub enum Command {
         /// Why.
         error: SessionError,
     },
-    /// Ends so many connections, whichever.
-    CloseSome(usize, SessionError),
+    /// Sends so many connections away, whichever; their clients come back within this.
+    Dismiss(usize, Duration),
     /// Ends every connection.
     CloseAll(SessionError),
 }

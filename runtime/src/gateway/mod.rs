@@ -46,6 +46,9 @@ use crate::{
 /// of its own would cost a hundred of ours.
 const UNREAD: usize = 16 << 10;
 
+/// The longest wait that a client is given before it reconnects, where there is no reason for a shorter one.
+pub const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
+
 /// Parameters of the gateway (PROTOCOL 2, Limits).
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
@@ -55,19 +58,6 @@ pub struct GatewayOptions {
     pub ping_interval: Duration,
     /// Bytes of requests that wait for a running function; with more, the socket is not read.
     pub max_pending: usize,
-    /// The longest wait that a client is given before it reconnects; each gets a part of it at random (no herd).
-    pub reconnect_within: Duration,
-}
-
-impl Default for GatewayOptions {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(30),
-            max_pending: 64 << 10,
-            reconnect_within: Duration::from_secs(2),
-        }
-    }
 }
 
 /// What the workers share.
@@ -92,13 +82,22 @@ pub struct Gateway {
     fanout: Fanout,
     /// Connections that ended while their function ran: why, for when the session comes back.
     orphans: HashMap<SocketId, LeftReason>,
+    started: Instant,
+    /// Each client is given a part of it at random (no herd).
+    reconnect_within: Duration,
 }
 
 impl Gateway {
     /// A worker's part, without connections.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, fanout: Fanout::default(), orphans: HashMap::new() }
+        Self {
+            shared,
+            fanout: Fanout::default(),
+            orphans: HashMap::new(),
+            started: Instant::now(),
+            reconnect_within: RECONNECT_WITHIN,
+        }
     }
 
     /// The first message: it must be connect_request.
@@ -254,7 +253,7 @@ impl Gateway {
 
     fn last_words(&self, error: SessionError) -> Vec<u8> {
         let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
-        error.message(self.shared.options.reconnect_within.mul_f64(share))
+        error.message(self.reconnect_within.mul_f64(share))
     }
 }
 
@@ -267,7 +266,7 @@ impl Application for Gateway {
         let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
         let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
         let held = (upgrade.head.extensions.remove::<Place>().flatten(), upgrade.head.extensions.remove::<Waiting>());
-        Peer::new(now_ms() + millis(self.shared.options.connect_timeout), asked, held)
+        Peer::new(millis(self.started.elapsed() + self.shared.options.connect_timeout), asked, held)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
@@ -318,12 +317,15 @@ impl Application for Gateway {
                     self.end(&mut socket, error);
                 }
             }
-            Command::CloseSome(mut some, error) => sockets.each(|socket| {
-                if some > 0 {
-                    some -= 1;
-                    self.end(socket, error);
-                }
-            }),
+            Command::Dismiss(mut some, within) => {
+                self.reconnect_within = within;
+                sockets.each(|socket| {
+                    if some > 0 {
+                        some -= 1;
+                        self.end(socket, SessionError::Terminated);
+                    }
+                });
+            }
             Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }
@@ -332,13 +334,12 @@ impl Application for Gateway {
         self.fanout.flush(sockets);
     }
 
-    fn tick(&mut self, sockets: &mut Sockets<Peer>, _now: Instant) {
-        let now = now_ms();
+    fn tick(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
+        let (date, age) = (now_ms(), millis(now.saturating_duration_since(self.started)));
         sockets.each(|socket| match socket.peer.phase {
-            _ if socket.peer.expires > now => {}
-            Phase::Greeting(_) => self.end(socket, SessionError::AuthTimedOut),
-            Phase::Open(_) => self.end(socket, SessionError::TokenExpired),
-            Phase::Busy => {}
+            Phase::Greeting(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
+            Phase::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
+            Phase::Greeting(_) | Phase::Open(_) | Phase::Busy => {}
         });
     }
 

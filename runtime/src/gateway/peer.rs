@@ -33,7 +33,8 @@ pub struct Peer {
     pub mark: Option<AgentMark>,
     /// It gets no entered of sessions before this one: its own, where it came new.
     pub since: SessionId,
-    /// When its token ends, in Unix seconds; before it is let in, when that must have happened.
+    /// When its token ends, in Unix milliseconds; before it is let in, when that must have happened, in milliseconds
+    /// since the worker's start: of no clock that somebody may set.
     pub expires: u64,
     /// Why it was closed by us.
     pub kicked: Option<LeftReason>,

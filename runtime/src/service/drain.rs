@@ -3,7 +3,6 @@
 //! Invariant: it is over at the drain deadline, whatever hangs; what was not written by then is free for other nodes.
 use std::{sync::Arc, time::Duration};
 
-use rollcall_schema::SessionError;
 use tokio::{
     sync::watch,
     time::{Instant, interval, timeout_at},
@@ -13,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     config::Presence,
     departures::Departures,
-    gateway::{Command, Mailboxes},
+    gateway::{Command, Mailboxes, RECONNECT_WITHIN},
     leavings::Leavings,
     socket::Workers,
     store::{Lease, Store},
@@ -50,14 +49,15 @@ pub struct Drain {
 impl Drain {
     /// Drains.
     pub async fn run(self) {
-        let limit = self.presence.drain_deadline;
-        let deadline = Instant::now() + limit - EXIT.min(limit / 8);
+        let (limit, start) = (self.presence.drain_deadline, Instant::now());
+        let deadline = start + limit - EXIT.min(limit / 8);
         let last = deadline - LAST.min(limit / 4);
-        if *self.nodes.borrow() > 1 {
-            self.departures.keep_drained_until(last - LAST.min(limit / 4));
+        let kept = (*self.nodes.borrow() > 1).then(|| last - LAST.min(limit / 4));
+        if let Some(kept) = kept {
+            self.departures.keep_drained_until(kept);
         }
         info!(connections = self.workers.connections(), "draining");
-        let _ = timeout_at(last, self.goodbyes()).await;
+        let _ = timeout_at(last, self.goodbyes(start, kept)).await;
         if timeout_at(last, self.departures.finish()).await.is_err() {
             warn!("sessions are left for other nodes, or for the next start");
         }
@@ -71,15 +71,18 @@ impl Drain {
         }
     }
 
-    /// Everybody, spread evenly.
-    async fn goodbyes(&self) {
-        let steps = self.presence.drain_spread.as_millis().div_euclid(STEP.as_millis()).max(1);
+    /// Everybody, spread evenly. Where sessions are kept for those who come back elsewhere, all are given the time for it.
+    async fn goodbyes(&self, start: Instant, kept: Option<Instant>) {
+        let longest = kept.map_or(Duration::MAX, |kept| (kept - start).mul_f64(0.75));
+        let steps = self.presence.drain_spread.min(longest).as_millis().div_euclid(STEP.as_millis()).max(1);
         let share = self.workers.connections().div_ceil(usize::try_from(steps).unwrap_or(1)).max(1);
+        let each = share.div_ceil(self.mailboxes.len());
         let mut ticks = interval(STEP);
         while self.workers.connections() > 0 {
             ticks.tick().await;
-            let each = share.div_ceil(self.mailboxes.len());
-            self.mailboxes.broadcast(|| Command::CloseSome(each, SessionError::Terminated)).await;
+            // Half of what is left, so that there is some for the way, too.
+            let left = kept.map_or(Duration::MAX, |kept| kept.saturating_duration_since(Instant::now()) / 2);
+            self.mailboxes.broadcast(|| Command::Dismiss(each, RECONNECT_WITHIN.min(left))).await;
         }
     }
 

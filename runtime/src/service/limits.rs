@@ -33,6 +33,5 @@ pub(super) fn gateway(limits: &Limits) -> GatewayOptions {
         connect_timeout: limits.connect_timeout,
         ping_interval: limits.ping_interval,
         max_pending: limits.pending,
-        ..GatewayOptions::default()
     }
 }

@@ -7,7 +7,7 @@ pub mod postgres;
 mod refused;
 pub mod sqlite;
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{
@@ -195,7 +195,8 @@ pub trait Outbox: Send {
     /// Takes more shards where they are free, gives some back where this node has more than its share. Call it about
     /// once a second, with nothing in flight. Returns how many it holds.
     async fn claim(&mut self) -> Result<usize, StoreError>;
-    /// The oldest rows of the shards held, oldest first, at most one for each agent in a classroom.
+    /// The oldest rows of the shards held, oldest first. Those of one agent in a classroom are to be published one after
+    /// the other.
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError>;
     /// Forgets what is published.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
@@ -313,13 +314,6 @@ pub trait Store: Send + Sync + 'static {
     async fn is_empty(&self) -> Result<bool, StoreError>;
     /// Begins a load.
     async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
-}
-
-/// The first row of each agent in a classroom, for [`Outbox::read`]: what comes after it waits until it is published.
-fn first_of_each(mut rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
-    let mut seen = HashSet::with_capacity(rows.len());
-    rows.retain(|row| seen.insert((row.classroom, row.agent.clone())));
-    rows
 }
 
 /// The migrations that a database at version `found` lacks.

@@ -27,7 +27,7 @@ use super::{
     connect::Dedicated,
     pool::{Parameters, unreadable},
 };
-use crate::store::{Change, Outbox, OutboxRow, StoreError, first_of_each};
+use crate::store::{Change, Outbox, OutboxRow, StoreError};
 
 /// As in the table's generated column.
 const SHARDS: i16 = 8;
@@ -211,7 +211,7 @@ impl Outbox for PostgresOutbox {
         if !rows.is_empty() {
             self.stuck.get_or_insert_with(Instant::now);
         }
-        Ok(first_of_each(rows.iter().map(row).collect::<Result<_, _>>()?))
+        rows.iter().map(row).collect()
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {

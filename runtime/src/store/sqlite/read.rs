@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::desk::failed;
-use crate::store::{Change, OutboxRow, Placed, StoreError, first_of_each};
+use crate::store::{Change, OutboxRow, Placed, StoreError};
 
 /// A row that cannot be read: somebody else wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
@@ -92,7 +92,7 @@ pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> 
 
 pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
     const SQL: &str = "select id, classroom_id, agent_id, session_id, reason from outbox order by id limit ?1";
-    let all = rows(connection, SQL, [whole(most)], |row| {
+    rows(connection, SQL, [whole(most)], |row| {
         let reason: Option<String> = row.get(4).map_err(failed)?;
         Ok(OutboxRow {
             id: row.get(0).map_err(failed)?,
@@ -104,6 +104,5 @@ pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxR
                 None => Change::Entered,
             },
         })
-    })?;
-    Ok(first_of_each(all))
+    })
 }

@@ -1,0 +1,13 @@
+//! Promises of presence that take a node to its limits: a backlog of events, a drain beside servers that hang, clocks that
+//! are wrong, resources that run out.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backlog;
+mod clocks;
+mod drain;
+mod exhaustion;
+mod races;

@@ -1,0 +1,103 @@
+//! A thousand agents, each entering on two nodes at the same moment: one session and one owner each, always.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::{join, join_all};
+use rollcall_loadtest::client::ClientError;
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, raise_open_files};
+
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
+
+const AGENTS: usize = 1_000;
+/// Classrooms of 20, so that it is about the races and not about who is told of them.
+const ROOMS: usize = 50;
+/// The second time those who won the first are there.
+const TIMES: usize = 2;
+/// How many dial a node at once: the race begins when all of them are through.
+const DIALS: usize = 50;
+
+/// None where it was replaced before it was let in.
+async fn enters(mut client: Client, room: &Classroom, name: &str) -> Option<Agent> {
+    match client.connect_request(&room.participant(name), &room.id, "web").await {
+        Ok(success) => Some(Agent::of(client, &success)),
+        Err(ClientError::Unexpected(message)) => {
+            assert_eq!(message["payload"]["type"], "replaced", "{message}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Who owns which session: its connection, by session.
+async fn owners(backend: &Backend) -> BTreeMap<i64, String> {
+    let rows = backend.rows("select id, sid from agent_session").await;
+    let rows = rows.iter().map(|row| row.split_once('|').unwrap());
+    rows.map(|(session, sid)| (session.parse().unwrap(), sid.to_owned())).collect()
+}
+
+/// Everybody enters on both nodes at once. Those who are not the owner afterwards are told so; those who are stay.
+async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agent> {
+    let dial = async |node: &Gateway| Client::connect(node.address()).await.unwrap();
+    let mut open = Vec::new();
+    while open.len() < AGENTS {
+        open.extend(join_all((0..DIALS).map(|_| join(dial(&first.gateway), dial(second)))).await);
+    }
+    let enter = open.into_iter().enumerate().map(async |(number, (here, there))| {
+        let (room, name) = (&first.classrooms()[number % ROOMS], format!("agent{number}"));
+        join(enters(here, room, &name), enters(there, room, &name)).await
+    });
+    let entered = join_all(enter).await;
+    let owners = owners(first).await;
+    assert_eq!(owners.len(), AGENTS, "a session each");
+    let (mut stay, mut lost) = (Vec::new(), before);
+    for agent in entered.into_iter().flat_map(|(here, there)| [here, there]).flatten() {
+        let owner = owners.get(&agent.session).expect("a session of before the race, or one of its own, goes on");
+        if *owner == agent.sid { &mut stay } else { &mut lost }.push(agent);
+    }
+    assert_eq!(stay.len(), AGENTS, "an owner each");
+    join_all(lost.into_iter().map(async |mut agent| {
+        session_error(&agent.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
+    }))
+    .await;
+    stay
+}
+
+#[tokio::test]
+async fn a_thousand_who_race_on_two_nodes_have_one_session_and_one_owner_each() {
+    raise_open_files();
+    // Those who wait for the others say nothing meanwhile.
+    let patient = |options: &GatewayOptions| {
+        let limits = ["ROLLCALL_HEAD_TIMEOUT", "ROLLCALL_CONNECT_TIMEOUT", "ROLLCALL_PING_INTERVAL"];
+        limits.iter().fold(options.clone(), |options, limit| options.env(limit, "10m"))
+    };
+    let first = Backend::start(Some(Servers::shared()), patient);
+    let second = Gateway::start(patient(&first.beside())).unwrap();
+    let mut stay = Vec::new();
+    for _ in 0..TIMES {
+        stay = race(&first, &second, stay).await;
+    }
+    let left = "select id, agent_id, reason, lifetime from agent_session_history";
+    assert_eq!(
+        first.rows(left).await,
+        [""; 0],
+        "nobody left; the nodes said:\n{}{}",
+        first.gateway.output(),
+        second.output()
+    );
+    let mut sessions: Vec<_> = stay.iter().map(|agent| agent.session).collect();
+    sessions.sort_unstable();
+    join_all(stay.into_iter().map(Agent::leaves)).await;
+    let history = async || first.rows("select id from agent_session_history order by id").await;
+    let history = until("the leaves", SOON, history, |left| left.len() >= AGENTS).await;
+    assert_eq!(history, sessions.iter().map(i64::to_string).collect::<Vec<_>>());
+    for room in &first.classrooms()[..ROOMS] {
+        let stored = first.stored(&room.subject("agent"), AGENTS / ROOMS * 2).await.unwrap();
+        let mut published = BTreeMap::<&str, Vec<&str>>::new();
+        for message in &stored {
+            let (session, operation) = ("Entity-Event-Sequence-Id", "Entity-Event-Operation");
+            published.entry(message.header(session)).or_default().push(message.header(operation));
+        }
+        assert_eq!(published.len(), AGENTS / ROOMS);
+        assert!(published.values().all(|events| *events == ["entered", "left"]), "{published:?}");
+    }
+}
