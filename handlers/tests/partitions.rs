@@ -180,6 +180,40 @@ async fn postgres_is_far_away() {
     cut_off_from_postgres(all_is_late).await;
 }
 
+#[tokio::test]
+async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
+    let nodes = Nodes::start();
+    let room = nodes.healthy.classroom();
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    let node = format!("select node_id from agent_session where id = {}", bob.session);
+    let lease = format!("select lease_until::text from node where id = {}", nodes.healthy.value(&node).await);
+    nodes.postgres.hold(Way::Down);
+    let again = nodes.healthy.participant(room, "bob").await;
+    // The answer to its node's next pulse names him.
+    let before = nodes.healthy.value(&lease).await;
+    until("a pulse", SOON, async || nodes.healthy.value(&lease).await, |lease| *lease != before).await;
+    nodes.postgres.cut();
+    nodes.postgres.clear();
+    session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
+    again.leaves().await;
+}
+
+#[tokio::test]
+async fn who_is_replaced_on_the_same_node_hears_of_it_although_an_answer_is_lost() {
+    let nodes = Nodes::start();
+    let room = nodes.healthy.classroom();
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    nodes.postgres.hold(Way::Down);
+    let mut again = Client::connect(nodes.other.address()).await.unwrap();
+    let request = room.connect_request(&room.participant("bob"), "web");
+    again.send(&json!({"type": "connect_request", "payload": request})).await.unwrap();
+    let owner = format!("select sid from agent_session where id = {}", bob.session);
+    until("a takeover", SOON, async || nodes.healthy.value(&owner).await, |owner| *owner != bob.sid).await;
+    nodes.postgres.cut();
+    nodes.postgres.clear();
+    session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
+}
+
 async fn cut_off_from_redis(fault: Fault) {
     let nodes = Nodes::start();
     let room = nodes.healthy.classroom();

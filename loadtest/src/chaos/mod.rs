@@ -39,6 +39,8 @@ use stream::Tape;
 
 /// After the last fault: the agents' own visits are over then.
 const CALM: Duration = Duration::from_millis(3600);
+/// After that: how long a connection may stay whose session is over, or another connection's.
+const SETTLING: Duration = Duration::from_secs(8);
 /// How long the nodes may take to write down that everybody left, and to publish it.
 const QUIESCENCE: Duration = Duration::from_secs(20);
 /// How long nothing may happen before it is over.
@@ -195,6 +197,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
     let Aftermath { mut violations, struck } = storm::rage(cluster, &faults, start)?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
+    violations.extend(until_owned(cluster, &stage)?);
     over.send_replace(true);
     runtime.block_on(async {
         for task in tasks {
@@ -243,6 +246,20 @@ fn summary(evidence: &Evidence) -> String {
 /// A version 4 UUID.
 fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
+}
+
+/// Waits until whoever is connected owns its session: those who lost theirs to another connection, or to their node's
+/// death, must have been told. Names the others.
+fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+    let strays = until_empty(SETTLING, || {
+        let present = stage.journal.present().clone();
+        let owners = cluster.owners(&stage.classrooms)?;
+        Ok(present.into_iter().filter(|(sid, _)| !owners.contains(sid)).collect())
+    })?;
+    // Who has gone since was on its way.
+    let present = stage.journal.present();
+    let strays = strays.into_iter().filter(|(sid, _)| present.contains_key(sid));
+    Ok(strays.map(|(_, who)| format!("{who} is still connected, but the session is not its own any more")).collect())
 }
 
 /// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have
