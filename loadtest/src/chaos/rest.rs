@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use super::agent::Stage;
 use super::cluster::Cluster;
 
-/// After the storm: how long a connection may stay whose session is over, or another connection's.
-const SETTLING: Duration = Duration::from_secs(8);
-/// How long the nodes may take to write down that everybody left, and to publish it.
+/// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
+/// down that everybody left, and to publish it.
 pub(super) const QUIESCENCE: Duration = Duration::from_secs(20);
 /// How long nothing may happen before it is over.
 const QUIET: Duration = Duration::from_millis(400);
@@ -20,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Waits until whoever is connected owns its session: those who lost theirs to another connection, or to their node's
 /// death, must have been told. Names the others.
 pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
-    let strays = until_empty(SETTLING, || {
+    let strays = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
         let owners = cluster.owners(&stage.classrooms)?;
         Ok(present.into_iter().filter(|(sid, _)| !owners.contains(sid)).collect())
