@@ -15,6 +15,8 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
 use serde_json::{Value, json};
 
 const LEASE: Duration = Duration::from_secs(2);
+/// Nobody takes it while a test runs.
+const LONG: Duration = Duration::from_secs(60);
 /// How soon whoever asks is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
@@ -51,13 +53,17 @@ struct Nodes {
 
 impl Nodes {
     fn start() -> Self {
-        let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()));
-        let healthy = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+        Self::with_lease(LEASE)
+    }
+
+    fn with_lease(lease: Duration) -> Self {
+        let leased = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", lease.as_secs()));
+        let healthy = Backend::start(Some(Servers::shared()), |options| leased(options.clone()));
         let Servers { postgres: database, redis: keys, nats: bus } = healthy.servers().unwrap();
         let before = |port| Wire::before(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         let postgres = before(common::postgres().port());
         let (redis, nats) = (before(shared::redis().port()), before(shared::nats().port()));
-        let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
+        let options = leased(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
         let options = options.env("DATABASE_URL", postgres.instead_of(database));
         let options = options.env("REDIS_URL", redis.instead_of(keys)).env("NATS_URL", nats.instead_of(bus));
         let other = Gateway::start(options).unwrap();
@@ -182,7 +188,7 @@ async fn postgres_is_far_away() {
 
 #[tokio::test]
 async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
-    let nodes = Nodes::start();
+    let nodes = Nodes::with_lease(LONG);
     let room = nodes.healthy.classroom();
     let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
     let node = format!("select node_id from agent_session where id = {}", bob.session);
@@ -200,7 +206,7 @@ async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
 
 #[tokio::test]
 async fn who_is_replaced_on_the_same_node_hears_of_it_although_an_answer_is_lost() {
-    let nodes = Nodes::start();
+    let nodes = Nodes::with_lease(LONG);
     let room = nodes.healthy.classroom();
     let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
     nodes.postgres.hold(Way::Down);
