@@ -17,6 +17,7 @@ test: ## set up what is missing and run every test, on private Postgres, Redis a
 lint: ## rustfmt and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@for patch in loadtest/sabotage/*.patch; do git apply --check -C1 "$$patch" || exit 1; done
 
 run: ## start the gateway, embedded, with a demo classroom
 	cargo run --release

@@ -15,6 +15,8 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
 use serde_json::{Value, json};
 
 const LEASE: Duration = Duration::from_secs(2);
+/// Nobody takes it while a test runs.
+const LONG: Duration = Duration::from_secs(60);
 /// How soon whoever asks is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
@@ -51,13 +53,17 @@ struct Nodes {
 
 impl Nodes {
     fn start() -> Self {
-        let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()));
-        let healthy = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+        Self::with_lease(LEASE)
+    }
+
+    fn with_lease(lease: Duration) -> Self {
+        let leased = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", lease.as_secs()));
+        let healthy = Backend::start(Some(Servers::shared()), |options| leased(options.clone()));
         let Servers { postgres: database, redis: keys, nats: bus } = healthy.servers().unwrap();
         let before = |port| Wire::before(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         let postgres = before(common::postgres().port());
         let (redis, nats) = (before(shared::redis().port()), before(shared::nats().port()));
-        let options = short(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
+        let options = leased(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
         let options = options.env("DATABASE_URL", postgres.instead_of(database));
         let options = options.env("REDIS_URL", redis.instead_of(keys)).env("NATS_URL", nats.instead_of(bus));
         let other = Gateway::start(options).unwrap();
@@ -178,6 +184,40 @@ async fn postgres_is_not_reached() {
 #[tokio::test]
 async fn postgres_is_far_away() {
     cut_off_from_postgres(all_is_late).await;
+}
+
+#[tokio::test]
+async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
+    let nodes = Nodes::with_lease(LONG);
+    let room = nodes.healthy.classroom();
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    let node = format!("select node_id from agent_session where id = {}", bob.session);
+    let lease = format!("select lease_until::text from node where id = {}", nodes.healthy.value(&node).await);
+    nodes.postgres.hold(Way::Down);
+    let again = nodes.healthy.participant(room, "bob").await;
+    // The answer to its node's next pulse names him.
+    let before = nodes.healthy.value(&lease).await;
+    until("a pulse", SOON, async || nodes.healthy.value(&lease).await, |lease| *lease != before).await;
+    nodes.postgres.cut();
+    nodes.postgres.clear();
+    session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
+    again.leaves().await;
+}
+
+#[tokio::test]
+async fn who_is_replaced_on_the_same_node_hears_of_it_although_an_answer_is_lost() {
+    let nodes = Nodes::with_lease(LONG);
+    let room = nodes.healthy.classroom();
+    let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();
+    nodes.postgres.hold(Way::Down);
+    let mut again = Client::connect(nodes.other.address()).await.unwrap();
+    let request = room.connect_request(&room.participant("bob"), "web");
+    again.send(&json!({"type": "connect_request", "payload": request})).await.unwrap();
+    let owner = format!("select sid from agent_session where id = {}", bob.session);
+    until("a takeover", SOON, async || nodes.healthy.value(&owner).await, |owner| *owner != bob.sid).await;
+    nodes.postgres.cut();
+    nodes.postgres.clear();
+    session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
 }
 
 async fn cut_off_from_redis(fault: Fault) {

@@ -6,10 +6,13 @@ mod common;
 
 use std::fs;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
+use serde_json::json;
 
 on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
 
@@ -230,6 +233,28 @@ fn who_listens_may_be_told_to_drain() {
         gateway.terminate().unwrap();
         assert!(gateway.wait(SOON).unwrap().success());
     }
+}
+
+#[test]
+fn a_file_that_hangs_holds_up_no_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, pipe) = (folder.path().join("keys.json"), folder.path().join("pipe"));
+    // RFC 7517's own.
+    let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
+    let key = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y});
+    fs::write(&keys, json!({"keys": [key]}).to_string()).unwrap();
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_DRAIN_DEADLINE", "2s");
+    let options = options.env("ROLLCALL_JWKS", format!("https://issuer.test={}", keys.display()));
+    let options = options.env("ROLLCALL_JWKS_REFRESH", "1s");
+    let mut gateway = Gateway::start(options).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::rename(&pipe, &keys).unwrap();
+    // Opened when the gateway reads its keys again, and nothing is ever written.
+    let (opened, reading) = mpsc::channel();
+    thread::spawn(move || opened.send(fs::File::options().write(true).open(keys)));
+    let _silent = reading.recv_timeout(SOON).unwrap().unwrap();
+    gateway.terminate().unwrap();
+    assert!(gateway.wait(Duration::from_secs(3)).unwrap().success(), "{}", gateway.output());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_schema::SessionError;
+use rollcall_schema::{NodeId, SessionError, Sid};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tracing::{error, info, warn};
 
@@ -63,9 +63,7 @@ impl Pulse {
                     self.nodes.send_replace(pulse.nodes);
                     metrics::gauge!(names::OUTBOX_ROWS).set(pulse.outbox_rows as f64);
                     metrics::gauge!(names::OUTBOX_LAG).set(pulse.outbox_lag.as_secs_f64());
-                    for sid in pulse.replaced {
-                        self.mailboxes.close(sid, SessionError::Replaced).await;
-                    }
+                    self.replace(lease.node, &pulse.replaced).await;
                     if !self.store.shared() || renewed_since.elapsed() >= patience {
                         self.reap(Instant::now() + period).await;
                     }
@@ -76,6 +74,18 @@ impl Pulse {
                 }
                 Err(error) => warn!(%error, "the lease was not renewed"),
             }
+        }
+    }
+
+    /// Their sessions are others' by now. Who is told twice, or after it left, is not there any more.
+    async fn replace(&self, node: NodeId, replaced: &[Sid]) {
+        for sid in replaced {
+            self.mailboxes.close(*sid, SessionError::Replaced).await;
+        }
+        if !replaced.is_empty()
+            && let Err(error) = self.store.told(node, replaced).await
+        {
+            warn!(%error, "connections that were replaced are told again");
         }
     }
 

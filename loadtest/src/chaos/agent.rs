@@ -105,7 +105,10 @@ impl Agent {
             let (outcome, mut entered) = watch::channel(Outcome::Waiting);
             let errand = self.errand(visit, node);
             let stage = Arc::clone(&self.stage);
-            let task = tokio::spawn(async move { stage.journal.add(errand.run(told, outcome).await) });
+            let task = tokio::spawn(async move {
+                let Stage { journal, .. } = &*stage;
+                journal.add(errand.run(journal, told, outcome).await);
+            });
             // An outcome that never comes: the task is over.
             entered.wait_for(|outcome| *outcome != Outcome::Waiting).await.ok();
             if *entered.borrow() == Outcome::Entered {

@@ -1,6 +1,7 @@
 //! The nodes of a setting on private servers, each behind a wire and with wires of its own to the servers, and what is
 //! asked of the servers afterwards.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -114,6 +115,13 @@ impl Cluster {
              union all select 'outbox ' || operation || ' ' || session_id from outbox where classroom_id in ({among}) \
              union all select 'leaving ' || sid || ' of node ' || node_id from leaving where lesson_id in ({of})"
         ))
+    }
+
+    /// The connections that own the live sessions of these classrooms.
+    pub(super) fn owners(&self, classrooms: &[String]) -> io::Result<BTreeSet<String>> {
+        let among = quoted(classrooms);
+        let sids = self.sql(&format!("select sid from agent_session where classroom_id in ({among})"))?;
+        Ok(sids.lines().map(str::to_owned).collect())
     }
 
     /// How many connections the nodes have.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use rollcall_loadtest::Client;
 use rollcall_loadtest::client::ClientError;
 
-use super::journal::{Connection, Resumption, Seen, Success, key};
+use super::journal::{Connection, Journal, Present, Resumption, Seen, Success, key};
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3600);
@@ -51,7 +51,12 @@ pub(super) struct Errand {
 
 impl Errand {
     /// Connects, and reads until the end; what came is returned.
-    pub(super) async fn run(mut self, orders: watch::Receiver<Orders>, outcome: watch::Sender<Outcome>) -> Connection {
+    pub(super) async fn run(
+        mut self,
+        journal: &Journal,
+        orders: watch::Receiver<Orders>,
+        outcome: watch::Sender<Outcome>,
+    ) -> Connection {
         let mut over = self.over.clone();
         let entered = tokio::select! {
             entered = self.enter() => entered,
@@ -59,8 +64,9 @@ impl Errand {
         };
         match entered {
             Ok(client) => {
+                let present = journal.enter(&self.log);
                 outcome.send_replace(Outcome::Entered);
-                self.log.end = self.stay(client, orders).await;
+                self.log.end = self.stay(client, present, orders).await;
             }
             Err(why) => {
                 self.log.end = why;
@@ -113,7 +119,7 @@ impl Errand {
         client.send(&join).await.ok();
     }
 
-    async fn stay(&mut self, mut client: Client, mut orders: watch::Receiver<Orders>) -> String {
+    async fn stay(&mut self, mut client: Client, present: Present<'_>, mut orders: watch::Receiver<Orders>) -> String {
         loop {
             tokio::select! {
                 message = client.next_message(SILENCE) => match message {
@@ -136,6 +142,7 @@ impl Errand {
                             return "left".to_owned();
                         }
                         Orders::Vanish => {
+                            drop(present);
                             let gone = orders.wait_for(|order| matches!(order, Orders::Break | Orders::Close));
                             gone.await.ok();
                             return "vanished".to_owned();

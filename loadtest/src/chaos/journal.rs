@@ -1,7 +1,7 @@
 //! What clients saw, connection by connection: the ledger's one side.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -45,17 +45,48 @@ pub(super) struct Connection {
     pub(super) end: String,
 }
 
-/// All connections of a seed that are over.
+/// All connections of a seed: those that are over, and who is connected.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Mutex<Vec<Connection>>);
+pub(super) struct Journal {
+    over: Mutex<Vec<Connection>>,
+    /// By sid: who and where, in words.
+    present: Mutex<BTreeMap<String, String>>,
+}
 
 impl Journal {
     pub(super) fn add(&self, connection: Connection) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
     pub(super) fn read(&self) -> Vec<Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A client was let in, and reads from now on.
+    pub(super) fn enter(&self, connection: &Connection) -> Present<'_> {
+        let Connection { agent, node, success, .. } = connection;
+        let (sid, session) = success.as_ref().map(|success| (success.sid.clone(), success.session)).unzip();
+        let sid = sid.unwrap_or_default();
+        let who = format!("{agent} on node {node} as {sid} in session {}", session.unwrap_or_default());
+        self.present().insert(sid.clone(), who);
+        Present { journal: self, sid }
+    }
+
+    /// By sid: who reads from a connection that nobody ended yet.
+    pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client reads from its connection while this lives.
+pub(super) struct Present<'a> {
+    journal: &'a Journal,
+    sid: String,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.journal.present().remove(&self.sid);
     }
 }
 

@@ -28,6 +28,29 @@ struct Account {
     successes: usize,
 }
 
+impl Account {
+    /// What is promised of a session and is not so.
+    fn broken(&self, with_stream: bool) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.history != 1 {
+            broken.push(format!("{} rows in agent_session_history", self.history));
+        }
+        for (event, places) in [("agent.entered", &self.entered), ("agent.left", &self.left)] {
+            match &places[..] {
+                [] if with_stream => broken.push(format!("{event} was never published")),
+                [_, _, ..] => broken.push(format!("{event} was published {} times, at {places:?}", places.len())),
+                _ => {}
+            }
+        }
+        if let ([entered], [left]) = (&self.entered[..], &self.left[..])
+            && left < entered
+        {
+            broken.push(format!("agent.left at {left} is before agent.entered at {entered}"));
+        }
+        broken
+    }
+}
+
 /// Every entry that does not balance, in words.
 pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     let mut wrong = sessions(evidence);
@@ -73,13 +96,11 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
         account.owners.insert((message.sender.clone().unwrap_or_default(), classroom));
     }
     for (session, account) in accounts {
-        let Account { entered, left, history, owners, successes } = account;
-        let in_order = matches!((&entered[..], &left[..]), ([entered], [left]) if entered < left);
-        if history != 1 || !in_order && evidence.stream.is_some() {
-            wrong.push(format!(
-                "session {session} ({successes} successes): entered at {entered:?}, left at {left:?}, {history} in the \
-                 history; {owners:?}"
-            ));
+        let broken = account.broken(evidence.stream.is_some());
+        let Account { owners, successes, .. } = account;
+        if !broken.is_empty() {
+            let broken = broken.join("; ");
+            wrong.push(format!("session {session} of {owners:?}, let in {successes} times: {broken}"));
         }
         if owners.len() > 1 {
             wrong.push(format!("session {session} has several owners: {owners:?}"));

@@ -12,6 +12,7 @@ mod journal;
 mod ledger;
 mod plan;
 mod random;
+mod rest;
 mod storm;
 mod stream;
 
@@ -39,11 +40,6 @@ use stream::Tape;
 
 /// After the last fault: the agents' own visits are over then.
 const CALM: Duration = Duration::from_millis(3600);
-/// How long the nodes may take to write down that everybody left, and to publish it.
-const QUIESCENCE: Duration = Duration::from_secs(20);
-/// How long nothing may happen before it is over.
-const QUIET: Duration = Duration::from_millis(400);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const MOST_SHOWN: usize = 20;
 
 /// What to run.
@@ -195,6 +191,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
     let Aftermath { mut violations, struck } = storm::rage(cluster, &faults, start)?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
+    violations.extend(rest::until_owned(cluster, &stage)?);
     over.send_replace(true);
     runtime.block_on(async {
         for task in tasks {
@@ -204,7 +201,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     })?;
     let Stage { classrooms, lessons, journal, .. } = &*stage;
     let lessons = lessons.concat();
-    let unfinished = until_quiet(cluster, classrooms, &lessons)?;
+    let unfinished = rest::until_quiet(cluster, classrooms, &lessons)?;
     let mut rooms: Vec<String> = classrooms.iter().map(|id| format!("classroom.{id}")).collect();
     rooms.extend(lessons.iter().map(|id| format!("lesson.{id}")));
     let stream = match &tape {
@@ -215,7 +212,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         connections: journal.read(),
         stream,
         history: cluster.history(classrooms)?,
-        fields: until_empty(QUIESCENCE / 4, || cluster.fields(&lessons))?,
+        fields: rest::until_empty(rest::QUIESCENCE / 4, || cluster.fields(&lessons))?,
     };
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));
@@ -243,37 +240,6 @@ fn summary(evidence: &Evidence) -> String {
 /// A version 4 UUID.
 fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
-}
-
-/// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have
-/// clients in its queue who are long gone. Says what is not over at the end.
-fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
-    let deadline = Instant::now() + QUIESCENCE;
-    let (mut before, mut since) = (None, Instant::now());
-    loop {
-        let unfinished = cluster.unfinished(classrooms, lessons)?;
-        let now = (unfinished.len(), cluster.connections()?, cluster.history(classrooms)?.len());
-        if before != Some(now) {
-            (before, since) = (Some(now), Instant::now());
-        }
-        let quiet = matches!(now, (0, 0, _)) && since.elapsed() >= QUIET;
-        if quiet || Instant::now() >= deadline {
-            return Ok(unfinished);
-        }
-        thread::sleep(LOOK_EVERY);
-    }
-}
-
-/// Looks until there is nothing, or says what is still there at the end.
-fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let found = look()?;
-        if found.is_empty() || Instant::now() >= deadline {
-            return Ok(found);
-        }
-        thread::sleep(LOOK_EVERY);
-    }
 }
 
 /// What the nodes printed, for who looks for the cause.

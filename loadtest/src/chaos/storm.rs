@@ -181,10 +181,22 @@ fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
         Ok(status) if status.success() => Ok(None),
         Ok(status) => Ok(Some(format!("ended its drain with {status}"))),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Ok(Some(format!("still runs {:?} after SIGTERM", DRAIN + DRAIN_SLACK)))
+            let threads = threads(node.pid())?.join(", ");
+            Ok(Some(format!("still runs {:?} after SIGTERM: {threads}", DRAIN + DRAIN_SLACK)))
         }
         Err(error) => Err(error),
     }
+}
+
+/// What each thread of a process does: R runs or waits for a processor, S waits for something, D for a disk.
+fn threads(process: u32) -> io::Result<Vec<String>> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"))?;
+    let one = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        Some(format!("{name} {}", rest.split_whitespace().next()?))
+    };
+    Ok(tasks.filter_map(|task| one(task.ok()?)).collect())
 }
 
 /// Arms a failpoint, and waits until it has struck; whether it did.

@@ -42,8 +42,8 @@ impl AgentMark {
 pub struct Entering {
     /// Which.
     pub room: RoomKey,
-    /// The stream's position then, for who resumes already.
-    begins: Option<Offset>,
+    /// The stream's position then, or up to where a replay has shown it since, for who resumes already.
+    pub(super) begins: Option<Offset>,
     pub(super) held: Vec<Arc<Delivery>>,
 }
 
@@ -167,6 +167,12 @@ impl Fanout {
     #[must_use]
     pub fn rooms_of(&self, peer: &Peer) -> Vec<RoomId> {
         peer.rooms().filter_map(|key| self.id(key).cloned()).collect()
+    }
+
+    /// Which of a connection's rooms this is.
+    #[must_use]
+    pub fn key_in(&self, peer: &Peer, room: &RoomId) -> Option<RoomKey> {
+        peer.rooms().find(|key| self.id(*key) == Some(room))
     }
 
     /// A room's.

@@ -199,8 +199,10 @@ impl Gateway {
     /// A piece of what a connection missed.
     fn replay(&self, sockets: &mut Sockets<Peer>, Chunk { socket, events, queued }: Chunk) {
         let Some(mut socket) = sockets.get_mut(socket) else { return };
-        let rooms = &self.shared.rooms;
-        for delivery in events.into_iter().filter_map(|incoming| rooms.encode(RoomKey::NONE, incoming)) {
+        for incoming in events {
+            let key = self.fanout.key_in(socket.peer, &incoming.room);
+            let Some(key) = key.filter(|key| socket.peer.lacks(*key, incoming.offset)) else { continue };
+            let Some(delivery) = self.shared.rooms.encode(key, incoming) else { continue };
             if delivery.is_for(socket.peer.mark, socket.peer.since) {
                 socket.send_frames(&delivery.resumable(delivery.offset()));
             }
@@ -212,11 +214,11 @@ impl Gateway {
     /// The end of what a connection missed: it is live, unless more came meanwhile.
     fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, rooms, missed }: Replayed) {
         let Some(socket) = sockets.get_mut(socket) else { return };
-        let lesson = socket.peer.lesson.and_then(|key| self.fanout.id(key)).is_some_and(|id| rooms.contains(id));
+        let shown: Vec<RoomKey> = rooms.iter().filter_map(|room| self.fanout.key_in(socket.peer, room)).collect();
         let rooms = self.fanout.rooms_of(socket.peer);
-        let extra = socket.peer.extra();
         // A node that is behind the one where the client was must not send again what came there.
-        extra.reached.iter_mut().for_each(|reached| reached.pass(upto, lesson));
+        socket.peer.pass(upto, &shown);
+        let extra = socket.peer.extra();
         let more =
             extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
         if more.is_none() {

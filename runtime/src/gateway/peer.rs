@@ -98,7 +98,7 @@ impl Reached {
     }
 
     /// Everything up to here was sent; of the lesson too, if it was asked for.
-    pub fn pass(&mut self, upto: Offset, lesson: bool) {
+    fn pass(&mut self, upto: Offset, lesson: bool) {
         self.start = self.start.max(upto);
         self.last = self.last.max(upto);
         if lesson {
@@ -180,6 +180,27 @@ impl Peer {
         self.extra.as_mut()?.waiting.pop_front()
     }
 
+    /// Whether an event of one of its rooms is yet to be sent. What came before it stood at its lesson's door is not for
+    /// it: shown a part of that, it would miss the rest.
+    #[must_use]
+    pub fn lacks(&self, room: RoomKey, offset: Offset) -> bool {
+        let Some(extra) = &self.extra else { return true };
+        match extra.entering.iter().find(|entering| entering.room == room) {
+            Some(entering) => entering.begins.is_none_or(|begins| offset > begins),
+            None => extra.reached.as_ref().is_none_or(|reached| reached.lacks(offset, self.lesson == Some(room))),
+        }
+    }
+
+    /// A replay of these rooms has sent everything up to here; what waits at the door of one of them is a double.
+    pub fn pass(&mut self, upto: Offset, rooms: &[RoomKey]) {
+        let lesson = self.lesson.is_some_and(|lesson| rooms.contains(&lesson));
+        let extra = self.extra();
+        extra.reached.iter_mut().for_each(|reached| reached.pass(upto, lesson));
+        for entering in extra.entering.iter_mut().filter(|entering| rooms.contains(&entering.room)) {
+            entering.begins = entering.begins.max(Some(upto));
+        }
+    }
+
     /// Where it is, if it resumes.
     pub fn reached(&mut self) -> Option<&mut Reached> {
         self.extra.as_mut()?.reached.as_mut()
@@ -211,5 +232,24 @@ mod tests {
         assert!(!reached.lacks(Offset(50), false) && reached.lacks(Offset(51), false));
         reached.pass(Offset(61), true);
         assert_eq!(lacks(&reached), [false; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_replay_shows_nothing_of_a_lesson_from_before_its_door_was_reached() {
+        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let (follower, _) = Rooms::new(Arc::new(bus), Mailboxes::default(), 1 << 10).follow();
+        let lesson = RoomKey::NONE;
+        let mut peer = Peer::new(0, None, (None, None));
+        peer.extra().reached = Some(Reached::after(Offset(10), follower));
+        peer.extra().entering.push(Entering { room: lesson, begins: Some(Offset(60)), held: Vec::new() });
+        let lacks = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.lacks(lesson, Offset(offset)));
+        assert_eq!(lacks(&peer), [false, false, true, true]);
+        // A replay that asked for it has shown one: at the door that is a double.
+        peer.pass(Offset(61), &[lesson]);
+        assert_eq!(lacks(&peer), [false, false, false, true]);
+        peer.extra().entering.clear();
+        peer.lesson = Some(lesson);
+        peer.extra().reached.iter_mut().for_each(|reached| reached.enter_lesson(Offset(61)));
+        assert_eq!(lacks(&peer), [false, false, false, true]);
     }
 }

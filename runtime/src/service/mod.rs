@@ -6,7 +6,7 @@ mod front;
 mod limits;
 mod serve;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +16,10 @@ use crate::{
 };
 
 pub use backends::{Backends, StartError};
+
+/// For threads that are still at something when all is done: one that waits for a name's address or for a file may wait
+/// for ever, and a drain has a deadline.
+const LAST_THREADS: Duration = Duration::from_millis(100);
 
 /// Runs `rollcall` with a table of functions, as the command line and the environment say (PROTOCOL 7).
 ///
@@ -34,7 +38,9 @@ pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
-    let result = runtime.expect("the system gives threads").block_on(act(command, config, table));
+    let runtime = runtime.expect("the system gives threads");
+    let result = runtime.block_on(act(command, config, table));
+    runtime.shutdown_timeout(LAST_THREADS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

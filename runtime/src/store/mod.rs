@@ -52,7 +52,7 @@ pub struct Registration {
 /// What a pulse brings back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// Connections of this node whose session another connection took over.
+    /// Connections of this node whose session another connection took over, until [`Store::told`]: an answer may be lost.
     pub replaced: Vec<Sid>,
     /// Nodes whose lease holds, this one among them.
     pub nodes: u32,
@@ -80,7 +80,7 @@ pub struct Open {
 pub struct Opened {
     /// New, with agent.entered in the outbox; or that of the session taken over, without.
     pub session: SessionId,
-    /// The connection that owned it until now, and its node. Where that is another node, its next pulse says so.
+    /// The connection that owned it until now, and its node, whose next pulse says so too.
     pub replaced: Option<(NodeId, Sid)>,
 }
 
@@ -271,6 +271,8 @@ pub trait Store: Send + Sync + 'static {
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
     async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError>;
+    /// These connections have been told that they are replaced: pulses name them no more.
+    async fn told(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError>;
     /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), and returns how many.
     /// Several nodes may do it at once. Zero when there is nothing more. Takes nothing while its own lease has run out:
     /// so may everybody's have. One whose end the database refuses is left aside, and holds up nobody else's.

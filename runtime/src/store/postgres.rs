@@ -127,6 +127,10 @@ impl Store for PostgresStore {
         self.renew(lease, ttl).await
     }
 
+    async fn told(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+        self.forget_takeovers(node, replaced).await
+    }
+
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         self.sweep(lease, most).await
     }

@@ -60,7 +60,7 @@ impl SqliteStore {
         let path = path.as_ref().to_owned();
         let desks = |error: std::io::Error| StoreError::Refused(error.to_string());
         Ok(Self {
-            writer: Desk::writer(file::open(&path)?, file::open(&path)?).map_err(desks)?,
+            writer: Desk::writer(lease::notices(file::open(&path)?)?, file::open(&path)?).map_err(desks)?,
             reader: Desk::reader(file::open(&path)?).map_err(desks)?,
             path,
             lock: OnceCell::new(),
@@ -110,6 +110,11 @@ impl Store for SqliteStore {
 
     async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
         self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
+    }
+
+    async fn told(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+        let replaced = replaced.to_vec();
+        self.writer.call("told", move |connection| lease::told(connection, &replaced)).await
     }
 
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {

@@ -4,12 +4,13 @@ use rollcall_schema::{LessonId, Seat};
 
 use crate::{
     on_both,
-    world::{Member, World, agent_id, classroom},
+    world::{LEASE, Member, World, agent_id, classroom},
 };
 
 on_both!(
     a_new_session_is_entered_once,
     a_takeover_keeps_the_session_and_leaves_its_lesson,
+    a_takeover_is_named_until_it_was_told,
     the_same_connection_asking_again_gets_the_same_answer,
     only_the_owner_closes,
     closing_moves_the_session_into_history,
@@ -53,6 +54,25 @@ async fn a_takeover_keeps_the_session_and_leaves_its_lesson(world: World) {
         format!("{started}|{}||", second.sid)
     );
     assert_eq!(world.events().await.len(), 1, "no second entered");
+}
+
+async fn a_takeover_is_named_until_it_was_told(world: World) {
+    let first = Member::new(classroom(), "web.alice");
+    // Asking again replaces nobody.
+    world.open(&first).await;
+    world.open(&first).await;
+    let replaced = async || world.store.pulse(world.lease, LEASE).await.expect("renewed").replaced;
+    assert_eq!(replaced().await, []);
+    let (second, third) = (first.again(), first.again());
+    world.open(&second).await;
+    assert_eq!(replaced().await, [first.sid]);
+    world.open(&third).await;
+    let both = replaced().await;
+    assert_eq!((both.len(), both.contains(&first.sid), both.contains(&second.sid)), (2, true, true));
+    world.store.told(world.lease.node, &[first.sid]).await.expect("told");
+    assert_eq!(replaced().await, [second.sid]);
+    world.store.told(world.lease.node, &[first.sid, second.sid]).await.expect("told");
+    assert_eq!(replaced().await, []);
 }
 
 async fn the_same_connection_asking_again_gets_the_same_answer(world: World) {

@@ -5,7 +5,7 @@
 //! ones that wait for it find the new epoch and write nothing.
 use std::{sync::atomic::Ordering, time::Duration};
 
-use rollcall_schema::{Epoch, NodeId, SessionId};
+use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
@@ -25,7 +25,7 @@ const PULSE: &str = "with renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3)
         where id = $1 and epoch = $2 returning id
     ), told as (
-        delete from takeover using renewed where node_id = renewed.id returning sid
+        select sid from takeover join renewed on takeover.node_id = renewed.id
     ), counted as (
         select count(*) as rows from (select from outbox limit 5000) as o
     ), ends as (
@@ -40,6 +40,8 @@ const PULSE: &str = "with renewed as (
         case when counted.rows < 5000 then counted.rows else coalesce(ends.rows, 0) end,
         coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8
     from renewed cross join counted cross join ends";
+
+const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
 /// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
 /// was under way to the key store was carried out there, or never will be ([`crate::kv::redis`]). Whose own lease has run
@@ -145,6 +147,11 @@ impl PostgresStore {
             outbox_rows: u64::try_from(outbox).map_err(unreadable)?,
             outbox_lag: Duration::from_secs_f64(lag),
         })
+    }
+
+    pub(super) async fn forget_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+        let sids: Vec<String> = replaced.iter().map(Sid::to_string).collect();
+        self.pool.rows("told", TOLD, &[&node.0, &sids]).await.map(drop)
     }
 
     pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {

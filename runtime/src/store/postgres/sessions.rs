@@ -17,7 +17,8 @@ use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
-/// lost) gets the same answer, and no second event.
+/// lost) gets the same answer, and no second event. Whom it replaces is written down for a connection of this node too:
+/// without the answer nobody here knows of it.
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), entered as (
@@ -39,7 +40,7 @@ const OPEN: &str = "with fence as materialized (
         select classroom_id, agent_id, id, 'entered' from entered where takeovers = 0
     ), told as (
         insert into takeover (node_id, sid)
-        select previous_node, previous_sid from entered where takeovers > 0 and previous_node <> $1
+        select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
     ), leavings as (
         insert into leaving (node_id, lesson_id, user_id, sid, held)
         select e.previous_node, l.id, e.user_id, e.previous_sid, true

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{Epoch, NodeId, SessionId};
+use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     desk::{failed, in_savepoint},
-    leavings,
+    leavings, read,
 };
 use crate::store::{Lease, Pulse, Registration, StoreError, refused::Refused};
 
@@ -31,6 +31,12 @@ const LOSE: [&str; 4] = [
 
 const BURY: &str =
     "delete from node where id = ?1 and not exists (select 1 from agent_session where node_id = node.id)";
+
+/// Connections that lost their session to another one, until they are told: in memory, for they end with the process.
+pub(super) fn notices(connection: Connection) -> Result<Connection, StoreError> {
+    connection.execute_batch("create temp table takeover (sid text primary key) without rowid").map_err(failed)?;
+    Ok(connection)
+}
 
 /// Takes the lock that a serving process holds while it lives.
 pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
@@ -128,6 +134,13 @@ fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), Sto
 
 pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
     renew(connection, lease, ttl)?;
+    let replaced = connection
+        .prepare_cached("select sid from temp.takeover")
+        .and_then(|mut takeovers| {
+            takeovers.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(failed)?;
+    let replaced = replaced.iter().map(|text| read::sid(text)).collect::<Result<_, _>>()?;
     let (rows, lag): (i64, Option<f64>) = connection
         .prepare_cached(
             "select count(*), (julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400 \
@@ -136,11 +149,16 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
         .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(failed)?;
     Ok(Pulse {
-        replaced: Vec::new(),
+        replaced,
         nodes: 1,
         outbox_rows: u64::try_from(rows).unwrap_or(0),
         outbox_lag: Duration::from_secs_f64(lag.unwrap_or(0.0).max(0.0)),
     })
+}
+
+pub(super) fn told(connection: &Connection, replaced: &[Sid]) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached("delete from temp.takeover where sid = ?1").map_err(failed)?;
+    replaced.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
 }
 
 pub(super) fn retire(connection: &Connection, lease: Lease) -> Result<(), StoreError> {

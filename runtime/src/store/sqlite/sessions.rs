@@ -51,6 +51,12 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         })
         .map_err(failed)?;
+    if let Some(previous) = &previous {
+        connection
+            .prepare_cached("insert or ignore into temp.takeover (sid) values (?1)")
+            .and_then(|mut statement| statement.execute([previous]))
+            .map_err(failed)?;
+    }
     let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), read::sid(&text)?))).transpose()?;
     Ok(Opened { session: SessionId(session), replaced })
 }

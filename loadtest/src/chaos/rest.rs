@@ -1,0 +1,62 @@
+//! A cluster comes to rest after its storm: what must have come about by then, and how long it may take.
+//!
+//! Invariant: each wait ends with what it waits for or at its limit, and says what is not so.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::agent::Stage;
+use super::cluster::Cluster;
+
+/// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
+/// down that everybody left, and to publish it.
+pub(super) const QUIESCENCE: Duration = Duration::from_secs(20);
+/// How long nothing may happen before it is over.
+const QUIET: Duration = Duration::from_millis(400);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits until whoever is connected owns its session: those who lost theirs to another connection, or to their node's
+/// death, must have been told. Names the others.
+pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+    let strays = until_empty(QUIESCENCE, || {
+        let present = stage.journal.present().clone();
+        let owners = cluster.owners(&stage.classrooms)?;
+        Ok(present.into_iter().filter(|(sid, _)| !owners.contains(sid)).collect())
+    })?;
+    // Who has gone since was on its way.
+    let present = stage.journal.present();
+    let strays = strays.into_iter().filter(|(sid, _)| present.contains_key(sid));
+    Ok(strays.map(|(_, who)| format!("{who} is still connected, but the session is not its own any more")).collect())
+}
+
+/// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have
+/// clients in its queue who are long gone. Says what is not over at the end.
+pub(super) fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
+    let deadline = Instant::now() + QUIESCENCE;
+    let (mut before, mut since) = (None, Instant::now());
+    loop {
+        let unfinished = cluster.unfinished(classrooms, lessons)?;
+        let now = (unfinished.len(), cluster.connections()?, cluster.history(classrooms)?.len());
+        if before != Some(now) {
+            (before, since) = (Some(now), Instant::now());
+        }
+        let quiet = matches!(now, (0, 0, _)) && since.elapsed() >= QUIET;
+        if quiet || Instant::now() >= deadline {
+            return Ok(unfinished);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Looks until there is nothing, or says what is still there at the end.
+pub(super) fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = look()?;
+        if found.is_empty() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
