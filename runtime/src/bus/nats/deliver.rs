@@ -80,7 +80,7 @@ impl Delivery {
             () = self.feed.closed() => return Err(Closed),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
-                end.take().into_iter().for_each(|last| self.seen.pass(last));
+                end.take().filter(|_| self.flow.is_certain()).into_iter().for_each(|last| self.seen.pass(last));
                 *end = stream::look(&self.work).await.ok().map(|state| state.last);
             }
         }
@@ -154,6 +154,7 @@ impl Delivery {
         }
         self.known.raise(state.last);
         self.seen.fill(state.last);
+        self.flow.filled();
         self.settle(Instant::now()).await?;
         Ok(Ok(()))
     }

@@ -2,9 +2,10 @@
 //! missing.
 //!
 //! Invariant: the events taken are those of one connection, complete, since the last [`Flow::resume`]; from a break on
-//! nothing passes until the next.
+//! nothing passes until the next. What was stored since somebody wished for a room, which may have been before the server
+//! knew of that, does not count as republished until the server has answered or a filling has brought it.
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,6 +38,38 @@ struct Inner {
     bytes: usize,
     /// When the server answered, [`APART`]: the oldest first.
     answers: [Instant; 3],
+    /// When rooms were wished for whose subscription the server has not answered for yet, each with a number of its own.
+    wishes: BTreeSet<(Instant, u64)>,
+    wished: u64,
+    /// When the first was wished for whose answer nobody waits for any more: a filling will bring its events.
+    unanswered: Option<Instant>,
+}
+
+/// Somebody waits for a room's subscription. Dropped without an answer it breaks the flow: until the server answers again
+/// other rooms' events would pass, and filling goes on after the last event that passed.
+pub(super) struct Wish<'a> {
+    flow: &'a Flow,
+    key: (Instant, u64),
+}
+
+impl Wish<'_> {
+    /// The subscription is live.
+    pub(super) fn answered(self) {
+        self.flow.lock().wishes.remove(&self.key);
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.flow.lock();
+        if inner.wishes.remove(&self.key) {
+            let since = self.key.0;
+            inner.unanswered = Some(inner.unanswered.map_or(since, |earlier| earlier.min(since)));
+            inner.intact = false;
+            drop(inner);
+            self.flow.bell.notify_one();
+        }
+    }
 }
 
 /// What [`Flow::next`] finds.
@@ -49,8 +82,33 @@ pub(super) enum Next {
 impl Flow {
     /// It starts intact.
     pub(super) fn new() -> Self {
-        let inner = Inner { intact: true, events: VecDeque::new(), bytes: 0, answers: [Instant::now(); 3] };
+        let inner = Inner {
+            intact: true,
+            events: VecDeque::new(),
+            bytes: 0,
+            answers: [Instant::now(); 3],
+            wishes: BTreeSet::new(),
+            wished: 0,
+            unanswered: None,
+        };
         Self { inner: Mutex::new(inner), bell: Notify::new() }
+    }
+
+    /// A room is wished for.
+    pub(super) fn wish(&self) -> Wish<'_> {
+        let mut inner = self.lock();
+        inner.wished += 1;
+        let key = (Instant::now(), inner.wished);
+        inner.wishes.insert(key);
+        Wish { flow: self, key }
+    }
+
+    /// A filling that began after the last [`Flow::resume`] is done.
+    pub(super) fn filled(&self) {
+        let mut inner = self.lock();
+        if inner.intact {
+            inner.unanswered = None;
+        }
     }
 
     /// From now on events pass again.
@@ -73,9 +131,17 @@ impl Flow {
         }
     }
 
-    /// What was stored before anything that came until then has been republished.
+    /// What was stored before anything that came until then has been republished, and is not to be filled.
     pub(super) fn republished(&self) -> Instant {
-        self.lock().answers[0]
+        let inner = self.lock();
+        let first = inner.wishes.first().map(|(at, _)| *at);
+        [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
+    }
+
+    /// Whether nobody waits for a subscription, and none is to be filled.
+    pub(super) fn is_certain(&self) -> bool {
+        let inner = self.lock();
+        inner.intact && inner.wishes.is_empty() && inner.unanswered.is_none()
     }
 
     /// Passes on events that came at this time. Where the flow is broken they are thrown away.
@@ -143,5 +209,29 @@ mod tests {
         assert_eq!(flow.republished(), at(2_000));
         [10_000, 11_000].into_iter().for_each(|ms| flow.answered(at(ms)));
         assert_eq!(flow.republished(), at(9_000));
+    }
+
+    #[test]
+    fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_filling() {
+        let flow = Flow::new();
+        let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
+        let before = Instant::now();
+        let (answered, forgotten) = (flow.wish(), flow.wish());
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(later(ms)));
+        let since = flow.republished();
+        assert!(before <= since && since <= Instant::now(), "no later than the wishes");
+        answered.answered();
+        assert!(matches!(flow.next(), Next::Nothing));
+        drop(forgotten);
+        assert!(matches!(flow.next(), Next::Broken));
+        flow.resume();
+        assert!(since <= flow.republished() && flow.republished() <= Instant::now(), "not yet");
+        // It breaks during the filling.
+        drop(flow.wish());
+        flow.filled();
+        assert!(!flow.is_certain() && flow.republished() <= Instant::now());
+        flow.resume();
+        flow.filled();
+        assert!(flow.is_certain() && flow.republished() > Instant::now());
     }
 }

@@ -137,16 +137,6 @@ impl NatsBus {
     }
 }
 
-/// Breaks the flow when whoever wants a room gives up waiting for it, and not only when the server answers again: until
-/// then other rooms' events would pass, and filling goes on after the last event that passed.
-struct Unheard<'a>(&'a Flow);
-
-impl Drop for Unheard<'_> {
-    fn drop(&mut self) {
-        self.0.break_off();
-    }
-}
-
 #[async_trait]
 impl Bus for NatsBus {
     fn name(&self) -> &'static str {
@@ -162,10 +152,10 @@ impl Bus for NatsBus {
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
+        let wish = self.flow.wish();
         let new = self.rooms.want(room, self.known.position().offset.0);
-        let unheard = Unheard(&self.flow);
         let state = self.round("subscribe").await?;
-        std::mem::forget(unheard);
+        wish.answered();
         if new {
             // Or a filling would bring what was stored before, and known to nobody here.
             self.rooms.begin(room, state.last);
