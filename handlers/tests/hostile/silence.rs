@@ -50,7 +50,8 @@ async fn upgraded_and_silent_is_auth_timed_out() {
         assert_eq!(said.first(), Some(&0x81), "no ping: {said:?}");
         assert!(said.ends_with(b"\x88\x02\x0d\xae"), "3502: {said:?}");
         assert!(String::from_utf8_lossy(&said).contains(r#""type":"auth_timed_out""#));
-        assert!((3..6).contains(&after.as_secs()), "{after:?}");
+        // Counted from the answer on, which is a little later than the server's count.
+        assert!((2_900..6_000).contains(&after.as_millis()), "{after:?}");
     }
     assert_eq!(metric(&backend, "rollcall_disconnects_total", "reason=\"auth_timed_out\""), 4.0);
 }
