@@ -51,7 +51,8 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         })
         .map_err(failed)?;
-    if let Some(previous) = &previous {
+    // Connections of an earlier process are gone with it: after a restart everybody takes over.
+    if let Some(previous) = previous.as_ref().filter(|_| node == Some(lease.node.0)) {
         connection
             .prepare_cached("insert or ignore into temp.takeover (sid) values (?1)")
             .and_then(|mut statement| statement.execute([previous]))
