@@ -7,6 +7,10 @@ mod common;
 use common::{Backend, on_both_kinds};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use uuid::Uuid;
 
 on_both_kinds!(
@@ -147,6 +151,14 @@ async fn what_is_published_is_accepted_once_it_is_fine(backend: &Backend) {
 async fn what_is_not_there_is_not_found(backend: &Backend) {
     for path in ["/", "/api/v1", "/api/v1/nonsense", "/ws", "/metrics/x"] {
         assert_eq!(backend.gateway.get(path).unwrap().0, 404, "{path}");
+    }
+    // Targets without a path.
+    for head in ["OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1", "CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1"] {
+        let mut stream = TcpStream::connect(backend.gateway.admin()).await.unwrap();
+        stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 404 "), "{head}: {said}");
     }
 }
 

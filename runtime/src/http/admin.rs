@@ -61,7 +61,8 @@ impl Admin {
         let readable = matches!(head.method, Method::GET | Method::HEAD);
         let get = || if readable { Ok(()) } else { Err(Refusal::method("GET")) };
         let post = || if head.method == Method::POST { Ok(()) } else { Err(Refusal::method("POST")) };
-        if path[0] == "api" {
+        // `*` and a bare host, of OPTIONS and CONNECT, have no path.
+        if path.first() == Some(&"api") {
             self.admit(&head.headers)?;
         }
         match path[..] {
