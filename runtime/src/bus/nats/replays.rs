@@ -9,7 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_nats::Client;
-use rollcall_schema::RoomId;
+use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     fetch::{Reading, Window},
     rooms::Rooms,
+    stream::State,
 };
 use crate::{
     bus::{BusError, Incoming, Position},
@@ -30,7 +31,7 @@ const AT_ONCE: usize = 2048;
 const WAITING: usize = 16 * 1024;
 /// Events that a replay may be ahead of who receives it.
 const AHEAD: usize = 512;
-/// So many events are read in a fraction of a second; whoever asks for more is far back.
+/// Whoever asks for what is in more events than this is far back.
 const NEAR: u64 = 50_000;
 
 /// An event, or the reason why the rest does not come.
@@ -39,9 +40,10 @@ pub(super) type Replayed = mpsc::Receiver<Result<Incoming, BusError>>;
 /// One connection's.
 struct Request {
     rooms: Vec<RoomId>,
-    /// All up to here was sent.
     after: Position,
     upto: u64,
+    /// All up to here was sent.
+    sent: Offset,
     events: mpsc::Sender<Result<Incoming, BusError>>,
 }
 
@@ -66,7 +68,7 @@ impl Replays {
     pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, upto: u64) -> Result<Replayed, BusError> {
         let (events, replayed) = mpsc::channel(AHEAD);
         let reader = if upto.saturating_sub(after.offset.0) <= NEAR { &self.near } else { &self.far };
-        let request = Request { rooms: rooms.to_vec(), after: after.clone(), upto, events };
+        let request = Request { rooms: rooms.to_vec(), after: after.clone(), upto, sent: after.offset, events };
         reader.try_send(request).map_err(|_| failed(BusError("too many replays wait".to_owned())))?;
         Ok(replayed)
     }
@@ -110,7 +112,7 @@ impl Together {
     }
 
     async fn read_all(&mut self, client: &Client, rooms: &Arc<Rooms>) -> Result<(), BusError> {
-        let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].after.offset.0).min();
+        let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].sent.0).min();
         let from = self.of_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
         let upto = self.requests.values().map(|request| request.upto).max().unwrap_or_default();
         let mut reading = Reading::open(client, from, upto).await?;
@@ -127,11 +129,11 @@ impl Together {
             let offset = event.offset;
             for number in self.of_room.get(&event.room).into_iter().flatten() {
                 let Some(request) = self.requests.get_mut(number) else { continue };
-                if offset <= request.after.offset || offset.0 > request.upto {
+                if offset <= request.sent || offset.0 > request.upto {
                     continue;
                 }
                 match request.events.try_send(Ok(event.clone())) {
-                    Ok(()) => request.after.offset = offset,
+                    Ok(()) => request.sent = offset,
                     Err(TrySendError::Full(_)) => {
                         let slow = self.requests.remove(number);
                         slow.into_iter().for_each(|slow| drop(tokio::spawn(slow.alone(client.clone(), rooms.clone()))));
@@ -142,12 +144,11 @@ impl Together {
         }
     }
 
-    /// What the stream forgot meanwhile may have been among what was asked for.
     async fn end(&mut self, rooms: &Rooms) -> Result<(), BusError> {
         if self.requests.is_empty() {
             return Ok(());
         }
-        let state = rooms.round().await.map_err(|error| BusError(error.to_string()))?;
+        let state = state(rooms).await?;
         self.requests.retain(|_, request| !state.reaches(&request.after));
         if self.requests.is_empty() { Ok(()) } else { Err(forgotten()) }
     }
@@ -162,7 +163,7 @@ impl Request {
     }
 
     async fn read(&self, client: Client, rooms: &Rooms) -> Result<(), BusError> {
-        let from = self.rooms.iter().map(|room| (room.clone(), self.after.offset.0));
+        let from = self.rooms.iter().map(|room| (room.clone(), self.sent.0));
         let mut reading = Reading::open(&client, from, self.upto).await?;
         while let Some(window) = reading.window().await? {
             for event in window.events {
@@ -171,9 +172,13 @@ impl Request {
                 }
             }
         }
-        let state = rooms.round().await.map_err(|error| BusError(error.to_string()))?;
-        if state.reaches(&self.after) { Ok(()) } else { Err(forgotten()) }
+        if state(rooms).await?.reaches(&self.after) { Ok(()) } else { Err(forgotten()) }
     }
+}
+
+/// At the end: what the stream forgot meanwhile may have been among what was asked for.
+async fn state(rooms: &Rooms) -> Result<State, BusError> {
+    rooms.round().await.map_err(|error| BusError(error.to_string()))
 }
 
 fn forgotten() -> BusError {
@@ -183,4 +188,39 @@ fn forgotten() -> BusError {
 fn failed(error: BusError) -> BusError {
     metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "replay").increment(1);
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream;
+    use rollcall_loadtest::servers::Nats;
+    use rollcall_schema::LessonId;
+
+    use crate::bus::{Bus, nats::NatsBus};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_before_it_is_read_is_told_at_the_end() {
+        let server = Nats::start().expect("a server");
+        let (bus, _feed) = NatsBus::connect(&server.url()).await.expect("a bus");
+        let context = jetstream::new(async_nats::connect(server.url()).await.expect("a client"));
+        let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
+        for _ in 0..9 {
+            let stored = context.publish(format!("{room}.note"), "{}".into()).await.expect("sent");
+            stored.await.expect("stored");
+        }
+        let stream = context.get_stream_no_info("CLASSROOM").await.expect("the stream");
+        stream.purge().sequence(6).await.expect("purged");
+        let after = Position { offset: Offset(2), ..bus.position() };
+        let mut events = bus.replays.begin(&[room], &after, 9).expect("begun");
+        let (mut offsets, mut failed) = (Vec::new(), false);
+        while let Some(event) = events.recv().await {
+            match event {
+                Ok(event) => offsets.push(event.offset.0),
+                Err(_) => failed = true,
+            }
+        }
+        assert_eq!((&offsets[..], failed), (&[6, 7, 8, 9][..], true));
+    }
 }
