@@ -18,8 +18,8 @@ use crate::bus::{BusError, Incoming, heading};
 
 /// Requests of one reading that are under way at once.
 const AT_ONCE: usize = 32;
-/// So many rooms are read each by itself. Where a pass costs the server 5 us an event, and looking for a room's next one
-/// 0.2 us for each that it goes over, a pass is cheaper for more than 25, however long the gap is.
+/// So many rooms are read each by itself: to go over an event costs the server much less than to send it, so a pass is
+/// worth it for many rooms only, and for as many however long the gap is.
 const FEW: usize = 25;
 /// Offsets in a window: few at first, more while the events are small.
 const WINDOW: u64 = 64;
@@ -121,19 +121,19 @@ impl Stored {
     }
 }
 
+pub(super) fn failed(error: impl std::fmt::Display) -> BusError {
+    BusError(format!("reading the stream: {error}"))
+}
+
 /// The first event at or after an offset.
 pub(super) async fn next(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
-    let failed = |error: &dyn std::fmt::Display| BusError(format!("reading the stream: {error}"));
     let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
     let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
-    let answer: Answer =
-        serde_json::from_slice(&answer.map_err(|error| failed(&error))?.payload).map_err(|error| failed(&error))?;
+    let answer: Answer = serde_json::from_slice(&answer.map_err(failed)?.payload).map_err(failed)?;
     match answer {
         Answer { message: Some(stored), .. } => Ok(Some(stored)),
         Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),
-        Answer { error, .. } => {
-            Err(failed(&error.map_or_else(|| "nothing said".to_owned(), |error| error.description)))
-        }
+        Answer { error, .. } => Err(failed(error.map_or_else(|| "nothing said".to_owned(), |error| error.description))),
     }
 }
 

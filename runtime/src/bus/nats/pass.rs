@@ -21,7 +21,7 @@ use tokio::time::{Duration, timeout};
 
 use super::{
     ANSWER,
-    fetch::{self, Width, Window},
+    fetch::{self, Width, Window, failed},
     stream::NAME,
 };
 use crate::bus::{BusError, heading};
@@ -126,8 +126,4 @@ impl Pass {
         let room = Subject::parse(subject).map(|subject| subject.room);
         room.is_ok_and(|room| self.rooms.get(&room).is_some_and(|after| *after < offset))
     }
-}
-
-fn failed(error: impl std::fmt::Display) -> BusError {
-    BusError(format!("reading the stream: {error}"))
 }
