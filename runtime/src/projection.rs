@@ -22,7 +22,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// How soon a single lost key is. Nodes with neighbouring numbers are a second apart, for they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(45);
 const APART: u64 = 16;
-/// How many sessions at once: for a millisecond or two nobody else is served.
+/// How many sessions at once: joins wait behind them.
 const BATCH: usize = 250;
 /// While nothing is known to be lost, so many times the time of a page passes before the next: ten nodes of 18,000 that
 /// swept at once, as fast as they could, kept Redis from answering in time.
