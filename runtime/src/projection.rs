@@ -19,7 +19,8 @@ use crate::{
 
 /// How soon a flushed or restarted Redis is noticed.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// How soon a single lost key is. Nodes with neighbouring numbers are a second apart, for they may have started together.
+/// From one sweep's begin to the next one's, which finds a single lost key. Nodes with neighbouring numbers are a second
+/// apart, for they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(45);
 const APART: u64 = 16;
 /// How many sessions at once: joins wait behind them.
@@ -57,7 +58,7 @@ impl Projection {
         let mut ticks = tokio::time::interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = Some(Sweep::FIRST);
-        let mut due = Instant::now();
+        let mut due = self.next();
         loop {
             ticks.tick().await;
             // No user's id has a colon, and users' ids are keys.
@@ -65,12 +66,12 @@ impl Projection {
             match self.kv.probe(&marker).await {
                 Ok(true) => {
                     if sweep.is_none() && Instant::now() >= due {
-                        sweep = Some(Sweep { after: SessionId(0), hurry: false });
+                        (sweep, due) = (Some(Sweep { after: SessionId(0), hurry: false }), self.next());
                     }
                 }
                 Ok(false) => {
                     info!("the key store is new or empty: writing what SQL knows");
-                    sweep = Some(Sweep::FIRST);
+                    (sweep, due) = (Some(Sweep::FIRST), self.next());
                 }
                 Err(error) => {
                     warn!(%error, "the keys wait");
@@ -79,10 +80,13 @@ impl Projection {
             }
             if let Some(begun) = sweep.take() {
                 sweep = self.sweep(begun).await;
-                let sooner = self.lease.borrow().node.0.unsigned_abs() % APART;
-                due = Instant::now() + SWEEP_EVERY - Duration::from_secs(sooner);
             }
         }
+    }
+
+    fn next(&self) -> Instant {
+        let sooner = self.lease.borrow().node.0.unsigned_abs() % APART;
+        Instant::now() + SWEEP_EVERY - Duration::from_secs(sooner)
     }
 
     /// Goes on with the sessions of this node that are in a lesson, until the next probe; returns what is left.
@@ -110,7 +114,9 @@ impl Projection {
         let placed = self.store.placed(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
         let entries: Vec<Entry> = placed.iter().map(entry).collect();
-        self.kv.project(&entries).await?;
+        if !self.kv.project(&entries).await? {
+            return Ok(Some(last));
+        }
         let still = self.store.placed(node, after, BATCH).await?;
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
         for Placed { sid, user, lesson, .. } in placed {

@@ -23,6 +23,10 @@ use crate::{
 /// Between two tries of a close while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// How long a batch waits, and becomes a larger one, while the relay catches up: after an outage of the bus its events
+/// would come no sooner than clients in a hurry leave it the processor.
+const MAKE_WAY: Duration = Duration::from_millis(50);
+
 /// How often a close is tried again that the database refuses, each time after twice the pause: half a minute in all.
 const REFUSALS: u32 = 6;
 
@@ -38,15 +42,23 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Starts the groups.
+    /// Starts the groups. `late` says whether the relay catches up.
     #[must_use]
-    pub fn start(store: &Arc<dyn Store>, lease: &watch::Receiver<Lease>, mailboxes: Mailboxes) -> Self {
+    pub fn start(
+        store: &Arc<dyn Store>,
+        lease: &watch::Receiver<Lease>,
+        late: &watch::Receiver<bool>,
+        mailboxes: Mailboxes,
+    ) -> Self {
         macro_rules! group {
             ($call:ident, $key:expr) => {{
-                let (store, lease) = (Arc::clone(store), lease.clone());
+                let (store, lease, late) = (Arc::clone(store), lease.clone(), late.clone());
                 Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
-                    let (store, lease) = (Arc::clone(&store), *lease.borrow());
+                    let (store, lease, late) = (Arc::clone(&store), *lease.borrow(), *late.borrow());
                     async move {
+                        if late {
+                            tokio::time::sleep(MAKE_WAY).await;
+                        }
                         failpoint::reach(concat!(stringify!($call), " begins"));
                         let answer = store.$call(lease, &batch).await;
                         failpoint::reach(concat!(stringify!($call), " committed"));

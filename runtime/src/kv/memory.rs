@@ -252,14 +252,14 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    async fn project(&self, entries: &[Entry]) -> Result<(), KvError> {
+    async fn project(&self, entries: &[Entry]) -> Result<bool, KvError> {
         let now = Instant::now();
         let mut keys = self.lock();
         for entry in entries {
             keys.upkeep(now);
             keys.write(entry, true, now);
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn probe(&self, marker: &str) -> Result<bool, KvError> {

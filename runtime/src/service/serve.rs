@@ -79,12 +79,13 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         ),
         None => (Mixpanel::disabled(), None),
     };
+    let late = watch::Sender::new(false);
     let leavings = Leavings::start(Arc::clone(&store), Arc::clone(&kv), leased.clone());
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
-        sessions: Sessions::start(&store, &leased, mailboxes.clone()),
+        sessions: Sessions::start(&store, &leased, &late.subscribe(), mailboxes.clone()),
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
@@ -107,7 +108,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
 
     tokio::spawn(rooms.dispatch(feed));
     tokio::spawn(departures.clone().run(arrivals, table));
-    tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run());
+    tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
     let (keys, lost) = (Arc::clone(&kv), leavings.clone());
     tokio::spawn(Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() }.run());
     let pulse = Pulse {

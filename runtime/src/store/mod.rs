@@ -181,6 +181,8 @@ pub struct OutboxRow {
     pub session: SessionId,
     /// What happened.
     pub change: Change,
+    /// Since it was written, by the store's clock.
+    pub waited: Duration,
 }
 
 /// A field in Redis that is to be removed, or handed on, because its connection's session ended, was taken over, or left
@@ -195,8 +197,8 @@ pub trait Outbox: Send {
     /// Takes more shards where they are free, gives some back where this node has more than its share. Call it about
     /// once a second, with nothing in flight. Returns how many it holds.
     async fn claim(&mut self) -> Result<usize, StoreError>;
-    /// The oldest rows of the shards held, oldest first. Those of one agent in a classroom are to be published one after
-    /// the other.
+    /// About so many rows: the oldest of each shard held, as many of each at most, and of each the oldest first. Those of
+    /// one agent in a classroom are to be published one after the other.
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError>;
     /// Forgets what is published.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;

@@ -178,6 +178,10 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, hash([("carol", &sid(3))]));
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await.unwrap().len(), 3);
 
+    bench.kv().leave(&[leaving(&entries[1], None)]).await.unwrap();
+    assert!(bench.kv().project(&entries).await.unwrap(), "one field is lost");
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
+
     let many: Vec<Entry> = (0..1000_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
     bench.kv().project(&many).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 1002);

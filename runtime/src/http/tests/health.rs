@@ -30,7 +30,7 @@ impl Kv for Mute {
     async fn leave(&self, _: &[Leaving]) -> Result<(), KvError> {
         std::future::pending().await
     }
-    async fn project(&self, _: &[Entry]) -> Result<(), KvError> {
+    async fn project(&self, _: &[Entry]) -> Result<bool, KvError> {
         std::future::pending().await
     }
     async fn probe(&self, _: &str) -> Result<bool, KvError> {

@@ -1,12 +1,13 @@
 //! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
 use std::{future::poll_fn, time::Duration};
 
+use deadpool_postgres::ClientWrapper;
 use tokio::{
     sync::watch,
-    task::JoinHandle,
+    task::AbortHandle,
     time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Config, NoTls, Row};
 
 use super::{
     LIMIT, PostgresOptions,
@@ -49,8 +50,8 @@ pub(super) fn configure(options: &PostgresOptions) -> Result<Config, StoreError>
 /// A connection of one owner, for what lives as long as it: a transaction, a lock, a subscription. It closes when it
 /// is dropped.
 pub(super) struct Dedicated {
-    client: Client,
-    driver: JoinHandle<()>,
+    client: ClientWrapper,
+    driver: AbortHandle,
 }
 
 impl Dedicated {
@@ -75,17 +76,18 @@ impl Dedicated {
                 wake.send_modify(|count| *count += 1);
             }
         });
-        Ok(Self { client, driver })
+        Ok(Self { driver: driver.abort_handle(), client: ClientWrapper::new(client, driver) })
     }
 
-    /// Runs one statement. One that is not answered in time ends the connection: the server then undoes what it can.
+    /// Runs one statement, which is planned the first time. One that is not answered in time ends the connection: the server then undoes what it can.
     pub(super) async fn rows(
         &self,
         limit: Duration,
         sql: &'static str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.end_on_timeout(timeout(limit, self.client.query(sql, parameters)).await)
+        let answer = async { self.client.query(&self.client.prepare_cached(sql).await?, parameters).await };
+        self.end_on_timeout(timeout(limit, answer).await)
     }
 
     /// Runs statements without parameters.
@@ -102,12 +104,6 @@ impl Dedicated {
             self.driver.abort();
         }
         flatten(answer)
-    }
-}
-
-impl Drop for Dedicated {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 

@@ -37,6 +37,9 @@ const PRESENT: i32 = 100;
 /// only that the same event is published again under its id: not worth a sync of the disk, for which joins would wait.
 const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
 
+/// Between two times that other nodes are told: each wakes every relay there is.
+const TELL_EVERY: Duration = Duration::from_millis(25);
+
 /// How long nothing may be deleted of what was read.
 const STUCK: Duration = Duration::from_secs(1);
 /// How long a relay stands aside, and the longest after which it tries again.
@@ -52,12 +55,13 @@ const TELL: &str = "select pg_notify('rollcall_outbox', '')";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
     objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
 
-/// The keys of one shard are never in another, so order within each is enough; by id across them for fairness.
-const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason
+/// The keys of one shard are never in another, so order within each is enough.
+const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
+        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8
     from unnest($1::smallint[]) as mine(shard) cross join lateral (
         select * from outbox where outbox.shard = mine.shard order by id limit $2
     ) as o
-    order by o.id limit $2";
+    order by o.id";
 
 /// `any` as in [`super::sessions`].
 const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
@@ -85,6 +89,8 @@ pub(super) struct PostgresOutbox {
     first: i16,
     changed: watch::Receiver<u64>,
     untold: Arc<AtomicBool>,
+    /// When other nodes were told.
+    told: Option<Instant>,
 }
 
 impl PostgresOutbox {
@@ -106,6 +112,7 @@ impl PostgresOutbox {
             first,
             changed,
             untold: store.untold.clone(),
+            told: None,
         })
     }
 
@@ -121,6 +128,15 @@ impl PostgresOutbox {
         let rows = self.rows(RELAYS, &[&i64::from(LOCKS), &i64::from(PRESENT)]).await?;
         let relays: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
         usize::try_from(relays).map_err(unreadable)
+    }
+
+    /// Tells other nodes of rows, if there are any that they were not told of and it is time.
+    async fn tell(&mut self) -> Result<(), StoreError> {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) && self.untold.swap(false, Ordering::Relaxed) {
+            self.rows(TELL, &[]).await?;
+            self.told = Some(Instant::now());
+        }
+        Ok(())
     }
 
     async fn give_back(&mut self, share: usize) -> Result<(), StoreError> {
@@ -176,6 +192,7 @@ fn row(row: &Row) -> Result<OutboxRow, StoreError> {
         agent: AgentId::parse(row.try_get(3).map_err(unreadable)?).map_err(unreadable)?,
         session: SessionId(row.try_get(4).map_err(unreadable)?),
         change,
+        waited: Duration::from_secs_f64(row.try_get(6).map_err(unreadable)?),
     })
 }
 
@@ -203,10 +220,8 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        if self.untold.swap(false, Ordering::Relaxed) {
-            self.rows(TELL, &[]).await?;
-        }
-        let most = i64::try_from(most).map_err(unreadable)?;
+        self.tell().await?;
+        let most = i64::try_from(most.div_ceil(self.held.len().max(1))).map_err(unreadable)?;
         let rows = self.rows(READ, &[&self.held, &most]).await?;
         if !rows.is_empty() {
             self.stuck.get_or_insert_with(Instant::now);
@@ -229,6 +244,8 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn wait(&mut self, most: Duration) -> Result<(), StoreError> {
+        // Others are still to be told of what came just after they were told.
+        let most = if self.untold.load(Ordering::Relaxed) { TELL_EVERY.min(most) } else { most };
         // The end of the wait, and an end of the store, are both a reason to look.
         timeout(most, self.changed.changed()).await.ok();
         if self.connection.is_closed() {

@@ -1,4 +1,6 @@
 //! What is asked without writing, and how rows become values.
+use std::time::Duration;
+
 use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, Sid, UserId};
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
@@ -91,7 +93,8 @@ pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> 
 }
 
 pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
-    const SQL: &str = "select id, classroom_id, agent_id, session_id, reason from outbox order by id limit ?1";
+    const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
+        max((julianday('now') - julianday(created_at)) * 86400, 0) from outbox order by id limit ?1";
     rows(connection, SQL, [whole(most)], |row| {
         let reason: Option<String> = row.get(4).map_err(failed)?;
         Ok(OutboxRow {
@@ -103,6 +106,7 @@ pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxR
                 Some(reason) => Change::Left(reason.parse().map_err(unreadable)?),
                 None => Change::Entered,
             },
+            waited: Duration::from_secs_f64(row.get(5).map_err(failed)?),
         })
     })
 }
