@@ -86,7 +86,7 @@ struct SoakOptions {
     #[arg(long)]
     hold: Option<u64>,
     /// Joins a second while they fill.
-    #[arg(long, default_value_t = 3000.0)]
+    #[arg(long, default_value_t = 2000.0)]
     rate: f64,
 }
 

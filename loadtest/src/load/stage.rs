@@ -48,8 +48,10 @@ impl Stage {
         Ok(floor)
     }
 
-    /// Starts gateways for a scenario.
+    /// Starts gateways for a scenario. What systems before it wrote is on the disk by then, so that its writing slows
+    /// down nobody who is measured.
     pub(crate) fn start(&self, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<System> {
+        nix::unistd::sync();
         let binary = self.gateway.as_ref();
         let binary = binary.ok_or_else(|| io::Error::other("--gateway PATH is missing"))?;
         System::gateways(&binary.canonicalize()?, kind, count, crowds)
