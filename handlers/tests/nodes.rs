@@ -119,6 +119,26 @@ async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
     witness.sees("entered", &again.whom()).await;
 }
 
+/// As where its host's time is set, or another one takes over: every lease has run out, and nobody was away.
+#[tokio::test]
+async fn a_database_whose_clock_jumps_ends_nobody() {
+    let (first, second) = two_nodes();
+    let room = first.classroom();
+    let mut alice = first.participant(room, "alice").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    first.settled(room, [&mut alice, &mut bob]).await;
+    // Both nodes have renewed their leases for so long that they would take others'.
+    let old = format!(
+        "select count(*) from agent_session where started_at < clock_timestamp() - interval '{} s'",
+        2 * LEASE.as_secs()
+    );
+    first.wait_for_rows(&old, &["2"]).await;
+    first.rows("update node set lease_until = lease_until - interval '1 hour' returning id").await;
+    first.wait_for_rows("select count(*) from node where lease_until > clock_timestamp()", &["2"]).await;
+    first.nothing_came(room, [&mut alice, &mut bob]).await;
+    assert_eq!(first.history(room).await, [""; 0]);
+}
+
 #[tokio::test]
 async fn a_guest_who_brought_a_token_leaves_no_field_when_its_node_dies() {
     let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));

@@ -169,6 +169,31 @@ async fn postgres_hangs_for_longer_than_the_leases() {
     outage_of_postgres_beyond_the_leases(Fault::Hanging).await;
 }
 
+/// As after a failover: the connections of before are gone, and whoever connects meanwhile cannot write, ever.
+#[tokio::test]
+async fn postgres_is_a_standby_for_a_while() {
+    let postgres = common::start_postgres().unwrap();
+    let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
+    let backend = Backend::start(Some(servers), Clone::clone);
+    let (room, alice, mut bob) = people(&backend).await;
+    let default = async |read_only: &str| {
+        let alter =
+            "execute format('alter database %I set default_transaction_read_only = READ_ONLY', current_database())";
+        let alter = format!("begin read write; do $$ begin {alter}; end $$; commit").replace("READ_ONLY", read_only);
+        backend.rows(&alter).await;
+    };
+    default("on").await;
+    backend.rows("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'rollcall'").await;
+    is_told_to_try_later(&mut bob, &room.biology).await;
+    is_ready(&backend, 503).await;
+    default("off").await;
+    joins_soon(&mut bob, &room.biology).await;
+    is_ready(&backend, 200).await;
+    let carol = backend.participant(room, "carol").await;
+    let whole = [&alice, &bob, &carol].map(|agent| format!("{}|{}", agent.session, agent.id));
+    assert_eq!(backend.live(room).await, whole);
+}
+
 async fn without_redis(fault: Fault) {
     let mut redis = Redis::start().unwrap();
     let backend = Backend::start(Some(Servers { redis: redis.url(), ..Servers::shared() }), Clone::clone);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::servers::{Process, free_port, output, private_folder};
+use crate::servers::{Process, all_output, free_port, output, private_folder};
 use crate::token;
 use crate::wait::poll;
 
@@ -148,6 +148,12 @@ impl Gateway {
     #[must_use]
     pub fn output(&self) -> String {
         output(self.folder.path())
+    }
+
+    /// What it has printed since its first start.
+    #[must_use]
+    pub fn all_output(&self) -> String {
+        all_output(self.folder.path())
     }
 
     /// Asks it to drain (SIGTERM).

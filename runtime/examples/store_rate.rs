@@ -58,13 +58,13 @@ impl Sessions {
         let open_key = |open: &Open| HASHER.hash_one((open.classroom, &open.agent));
         let close_key = |close: &Close| HASHER.hash_one((close.classroom, &close.agent));
         Self {
-            open: Group::spawn("open", options, open_key, move |batch| {
+            open: Group::spawn("open", options.clone(), open_key, move |batch| {
                 let store = opens.clone();
                 async move { store.open(lease, &batch).await }
             }),
             join: Group::spawn(
                 "join",
-                options,
+                options.clone(),
                 |join| HASHER.hash_one(join.sid),
                 move |batch| {
                     let store = joins.clone();

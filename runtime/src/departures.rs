@@ -22,7 +22,7 @@ pub struct Departures {
     /// How many have come and are not written down yet.
     waiting: Arc<watch::Sender<usize>>,
     grace: Duration,
-    /// Until when those who were sent away by a drain may come back elsewhere.
+    /// Until when those who may come back are waited for, once a drain has begun.
     drained: Arc<watch::Sender<Option<Instant>>>,
 }
 
@@ -49,7 +49,9 @@ impl Departures {
         metrics::gauge!(names::SESSIONS).decrement(1.0);
         let now = Instant::now();
         let due = match reason {
-            LeftReason::Lost | LeftReason::TimedOut => now + self.grace,
+            LeftReason::Lost | LeftReason::TimedOut => {
+                self.drained.borrow().map_or(now + self.grace, |last| last.min(now + self.grace))
+            }
             LeftReason::Drained => self.drained.borrow().unwrap_or(now),
             LeftReason::Closed | LeftReason::Kicked | LeftReason::NodeLost => now,
         };
@@ -58,8 +60,8 @@ impl Departures {
         let _ = self.queue.send(Departure { session, reason, due });
     }
 
-    /// From now on, drained sessions are kept until then, for their clients to take over elsewhere.
-    pub fn keep_drained_until(&self, until: Instant) {
+    /// A drain begins: its sessions are kept until then, for their clients to take over elsewhere, and nobody's longer.
+    pub fn drain(&self, until: Instant) {
         self.drained.send_replace(Some(until));
     }
 
@@ -73,6 +75,7 @@ impl Departures {
     pub async fn run(self, Arrivals(mut arrivals): Arrivals, table: Table) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut later: VecDeque<Departure> = VecDeque::new();
+        let mut drained = self.drained.subscribe();
         loop {
             let departure = tokio::select! {
                 departure = arrivals.recv() => match departure {
@@ -85,6 +88,12 @@ impl Departures {
                     }
                     None => return,
                 },
+                Ok(()) = drained.changed() => {
+                    if let Some(last) = *drained.borrow_and_update() {
+                        later.iter_mut().for_each(|departure| departure.due = departure.due.min(last));
+                    }
+                    continue;
+                }
                 () = due(later.front()) => match later.pop_front() {
                     Some(departure) => departure,
                     None => continue,

@@ -1,6 +1,7 @@
 //! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
 //!
-//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it. Invariants:
+//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group makes way.
+//! Invariants:
 //! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
 //! - Every call answers within [`Options::limit`]. What has not begun within [`Options::patience`] never begins; what
 //!   has begun is written whether its caller still listens or not.
@@ -16,15 +17,18 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
-        oneshot,
+        oneshot, watch,
     },
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::store::StoreError;
 
+/// How long a batch gathers in a group that makes way.
+const MAKE_WAY: Duration = Duration::from_millis(50);
+
 /// How requests are grouped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Requests a batch.
     pub most: usize,
@@ -36,6 +40,8 @@ pub struct Options {
     pub patience: Duration,
     /// How long a call takes at most.
     pub limit: Duration,
+    /// While it is true the group makes way for others: its batches begin later, and are larger and fewer.
+    pub makes_way: Option<watch::Receiver<bool>>,
 }
 
 impl Default for Options {
@@ -47,6 +53,7 @@ impl Default for Options {
             patience: Duration::from_millis(1100),
             // PROTOCOL 2 gives a connect two seconds, and there is more to it than this.
             limit: Duration::from_millis(1900),
+            makes_way: None,
         }
     }
 }
@@ -99,6 +106,7 @@ where
     {
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (sender, inbox) = mpsc::channel((options.queue / options.lanes.max(1)).max(1));
+            let options = options.clone();
             tokio::spawn(Lane { name, options, inbox, deferred: VecDeque::new(), run: run.clone() }.work());
             sender
         });
@@ -165,6 +173,9 @@ where
         loop {
             if self.deferred.is_empty() && self.inbox.recv_many(&mut arrived, self.options.most).await == 0 {
                 return;
+            }
+            if self.options.makes_way.as_ref().is_some_and(|makes_way| *makes_way.borrow()) {
+                sleep(MAKE_WAY).await;
             }
             let (requests, owed) = self.batch(&mut arrived);
             if !requests.is_empty() {

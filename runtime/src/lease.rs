@@ -56,7 +56,7 @@ impl Pulse {
             let lease = *self.lease.borrow();
             match self.store.pulse(lease, self.registration.lease).await {
                 Ok(pulse) => {
-                    if renewed_at.elapsed() > self.registration.lease {
+                    if pulse.had_run_out || renewed_at.elapsed() > self.registration.lease {
                         renewed_since = Instant::now();
                     }
                     renewed_at = Instant::now();

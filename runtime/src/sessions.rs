@@ -23,10 +23,6 @@ use crate::{
 /// Between two tries of a close while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a batch waits, and becomes a larger one, while the relay catches up: after an outage of the bus its events
-/// would come no sooner than clients in a hurry leave it the processor.
-const MAKE_WAY: Duration = Duration::from_millis(50);
-
 /// How often a close is tried again that the database refuses, each time after twice the pause: half a minute in all.
 const REFUSALS: u32 = 6;
 
@@ -42,7 +38,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Starts the groups. `late` says whether the relay catches up.
+    /// Starts the groups. `late` says whether the relay catches up, as after an outage of the bus: who enters makes way
+    /// meanwhile, for clients in a hurry would keep the processor from it.
     #[must_use]
     pub fn start(
         store: &Arc<dyn Store>,
@@ -51,14 +48,14 @@ impl Sessions {
         mailboxes: Mailboxes,
     ) -> Self {
         macro_rules! group {
-            ($call:ident, $key:expr) => {{
-                let (store, lease, late) = (Arc::clone(store), lease.clone(), late.clone());
-                Group::spawn(stringify!($call), Options::default(), $key, move |batch: Vec<_>| {
-                    let (store, lease, late) = (Arc::clone(&store), *lease.borrow(), *late.borrow());
+            ($call:ident, $key:expr) => {
+                group!($call, $key, Options::default())
+            };
+            ($call:ident, $key:expr, $options:expr) => {{
+                let (store, lease) = (Arc::clone(store), lease.clone());
+                Group::spawn(stringify!($call), $options, $key, move |batch: Vec<_>| {
+                    let (store, lease) = (Arc::clone(&store), *lease.borrow());
                     async move {
-                        if late {
-                            tokio::time::sleep(MAKE_WAY).await;
-                        }
                         failpoint::reach(concat!(stringify!($call), " begins"));
                         let answer = store.$call(lease, &batch).await;
                         failpoint::reach(concat!(stringify!($call), " committed"));
@@ -68,7 +65,11 @@ impl Sessions {
             }};
         }
         Self {
-            open: group!(open, |open: &Open| key(&(open.classroom, &open.agent))),
+            open: group!(
+                open,
+                |open: &Open| key(&(open.classroom, &open.agent)),
+                Options { makes_way: Some(late.clone()), ..Options::default() }
+            ),
             join: group!(join, |join: &Join| key(&join.sid)),
             restore: group!(restore, |restore: &Restore| key(&restore.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),

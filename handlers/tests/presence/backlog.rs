@@ -8,20 +8,27 @@ use futures_util::future::join_all;
 use rollcall_loadtest::Client;
 use rollcall_loadtest::servers::Nats;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::common::{Agent, Backend, Classroom, Servers, Whom, until};
 
-/// For how long NATS is away.
-const AWAY: Duration = Duration::from_secs(5);
+/// For how long NATS is away; `NATS_AWAY_SECONDS=60` and `--release` for the promise in full.
+fn away() -> Duration {
+    let seconds = std::env::var("NATS_AWAY_SECONDS").map_or(Ok(5), |seconds| seconds.parse());
+    Duration::from_secs(seconds.expect("a number of seconds"))
+}
+
 /// How many events wait by then at least.
 const ROWS: f64 = 500.0;
 /// How soon after its return all is published that waited for it.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// How soon whoever enters is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// People who come and go without a pause, each in a classroom of its own and under so many names in turn.
+/// People who come and go, each in a classroom of its own and under so many names in turn.
 const PEOPLE: usize = 3;
 const NAMES: usize = 25;
+/// How often each of them comes at most: two thousand events a second in all.
+const EVERY: Duration = Duration::from_millis(3);
 
 /// Who came and went, by classroom.
 type Ledger = Vec<(usize, Whom)>;
@@ -31,7 +38,10 @@ type Events = BTreeMap<String, Vec<(String, i64)>>;
 /// Comes and goes until the end.
 async fn comes_and_goes(backend: Arc<Backend>, number: usize, over: watch::Receiver<bool>) -> Ledger {
     let (room, mut ledger) = (&backend.classrooms()[number], Ledger::new());
+    let mut pace = tokio::time::interval(EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for time in 0.. {
+        pace.tick().await;
         if *over.borrow() {
             break;
         }
@@ -49,8 +59,9 @@ async fn comes_and_goes(backend: Arc<Backend>, number: usize, over: watch::Recei
 /// Reads until something comes that is not about an agent.
 async fn watches(mut witness: Agent) -> Events {
     let mut seen = Events::new();
+    let patience = away() * 4 + RECOVERY;
     loop {
-        let event = witness.client.next_event(AWAY * 4 + RECOVERY).await.unwrap();
+        let event = witness.client.next_event(patience).await.unwrap();
         let Some(label) = event.label() else { return seen };
         let (agent, session) = (event.agent_id().unwrap(), event.sequence_id().unwrap());
         seen.entry(agent.to_owned()).or_default().push((label.to_owned(), session));
@@ -99,8 +110,8 @@ async fn a_backlog(begin: fn(&mut Nats), end: fn(&mut Nats)) {
 
     let metric = |name: &str| backend.gateway.metric(name, &[]).unwrap();
     let backlog = async || (metric("rollcall_outbox_lag_seconds"), metric("rollcall_outbox_rows"));
-    let large = |(lag, rows): &(f64, f64)| *lag >= AWAY.as_secs_f64() && *rows >= ROWS;
-    until("a backlog", 4 * AWAY, backlog, large).await;
+    let large = |(lag, rows): &(f64, f64)| *lag >= away().as_secs_f64() && *rows >= ROWS;
+    until("a backlog", 4 * away(), backlog, large).await;
     end(&mut nats);
     until("no backlog", RECOVERY, backlog, |(lag, _)| *lag < 1.0).await;
     over.send_replace(true);

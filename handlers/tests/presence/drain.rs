@@ -8,7 +8,7 @@ use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway};
 
-use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// As many as are told in a second, at the pace that is asked for.
@@ -90,6 +90,24 @@ async fn who_comes_back_elsewhere_has_not_left() {
         assert!(gone.remove(&event.sequence_id().unwrap()), "{event:?}");
     }
     first.nothing_came(room, [&mut witness]).await;
+}
+
+/// There is no other node to come back to.
+#[tokio::test]
+async fn who_is_waited_for_has_left_when_the_last_node_ends() {
+    for servers in [None, Some(Servers::shared())] {
+        let mut backend = Backend::start(servers, |options| options.clone().env("ROLLCALL_LEAVE_GRACE", "10m"));
+        let alice = backend.participant(backend.classroom(), "alice").await;
+        let left = format!("{}|{}|lost", alice.session, alice.id);
+        drop(alice);
+        let sessions = async || backend.gateway.metric("rollcall_sessions", &[]).unwrap();
+        until("the break is seen", SOON, sessions, |sessions| *sessions == 0.0).await;
+        assert_eq!(backend.value("select count(*) from agent_session").await, "1", "it may come back");
+        backend.gateway.terminate().unwrap();
+        assert_eq!(backend.gateway.wait(SOON).unwrap().code(), Some(0));
+        assert_eq!(backend.rows("select id, agent_id, reason from agent_session_history").await, [left]);
+        assert_eq!(backend.rows("select id from outbox").await, [""; 0]);
+    }
 }
 
 #[tokio::test]

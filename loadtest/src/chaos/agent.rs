@@ -144,6 +144,7 @@ impl Agent {
                 lessons: BTreeMap::new(),
                 seen: Vec::new(),
                 end: String::new(),
+                stayed: false,
             },
         }
     }

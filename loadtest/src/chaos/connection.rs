@@ -67,6 +67,7 @@ impl Errand {
                 let present = journal.enter(&self.log);
                 outcome.send_replace(Outcome::Entered);
                 self.log.end = self.stay(client, present, orders).await;
+                self.log.stayed = *over.borrow();
             }
             Err(why) => {
                 self.log.end = why;

@@ -2,7 +2,9 @@
 //! time.
 //!
 //! A connection must have got every event of its rooms between where it started and the last one that it got. What comes
-//! after that one may have been lost with the connection, and a client that resumes asks for it.
+//! after that one may have been lost with the connection, and a client that resumes asks for it. To one that does not
+//! resume, a room whose subscription was late is filled after other rooms' events have come: where it ends meanwhile, it
+//! must have got all between in each room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,9 +67,11 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
         }
         room.push(stored.offset);
     }
-    let last = got.values().flatten().max().copied();
+    let in_order = success.offset.is_some() || connection.stayed;
+    let of_all = got.values().flatten().max().copied();
     for (room, from) in starts(connection, &got, by_key) {
-        let Some(last) = last else { break };
+        let last = if in_order { of_all } else { got.get(room.as_str()).and_then(|got| got.iter().max().copied()) };
+        let Some(last) = last else { continue };
         let missed = stream.iter().filter(|stored| {
             stored.room == room
                 && (from..=last).contains(&stored.offset)
@@ -149,6 +153,7 @@ mod tests {
             lessons: BTreeMap::new(),
             seen: seen.collect(),
             end: String::new(),
+            stayed: false,
         }
     }
 
@@ -175,5 +180,23 @@ mod tests {
         assert!(wrong(&[2, 3, 3]) > 0);
         assert!(wrong(&[3, 2]) > 0);
         assert!(wrong(&[2, 3, 4, 5, 6]) > 0);
+    }
+
+    #[test]
+    fn a_room_that_was_to_be_filled_may_end_with_the_connection() {
+        let rooms = ["classroom.c", "lesson.l"];
+        let stored = |offset: u64| Stored { room: rooms[offset as usize % 2].to_owned(), ..note(offset) };
+        let stream: Vec<Stored> = (1..=8).map(stored).collect();
+        let wrong = |offsets: &[u64], stayed| {
+            let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
+            connection.success = Some(Success { offset: None, recovered: None, ..connection.success.unwrap() });
+            connection.lessons.insert("l".to_owned(), Some(0));
+            connection.seen.iter_mut().for_each(|seen| seen.offset = None);
+            faults(&[connection], &stream).len()
+        };
+        let late = [2, 3, 4, 6, 8];
+        assert_eq!((wrong(&late, false), wrong(&late, true)), (0, 1));
+        let in_the_middle = [2, 3, 4, 6, 7, 8];
+        assert_eq!((wrong(&in_the_middle, false), wrong(&in_the_middle, true)), (1, 1));
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub(super) seen: Vec<Seen>,
     /// What ended it, in words.
     pub(super) end: String,
+    /// Whether it was there when everybody left.
+    pub(super) stayed: bool,
 }
 
 /// All connections of a seed: those that are over, and who is connected.

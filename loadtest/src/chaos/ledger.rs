@@ -157,6 +157,7 @@ mod tests {
             lessons: BTreeMap::new(),
             seen: Vec::new(),
             end: String::new(),
+            stayed: false,
         }
     }
 

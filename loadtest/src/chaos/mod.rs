@@ -249,7 +249,7 @@ fn keep_outputs(cluster: &Cluster, seed: u64) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for (number, node) in cluster.nodes.iter().enumerate() {
         let file = folder.join(format!("seed-{seed}-node-{number}.log"));
-        std::fs::write(&file, node.output())?;
+        std::fs::write(&file, node.all_output())?;
         files.push(file);
     }
     Ok(files)

@@ -28,4 +28,4 @@ pub use signal::children;
 
 pub use folder::private_folder;
 pub(crate) use port::free_port;
-pub(crate) use process::{Process, output};
+pub(crate) use process::{Process, all_output, output};

@@ -3,7 +3,7 @@
 //! Invariant: while the value lives the process is its child, and nothing survives the value.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use super::signal;
 use crate::wait::poll;
 
 const OUTPUT: &str = "output.log";
+/// What the processes before it in its folder have printed.
+const EARLIER: &str = "earlier.log";
 
 /// A child process with its output in `output.log` of its working directory.
 pub(crate) struct Process {
@@ -22,7 +24,9 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn spawn(mut command: Command, folder: &Path) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(folder.join(OUTPUT))?;
+        let append = |name| File::options().create(true).append(true).open(folder.join(name));
+        append(EARLIER)?.write_all(output(folder).as_bytes())?;
+        let log = append(OUTPUT)?;
         log.set_len(0)?;
         let child =
             command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(
@@ -76,6 +80,14 @@ impl Drop for Process {
 
 /// What the last process in this folder has printed.
 pub(crate) fn output(folder: &Path) -> String {
-    let output = fs::read(folder.join(OUTPUT)).unwrap_or_default();
-    String::from_utf8_lossy(&output).into_owned()
+    read(folder, OUTPUT)
+}
+
+/// What all of them have.
+pub(crate) fn all_output(folder: &Path) -> String {
+    read(folder, EARLIER) + &output(folder)
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned()
 }

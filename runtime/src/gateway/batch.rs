@@ -7,8 +7,9 @@ use rollcall_schema::SessionId;
 use super::{fanout::AgentMark, peer::Peer};
 use crate::{delivery::Delivery, names, rooms::RoomKey, socket::Socket};
 
-/// Events that are kept for one at the door; with more, the oldest are dropped and counted.
-const MAX_HELD: usize = 1_024;
+/// Events that are kept for one at the door; with more, the newest are dropped and counted, and who stood there comes
+/// again. They are shared by all who stand there.
+const MAX_HELD: usize = 8_192;
 
 /// How much was sent: summed up here, since a look-up of a metric for each send would cost more than some sends.
 #[derive(Default)]
@@ -112,6 +113,7 @@ pub(super) fn send_to(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut
         entering.held.extend(batch.deliveries().iter().take(room).cloned());
         let dropped = batch.deliveries().len().saturating_sub(room);
         if dropped > 0 {
+            entering.overflowed = true;
             metrics::counter!(names::DROPPED, "reason" => "held_too_many").increment(dropped as u64);
         }
         return Sent::default();

@@ -45,6 +45,8 @@ pub struct Entering {
     /// The stream's position then, or up to where a replay has shown it since, for who resumes already.
     pub(super) begins: Option<Offset>,
     pub(super) held: Vec<Arc<Delivery>>,
+    /// Some was not kept.
+    pub(super) overflowed: bool,
 }
 
 struct LocalRoom {
@@ -86,13 +88,15 @@ impl Fanout {
             return;
         }
         let begins = socket.peer.reached().map(|_| hold.position());
-        socket.peer.extra().entering.push(Entering { room, begins, held: Vec::new() });
+        socket.peer.extra().entering.push(Entering { room, begins, held: Vec::new(), overflowed: false });
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
 
-    /// The connection's rooms become what its session says; what was held at the door follows.
-    pub fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: &Session) {
+    /// The connection's rooms become what its session says; what was held at the door follows. False where that is not
+    /// all that came: its client must be told.
+    #[must_use]
+    pub fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: &Session) -> bool {
         let id = socket.id();
         let lesson = session.place.as_ref().map(|place| &place.lesson);
         if let Some(old) = socket.peer.lesson.filter(|key| self.lesson(*key) != lesson) {
@@ -101,9 +105,10 @@ impl Fanout {
         }
         let entering = socket.peer.extra.as_mut().map(|extra| std::mem::take(&mut extra.entering)).unwrap_or_default();
         let resumes = socket.peer.reached().is_some();
-        let mut held = Vec::new();
-        for Entering { room, begins, held: at_door } in entering {
+        let (mut held, mut whole) = (Vec::new(), true);
+        for Entering { room, begins, held: at_door, overflowed } in entering {
             held.extend(at_door);
+            whole &= !overflowed;
             match self.id(room) {
                 Some(RoomId::Classroom(_)) => socket.peer.classroom = Some(room),
                 Some(RoomId::Lesson(id)) if Some(id) == lesson => {
@@ -135,6 +140,7 @@ impl Fanout {
             batch.send(socket).count();
         }
         socket.peer.trim();
+        whole
     }
 
     /// A member turns out to be one who resumes.

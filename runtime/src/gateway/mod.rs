@@ -158,9 +158,12 @@ impl Gateway {
     /// connect is done: success is the first frame, then what came for the room meanwhile.
     fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Welcome>, SessionError>) {
         let Some(mut socket) = sockets.get_mut(id) else {
-            if let Ok(welcome) = outcome {
-                metrics::gauge!(names::SESSIONS).increment(1.0);
-                self.orphan(id, Box::new(welcome.session));
+            match outcome {
+                Ok(welcome) => {
+                    metrics::gauge!(names::SESSIONS).increment(1.0);
+                    self.orphan(id, Box::new(welcome.session));
+                }
+                Err(_) => drop(self.orphans.remove(&id)),
             }
             return;
         };
@@ -229,9 +232,12 @@ impl Gateway {
 
     /// The session is back with its peer: its rooms are the peer's, and the next message has its turn.
     fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>) {
-        self.fanout.settle(socket, &session);
+        let whole = self.fanout.settle(socket, &session);
         socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         socket.peer.phase = Phase::Open(session);
+        if !whole {
+            return self.end(socket, SessionError::InternalServerError);
+        }
         while socket.is_open() && matches!(socket.peer.phase, Phase::Open(_)) {
             let Some(text) = socket.peer.next_waiting() else { return socket.resume() };
             self.request(socket, &text);

@@ -241,7 +241,12 @@ mod tests {
         let lesson = RoomKey::NONE;
         let mut peer = Peer::new(0, None, (None, None));
         peer.extra().reached = Some(Reached::after(Offset(10), follower));
-        peer.extra().entering.push(Entering { room: lesson, begins: Some(Offset(60)), held: Vec::new() });
+        peer.extra().entering.push(Entering {
+            room: lesson,
+            begins: Some(Offset(60)),
+            held: Vec::new(),
+            overflowed: false,
+        });
         let lacks = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.lacks(lesson, Offset(offset)));
         assert_eq!(lacks(&peer), [false, false, true, true]);
         // A replay that asked for it has shown one: at the door that is a double.

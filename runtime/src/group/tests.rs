@@ -53,6 +53,25 @@ fn echo((batch, answer): Batch) -> Vec<u64> {
     batch
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_that_makes_way_gathers_first() {
+    let way = watch::Sender::new(true);
+    let (group, mut batches) = group(Options { makes_way: Some(way.subscribe()), ..one_lane() });
+    let since = Instant::now();
+    let first = call(&group, 1);
+    sleep(MAKE_WAY / 2).await;
+    let second = call(&group, 2);
+    assert_eq!(echo(batches.recv().await.expect("a batch")), [1, 2]);
+    assert_eq!(since.elapsed(), MAKE_WAY);
+    way.send_replace(false);
+    let third = call(&group, 3);
+    assert_eq!(echo(batches.recv().await.expect("a batch")), [3]);
+    assert_eq!(since.elapsed(), MAKE_WAY, "it waits no more");
+    for call in [first, second, third] {
+        call.await.expect("no panic").expect("answered");
+    }
+}
+
 #[tokio::test]
 async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
     let (group, mut batches) = group(one_lane());

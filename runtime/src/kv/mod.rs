@@ -60,7 +60,7 @@ pub trait Kv: Send + Sync + 'static {
     /// Removes fields, or hands them on. Batches of at most a thousand.
     async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError>;
     /// Makes what is missing of these joins (seat maps, fields, the user's keys), changes nothing that is there, renews
-    /// TTLs. Batches of at most a thousand. False where all was there, so that nothing was made.
+    /// TTLs. Batches of at most a thousand. False where surely nothing was made.
     async fn project(&self, entries: &[Entry]) -> Result<bool, KvError>;
     /// Whether a marker key that this process set is still there; sets it. False means: flushed or restarted empty,
     /// project everything again. It has a TTL, and in its name a `:`,

@@ -1,12 +1,17 @@
 -- After entry.lua: makes what is missing of a join, changes nothing that is there, renews the TTLs.
+local function add(key, field, value)
+  local answer = redis.pcall('HSETNX', key, field, value)
+  -- What others made of another type cannot be mended, and must not hold up what can.
+  if type(answer) == 'table' and answer.err and not answer.err:find('WRONGTYPE') then error(answer.err) end
+end
 if role == 'teacher' then
-  redis.call('HSETNX', KEYS[3], 'lesson_id', lesson)
+  add(KEYS[3], 'lesson_id', lesson)
 else
-  redis.call('HSETNX', KEYS[3], 'sid', sid)
-  redis.call('HSETNX', KEYS[3], 'client_id', user)
-  redis.call('HSETNX', KEYS[3], 'role', role)
+  add(KEYS[3], 'sid', sid)
+  add(KEYS[3], 'client_id', user)
+  add(KEYS[3], 'role', role)
 end
 redis.call('EXPIRE', KEYS[3], ttl)
-redis.call('HSETNX', KEYS[2], user, sid)
+add(KEYS[2], user, sid)
 redis.call('EXPIRE', KEYS[2], ttl)
 return 0

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bb8_redis::{
     bb8::{Pool, QueueStrategy, RunError},
-    redis::{FromRedisValue, Pipeline, RedisError},
+    redis::{FromRedisValue, Pipeline, RedisError, RedisResult},
 };
 use rollcall_schema::{LessonId, Role, key};
 use tokio::time::{Instant, timeout_at};
@@ -90,44 +90,57 @@ impl RedisKv {
         pipeline.arg(self.clock.at(deadline).to_string());
     }
 
-    /// Those of which something is missing. The TTLs of what is there are renewed: nearly all is, and the script, which
-    /// would do nothing for it, takes many times as long as these commands.
-    async fn missing<'a>(&self, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, KvError> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let there = self.run("project", |_, _| {
-            let mut commands = Pipeline::with_capacity(entries.len() * OF_A_USER);
-            for Entry { lesson, user, .. } in entries {
-                commands.cmd("EXPIRE").arg(self.key(key::lesson_seat(lesson))).arg(key::TTL_SECONDS);
-                let Some((user, role)) = user else { continue };
-                let (fields, user_key) = (self.fields(*role, lesson), self.key(key::user(user)));
-                let field = if *role == Role::Teacher { "lesson_id" } else { "sid" };
-                commands.cmd("EXPIRE").arg(&fields).arg(key::TTL_SECONDS);
-                commands.cmd("HEXISTS").arg(&fields).arg(user.as_str());
-                commands.cmd("EXPIRE").arg(&user_key).arg(key::TTL_SECONDS);
-                commands.cmd("HEXISTS").arg(&user_key).arg(field);
-            }
-            commands
-        });
-        let there: Vec<bool> = there.await?;
-        let mut there = there.into_iter();
-        let whole = |entry: &&Entry| {
-            let answers = if entry.user.is_some() { OF_A_USER } else { 1 };
-            there.by_ref().take(answers).filter(|there| *there).count() == answers
+    /// Asks whether all of a join is there, and renews the TTLs of what is. Returns how many answers that takes.
+    fn look(&self, commands: &mut Pipeline, Entry { lesson, seats, user, .. }: &Entry) -> usize {
+        let mut asked = 0;
+        let mut ask = |command: &str, key: &str, argument: &str| {
+            commands.cmd(command).arg(key).arg(argument);
+            asked += 1;
         };
-        let (_, missing) = entries.iter().partition::<Vec<_>, _>(whole);
-        Ok(missing)
+        let ttl = key::TTL_SECONDS.to_string();
+        if *seats > 0 {
+            ask("EXPIRE", &self.key(key::lesson_seat(lesson)), &ttl);
+        }
+        if let Some((user, role)) = user {
+            let (fields, user_key) = (self.fields(*role, lesson), self.key(key::user(user)));
+            ask("EXPIRE", &fields, &ttl);
+            ask("HEXISTS", &fields, user.as_str());
+            ask("EXPIRE", &user_key, &ttl);
+            let known: &[&str] = if *role == Role::Teacher { &["lesson_id"] } else { &["sid", "client_id", "role"] };
+            known.iter().for_each(|field| ask("HEXISTS", &user_key, field));
+        }
+        asked
     }
 
-    /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
-    /// first call after a restart of the server finds it.
+    /// Those of which something is missing, or of another type. Nearly all is there, and the script, which would do
+    /// nothing for it, takes many times as long as a look.
+    async fn missing<'a>(&self, deadline: Instant, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, KvError> {
+        let mut commands = Pipeline::new();
+        commands.ignore_errors();
+        let asked: Vec<usize> = entries.iter().map(|entry| self.look(&mut commands, entry)).collect();
+        let answers: Vec<RedisResult<bool>> = self.run_until(deadline, "project", |_, _| commands.clone()).await?;
+        let mut answers = answers.into_iter();
+        let mut whole = |asked| answers.by_ref().take(asked).filter(|there| matches!(there, Ok(true))).count() == asked;
+        Ok(entries.iter().zip(asked).filter_map(|(entry, asked)| (!whole(asked)).then_some(entry)).collect())
+    }
+
+    /// Runs the commands in one round trip, within [`ANSWER`].
     async fn run<T: FromRedisValue>(
         &self,
         operation: &'static str,
         commands: impl Fn(&Scripts, Instant) -> Pipeline,
     ) -> Result<T, KvError> {
-        let deadline = Instant::now() + ANSWER;
+        self.run_until(Instant::now() + ANSWER, operation, commands).await
+    }
+
+    /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
+    /// first call after a restart of the server finds it.
+    async fn run_until<T: FromRedisValue>(
+        &self,
+        deadline: Instant,
+        operation: &'static str,
+        commands: impl Fn(&Scripts, Instant) -> Pipeline,
+    ) -> Result<T, KvError> {
         let mut outcome = self.attempt(&commands, deadline).await;
         if let Err(Failure::Closed(_)) = outcome {
             outcome = self.attempt(&commands, deadline).await;
@@ -160,9 +173,6 @@ impl RedisKv {
         }
     }
 }
-
-/// Commands that look whether all of a user's join is there.
-const OF_A_USER: usize = 5;
 
 /// What a script answers that came too late, by the server's clock.
 const LATE: i64 = -1;
@@ -226,11 +236,15 @@ impl Kv for RedisKv {
     }
 
     async fn project(&self, entries: &[Entry]) -> Result<bool, KvError> {
-        let missing = self.missing(entries).await?;
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        let deadline = Instant::now() + ANSWER;
+        let missing = self.missing(deadline, entries).await?;
         if missing.is_empty() {
             return Ok(false);
         }
-        let projected = self.run("project", |scripts, deadline| {
+        let projected = self.run_until(deadline, "project", |scripts, deadline| {
             let mut commands = Pipeline::with_capacity(missing.len());
             for entry in &missing {
                 self.entry(&mut commands, (&scripts.project, deadline), entry, None);

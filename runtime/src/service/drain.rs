@@ -53,9 +53,7 @@ impl Drain {
         let deadline = start + limit - EXIT.min(limit / 8);
         let last = deadline - LAST.min(limit / 4);
         let kept = (*self.nodes.borrow() > 1).then(|| last - LAST.min(limit / 4));
-        if let Some(kept) = kept {
-            self.departures.keep_drained_until(kept);
-        }
+        self.departures.drain(kept.unwrap_or(start));
         info!(connections = self.workers.connections(), "draining");
         let _ = timeout_at(last, self.goodbyes(start, kept)).await;
         if timeout_at(last, self.departures.finish()).await.is_err() {

@@ -101,6 +101,8 @@ impl<A: Application> Worker<A> {
                     }
                     for input in batch.drain(..) {
                         self.input(input);
+                        // A connection that it ended is over before anything more is heard of it.
+                        self.settle();
                     }
                 }
                 polled = poll(&mut self.epoll, &mut self.events) => match polled {

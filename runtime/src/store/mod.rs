@@ -60,6 +60,8 @@ pub struct Pulse {
     pub outbox_rows: u64,
     /// Zero where there is none.
     pub outbox_lag: Duration,
+    /// Whether the lease had run out before this, by the store's clock, whatever ours says: so may others' have.
+    pub had_run_out: bool,
 }
 
 /// An agent enters a classroom. Unique key of a batch: classroom and agent.
@@ -197,8 +199,8 @@ pub trait Outbox: Send {
     /// Takes more shards where they are free, gives some back where this node has more than its share. Call it about
     /// once a second, with nothing in flight. Returns how many it holds.
     async fn claim(&mut self) -> Result<usize, StoreError>;
-    /// About so many rows: the oldest of each shard held, as many of each at most, and of each the oldest first. Those of
-    /// one agent in a classroom are to be published one after the other.
+    /// About so many rows: the oldest of each shard held, an equal part of each at most, oldest first. Those of one agent
+    /// in a classroom are to be published one after the other.
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError>;
     /// Forgets what is published.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;

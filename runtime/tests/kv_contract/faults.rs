@@ -64,7 +64,8 @@ async fn each_key_that_is_lost_alone_is_projected_and_only_then_anything_is_writ
         assert!(bench.kv.project(&entries).await.unwrap(), "{key} is lost");
         assert_eq!(fresh(&bench, key).await, before);
     }
-    for (key, field) in [("lesson_student_algebra-1", "alice"), ("alice", "sid"), ("tom", "lesson_id")] {
+    let fields = [("lesson_student_algebra-1", "alice"), ("alice", "sid"), ("alice", "client_id"), ("alice", "role")];
+    for (key, field) in fields.into_iter().chain([("tom", "lesson_id")]) {
         let (key, before) = (format!("lost:{key}"), fresh(&bench, key).await);
         cmd("HSET").arg(&key).arg("kept").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
         cmd("HDEL").arg(&key).arg(field).exec_async(&mut bench.connection.clone()).await.unwrap();
@@ -100,6 +101,10 @@ async fn what_is_no_hash_holds_up_nobody() {
     let blocked = leaving(&participant("geometry-1", "bob", 2), None);
     bench.kv.leave(&[blocked, leaving(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
+    let entries = [participant("geometry-1", "bob", 2), alice];
+    bench.kv.project(&entries).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
+    assert_eq!(fresh(&bench, "bob").await.unwrap()["sid"], sid(2), "what can be mended of it");
 }
 
 #[tokio::test]
@@ -165,6 +170,15 @@ async fn a_join_that_a_server_carries_out_late_does_nothing() {
         assert!(since.elapsed() < Duration::from_secs(10), "what was held arrives");
         sleep(Duration::from_millis(5)).await;
     }
+    // Its look is answered in time, its script is there too late.
+    while calls().await < 3 {
+        assert!(since.elapsed() < Duration::from_secs(20), "a script is sent");
+        wire.clear();
+        kv.ping().await.unwrap();
+        wire.delay(Duration::from_millis(480));
+        kv.project(std::slice::from_ref(&joined)).await.unwrap_err();
+    }
+    wire.clear();
     let students: Vec<String> =
         cmd("HKEYS").arg("lesson_student_algebra-1").query_async(&mut connection).await.unwrap();
     assert_eq!(students, ["bob"]);

@@ -59,7 +59,11 @@ impl Publisher {
         publication: Publication,
         deadline: Instant,
     ) -> Result<jetstream::context::PublishAckFuture, BusError> {
-        // The library would keep it and send it at an unknown time, when another node may have published what follows.
+        // The process stood still: another node may have published what follows. A timeout tries once, however late.
+        if Instant::now() >= deadline {
+            return Err(late(()));
+        }
+        // The library would keep it and send it at an unknown time.
         if self.client.connection_state() != State::Connected {
             return Err(BusError("not connected".to_owned()));
         }

@@ -7,7 +7,7 @@ use tokio::{
     task::AbortHandle,
     time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{AsyncMessage, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Config, NoTls, Row, config::TargetSessionAttrs};
 
 use super::{
     LIMIT, PostgresOptions,
@@ -37,6 +37,8 @@ pub(super) fn configure(options: &PostgresOptions) -> Result<Config, StoreError>
     config
         .options(format!("{given} {SETTINGS} {PLANS}").trim_start())
         .connect_timeout(options.connect)
+        // A standby accepts connections, and would keep them while it refuses every write.
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .tcp_user_timeout(LIMIT)
         .keepalives_idle(Duration::from_secs(5))
         .keepalives_interval(Duration::from_secs(1))
@@ -79,7 +81,8 @@ impl Dedicated {
         Ok(Self { driver: driver.abort_handle(), client: ClientWrapper::new(client, driver) })
     }
 
-    /// Runs one statement, which is planned the first time. One that is not answered in time ends the connection: the server then undoes what it can.
+    /// Runs one statement, which is planned the first time. One that is not answered in time ends the connection: the
+    /// server then undoes what it can.
     pub(super) async fn rows(
         &self,
         limit: Duration,

@@ -24,6 +24,8 @@ const FORGET: &str = "delete from node where id = $1";
 const PULSE: &str = "with renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3)
         where id = $1 and epoch = $2 returning id
+    ), before as (
+        select lease_until < clock_timestamp() as ran_out from node where id = $1 and epoch = $2
     ), told as (
         select sid from takeover join renewed on takeover.node_id = renewed.id
     ), counted as (
@@ -38,8 +40,9 @@ const PULSE: &str = "with renewed as (
         coalesce((select array_agg(sid) from told), '{}'),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
         case when counted.rows < 5000 then counted.rows else coalesce(ends.rows, 0) end,
-        coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8
-    from renewed cross join counted cross join ends";
+        coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8,
+        before.ran_out
+    from renewed cross join before cross join counted cross join ends";
 
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
@@ -146,6 +149,7 @@ impl PostgresStore {
             nodes: u32::try_from(nodes).map_err(unreadable)?,
             outbox_rows: u64::try_from(outbox).map_err(unreadable)?,
             outbox_lag: Duration::from_secs_f64(lag),
+            had_run_out: row.try_get(4).map_err(unreadable)?,
         })
     }
 

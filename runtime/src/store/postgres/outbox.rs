@@ -221,7 +221,10 @@ impl Outbox for PostgresOutbox {
 
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
         self.tell().await?;
-        let most = i64::try_from(most.div_ceil(self.held.len().max(1))).map_err(unreadable)?;
+        if self.held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let most = i64::try_from(most.div_ceil(self.held.len())).map_err(unreadable)?;
         let rows = self.rows(READ, &[&self.held, &most]).await?;
         if !rows.is_empty() {
             self.stuck.get_or_insert_with(Instant::now);

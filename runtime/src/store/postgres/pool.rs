@@ -119,9 +119,9 @@ impl From<Error> for Failure {
             &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::LOCK_NOT_AVAILABLE => {
                 Self::Again(StoreError::Unavailable(text(&error)))
             }
-            &SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION => {
-                Self::Answered(StoreError::Unavailable(text(&error)))
-            }
+            &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
+            // A standby, or a server that was made one: the next connection may find the one that writes.
+            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::Broken(StoreError::Unavailable(text(&error))),
             // Connection, resources, operator's intervention, system, internal.
             code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
                 Self::Broken(StoreError::Unavailable(text(&error)))

@@ -153,6 +153,8 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
         nodes: 1,
         outbox_rows: u64::try_from(rows).unwrap_or(0),
         outbox_lag: Duration::from_secs_f64(lag.unwrap_or(0.0).max(0.0)),
+        // Nobody is beside it.
+        had_run_out: false,
     })
 }
 
