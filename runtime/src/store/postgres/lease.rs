@@ -20,12 +20,11 @@ const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timest
 
 const FORGET: &str = "delete from node where id = $1";
 
-/// The count is exact below 5,000 rows; above, the distance of their ids stands for it.
+/// The count is exact below 5,000 rows; above, the distance of their ids stands for it. The last column is of the lease
+/// as it was before.
 const PULSE: &str = "with renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3)
         where id = $1 and epoch = $2 returning id
-    ), before as (
-        select lease_until < clock_timestamp() as ran_out from node where id = $1 and epoch = $2
     ), told as (
         select sid from takeover join renewed on takeover.node_id = renewed.id
     ), counted as (
@@ -41,8 +40,8 @@ const PULSE: &str = "with renewed as (
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
         case when counted.rows < 5000 then counted.rows else coalesce(ends.rows, 0) end,
         coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8,
-        before.ran_out
-    from renewed cross join before cross join counted cross join ends";
+        coalesce((select lease_until < clock_timestamp() from node where id = $1), false)
+    from renewed cross join counted cross join ends";
 
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
