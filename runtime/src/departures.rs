@@ -49,9 +49,7 @@ impl Departures {
         metrics::gauge!(names::SESSIONS).decrement(1.0);
         let now = Instant::now();
         let due = match reason {
-            LeftReason::Lost | LeftReason::TimedOut => {
-                self.drained.borrow().map_or(now + self.grace, |last| last.min(now + self.grace))
-            }
+            LeftReason::Lost | LeftReason::TimedOut => now + self.grace,
             LeftReason::Drained => self.drained.borrow().unwrap_or(now),
             LeftReason::Closed | LeftReason::Kicked | LeftReason::NodeLost => now,
         };
@@ -80,7 +78,9 @@ impl Departures {
             let departure = tokio::select! {
                 departure = arrivals.recv() => match departure {
                     Some(departure) if departure.due <= Instant::now() => departure,
-                    Some(departure) => {
+                    Some(mut departure) => {
+                        // It may have left before the drain began, and come here after.
+                        departure.due = drained.borrow().map_or(departure.due, |last| last.min(departure.due));
                         // Nearly sorted already: the waits are the same for all of a kind.
                         let place = later.partition_point(|other| other.due <= departure.due);
                         later.insert(place, departure);

@@ -110,8 +110,9 @@ async fn a_backlog(begin: fn(&mut Nats), end: fn(&mut Nats)) {
 
     let metric = |name: &str| backend.gateway.metric(name, &[]).unwrap();
     let backlog = async || (metric("rollcall_outbox_lag_seconds"), metric("rollcall_outbox_rows"));
-    let large = |(lag, rows): &(f64, f64)| *lag >= away().as_secs_f64() && *rows >= ROWS;
-    until("a backlog", 4 * away(), backlog, large).await;
+    let away = away();
+    let large = |(lag, rows): &(f64, f64)| *lag >= away.as_secs_f64() && *rows >= ROWS;
+    until("a backlog", 4 * away, backlog, large).await;
     end(&mut nats);
     until("no backlog", RECOVERY, backlog, |(lag, _)| *lag < 1.0).await;
     over.send_replace(true);
