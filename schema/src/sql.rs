@@ -24,11 +24,10 @@ macro_rules! migrations {
 }
 
 /// For PostgreSQL 14 and later.
-pub const POSTGRES: &[Migration] =
-    migrations!("postgres": 1 "0001_presence", 2 "0002_dead_takeovers", 3 "0003_leavings");
+pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence");
 
 /// For SQLite 3.35 and later.
-pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence", 2 "0002_dead_takeovers", 3 "0003_leavings");
+pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence");
 
 #[cfg(test)]
 mod tests {

@@ -46,8 +46,12 @@ create table agent_session (
     started_at timestamptz not null default clock_timestamp(),
     joined_at timestamptz,
     takeovers integer not null default 0,
+    -- The lesson that the connection moved from, or tried to move to: its field in Redis may still be there.
+    lesson_before text,
     previous_node bigint,
     previous_sid text,
+    previous_lesson_id text,
+    previous_before text,
     unique (classroom_id, agent_id)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a leaving user's other session in the same lesson.
@@ -81,3 +85,16 @@ create table outbox (
     created_at timestamptz not null default clock_timestamp(),
     primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+
+-- Fields in Redis that connections left behind, written in the transaction that ends or takes over the session, and
+-- deleted once Redis has answered. A node removes its own, and those of nodes that are no more. Those of a connection
+-- that was taken over are its node's, and held until that connection has ended: a join of its may be under way.
+create table leaving (
+    id bigint generated always as identity primary key,
+    node_id bigint not null,
+    lesson_id text not null,
+    user_id text not null,
+    sid text not null,
+    held boolean not null default false
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+create index leaving_held on leaving (sid) where held;

@@ -45,6 +45,7 @@ create table agent_session (
     seat integer,
     started_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     joined_at text,
+    lesson_before text,
     previous_node integer,
     previous_sid text,
     unique (classroom_id, agent_id)
@@ -70,3 +71,14 @@ create table outbox (
     reason text check ((reason is null) = (operation = 'entered')),
     created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 );
+
+-- As in Postgres.
+create table leaving (
+    id integer primary key autoincrement,
+    node_id integer not null,
+    lesson_id text not null,
+    user_id text not null,
+    sid text not null,
+    held integer not null default false
+);
+create index leaving_held on leaving (sid) where held;

@@ -1,1 +1,0 @@
--- Nothing here: takeovers between nodes are Postgres's. Both dialects take the same steps.
