@@ -1,6 +1,7 @@
 //! Configuration: the command line and the environment, read once into checked values (PROTOCOL 7).
 //!
 //! Invariant: a [`Config`] that exists is free of contradictions; secrets in it print as dots.
+mod address;
 mod cli;
 mod gate;
 pub mod names;
@@ -17,9 +18,10 @@ use clap::ArgMatches;
 use hyper::Uri;
 use rollcall_schema::Audience;
 
+pub use address::BackendUrl;
 pub use cli::{Command, FAULTY, LoadArgs, Stop, TokenArgs, parse};
 pub use gate::{EventRates, Gate};
-pub use secret::{BackendUrl, Secret};
+pub use secret::Secret;
 pub use source::{Environment, Fault};
 
 use crate::auth::{Location, Sources, development_secret};
@@ -206,10 +208,10 @@ impl Config {
 
 fn backends(source: &mut Source<'_>) -> Backends {
     Backends {
-        database: source.value(&names::DATABASE_URL, value::database),
-        redis: source.optional(&names::REDIS_URL, value::redis),
+        database: source.address_or_default(&names::DATABASE_URL, value::database),
+        redis: source.address(&names::REDIS_URL, value::redis),
         redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
-        nats: source.optional(&names::NATS_URL, value::nats),
+        nats: source.address(&names::NATS_URL, value::nats),
         postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
     }
 }

@@ -1,7 +1,7 @@
 //! Where a setting's text comes from: its flag, else its variable, else the file that `_FILE` names, else the default.
 //!
 //! Invariant: reading goes on after a fault, so that one start tells all of them.
-use std::{ffi::OsString, fmt, fs};
+use std::{ffi::OsString, fmt, fs, path::PathBuf};
 
 use clap::ArgMatches;
 
@@ -28,6 +28,18 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A setting's text, and the file that it came from.
+pub(super) struct Given {
+    pub(super) text: String,
+    pub(super) file: Option<PathBuf>,
+}
+
+impl From<String> for Given {
+    fn from(text: String) -> Self {
+        Self { text, file: None }
+    }
+}
+
 /// Reads settings and collects faults.
 pub(super) struct Source<'a> {
     flags: &'a ArgMatches,
@@ -46,8 +58,13 @@ impl<'a> Source<'a> {
 
     /// A setting's value, where it is given or has a default. A fault counts as not given.
     pub(super) fn optional<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.text(setting)?;
-        match read(&text) {
+        self.address(setting, |given| read(&given.text))
+    }
+
+    /// As [`Self::optional`], for a value that must know the file that it came from.
+    pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
+        let given = self.given(setting)?;
+        match read(&given) {
             Ok(value) => Some(value),
             Err(problem) => {
                 self.fault(setting, problem);
@@ -58,19 +75,25 @@ impl<'a> Source<'a> {
 
     /// The value of a setting that has a default; the default's own after a fault.
     pub(super) fn value<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> T {
-        let default = || setting.default.and_then(|text| read(text).ok()).expect("its default can be read");
-        self.optional(setting, &read).unwrap_or_else(default)
+        self.address_or_default(setting, |given| read(&given.text))
+    }
+
+    /// As [`Self::value`], for a value that must know the file that it came from.
+    pub(super) fn address_or_default<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> T {
+        let default = || setting.default.and_then(|text| read(&text.to_owned().into()).ok());
+        self.address(setting, &read).or_else(default).expect("its default can be read")
     }
 
     /// A secret.
     pub(super) fn secret(&mut self, setting: &Setting) -> Option<Secret> {
-        self.text(setting).map(Secret::new)
+        self.given(setting).map(|given| Secret::new(given.text))
     }
 
-    fn text(&mut self, setting: &Setting) -> Option<String> {
+    fn given(&mut self, setting: &Setting) -> Option<Given> {
         let flag = setting.flag().and_then(|flag| self.flags.get_one::<String>(&flag).cloned());
-        let given = flag.or_else(|| self.variable(setting, setting.name)).or_else(|| self.file(setting));
-        given.or_else(|| setting.default.map(str::to_owned))
+        let text = flag.or_else(|| self.variable(setting, setting.name));
+        let given = text.map(Given::from).or_else(|| self.file(setting));
+        given.or_else(|| setting.default.map(|text| text.to_owned().into()))
     }
 
     /// Empty counts as not given: that is how compose files and charts leave a variable out.
@@ -82,13 +105,15 @@ impl<'a> Source<'a> {
         text.ok().filter(|text| !text.is_empty())
     }
 
-    fn file(&mut self, setting: &Setting) -> Option<String> {
+    fn file(&mut self, setting: &Setting) -> Option<Given> {
         if setting.kind == Kind::Plain {
             return None;
         }
         let path = self.variable(setting, &format!("{}_FILE", setting.name))?;
         match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+            Ok(text) if !text.trim().is_empty() => {
+                Some(Given { text: text.trim().to_owned(), file: Some(path.into()) })
+            }
             Ok(_) => {
                 self.fault(setting, format!("the file {path} is empty"));
                 None
