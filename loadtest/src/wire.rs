@@ -53,6 +53,8 @@ struct Weather {
 /// The network before one server.
 pub struct Wire {
     server: SocketAddr,
+    /// Where new connections lead.
+    target: watch::Sender<SocketAddr>,
     address: SocketAddr,
     weather: watch::Sender<Weather>,
 }
@@ -68,6 +70,7 @@ impl Wire {
         let address = listener.local_addr()?;
         let weather = watch::Sender::new(Weather::default());
         let seen = weather.subscribe();
+        let (target, leads_to) = watch::channel(server);
         let _network = NETWORK.enter();
         let listener = TcpListener::from_std(listener)?;
         NETWORK.spawn(async move {
@@ -75,11 +78,12 @@ impl Wire {
             while seen.has_changed().is_ok() {
                 let Ok(Ok((client, _))) = timeout(DIAL_LIMIT, listener.accept()).await else { continue };
                 if !seen.borrow().closed {
+                    let server = *leads_to.borrow();
                     tokio::spawn(relay(client, server, seen.clone()));
                 }
             }
         });
-        Ok(Self { server, address, weather })
+        Ok(Self { server, target, address, weather })
     }
 
     /// Where to connect.
@@ -92,6 +96,11 @@ impl Wire {
     #[must_use]
     pub fn instead_of(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string())
+    }
+
+    /// New connections lead to another server from now on, as after a failover; those that are there stay.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.target.send_replace(server);
     }
 
     /// Nothing goes through any more, not even an end; connections stay, and new ones are accepted.

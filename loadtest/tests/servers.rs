@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Prometheus, Redis, Server};
+use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Prometheus, Redis, Server, Standby};
 use rollcall_loadtest::servers::{psql, shared};
 
 /// Every fault in turn; `alive` asks a question with a short limit.
@@ -39,6 +39,25 @@ fn postgres_is_killed_and_restarted_with_its_data() {
     psql(&database, "create table kept (n int); insert into kept values (7)").unwrap();
     bears_every_fault(&mut postgres);
     assert_eq!(psql(&database, "select n from kept").unwrap(), "7");
+}
+
+#[test]
+fn a_standby_is_promoted_without_the_last_commits() {
+    let mut primary = Postgres::start().unwrap();
+    psql(&primary.url(), "create table kept (n int); insert into kept values (1)").unwrap();
+    let mut standby = Standby::of(primary.port()).unwrap();
+    psql(&primary.url(), "insert into kept values (2)").unwrap();
+    standby.catch_up(&primary.url()).unwrap();
+    standby.stop_receiving().unwrap();
+    psql(&primary.url(), "insert into kept values (3)").unwrap();
+    primary.kill().unwrap();
+    standby.promote().unwrap();
+    psql(&standby.url(), "insert into kept values (4)").unwrap();
+    standby.restart().unwrap();
+    assert_eq!(psql(&standby.url(), "select n from kept order by n").unwrap(), "1\n2\n4");
+    let next = Standby::of(standby.port()).unwrap();
+    next.catch_up(&standby.url()).unwrap();
+    assert_eq!(psql(&next.url(), "select count(*) from kept").unwrap(), "3");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod redis;
 mod server;
 pub mod shared;
 mod signal;
+mod standby;
 
 pub use nats::Nats;
 pub use postgres::{Postgres, PostgresOptions, psql};
@@ -25,6 +26,7 @@ pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::{Kind, Server};
 pub use signal::children;
+pub use standby::{Standby, StandbyOptions};
 
 pub use folder::private_folder;
 pub(crate) use port::free_port;

@@ -17,8 +17,8 @@ use nix::sys::signal::Signal;
 use super::binary;
 use super::server::{Kind, Server};
 
-const DATA: &str = "data";
-const SUPERUSER: &str = "postgres";
+pub(super) const DATA: &str = "data";
+pub(super) const SUPERUSER: &str = "postgres";
 
 /// A private PostgreSQL.
 pub type Postgres = Server<PostgresKind>;
@@ -50,7 +50,7 @@ impl Kind for PostgresKind {
     /// An immediate shutdown; a killed one would leave its shared memory in the kernel.
     const STOP: Signal = Signal::SIGQUIT;
 
-    fn prepare(folder: &Path) -> io::Result<()> {
+    fn prepare(folder: &Path, _: &PostgresOptions) -> io::Result<()> {
         let template = template()?;
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(folder.join(DATA));
@@ -154,7 +154,7 @@ fn template() -> io::Result<PathBuf> {
     }
 }
 
-fn as_server_user(program: &Path) -> io::Result<Command> {
+pub(super) fn as_server_user(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(program);
     if let Some((uid, gid)) = server_user()? {
         command.uid(uid).gid(gid);
@@ -163,7 +163,7 @@ fn as_server_user(program: &Path) -> io::Result<Command> {
 }
 
 /// Whom to run it as when we are root, which PostgreSQL refuses to be.
-fn server_user() -> io::Result<Option<(u32, u32)>> {
+pub(super) fn server_user() -> io::Result<Option<(u32, u32)>> {
     if own_user() != 0 {
         return Ok(None);
     }
@@ -182,7 +182,7 @@ fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-fn run(command: &mut Command) -> io::Result<Output> {
+pub(super) fn run(command: &mut Command) -> io::Result<Output> {
     let output = command.output()?;
     if output.status.success() {
         return Ok(output);

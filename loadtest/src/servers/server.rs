@@ -32,7 +32,7 @@ pub trait Kind {
     ///
     /// # Errors
     /// When a program is missing or fails.
-    fn prepare(_folder: &Path) -> io::Result<()> {
+    fn prepare(_folder: &Path, _options: &Self::Options) -> io::Result<()> {
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl<K: Kind> Server<K> {
     /// When the program is not installed (the error names the package) or does not come up.
     pub fn start_with(options: K::Options) -> io::Result<Self> {
         let folder = private_folder(K::NAME)?;
-        K::prepare(folder.path())?;
+        K::prepare(folder.path(), &options)?;
         let mut attempt = 1;
         let (port, process) = loop {
             let port = free_port()?;
