@@ -58,7 +58,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let since = Instant::now();
     let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
     failpoint::reach("classroom entered");
-    let open = Open { classroom, agent: agent.clone(), sid: greeting.sid, role: user.role };
+    let open = Open { classroom, agent: agent.clone(), user: user.user.clone(), sid: greeting.sid, role: user.role };
     let (opened, unclaimed) = deps.sessions.open(since, open).await?;
 
     let presence = Presence { session: opened.session, agent };

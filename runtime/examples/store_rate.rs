@@ -83,7 +83,10 @@ impl Sessions {
         let (classroom, agent, sid) = (*classroom, agent.clone(), *sid);
         match step {
             Step::Open => {
-                let opened = self.open.call(Open { classroom, agent, sid, role: Role::Participant }).await?;
+                let opened = {
+                    let user = agent.user();
+                    self.open.call(Open { classroom, agent, user, sid, role: Role::Participant }).await?
+                };
                 session.store(opened.session.0, Ordering::Relaxed);
             }
             Step::Join => {

@@ -32,7 +32,8 @@ impl Bench {
 
 fn alice() -> Open {
     let agent = AgentId::parse("web.alice.example.org").expect("an agent");
-    Open { classroom: ClassroomId(Uuid::new_v4()), agent, sid: Sid::random(), role: Role::Participant }
+    let (classroom, user) = (ClassroomId(Uuid::new_v4()), agent.user());
+    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant }
 }
 
 #[tokio::test]

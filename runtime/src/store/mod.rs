@@ -71,6 +71,8 @@ pub struct Open {
     pub classroom: ClassroomId,
     /// The agent.
     pub agent: AgentId,
+    /// The token's `sub`, which the agent's id holds in another spelling.
+    pub user: UserId,
     /// The connection that owns the session from now on.
     pub sid: Sid,
     /// The token's role.

@@ -51,7 +51,10 @@ async fn a_dead_nodes_sessions_are_ended() {
     expire(&world).await;
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 2);
     assert_eq!(world.sql("select node_id, sid from leaving"), format!("{}|{}", lease.node, alice.sid));
-    assert_eq!(world.sql("select distinct reason from agent_session_history"), "node_lost");
+    assert_eq!(
+        world.sql("select reason, user_id, lesson_id from agent_session_history order by id"),
+        "node_lost|alice|algebra-1\nnode_lost|bob|"
+    );
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], [Change::Left(LeftReason::NodeLost), Change::Left(LeftReason::NodeLost)]);
 

@@ -37,7 +37,10 @@ async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease(
     world.sql("update node set lease_until = '2000-01-01' where id < (select max(id) from node)");
     assert_eq!(reap().await, 1);
     assert_eq!(world.sql("select sid from agent_session"), again.sid.to_string());
-    assert_eq!(world.sql("select id || reason from agent_session_history"), format!("{session}node_lost"));
+    assert_eq!(
+        world.sql("select id || reason || user_id || lesson_id from agent_session_history"),
+        format!("{session}node_lostalicealgebra-1")
+    );
     let leavings = world.store.leavings(world.lease.node, 10).await.expect("read");
     assert_eq!(leavings.iter().map(|(_, leaving)| leaving.field.sid).collect::<Vec<_>>(), [alice.sid]);
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();

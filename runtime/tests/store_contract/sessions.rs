@@ -1,6 +1,6 @@
 //! Entering, joining and leaving.
-use rollcall_runtime::store::{Change, Closed, Join, Joined, LeftReason, Restore, StoreError};
-use rollcall_schema::{LessonId, Seat};
+use rollcall_runtime::store::{Change, Closed, Join, Joined, LeftReason, Open, Restore, StoreError};
+use rollcall_schema::{LessonId, Seat, UserId};
 
 use crate::{
     on_both,
@@ -14,6 +14,7 @@ on_both!(
     the_same_connection_asking_again_gets_the_same_answer,
     only_the_owner_closes,
     closing_moves_the_session_into_history,
+    the_user_is_the_one_of_the_token_in_the_row_and_in_history,
     a_lesson_of_another_classroom_is_not_found,
     a_join_writes_lesson_and_seat,
     a_restore_puts_the_lesson_back,
@@ -113,6 +114,21 @@ async fn closing_moves_the_session_into_history(world: World) {
 
     let again = world.open(&alice.again()).await;
     assert!(again.session > session, "an ended session's id never comes back");
+}
+
+/// Whatever the agent's id makes of it.
+async fn the_user_is_the_one_of_the_token_in_the_row_and_in_history(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let user = UserId::parse("another+spelling").expect("a user");
+    let opened = world.store.open(world.lease, &[Open { user: user.clone(), ..alice.open() }]).await.expect("opened");
+    assert_eq!(world.sql("select user_id from agent_session"), user.as_str());
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    world.join(alice.join(opened[0].session, &lesson)).await;
+    let placed = world.store.placed(world.lease.node, rollcall_schema::SessionId(0), 1).await.expect("read");
+    assert_eq!(placed[0].user, user);
+    assert_eq!(world.close(&alice).await, Closed::Left);
+    let history = "select id, user_id, lesson_id from agent_session_history";
+    assert_eq!(world.sql(history), format!("{}|{user}|algebra-1", opened[0].session));
 }
 
 async fn a_lesson_of_another_classroom_is_not_found(world: World) {

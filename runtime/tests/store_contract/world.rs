@@ -91,10 +91,11 @@ impl World {
     /// Makes the close of a session fail: its row is in the history already.
     pub(crate) fn poison(&self, session: SessionId) {
         let lifetime = match &self.database {
-            Database::Postgres(_) => "lifetime) values ($, 'x', gen_random_uuid(), 'closed', 'empty')",
-            Database::Sqlite(..) => "started_at) values ($, 'x', 'x', 'closed', 'x')",
+            Database::Postgres(_) => "lifetime) values ($, 'x', gen_random_uuid(), 'x', 'closed', 'empty')",
+            Database::Sqlite(..) => "started_at) values ($, 'x', 'x', 'x', 'closed', 'x')",
         };
-        let statement = format!("insert into agent_session_history (id, agent_id, classroom_id, reason, {lifetime}");
+        let statement =
+            format!("insert into agent_session_history (id, agent_id, classroom_id, user_id, reason, {lifetime}");
         self.sql(&statement.replace('$', &session.to_string()));
     }
 
@@ -195,7 +196,8 @@ impl Member {
     }
 
     pub(crate) fn open(&self) -> Open {
-        Open { classroom: self.classroom, agent: self.agent.clone(), sid: self.sid, role: Role::Participant }
+        let (agent, user) = (self.agent.clone(), self.agent.user());
+        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant }
     }
 
     pub(crate) fn close(&self, reason: LeftReason) -> Close {

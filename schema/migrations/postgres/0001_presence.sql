@@ -37,7 +37,8 @@ create table agent_session (
     id bigint generated always as identity primary key,
     agent_id text not null,
     classroom_id uuid not null,
-    user_id text not null generated always as (split_part(agent_id, '.', 2)) stored,
+    -- The token's sub. It does not follow from agent_id, which holds it encoded.
+    user_id text not null,
     node_id bigint not null,
     sid text not null,
     role text not null,
@@ -61,6 +62,9 @@ create table agent_session_history (
     id bigint primary key,
     agent_id text not null,
     classroom_id uuid not null,
+    user_id text not null,
+    -- The lesson that the session was in when it ended.
+    lesson_id text,
     lifetime tstzrange not null,
     reason text not null
 );

@@ -56,6 +56,8 @@ create table agent_session_history (
     id integer primary key,
     agent_id text not null,
     classroom_id text not null,
+    user_id text not null,
+    lesson_id text,
     started_at text not null,
     ended_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,

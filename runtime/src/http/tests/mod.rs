@@ -74,11 +74,15 @@ impl Bench {
 
     /// Lets agents enter the classroom.
     async fn enter(&self, classroom: &str, agents: &[&str]) -> Vec<SessionId> {
-        let open = |agent: &&str| Open {
-            classroom: ClassroomId::parse(classroom).unwrap(),
-            agent: AgentId::parse(agent).unwrap(),
-            sid: Sid::random(),
-            role: Role::Participant,
+        let open = |agent: &&str| {
+            let agent = AgentId::parse(agent).unwrap();
+            Open {
+                classroom: ClassroomId::parse(classroom).unwrap(),
+                user: agent.user(),
+                agent,
+                sid: Sid::random(),
+                role: Role::Participant,
+            }
         };
         let batch: Vec<_> = agents.iter().map(open).collect();
         let opened = self.store.open(self.lease, &batch).await.unwrap();

@@ -77,8 +77,8 @@ macro_rules! sweep {
         delete from agent_session s where s.id = any (array(select id from lost))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at
     ), history as (
-        insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
-        select id, agent_id, classroom_id,
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
+        select id, agent_id, classroom_id, user_id, lesson_id,
             tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), 'node_lost'
         from gone
     ), events as (

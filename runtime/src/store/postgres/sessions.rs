@@ -22,10 +22,10 @@ use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, St
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), entered as (
-        insert into agent_session as s (node_id, classroom_id, agent_id, sid, role)
-        select fence.id, i.classroom_id, i.agent_id, i.sid, i.role
-        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
-            as i(classroom_id, agent_id, sid, role)
+        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role)
+        select fence.id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role
+        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[])
+            as i(classroom_id, agent_id, user_id, sid, role)
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
@@ -97,8 +97,8 @@ const CLOSE: &str = "with fence as materialized (
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason
     ), history as (
-        insert into agent_session_history (id, agent_id, classroom_id, lifetime, reason)
-        select id, agent_id, classroom_id,
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
+        select id, agent_id, classroom_id, user_id, lesson_id,
             tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason
         from gone
     ), events as (
@@ -126,10 +126,12 @@ impl PostgresStore {
         let sorted = sorted(batch, |open| (open.classroom, open.agent.as_str()));
         let classrooms: Vec<Uuid> = sorted.iter().map(|open| open.classroom.0).collect();
         let agents: Vec<&str> = sorted.iter().map(|open| open.agent.as_str()).collect();
+        let users: Vec<&str> = sorted.iter().map(|open| open.user.as_str()).collect();
         let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
         let Lease { node, epoch } = lease;
-        let rows = self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &classrooms, &agents, &sids, &roles]).await?;
+        let rows =
+            self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles]).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
         }

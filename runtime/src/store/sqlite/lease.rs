@@ -22,8 +22,8 @@ pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 /// The end of a session whose process is dead.
 const LOSE: [&str; 4] = [
     leavings::OF_SESSION,
-    "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
-     select id, agent_id, classroom_id, started_at, 'node_lost' from agent_session where id = ?1",
+    "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
+     select id, agent_id, classroom_id, user_id, lesson_id, started_at, 'node_lost' from agent_session where id = ?1",
     "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
      select classroom_id, agent_id, id, 'left', 'node_lost' from agent_session where id = ?1",
     "delete from agent_session where id = ?1",

@@ -1,6 +1,6 @@
 //! Sessions, row by row: in one process and one transaction that costs what one statement would.
 use rollcall_schema::{NodeId, Seat, SessionId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{desk::failed, lease::fence, leavings, read};
 use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
@@ -19,8 +19,8 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
              values (?1, ?2, ?3, ?4, ?5, ?6) on conflict (classroom_id, agent_id) do nothing",
         )
         .and_then(|mut statement| {
-            let user = open.agent.user();
-            statement.execute(params![agent, classroom, user.as_str(), lease.node.0, sid, open.role.as_str()])
+            let user = open.user.as_str();
+            statement.execute(params![agent, classroom, user, lease.node.0, sid, open.role.as_str()])
         })
         .map_err(failed)?;
     if entered == 1 {
@@ -129,21 +129,26 @@ fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreErro
         .prepare_cached(leavings::OF_OWNER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
-    let row: Option<(i64, String)> = connection
+    let row: Option<(i64, String, Option<String>, String)> = connection
         .prepare_cached(
-            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 returning id, started_at",
+            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 \
+             returning id, user_id, lesson_id, started_at",
         )
         .and_then(|mut statement| {
-            statement.query_row(params![classroom, agent, sid], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            let values = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            statement.query_row(params![classroom, agent, sid], values).optional()
         })
         .map_err(failed)?;
-    let Some((session, started)) = row else { return Ok(Closed::NotOwner) };
+    let Some((session, user, lesson, started)) = row else { return Ok(Closed::NotOwner) };
     connection
         .prepare_cached(
-            "insert into agent_session_history (id, agent_id, classroom_id, started_at, reason) \
-             values (?1, ?2, ?3, ?4, ?5)",
+            "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
-        .and_then(|mut statement| statement.execute(params![session, agent, classroom, started, close.reason.as_str()]))
+        .and_then(|mut statement| {
+            let reason = close.reason.as_str();
+            statement.execute(params![session, agent, classroom, user, lesson, started, reason])
+        })
         .map_err(failed)?;
     connection
         .prepare_cached(
