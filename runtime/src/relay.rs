@@ -108,7 +108,7 @@ impl Relay {
         let event = AgentEvent { change: row.change, session: row.session, agent: &row.agent };
         Publication {
             subject: Subject::agent(row.classroom),
-            message_id: Some(event.message_id(self.installation)),
+            message_id: Some(event.message_id(self.installation, row.nonce)),
             headers: event.headers(),
             // Without room to spare: the bus in process keeps it.
             body: event.body().into_boxed_slice().into(),

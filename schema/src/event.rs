@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     header,
-    id::{AgentId, IdError, SessionId},
+    id::{AgentId, IdError, Nonce, SessionId},
     reason::LeftReason,
     wire,
 };
@@ -16,8 +16,8 @@ use crate::{
 pub enum Change {
     /// agent.entered.
     Entered,
-    /// agent.left.
-    Left(LeftReason),
+    /// agent.left, with the reason where this version knows it.
+    Left(Option<LeftReason>),
 }
 
 impl Change {
@@ -35,18 +35,19 @@ impl Change {
     pub const fn reason(self) -> Option<LeftReason> {
         match self {
             Self::Entered => None,
-            Self::Left(reason) => Some(reason),
+            Self::Left(reason) => reason,
         }
     }
 
-    /// Reads what [`Change::operation`] and [`Change::reason`] gave.
+    /// Reads what [`Change::operation`] and [`Change::reason`] gave. A reason that a newer version wrote is left out: without
+    /// its left, an agent would stay in everybody's list.
     ///
     /// # Errors
-    /// [`IdError`] for any other pair.
+    /// [`IdError`] for any other operation.
     pub fn parse(operation: &str, reason: Option<&str>) -> Result<Self, IdError> {
-        match (operation, reason) {
-            ("entered", None) => Ok(Self::Entered),
-            ("left", Some(reason)) => reason.parse().map(Self::Left),
+        match operation {
+            "entered" => Ok(Self::Entered),
+            "left" => Ok(Self::Left(reason.and_then(|reason| reason.parse().ok()))),
             _ => Err(IdError("operation")),
         }
     }
@@ -102,11 +103,12 @@ impl<'a> AgentEvent<'a> {
         wire::json(&Body { id, payload })
     }
 
-    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}`. Two databases behind one stream number
-    /// their sessions alike, the installation tells them apart.
+    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream number
+    /// their sessions alike, the installation tells them apart; so does one that was put back to an earlier time, and
+    /// there the nonce does.
     #[must_use]
-    pub fn message_id(&self, installation: Uuid) -> String {
-        format!("agent.{}:{installation}:{}", self.change.operation(), self.session)
+    pub fn message_id(&self, installation: Uuid, nonce: Nonce) -> String {
+        format!("agent.{}:{installation}:{}:{nonce}", self.change.operation(), self.session)
     }
 
     /// The other headers.

@@ -194,6 +194,16 @@ number_id! {
     /// How often a node's lease changed hands: every write carries it (fencing).
     Epoch, i64
 }
+/// Drawn at random with an outbox row and stored in it: part of the event's message id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nonce(pub i64);
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}", self.0)
+    }
+}
+
 number_id! {
     /// A place in a lesson, from 1.
     Seat, u32

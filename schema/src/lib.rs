@@ -22,7 +22,8 @@ pub use ack::AckError;
 pub use connect_success::ConnectSuccess;
 pub use event::{AgentEvent, Change, EntityEvent};
 pub use id::{
-    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Offset, Seat, SessionId, UserId,
+    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,
+    UserId,
 };
 pub use push::Push;
 pub use reason::LeftReason;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use rollcall_schema::{
     AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
-    LeftReason, LessonId, Offset, Push, Ref, Refresh, Request, SessionId, Sid, Violation,
+    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, SessionId, Sid, Violation,
     ack::{self, Empty},
     connect_success::Start,
     session_error,
@@ -136,7 +136,10 @@ fn agent_events_carry_their_headers() {
     };
     let entered = event(Change::Entered);
     assert_eq!(entered.headers(), expected("entered"));
-    assert_eq!(entered.message_id(Uuid::nil()), "agent.entered:00000000-0000-0000-0000-000000000000:7",);
+    assert_eq!(
+        entered.message_id(Uuid::nil(), Nonce(0xabc)),
+        "agent.entered:00000000-0000-0000-0000-000000000000:7:000000000abc"
+    );
 
     let reasons = ["closed", "lost", "timed_out", "kicked", "drained", "node_lost"];
     for reason in reasons {
@@ -144,19 +147,23 @@ fn agent_events_carry_their_headers() {
         let mut headers = expected("left");
         headers.push(("Left-Reason", reason.to_owned()));
         assert_eq!(left.headers(), headers);
-        assert_eq!(left.message_id(Uuid::nil()), "agent.left:00000000-0000-0000-0000-000000000000:7");
+        assert_eq!(
+            left.message_id(Uuid::nil(), Nonce(1)),
+            "agent.left:00000000-0000-0000-0000-000000000000:7:000000000001"
+        );
     }
 }
 
 #[test]
 fn changes_are_read_back() {
-    for change in [Change::Entered, Change::Left(LeftReason::NodeLost)] {
+    for change in [Change::Entered, Change::Left(Some(LeftReason::NodeLost))] {
         let reason = change.reason().map(LeftReason::as_str);
         assert_eq!(Change::parse(change.operation(), reason), Ok(change));
     }
-    for (operation, reason) in [("entered", Some("lost")), ("left", None), ("left", Some("bored")), ("", None)] {
-        assert!(Change::parse(operation, reason).is_err(), "{operation} {reason:?}");
+    for reason in [None, Some("bored")] {
+        assert_eq!(Change::parse("left", reason), Ok(Change::Left(None)), "{reason:?}");
     }
+    assert!(Change::parse("updated", None).is_err());
 }
 
 #[test]

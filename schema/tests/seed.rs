@@ -83,7 +83,7 @@ fn agent_events_are_the_seeds() {
     let agent = agent();
     let body = |change| text(AgentEvent { change, session: SessionId(1), agent: &agent }.body());
     assert_eq!(body(Change::Entered), compact(AGENT_ENTERED));
-    assert_eq!(body(Change::Left(LeftReason::Closed)), compact(AGENT_LEFT));
+    assert_eq!(body(Change::Left(Some(LeftReason::Closed))), compact(AGENT_LEFT));
 }
 
 #[test]

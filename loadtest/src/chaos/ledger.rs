@@ -141,7 +141,7 @@ mod tests {
             offset,
             room: "classroom.c".to_owned(),
             key: format!("agent.{operation} {session}"),
-            message_id: format!("agent.{operation}:i:{session}"),
+            message_id: format!("agent.{operation}:i:{session}:n"),
             sender: Some(AGENT.to_owned()),
             session: Some((session, entered)),
         }

@@ -2,7 +2,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, Nonce, Offset, RoomId, SessionId};
 
 use super::*;
 use crate::{
@@ -17,6 +17,7 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
         agent: AgentId::parse(name).expect("an agent"),
         session: SessionId(id),
         change: Change::Entered,
+        nonce: Nonce(id),
         waited: Duration::ZERO,
     }
 }

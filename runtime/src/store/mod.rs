@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{
-    AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, Sid, UserId, sql::Migration,
+    AgentId, ClassroomId, Epoch, LessonId, NodeId, Nonce, Role, Seat, SessionId, Sid, UserId, sql::Migration,
 };
 use uuid::Uuid;
 
@@ -185,6 +185,8 @@ pub struct OutboxRow {
     pub session: SessionId,
     /// What happened.
     pub change: Change,
+    /// Stored with the row.
+    pub nonce: Nonce,
     /// Since it was written, by the store's clock.
     pub waited: Duration,
 }

@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
                 assert_eq!(closed, if owner { Closed::Left } else { Closed::NotOwner });
                 if owner {
                     self.model.live.remove(&key);
-                    let left = (session, Change::Left(LeftReason::Closed));
+                    let left = (session, Change::Left(Some(LeftReason::Closed)));
                     self.model.events.entry(key).or_default().push(left);
                 }
             }

@@ -1,7 +1,7 @@
 //! What is committed and not yet published.
 use std::{collections::HashMap, time::Duration};
 
-use rollcall_runtime::store::{Change, LeftReason, OutboxRow};
+use rollcall_runtime::store::{Change, LeftReason, Outbox, OutboxRow};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -15,6 +15,7 @@ on_both!(
     a_commit_wakes_the_relay,
     a_second_relay_reads_nothing_of_the_first,
     a_pulse_tells_what_waits,
+    a_row_keeps_a_nonce_of_its_own,
 );
 
 async fn all_rows_and_the_oldest_first(world: World) {
@@ -31,7 +32,7 @@ async fn all_rows_and_the_oldest_first(world: World) {
     for row in &rows {
         published.entry(row.agent.clone()).or_default().push(row.change);
     }
-    assert_eq!(published[&alice.agent], [Change::Entered, Change::Left(LeftReason::Closed), Change::Entered]);
+    assert_eq!(published[&alice.agent], [Change::Entered, Change::Left(Some(LeftReason::Closed)), Change::Entered]);
     assert_eq!(published[&bob.agent], [Change::Entered]);
     outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
     assert!(outbox.read(100).await.expect("read").is_empty());
@@ -101,4 +102,20 @@ async fn a_pulse_tells_what_waits(world: World) {
     assert!(pulse.outbox_lag < Duration::from_secs(5));
     assert_eq!(world.events().await.len(), 3);
     assert_eq!(world.store.pulse(world.lease, LEASE).await.expect("renewed").outbox_rows, 0);
+}
+
+/// A database that was put back gives the same session id again: its event is another one.
+async fn a_row_keeps_a_nonce_of_its_own(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    world.open(&alice).await;
+    let mut outbox = world.outbox().await;
+    let nonce = async |outbox: &mut dyn Outbox| outbox.read(10).await.expect("read")[0].nonce;
+    let first = nonce(&mut *outbox).await;
+    assert_eq!(nonce(&mut *outbox).await, first);
+    world.sql(
+        "insert into outbox (classroom_id, agent_id, session_id, operation) \
+         select classroom_id, agent_id, session_id, operation from outbox",
+    );
+    world.sql(&format!("delete from outbox where nonce = {}", first.0));
+    assert_ne!(nonce(&mut *outbox).await, first);
 }

@@ -44,7 +44,7 @@ async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease(
     let leavings = world.store.leavings(world.lease.node, 10).await.expect("read");
     assert_eq!(leavings.iter().map(|(_, leaving)| leaving.field.sid).collect::<Vec<_>>(), [alice.sid]);
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
-    assert_eq!(changes[2..], [Change::Left(LeftReason::NodeLost)]);
+    assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost))]);
     assert_eq!(reap().await, 0);
     assert_eq!(world.sql("select count(*) from node"), "1");
 }

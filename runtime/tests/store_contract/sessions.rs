@@ -110,7 +110,7 @@ async fn closing_moves_the_session_into_history(world: World) {
     let lifetime = world.sql("select lifetime from agent_session_history");
     assert!(lifetime.starts_with(&format!("[\"{started}\",\"")), "{lifetime} from {started}");
     let changes: Vec<_> = world.events().await.into_iter().map(|row| (row.session, row.change)).collect();
-    assert_eq!(changes, [(session, Change::Entered), (session, Change::Left(LeftReason::Closed))]);
+    assert_eq!(changes, [(session, Change::Entered), (session, Change::Left(Some(LeftReason::Closed)))]);
 
     let again = world.open(&alice.again()).await;
     assert!(again.session > session, "an ended session's id never comes back");

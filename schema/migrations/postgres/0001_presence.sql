@@ -77,18 +77,40 @@ create table takeover (
 create index takeover_node on takeover (node_id);
 
 -- Events that are committed and not yet published. One agent in one classroom always has the same shard, and its rows
--- have ascending ids: each is written under the lock of the agent's row or key in agent_session.
+-- have ascending ids: each is written under the lock of the agent's row or key in agent_session. `nonce` is part of
+-- the message id: every attempt to publish the row has the same one, and a database that was put back to an earlier time
+-- and gives out the same session ids again never makes it again. Operation and reason have no check here: a newer
+-- version may write others.
 create table outbox (
     id bigint generated always as identity,
     shard smallint not null generated always as ((uuid_hash(classroom_id) & 7)::smallint) stored,
     classroom_id uuid not null,
     agent_id text not null,
     session_id bigint not null,
-    operation text not null check (operation in ('entered', 'left')),
-    reason text check ((reason is null) = (operation = 'entered')),
+    operation text not null,
+    reason text,
+    nonce bigint not null default (random() * 281474976710655)::bigint,
     created_at timestamptz not null default clock_timestamp(),
     primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+
+-- Rows of outbox that cannot be published now, and all later rows of the same agent in the same classroom, so that those
+-- keep their order. Each goes back to outbox, under its own id, at `retry_at`.
+create table outbox_aside (
+    id bigint not null,
+    shard smallint not null,
+    classroom_id uuid not null,
+    agent_id text not null,
+    session_id bigint not null,
+    operation text not null,
+    reason text,
+    nonce bigint not null,
+    created_at timestamptz not null,
+    why text not null,
+    retry_at timestamptz not null,
+    primary key (classroom_id, agent_id, id)
+);
+create index outbox_aside_retry on outbox_aside (shard, retry_at);
 
 -- Fields in Redis that connections left behind, written in the transaction that ends or takes over the session, and
 -- deleted once Redis has answered. A node removes its own, and those of nodes that are no more. Those of a connection

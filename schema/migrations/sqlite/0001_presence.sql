@@ -69,10 +69,26 @@ create table outbox (
     classroom_id text not null,
     agent_id text not null,
     session_id integer not null,
-    operation text not null check (operation in ('entered', 'left')),
-    reason text check ((reason is null) = (operation = 'entered')),
+    operation text not null,
+    reason text,
+    nonce integer not null default (random() & 281474976710655),
     created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 );
+
+create table outbox_aside (
+    id integer not null,
+    classroom_id text not null,
+    agent_id text not null,
+    session_id integer not null,
+    operation text not null,
+    reason text,
+    nonce integer not null,
+    created_at text not null,
+    why text not null,
+    retry_at text not null,
+    primary key (classroom_id, agent_id, id)
+) without rowid;
+create index outbox_aside_retry on outbox_aside (retry_at);
 
 -- As in Postgres.
 create table leaving (

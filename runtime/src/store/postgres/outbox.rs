@@ -15,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -57,7 +57,8 @@ const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' 
 
 /// The keys of one shard are never in another, so order within each is enough.
 const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
-        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8
+        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
+        o.operation, o.nonce
     from unnest($1::smallint[]) as mine(shard) cross join lateral (
         select * from outbox where outbox.shard = mine.shard order by id limit $2
     ) as o
@@ -181,17 +182,15 @@ fn unpacked(packed: i64) -> (i16, i64) {
 }
 
 fn row(row: &Row) -> Result<OutboxRow, StoreError> {
-    let reason: Option<&str> = row.try_get(5).map_err(unreadable)?;
-    let change = match reason {
-        Some(reason) => Change::Left(reason.parse().map_err(unreadable)?),
-        None => Change::Entered,
-    };
+    let (operation, reason): (&str, Option<&str>) =
+        (row.try_get(7).map_err(unreadable)?, row.try_get(5).map_err(unreadable)?);
     Ok(OutboxRow {
         id: packed(row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?),
         classroom: ClassroomId(row.try_get(2).map_err(unreadable)?),
         agent: AgentId::parse(row.try_get(3).map_err(unreadable)?).map_err(unreadable)?,
         session: SessionId(row.try_get(4).map_err(unreadable)?),
-        change,
+        change: Change::parse(operation, reason).map_err(unreadable)?,
+        nonce: Nonce(row.try_get(8).map_err(unreadable)?),
         waited: Duration::from_secs_f64(row.try_get(6).map_err(unreadable)?),
     })
 }

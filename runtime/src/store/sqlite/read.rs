@@ -1,7 +1,7 @@
 //! What is asked without writing, and how rows become values.
 use std::time::Duration;
 
-use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, Nonce, SessionId, Sid, UserId};
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
@@ -94,7 +94,7 @@ pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> 
 
 pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
     const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
-        max((julianday('now') - julianday(created_at)) * 86400, 0) from outbox order by id limit ?1";
+        max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce from outbox order by id limit ?1";
     rows(connection, SQL, [whole(most)], |row| {
         let reason: Option<String> = row.get(4).map_err(failed)?;
         Ok(OutboxRow {
@@ -102,10 +102,8 @@ pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxR
             classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
             agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
             session: SessionId(row.get(3).map_err(failed)?),
-            change: match reason {
-                Some(reason) => Change::Left(reason.parse().map_err(unreadable)?),
-                None => Change::Entered,
-            },
+            change: Change::parse(&text(row, 6)?, reason.as_deref()).map_err(unreadable)?,
+            nonce: Nonce(row.get(7).map_err(failed)?),
             waited: Duration::from_secs_f64(row.get(5).map_err(failed)?),
         })
     })
