@@ -78,7 +78,7 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
             "make the file's folder writable, or set DATABASE_URL",
         ))?),
         Database::Postgres(url) => {
-            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.reveal()) };
+            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.clone()) };
             let mend = "start it, or set DATABASE_URL to where it is";
             let store =
                 PostgresStore::connect(&options).map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;

@@ -4,9 +4,9 @@
 //! unknown outcome sees how it ended ([`pool`]).
 //!
 //! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
-//! proxy that shares server connections between transactions does not fit. Connections are plain; a URL with
-//! `sslmode=require` is refused at the first connection.
+//! proxy that shares server connections between transactions does not fit.
 mod connect;
+mod hosts;
 mod lease;
 mod leavings;
 mod load;
@@ -26,10 +26,11 @@ use std::{
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
-use tokio_postgres::Config;
 use uuid::Uuid;
 
-use self::{load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
+use self::{connect::Connector, load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
+use crate::config::BackendUrl;
+
 use super::{
     Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
     Restore, Store, StoreError, refused::Refused,
@@ -43,18 +44,18 @@ const LOCKS: i32 = 0x526f_6c6c;
 /// How to reach the server.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    /// `postgres://...`; may hold a password.
-    pub url: String,
+    /// `postgres://...`; may hold a password, and several hosts.
+    pub url: BackendUrl,
     /// Connections for statements. The relay has one more.
     pub pool_size: usize,
-    /// For making a connection.
+    /// For making a connection to one address of one host, where the URL has no `connect_timeout`.
     pub connect: Duration,
 }
 
 impl PostgresOptions {
     /// The defaults for this URL.
     #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
+    pub fn new(url: impl Into<BackendUrl>) -> Self {
         Self { url: url.into(), pool_size: 8, connect: Duration::from_secs(1) }
     }
 }
@@ -62,8 +63,7 @@ impl PostgresOptions {
 /// PostgreSQL.
 pub struct PostgresStore {
     pool: Pool,
-    config: Config,
-    connect: Duration,
+    connector: Arc<Connector>,
     /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
     several: AtomicBool,
     wake: connect::Wake,
@@ -78,13 +78,12 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Refused`] where the URL is none.
     pub fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let config = connect::configure(options)?;
-        let pool = Pool::new(config.clone(), tokio_postgres::NoTls, options.pool_size, options.connect)?;
+        let connector = Arc::new(Connector::new(options.url.clone(), options.connect)?);
+        let pool = Pool::new(Arc::clone(&connector), options.pool_size)?;
         let several = AtomicBool::new(false);
         Ok(Self {
             pool,
-            config,
-            connect: options.connect,
+            connector,
             several,
             wake: connect::Wake::default(),
             untold: Arc::default(),
@@ -108,7 +107,7 @@ impl Store for PostgresStore {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        migrate::migrate(&self.config).await
+        migrate::migrate(&self.connector).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,4 +1,6 @@
 //! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
+//!
+//! Connections are plain; a URL that asks for TLS is refused at the first connection.
 use std::{future::poll_fn, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
@@ -7,16 +9,14 @@ use tokio::{
     task::AbortHandle,
     time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{AsyncMessage, Config, NoTls, Row, config::TargetSessionAttrs};
+use tokio_postgres::{AsyncMessage, Config, Row, config::TargetSessionAttrs};
 
 use super::{
-    LIMIT, PostgresOptions,
+    LIMIT,
+    hosts::{Connected, Hosts},
     pool::{Parameters, text},
 };
-use crate::store::StoreError;
-
-/// Connections are plain unless the URL says otherwise, and then they are refused: see the module's documentation.
-pub(super) type Tls = NoTls;
+use crate::{config::BackendUrl, store::StoreError};
 
 /// Counts up whenever rows may have come into the outbox.
 pub(super) type Wake = watch::Sender<u64>;
@@ -26,17 +26,43 @@ const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in
 /// Each statement is planned once, and always by the indexes: a plan made while a table was empty would scan it.
 const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
-/// The URL with every limit of time.
-pub(super) fn configure(options: &PostgresOptions) -> Result<Config, StoreError> {
-    let mut config: Config = options
-        .url
+/// Makes connections to the server that takes writes.
+pub(super) struct Connector {
+    url: BackendUrl,
+    /// For each address of each host, where the URL has no `connect_timeout`.
+    limit: Duration,
+    hosts: Hosts,
+}
+
+impl Connector {
+    /// Makes none yet.
+    pub(super) fn new(url: BackendUrl, limit: Duration) -> Result<Self, StoreError> {
+        configure(url.reveal())?;
+        Ok(Self { url, limit, hosts: Hosts::default() })
+    }
+
+    /// A new connection, with the password of this moment. `settings` come after the common ones. An address of the URL
+    /// may take as long as its `connect_timeout` says, else the usual limit, and `least` in either case.
+    pub(super) async fn connect(&self, settings: &str, least: Duration) -> Result<Connected, StoreError> {
+        let mut config = configure(self.url.current().await.reveal())?;
+        let limit = config.get_connect_timeout().copied().unwrap_or(self.limit).max(least);
+        if !settings.is_empty() {
+            let common = config.get_options().unwrap_or_default().to_owned();
+            config.options(format!("{common} {settings}"));
+        }
+        self.hosts.connect(&config, limit).await
+    }
+}
+
+/// The URL with our settings of a session.
+fn configure(url: &str) -> Result<Config, StoreError> {
+    let mut config: Config = url
         .parse()
         // The error's text may hold parts of the URL, and that a password.
         .map_err(|_| StoreError::Refused("DATABASE_URL is not a PostgreSQL URL".to_owned()))?;
     let given = config.get_options().unwrap_or_default().to_owned();
     config
         .options(format!("{given} {SETTINGS} {PLANS}").trim_start())
-        .connect_timeout(options.connect)
         // A standby accepts connections, and would keep them while it refuses every write.
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .tcp_user_timeout(LIMIT)
@@ -57,17 +83,15 @@ pub(super) struct Dedicated {
 }
 
 impl Dedicated {
-    /// Connects. `settings` come after the common ones; `wake` hears of notifications, and of the connection's end.
+    /// Connects. `settings` and `least` as in [`Connector::connect`]; `wake` hears of notifications, and of the
+    /// connection's end.
     pub(super) async fn connect(
-        config: &Config,
+        connector: &Connector,
         settings: &str,
-        limit: Duration,
+        least: Duration,
         wake: Option<Wake>,
     ) -> Result<Self, StoreError> {
-        let mut config = config.clone();
-        let common = config.get_options().unwrap_or_default().to_owned();
-        config.options(format!("{common} {settings}"));
-        let (client, mut connection) = within(limit, config.connect(NoTls)).await?;
+        let (client, mut connection) = connector.connect(settings, least).await?;
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
                 if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
@@ -108,13 +132,6 @@ impl Dedicated {
         }
         flatten(answer)
     }
-}
-
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, StoreError> {
-    flatten(timeout(limit, work).await)
 }
 
 fn flatten<T>(answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {

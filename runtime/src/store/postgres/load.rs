@@ -34,7 +34,7 @@ pub(super) struct PostgresLoad(Dedicated);
 
 impl PostgresLoad {
     pub(super) async fn begin(store: &PostgresStore) -> Result<Self, StoreError> {
-        let connection = Dedicated::connect(&store.config, SETTINGS, LIMIT, None).await?;
+        let connection = Dedicated::connect(&store.connector, SETTINGS, LIMIT, None).await?;
         connection.run(LIMIT, "begin").await?;
         Ok(Self(connection))
     }

@@ -2,9 +2,11 @@
 use std::time::Duration;
 
 use rollcall_schema::sql::{Migration, POSTGRES};
-use tokio_postgres::Config;
 
-use super::{LOCKS, connect::Dedicated};
+use super::{
+    LOCKS,
+    connect::{Connector, Dedicated},
+};
 use crate::store::{StoreError, postgres::pool::unreadable};
 
 /// A migration may wait for another process's, and for the tables' readers.
@@ -15,8 +17,8 @@ const SETTINGS: &str = "-c statement_timeout=30000 -c lock_timeout=30000";
 /// The lock's number beside the shards'.
 const MIGRATION: i32 = 200;
 
-pub(super) async fn migrate(config: &Config) -> Result<(), StoreError> {
-    let connection = Dedicated::connect(config, SETTINGS, CONNECT, None).await?;
+pub(super) async fn migrate(connector: &Connector) -> Result<(), StoreError> {
+    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
     connection.run(LIMIT, "begin").await?;
     connection.rows(LIMIT, "select pg_advisory_xact_lock($1, $2)", &[&LOCKS, &MIGRATION]).await?;
     connection

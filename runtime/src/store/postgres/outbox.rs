@@ -98,7 +98,7 @@ impl PostgresOutbox {
     pub(super) async fn open(store: &PostgresStore) -> Result<Self, StoreError> {
         let wake = store.wake.clone();
         let changed = wake.subscribe();
-        let connection = Dedicated::connect(&store.config, SETTINGS, store.connect, Some(wake)).await?;
+        let connection = Dedicated::connect(&store.connector, SETTINGS, Duration::ZERO, Some(wake)).await?;
         connection.run(LIMIT, "listen rollcall_outbox").await?;
         let rows = connection.rows(LIMIT, COUNT_ME, &[&LOCKS, &PRESENT]).await?;
         let pid: i32 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;

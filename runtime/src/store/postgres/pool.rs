@@ -13,15 +13,15 @@ use deadpool::{
     Runtime,
     managed::{self, Metrics, RecycleResult},
 };
-use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
+use deadpool_postgres::ClientWrapper;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{
-    Config, Row,
+    Row,
     error::{Error, SqlState},
     types::ToSql,
 };
 
-use super::{LIMIT, connect::Tls};
+use super::{LIMIT, connect::Connector};
 use crate::{names, store::StoreError};
 
 const NAME: &str = "postgres";
@@ -45,26 +45,33 @@ struct Backend {
 }
 
 /// Makes backends that know who they are.
-struct Backends(deadpool_postgres::Manager);
+struct Backends(Arc<Connector>);
 
 impl managed::Manager for Backends {
     type Type = Backend;
-    type Error = Error;
+    type Error = StoreError;
 
-    async fn create(&self) -> Result<Backend, Error> {
+    /// Within the connector's limits; whoever waits for it has a limit of its own, too.
+    async fn create(&self) -> Result<Backend, StoreError> {
         const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
-        let client = self.0.create().await?;
-        let row = client.query_one(WHO, &[]).await?;
-        let identity = Identity { pid: row.try_get(0)?, started: row.try_get(1)? };
+        let (client, connection) = self.0.connect("", Duration::ZERO).await?;
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = text(&error), "postgres: a connection ended");
+            }
+        });
+        let client = ClientWrapper::new(client, driver);
+        let row = client.query_one(WHO, &[]).await.map_err(|error| StoreError::Unavailable(text(&error)))?;
+        let identity =
+            Identity { pid: row.try_get(0).map_err(unreadable)?, started: row.try_get(1).map_err(unreadable)? };
         Ok(Backend { client, identity })
     }
 
-    async fn recycle(&self, backend: &mut Backend, metrics: &Metrics) -> RecycleResult<Error> {
-        self.0.recycle(&mut backend.client, metrics).await
-    }
-
-    fn detach(&self, backend: &mut Backend) {
-        self.0.detach(&mut backend.client);
+    async fn recycle(&self, backend: &mut Backend, _: &Metrics) -> RecycleResult<StoreError> {
+        match backend.client.is_closed() {
+            true => Err(managed::RecycleError::message("the connection is closed")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -84,6 +91,11 @@ struct Busy {
 impl Busy {
     fn answered(mut self) {
         self.backend = None;
+    }
+
+    /// It answered, but is of no more use.
+    fn discard(mut self) {
+        self.backend.take().map(managed::Object::take);
     }
 
     fn get(&self) -> &Backend {
@@ -106,6 +118,8 @@ enum Failure {
     Answered(StoreError),
     /// Another transaction was in the way: the same statement may succeed now.
     Again(StoreError),
+    /// The server takes no writes any more: it was made a standby. Another one may have its place.
+    ReadOnly(StoreError),
     /// The backend is gone, or its outcome unknown.
     Broken(StoreError),
 }
@@ -120,8 +134,7 @@ impl From<Error> for Failure {
                 Self::Again(StoreError::Unavailable(text(&error)))
             }
             &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
-            // A standby, or a server that was made one: the next connection may find the one that writes.
-            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::Broken(StoreError::Unavailable(text(&error))),
+            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(StoreError::Unavailable(text(&error))),
             // Connection, resources, operator's intervention, system, internal.
             code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
                 Self::Broken(StoreError::Unavailable(text(&error)))
@@ -151,15 +164,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(config: Config, tls: Tls, size: usize, connect: Duration) -> Result<Self, StoreError> {
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Backends(deadpool_postgres::Manager::from_config(config, tls, recycling));
-        let backends = managed::Pool::builder(manager)
+    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Result<Self, StoreError> {
+        let backends = managed::Pool::builder(Backends(connector))
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(LIMIT))
-            .create_timeout(Some(connect))
-            .recycle_timeout(Some(connect))
             .build()
             .map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(Self { backends, lost: Arc::default() })
@@ -172,8 +181,10 @@ impl Pool {
         sql: &'static str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let answer = timeout(LIMIT, self.attempts(sql, parameters)).await;
-        let answer = answer.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {LIMIT:?}"))));
+        let answer = timeout(LIMIT, self.attempts(sql, parameters)).await.unwrap_or_else(|_| {
+            self.forget_silent();
+            Err(StoreError::Unavailable(format!("no answer within {LIMIT:?}")))
+        });
         if let Err(error) = &answer {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => NAME, "operation" => operation).increment(1);
             tracing::debug!(operation, %error, "postgres");
@@ -196,6 +207,11 @@ impl Pool {
                     return Err(error);
                 }
                 Err(Failure::Broken(error)) => return Err(error),
+                Err(Failure::ReadOnly(error)) => {
+                    tracing::debug!(%error, "postgres: looks for the server that takes writes");
+                    busy.discard();
+                    self.backends.retain(|_, _| false);
+                }
                 Err(Failure::Again(error)) => {
                     busy.answered();
                     conflicts += 1;
@@ -206,10 +222,16 @@ impl Pool {
         }
     }
 
+    /// After a call that was not answered: the server may be gone without a word, and each idle connection to it would
+    /// cost another call its time. Those that answered meanwhile stay.
+    fn forget_silent(&self) {
+        self.backends.retain(|_, metrics| metrics.last_used() < LIMIT);
+    }
+
     async fn take(&self) -> Result<Busy, StoreError> {
         let start = Instant::now();
         let backend = self.backends.get().await.map_err(|error| match error {
-            managed::PoolError::Backend(error) => StoreError::Unavailable(text(&error)),
+            managed::PoolError::Backend(error) => error,
             error => StoreError::Unavailable(error.to_string()),
         })?;
         metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
