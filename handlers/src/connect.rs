@@ -50,7 +50,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
     let Some(token) = token else { return guest(deps, greeting, classroom) };
     let user = deps.keyring.admit(token.as_str()).await?;
-    if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom).await {
+    if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom).await? {
         return Err(ConnectError::Session(SessionError::AccessDenied));
     }
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);

@@ -54,8 +54,11 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     };
     let lesson = chosen(session, user.as_ref(), request.lesson_id)?;
     // A guest is nobody to ask about: whoever lets guests in opens the lessons to all.
-    if let Some(user) = &user {
-        deps.hook.lesson(user, session.classroom, &lesson).await?;
+    if let Some(user) = &user
+        && !deps.hook.admits_lesson(user, session.classroom, &lesson).await?
+    {
+        // Whether there is such a lesson is not for those who may not join it.
+        return Err(AckError::LessonNotFound.into());
     }
 
     // 2, 3, 5, 8: check_lesson_exists, get seat, both saved with the session's row.

@@ -42,7 +42,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Res
 
 /// A later token than connect_request's: it must hold, and be the session's own user's, if there is one.
 pub(crate) async fn fresh(keyring: &Keyring, session: &Session, token: &str) -> Result<Claims, HandlerError> {
-    let user = keyring.admit(token).await.map_err(|_| AckError::InvalidAccessToken)?;
+    let user = keyring.admit(token).await?;
     let other = session.user().is_some_and(|(sub, audience)| sub != user.user || audience != user.audience);
     if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
 }

@@ -128,9 +128,9 @@ async fn the_hook_lets_in_or_keeps_out() {
 }
 
 #[tokio::test]
-async fn without_an_answer_the_hook_keeps_out() {
+async fn without_an_answer_the_hook_asks_to_come_again() {
     let gateway = gateway(&[("ROLLCALL_AUTHZ_URL", "http://127.0.0.1:1/")]);
     let mut alice = Client::connect(gateway.address()).await.unwrap();
     assert!(alice.connect_request(&token::participant("alice"), ROOM, "web").await.is_err());
-    assert_eq!(alice.expect_close(SOON).await.unwrap().code, Some(3507));
+    assert_eq!(alice.expect_close(SOON).await.unwrap().code, Some(3004));
 }

@@ -109,9 +109,7 @@ mod tests {
     fn the_tokens_printed_are_let_in_and_the_line_has_one() {
         let secret = Secret::new("a secret for tests alone, long enough for HS256");
         let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
-        let sources =
-            Sources { hs256: Some(secret), jwks: Vec::new(), audiences: Vec::new(), refresh: Duration::from_secs(1) };
-        let keyring = Keyring::new(sources);
+        let keyring = Keyring::new(Sources::of_secret(secret));
         let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("ey")).collect();
         let roles: Vec<_> = tokens.iter().map(|token| keyring.verify(token).unwrap().role).collect();
         assert_eq!(roles, [Role::Teacher, Role::Participant]);

@@ -2,9 +2,13 @@
 use std::time::Duration;
 
 use rollcall_schema::{AckError, SessionError, Sid};
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::{auth::AuthError, kv::KvError, store::StoreError};
+use crate::{
+    auth::{AuthError, HookError},
+    kv::KvError,
+    store::StoreError,
+};
 
 /// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
 fn retry_after() -> Duration {
@@ -23,6 +27,12 @@ pub enum HandlerError {
     /// The keys are away.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// The authorization service gave no answer.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// A token of the request does not hold.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 impl HandlerError {
@@ -31,6 +41,10 @@ impl HandlerError {
     pub fn told(self) -> AckError {
         match self {
             Self::Ack(error) => error,
+            // The hook logs its own faults.
+            Self::Hook(_) => AckError::TryAgainLater(retry_after()),
+            Self::Auth(error) if error.is_temporary() => AckError::TryAgainLater(retry_after()),
+            Self::Auth(_) => AckError::InvalidAccessToken,
             Self::Store(_) | Self::Kv(_) => {
                 warn!(error = %self, "a client was asked to try again later");
                 AckError::TryAgainLater(retry_after())
@@ -68,6 +82,9 @@ pub enum ConnectError {
     /// The token does not hold.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The authorization service gave no answer.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// SQL is away.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,10 +96,11 @@ impl ConnectError {
     pub fn told(self) -> SessionError {
         match self {
             Self::Session(error) => error,
-            Self::Auth(error) => {
-                debug!(%error, "a token was refused");
-                SessionError::Unauthenticated
-            }
+            // The keyring counts and logs them.
+            Self::Auth(error) if error.is_temporary() => SessionError::InternalServerError,
+            Self::Auth(_) => SessionError::Unauthenticated,
+            Self::Hook(HookError::Busy) => SessionError::TooManyRequests,
+            Self::Hook(HookError::Away) => SessionError::InternalServerError,
             Self::Store(error) => {
                 warn!(%error, "a connection was refused");
                 SessionError::InternalServerError

@@ -88,7 +88,7 @@ async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
             && let Some(fields) = table.next()?
         {
             let lesson = fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?;
-            let user = fields.read(1, UserId::parse, "1 to 128 of A-Z a-z 0-9 _ = + / -, not starting with lesson_")?;
+            let user = fields.read(1, UserId::parse, "1 to 128 printable ASCII characters without space * > { } quotes backslash, not starting with lesson_ or rollcall:")?;
             let seat = Seat(number(&fields, 2)?);
             batch.put(AttendeeRow { lesson, user, seat }, fields.place());
         }

@@ -37,6 +37,10 @@ names! {
     POOL_WAIT = "pool_wait_seconds",
     /// Counter by `backend` and `operation`.
     BACKEND_ERRORS = "backend_errors_total",
+    /// Counter by `reason`: tokens that were not let in.
+    TOKENS_REFUSED = "tokens_refused_total",
+    /// Counter by `outcome`: questions to the authorization service.
+    AUTHZ = "authz_questions_total",
     /// Gauge.
     OUTBOX_ROWS = "outbox_rows",
     /// Gauge.

@@ -1,8 +1,9 @@
 //! Ids as newtypes, so that none is taken for another (PROTOCOL 1 and 6).
 //!
 //! Invariant: a value that exists has passed the check of its kind, so it may go near a subject, a key or a query.
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, Visitor},
@@ -111,8 +112,32 @@ fn is_word(text: &str) -> bool {
     of(text, 64, b"_-")
 }
 
+/// A user's keys in Redis have the sub as their name, so it must not start as the other keys do. The characters left out
+/// are wildcards of subjects, hash tags of keys, and what ends a text somewhere.
 fn is_user(text: &str) -> bool {
-    of(text, 128, b"_=+/-") && !text.starts_with("lesson_")
+    let is_plain = |b: u8| b.is_ascii_graphic() && !b"*>{}\"'\\".contains(&b);
+    (1..=128).contains(&text.len())
+        && text.bytes().all(is_plain)
+        && !text.starts_with("lesson_")
+        && !text.starts_with("rollcall:")
+}
+
+/// What is percent-encoded of a sub in an agent's id: a dot above all, which would run into the audience.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'=')
+    .remove(b'+')
+    .remove(b'/')
+    .remove(b'@')
+    .remove(b'|')
+    .remove(b'~')
+    .remove(b'-');
+
+/// The sub in an agent's id. It has one spelling, so that texts of agents can be compared.
+fn decode_user(encoded: &str) -> Option<Cow<'_, str>> {
+    let user = percent_decode_str(encoded).decode_utf8().ok()?;
+    let is_canonical = Cow::from(utf8_percent_encode(&user, ENCODED)) == encoded;
+    (is_user(&user) && is_canonical).then_some(user)
 }
 
 fn is_dns_name(text: &str) -> bool {
@@ -127,7 +152,8 @@ fn split_agent(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn is_agent(text: &str) -> bool {
-    split_agent(text).is_some_and(|(label, user, audience)| is_word(label) && is_user(user) && is_dns_name(audience))
+    split_agent(text)
+        .is_some_and(|(label, user, audience)| is_word(label) && decode_user(user).is_some() && is_dns_name(audience))
 }
 
 text_id! {
@@ -139,8 +165,8 @@ text_id! {
     AgentLabel, "agent_label", is_word
 }
 text_id! {
-    /// A token's `sub`, the seed's user_id and client_id: `[A-Za-z0-9_=+/-]{1,128}`. It is a Redis key of its own,
-    /// so it must not start with `lesson_`.
+    /// A token's `sub`, the seed's user_id and client_id: 1 to 128 printable ASCII characters without space, `*`, `>`,
+    /// `{`, `}`, quotes or backslash, not starting with `lesson_` or `rollcall:`.
     UserId, "sub", is_user
 }
 text_id! {
@@ -148,7 +174,8 @@ text_id! {
     Audience, "aud", is_dns_name
 }
 text_id! {
-    /// An agent: `{agent_label}.{sub}.{aud}`. Neither label nor sub has a dot, so it splits again.
+    /// An agent: `{agent_label}.{sub}.{aud}`, the sub percent-encoded outside `[A-Za-z0-9_=+/@|~-]`. So neither label nor
+    /// sub has a dot, and it splits again.
     AgentId, "agent_id", is_agent
 }
 
@@ -156,7 +183,7 @@ impl AgentId {
     /// Puts an agent's id together.
     #[must_use]
     pub fn new(label: &AgentLabel, user: &UserId, audience: &Audience) -> Self {
-        Self(format!("{label}.{user}.{audience}").into())
+        Self(format!("{label}.{}.{audience}", utf8_percent_encode(user.as_str(), ENCODED)).into())
     }
 
     fn parts(&self) -> (&str, &str, &str) {
@@ -169,10 +196,10 @@ impl AgentId {
         AgentLabel(self.parts().0.into())
     }
 
-    /// The `sub` in it.
+    /// The `sub` in it, decoded.
     #[must_use]
     pub fn user(&self) -> UserId {
-        UserId(self.parts().1.into())
+        UserId(decode_user(self.parts().1).expect("an agent's id was checked when it was made").into())
     }
 
     /// The `aud` in it.

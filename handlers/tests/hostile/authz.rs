@@ -110,12 +110,13 @@ async fn nobody_gets_in_while_it_is_away_slow_or_broken() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/", listener.local_addr().unwrap())
     };
-    for url in [silent.url(), broken.url(), gone] {
+    let busy = Hook::start(|_| Some(503)).await;
+    for url in [silent.url(), broken.url(), busy.url(), gone] {
         let backend = with(&[("ROLLCALL_AUTHZ_URL", &url), ("ROLLCALL_AUTHZ_TIMEOUT", "500ms")]);
         let room = backend.classroom();
         let asked = Instant::now();
         let closing = refused(&backend, &request(room, "alice")).await;
-        session_error(&closing, "access_denied", 403, 3507);
+        session_error(&closing, "internal_server_error", 500, 3004);
         assert!(asked.elapsed() < Duration::from_secs(2), "{url}: {:?}", asked.elapsed());
         assert_eq!(backend.live(room).await, [""; 0], "{url}");
         let counted = backend.gateway.metric("rollcall_backend_errors_total", &["backend=\"authz\""]).unwrap();
@@ -134,10 +135,34 @@ async fn a_hook_that_goes_away_during_a_session_opens_no_lesson() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_a_no_and_is_not_followed() {
+async fn a_redirect_is_no_answer_and_is_not_followed() {
     let hook = Hook::start(|_| Some(302)).await;
     let backend = behind(&hook);
     let room = backend.classroom();
-    session_error(&refused(&backend, &request(room, "alice")).await, "access_denied", 403, 3507);
+    session_error(&refused(&backend, &request(room, "alice")).await, "internal_server_error", 500, 3004);
     assert_eq!(hook.questions().len(), 1);
+}
+
+#[tokio::test]
+async fn the_family_s_list_of_actions_decides() {
+    for (actions, admitted) in [("[\"connect\"]", true), ("[]", false), ("[\"read\"]", false), ("<html>", false)] {
+        let hook = Hook::answering(actions).await;
+        let backend = behind(&hook);
+        let room = backend.classroom();
+        if admitted {
+            backend.participant(room, "alice").await;
+        } else {
+            session_error(&refused(&backend, &request(room, "alice")).await, "access_denied", 403, 3507);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_service_is_a_reason_to_come_again() {
+    let hook = Hook::start(|_| Some(429)).await;
+    let backend = behind(&hook);
+    let room = backend.classroom();
+    session_error(&refused(&backend, &request(room, "alice")).await, "too_many_requests", 429, 3013);
+    let counted = backend.gateway.metric("rollcall_authz_questions_total", &["outcome=\"busy\""]).unwrap();
+    assert_eq!(counted, 1.0);
 }

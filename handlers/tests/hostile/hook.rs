@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What it answers.
-type Decision = dyn Fn(&Value) -> Option<u16> + Send + Sync;
+/// The status and body of its answer.
+type Decision = dyn Fn(&Value) -> Option<(u16, &'static str)> + Send + Sync;
 
 /// A running one. `None` as a decision: it never answers.
 pub(crate) struct Hook {
@@ -17,7 +17,17 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
+    /// It answers without a body.
     pub(crate) async fn start(decide: impl Fn(&Value) -> Option<u16> + Send + Sync + 'static) -> Self {
+        Self::deciding(move |question| decide(question).map(|status| (status, ""))).await
+    }
+
+    /// It answers 200 with this body.
+    pub(crate) async fn answering(body: &'static str) -> Self {
+        Self::deciding(move |_| Some((200, body))).await
+    }
+
+    async fn deciding(decide: impl Fn(&Value) -> Option<(u16, &'static str)> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, questions) = (listener.local_addr().unwrap(), Arc::default());
         let (asked, decide): (Arc<Mutex<Vec<Value>>>, Arc<Decision>) = (Arc::clone(&questions), Arc::new(decide));
@@ -59,8 +69,8 @@ async fn serve(stream: TcpStream, asked: Arc<Mutex<Vec<Value>>>, decide: Arc<Dec
         let question = serde_json::from_slice(&body).unwrap();
         let status = decide(&question);
         asked.lock().unwrap().push(question);
-        let Some(status) = status else { return std::future::pending().await };
-        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+        let Some((status, body)) = status else { return std::future::pending().await };
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }

@@ -197,13 +197,15 @@ async fn times_and_ids_are_what_they_have_to_be() {
         ("exp", json!(1e300)),
         ("nbf", json!("0")),
         ("nbf", json!(far)),
+        ("iat", json!(far)),
+        ("iat", json!("0")),
         ("sub", json!("lesson_teacher_42")),
         ("sub", json!("lesson_")),
         ("sub", json!("")),
-        ("sub", json!("a.b")),
         ("sub", json!("*")),
         ("sub", json!(">")),
-        ("sub", json!("..")),
+        ("sub", json!("{a}")),
+        ("sub", json!("rollcall:x")),
         ("sub", json!("a b")),
         ("sub", json!("a\r\nb")),
         ("sub", json!("a\u{0}b")),
@@ -229,6 +231,45 @@ async fn times_and_ids_are_what_they_have_to_be() {
         claims.as_object_mut().unwrap().remove(missing);
         stage.refuses(room, &stage.a.signs(&es256("1"), &claims), missing).await;
     }
+}
+
+#[tokio::test]
+async fn a_sub_of_an_identity_provider_enters_and_leaves_as_itself() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    for (sub, encoded) in [
+        ("auth0|64f0", "auth0|64f0"),
+        ("alice@school.example", "alice@school%2Eexample"),
+        ("urn:x:100%", "urn%3Ax%3A100%25"),
+    ] {
+        let mut claims = claims(A);
+        claims["sub"] = json!(sub);
+        let audience = claims["aud"].as_str().unwrap().to_owned();
+        let mut agent = stage.backend.enters(room, &stage.a.signs(&es256("1"), &claims)).await;
+        assert_eq!(agent.id, format!("web.{encoded}.{audience}"));
+        agent.joins(&room.algebra).await;
+        let (live, id) = (format!("select count(*) from agent_session where agent_id = '{}'", agent.id), agent.session);
+        agent.leaves().await;
+        stage.backend.wait_for_rows(&live, &["0"]).await;
+        let history = format!("select agent_id from agent_session_history where id = {id}");
+        assert_eq!(stage.backend.value(&history).await, format!("web.{encoded}.{audience}"));
+    }
+}
+
+#[tokio::test]
+async fn why_a_token_was_refused_is_for_the_operator() {
+    let stage = Stage::get();
+    let room = stage.backend.classroom();
+    let before = refusals(stage, "expired");
+    let mut claims = claims(A);
+    claims["exp"] = json!(1_000_000_000);
+    stage.refuses(room, &stage.a.signs(&es256("1"), &claims), "expired").await;
+    assert!(refusals(stage, "expired") > before);
+}
+
+fn refusals(stage: &Stage, reason: &str) -> f64 {
+    let label = format!("reason=\"{reason}\"");
+    stage.backend.gateway.metric("rollcall_tokens_refused_total", &[&label]).unwrap()
 }
 
 #[tokio::test]

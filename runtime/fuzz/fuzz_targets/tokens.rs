@@ -16,13 +16,7 @@ use serde_json::Value;
 const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
 
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
-    let hs256 = Some(Secret::new(SECRET));
-    Keyring::new(Sources {
-        hs256,
-        jwks: Vec::new(),
-        audiences: Vec::new(),
-        refresh: std::time::Duration::from_secs(300),
-    })
+    Keyring::new(Sources::of_secret(Secret::new(SECRET)))
 });
 
 fuzz_target!(|data: &[u8]| {

@@ -9,14 +9,17 @@ use rollcall_schema::Audience;
 use super::{
     AuthError, Claims,
     jwks::{JwksError, Key, Location},
+    lookup::Lookup,
+    refusals::Refusals,
     rotation::{Issuer, plausible},
-    token::Unchecked,
+    token::{Rules, Unchecked},
     unix_now,
 };
-use crate::{config::Secret, http::client::Client};
+use crate::{config::Secret, http::client::Client, log_limit::LogLimit};
 
-/// How soon a location that failed is asked again; doubled with every further failure.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// How soon a location that failed is asked again; doubled with every further failure, up to the second.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// For one load: a connect that waits for it has 5 s in all, and is to be told what its token is worth.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,12 +29,34 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Sources {
     /// The shared secret.
     pub hs256: Option<Secret>,
+    /// The one before, which counts while the secret is replaced.
+    pub hs256_previous: Option<Secret>,
     /// Issuers and their documents, each issuer once.
     pub jwks: Vec<(String, Location)>,
     /// The audiences that are let in; none named: any.
     pub audiences: Vec<Audience>,
     /// Between two scheduled loads of a document.
     pub refresh: Duration,
+    /// Between two loads that unknown keys cause, in the long run.
+    pub cooldown: Duration,
+    /// How far an issuer's clock may be ahead of ours.
+    pub leeway: Duration,
+}
+
+impl Sources {
+    /// This secret alone, with the defaults of the settings.
+    #[must_use]
+    pub fn of_secret(hs256: Secret) -> Self {
+        Self {
+            hs256: Some(hs256),
+            hs256_previous: None,
+            jwks: Vec::new(),
+            audiences: Vec::new(),
+            refresh: Duration::from_secs(300),
+            cooldown: Duration::from_secs(60),
+            leeway: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Why an issuer's keys could not be had.
@@ -49,23 +74,33 @@ pub struct KeyringError {
 /// The keys.
 pub struct Keyring {
     issuers: Box<[Arc<Issuer>]>,
-    shared: Option<Key>,
+    /// The secret, then the one before it.
+    shared: Box<[Key]>,
     audiences: Box<[Audience]>,
     refresh: Duration,
+    cooldown: Duration,
+    leeway: u64,
     client: Client,
+    refusals: Refusals,
+    log: LogLimit,
 }
 
 impl Keyring {
     /// A keyring whose documents are still to be loaded, by [`Keyring::load`].
     #[must_use]
     pub fn new(sources: Sources) -> Self {
+        let secrets = sources.hs256.iter().chain(&sources.hs256_previous);
         let issuer = |(name, location): &(String, Location)| Arc::new(Issuer::new(name, location.clone()));
         Self {
             issuers: sources.jwks.iter().map(issuer).collect(),
-            shared: sources.hs256.as_ref().map(|secret| Key::shared(secret.reveal())),
+            shared: secrets.map(|secret| Key::shared(secret.reveal())).collect(),
             audiences: sources.audiences.into(),
             refresh: sources.refresh,
+            cooldown: sources.cooldown,
+            leeway: sources.leeway.as_secs(),
             client: Client::new().patience(PATIENCE),
+            refusals: Refusals::new(),
+            log: LogLimit::new(),
         }
     }
 
@@ -81,6 +116,12 @@ impl Keyring {
         Some(KeyringError { issuer: issuer.name.to_string(), location: issuer.location.clone(), error })
     }
 
+    /// Whether somebody can be let in: there is a secret, or the keys of an issuer were read once.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.shared.is_empty() || self.issuers.iter().any(|issuer| !issuer.is_empty())
+    }
+
     /// Checks a token by the keys at hand.
     ///
     /// # Errors
@@ -90,39 +131,59 @@ impl Keyring {
     }
 
     pub(super) fn verify_at(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
-        let token = Unchecked::parse(token)?;
-        match self.issuer(&token.issuer) {
-            Some(issuer) => issuer.check(&token)?,
-            None => {
-                let shared = self.shared.as_ref().ok_or(AuthError::Issuer)?;
-                // It has no name, so any may stand there; but one that is a path or a query is an attack.
-                if token.kid.is_some() && !plausible(token.kid.as_deref()) {
-                    return Err(AuthError::Key);
-                }
-                shared.check(&token)?;
-            }
-        }
-        token.claims(&self.audiences, now)
+        self.check(&Unchecked::parse(token)?, now)
     }
 
-    /// Checks a token, and where it names a key that its issuer may have made since, loads the issuer's keys first: at
-    /// most once a minute for all clients together.
+    fn check(&self, token: &Unchecked<'_>, now: u64) -> Result<Claims, AuthError> {
+        match self.issuer(&token.issuer) {
+            Some(issuer) => issuer.check(token)?,
+            None => self.check_shared(token)?,
+        }
+        token.claims(Rules { audiences: &self.audiences, leeway: self.leeway, now })
+    }
+
+    /// By the secret, or the one before it while that is replaced.
+    fn check_shared(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
+        let (current, previous) = self.shared.split_first().ok_or(AuthError::Issuer)?;
+        // A secret has no name, so any may stand there; but one that is a path or a query is an attack.
+        if token.kid.is_some() && !plausible(token.kid.as_deref()) {
+            return Err(AuthError::Key);
+        }
+        let verdict = current.check(token);
+        if verdict.is_err() && previous.iter().any(|key| key.check(token).is_ok()) { Ok(()) } else { verdict }
+    }
+
+    /// Checks a token, and where it names a key that its issuer may have made since, loads the issuer's keys first: so
+    /// often as [`Sources::cooldown`] allows for all clients together.
     ///
     /// # Errors
-    /// [`AuthError`].
+    /// [`AuthError`]; [`AuthError::KeysUnavailable`] where the same token may be let in later.
     pub async fn admit(&self, token: &str) -> Result<Claims, AuthError> {
-        let verdict = self.verify(token);
-        if verdict != Err(AuthError::Key) {
-            return verdict;
-        }
-        let issuer = {
-            let token = Unchecked::parse(token)?;
-            self.issuer(&token.issuer).filter(|_| plausible(token.kid.as_deref()))
+        let parsed = Unchecked::parse(token);
+        let verdict = match &parsed {
+            Ok(token) => self.look_up(token).await,
+            Err(error) => Err(*error),
         };
-        match issuer {
-            Some(issuer) if issuer.load_for_token(&self.client).await => self.verify(token),
-            _ => verdict,
+        if let Err(error) = verdict {
+            self.refusals.record(error, parsed.as_ref().ok());
         }
+        verdict
+    }
+
+    async fn look_up(&self, token: &Unchecked<'_>) -> Result<Claims, AuthError> {
+        let verdict = self.check(token, unix_now());
+        let Some(issuer) = self.issuer(&token.issuer) else { return verdict };
+        // A key without a name that was replaced shows by a signature that is not its own.
+        let renamed = verdict == Err(AuthError::Key) && plausible(token.kid.as_deref());
+        let replaced = verdict == Err(AuthError::Signature) && token.kid.is_none();
+        if renamed || replaced {
+            return match issuer.load_for_token(&self.client, self.cooldown, token.kid.as_deref()).await {
+                Lookup::Loaded => self.check(token, unix_now()),
+                Lookup::Known => verdict,
+                Lookup::Unavailable => Err(AuthError::KeysUnavailable),
+            };
+        }
+        if verdict == Err(AuthError::Key) && issuer.is_empty() { Err(AuthError::KeysUnavailable) } else { verdict }
     }
 
     /// Loads every document again and again, soon after a failure. Never returns; to be spawned.
@@ -138,9 +199,12 @@ impl Keyring {
                         self.refresh
                     }
                     Some(error) => {
-                        tracing::warn!(%error, "keys not renewed");
-                        retry = (retry * 2).min(self.refresh.max(FIRST_RETRY));
-                        retry
+                        if let Some(held_back) = self.log.pass() {
+                            tracing::warn!(%error, held_back, "keys not renewed");
+                        }
+                        let pause = retry;
+                        retry = (retry * 2).min(LAST_RETRY);
+                        pause
                     }
                 };
             }

@@ -6,7 +6,9 @@ mod development;
 mod hook;
 mod jwks;
 mod keyring;
+mod lookup;
 mod mint;
+mod refusals;
 mod rotation;
 mod token;
 
@@ -16,7 +18,7 @@ mod tests;
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 
 pub use development::development_secret;
-pub use hook::{Hook, HookOptions};
+pub use hook::{Hook, HookError, HookOptions};
 pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
 pub use mint::{MintError, Wish, mint};
@@ -75,7 +77,8 @@ impl Claims {
     }
 }
 
-/// Why a token is refused. Clients read every one as `unauthenticated`; the difference is for the log.
+/// Why a token is refused. Clients read every one that is not temporary as `unauthenticated`; the difference is for the
+/// operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Not three parts of base64url with JSON objects in the first two, or too long.
@@ -90,6 +93,9 @@ pub enum AuthError {
     /// The issuer has no key of this `kid`.
     #[error("the token's key is unknown")]
     Key,
+    /// Nobody knows whether the issuer has such a key: its keys could not be read, or not again so soon.
+    #[error("the issuer's keys cannot be looked up now")]
+    KeysUnavailable,
     /// The header's `alg` is not the key's.
     #[error("the token's algorithm is not its key's")]
     Algorithm,
@@ -99,15 +105,41 @@ pub enum AuthError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` is still to come.
+    /// `nbf` or `iat` is still to come.
     #[error("the token is not valid yet")]
     Early,
     /// A claim is missing, or breaks the rule of its kind.
     #[error("a claim of the token is missing or invalid")]
     Claim,
-    /// `aud` is not one of `ROLLCALL_AUDIENCES`.
+    /// Not exactly one of `aud` is in `ROLLCALL_AUDIENCES`.
     #[error("the token is for another audience")]
     Audience,
+}
+
+impl AuthError {
+    /// Whether the same token may be let in later.
+    #[must_use]
+    pub fn is_temporary(self) -> bool {
+        self == Self::KeysUnavailable
+    }
+
+    /// For `tokens_refused_total{reason}`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Header => "header",
+            Self::Issuer => "issuer",
+            Self::Key => "key",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::Early => "early",
+            Self::Claim => "claim",
+            Self::Audience => "audience",
+        }
+    }
 }
 
 /// Unix time in seconds. A clock before 1970 reads as 0: every `nbf` is still to come then.

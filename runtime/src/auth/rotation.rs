@@ -1,9 +1,9 @@
 //! An issuer's keys as they change: renewed on a schedule, and when a token names a key that is not known yet.
 //!
-//! Invariant: strangers cause at most one load in [`PAUSE`] for an issuer, however many tokens they make up and however
-//! many connections they break off; the keys at hand stay in use while a load runs and when it fails.
+//! Invariant: strangers cause as many loads for an issuer as its [`Budget`] allows, however many tokens they make up and
+//! however many connections they break off; the keys at hand stay in use while a load runs and when it fails.
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -12,32 +12,30 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     AuthError,
     jwks::{self, JwksError, Key, Location},
+    lookup::{Budget, Lookup},
     token::Unchecked,
 };
 use crate::http::client::Client;
-
-/// Between two loads that tokens cause.
-const PAUSE: Duration = Duration::from_secs(60);
 
 /// One issuer of tokens.
 pub(super) struct Issuer {
     pub(super) name: Box<str>,
     pub(super) location: Location,
     keys: RwLock<Vec<Key>>,
-    asked: Mutex<Asked>,
+    loads: Mutex<Loads>,
 }
 
-/// The last load that a token caused.
-#[derive(Default)]
-struct Asked {
-    at: Option<Instant>,
-    /// Closed when that load is over.
-    over: Option<watch::Receiver<()>>,
+/// Loads that tokens cause.
+struct Loads {
+    budget: Budget,
+    /// Whether the last one succeeded, once it is over.
+    last: Option<watch::Receiver<Option<bool>>>,
 }
 
 impl Issuer {
     pub(super) fn new(name: &str, location: Location) -> Self {
-        Self { name: name.into(), location, keys: RwLock::default(), asked: Mutex::default() }
+        let loads = Mutex::new(Loads { budget: Budget::new(), last: None });
+        Self { name: name.into(), location, keys: RwLock::default(), loads }
     }
 
     /// Checks a token's signature by the key that it names.
@@ -56,49 +54,73 @@ impl Issuer {
 
     /// Replaces the keys by those of the location.
     pub(super) async fn load(&self, client: &Client) -> Result<(), JwksError> {
+        let began = Instant::now();
         let keys = jwks::load(&self.location, client).await?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.loads().budget.loaded(began);
         Ok(())
     }
 
-    /// Loads because of an unknown key, or waits for a load under way. False where it is too early for one.
-    pub(super) async fn load_for_token(self: &Arc<Self>, client: &Client) -> bool {
-        let Some(mut over) = self.ask(client) else { return false };
-        // The sender sends nothing: that it is gone is the answer. The client has a timeout of its own.
-        while over.changed().await.is_ok() {}
-        true
+    /// Loads because of an unknown key, or waits for a load under way.
+    pub(super) async fn load_for_token(
+        self: &Arc<Self>,
+        client: &Client,
+        cooldown: Duration,
+        kid: Option<&str>,
+    ) -> Lookup {
+        let mut load = match self.start_load(client, cooldown, kid) {
+            Ok(load) => load,
+            Err(known) => return known,
+        };
+        // The client has a timeout of its own, so this ends.
+        match load.wait_for(Option::is_some).await.map(|succeeded| *succeeded) {
+            Ok(Some(true)) => Lookup::Loaded,
+            Ok(_) | Err(_) => Lookup::Unavailable,
+        }
     }
 
-    fn ask(self: &Arc<Self>, client: &Client) -> Option<watch::Receiver<()>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(over) = asked.over.as_ref().filter(|over| over.has_changed().is_ok()) {
-            return Some(over.clone());
+    fn start_load(
+        self: &Arc<Self>,
+        client: &Client,
+        cooldown: Duration,
+        kid: Option<&str>,
+    ) -> Result<watch::Receiver<Option<bool>>, Lookup> {
+        let mut loads = self.loads();
+        if let Some(running) = loads.last.as_ref().filter(|last| last.borrow().is_none() && last.has_changed().is_ok())
+        {
+            return Ok(running.clone());
         }
-        if asked.at.is_some_and(|at| at.elapsed() < PAUSE) {
-            return None;
+        if !loads.budget.take(cooldown) {
+            return Err(loads.budget.without_load(kid));
         }
-        let (running, over) = watch::channel(());
-        *asked = Asked { at: Some(Instant::now()), over: Some(over.clone()) };
-        drop(asked);
+        let (done, load) = watch::channel(None);
+        loads.last = Some(load.clone());
+        drop(loads);
         let (issuer, client) = (Arc::clone(self), client.clone());
         // A task of its own: a client that hangs up must not take the load of all others with it.
         tokio::spawn(async move {
-            if let Err(error) = issuer.load(&client).await {
+            let loaded = issuer.load(&client).await;
+            if let Err(error) = &loaded {
                 tracing::warn!(issuer = %issuer.name, from = %issuer.location, %error, "keys not renewed");
             }
-            drop(running);
+            done.send_replace(Some(loaded.is_ok()));
         });
-        Some(over)
+        Ok(load)
+    }
+
+    fn loads(&self) -> MutexGuard<'_, Loads> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether an unknown `kid` may cause a load: names of keys have no slashes, quotes or spaces. Where an issuer's do have a
-/// slash (base64), its next scheduled load brings them.
+/// Whether an unknown `kid` may cause a load: names of keys have no quotes or spaces, and are no paths. Some issuers name
+/// keys in base64, whose slashes only mean a path at the start, without padding.
 pub(super) fn plausible(kid: Option<&str>) -> bool {
     kid.is_some_and(|kid| {
         (1..=256).contains(&kid.len())
             && !kid.contains("..")
             && !kid.contains("--")
-            && kid.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~=+:-".contains(&b))
+            && (!kid.starts_with('/') || kid.ends_with('='))
+            && kid.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~=+:-/".contains(&b))
     })
 }

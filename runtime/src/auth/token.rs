@@ -59,10 +59,12 @@ struct Issued {
 #[derive(Deserialize)]
 struct Body {
     sub: UserId,
-    aud: OneAudience,
+    aud: Audiences,
     exp: f64,
     #[serde(default, deserialize_with = "present")]
     nbf: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<f64>,
     #[serde(default, deserialize_with = "present")]
     role: Option<Role>,
     #[serde(default, deserialize_with = "present")]
@@ -75,9 +77,42 @@ struct Body {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneAudience {
-    Text(Audience),
-    Array([Audience; 1]),
+enum Audiences {
+    One(Audience),
+    /// Some of them may be of others, who name theirs as they like.
+    Several(Vec<String>),
+}
+
+impl Audiences {
+    /// The one that counts.
+    fn choose(self, admitted: &[Audience]) -> Result<Audience, AuthError> {
+        match self {
+            Self::One(audience) if admitted.is_empty() || admitted.contains(&audience) => Ok(audience),
+            Self::One(_) => Err(AuthError::Audience),
+            Self::Several(texts) => match &texts[..] {
+                [] => Err(AuthError::Claim),
+                [text] => Self::One(Audience::parse(text).map_err(|_| AuthError::Claim)?).choose(admitted),
+                texts => {
+                    let mut ours = texts.iter().filter_map(|text| admitted.iter().find(|ours| ours.as_str() == text));
+                    match (ours.next(), ours.next()) {
+                        (Some(audience), None) => Ok(audience.clone()),
+                        _ => Err(AuthError::Audience),
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// What claims are held against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    /// The audiences that are let in; none: any.
+    pub(super) audiences: &'a [Audience],
+    /// How far the issuer's clock may be ahead of ours, in seconds.
+    pub(super) leeway: u64,
+    /// Unix seconds.
+    pub(super) now: u64,
 }
 
 /// What is there must be of its kind: `null` for a list of classrooms would else mean "any", and a `jwk` none.
@@ -116,23 +151,19 @@ impl<'a> Unchecked<'a> {
     }
 
     /// Reads the claims. To be called only once the signature is checked.
-    pub(super) fn claims(&self, audiences: &[Audience], now: u64) -> Result<Claims, AuthError> {
+    pub(super) fn claims(&self, rules: Rules<'_>) -> Result<Claims, AuthError> {
         let body: Body = object(&self.claims).map_err(|_| AuthError::Claim)?;
         let expires = second(body.exp, f64::floor)?;
-        if now >= expires {
+        // Without leeway: a token must not outlive what its issuer promised.
+        if rules.now >= expires {
             return Err(AuthError::Expired);
         }
-        if let Some(nbf) = body.nbf
-            && now < second(nbf, f64::ceil)?
-        {
-            return Err(AuthError::Early);
+        for start in [body.nbf, body.iat].into_iter().flatten() {
+            if rules.now.saturating_add(rules.leeway) < second(start, f64::ceil)? {
+                return Err(AuthError::Early);
+            }
         }
-        let audience = match body.aud {
-            OneAudience::Text(audience) | OneAudience::Array([audience]) => audience,
-        };
-        if !audiences.is_empty() && !audiences.contains(&audience) {
-            return Err(AuthError::Audience);
-        }
+        let audience = body.aud.choose(rules.audiences)?;
         let limits =
             Limits { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids };
         let limits = (limits != Limits::default()).then(|| Box::new(limits));

@@ -50,7 +50,10 @@ impl Gate {
             trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
             header: source.value(&names::PROXY_HEADER, value::header),
         };
-        let files = value::open_files();
+        let authz = hook(source);
+        // Requests to the authorization service are files, too.
+        let asking = authz.as_ref().map_or(0, |authz| authz.concurrency);
+        let files = value::open_files().saturating_sub(asking);
         let half_open = (files / HALF_OPEN.0).clamp(1, HALF_OPEN.1);
         let possible = files.saturating_sub(RESERVED_FILES + half_open).max(1);
         let limits = AdmissionLimits {
@@ -76,16 +79,32 @@ impl Gate {
                 abuse_after: source.value(&names::ABUSE_AFTER, value::time_limit),
             },
             in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
-            authz: hook(source),
+            authz,
         }
     }
 }
 
 fn hook(source: &mut Source<'_>) -> Option<HookOptions> {
     let timeout = source.value(&names::AUTHZ_TIMEOUT, value::time_limit);
-    let believed = source.value(&names::AUTHZ_TTL, value::duration);
+    let ttl = source.value(&names::AUTHZ_TTL, value::duration);
     let namespace = source.optional(&names::AUTHZ_NAMESPACE, |text| Ok(text.to_owned()));
-    source.optional(&names::AUTHZ_URL, value::http).map(|url| HookOptions { url, timeout, believed, namespace })
+    let concurrency = source.value(&names::AUTHZ_CONCURRENCY, value::count(1));
+    let queue = source.value(&names::AUTHZ_QUEUE, value::count(0));
+    let queue_timeout = source.value(&names::AUTHZ_QUEUE_TIMEOUT, value::time_limit);
+    let token = source.secret(&names::AUTHZ_TOKEN);
+    if token.as_ref().is_some_and(|token| !value::is_bearer(token.reveal())) {
+        source.fault(&names::AUTHZ_TOKEN, "must be printable ASCII without spaces");
+    }
+    source.optional(&names::AUTHZ_URL, value::http).map(|url| HookOptions {
+        url,
+        token,
+        timeout,
+        ttl,
+        namespace,
+        concurrency,
+        queue,
+        queue_timeout,
+    })
 }
 
 fn tls(source: &mut Source<'_>) -> Option<TlsFiles> {

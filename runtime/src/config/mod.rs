@@ -67,10 +67,16 @@ impl Backends {
 pub struct Keys {
     /// The shared secret.
     pub hs256: Option<Secret>,
+    /// The one before it.
+    pub hs256_previous: Option<Secret>,
     /// Issuers with keys of their own.
     pub jwks: Vec<(String, Location)>,
     /// Between two loads of those.
     pub refresh: Duration,
+    /// Between two that unknown keys cause.
+    pub cooldown: Duration,
+    /// How far an issuer's clock may be ahead of ours.
+    pub leeway: Duration,
     /// Who is let in; empty: any.
     pub audiences: Vec<Audience>,
     /// No key is configured: the file of the secret made for a first run.
@@ -202,7 +208,9 @@ impl Config {
             None => keys.hs256.clone(),
         };
         let (jwks, audiences) = (keys.jwks.clone(), keys.audiences.clone());
-        Ok(Sources { hs256, jwks, audiences, refresh: keys.refresh })
+        let hs256_previous = keys.hs256_previous.clone();
+        let (refresh, cooldown, leeway) = (keys.refresh, keys.cooldown, keys.leeway);
+        Ok(Sources { hs256, hs256_previous, jwks, audiences, refresh, cooldown, leeway })
     }
 }
 
@@ -219,6 +227,10 @@ fn backends(source: &mut Source<'_>) -> Backends {
 fn keys(source: &mut Source<'_>, command: &Command, listen: SocketAddr, database: &Database) -> Keys {
     let faults = source.faults.len();
     let hs256 = source.secret(&names::HS256_SECRET);
+    let hs256_previous = source.secret(&names::HS256_PREVIOUS_SECRET);
+    if hs256_previous.is_some() && hs256.is_none() {
+        source.fault(&names::HS256_PREVIOUS_SECRET, format!("is of no use without {}", names::HS256_SECRET.name));
+    }
     let jwks = source.optional(&names::JWKS, |text| value::list(text, value::issuer)).unwrap_or_default();
     let mut seen = std::collections::HashSet::new();
     for (issuer, _) in &jwks {
@@ -243,7 +255,10 @@ fn keys(source: &mut Source<'_>, command: &Command, listen: SocketAddr, database
     Keys {
         development: (!configured).then_some(beside),
         hs256,
+        hs256_previous,
         jwks,
+        cooldown: source.value(&names::JWKS_COOLDOWN, value::time_limit),
+        leeway: source.value(&names::TOKEN_LEEWAY, value::duration),
         refresh: source.value(&names::JWKS_REFRESH, value::time_limit),
         audiences: source.optional(&names::AUDIENCES, |text| value::list(text, value::audience)).unwrap_or_default(),
     }

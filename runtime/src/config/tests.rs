@@ -181,7 +181,7 @@ fn the_commands_are_those_of_the_protocol() {
     assert!(matches!(token, Command::Token(token) if token.role == rollcall_schema::Role::Teacher));
     let load = command(&["load", "--lessons", "l.csv", "--attendees", "a.csv"]);
     assert!(matches!(load, Command::Load(LoadArgs { lessons: Some(_), attendees: Some(_) })));
-    for wrong in [&["load"][..], &["token"], &["token", "--sub", "a.b"], &["fly"], &["--fly"]] {
+    for wrong in [&["load"][..], &["token"], &["token", "--sub", "a b"], &["fly"], &["--fly"]] {
         assert!(matches!(read(wrong, &[]), Err(Stop::CommandLine(_))), "{wrong:?}");
     }
 }

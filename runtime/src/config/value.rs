@@ -164,6 +164,11 @@ pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_str(text).map_err(|_| format!("{text:?} is not a header's name"))
 }
 
+/// Whether a text can be a bearer token in a header.
+pub(super) fn is_bearer(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// How many files this process may open: connections, and what it needs besides. It takes as many as it is allowed to;
 /// shells give 1,024 for the sake of old programs.
 pub(super) fn open_files() -> usize {

@@ -6,12 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{self, HeaderValue},
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+
+use crate::config::Secret;
+
+/// Connections kept that are not in use, unless said otherwise.
+const IDLE_CONNECTIONS: usize = 8;
 
 /// How long one call may take in all, unless said otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,12 +50,19 @@ pub enum FetchError {
 pub struct Client {
     pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     patience: Duration,
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
     /// A client that trusts Mozilla's roots.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_idle_connections(IDLE_CONNECTIONS)
+    }
+
+    /// The same, which keeps so many connections that are not in use.
+    #[must_use]
+    pub fn with_idle_connections(idle: usize) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -59,17 +74,29 @@ impl Client {
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(8)
+            .pool_max_idle_per_host(idle)
             .pool_idle_timeout(Duration::from_secs(30))
             .http1_max_buf_size(HEAD)
             .build(connector);
-        Self { pool, patience: PATIENCE }
+        Self { pool, patience: PATIENCE, authorization: None }
     }
 
     /// The same with another patience.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same with a bearer token for every call. One that no header can carry is not sent; the configuration refuses
+    /// such a token before.
+    #[must_use]
+    pub fn bearer(self, token: Option<&Secret>) -> Self {
+        let value = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {}", token.reveal())).ok());
+        let authorization = value.map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        Self { authorization, ..self }
     }
 
     /// Gets a document of at most `most` bytes.
@@ -98,14 +125,19 @@ impl Client {
         body: Bytes,
         most: usize,
     ) -> Result<(StatusCode, Bytes), FetchError> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(url)
             .header(header::USER_AGENT, concat!("rollcall/", env!("CARGO_PKG_VERSION")))
             .header(header::CONTENT_TYPE, "application/json")
+            // Keys that were just rotated must not come from a cache on the way.
+            .header(header::CACHE_CONTROL, "no-cache")
             .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
             .body(Full::new(body))
             .map_err(|error| FetchError::Connection(error.to_string()))?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
         let answer = async {
             let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
             let status = answer.status();

@@ -11,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, Uri, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Uri, body::Incoming, header, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
@@ -30,6 +32,7 @@ pub(crate) enum Reply {
 /// A request as it came.
 pub(crate) struct Seen {
     pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -106,7 +109,7 @@ async fn serve(
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let number = served.fetch_add(1, Ordering::SeqCst);
     // A test that no longer looks is over.
-    drop(seen.send(Seen { uri: head.uri, body }));
+    drop(seen.send(Seen { uri: head.uri, headers: head.headers, body }));
     match reply(number) {
         Reply::Answer(status, body) => {
             Ok(Response::builder().status(status).body(Full::new(body.into())).map_err(|_| Closed)?)

@@ -14,7 +14,7 @@ use futures_util::future::join3;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{bus::Bus, kv::Kv, store::Store};
+use crate::{auth::Keyring, bus::Bus, kv::Kv, store::Store};
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ pub struct Backends {
     pub keys: Backend,
     /// Without it events wait.
     pub bus: Backend,
+    /// Keys of tokens: without any, nobody but guests can be let in.
+    pub identity: Backend,
 }
 
 /// The body of `/readyz`.
@@ -58,6 +60,7 @@ pub struct Health {
     kv: Arc<dyn Kv>,
     bus: Arc<dyn Bus>,
     draining: Arc<AtomicBool>,
+    identity: Option<Arc<Keyring>>,
     last: Mutex<Option<(Instant, Backends)>>,
 }
 
@@ -65,14 +68,20 @@ impl Health {
     /// Of these backends; `draining` is set by whoever shuts the node down.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, kv: Arc<dyn Kv>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
-        Self { store, kv, bus, draining, last: Mutex::default() }
+        Self { store, kv, bus, draining, identity: None, last: Mutex::default() }
+    }
+
+    /// Also not ready while these keys let nobody in.
+    #[must_use]
+    pub fn with_identity(self, keyring: Arc<Keyring>) -> Self {
+        Self { identity: Some(keyring), ..self }
     }
 
     /// How it is now, or was a moment ago.
     pub async fn readiness(&self) -> Readiness {
         let backends = self.backends().await;
         let draining = self.draining.load(Ordering::Relaxed);
-        Readiness { ready: backends.sql.up && !draining, draining, backends }
+        Readiness { ready: backends.sql.up && backends.identity.up && !draining, draining, backends }
     }
 
     async fn backends(&self) -> Backends {
@@ -83,11 +92,13 @@ impl Health {
         {
             return backends;
         }
+        let identity = self.identity.as_ref().is_none_or(|keyring| keyring.is_usable());
         let (sql, keys, bus) = join3(up(self.store.ping()), up(self.kv.ping()), up(self.bus.ping())).await;
         let backends = Backends {
             sql: Backend { name: self.store.name(), up: sql },
             keys: Backend { name: self.kv.name(), up: keys },
             bus: Backend { name: self.bus.name(), up: bus },
+            identity: Backend { name: "token keys", up: identity },
         };
         *last = Some((Instant::now(), backends));
         backends

@@ -121,12 +121,15 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     };
     tokio::spawn(pulse.run());
     tokio::spawn(metrics.clone().upkeep());
-    tokio::spawn(async move { keyring.keep_fresh().await });
+    let refreshed = Arc::clone(&keyring);
+    tokio::spawn(async move { refreshed.keep_fresh().await });
 
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
+    let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready));
     let admin = Arc::new(Admin {
-        health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready)),
+        // Guests need no keys.
+        health: if config.guests { health } else { health.with_identity(keyring) },
         store: Arc::clone(&store),
         bus,
         metrics,
@@ -172,7 +175,7 @@ async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
         if matches!(error.location, Location::File(_)) {
             return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
         }
-        warn!(%error, "tokens of this issuer are refused until its keys are there");
+        warn!(%error, "bearers of this issuer's tokens are asked to come again until its keys are there");
     }
     Ok(keyring)
 }

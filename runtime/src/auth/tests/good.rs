@@ -34,8 +34,43 @@ async fn an_audience_may_be_an_array_of_one() {
     let keyring = keyring(&[]).await;
     let verify = |aud| keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", aud)));
     assert_eq!(verify(json!(["a.example"])).unwrap().audience.as_str(), "a.example");
-    for aud in [json!(["a.example", "b.example"]), json!([]), json!(7), json!("a b"), json!("..")] {
+    for aud in [json!([]), json!(7), json!("a b"), json!(".."), json!(["a b"]), json!([7])] {
         assert_eq!(verify(aud.clone()), Err(AuthError::Claim), "{aud}");
+    }
+    assert_eq!(verify(json!(["a.example", "b.example"])), Err(AuthError::Audience), "which of them?");
+}
+
+#[tokio::test]
+async fn of_several_audiences_exactly_one_must_be_ours() {
+    let audiences = vec![Audience::parse("a.example").unwrap(), Audience::parse("b.example").unwrap()];
+    let keyring = Keyring::new(Sources { audiences, ..sources() });
+    let verify = |aud| {
+        let verdict = keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", aud)));
+        verdict.map(|claims| claims.audience.to_string())
+    };
+    assert_eq!(verify(json!(["https://idp.example/userinfo", "b.example"])), Ok("b.example".into()));
+    assert_eq!(verify(json!(["x.example", "a.example", "y.example"])), Ok("a.example".into()));
+    for aud in [json!(["a.example", "b.example"]), json!(["x.example", "y.example"]), json!(["x.example"])] {
+        assert_eq!(verify(aud.clone()), Err(AuthError::Audience), "{aud}");
+    }
+}
+
+#[tokio::test]
+async fn the_secret_before_counts_while_it_is_replaced() {
+    let previous = "the secret before, also long enough for HS256";
+    let token = |secret: &str| Signer::hs256("local", secret.as_bytes()).token(&claims("local"));
+    let both = Keyring::new(Sources { hs256_previous: Some(Secret::new(previous)), ..sources() });
+    assert!(both.verify(&token(SECRET)).is_ok() && both.verify(&token(previous)).is_ok());
+    assert_eq!(both.verify(&token("another")), Err(AuthError::Signature));
+    assert_eq!(Keyring::new(sources()).verify(&token(previous)), Err(AuthError::Signature));
+}
+
+#[tokio::test]
+async fn subs_of_common_identity_providers_are_let_in() {
+    let keyring = keyring(&[]).await;
+    for sub in ["auth0|64f0", "alice@school.example", "google-oauth2|1", "urn:user:7", "a.b"] {
+        let token = Signer::hs256("local", SECRET.as_bytes()).token(&with("sub", json!(sub)));
+        assert_eq!(keyring.verify(&token).unwrap().user.as_str(), sub);
     }
 }
 
@@ -73,14 +108,21 @@ async fn an_empty_list_admits_nowhere_and_no_list_anywhere() {
 }
 
 #[tokio::test]
-async fn a_token_counts_from_nbf_until_exp_without_leeway() {
+async fn a_token_counts_from_nbf_with_leeway_until_exp_without() {
     let keyring = keyring(&[]).await;
     let mut claims = with("exp", json!(1000));
     claims["nbf"] = json!(900.5);
+    claims["iat"] = json!(910);
     let token = Signer::hs256("local", SECRET.as_bytes()).token(&claims);
     let at = |now| keyring.verify_at(&token, now).map(|claims| claims.expires);
-    assert_eq!(at(900), Err(AuthError::Early));
-    assert_eq!(at(901), Ok(1000));
+    assert_eq!(at(895), Err(AuthError::Early));
+    assert_eq!(at(904), Err(AuthError::Early), "iat counts, too");
+    assert_eq!(at(905), Ok(1000));
+    claims.as_object_mut().unwrap().remove("iat");
+    let token = Signer::hs256("local", SECRET.as_bytes()).token(&claims);
+    let at = |now| keyring.verify_at(&token, now).map(|claims| claims.expires);
+    assert_eq!(at(895), Err(AuthError::Early));
+    assert_eq!(at(896), Ok(1000));
     assert_eq!(at(999), Ok(1000));
     assert_eq!(at(1000), Err(AuthError::Expired));
 }

@@ -42,10 +42,5 @@ async fn keyring(issuers: &[(&str, &[&Signer])]) -> Keyring {
 }
 
 fn sources() -> Sources {
-    Sources {
-        hs256: Some(Secret::new(SECRET)),
-        jwks: Vec::new(),
-        audiences: Vec::new(),
-        refresh: std::time::Duration::from_secs(300),
-    }
+    Sources::of_secret(Secret::new(SECRET))
 }

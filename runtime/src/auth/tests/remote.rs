@@ -37,7 +37,7 @@ async fn keys_are_fetched_and_rotated_without_a_restart() {
     *document.lock().unwrap() = signer::document(&[&new]);
     assert!(soon(keyring.admit(&new.token(&claims("a")))).await.is_ok());
     assert_eq!(keyring.admit(&old.token(&claims("a"))).await, Err(AuthError::Key), "the old key is gone");
-    assert_eq!(fetches(&mut server), 1);
+    assert_eq!(fetches(&mut server), 2);
 }
 
 #[tokio::test]
@@ -52,6 +52,79 @@ async fn a_burst_of_unknown_keys_fetches_once() {
     assert_eq!(fetches(&mut server), 1);
     // What waited for that fetch has the keys now.
     assert!(keyring.verify(&known.token(&claims("a"))).is_ok());
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_refuses_nobody_for_good_and_is_unusable_until_it_is_back() {
+    let key = Signer::es256("k");
+    let (token, kidless) = (key.token(&claims("a")), key.headed(&json!({"alg": "ES256"}), &claims("a")));
+    let document = signer::document(&[&key]);
+    let answer = move |number| match number {
+        0..8 => Reply::Answer(StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        _ => Reply::Answer(StatusCode::OK, document.clone()),
+    };
+    let server = Fixture::start(answer).await;
+    let sources = Sources { hs256: None, cooldown: Duration::from_millis(1), ..sources() };
+    let jwks = vec![("a".into(), Location::Url(server.url("/")))];
+    let keyring = Keyring::new(Sources { jwks, ..sources });
+    assert_eq!(keyring.load().await.len(), 1);
+    assert!(!keyring.is_usable());
+    for token in [&token, &kidless] {
+        assert_eq!(soon(keyring.admit(token)).await, Err(AuthError::KeysUnavailable));
+    }
+    let mut admitted = false;
+    for _ in 0..1_000 {
+        admitted = soon(keyring.admit(&token)).await.is_ok();
+        if admitted {
+            break;
+        }
+    }
+    assert!(admitted && keyring.is_usable());
+    assert!(soon(keyring.admit(&kidless)).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_that_rotate_after_a_stranger_s_token_are_seen_at_once() {
+    let (old, new, stranger) = (Signer::es256("old"), Signer::es256("new"), Signer::es256("made-up"));
+    let (_server, document) = published(signer::document(&[&old])).await;
+    let keyring = at(&_server);
+    assert!(keyring.load().await.is_empty());
+    assert_eq!(soon(keyring.admit(&stranger.token(&claims("a")))).await, Err(AuthError::Key));
+    *document.lock().unwrap() = signer::document(&[&old, &new]);
+    assert!(soon(keyring.admit(&new.token(&claims("a")))).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_uses_up_the_loads_keeps_nobody_out_for_good() {
+    let (old, new, stranger) = (Signer::es256("old"), Signer::es256("new"), Signer::es256("made-up"));
+    let (mut server, document) = published(signer::document(&[&old])).await;
+    let keyring = at(&server);
+    assert!(keyring.load().await.is_empty());
+    for number in 0..50 {
+        let token = stranger.headed(&json!({"alg": "ES256", "kid": format!("k{number}")}), &claims("a"));
+        assert!(soon(keyring.admit(&token)).await.is_err());
+    }
+    assert_eq!(fetches(&mut server), 6, "one at the start, and a few at once");
+    *document.lock().unwrap() = signer::document(&[&new]);
+    let token = new.token(&claims("a"));
+    assert_eq!(soon(keyring.admit(&token)).await, Err(AuthError::KeysUnavailable));
+    let gone = stranger.token(&claims("a"));
+    assert_eq!(soon(keyring.admit(&gone)).await, Err(AuthError::KeysUnavailable), "not looked up yet");
+    assert!(keyring.load().await.is_empty());
+    assert!(soon(keyring.admit(&token)).await.is_ok());
+    assert_eq!(soon(keyring.admit(&gone)).await, Err(AuthError::Key), "looked up since");
+}
+
+#[tokio::test]
+async fn a_key_without_a_name_rotates_too() {
+    let (old, new) = (Signer::es256("old"), Signer::es256("new"));
+    let (server, document) = published(signer::document(&[&old])).await;
+    let keyring = at(&server);
+    assert!(keyring.load().await.is_empty());
+    *document.lock().unwrap() = signer::document(&[&new]);
+    let kidless = |signer: &Signer| signer.headed(&json!({"alg": "ES256"}), &claims("a"));
+    assert!(soon(keyring.admit(&kidless(&new))).await.is_ok());
+    assert_eq!(soon(keyring.admit(&kidless(&old))).await, Err(AuthError::Signature));
 }
 
 #[tokio::test]
@@ -123,7 +196,7 @@ async fn a_load_that_hangs_leaves_time_to_say_what_the_token_is_worth() {
     let keyring = at(&server);
     let token = Signer::es256("unknown").token(&claims("a"));
     let verdict = tokio::time::timeout(Duration::from_secs(5), keyring.admit(&token)).await;
-    assert_eq!(verdict.expect("before a connect times out"), Err(AuthError::Key));
+    assert_eq!(verdict.expect("before a connect times out"), Err(AuthError::KeysUnavailable));
 }
 
 #[tokio::test]

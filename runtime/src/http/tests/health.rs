@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    auth::{Keyring, Location, Sources},
+    http::fixture::{Fixture, Reply},
     kv::{Entry, KvError, Leaving},
     store::postgres::{PostgresOptions, PostgresStore},
 };
@@ -42,7 +44,8 @@ impl Kv for Mute {
 async fn a_node_is_ready_until_it_drains() {
     let bench = Bench::new().await;
     let up = |name: &str| json!({"name": name, "up": true});
-    let backends = json!({"sql": up("sqlite"), "keys": up("memory"), "bus": up("memory")});
+    let backends =
+        json!({"sql": up("sqlite"), "keys": up("memory"), "bus": up("memory"), "identity": up("token keys")});
     let ready = json!({"ready": true, "draining": false, "backends": backends});
     assert_eq!(bench.get("/readyz").await, (StatusCode::OK, ready));
     bench.draining.store(true, Ordering::SeqCst);
@@ -60,6 +63,30 @@ async fn keys_that_hang_are_named_and_asked_once() {
         assert_eq!((status, &body["backends"]["keys"]), (StatusCode::OK, &json!({"name": "redis", "up": false})));
     }
     assert_eq!(mute.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_can_let_nobody_in_is_not_ready() {
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let answer = move |number| match number {
+        0 => Reply::Answer(StatusCode::BAD_GATEWAY, String::new()),
+        _ => Reply::Answer(StatusCode::OK, key.to_owned()),
+    };
+    let provider = Fixture::start(answer).await;
+    let jwks = vec![("a".to_owned(), Location::Url(provider.url("/")))];
+    let sources = Sources::of_secret(Secret::new("unused"));
+    let keyring = Arc::new(Keyring::new(Sources { hs256: None, jwks, ..sources }));
+    let health = || async {
+        let bench = Bench::new().await;
+        let (bus, kv) = (Arc::clone(&bench.bus), Arc::new(MemoryKv::new()));
+        let health = Health::new(Arc::clone(&bench.store), kv, bus, Arc::clone(&bench.draining));
+        health.with_identity(Arc::clone(&keyring)).readiness().await
+    };
+    assert_eq!(keyring.load().await.len(), 1);
+    let readiness = health().await;
+    assert!(!readiness.ready && !readiness.backends.identity.up && readiness.backends.sql.up);
+    assert!(keyring.load().await.is_empty());
+    assert!(health().await.ready);
 }
 
 #[tokio::test]

@@ -1,0 +1,248 @@
+//! The authorization hook: another service is asked whether an agent may enter a classroom, or one of its lessons
+//! (`ROLLCALL_AUTHZ_URL`).
+//!
+//! Invariant: it fails closed, and a temporary fault is never told as a no: without an answer nobody is let in, and
+//! everybody is told to come again. However many ask at once, the service sees at most `concurrency` requests.
+mod answer;
+mod approvals;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use hyper::Uri;
+use rollcall_schema::{ClassroomId, LessonId};
+use serde::Serialize;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use self::approvals::Approvals;
+use super::Claims;
+use crate::{config::Secret, http::client::Client, log_limit::LogLimit, names};
+
+/// Largest answer that is read: the actions allowed to one user on one object.
+const MAX_ANSWER: usize = 16 * 1024;
+/// What is asked about.
+const CONNECT: &str = "connect";
+
+/// Where the service is, and how it is asked.
+#[derive(Clone, Debug)]
+pub struct HookOptions {
+    /// Its address.
+    pub url: Uri,
+    /// Sent as a bearer token.
+    pub token: Option<Secret>,
+    /// For one request. A connect has 5 s in all.
+    pub timeout: Duration,
+    /// How long a yes counts. A no is not kept: it may be mended by then.
+    pub ttl: Duration,
+    /// Where the classrooms are; none: in the token's audience, as the user is.
+    pub namespace: Option<String>,
+    /// Requests at once.
+    pub concurrency: usize,
+    /// Questions that wait for one of those to end.
+    pub queue: usize,
+    /// How long a question waits there.
+    pub queue_timeout: Duration,
+}
+
+/// Why there is no answer. Both are temporary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// Too many ask at once, here or there.
+    #[error("the authorization service is asked too much at once")]
+    Busy,
+    /// No answer, a late one, or one that says nothing.
+    #[error("the authorization service is away")]
+    Away,
+}
+
+/// Asks, or lets everybody in where no service is configured.
+#[derive(Clone, Debug, Default)]
+pub struct Hook(Option<Arc<Service>>);
+
+type Answer = Result<bool, HookError>;
+type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
+
+#[derive(Debug)]
+struct Service {
+    options: HookOptions,
+    client: Client,
+    /// One for each question that waits or is asked.
+    places: Semaphore,
+    /// One for each that is asked.
+    requests: Semaphore,
+    approvals: Mutex<Approvals>,
+    in_flight: Mutex<InFlight>,
+    log: LogLimit,
+}
+
+/// Questions that wait or are asked, so that whoever asks the same meanwhile shares the answer.
+#[derive(Debug, Default)]
+struct InFlight {
+    next: u64,
+    questions: HashMap<Bytes, (u64, WeakShared<BoxFuture<'static, Answer>>)>,
+}
+
+impl Hook {
+    /// This service; none: everybody whom the token admits.
+    #[must_use]
+    pub fn new(options: Option<HookOptions>) -> Self {
+        Self(options.map(|options| {
+            let client = Client::with_idle_connections(options.concurrency);
+            Arc::new(Service {
+                client: client.patience(options.timeout).bearer(options.token.as_ref()),
+                places: Semaphore::new(options.concurrency.saturating_add(options.queue).min(Semaphore::MAX_PERMITS)),
+                requests: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
+                options,
+                approvals: Mutex::default(),
+                in_flight: Mutex::default(),
+                log: LogLimit::new(),
+            })
+        }))
+    }
+
+    /// Whether the agent may connect to the classroom: `["classrooms", ID]`.
+    ///
+    /// # Errors
+    /// [`HookError`], where nothing is known.
+    pub async fn admits(&self, claims: &Claims, classroom: ClassroomId) -> Result<bool, HookError> {
+        let Some(service) = &self.0 else { return Ok(true) };
+        service.ask(claims, &["classrooms", &classroom.to_string()]).await
+    }
+
+    /// Whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
+    ///
+    /// # Errors
+    /// [`HookError`], where nothing is known.
+    pub async fn admits_lesson(
+        &self,
+        claims: &Claims,
+        classroom: ClassroomId,
+        lesson: &LessonId,
+    ) -> Result<bool, HookError> {
+        let Some(service) = &self.0 else { return Ok(true) };
+        service.ask(claims, &["classrooms", &classroom.to_string(), "lessons", lesson.as_str()]).await
+    }
+}
+
+impl Service {
+    async fn ask(self: &Arc<Self>, claims: &Claims, object: &[&str]) -> Answer {
+        let question = self.question(claims, object);
+        if lock(&self.approvals).contains(&question) {
+            return Ok(true);
+        }
+        self.share(question).await
+    }
+
+    /// The answer of the same question that is in flight, or of a new one.
+    fn share(self: &Arc<Self>, question: Bytes) -> SharedAnswer {
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(answer) = in_flight.questions.get(&question).and_then(|(_, answer)| answer.upgrade()) {
+            return answer;
+        }
+        let number = in_flight.next;
+        in_flight.next += 1;
+        let entry = Entry { service: Arc::clone(self), number, question: question.clone() };
+        // Dropped with the last caller that waits for it, so that nobody is asked in vain.
+        let answer = async move { entry.answer().await }.boxed().shared();
+        if let Some(weak) = answer.downgrade() {
+            in_flight.questions.insert(question, (number, weak));
+        }
+        answer
+    }
+
+    async fn answer(&self, question: &Bytes) -> Answer {
+        let answer = self.request(question).await;
+        let outcome = match answer {
+            Ok(true) => "yes",
+            Ok(false) => "no",
+            Err(HookError::Busy) => "busy",
+            Err(HookError::Away) => "away",
+        };
+        metrics::counter!(names::AUTHZ, "outcome" => outcome).increment(1);
+        if answer == Ok(true) {
+            lock(&self.approvals).insert(question.clone(), Instant::now() + self.options.ttl);
+        }
+        answer
+    }
+
+    async fn request(&self, question: &Bytes) -> Answer {
+        let place = self.places.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
+        let turn = timeout(self.options.queue_timeout, self.requests.acquire()).await;
+        let turn = turn.map_err(|_| self.fault(HookError::Busy, &"a question waited too long"))?;
+        let answer = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER).await;
+        drop((turn, place));
+        let (status, body) = answer.map_err(|error| self.fault(HookError::Away, &error))?;
+        answer::read(status, &body, CONNECT).map_err(|error| self.fault(error, &status))
+    }
+
+    fn fault(&self, error: HookError, why: &dyn std::fmt::Display) -> HookError {
+        metrics::counter!(names::BACKEND_ERRORS, "backend" => "authz", "operation" => "ask").increment(1);
+        if let Some(held_back) = self.log.pass() {
+            tracing::warn!(%error, %why, held_back, "clients are asked to come again later");
+        }
+        error
+    }
+
+    /// The question, in the form of seed 000's family.
+    fn question(&self, claims: &Claims, object: &[&str]) -> Bytes {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            subject: Entity<'a, &'a str>,
+            object: Entity<'a, &'a [&'a str]>,
+            action: &'static str,
+        }
+        #[derive(Serialize)]
+        struct Entity<'a, V> {
+            namespace: &'a str,
+            value: V,
+        }
+        let audience = claims.audience.as_str();
+        let question = Question {
+            subject: Entity { namespace: audience, value: claims.user.as_str() },
+            object: Entity { namespace: self.options.namespace.as_deref().unwrap_or(audience), value: object },
+            action: CONNECT,
+        };
+        serde_json::to_vec(&question).expect("texts are JSON").into()
+    }
+}
+
+/// A question in flight; it is taken out of the table when it is answered or given up.
+struct Entry {
+    service: Arc<Service>,
+    number: u64,
+    question: Bytes,
+}
+
+impl Entry {
+    async fn answer(&self) -> Answer {
+        self.service.answer(&self.question).await
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut in_flight = lock(&self.service.in_flight);
+        // Another caller may have asked anew between the last drop and this.
+        if in_flight.questions.get(&self.question).is_some_and(|(number, _)| *number == self.number) {
+            in_flight.questions.remove(&self.question);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! When a token with an unknown key may cause a load of its issuer's keys, and what is known where it may not.
+//!
+//! Invariant: a key is called unknown for good only if a load that began after it was first named did not bring it. Whoever
+//! makes up names uses up the loads, and can only make an answer temporary.
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Loads at once after a rest, so that a rotation is seen at once even after a stranger's token.
+const BURST: u32 = 5;
+/// Names of keys that are remembered; with more, all are forgotten.
+const NAMES: usize = 1024;
+
+/// What comes of a token's unknown key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// The keys were read just now.
+    Loaded,
+    /// They were read since the key was first named, and did not have it.
+    Known,
+    /// They could not be read, or not again so soon.
+    Unavailable,
+}
+
+/// The loads of one issuer's keys that tokens may still cause.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Loads left, as of then.
+    left: f64,
+    at: Instant,
+    /// When the last load that succeeded began.
+    loaded: Option<Instant>,
+    /// When each name was first refused for want of a load.
+    named: HashMap<u64, Instant>,
+    hasher: RandomState,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        let (named, hasher) = (HashMap::new(), RandomState::new());
+        Self { left: f64::from(BURST), at: Instant::now(), loaded: None, named, hasher }
+    }
+
+    /// Takes one load, if there is one.
+    pub(super) fn take(&mut self, cooldown: Duration) -> bool {
+        let now = Instant::now();
+        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / cooldown.as_secs_f64();
+        self.left = (self.left + refilled).min(f64::from(BURST));
+        self.at = now;
+        let takes = self.left >= 1.0;
+        if takes {
+            self.left -= 1.0;
+        }
+        takes
+    }
+
+    /// A load that began then has succeeded.
+    pub(super) fn loaded(&mut self, began: Instant) {
+        self.loaded = self.loaded.max(Some(began));
+    }
+
+    /// What is known of a key that there is no load for.
+    pub(super) fn without_load(&mut self, kid: Option<&str>) -> Lookup {
+        let name = self.hasher.hash_one(kid);
+        if self.named.len() >= NAMES && !self.named.contains_key(&name) {
+            self.named.clear();
+        }
+        let first = *self.named.entry(name).or_insert_with(Instant::now);
+        if self.loaded.is_some_and(|loaded| loaded > first) { Lookup::Known } else { Lookup::Unavailable }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(60);
+
+    fn taken(budget: &mut Budget) -> usize {
+        (0..100).filter(|_| budget.take(COOLDOWN)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_at_once_then_one_in_a_while() {
+        let mut budget = Budget::new();
+        assert_eq!(taken(&mut budget), 5);
+        tokio::time::advance(COOLDOWN * 2).await;
+        assert_eq!(taken(&mut budget), 2);
+        tokio::time::advance(COOLDOWN * 100).await;
+        assert_eq!(taken(&mut budget), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_unknown_for_good_once_a_later_load_has_not_brought_it() {
+        let mut budget = Budget::new();
+        budget.loaded(Instant::now());
+        tokio::time::advance(COOLDOWN).await;
+        assert_eq!(budget.without_load(Some("k")), Lookup::Unavailable);
+        tokio::time::advance(COOLDOWN).await;
+        assert_eq!(budget.without_load(Some("k")), Lookup::Unavailable, "nothing was read since");
+        budget.loaded(Instant::now());
+        assert_eq!(budget.without_load(Some("k")), Lookup::Known);
+        assert_eq!(budget.without_load(Some("other")), Lookup::Unavailable);
+        assert_eq!(budget.without_load(None), Lookup::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_names_are_made_up_few_are_kept() {
+        let mut budget = Budget::new();
+        for number in 0..10 * NAMES {
+            assert_eq!(budget.without_load(Some(&number.to_string())), Lookup::Unavailable);
+            assert!(budget.named.len() <= NAMES);
+        }
+    }
+}

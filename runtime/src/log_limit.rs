@@ -1,0 +1,59 @@
+//! A limit on one kind of log line, so that whoever causes it cannot fill the log.
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Between two lines of one kind, unless said otherwise.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Lets one line pass in an interval, and counts those that it holds back.
+#[derive(Debug)]
+pub(crate) struct LogLimit {
+    interval: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Instant>,
+    held_back: u64,
+}
+
+impl LogLimit {
+    /// One line in ten seconds.
+    pub(crate) fn new() -> Self {
+        Self { interval: INTERVAL, state: Mutex::default() }
+    }
+
+    /// Whether a line may be written now; if so, how many were held back since the last one.
+    pub(crate) fn pass(&self) -> Option<u64> {
+        self.pass_at(Instant::now())
+    }
+
+    fn pass_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
+            state.held_back += 1;
+            return None;
+        }
+        state.last = Some(now);
+        Some(std::mem::take(&mut state.held_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_passes_in_an_interval_and_says_how_many_did_not() {
+        let (limit, start) = (LogLimit::new(), Instant::now());
+        assert_eq!(limit.pass_at(start), Some(0));
+        for _ in 0..7 {
+            assert_eq!(limit.pass_at(start + INTERVAL / 2), None);
+        }
+        assert_eq!(limit.pass_at(start + INTERVAL), Some(7));
+        assert_eq!(limit.pass_at(start + INTERVAL * 2), Some(0));
+    }
+}
