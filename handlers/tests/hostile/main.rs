@@ -15,6 +15,7 @@ mod limits;
 mod model;
 mod node_limits;
 mod origins;
+mod proxies;
 mod raw;
 mod refresh;
 mod silence;

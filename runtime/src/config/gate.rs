@@ -23,6 +23,8 @@ pub struct Gate {
     pub tls: Option<TlsFiles>,
     /// Connections and upgrades.
     pub limits: AdmissionLimits,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Connections that have not upgraded yet.
     pub half_open: usize,
     /// Events.
@@ -50,6 +52,10 @@ impl Gate {
             trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
             header: source.value(&names::PROXY_HEADER, value::header),
         };
+        let proxy_protocol = source.value(&names::PROXY_PROTOCOL, value::switch);
+        if proxy_protocol && proxies.trusted.is_empty() {
+            source.fault(&names::PROXY_PROTOCOL, format!("needs {}: the balancers", names::TRUSTED_PROXIES.name));
+        }
         let authz = hook(source);
         // Requests to the authorization service are files, too.
         let asking = authz.as_ref().map_or(0, |authz| authz.concurrency);
@@ -71,6 +77,7 @@ impl Gate {
         Self {
             origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
             tls: tls(source),
+            proxy_protocol,
             limits,
             half_open,
             events: EventRates {

@@ -56,13 +56,14 @@ settings! {
     AUTHZ_QUEUE_TIMEOUT = "ROLLCALL_AUTHZ_QUEUE_TIMEOUT", Plain, Some("2s"), "How long a question waits; then the client is asked to come again";
     AUTHZ_TTL = "ROLLCALL_AUTHZ_TTL", Plain, Some("60s"), "How long its yes counts";
     AUTHZ_NAMESPACE = "ROLLCALL_AUTHZ_NAMESPACE", Plain, None, "Namespace of the classrooms in its questions; without it the token's audience";
-    ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages that may connect, like https://school.example, besides the same host's; * for any";
+    ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages and apps that may connect, like https://school.example or capacitor://localhost, besides the same host's pages; * for any";
     MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
     MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("1000"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count";
     MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory above which nobody new is let in; by default nine tenths of the container's or the machine's";
     MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Most upgrades a second";
     TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies that say who the client is";
-    PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do";
+    PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do; forwarded is read as RFC 7239 says, any other as addresses";
+    PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Plain, Some("false"), "Whether clients come by balancers that speak the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
     ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; needed where the admin address is not loopback";
     LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
     LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";

@@ -76,6 +76,7 @@ fn every_setting_can_be_given() {
         ("ROLLCALL_ORIGINS", "https://a.example, http://b.example:8080"),
         ("ROLLCALL_TRUSTED_PROXIES", "10.0.0.0/8,::1"),
         ("ROLLCALL_PROXY_HEADER", "X-Real-Ip"),
+        ("ROLLCALL_PROXY_PROTOCOL", "true"),
         ("ROLLCALL_MAX_CONNECTIONS", "7"),
         ("ROLLCALL_AUTHZ_URL", "http://authz/"),
         ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
@@ -194,4 +195,23 @@ fn the_development_secret_is_made_when_the_keys_are_read() {
     let secret = config.sources().unwrap().hs256.unwrap();
     assert_eq!(config.sources().unwrap().hs256, Some(secret));
     assert!(folder.path().join("x.db.secret").is_file());
+}
+
+#[test]
+fn origins_are_of_pages_and_apps() {
+    let origins = |text: &str| value::origins(text);
+    let listed = "https://a.example:443,http://b.example:80,https://c.example:80,capacitor://localhost,app://-";
+    let read = ["https://a.example", "http://b.example", "https://c.example:80", "capacitor://localhost", "app://-"];
+    assert_eq!(origins(listed), Ok(Origins::Listed(read.map(str::to_owned).to_vec())), "as browsers send them");
+    for wrong in
+        ["null", "https://", "://x", "https://a.example/", "https://*.example", "1a://x", "a b://x", "https://a b"]
+    {
+        assert!(origins(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_proxy_protocol_needs_balancers() {
+    let told = faults(&[], &[("ROLLCALL_PROXY_PROTOCOL", "true")]);
+    assert!(told[0].starts_with("ROLLCALL_PROXY_PROTOCOL: needs ROLLCALL_TRUSTED_PROXIES"), "{told:?}");
 }

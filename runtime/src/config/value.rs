@@ -146,17 +146,31 @@ pub(super) fn http(text: &str) -> Result<Uri, String> {
         .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH, without a user or password".into())
 }
 
-/// Origins of pages: `*`, or some like `https://school.example`.
+/// Origins: `*`, or some of pages and apps, like `https://school.example` or `capacitor://localhost`.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     if text == "*" {
         return Ok(Origins::Any);
     }
-    let origin = |text: &str| {
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*']));
-        if plain { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an origin, like https://school.example")) }
-    };
     list(text, origin).map(Origins::Listed)
+}
+
+/// One of them, as browsers send it: without the port that its scheme has anyway.
+fn origin(text: &str) -> Result<String, String> {
+    let is_scheme = |scheme: &str| {
+        let others = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.bytes().all(others)
+    };
+    let is_host = |host: &str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic()) && !host.contains(['/', '?', '#', '@', '*'])
+    };
+    match text.split_once("://") {
+        Some((scheme, host)) if is_scheme(scheme) && is_host(host) => {
+            let usual = [("https", ":443"), ("http", ":80")].into_iter().find(|(known, _)| *known == scheme);
+            let host = usual.and_then(|(_, port)| host.strip_suffix(port)).unwrap_or(host);
+            Ok(format!("{scheme}://{host}"))
+        }
+        _ => Err(format!("{text:?} is not an origin, like https://school.example or capacitor://localhost")),
+    }
 }
 
 /// A header's name.

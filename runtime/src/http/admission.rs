@@ -15,6 +15,8 @@ use hyper::{
 };
 use tokio::time::Instant;
 
+use crate::log_limit::LogLimit;
+
 use super::{
     memory::Memory,
     network::{Proxies, Subscriber, subscriber},
@@ -52,6 +54,7 @@ pub struct Admission {
     waiting: Arc<()>,
     gate: Mutex<Gate>,
     memory: Memory,
+    log: LogLimit,
 }
 
 /// One connection's place; to be kept until it is closed. None for loopback.
@@ -156,7 +159,20 @@ impl Admission {
     pub fn new(limits: AdmissionLimits) -> Self {
         let gate = Gate { underway: Arc::default(), left: f64::from(limits.upgrades), at: Instant::now() };
         let memory = Memory::new(limits.memory);
-        Self { limits, clients: Mutex::default(), waiting: Arc::default(), gate: Mutex::new(gate), memory }
+        Self {
+            limits,
+            clients: Mutex::default(),
+            waiting: Arc::default(),
+            gate: Mutex::new(gate),
+            memory,
+            log: LogLimit::new(),
+        }
+    }
+
+    /// Whether a proxy there may say who the client is.
+    #[must_use]
+    pub fn trusts(&self, remote: SocketAddr) -> bool {
+        self.limits.proxies.trusts(remote.ip())
     }
 
     /// Somebody has connected, and has yet to say what for. False where its client has a quarter more connections than
@@ -184,11 +200,23 @@ impl Admission {
     pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: impl FnOnce() -> usize) -> Result<(), Full> {
         let mut knock = head.extensions.remove::<Knock>();
         let entered = self.admit(remote, head, &mut knock, connections);
+        if entered == Err(Full::Client) && self.limits.proxies.is_ignored(remote.ip(), &head.headers) {
+            self.log_ignored_header(remote);
+        }
         if let (Err(_), Some(Knock(held))) = (&entered, knock) {
             let mark = Arc::clone(&held.0);
             head.extensions.insert(Refused(held, mark));
         }
         entered
+    }
+
+    /// The usual reason why one address has so many connections: it is a proxy's.
+    fn log_ignored_header(&self, remote: SocketAddr) {
+        if let Some(held_back) = self.log.pass() {
+            let mend = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \
+                it is your proxy, name it in ROLLCALL_TRUSTED_PROXIES";
+            tracing::warn!(from = %remote.ip(), held_back, "{mend}");
+        }
     }
 
     fn admit(

@@ -2,6 +2,7 @@
 pub mod admin;
 pub mod admission;
 pub mod client;
+mod forwarded;
 pub mod health;
 pub mod memory;
 pub mod network;

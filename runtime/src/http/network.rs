@@ -1,10 +1,17 @@
 //! Addresses of clients, and of the proxies that may speak for them.
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
 
-use hyper::{HeaderMap, header::HeaderName};
+use hyper::{
+    HeaderMap,
+    header::{FORWARDED, HeaderName},
+};
+
+use super::forwarded;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +72,7 @@ pub(super) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> 
 pub struct Proxies {
     /// Where they are.
     pub trusted: Vec<Network>,
-    /// Where they say who the client is: addresses separated by commas, the nearest last.
+    /// Where they say who the client is: `forwarded` (RFC 7239), or else addresses separated by commas, the nearest last.
     pub header: HeaderName,
 }
 
@@ -81,21 +88,31 @@ impl Proxies {
     #[must_use]
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = remote;
-        let lines = headers.get_all(&self.header).iter().rev();
-        let mut hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
+        let mut hops = self.hops(headers);
         while self.trusts(client)
-            && let Some(hop) = hops.next()
+            && let Some(Some(hop)) = hops.next()
         {
-            let Some(hop) = spoken(hop) else { break };
             client = hop;
         }
         client
     }
-}
 
-/// An address, to which some proxies add the port.
-fn spoken(hop: &str) -> Option<IpAddr> {
-    hop.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip())).ok()
+    /// The hops that the header names, the nearest first; none for one that is no address.
+    fn hops<'a>(&self, headers: &'a HeaderMap) -> Box<dyn Iterator<Item = Option<IpAddr>> + 'a> {
+        let lines = headers.get_all(&self.header).iter().rev().map(|line| line.to_str().unwrap_or_default());
+        if self.header == FORWARDED {
+            return Box::new(
+                lines.flat_map(|line| forwarded::hops(line).unwrap_or_else(|| vec![None]).into_iter().rev()),
+            );
+        }
+        Box::new(lines.flat_map(|line| line.rsplit(',').map(|hop| forwarded::address(hop.trim()))))
+    }
+
+    /// Whether a client that is no trusted proxy's sent a header as proxies do.
+    pub(super) fn is_ignored(&self, remote: IpAddr, headers: &HeaderMap) -> bool {
+        let sent = headers.contains_key(&self.header) || headers.contains_key(X_FORWARDED_FOR);
+        sent && !self.trusts(remote)
+    }
 }
 
 #[cfg(test)]
@@ -156,9 +173,25 @@ mod tests {
         assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9", "who is not trusted is not believed");
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4:5678"]), "1.2.3.4", "with its port");
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]:5678"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
         for none in ["nonsense", "", ",", "1.2.3.4,", "fe80::1%eth0", "1.2.3", "1.2.3.4 5.6.7.8", "unknown"] {
             assert_eq!(client("10.0.0.1", &[none]), "10.0.0.1", "{none:?}");
         }
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_header_of_rfc_7239_is_walked_from_the_nearest_hop() {
+        let proxies = Proxies { trusted: vec![network("10.0.0.0/8"), network("fd00::/8")], header: FORWARDED };
+        let client = |lines: &[&'static str]| {
+            let headers = lines.iter().map(|line| (FORWARDED, line.parse().unwrap())).collect();
+            proxies.client(address("10.0.0.1"), &headers).to_string()
+        };
+        assert_eq!(client(&["for=6.6.6.6, for=1.2.3.4;proto=https, for=10.0.0.2"]), "1.2.3.4");
+        assert_eq!(client(&["for=6.6.6.6", "for=\"[2001:db8::1]:4711\"", "for=\"[fd00::1]\""]), "2001:db8::1");
+        assert_eq!(client(&["for=6.6.6.6, for=unknown, for=10.0.0.2"]), "10.0.0.2", "a hop that is not known");
+        assert_eq!(client(&["for=\", for=6.6.6.6"]), "10.0.0.1", "a quote left open");
+        assert_eq!(client(&["for=\"", "for=6.6.6.6"]), "6.6.6.6", "on a line of its own it hides nothing");
+        assert_eq!(client(&[]), "10.0.0.1");
     }
 }

@@ -32,6 +32,10 @@ impl Front for PublicFront {
         self.admission.knock(remote, holds)
     }
 
+    fn is_proxy(&self, remote: SocketAddr) -> bool {
+        self.admission.trusts(remote)
+    }
+
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
         let admitted = if self.workers.crowded() {
             Err(Full::InFlight)

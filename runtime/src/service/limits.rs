@@ -21,6 +21,7 @@ pub(super) fn sockets(limits: &Limits, gate: &Gate) -> SocketOptions {
 pub(super) fn listener(limits: &Limits, gate: &Gate) -> ListenerOptions {
     ListenerOptions {
         origins: gate.origins.clone(),
+        proxy_protocol: gate.proxy_protocol,
         half_open: gate.half_open,
         head_timeout: limits.head_timeout,
         max_head: limits.head,

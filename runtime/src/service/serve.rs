@@ -56,6 +56,8 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         "TLS",
         "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY",
     ))?;
+    // Who tries things out has a page on a port of its own.
+    listener.loopback_pages = config.keys.development.is_some();
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),

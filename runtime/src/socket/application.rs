@@ -88,7 +88,7 @@ pub struct Farewell {
 /// The request that became a connection.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// The client's address (the nearest proxy's, behind one).
+    /// The client's address, as a header of the PROXY protocol says it; else the nearest proxy's, behind one.
     pub remote: SocketAddr,
     /// The request's head; its extensions carry whatever the listener's [`super::Front`] put there.
     pub head: Box<Parts>,

@@ -15,14 +15,20 @@ use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::Incoming,
+    header,
     http::{Extensions, request::Parts},
     service::Service,
 };
 
 use super::{
-    Front, handshake,
+    Front,
+    handshake::{self, Refusal},
     listener::{House, upgraded},
+    origins::is_loopback_page,
 };
+
+/// Of a refused origin so many characters are logged.
+const SHOWN: usize = 100;
 
 /// Answers the requests of one connection, and keeps the head of the one that is upgraded.
 #[derive(Debug)]
@@ -51,10 +57,28 @@ impl<C, F: Front> Doorman<C, F> {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// Says which page was refused, and how it would be let in. It is a stranger's text: short, without control characters.
+    fn log_origin(&self, request: &Request<Incoming>) {
+        if let Some(held_back) = self.house.origin_log.pass() {
+            let origin = request.headers().get(header::ORIGIN).map(|origin| origin.as_bytes().escape_ascii());
+            let origin: String = origin.into_iter().flatten().take(SHOWN).map(char::from).collect();
+            tracing::info!(origin, held_back, "a page was refused; ROLLCALL_ORIGINS would let it in");
+        }
+    }
+
     fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Err(refusal) = handshake::check(&request, &self.house.options.origins) {
-            upgraded(refusal.outcome());
-            return refusal.response();
+        let options = &self.house.options;
+        match handshake::check(&request, &options.origins) {
+            // The origin is checked last.
+            Err(Refusal::Origin) if options.loopback_pages && is_loopback_page(request.headers()) => {}
+            Err(refusal) => {
+                upgraded(refusal.outcome());
+                if refusal == Refusal::Origin {
+                    self.log_origin(&request);
+                }
+                return refusal.response();
+            }
+            Ok(()) => {}
         }
         let response = handshake::accept(&request);
         let (mut head, _) = request.into_parts();

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    header::{
-        ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
+
+use super::origins::Origins;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
@@ -98,41 +98,6 @@ impl Refusal {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         response
-    }
-}
-
-/// Which pages may open a WebSocket here. Clients that are no browsers send no `Origin` and are not asked.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Origins {
-    /// Pages from the host that the request itself names.
-    #[default]
-    SameHost,
-    /// Pages from these, like `https://school.example.org`, besides the same host's.
-    Listed(Vec<String>),
-    /// All.
-    Any,
-}
-
-impl Origins {
-    fn allow(&self, headers: &HeaderMap) -> bool {
-        let mut origins = headers.get_all(ORIGIN).iter();
-        let Some(origin) = origins.next() else { return true };
-        if *self == Self::Any {
-            return true;
-        }
-        let Ok(origin) = origin.to_str() else { return false };
-        if origins.next().is_some() {
-            return false;
-        }
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let page = origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
-        if let (Some((_, page)), Some(host)) = (page, host)
-            && !host.is_empty()
-            && page.eq_ignore_ascii_case(host)
-        {
-            return true;
-        }
-        matches!(self, Self::Listed(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)))
     }
 }
 

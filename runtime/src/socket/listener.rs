@@ -30,10 +30,12 @@ use tokio::{
 use super::{
     Upgrade, Workers,
     doorman::Doorman,
-    handshake::Origins,
+    origins::Origins,
+    proxy_protocol,
     wire::{Certificate, Wire},
 };
 use crate::{
+    log_limit::LogLimit,
     names,
     places::{Place, Places},
 };
@@ -54,6 +56,10 @@ pub struct ListenerOptions {
     pub certificate: Option<Certificate>,
     /// Which pages may connect.
     pub origins: Origins,
+    /// Whether pages of loopback addresses may connect besides those, on any port.
+    pub loopback_pages: bool,
+    /// Whether connections come from balancers and begin with a header of the PROXY protocol; see [`Front::is_proxy`].
+    pub proxy_protocol: bool,
     /// For a request's head.
     pub head_timeout: Duration,
     /// For everything on a connection that does not upgrade.
@@ -73,6 +79,8 @@ impl Default for ListenerOptions {
             path: "/ws".into(),
             certificate: None,
             origins: Origins::default(),
+            loopback_pages: false,
+            proxy_protocol: false,
             head_timeout: Duration::from_secs(5),
             http_timeout: Duration::from_secs(10),
             max_head: 16 << 10,
@@ -89,6 +97,12 @@ pub trait Front: Send + Sync + 'static {
     fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
         let _ = (remote, holds);
         true
+    }
+
+    /// Whether a balancer there may say who the client is ([`ListenerOptions::proxy_protocol`]). Others are closed.
+    fn is_proxy(&self, remote: SocketAddr) -> bool {
+        let _ = remote;
+        false
     }
 
     /// A request that passed all checks is about to be upgraded; what is left in its extensions arrives in
@@ -126,17 +140,21 @@ pub async fn serve<C: Send + 'static, F: Front>(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Places::new(options.half_open, "half_open_full");
-    let house = Arc::new(House { options, front, workers });
+    let house = Arc::new(House { options, front, workers, origin_log: LogLimit::new(), stranger_log: LogLimit::new() });
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = BACKOFF;
     loop {
         let accepted = async {
             let (stream, remote) = listener.accept().await?;
             let mut holds = Extensions::new();
-            if !house.front.admit(remote, &mut holds) {
-                return Ok(None);
+            if house.options.proxy_protocol && !house.front.is_proxy(remote) {
+                house.log_stranger(remote);
+                return Ok(Err("not_a_proxy"));
             }
-            Ok::<_, io::Error>(Some((stream, (remote, holds), places.take().await)))
+            if !house.front.admit(remote, &mut holds) {
+                return Ok(Err("not_admitted"));
+            }
+            Ok::<_, io::Error>(Ok((stream, (remote, holds), places.take().await)))
         };
         tokio::select! {
             () = &mut shutdown => return,
@@ -144,10 +162,10 @@ pub async fn serve<C: Send + 'static, F: Front>(
                 Ok(admitted) => {
                     backoff = BACKOFF;
                     match admitted {
-                        Some((stream, who, place)) => {
+                        Ok((stream, who, place)) => {
                             tokio::spawn(enter(Arc::clone(&house), stream, who, place));
                         }
-                        None => upgraded("not_admitted"),
+                        Err(outcome) => upgraded(outcome),
                     }
                 }
                 Err(error) if is_the_clients(&error) => {}
@@ -178,7 +196,18 @@ pub(super) fn upgraded(outcome: &'static str) {
 pub(super) struct House<C, F> {
     pub(super) options: ListenerOptions,
     pub(super) front: F,
+    pub(super) origin_log: LogLimit,
+    stranger_log: LogLimit,
     workers: Workers<C>,
+}
+
+impl<C, F> House<C, F> {
+    fn log_stranger(&self, remote: SocketAddr) {
+        if let Some(held_back) = self.stranger_log.pass() {
+            let mend = "a connection that is no balancer's was closed; ROLLCALL_TRUSTED_PROXIES names the balancers";
+            tracing::warn!(from = %remote.ip(), held_back, "{mend}");
+        }
+    }
 }
 
 /// One connection until a worker has it, or it is over.
@@ -210,10 +239,23 @@ struct Entrant {
 /// One connection's requests until one is upgraded.
 async fn converse<C: Send + 'static, F: Front>(
     house: &Arc<House<C, F>>,
-    stream: TcpStream,
-    (remote, holds): (SocketAddr, Extensions),
+    mut stream: TcpStream,
+    (mut remote, mut holds): (SocketAddr, Extensions),
 ) -> Option<Entrant> {
     let options = &house.options;
+    if options.proxy_protocol {
+        let Ok(Ok(client)) = timeout(options.head_timeout, proxy_protocol::read(&mut stream)).await else {
+            upgraded("proxy_protocol");
+            return None;
+        };
+        if let Some(client) = client {
+            remote = client;
+            if !house.front.admit(remote, &mut holds) {
+                upgraded("not_admitted");
+                return None;
+            }
+        }
+    }
     let Some(stream) = Wire::open(stream, options.certificate.as_ref(), options.head_timeout).await else {
         upgraded("tls");
         return None;

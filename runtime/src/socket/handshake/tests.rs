@@ -126,4 +126,10 @@ fn listed_origins_pass_besides_the_same_host() {
     assert_eq!(check(&request(&[("origin", Some("http://app.example.org"))]), &listed), Err(Refusal::Origin));
     assert_eq!(check(&request(&[("origin", Some("null"))]), &listed), Err(Refusal::Origin));
     assert_eq!(check(&request(&[("origin", Some("null"))]), &Origins::Any), Ok(()));
+    for app in ["capacitor://localhost", "ionic://localhost", "tauri://localhost", "app://-"] {
+        let listed = Origins::Listed(vec![app.into()]);
+        assert_eq!(check(&request(&[("origin", Some(app))]), &listed), Ok(()), "{app}");
+        assert_eq!(check(&request(&[("origin", Some(app))]), &Origins::SameHost), Err(Refusal::Origin), "{app}");
+        assert_eq!(check(&request(&[("origin", Some("app://+"))]), &listed), Err(Refusal::Origin), "{app}");
+    }
 }
