@@ -20,6 +20,7 @@ use rollcall_runtime::{
         postgres::{PostgresOptions, PostgresStore},
         sqlite::SqliteStore,
     },
+    tasks::Tasks,
 };
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
 use tokio::task::JoinSet;
@@ -58,11 +59,12 @@ impl Sessions {
         let open_key = |open: &Open| HASHER.hash_one((open.classroom, &open.agent));
         let close_key = |close: &Close| HASHER.hash_one((close.classroom, &close.agent));
         Self {
-            open: Group::spawn("open", options.clone(), open_key, move |batch| {
+            open: Group::spawn(&Tasks::default(), "open", options.clone(), open_key, move |batch| {
                 let store = opens.clone();
                 async move { store.open(lease, &batch).await }
             }),
             join: Group::spawn(
+                &Tasks::default(),
                 "join",
                 options.clone(),
                 |join| HASHER.hash_one(join.sid),
@@ -71,7 +73,7 @@ impl Sessions {
                     async move { store.join(lease, &batch).await }
                 },
             ),
-            close: Group::spawn("close", options, close_key, move |batch| {
+            close: Group::spawn(&Tasks::default(), "close", options, close_key, move |batch| {
                 let store = closes.clone();
                 async move { store.close(lease, &batch).await }
             }),

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::store::StoreError;
+use crate::{store::StoreError, tasks::Tasks};
 
 /// How long a batch gathers in a group that makes way.
 const MAKE_WAY: Duration = Duration::from_millis(50);
@@ -99,7 +99,7 @@ where
 {
     /// Starts the lanes. `key` hashes what must not be twice in a batch; two keys of one hash only wait for each
     /// other. `run` writes a batch and answers in its order; it is dropped where it would outlast the limit.
-    pub fn spawn<R, F>(name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
+    pub fn spawn<R, F>(tasks: &Tasks, name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
     where
         R: Fn(Vec<Q>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
@@ -107,7 +107,7 @@ where
         let lanes = (0..options.lanes.max(1)).map(|_| {
             let (sender, inbox) = mpsc::channel((options.queue / options.lanes.max(1)).max(1));
             let options = options.clone();
-            tokio::spawn(Lane { name, options, inbox, deferred: VecDeque::new(), run: run.clone() }.work());
+            tasks.spawn(name, Lane { name, options, inbox, deferred: VecDeque::new(), run: run.clone() }.work());
             sender
         });
         Self { lanes: lanes.collect(), key, patience: options.patience }

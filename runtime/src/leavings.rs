@@ -21,6 +21,7 @@ use crate::{
     kv::{Field, Kv, KvError, Leaving},
     names,
     store::{Lease, Store, StoreError},
+    tasks::Tasks,
 };
 
 /// Fields that wait for SQL; some 100 bytes each.
@@ -50,10 +51,10 @@ pub struct Leavings {
 impl Leavings {
     /// Starts the task that removes them, inside a runtime.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, kv: Arc<dyn Kv>, lease: watch::Receiver<Lease>) -> Self {
+    pub fn start(tasks: &Tasks, store: Arc<dyn Store>, kv: Arc<dyn Kv>, lease: watch::Receiver<Lease>) -> Self {
         let (orders, come) = mpsc::channel(QUEUE);
         let look = Arc::new(Notify::new());
-        tokio::spawn(Remover { store, kv, lease, come, look: Arc::clone(&look) }.run());
+        tasks.spawn("removals of keys", Remover { store, kv, lease, come, look: Arc::clone(&look) }.run());
         Self { orders, look }
     }
 

@@ -32,6 +32,7 @@ mod session;
 mod sessions;
 pub mod socket;
 pub mod store;
+pub mod tasks;
 mod tls;
 
 pub use dispatch::{Handler, Table};

@@ -18,6 +18,7 @@ use crate::{
     group::{Group, Options},
     names,
     store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
+    tasks::Tasks,
 };
 
 /// Between two tries of a close while the database is away.
@@ -42,6 +43,7 @@ impl Sessions {
     /// meanwhile, for clients in a hurry would keep the processor from it.
     #[must_use]
     pub fn start(
+        tasks: &Tasks,
         store: &Arc<dyn Store>,
         lease: &watch::Receiver<Lease>,
         late: &watch::Receiver<bool>,
@@ -53,7 +55,7 @@ impl Sessions {
             };
             ($call:ident, $key:expr, $options:expr) => {{
                 let (store, lease) = (Arc::clone(store), lease.clone());
-                Group::spawn(stringify!($call), $options, $key, move |batch: Vec<_>| {
+                Group::spawn(tasks, concat!("commits of ", stringify!($call)), $options, $key, move |batch: Vec<_>| {
                     let (store, lease) = (Arc::clone(&store), *lease.borrow());
                     async move {
                         failpoint::reach(concat!(stringify!($call), " begins"));

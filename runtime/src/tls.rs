@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::socket::Certificate;
+use crate::{socket::Certificate, tasks::Tasks};
 
 /// A certificate's files, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub enum TlsError {
     /// They do not belong together, or are of a kind that rustls does not take.
     #[error("the certificate and its key: {0}")]
     Pair(#[from] rustls::Error),
+    /// The system lets nobody listen for SIGHUP.
+    #[error("SIGHUP: {0}")]
+    Signal(std::io::Error),
 }
 
 impl TlsFiles {
@@ -57,10 +60,10 @@ impl TlsFiles {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn watch(self) -> Result<Certificate, TlsError> {
+    pub fn watch(self, tasks: &Tasks) -> Result<Certificate, TlsError> {
         let (current, certificate) = watch::channel(self.read()?);
-        tokio::spawn(async move {
-            let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+        let mut hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
+        tasks.spawn("the certificate's renewal", async move {
             while hangups.recv().await.is_some() {
                 match self.read() {
                     Ok(config) => {

@@ -11,3 +11,4 @@ mod clocks;
 mod drain;
 mod exhaustion;
 mod races;
+mod tasks;

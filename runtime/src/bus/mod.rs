@@ -15,6 +15,8 @@ use bytes::Bytes;
 use rollcall_schema::{AgentId, Offset, RoomId, Subject};
 use tokio::sync::mpsc;
 
+use crate::tasks::TaskEnded;
+
 /// Why the bus did not do what it was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the bus is away: {0}")]
@@ -106,6 +108,10 @@ pub trait Bus: Send + Sync + 'static {
     /// The last known position of the stream: every event after it in subscribed rooms is yet to come on the feed, and
     /// none that has come is after it.
     fn position(&self) -> Position;
+    /// Waits until one of its tasks has ended; it does not work any more then.
+    async fn failed(&self) -> TaskEnded {
+        std::future::pending().await
+    }
     /// Events of these rooms after `after.offset` up to and including `upto`, merged in order.
     async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError>;
 }

@@ -11,6 +11,7 @@ type Batch = (Vec<u64>, oneshot::Sender<Result<Vec<u64>, StoreError>>);
 fn group(options: Options) -> (Group<u64, u64>, mpsc::UnboundedReceiver<Batch>) {
     let (sender, batches) = mpsc::unbounded_channel();
     let group = Group::spawn(
+        &crate::tasks::Tasks::default(),
         "test",
         options,
         |number| number % 10,
@@ -165,6 +166,7 @@ async fn a_key_is_in_one_batch_at_a_time_whatever_the_lanes() {
     static RUNNING: [AtomicUsize; 10] = [const { AtomicUsize::new(0) }; 10];
     let slot = |number: &u64| &RUNNING[usize::try_from(number % 10).expect("a digit")];
     let group = Group::spawn(
+        &crate::tasks::Tasks::default(),
         "test",
         Options { lanes: 4, ..Options::default() },
         |number| number % 10,

@@ -99,7 +99,8 @@ impl Bench {
     fn new() -> Self {
         let (said, heard) = mpsc::unbounded_channel();
         let mailboxes = Mailboxes::default();
-        let workers = Workers::start(1, &SocketOptions::default(), |_| Listener(said.clone()));
+        let workers =
+            Workers::start(&crate::tasks::Tasks::default(), 1, &SocketOptions::default(), |_| Listener(said.clone()));
         mailboxes.open(workers.expect("started"));
         let bus = Arc::new(Scripted::default());
         let rooms = Rooms::new(bus.clone(), mailboxes, 1 << 10);

@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     relay::Relay,
     socket::{self, Workers},
     store::{Registration, Store},
-    tls::TlsFiles,
+    tasks::{TaskEnded, Tasks},
 };
 
 /// For requests under way at the operators' listener when the node ends.
@@ -42,20 +42,34 @@ const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// For what Mixpanel has not been told when the node drains.
 const COURIER: Duration = Duration::from_secs(3);
 
-/// Serves until a signal, then drains.
+/// For a drain because a task of the node ended: what depends on that task does not get done however long it is waited for.
+const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
+
+/// Why the gateway does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// One of its tasks ended while it served.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+}
+
+/// Serves until a signal or until one of its tasks ends, then drains.
 ///
 /// # Errors
-/// [`StartError`], before anything is served.
-pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), StartError> {
+/// [`ServeError`]: before anything is served, or after a drain because a task ended.
+pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), ServeError> {
+    let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
     let keyring = keyring(&config).await?;
     let mut listener = limits::listener(&config.limits, &config.gate);
-    listener.certificate = config.gate.tls.clone().map(TlsFiles::watch).transpose().map_err(StartError::of(
-        "TLS",
-        "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY",
-    ))?;
+    listener.certificate = config.gate.tls.clone().map(|files| files.watch(&tasks)).transpose().map_err(
+        StartError::of("TLS", "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY"),
+    )?;
     // Who tries things out has a page on a port of its own.
     listener.loopback_pages = config.keys.development.is_some();
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
@@ -77,17 +91,19 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, courier)) => (
             mixpanel,
-            Some(tokio::spawn(courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4)))),
+            Some(
+                tasks.spawn("mixpanel", courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4))),
+            ),
         ),
         None => (Mixpanel::disabled(), None),
     };
     let late = watch::Sender::new(false);
-    let leavings = Leavings::start(Arc::clone(&store), Arc::clone(&kv), leased.clone());
+    let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone());
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
-        sessions: Sessions::start(&store, &leased, &late.subscribe(), mailboxes.clone()),
+        sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), mailboxes.clone()),
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
@@ -102,17 +118,18 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         events: EventLimits::new(&config.gate.events),
         options: limits::gateway(&config.limits),
     });
-    let workers = Workers::start(config.workers, &limits::sockets(&config.limits, &config.gate), |_| {
+    let workers = Workers::start(&tasks, config.workers, &limits::sockets(&config.limits, &config.gate), |_| {
         Gateway::new(Arc::clone(&shared))
     })
     .map_err(StartError::of("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
-    tokio::spawn(rooms.dispatch(feed));
-    tokio::spawn(departures.clone().run(arrivals, table));
-    tokio::spawn(Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
+    tasks.spawn("dispatch", rooms.dispatch(feed));
+    tasks.spawn("disconnects", departures.clone().run(arrivals, table));
+    tasks.spawn("relay", Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
     let (keys, lost) = (Arc::clone(&kv), leavings.clone());
-    tokio::spawn(Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() }.run());
+    let projection = Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() };
+    tasks.spawn("projection of keys", projection.run());
     let pulse = Pulse {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
@@ -121,10 +138,10 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         lease,
         nodes,
     };
-    tokio::spawn(pulse.run());
-    tokio::spawn(metrics.clone().upkeep());
+    tasks.spawn("lease", pulse.run());
+    tasks.spawn("upkeep of metrics", metrics.clone().upkeep());
     let refreshed = Arc::clone(&keyring);
-    tokio::spawn(async move { refreshed.keep_fresh().await });
+    tasks.spawn("keys of issuers", async move { refreshed.keep_fresh().await });
 
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
@@ -133,7 +150,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
         // Guests need no keys.
         health: if config.guests { health } else { health.with_identity(keyring) },
         store: Arc::clone(&store),
-        bus,
+        bus: Arc::clone(&bus),
         metrics,
         token: config.admin_token.clone(),
         largest: config.limits.forward,
@@ -142,19 +159,30 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     let mut signals = Signals::install(config.gate.tls.is_some())?;
     greet(&config, &clients, &operators, &*store).await?;
     let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
-    tokio::spawn(socket::serve(clients, listener, front, workers.clone(), until(&draining)));
-    let operators = tokio::spawn(http::serve(admin, operators, over.subscribe()));
+    tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
+    let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
 
-    signals.next().await;
+    let mut presence = config.presence;
+    let failed = tokio::select! {
+        () = signals.next() => None,
+        ended = store.failed() => Some(ended),
+        ended = bus.failed() => Some(ended),
+        ended = tasks.failed() => Some(ended),
+    };
+    if let Some(ended) = &failed {
+        error!(task = ended.task, "{ended}: this node drains and ends, for it would serve nobody");
+        // Its clients are told where that still works; other nodes take over what it cannot write down.
+        presence.drain_deadline = presence.drain_deadline.min(DRAIN_AFTER_FAILURE);
+        presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
+    }
     unready.store(true, Ordering::Relaxed);
     draining.send_replace(true);
-    let presence = config.presence;
     let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => {
             info!("a second signal: ending at once");
-            return Ok(());
+            return failed.map_or(Ok(()), |ended| Err(ended.into()));
         }
     }
     over.send_replace(true);
@@ -163,7 +191,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Sta
     if let Some(courier) = courier {
         let _ = timeout(LAST_REQUESTS, courier).await;
     }
-    Ok(())
+    failed.map_or(Ok(()), |ended| Err(ended.into()))
 }
 
 fn bind(address: SocketAddr, mend: &'static str) -> Result<TcpListener, StartError> {
@@ -213,7 +241,7 @@ fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
 }
 
 /// SIGTERM and SIGINT: from here on they no longer end the process by themselves. So with SIGHUP, a terminal's end, where
-/// there is no certificate to read again ([`TlsFiles::watch`]).
+/// there is no certificate to read again ([`crate::tls::TlsFiles::watch`]).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -21,7 +21,13 @@ impl Bench {
         let lease = Duration::from_secs(30);
         let registration = Registration { label: "test".to_owned(), lease, solitary: true };
         let (_, lease) = watch::channel(store.register(&registration).await.expect("registered"));
-        let sessions = Sessions::start(&store, &lease, &watch::channel(false).1, Mailboxes::default());
+        let sessions = Sessions::start(
+            &crate::tasks::Tasks::default(),
+            &store,
+            &lease,
+            &watch::channel(false).1,
+            Mailboxes::default(),
+        );
         Self { store, sessions, folder }
     }
 

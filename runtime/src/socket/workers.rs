@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     Application, SocketId, SocketOptions, Upgrade, in_flight, in_flight::InFlight, wire::Carrier, worker::Worker,
 };
+use crate::tasks::Tasks;
 
 /// What arrives in a worker's inbox.
 #[derive(Debug)]
@@ -104,6 +105,7 @@ impl<C: Send + 'static> Workers<C> {
     /// Starts `count` workers (at least one), each with an application of its own, which may keep the inbox it is
     /// given for what it spawns.
     pub fn start<A: Application<Command = C>>(
+        supervisor: &Tasks,
         count: usize,
         options: &SocketOptions,
         mut application: impl FnMut(Inbox<C>) -> A,
@@ -119,7 +121,7 @@ impl<C: Send + 'static> Workers<C> {
             let application = application(inbox.clone());
             let counts = (Arc::clone(&inbox.connections), Arc::clone(in_flight));
             let worker = Worker::new(worker, options.clone(), application, counts)?;
-            tasks.spawn(worker.run(receiver));
+            tasks.spawn(supervisor.supervise("worker", worker.run(receiver)));
             inboxes.push(inbox);
         }
         Ok(Self { inboxes: inboxes.into(), in_flight, tasks: Arc::new(Mutex::new(tasks)) })

@@ -15,6 +15,8 @@ use rollcall_schema::{
 };
 use uuid::Uuid;
 
+use crate::tasks::TaskEnded;
+
 /// Why the store did not do what it was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -266,6 +268,10 @@ pub trait Store: Send + Sync + 'static {
     /// Whether other nodes may live. After an outage they must have had the time to renew before one is taken for dead.
     fn shared(&self) -> bool {
         true
+    }
+    /// Waits until one of its threads has ended; it does not work any more then.
+    async fn failed(&self) -> TaskEnded {
+        std::future::pending().await
     }
     /// Brings the tables up to date. Safe beside other nodes that do the same.
     async fn migrate(&self) -> Result<(), StoreError>;

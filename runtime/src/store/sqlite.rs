@@ -36,6 +36,7 @@ use super::{
     Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
     Restore, Store, StoreError, refused::Refused,
 };
+use crate::tasks::{TaskEnded, Tasks};
 
 /// SQLite.
 pub struct SqliteStore {
@@ -49,6 +50,8 @@ pub struct SqliteStore {
     /// Held by the relay that reads the outbox.
     relay: Arc<tokio::sync::Mutex<()>>,
     refused: Arc<Refused>,
+    /// Hears of the desks' ends.
+    threads: Tasks,
 }
 
 impl SqliteStore {
@@ -59,14 +62,16 @@ impl SqliteStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let desks = |error: std::io::Error| StoreError::Refused(error.to_string());
+        let threads = Tasks::default();
         Ok(Self {
-            writer: Desk::writer(lease::notices(file::open(&path)?)?, file::open(&path)?).map_err(desks)?,
-            reader: Desk::reader(file::open(&path)?).map_err(desks)?,
+            writer: Desk::writer(&threads, lease::notices(file::open(&path)?)?, file::open(&path)?).map_err(desks)?,
+            reader: Desk::reader(&threads, file::open(&path)?).map_err(desks)?,
             path,
             lock: OnceCell::new(),
             wake: watch::Sender::default(),
             relay: Arc::default(),
             refused: Arc::default(),
+            threads,
         })
     }
 
@@ -83,6 +88,10 @@ impl Store for SqliteStore {
 
     fn shared(&self) -> bool {
         false
+    }
+
+    async fn failed(&self) -> TaskEnded {
+        self.threads.failed().await
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {

@@ -114,7 +114,8 @@ impl Server {
         let _entered = runtime.enter();
         let (sender, seen) = channel();
         let recorder = |_| Recorder { seen: sender.clone(), pause_after: pause_after.map(String::from) };
-        let workers = Workers::start(1, &options, recorder).expect("a worker");
+        let workers =
+            Workers::start(&rollcall_runtime::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));

@@ -21,6 +21,7 @@ use tokio::{
 pub use self::log::Limits;
 use self::log::Log;
 use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
+use crate::tasks::{TaskEnded, Tasks};
 
 /// Events on the feed that nobody has read yet.
 const FEED: usize = 256;
@@ -34,6 +35,7 @@ pub struct MemoryBus {
     shared: Arc<Shared>,
     /// Dropped with the bus, and ended by that.
     _tasks: JoinSet<()>,
+    supervisor: Tasks,
 }
 
 struct Shared {
@@ -62,9 +64,9 @@ impl MemoryBus {
         let epoch = Sid::random().to_string();
         let shared = Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), epoch });
         let (feed, fed) = mpsc::channel(FEED);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(deliver(shared.clone(), feed));
-        (Self { shared, _tasks: tasks }, fed)
+        let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
+        tasks.spawn(supervisor.supervise("delivery in process", deliver(shared.clone(), feed)));
+        (Self { shared, _tasks: tasks, supervisor }, fed)
     }
 
     /// Forgets all events, as a purge of the stream does.
@@ -119,6 +121,10 @@ impl Bus for MemoryBus {
 
     async fn ping(&self) -> Result<(), BusError> {
         Ok(())
+    }
+
+    async fn failed(&self) -> TaskEnded {
+        self.supervisor.failed().await
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {

@@ -34,7 +34,10 @@ use self::{
     servers::Servers,
 };
 use super::{Bus, BusError, Fed, Position, Publication, Replay};
-use crate::names;
+use crate::{
+    names,
+    tasks::{TaskEnded, Tasks},
+};
 
 /// How long a call takes at most.
 const ANSWER: Duration = Duration::from_millis(1400);
@@ -95,6 +98,7 @@ pub struct NatsBus {
     flow: Arc<Flow>,
     /// Dropped with the bus, and ended by that.
     _tasks: JoinSet<()>,
+    supervisor: Tasks,
 }
 
 impl NatsBus {
@@ -122,11 +126,11 @@ impl NatsBus {
             feed,
             seen: Seen::new(state.last),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(live.run());
-        tasks.spawn(delivery.run());
-        let replays = Replays::start(&work, &rooms, &mut tasks);
-        Ok((Self { publisher: Publisher::new(work), replays, rooms, known, flow, _tasks: tasks }, fed))
+        let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
+        tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
+        tasks.spawn(supervisor.supervise("delivery from NATS", delivery.run()));
+        let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
+        Ok((Self { publisher: Publisher::new(work), replays, rooms, known, flow, _tasks: tasks, supervisor }, fed))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
@@ -145,6 +149,10 @@ impl Bus for NatsBus {
 
     async fn ping(&self) -> Result<(), BusError> {
         self.round("ping").await.map(drop)
+    }
+
+    async fn failed(&self) -> TaskEnded {
+        self.supervisor.failed().await
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {

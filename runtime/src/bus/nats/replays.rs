@@ -23,6 +23,7 @@ use super::{
 use crate::{
     bus::{BusError, Incoming, Position},
     names,
+    tasks::Tasks,
 };
 
 /// Read together at most.
@@ -55,10 +56,10 @@ pub(super) struct Replays {
 
 impl Replays {
     /// Two readers, which end with `tasks`.
-    pub(super) fn start(client: &Client, rooms: &Arc<Rooms>, tasks: &mut JoinSet<()>) -> Self {
+    pub(super) fn start(client: &Client, rooms: &Arc<Rooms>, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
         let mut reader = || {
             let (requests, waiting) = mpsc::channel(WAITING);
-            tasks.spawn(serve(client.clone(), rooms.clone(), waiting));
+            tasks.spawn(supervisor.supervise("replays from NATS", serve(client.clone(), rooms.clone(), waiting)));
             requests
         };
         Self { near: reader(), far: reader() }

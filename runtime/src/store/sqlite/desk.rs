@@ -13,7 +13,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::{names, store::StoreError};
+use crate::{failpoint, names, store::StoreError, tasks::Tasks};
 
 /// For a call, with its wait in the queue.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -36,24 +36,29 @@ pub(super) struct Desk(SyncSender<Work>);
 impl Desk {
     /// A desk whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
     /// takes would hold up every write.
-    pub(super) fn writer(connection: Connection, aside: Connection) -> io::Result<Self> {
+    pub(super) fn writer(threads: &Tasks, connection: Connection, aside: Connection) -> io::Result<Self> {
         let (committed, commits) = sync_channel(1);
-        thread::Builder::new().name("sqlite-checkpoint".to_owned()).spawn(move || checkpoint(&aside, &commits))?;
-        Self::spawn("sqlite-writer", move |queue| serve_writes(&connection, &queue, &committed))
+        threads.thread("sqlite-checkpoint", move || checkpoint(&aside, &commits))?;
+        Self::spawn(threads, "sqlite-writer", move |queue| serve_writes(&connection, &queue, &committed))
     }
 
     /// A desk whose work only reads: what was committed when it runs.
-    pub(super) fn reader(connection: Connection) -> io::Result<Self> {
-        Self::spawn("sqlite-reader", move |queue| {
+    pub(super) fn reader(threads: &Tasks, connection: Connection) -> io::Result<Self> {
+        Self::spawn(threads, "sqlite-reader", move |queue| {
             for work in queue {
+                failpoint::reach("sqlite-reader");
                 work(Ok(&connection))(Ok(()));
             }
         })
     }
 
-    fn spawn(name: &str, serve: impl FnOnce(Receiver<Work>) + Send + 'static) -> io::Result<Self> {
+    fn spawn(
+        threads: &Tasks,
+        name: &'static str,
+        serve: impl FnOnce(Receiver<Work>) + Send + 'static,
+    ) -> io::Result<Self> {
         let (desk, queue) = sync_channel(QUEUE);
-        thread::Builder::new().name(name.to_owned()).spawn(move || serve(queue))?;
+        threads.thread(name, move || serve(queue))?;
         Ok(Self(desk))
     }
 
@@ -95,6 +100,7 @@ fn gone() -> StoreError {
 /// Passive: waits for nobody, and what it does not reach comes with the next.
 fn checkpoint(connection: &Connection, commits: &Receiver<()>) {
     while commits.recv().is_ok() {
+        failpoint::reach("sqlite-checkpoint");
         if let Err(error) = connection.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(())) {
             tracing::warn!(%error, "sqlite: the log was not folded into the file");
         }
@@ -104,6 +110,7 @@ fn checkpoint(connection: &Connection, commits: &Receiver<()>) {
 
 fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &SyncSender<()>) {
     while let Ok(first) = queue.recv() {
+        failpoint::reach("sqlite-writer");
         let begun = connection.execute_batch("begin immediate").map_err(failed);
         let mut replies = Vec::new();
         let mut next = Some(first);

@@ -1,0 +1,81 @@
+//! A node of which one part ends does not go on as if nothing were: it drains, says which part, and exits with a failure.
+
+use std::fs;
+
+use rollcall_loadtest::GatewayOptions;
+
+use crate::common::{Backend, SOON, session_error};
+
+fn breakable(options: &GatewayOptions) -> GatewayOptions {
+    options.clone().env("CHAOS_FAILPOINT", "failpoint")
+}
+
+/// Makes the task of a running gateway panic, and returns what the gateway has said at its end.
+fn ends_with(backend: &mut Backend, task: &str) -> String {
+    let folder = backend.gateway.folder().to_owned();
+    // In one step, so that no half of it is read.
+    fs::write(folder.join("failpoint.new"), format!("{task} PANIC")).unwrap();
+    fs::rename(folder.join("failpoint.new"), folder.join("failpoint")).unwrap();
+    let status = backend.gateway.wait(SOON).unwrap_or_else(|error| panic!("{task}: {error}"));
+    assert_eq!(status.code(), Some(1), "{task}");
+    let said = backend.gateway.output();
+    let named = format!("the task \"{task}\" panicked: armed at \"{task}\"");
+    assert!(said.contains(&named), "{task}: {said}");
+    said
+}
+
+/// Each of these tasks, each in a gateway of its own.
+fn each_ends_the_process(kind: &Backend, tasks: &[&str]) {
+    let mut backend = kind.another(breakable);
+    for task in tasks {
+        ends_with(&mut backend, task);
+        backend.gateway.restart().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_panics_ends_the_process_and_its_clients_are_told() {
+    let mut backend = Backend::embedded().another(breakable);
+    for task in ["relay", "lease"] {
+        let mut alice = backend.participant(backend.classroom(), "alice").await;
+        ends_with(&mut backend, task);
+        session_error(&alice.client.expect_close(SOON).await.unwrap(), "terminated", 422, 3001);
+        backend.gateway.restart().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn each_task_of_the_node_ends_the_process() {
+    let tasks = [
+        "worker",
+        "dispatch",
+        "disconnects",
+        "projection of keys",
+        "removals of keys",
+        "upkeep of metrics",
+        "keys of issuers",
+        "listener",
+        "operators' listener",
+    ];
+    each_ends_the_process(Backend::embedded(), &tasks);
+}
+
+#[tokio::test]
+async fn each_group_of_commits_and_each_thread_of_the_database_ends_the_process() {
+    let tasks = [
+        "commits of open",
+        "commits of join",
+        "commits of restore",
+        "commits of close",
+        "sqlite-reader",
+        "sqlite-writer",
+        "delivery in process",
+    ];
+    each_ends_the_process(Backend::embedded(), &tasks);
+}
+
+#[tokio::test]
+async fn each_task_of_the_connection_to_nats_ends_the_process() {
+    let tasks = ["the live connection to NATS", "delivery from NATS", "replays from NATS"];
+    each_ends_the_process(Backend::real(), &tasks);
+}
