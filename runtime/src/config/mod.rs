@@ -143,6 +143,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Bearer token for /api.
     pub admin_token: Option<Secret>,
+    /// Names under which the operators' address answers without it, besides addresses and localhost.
+    pub admin_hosts: Vec<String>,
     /// SQL, keys, bus.
     pub backends: Backends,
     /// Tokens.
@@ -172,6 +174,7 @@ impl Config {
         let config = Self {
             keys: keys(&mut source, command, listen, &backends.database),
             admin_token: source.secret(&names::ADMIN_TOKEN),
+            admin_hosts: admin_hosts(&mut source),
             guests: source.value(&names::GUESTS, value::switch),
             presence: presence(&mut source),
             limits: limits(&mut source),
@@ -305,6 +308,10 @@ fn limits(source: &mut Source<'_>) -> Limits {
 fn mixpanel(source: &mut Source<'_>) -> Option<Mixpanel> {
     let url = source.value(&names::MIXPANEL_URL, value::http);
     source.secret(&names::MIXPANEL_TOKEN).map(|token| Mixpanel { token, url })
+}
+
+fn admin_hosts(source: &mut Source<'_>) -> Vec<String> {
+    source.optional(&names::ADMIN_HOSTS, |text| value::list(text, value::host_name)).unwrap_or_default()
 }
 
 fn log(text: &str) -> Result<String, String> {

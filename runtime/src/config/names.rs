@@ -65,6 +65,7 @@ settings! {
     PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do; forwarded is read as RFC 7239 says, any other as addresses";
     PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Plain, Some("false"), "Whether clients come by balancers that speak the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
     ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; needed where the admin address is not loopback";
+    ADMIN_HOSTS = "ROLLCALL_ADMIN_HOSTS", Plain, None, "Names under which the admin address answers without the token, separated by commas, besides IP addresses and localhost";
     LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
     LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";
     DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take";

@@ -19,6 +19,16 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     numeric.parse().map_err(|_| format!("{text:?} is not an address and port, like 127.0.0.1:8080 or [::]:8080"))
 }
 
+/// A host's name without a port, in lower case.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if text.bytes().all(known) && !text.is_empty() {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("{text:?} is not a host's name without a port, like rollcall.example"))
+    }
+}
+
 /// `15s`, `500ms`, `5m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration, like 15s or 500ms"))

@@ -2,22 +2,22 @@
 //!
 //! Invariant: every id is checked before it goes near a query or a subject; a body is read only as far as it is allowed
 //! to go.
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{HeaderMap, Method, Request, StatusCode, body::Body, header};
+use hyper::{Method, Request, StatusCode, body::Body};
 use rollcall_schema::{AgentId, ClassroomId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::Access,
     health::Health,
     publish,
     reply::{Refusal, Reply, json, text, with},
 };
 use crate::{
     bus::Bus,
-    config::Secret,
     metrics::Metrics,
     store::{Store, StoreError},
 };
@@ -35,8 +35,8 @@ pub struct Admin {
     pub health: Health,
     /// `/metrics`.
     pub metrics: Metrics,
-    /// What `/api` asks for; none only on a loopback address.
-    pub token: Option<Secret>,
+    /// Who may ask.
+    pub access: Access,
     /// Largest event, in bytes.
     pub largest: usize,
 }
@@ -62,9 +62,7 @@ impl Admin {
         let get = || if readable { Ok(()) } else { Err(Refusal::method("GET")) };
         let post = || if head.method == Method::POST { Ok(()) } else { Err(Refusal::method("POST")) };
         // `*` and a bare host, of OPTIONS and CONNECT, have no path.
-        if path.first() == Some(&"api") {
-            self.admit(&head.headers)?;
-        }
+        self.access.admit(&head.headers, path.first() == Some(&"api"))?;
         match path[..] {
             ["healthz"] => get().map(|()| text(StatusCode::OK, "ok\n")),
             ["readyz"] => {
@@ -95,27 +93,6 @@ impl Admin {
             }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
         }
-    }
-
-    /// The bearer token; where none is needed, at least not a web page that somebody lured an operator to: neither one
-    /// that asks across origins, nor one whose own name was made to lead here.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(token) = &self.token else {
-            let page = headers.contains_key(header::ORIGIN) || headers.get_all(header::HOST).iter().any(is_domain);
-            return if page { Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages")) } else { Ok(()) };
-        };
-        let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
-        let given = given.and_then(|given| {
-            let (scheme, token) = given.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-        });
-        let same =
-            |given: &[u8]| aws_lc_rs::constant_time::verify_slices_are_equal(given, token.reveal().as_bytes()).is_ok();
-        if given.is_some_and(same) {
-            return Ok(());
-        }
-        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
-        Err(Refusal { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..refusal })
     }
 
     async fn agents(&self, classroom: &str, query: &str) -> Result<Reply, Refusal> {
@@ -157,13 +134,6 @@ impl Admin {
         tracing::warn!(%error, "an operator's question was not answered");
         Refusal::away(self.store.name())
     }
-}
-
-/// Whether a Host header names a domain, as pages have: no address, and no `localhost`.
-fn is_domain(host: &header::HeaderValue) -> bool {
-    let Ok(host) = host.to_str() else { return true };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name.trim_end_matches('.').contains('.') && !name.starts_with('[') && name.parse::<Ipv4Addr>().is_err()
 }
 
 fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) -> Result<T, Refusal> {

@@ -22,16 +22,19 @@ const FRESH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How one backend is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
     /// Which.
     pub name: &'static str,
-    /// Whether it answered.
+    /// Whether it does what serving needs.
     pub up: bool,
+    /// Why not, and what to mend, where it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How they all are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backends {
     /// Without it nobody can connect.
     pub sql: Backend,
@@ -44,7 +47,7 @@ pub struct Backends {
 }
 
 /// The body of `/readyz`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Whether new connections are welcome.
     pub ready: bool,
@@ -87,31 +90,34 @@ impl Health {
     async fn backends(&self) -> Backends {
         // Held while pinging: who asks meanwhile gets the same answer.
         let mut last = self.last.lock().await;
-        if let Some((at, backends)) = *last
+        if let Some((at, backends)) = &*last
             && at.elapsed() < FRESH
         {
-            return backends;
+            return backends.clone();
         }
-        let identity = self.identity.as_ref().is_none_or(|keyring| keyring.is_usable());
-        let (sql, keys, bus) = join3(up(self.store.ping()), up(self.kv.ping()), up(self.bus.ping())).await;
-        let backends = Backends {
-            sql: Backend { name: self.store.name(), up: sql },
-            keys: Backend { name: self.kv.name(), up: keys },
-            bus: Backend { name: self.bus.name(), up: bus },
-            identity: Backend { name: "token keys", up: identity },
-        };
-        *last = Some((Instant::now(), backends));
+        let usable = self.identity.as_ref().is_none_or(|keyring| keyring.is_usable());
+        let (sql, keys, bus) = join3(
+            asked(self.store.name(), self.store.ping()),
+            asked(self.kv.name(), self.kv.ping()),
+            asked(self.bus.name(), self.bus.ping()),
+        )
+        .await;
+        let problem = (!usable).then(|| "no issuer's keys are loaded: see ROLLCALL_JWKS, and the log".to_owned());
+        let identity = Backend { name: "token keys", up: usable, problem };
+        let backends = Backends { sql, keys, bus, identity };
+        *last = Some((Instant::now(), backends.clone()));
         backends
     }
 }
 
-async fn up<E: std::fmt::Display>(ping: impl Future<Output = Result<(), E>>) -> bool {
-    match tokio::time::timeout(PATIENCE, ping).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a backend is not ready");
-            false
-        }
-        Err(_) => false,
+async fn asked<E: std::fmt::Display>(name: &'static str, ping: impl Future<Output = Result<(), E>>) -> Backend {
+    let problem = match tokio::time::timeout(PATIENCE, ping).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {PATIENCE:?}")),
+    };
+    if let Some(problem) = &problem {
+        tracing::debug!(backend = name, problem, "a backend is not ready");
     }
+    Backend { name, up: problem.is_none(), problem }
 }

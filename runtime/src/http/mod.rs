@@ -1,4 +1,5 @@
 //! HTTP beside the WebSocket: what operators and other services ask, and what we ask of others.
+pub mod access;
 pub mod admin;
 pub mod admission;
 pub mod client;

@@ -177,7 +177,13 @@ async fn a_page_whose_name_leads_here_reads_nothing() {
     for host in ["evil.example", "evil.example:9090", "evil.example.", "127.0.0.1.evil.example"] {
         assert_eq!(named(host).await, StatusCode::FORBIDDEN, "{host}");
     }
-    for host in ["127.0.0.1:9090", "localhost:9090", "localhost", "[::1]:9090", "127.0.0.1", "rollcall:9090"] {
+    for host in ["127.0.0.1:9090", "localhost:9090", "localhost", "[::1]:9090", "127.0.0.1"] {
         assert_eq!(named(host).await, StatusCode::OK, "{host}");
+    }
+    for path in ["/metrics", "/readyz", "/healthz", "/"] {
+        let request = Request::get(path).header("Host", "evil.example").body(Full::default()).unwrap();
+        let (status, body) = bench.ask(request).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+        assert!(body["detail"].as_str().unwrap().contains("ROLLCALL_ADMIN_HOSTS"), "{body}");
     }
 }

@@ -34,7 +34,7 @@ async fn talk(address: std::net::SocketAddr, request: &str) -> String {
 async fn requests_are_answered_and_nonsense_refused() {
     let bench = Bench::new().await;
     let (address, _stop, _server) = served(&bench).await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(talk(address, &get("/healthz")).await.starts_with("HTTP/1.1 200 OK"));
     assert!(talk(address, &get("/readyz")).await.contains("\"ready\":true"));
     let head = get("/healthz").replace("GET", "HEAD");
@@ -42,7 +42,7 @@ async fn requests_are_answered_and_nonsense_refused() {
     assert!(talk(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     let long = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
     assert!(talk(address, &long).await.starts_with("HTTP/1.1 431"));
-    let announced = "POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n";
+    let announced = "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n";
     assert!(talk(address, announced).await.starts_with("HTTP/1.1 413"));
 }
 
@@ -51,7 +51,7 @@ async fn a_stop_closes_idle_connections() {
     let bench = Bench::new().await;
     let (address, stop, server) = served(&bench).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut bytes = [0; 12];
     soon(idle.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"HTTP/1.1 200");
@@ -87,7 +87,7 @@ async fn connections_that_do_nothing_keep_no_probe_out() {
     for _ in 0..CONNECTIONS {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    let probe = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let probe = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(talk(address, probe).await.starts_with("HTTP/1.1 200 OK"));
     // It had the place of the first, and waited for no other's end.
     assert_eq!(soon(idle[0].read(&mut [0])).await.unwrap(), 0);

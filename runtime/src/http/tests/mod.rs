@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::{admin::Admin, health::Health};
+use super::{access::Access, admin::Admin, health::Health};
 use crate::{
     bus::{
         Bus, Fed,
@@ -66,7 +66,7 @@ impl Bench {
             bus: Arc::clone(&bus),
             health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
             metrics,
-            token: token.map(Secret::new),
+            access: Access { token: token.map(Secret::new), hosts: Vec::new() },
             largest: LARGEST,
         };
         Self { admin: Arc::new(admin), store, bus, feed, lease, draining, recorder, _folder: folder }

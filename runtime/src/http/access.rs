@@ -1,0 +1,155 @@
+//! Who may ask at the operators' address: no web page but its own, and for `/api` whoever has the token.
+//!
+//! Invariant: a page of another origin is refused by what its browser says of it. A page whose own name was made to lead
+//! here (DNS rebinding) cannot be told from ours by that, so without a token a request is answered only under a name that
+//! no stranger's domain can have: an address, `localhost`, or one that is configured.
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE},
+};
+
+use super::reply::Refusal;
+use crate::config::Secret;
+
+/// Who may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What `/api` asks for; none only on a loopback address.
+    pub token: Option<Secret>,
+    /// Names besides addresses and `localhost` under which requests without a token are answered, in lower case.
+    pub hosts: Vec<String>,
+}
+
+impl Access {
+    /// Whether to answer this request for a path of `/api`, or for another one.
+    ///
+    /// # Errors
+    /// A refusal that says what would be answered.
+    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<(), Refusal> {
+        if is_foreign_page(headers) {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
+        }
+        if self.token.as_ref().is_some_and(|token| bears(headers, token)) {
+            return Ok(());
+        }
+        if api && self.token.is_some() {
+            let asks = Refusal::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
+            return Err(Refusal { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
+        }
+        // HTTP/1.0 has no Host, and no browser speaks it.
+        if headers.get_all(HOST).iter().all(|host| self.is_ours(host)) {
+            return Ok(());
+        }
+        let detail =
+            "this Host is not answered: use an IP address or localhost, or list the name in ROLLCALL_ADMIN_HOSTS";
+        Err(Refusal::new(StatusCode::FORBIDDEN, detail))
+    }
+
+    fn is_ours(&self, host: &HeaderValue) -> bool {
+        let Ok(host) = host.to_str() else { return false };
+        if let Some(rest) = host.strip_prefix('[') {
+            return rest.split_once(']').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+        }
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        name == "localhost" || name.parse::<Ipv4Addr>().is_ok() || self.hosts.contains(&name)
+    }
+}
+
+/// By the headers that a browser sets and no page can change.
+fn is_foreign_page(headers: &HeaderMap) -> bool {
+    let of_another_site = |site: &HeaderValue| !["same-origin", "none"].iter().any(|known| site == known);
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let of_another_origin = |origin: &HeaderValue| {
+        let origin = origin.as_bytes();
+        let own = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+        !own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host))
+    };
+    headers.get_all("sec-fetch-site").iter().any(of_another_site)
+        || headers.get_all(ORIGIN).iter().any(of_another_origin)
+}
+
+fn bears(headers: &HeaderMap, token: &Secret) -> bool {
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|given| {
+        let (scheme, token) = given.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    });
+    given.is_some_and(|given| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(given, token.reveal().as_bytes()).is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers<const N: usize>(pairs: [(&'static str, &'static str); N]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn refused<const N: usize>(access: &Access, api: bool, pairs: [(&'static str, &'static str); N]) -> Option<u16> {
+        access.admit(&headers(pairs), api).err().map(|refusal| refusal.status.as_u16())
+    }
+
+    #[test]
+    fn without_a_token_only_names_that_no_strangers_domain_can_have_are_answered() {
+        let access = Access { token: None, hosts: vec!["rollcall.svc".to_owned()] };
+        for api in [true, false] {
+            let named = |host| refused(&access, api, [("host", host)]);
+            for ours in ["127.0.0.1:9090", "10.1.2.3", "localhost", "LocalHost:1", "[::1]:9090", "[fd00::1]"] {
+                assert_eq!(named(ours), None, "{ours}");
+            }
+            assert_eq!(
+                (named("Rollcall.svc:9090"), named("rollcall.svc."), refused(&access, api, [])),
+                (None, None, None)
+            );
+            for other in
+                ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "rollcall:9090", "", "[x]", "::1"]
+            {
+                assert_eq!(named(other), Some(403), "{other}");
+            }
+            assert_eq!(refused(&access, api, [("host", "localhost"), ("host", "evil.example")]), Some(403));
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused_whatever_it_brings() {
+        let secret = || Some(Secret::new("hunter2"));
+        for token in [None, secret()] {
+            let access = Access { token, hosts: Vec::new() };
+            let asks = |name, value| {
+                let pairs = [("host", "127.0.0.1:9090"), ("authorization", "Bearer hunter2"), (name, value)];
+                refused(&access, true, pairs)
+            };
+            for value in ["cross-site", "same-site", "", "None"] {
+                assert_eq!(asks("sec-fetch-site", value), Some(403), "{value}");
+            }
+            for value in ["https://evil.example", "null", "http://127.0.0.1:8080", "http://127.0.0.1", ""] {
+                assert_eq!(asks("origin", value), Some(403), "{value}");
+            }
+            assert_eq!((asks("sec-fetch-site", "same-origin"), asks("sec-fetch-site", "none")), (None, None));
+            assert_eq!(
+                (asks("origin", "http://127.0.0.1:9090"), asks("origin", "https://127.0.0.1:9090")),
+                (None, None)
+            );
+        }
+    }
+
+    #[test]
+    fn with_a_token_the_probes_need_it_only_under_a_name() {
+        let access = Access { token: Some(Secret::new("hunter2")), hosts: vec!["scraped.example".to_owned()] };
+        let bearing = |host| [("host", host), ("authorization", "Bearer hunter2")];
+        assert_eq!(refused(&access, false, [("host", "10.1.2.3:9090")]), None, "a kubelet's probe");
+        assert_eq!(refused(&access, false, [("host", "scraped.example:9090")]), None);
+        assert_eq!(refused(&access, false, [("host", "evil.example")]), Some(403));
+        assert_eq!(refused(&access, false, bearing("any.example")), None);
+        assert_eq!(refused(&access, true, [("host", "10.1.2.3:9090")]), Some(401));
+        assert_eq!(refused(&access, true, bearing("any.example")), None);
+    }
+}
