@@ -70,7 +70,8 @@ impl Projection {
                     }
                 }
                 Ok(false) => {
-                    info!("the key store is new or empty: writing what SQL knows");
+                    info!("the key store is new, or has lost writes: writing what SQL knows");
+                    self.leavings.repeat();
                     (sweep, due) = (Some(Sweep::FIRST), self.next());
                 }
                 Err(error) => {

@@ -5,7 +5,10 @@ use std::{
 };
 
 use rollcall_schema::{LessonId, Offset, SessionError, Sid};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::replay::{Chunk, Replayed};
 use crate::{
@@ -16,6 +19,9 @@ use crate::{
     session::Session,
     socket::{SocketId, Workers},
 };
+
+/// How long a worker may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a worker is told.
 pub enum Command {
@@ -58,6 +64,13 @@ pub enum Command {
         sid: Sid,
         /// Why.
         error: SessionError,
+    },
+    /// Asks which of its connections are no more.
+    Ended {
+        /// Their names.
+        sids: Vec<Sid>,
+        /// Those that are gone.
+        answer: oneshot::Sender<Vec<Sid>>,
     },
     /// Sends so many connections away, whichever; their clients come back within this.
     Dismiss(usize, Duration),
@@ -135,6 +148,27 @@ impl Mailboxes {
         if socket.worker() < self.len() {
             self.send(socket, Command::Close { sid, error }).await;
         }
+    }
+
+    /// Those of these connections of this node that are no more. A worker that does not answer in time says nothing.
+    pub async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
+        let mut ended = Vec::new();
+        // Before they are started nobody is connected.
+        for worker in 0..self.0.get().map_or(0, |workers| workers.inboxes().len()) {
+            let (answer, answered) = oneshot::channel();
+            let own: Vec<Sid> = sids.iter().copied().filter(|sid| Self::socket(*sid).worker() == worker).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let asked = async {
+                self.to(worker, Command::Ended { sids: own, answer }).await;
+                answered.await
+            };
+            if let Ok(Ok(of_worker)) = timeout(ANSWER, asked).await {
+                ended.extend(of_worker);
+            }
+        }
+        ended
     }
 
     /// A name for a socket's connection: its lower half is the socket's own id, so that no map is needed to find it; the

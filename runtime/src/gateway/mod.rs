@@ -325,6 +325,11 @@ impl Application for Gateway {
                     self.end(&mut socket, error);
                 }
             }
+            Command::Ended { mut sids, answer } => {
+                sids.retain(|sid| sockets.get_mut(Mailboxes::socket(*sid)).is_none());
+                // Who no longer waits needs no answer.
+                let _ = answer.send(sids);
+            }
             Command::Dismiss(mut some, within) => {
                 self.reconnect_within = within;
                 sockets.each(|socket| {

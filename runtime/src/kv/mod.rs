@@ -1,10 +1,12 @@
 //! The keys of PROTOCOL 4, behind one trait: Redis, or a map in process.
 //!
 //! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
-//! harm: a field is removed only by the connection that it names, a seat map is made only where there is none.
+//! harm: a field is removed only by the connection that it names, of a seat map only numbers that are missing are added.
 mod link;
+mod marker;
 pub mod memory;
 pub mod redis;
+mod state;
 
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId};
@@ -19,7 +21,7 @@ pub struct KvError(pub String);
 pub struct Entry {
     /// The lesson.
     pub lesson: LessonId,
-    /// How many seats its map gets if it has to be made.
+    /// How many numbers its seat map has at least.
     pub seats: u32,
     /// The connection.
     pub sid: Sid,
@@ -52,18 +54,23 @@ pub struct Leaving {
 pub trait Kv: Send + Sync + 'static {
     /// `redis` or `memory`.
     fn name(&self) -> &'static str;
-    /// One round trip.
+    /// Whether it may lose what it has answered, as a server whose replica takes over: then removals are kept for a while,
+    /// and repeated after a loss.
+    fn may_lose(&self) -> bool {
+        false
+    }
+    /// One round trip that writes something: where it succeeds, a join can.
     async fn ping(&self) -> Result<(), KvError>;
-    /// The seed's join: seat map if missing, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
+    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
     /// this connection's. True where a participant's `{client_id}` was there before.
     async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError>;
     /// Removes fields, or hands them on. Batches of at most a thousand.
     async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError>;
-    /// Makes what is missing of these joins (seat maps, fields, the user's keys), changes nothing that is there, renews
+    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand. False where surely nothing was made.
     async fn project(&self, entries: &[Entry]) -> Result<bool, KvError>;
-    /// Whether a marker key that this process set is still there; sets it. False means: flushed or restarted empty,
-    /// project everything again. It has a TTL, and in its name a `:`,
-    /// which no user's id may hold.
+    /// Whether everything is there that was written before the last probe, as far as a marker key tells, and the
+    /// server's replication id. False, also at the first: project everything again, and repeat removals. The marker has
+    /// a TTL, and in its name a `:`, which no user's id may hold.
     async fn probe(&self, marker: &str) -> Result<bool, KvError>;
 }

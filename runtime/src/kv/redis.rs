@@ -4,7 +4,10 @@
 //! [`ANSWER`], whatever the server does; a connection that failed or fell silent is never used again. A join that
 //! comes to the server after that, from a line that stood still, does nothing: whoever sent it may be gone by then, and
 //! what it left behind removed.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bb8_redis::{
@@ -16,9 +19,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Entry, Kv, KvError, Leaving,
-    link::{Clock, Links, Scripts, Time},
+    link::{Clock, Links, Scripts, Time, told},
+    marker::{Mark, Marker},
 };
-use crate::names;
+use crate::{config::BackendUrl, names};
 
 /// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
 const ANSWER: Duration = Duration::from_millis(1200);
@@ -27,23 +31,29 @@ const CONNECT: Duration = Duration::from_millis(900);
 /// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
 /// replaced.
 const CONNECTIONS: u32 = 3;
+/// What a ping writes, and for how many seconds it stays.
+const PINGED: (&str, u64) = ("rollcall:marker:ping", 10);
 
 /// The keys in Redis.
 pub struct RedisKv {
     pool: Pool<Links>,
     prefix: String,
     clock: Arc<Clock>,
+    marker: Marker,
+    /// Why there is no connection.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl RedisKv {
-    /// Connects, and asks once.
+    /// Connects, and asks once. The address is read again for each new connection.
     ///
     /// # Errors
     /// [`KvError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
     /// a password.
-    pub async fn connect(url: &str, prefix: &str) -> Result<Self, KvError> {
+    pub async fn connect(url: impl Into<BackendUrl>, prefix: &str) -> Result<Self, KvError> {
         let clock = Arc::<Clock>::default();
-        let links = Links::new(url, CONNECT, Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
+        let links = Links::new(url.into(), CONNECT, Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
+        let failure = links.failure();
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .connection_timeout(CONNECT)
@@ -51,7 +61,7 @@ impl RedisKv {
             .idle_timeout(None)
             .max_lifetime(None)
             .build_unchecked(links);
-        let this = Self { pool, prefix: prefix.to_owned(), clock };
+        let this = Self { pool, prefix: prefix.to_owned(), clock, marker: Marker::default(), failure };
         this.ping().await?;
         Ok(this)
     }
@@ -99,7 +109,9 @@ impl RedisKv {
         };
         let ttl = key::TTL_SECONDS.to_string();
         if *seats > 0 {
-            ask("EXPIRE", &self.key(key::lesson_seat(lesson)), &ttl);
+            let map = self.key(key::lesson_seat(lesson));
+            ask("EXPIRE", &map, &ttl);
+            ask("HEXISTS", &map, &seats.to_string());
         }
         if let Some((user, role)) = user {
             let (fields, user_key) = (self.fields(*role, lesson), self.key(key::user(user)));
@@ -160,7 +172,7 @@ impl RedisKv {
             // The pool's part ends here: the connection carries many callers' commands at once.
             Ok(Ok(link)) => link.clone(),
             Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
-            Ok(Err(RunError::TimedOut)) | Err(_) => return Err(Failure::NoConnection),
+            Ok(Err(RunError::TimedOut)) | Err(_) => return Err(self.no_connection()),
         };
         match timeout_at(deadline, link.run(&commands(link.scripts(), deadline))).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -174,6 +186,23 @@ impl RedisKv {
     }
 }
 
+impl RedisKv {
+    fn no_connection(&self) -> Failure {
+        // An option is whole after any panic.
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        Failure::NoConnection(failure.clone().unwrap_or_else(|| "it did not answer in time".to_owned()))
+    }
+}
+
+/// Writes the marker, and asks for the replication's id where that is wanted.
+fn write(commands: &mut Pipeline, scripts: &Scripts, Mark { key, number, least }: &Mark, replication: bool) {
+    commands.cmd("EVALSHA").arg(&scripts.mark).arg(1).arg(key);
+    commands.arg(key::TTL_SECONDS).arg(*number).arg(least.unwrap_or(0)).arg(u8::from(replication));
+}
+
+/// What that answers: whether it is written, and the replication's id.
+type Marked = (i64, String);
+
 /// What a script answers that came too late, by the server's clock.
 const LATE: i64 = -1;
 
@@ -183,13 +212,13 @@ fn late() -> KvError {
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("no connection to Redis")]
-    NoConnection,
+    #[error("no connection to Redis: {0}")]
+    NoConnection(String),
     #[error("Redis did not answer in time")]
     Silent,
-    #[error("the connection to Redis broke: {0}")]
+    #[error("the connection to Redis was given up: {}", told(.0))]
     Closed(RedisError),
-    #[error("Redis refused: {0}")]
+    #[error("Redis refused: {}", told(.0))]
     Refused(RedisError),
 }
 
@@ -199,10 +228,15 @@ impl Kv for RedisKv {
         "redis"
     }
 
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     async fn ping(&self) -> Result<(), KvError> {
+        let (name, seconds) = PINGED;
         self.run("ping", |_, _| {
             let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("PING").ignore();
+            commands.cmd("SET").arg(self.key(name.to_owned())).arg(1).arg("EX").arg(seconds).ignore();
             commands
         })
         .await
@@ -222,17 +256,21 @@ impl Kv for RedisKv {
         if leavings.is_empty() {
             return Ok(());
         }
-        self.run("leave", |scripts, _| {
-            let mut commands = Pipeline::with_capacity(leavings.len());
+        let mark = self.marker.again();
+        let left = self.run("leave", |scripts, _| {
+            let mut commands = Pipeline::with_capacity(leavings.len() + 1);
             for Leaving { field, heir } in leavings {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
                 commands.cmd("EVALSHA").arg(&scripts.leave).arg(hashes.len()).arg(&hashes);
                 commands.arg(field.user.as_str()).arg(field.sid.to_string());
                 commands.arg(heir.map(|heir| heir.to_string()).unwrap_or_default()).ignore();
             }
+            mark.iter().for_each(|mark| write(&mut commands, scripts, mark, false));
             commands
-        })
-        .await
+        });
+        let answers: Vec<Marked> = left.await?;
+        mark.iter().zip(answers).for_each(|(mark, (answer, _))| self.marker.answered(mark, answer));
+        Ok(())
     }
 
     async fn project(&self, entries: &[Entry]) -> Result<bool, KvError> {
@@ -256,17 +294,15 @@ impl Kv for RedisKv {
     }
 
     async fn probe(&self, marker: &str) -> Result<bool, KvError> {
-        let marker = self.key(marker.to_owned());
-        let commands = |_: &Scripts, _: Instant| {
-            let mut commands = Pipeline::with_capacity(3);
-            commands.atomic();
-            commands.cmd("EXISTS").arg(&marker);
-            commands.cmd("SET").arg(&marker).arg(1).arg("EX").arg(key::TTL_SECONDS).ignore();
+        let mark = self.marker.next(&self.key(marker.to_owned()));
+        let commands = |scripts: &Scripts, _: Instant| {
+            let mut commands = Pipeline::with_capacity(2);
+            write(&mut commands, scripts, &mark, true);
             commands.cmd("TIME");
             commands
         };
-        let (there, time): (bool, Time) = self.run("probe", commands).await?;
+        let ((answer, replication), time): (Marked, Time) = self.run("probe", commands).await?;
         self.clock.heard(time);
-        Ok(there)
+        Ok(self.marker.probed(&mark, answer, Some(replication).filter(|id| !id.is_empty())))
     }
 }

@@ -100,7 +100,7 @@ pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKv::new()),
         Some(url) => {
-            Arc::new(patiently(async || RedisKv::connect(url.reveal(), &config.redis_prefix).await).await.map_err(
+            Arc::new(patiently(async || RedisKv::connect(url.clone(), &config.redis_prefix).await).await.map_err(
                 StartError::of(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
             )?)
         }

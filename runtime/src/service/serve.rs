@@ -25,7 +25,7 @@ use crate::{
     departures::Departures,
     events::EventLimits,
     gateway::{Gateway, Mailboxes, Shared},
-    http::{self, admin::Admin, admission::Admission, health::Health},
+    http::{self, access::Access, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
     leavings::Leavings,
     metrics::Metrics,
@@ -98,7 +98,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         None => (Mixpanel::disabled(), None),
     };
     let late = watch::Sender::new(false);
-    let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone());
+    let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), mailboxes.clone());
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
@@ -152,7 +152,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         store: Arc::clone(&store),
         bus: Arc::clone(&bus),
         metrics,
-        token: config.admin_token.clone(),
+        access: Access { token: config.admin_token.clone(), hosts: config.admin_hosts.clone() },
         largest: config.limits.forward,
     });
     // Who reads that it listens may ask it to drain.

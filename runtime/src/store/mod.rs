@@ -17,6 +17,9 @@ use uuid::Uuid;
 
 use crate::tasks::TaskEnded;
 
+/// For how many minutes a removal that was carried out is repeated after a loss of the key store's (PROTOCOL 4).
+const REPEATED_MINUTES: i64 = 10;
+
 /// Why the store did not do what it was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -309,8 +312,17 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest leavings of this node that nothing holds, and those of nodes that are no more. Heirs are those of this
     /// moment: the latest to join of the user's sessions in the lesson.
     async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError>;
-    /// Forgets leavings that the key store carried out. An heir that has gone meanwhile has one in its turn.
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError>;
+    /// Forgets leavings that the key store carried out; with `keep`, not before ten minutes have passed. An heir that has
+    /// gone meanwhile has one in its turn.
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError>;
+    /// Leavings of this node that are held, ids above `after`, ascending, at most `most`.
+    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
+    /// What was carried out in the last ten minutes, by this node or by nodes that are no more, is a leaving of this
+    /// node again. At most `most`; returns how many.
+    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError>;
+    /// Forgets what was carried out more than ten minutes ago, at most `most`. Looks from a minute on, and returns from
+    /// which one to look next, and whether there is more.
+    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError>;
 
     /// A new claim on the outbox, with a connection of its own.
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;

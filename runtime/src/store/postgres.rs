@@ -14,6 +14,7 @@ mod migrate;
 mod outbox;
 mod pool;
 mod reads;
+mod removals;
 mod sessions;
 
 use std::{
@@ -162,8 +163,20 @@ impl Store for PostgresStore {
         self.read_leavings(node, most).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
-        self.forget_leavings(node, done).await
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError> {
+        self.forget_leavings(node, done, keep).await
+    }
+
+    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+        self.held_leavings(node, after, most).await
+    }
+
+    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
+        self.repeat_removals(node, most).await
+    }
+
+    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+        self.expire_removals(minute, most).await
     }
 
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {

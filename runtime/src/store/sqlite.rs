@@ -13,6 +13,7 @@ mod leavings;
 mod load;
 mod outbox;
 mod read;
+mod removals;
 mod sessions;
 
 use std::{
@@ -177,9 +178,21 @@ impl Store for SqliteStore {
         self.reader.call("leavings", move |connection| leavings::read(connection, node, most)).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
+    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError> {
         let done = done.to_vec();
-        self.writer.call("forget", move |connection| leavings::forget(connection, node, &done)).await
+        self.writer.call("forget", move |connection| leavings::forget(connection, node, &done, keep)).await
+    }
+
+    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+        self.reader.call("held", move |connection| leavings::held(connection, node, after, most)).await
+    }
+
+    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
+        self.writer.call("repeat", move |connection| removals::repeat(connection, node, most)).await
+    }
+
+    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+        self.writer.call("expire", move |connection| removals::expire(connection, minute, most)).await
     }
 
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {

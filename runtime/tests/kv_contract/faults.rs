@@ -6,7 +6,7 @@ use rollcall_loadtest::{
     Way, Wire,
     servers::{self, Redis},
 };
-use rollcall_runtime::kv::{Kv, redis::RedisKv};
+use rollcall_runtime::kv::{Entry, Kv, redis::RedisKv};
 use rollcall_schema::Role;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,10 +31,11 @@ async fn fails_in_time(kv: &RedisKv) {
 #[tokio::test]
 async fn keys_have_no_prefix_by_default() {
     let server = Redis::start().unwrap();
-    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     kv.join(&entry("algebra-1", "tom", Role::Teacher, 2), None).await.unwrap();
     let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut raw(&server.url()).await).await.unwrap();
+    keys.retain(|key| !key.starts_with("rollcall:"));
     keys.sort();
     assert_eq!(keys, ["alice", "lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "tom"]);
 }
@@ -49,6 +50,14 @@ async fn the_seat_maps_values_belong_to_others() {
     bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
     bench.kv.project(&[participant("algebra-1", "bob", 2)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
+    cmd("HDEL").arg("others:lesson_seat_algebra-1").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
+    bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
+    let taken = hash([("2", "alice"), ("3", "")]);
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, taken, "the last number is there");
+    let raised = Entry { seats: 4, ..participant("algebra-1", "carol", 3) };
+    bench.kv.join(&raised, None).await.unwrap();
+    let more = hash([("1", ""), ("2", "alice"), ("3", ""), ("4", "")]);
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, more);
 }
 
 #[tokio::test]
@@ -110,7 +119,7 @@ async fn what_is_no_hash_holds_up_nobody() {
 #[tokio::test]
 async fn a_killed_server_is_told_in_time_and_found_again() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
     assert!(!kv.probe("marker").await.unwrap());
     server.kill().unwrap();
     fails_in_time(&kv).await;
@@ -123,7 +132,7 @@ async fn a_killed_server_is_told_in_time_and_found_again() {
 #[tokio::test]
 async fn a_restart_between_two_calls_goes_unnoticed() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKv::connect(&server.url(), "").await.unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
     server.restart().unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
 }
@@ -131,7 +140,7 @@ async fn a_restart_between_two_calls_goes_unnoticed() {
 #[tokio::test]
 async fn a_stopped_server_hangs_nothing_and_is_found_again() {
     let server = Redis::start().unwrap();
-    let kv = Arc::new(RedisKv::connect(&server.url(), "").await.unwrap());
+    let kv = Arc::new(RedisKv::connect(server.url(), "").await.unwrap());
     server.pause().unwrap();
     let calls = (0..200).map(|_| {
         let kv = kv.clone();
@@ -150,7 +159,7 @@ async fn a_stopped_server_hangs_nothing_and_is_found_again() {
 async fn a_join_that_a_server_carries_out_late_does_nothing() {
     let server = Redis::start().unwrap();
     let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
-    let kv = RedisKv::connect(&wire.instead_of(&server.url()), "").await.unwrap();
+    let kv = RedisKv::connect(wire.instead_of(&server.url()), "").await.unwrap();
     let before = [participant("algebra-1", "bob", 2)];
     kv.project(&before).await.unwrap();
     wire.hold(Way::Both);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod failover;
 mod faults;
 
 use std::sync::{
@@ -9,7 +10,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use bench::{Bench, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
+use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
 use rollcall_loadtest::servers;
 use rollcall_runtime::kv::{Entry, memory::MemoryKv};
 use rollcall_schema::Role;
@@ -49,6 +50,7 @@ cases! {
     many_leave_at_once,
     what_is_missing_is_projected_and_nothing_else_changes,
     a_hundred_at_once_make_the_seat_map_once,
+    seats_that_are_added_later_are_in_the_map,
     the_marker_tells_of_a_flush,
 }
 
@@ -199,10 +201,25 @@ async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
         assert!(!join.await.unwrap().unwrap());
     }
     let seats = fresh(bench, "lesson_seat_algebra-1").await.unwrap();
-    assert!((30..130).contains(&seats.len()) && seats.values().all(String::is_empty));
-    bench.kv().join(&Entry { seats: 500, ..participant("algebra-1", "late", 1000) }, None).await.unwrap();
-    assert_eq!(fresh(bench, "lesson_seat_algebra-1").await.unwrap(), seats);
-    assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 101);
+    let all: Hash = (1..=129).map(|seat| (seat.to_string(), String::new())).collect();
+    assert_eq!(seats, all);
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 100);
+}
+
+async fn seats_that_are_added_later_are_in_the_map(bench: &dyn Bench) {
+    let joined = |seats| Entry { seats, ..participant("algebra-1", "alice", 1) };
+    let numbers = async || fresh(bench, "lesson_seat_algebra-1").await.unwrap().into_keys().collect::<Vec<_>>();
+    bench.kv().join(&joined(2), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2"]);
+    bench.kv().join(&joined(4), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4"]);
+    bench.kv().join(&joined(3), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4"], "fewer seats take no number away");
+    let guest = Entry { user: None, ..joined(5) };
+    bench.kv().join(&guest, None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4", "5"]);
+    assert!(bench.kv().project(&[joined(6)]).await.unwrap(), "a number is missing");
+    assert_eq!(numbers().await, ["1", "2", "3", "4", "5", "6"]);
 }
 
 async fn the_marker_tells_of_a_flush(bench: &dyn Bench) {

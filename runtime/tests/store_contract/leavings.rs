@@ -47,7 +47,7 @@ async fn who_leaves_a_lesson_leaves_its_field(world: World) {
     let found = leavings(&world).await;
     let field = Field { lesson, user: alice.agent.user(), sid: alice.sid };
     assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&Leaving { field, heir: None }]);
-    world.store.forget(world.lease.node, &found).await.expect("forgotten");
+    world.store.forget(world.lease.node, &found, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
     assert_eq!(left(&world).await, []);
@@ -146,10 +146,10 @@ async fn an_heir_that_went_meanwhile_leaves_in_its_turn(world: World) {
     // The heir's own is carried out before it is made the holder, on another node.
     world.close(&ios).await;
     let other = leavings(&world).await.split_off(1);
-    world.store.forget(world.lease.node, &other).await.expect("forgotten");
-    world.store.forget(world.lease.node, &one).await.expect("forgotten");
+    world.store.forget(world.lease.node, &other, false).await.expect("forgotten");
+    world.store.forget(world.lease.node, &one, false).await.expect("forgotten");
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), ios.sid, None)]);
-    world.store.forget(world.lease.node, &leavings(&world).await).await.expect("forgotten");
+    world.store.forget(world.lease.node, &leavings(&world).await, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
 }
 

@@ -7,6 +7,7 @@ mod load;
 mod model;
 mod nodes;
 mod outbox;
+mod removals;
 mod serving;
 mod sessions;
 mod world;

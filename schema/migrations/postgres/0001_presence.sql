@@ -124,3 +124,15 @@ create table leaving (
     held boolean not null default false
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 create index leaving_held on leaving (sid) where held;
+
+-- Fields that the key store has removed, or handed on, in the last ten minutes, each by the node that asked for it: a
+-- failover may undo it. Minutes are whole ones since 1970. Rows go in the order of the minutes, which are looked for from
+-- where the last look ended, never from the first row: dead ones may be there, for as long as an old snapshot lives.
+create table removal (
+    minute bigint not null default (extract(epoch from clock_timestamp())::bigint / 60),
+    node_id bigint not null,
+    lesson_id text not null,
+    user_id text not null,
+    sid text not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
+create index removal_minute on removal (minute);

@@ -100,3 +100,13 @@ create table leaving (
     held integer not null default false
 );
 create index leaving_held on leaving (sid) where held;
+
+-- As in Postgres.
+create table removal (
+    minute integer not null default (strftime('%s', 'now') / 60),
+    node_id integer not null,
+    lesson_id text not null,
+    user_id text not null,
+    sid text not null
+);
+create index removal_minute on removal (minute);

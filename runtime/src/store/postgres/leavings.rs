@@ -25,7 +25,10 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
 /// An heir that left before this statement may have been made the holder after its own leaving was carried out; one
 /// that leaves later finds itself the holder.
 const FORGET: &str = "with forgotten as (
-        delete from leaving where id = any ($2)
+        delete from leaving where id = any ($2) returning lesson_id, user_id, sid
+    ), kept as (
+        insert into removal (node_id, lesson_id, user_id, sid)
+        select $1, lesson_id, user_id, sid from forgotten where $6::bool
     )
     insert into leaving (node_id, lesson_id, user_id, sid)
     select $1, i.lesson_id, i.user_id, i.heir
@@ -33,6 +36,8 @@ const FORGET: &str = "with forgotten as (
     where not exists (
         select from agent_session s where s.user_id = i.user_id and s.lesson_id = i.lesson_id and s.sid = i.heir
     )";
+
+const HELD: &str = "select id, sid from leaving where node_id = $1 and held and id > $2 order by id limit $3";
 
 impl PostgresStore {
     pub(super) async fn add_leavings(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
@@ -49,13 +54,30 @@ impl PostgresStore {
         rows.iter().map(leaving).collect()
     }
 
-    pub(super) async fn forget_leavings(&self, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
+    pub(super) async fn forget_leavings(
+        &self,
+        node: NodeId,
+        done: &[(i64, Leaving)],
+        keep: bool,
+    ) -> Result<(), StoreError> {
         let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
         let handed: Vec<_> = done.iter().filter_map(|(_, leaving)| Some((&leaving.field, leaving.heir?))).collect();
         let lessons: Vec<&str> = handed.iter().map(|(field, _)| field.lesson.as_str()).collect();
         let users: Vec<&str> = handed.iter().map(|(field, _)| field.user.as_str()).collect();
         let heirs: Vec<String> = handed.iter().map(|(_, heir)| heir.to_string()).collect();
-        self.pool.rows("forget", FORGET, &[&node.0, &ids, &lessons, &users, &heirs]).await.map(drop)
+        self.pool.rows("forget", FORGET, &[&node.0, &ids, &lessons, &users, &heirs, &keep]).await.map(drop)
+    }
+
+    pub(super) async fn held_leavings(
+        &self,
+        node: NodeId,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<(i64, Sid)>, StoreError> {
+        let most = i64::try_from(most).map_err(unreadable)?;
+        let rows = self.pool.rows("held", HELD, &[&node.0, &after, &most]).await?;
+        let held = |row: &Row| Ok((row.try_get(0).map_err(unreadable)?, sid(row.try_get(1).map_err(unreadable)?)?));
+        rows.iter().map(held).collect()
     }
 }
 

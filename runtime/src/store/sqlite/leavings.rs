@@ -5,6 +5,7 @@ use rusqlite::{Connection, params};
 use super::{
     desk::failed,
     read::{rows, sid, text, unreadable, whole},
+    removals,
 };
 use crate::store::{Field, Leaving, StoreError};
 
@@ -41,6 +42,8 @@ const READ: &str = "select id, lesson_id, user_id, sid, ( \
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id \
         order by s.joined_at desc, s.id desc limit 1 \
     ) from leaving l where node_id <> ?1 or not held order by id limit ?2";
+
+const HELD: &str = "select id, sid from leaving where node_id = ?1 and held and id > ?2 order by id limit ?3";
 
 const RELEASE: &str = "update leaving set held = false where held and sid = ?1";
 
@@ -84,11 +87,30 @@ pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result
     })
 }
 
+pub(super) fn held(
+    connection: &Connection,
+    node: NodeId,
+    after: i64,
+    most: usize,
+) -> Result<Vec<(i64, Sid)>, StoreError> {
+    rows(connection, HELD, params![node.0, after, whole(most)], |row| {
+        Ok((row.get(0).map_err(failed)?, sid(&text(row, 1)?)?))
+    })
+}
+
 /// An heir that left before this may have been made the holder after its own leaving was carried out.
-pub(super) fn forget(connection: &Connection, node: NodeId, done: &[(i64, Leaving)]) -> Result<(), StoreError> {
+pub(super) fn forget(
+    connection: &Connection,
+    node: NodeId,
+    done: &[(i64, Leaving)],
+    keep: bool,
+) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from leaving where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
     for (id, Leaving { field, heir }) in done {
+        if keep {
+            removals::keep(connection, node, *id)?;
+        }
         delete.execute([id]).map_err(failed)?;
         let Some(heir) = heir else { continue };
         let Field { lesson, user, .. } = field;

@@ -1,0 +1,88 @@
+//! A key by which a node notices that the server has lost writes: it was emptied, or a replica that lagged took over.
+//!
+//! Invariant: each write of the node that must not get lost is followed by one of its marker, with a higher number. A
+//! server replicates in order: one whose marker is as high as the last that was confirmed has all that came before. A
+//! marker that is lower is not written over until the loss was noticed, whoever's answer gets lost meanwhile.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is known of the marker.
+#[derive(Debug, Default)]
+pub(super) struct Marker(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The key; none before the first probe.
+    key: Option<String>,
+    /// The highest number that was drawn.
+    drawn: u64,
+    /// The highest number whose write was answered; none before the first.
+    confirmed: Option<u64>,
+    /// `master_replid`, which a server that takes over draws anew; none where INFO is not allowed.
+    replication: Option<String>,
+}
+
+/// One write of the marker.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    pub(super) key: String,
+    pub(super) number: u64,
+    /// A lower one than this, or no marker, shows a loss; none before the first write was answered.
+    pub(super) least: Option<u64>,
+}
+
+/// What the script answers that found a marker lower than the least.
+pub(super) const LOST: i64 = -1;
+
+impl Marker {
+    /// The next write of this key's. Another key than before is a new beginning.
+    pub(super) fn next(&self, key: &str) -> Mark {
+        let mut known = self.lock();
+        if known.key.as_deref() != Some(key) {
+            (known.key, known.confirmed, known.replication) = (Some(key.to_owned()), None, None);
+        }
+        known.draw(key)
+    }
+
+    /// The next write, where there has been a probe.
+    pub(super) fn again(&self) -> Option<Mark> {
+        let mut known = self.lock();
+        let key = known.key.clone()?;
+        known.confirmed?;
+        Some(known.draw(&key))
+    }
+
+    /// The answer to a write: whether it is there.
+    pub(super) fn answered(&self, mark: &Mark, answer: i64) {
+        let mut known = self.lock();
+        if answer != LOST && known.key.as_ref() == Some(&mark.key) {
+            known.confirmed = known.confirmed.max(Some(mark.number));
+        }
+    }
+
+    /// The answer to a probe: whether all is there that was there at the one before.
+    pub(super) fn probed(&self, mark: &Mark, answer: i64, replication: Option<String>) -> bool {
+        let mut known = self.lock();
+        let same = match (&known.replication, &replication) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        };
+        if replication.is_some() {
+            known.replication = replication;
+        }
+        // A lower one is noticed now, and written over by the next.
+        known.confirmed = if answer == LOST { Some(0) } else { known.confirmed.max(Some(mark.number)) };
+        same && answer != LOST && mark.least.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Its fields are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn draw(&mut self, key: &str) -> Mark {
+        self.drawn += 1;
+        Mark { key: key.to_owned(), number: self.drawn, least: self.confirmed }
+    }
+}

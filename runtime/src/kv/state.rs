@@ -1,0 +1,75 @@
+//! States in which a server refuses to work: how it says so, and what an operator mends.
+//!
+//! Invariant: a connection to a server in a state that another server may not be in is given up, for after a failover the
+//! same name, or the file of REDIS_URL_FILE, leads to another one.
+use bb8_redis::redis::{ErrorKind, RedisError};
+
+/// A state of a server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    /// What its refusals begin with.
+    code: &'static str,
+    /// Whether another connection may find a server that works.
+    pub(super) reconnect: bool,
+    /// What is wrong, and how to mend it.
+    pub(super) hint: &'static str,
+}
+
+const fn state(code: &'static str, reconnect: bool, hint: &'static str) -> State {
+    State { code, reconnect, hint }
+}
+
+const STATES: &[State] = &[
+    state("READONLY", true, "this server is a replica: let REDIS_URL lead to the primary"),
+    state("MASTERDOWN", true, "this server is a replica that lost its primary: let REDIS_URL lead to the primary"),
+    state("LOADING", true, "this server still reads its data from the disk: wait until it has"),
+    state("MISCONF", true, "this server cannot save its data: see its log, and make room on its disk"),
+    state("NOREPLICAS", true, "this server has fewer replicas than its min-replicas-to-write: start them"),
+    state("OOM", true, "this server's memory is full: raise its maxmemory"),
+    state("NOAUTH", true, "this server asks for a password: write it into REDIS_URL, or the file of REDIS_URL_FILE"),
+    state(
+        "WRONGPASS",
+        true,
+        "this server refuses the user and password of REDIS_URL, or of the file of REDIS_URL_FILE",
+    ),
+    state("CLUSTERDOWN", true, "this server's cluster does not serve all slots: see its CLUSTER INFO"),
+    state("BUSY", true, "a script runs on this server for too long: end it by SCRIPT KILL"),
+    state("NOPERM", false, "the user of REDIS_URL lacks the right to this command or key"),
+    state("MOVED", false, "this server is a node of a cluster: let REDIS_URL lead to one that stands alone"),
+];
+
+/// The state that a refusal tells of; none where it is about the command alone, or no refusal.
+pub(super) fn of(error: &RedisError) -> Option<&'static State> {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return find("WRONGPASS", "");
+    }
+    let own = error.code().and_then(|code| find(code, error.detail().unwrap_or_default()));
+    own.or_else(|| {
+        // In a pipeline each command may say so.
+        let several = error.clone().into_server_errors()?;
+        several.iter().find_map(|(_, error)| find(error.code(), error.details().unwrap_or_default()))
+    })
+}
+
+/// Before Redis 7 a script that was refused a command answers `ERR ... -READONLY ...`.
+fn find(code: &str, detail: &str) -> Option<&'static State> {
+    let tells = |state: &&State| code == state.code || (code == "ERR" && detail.contains(&format!("-{} ", state.code)));
+    STATES.iter().find(tells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_command_of_a_script_is_found_in_both_forms() {
+        let hint = |code, detail| find(code, detail).map(|state| state.hint.split(' ').next_back().unwrap_or_default());
+        assert_eq!(hint("READONLY", "You can't write against a read only replica."), Some("primary"));
+        assert_eq!(
+            hint("ERR", "Error running script (call to f_1): @user_script:3: -OOM command not"),
+            Some("maxmemory")
+        );
+        assert_eq!(hint("ERR", "unknown command 'OOM'"), None);
+        assert_eq!(hint("WRONGTYPE", "Operation against a key"), None);
+    }
+}
