@@ -10,5 +10,6 @@ mod backlog;
 mod clocks;
 mod drain;
 mod exhaustion;
+mod failover;
 mod races;
 mod tasks;

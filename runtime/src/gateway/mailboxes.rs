@@ -152,14 +152,15 @@ impl Mailboxes {
 
     /// Those of these connections of this node that are no more. A worker that does not answer in time says nothing.
     pub async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
+        // Before the workers are started, nobody is connected.
+        let workers = self.0.get().map_or(0, |workers| workers.inboxes().len());
+        let mut of_workers = vec![Vec::new(); workers];
         let mut ended = Vec::new();
-        // Before they are started nobody is connected.
-        for worker in 0..self.0.get().map_or(0, |workers| workers.inboxes().len()) {
+        for sid in sids {
+            of_workers.get_mut(Self::socket(sid).worker()).unwrap_or(&mut ended).push(sid);
+        }
+        for (worker, own) in of_workers.into_iter().enumerate().filter(|(_, own)| !own.is_empty()) {
             let (answer, answered) = oneshot::channel();
-            let own: Vec<Sid> = sids.iter().copied().filter(|sid| Self::socket(*sid).worker() == worker).collect();
-            if own.is_empty() {
-                continue;
-            }
             let asked = async {
                 self.to(worker, Command::Ended { sids: own, answer }).await;
                 answered.await
