@@ -2,14 +2,17 @@
 //!
 //! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
 //! own lease without a gap for a whole one, and not less than [`COMEBACK`], so that after an outage of the database nobody
-//! alive is reaped. It renews its own while it reaps, however much there is.
+//! alive is reaped. Nothing holds up the renewal: neither reaping, however much there is, nor the pool's other callers.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rollcall_schema::{NodeId, SessionError, Sid};
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior},
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -24,6 +27,15 @@ use crate::{
 const REAP_BATCH: usize = 500;
 /// How long nodes may take to find the database again after an outage, where their leases are shorter.
 const COMEBACK: Duration = Duration::from_secs(2);
+
+/// Between two looks at the outbox.
+const OBSERVE_EVERY: Duration = Duration::from_millis(500);
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
 
 /// What the pulse needs.
 pub struct Pulse {
@@ -42,12 +54,20 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Pulses until the task is dropped.
+    /// Pulses until the task is dropped. What may take long (dead nodes, the outbox's gauges) runs beside the renewal and
+    /// never holds it up.
     pub async fn run(self) {
-        let period = (self.registration.lease / 4).min(Duration::from_millis(500));
+        let may_reap = watch::Sender::new(false);
+        tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()), self.observe());
+    }
+
+    fn period(&self) -> Duration {
+        (self.registration.lease / 4).min(Duration::from_millis(500))
+    }
+
+    async fn renew(&self, may_reap: &watch::Sender<bool>) {
         let patience = self.registration.lease.max(COMEBACK);
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(self.period());
         let mut renewed_since = Instant::now();
         let mut renewed_at = Instant::now();
         loop {
@@ -61,19 +81,38 @@ impl Pulse {
                     }
                     renewed_at = Instant::now();
                     self.nodes.send_replace(pulse.nodes);
-                    metrics::gauge!(names::OUTBOX_ROWS).set(pulse.outbox_rows as f64);
-                    metrics::gauge!(names::OUTBOX_LAG).set(pulse.outbox_lag.as_secs_f64());
                     self.replace(lease.node, &pulse.replaced).await;
-                    if !self.store.shared() || renewed_since.elapsed() >= patience {
-                        self.reap(Instant::now() + period).await;
-                    }
+                    may_reap.send_replace(!self.store.shared() || renewed_since.elapsed() >= patience);
                 }
                 Err(StoreError::Fenced) => {
+                    may_reap.send_replace(false);
                     self.start_over().await;
                     renewed_since = Instant::now();
                 }
-                Err(error) => warn!(%error, "the lease was not renewed"),
+                Err(error) => {
+                    may_reap.send_replace(false);
+                    warn!(%error, "the lease was not renewed");
+                }
             }
+        }
+    }
+
+    /// Writes the outbox's gauges. After a failure it waits for longer: a database that is slow to answer is not asked
+    /// all the time.
+    async fn observe(&self) {
+        loop {
+            let pause = match self.store.backlog().await {
+                Ok(backlog) => {
+                    metrics::gauge!(names::OUTBOX_ROWS).set(backlog.rows as f64);
+                    metrics::gauge!(names::OUTBOX_LAG).set(backlog.lag.as_secs_f64());
+                    OBSERVE_EVERY
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the outbox's gauges are not up to date");
+                    4 * OBSERVE_EVERY
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -89,18 +128,26 @@ impl Pulse {
         }
     }
 
-    /// Ends what dead nodes left, a batch at a time until there is nothing more, or until the next pulse is due.
-    async fn reap(&self, next_pulse: Instant) {
-        while Instant::now() < next_pulse {
-            let lease = *self.lease.borrow();
-            let reaped = match self.store.reap(lease, REAP_BATCH).await {
-                Ok(0) => return,
-                Ok(reaped) => reaped,
-                Err(error) => return warn!(%error, "a dead node's sessions are left for the next pulse"),
-            };
-            failpoint::reach("dead node reaped");
-            info!(sessions = reaped, "ended sessions of a dead node");
-            self.leavings.look();
+    /// Ends what dead nodes left, a batch at a time, while it may.
+    async fn reap(&self, may: watch::Receiver<bool>) {
+        let mut ticks = ticks(self.period());
+        loop {
+            ticks.tick().await;
+            while *may.borrow() {
+                let lease = *self.lease.borrow();
+                match self.store.reap(lease, REAP_BATCH).await {
+                    Ok(0) => break,
+                    Ok(reaped) => {
+                        failpoint::reach("dead node reaped");
+                        info!(sessions = reaped, "ended sessions of a dead node");
+                        self.leavings.look();
+                    }
+                    Err(error) => {
+                        warn!(%error, "a dead node's sessions are left for the next try");
+                        break;
+                    }
+                }
+            }
         }
     }
 

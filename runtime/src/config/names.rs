@@ -91,7 +91,7 @@ settings! {
     ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may go on sending more than that before it is closed";
     MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Most bytes that wait for slow readers of the whole node";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
-    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one each besides";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Mixpanel project's token; without it nothing is sent";
     MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Where events for Mixpanel go";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";

@@ -89,9 +89,8 @@ impl Drain {
         let mut ticks = interval(STEP);
         loop {
             ticks.tick().await;
-            let lease = *self.lease.borrow();
-            match self.store.pulse(lease, self.presence.lease).await {
-                Ok(pulse) if pulse.outbox_rows > 0 => {}
+            match self.store.backlog().await {
+                Ok(backlog) if backlog.rows > 0 => {}
                 Ok(_) | Err(_) => return,
             }
         }

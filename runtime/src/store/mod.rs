@@ -61,12 +61,17 @@ pub struct Pulse {
     pub replaced: Vec<Sid>,
     /// Nodes whose lease holds, this one among them.
     pub nodes: u32,
-    /// Rows in the outbox, and how old the oldest is.
-    pub outbox_rows: u64,
-    /// Zero where there is none.
-    pub outbox_lag: Duration,
     /// Whether the lease had run out before this, by the store's clock, whatever ours says: so may others' have.
     pub had_run_out: bool,
+}
+
+/// What waits in the outbox of the whole installation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Rows; above some thousands it is an estimate.
+    pub rows: u64,
+    /// The age of the oldest; zero where there is none.
+    pub lag: Duration,
 }
 
 /// An agent enters a classroom. Unique key of a batch: classroom and agent.
@@ -263,7 +268,8 @@ pub trait Load: Send {
 }
 
 /// SQL. Batches have no two entries of one key (see each type); answers come in the batch's order. Every call answers
-/// within 1.5 s, if only by [`StoreError::Unavailable`].
+/// within 1.5 s, if only by [`StoreError::Unavailable`]; but [`Store::reap`] and [`Store::backlog`], which run in the
+/// background, may take 12 s where the database holds very many dead rows.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// `postgres` or `sqlite`, for metrics and messages.
@@ -294,6 +300,8 @@ pub trait Store: Send + Sync + 'static {
     /// Several nodes may do it at once. Zero when there is nothing more. Takes nothing while its own lease has run out:
     /// so may everybody's have. One whose end the database refuses is left aside, and holds up nobody else's.
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError>;
+    /// What waits in the outbox.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
     /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
     async fn retire(&self, lease: Lease) -> Result<(), StoreError>;
 

@@ -5,8 +5,10 @@
 //!
 //! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
 //! proxy that shares server connections between transactions does not fit.
+mod backlog;
 mod connect;
 mod hosts;
+mod keeper;
 mod lease;
 mod leavings;
 mod load;
@@ -29,16 +31,21 @@ use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
 use uuid::Uuid;
 
-use self::{connect::Connector, load::PostgresLoad, outbox::PostgresOutbox, pool::Pool};
+use self::{
+    backlog::Floor, connect::Connector, keeper::Keeper, load::PostgresLoad, outbox::PostgresOutbox, pool::Pool,
+};
 use crate::config::BackendUrl;
 
 use super::{
-    Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
-    Restore, Store, StoreError, refused::Refused,
+    Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
+    Registration, Restore, Store, StoreError, refused::Refused,
 };
 
 /// For a call, with all its waits and retries.
 const LIMIT: Duration = Duration::from_millis(1500);
+/// For a statement in the background, which may walk over many dead rows of an old snapshot; and the server's own limit.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(12);
+const BACKGROUND: &str = "-c statement_timeout=10000";
 /// The first half of our advisory locks' keys: `Roll`.
 const LOCKS: i32 = 0x526f_6c6c;
 
@@ -64,6 +71,11 @@ impl PostgresOptions {
 /// PostgreSQL.
 pub struct PostgresStore {
     pool: Pool,
+    /// Renews the lease.
+    heartbeat: Keeper,
+    /// Reaps, and looks at the outbox.
+    background: Keeper,
+    floor: Floor,
     connector: Arc<Connector>,
     /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
     several: AtomicBool,
@@ -84,6 +96,9 @@ impl PostgresStore {
         let several = AtomicBool::new(false);
         Ok(Self {
             pool,
+            heartbeat: Keeper::new(Arc::clone(&connector), "", LIMIT),
+            background: Keeper::new(Arc::clone(&connector), BACKGROUND, BACKGROUND_LIMIT),
+            floor: Floor::default(),
             connector,
             several,
             wake: connect::Wake::default(),
@@ -133,6 +148,10 @@ impl Store for PostgresStore {
 
     async fn reap(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         self.sweep(lease, most).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.waiting().await
     }
 
     async fn retire(&self, lease: Lease) -> Result<(), StoreError> {

@@ -34,8 +34,8 @@ use uuid::Uuid;
 
 use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
 use super::{
-    Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse, Registration,
-    Restore, Store, StoreError, refused::Refused,
+    Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
+    Registration, Restore, Store, StoreError, refused::Refused,
 };
 use crate::tasks::{TaskEnded, Tasks};
 
@@ -135,6 +135,10 @@ impl Store for SqliteStore {
             self.wake();
         }
         Ok(sessions)
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.reader.call("backlog", read::backlog).await
     }
 
     async fn retire(&self, lease: Lease) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ mod outbox;
 mod removals;
 mod serving;
 mod sessions;
+mod snapshots;
 mod world;
 
 /// One test a case and store.

@@ -1,12 +1,12 @@
 //! What is committed and not yet published.
 use std::{collections::HashMap, time::Duration};
 
-use rollcall_runtime::store::{Change, LeftReason, Outbox, OutboxRow};
+use rollcall_runtime::store::{Backlog, Change, LeftReason, Outbox, OutboxRow};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     on_both,
-    world::{LEASE, Member, World, classroom},
+    world::{Member, World, classroom},
 };
 
 on_both!(
@@ -14,7 +14,7 @@ on_both!(
     what_is_not_deleted_comes_again,
     a_commit_wakes_the_relay,
     a_second_relay_reads_nothing_of_the_first,
-    a_pulse_tells_what_waits,
+    the_backlog_tells_what_waits,
     a_row_keeps_a_nonce_of_its_own,
 );
 
@@ -91,17 +91,17 @@ async fn a_second_relay_reads_nothing_of_the_first(world: World) {
     }
 }
 
-async fn a_pulse_tells_what_waits(world: World) {
-    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
-    assert_eq!((pulse.outbox_rows, pulse.outbox_lag), (0, Duration::ZERO));
+async fn the_backlog_tells_what_waits(world: World) {
+    let backlog = async || world.store.backlog().await.expect("answered");
+    assert_eq!(backlog().await, Backlog::default());
     for n in 0..3 {
         world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
     }
-    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
-    assert_eq!((pulse.outbox_rows, pulse.nodes), (3, 1));
-    assert!(pulse.outbox_lag < Duration::from_secs(5));
+    let waits = backlog().await;
+    assert_eq!(waits.rows, 3);
+    assert!(waits.lag < Duration::from_secs(5));
     assert_eq!(world.events().await.len(), 3);
-    assert_eq!(world.store.pulse(world.lease, LEASE).await.expect("renewed").outbox_rows, 0);
+    assert_eq!(backlog().await.rows, 0);
 }
 
 /// A database that was put back gives the same session id again: its event is another one.

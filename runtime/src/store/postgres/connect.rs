@@ -113,8 +113,16 @@ impl Dedicated {
         sql: &'static str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let answer = async { self.client.query(&self.client.prepare_cached(sql).await?, parameters).await };
-        self.end_on_timeout(timeout(limit, answer).await)
+        self.end_on_timeout(timeout(limit, self.query(sql, parameters)).await)
+    }
+
+    /// The same without a limit: whoever gives it up drops the connection.
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.client.query(&self.client.prepare_cached(sql).await?, parameters).await
     }
 
     /// Runs statements without parameters.

@@ -20,28 +20,20 @@ const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timest
 
 const FORGET: &str = "delete from node where id = $1";
 
-/// The count is exact below 5,000 rows; above, the distance of their ids stands for it. The last column is of the lease
-/// as it was before.
-const PULSE: &str = "with renewed as (
-        update node set lease_until = clock_timestamp() + make_interval(secs => $3)
-        where id = $1 and epoch = $2 returning id
-    ), told as (
-        select sid from takeover join renewed on takeover.node_id = renewed.id
-    ), counted as (
-        select count(*) as rows from (select from outbox limit 5000) as o
-    ), ends as (
-        select max(l.id) - min(f.id) + 1 as rows, min(f.created_at) as oldest
-        from generate_series(0, 7) as g(shard)
-        cross join lateral (select id, created_at from outbox where shard = g.shard order by id limit 1) as f
-        cross join lateral (select id from outbox where shard = g.shard order by id desc limit 1) as l
+/// Written only once a quarter of the lease has gone: each write leaves a dead row version, and as long as somebody holds
+/// an old snapshot none of them is removed, and all of them are walked. The last column is of the lease as it was before.
+const PULSE: &str = "with own as materialized (
+        select id, lease_until from node where id = $1 and epoch = $2
+    ), renewed as (
+        update node set lease_until = clock_timestamp() + make_interval(secs => $3::float8)
+        from own where node.id = own.id and node.epoch = $2
+            and own.lease_until < clock_timestamp() + make_interval(secs => $3 * 0.75::float8)
     )
     select
-        coalesce((select array_agg(sid) from told), '{}'),
+        array(select sid from takeover where takeover.node_id = own.id),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
-        case when counted.rows < 5000 then counted.rows else coalesce(ends.rows, 0) end,
-        coalesce(greatest(extract(epoch from clock_timestamp() - ends.oldest), 0), 0)::float8,
-        coalesce((select lease_until < clock_timestamp() from node where id = $1), false)
-    from renewed cross join counted cross join ends";
+        own.lease_until < clock_timestamp()
+    from own";
 
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
@@ -62,17 +54,20 @@ const TAKE: &str = "with fence as materialized (
     )
     select exists (select from marked) or exists (select from node where taken) from fence";
 
-/// Ends sessions of nodes that are taken; those that another reaper holds are skipped, for it ends them.
+/// Ends sessions of nodes that are taken; those that another reaper holds are skipped, for it ends them. The newest go
+/// first: where an old snapshot holds dead rows, most of those are of older sessions, and need not be walked each time.
 macro_rules! sweep {
     ($which:literal) => {
         concat!(
             "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), lost as materialized (
-        select id from agent_session
-        where node_id = any (array(select node.id from node where taken)) and exists (select from fence) and ",
+        select s.id from node n cross join lateral (
+            select id from agent_session where node_id = n.id and ",
             $which,
             " for update skip locked
+        ) as s
+        where n.taken and exists (select from fence)
     ), gone as (
         delete from agent_session s where s.id = any (array(select id from lost))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at
@@ -94,12 +89,14 @@ macro_rules! sweep {
     };
 }
 
-/// So many, but for those left aside.
-const SWEEP: &str = sweep!("id <> all ($4) limit $3");
+/// So many of each node, but for those left aside.
+const SWEEP: &str = sweep!("id <> all ($4) order by id desc limit $3");
 const SWEEP_ONE: &str = sweep!("id = $3");
 
-const LOST: &str = "select id from agent_session
-    where node_id = any (array(select node.id from node where taken)) and id <> all ($1) limit $2";
+const LOST: &str = "select s.id from node n cross join lateral (
+        select id from agent_session where node_id = n.id and id <> all ($1) order by id desc limit $2
+    ) as s
+    where n.taken limit $2";
 
 /// Nodes that were taken and have no session left. None can come back to them: their epoch is gone. Connections that
 /// lost their session while their node was dead never hear of it.
@@ -136,44 +133,40 @@ impl PostgresStore {
     pub(super) async fn renew(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
         self.pool.observe();
         let Lease { node, epoch } = lease;
-        let rows = self.pool.rows("pulse", PULSE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?;
+        let rows = self.heartbeat.rows("pulse", PULSE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?;
         let row = rows.first().ok_or(StoreError::Fenced)?;
         let replaced: Vec<&str> = row.try_get(0).map_err(unreadable)?;
         let nodes: i64 = row.try_get(1).map_err(unreadable)?;
-        let outbox: i64 = row.try_get(2).map_err(unreadable)?;
-        let lag: f64 = row.try_get(3).map_err(unreadable)?;
         self.several.store(nodes > 1, Ordering::Relaxed);
         Ok(Pulse {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: u32::try_from(nodes).map_err(unreadable)?,
-            outbox_rows: u64::try_from(outbox).map_err(unreadable)?,
-            outbox_lag: Duration::from_secs_f64(lag),
-            had_run_out: row.try_get(4).map_err(unreadable)?,
+            had_run_out: row.try_get(2).map_err(unreadable)?,
         })
     }
 
     pub(super) async fn forget_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         let sids: Vec<String> = replaced.iter().map(Sid::to_string).collect();
-        self.pool.rows("told", TOLD, &[&node.0, &sids]).await.map(drop)
+        self.heartbeat.rows("told", TOLD, &[&node.0, &sids]).await.map(drop)
     }
 
     pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let most = i64::try_from(most).map_err(unreadable)?;
-        let taken = self.pool.rows("reap", TAKE, &[&node.0, &epoch.0]).await?;
+        let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0]).await?;
         let any: bool = taken.first().ok_or(StoreError::Fenced)?.try_get(0).map_err(unreadable)?;
         if !any {
             return Ok(0);
         }
         let aside = self.refused.aside();
-        let gone = match self.pool.rows("reap", SWEEP, &[&node.0, &epoch.0, &most, &aside]).await {
+        let gone = match self.background.rows("reap", SWEEP, &[&node.0, &epoch.0, &most, &aside]).await {
             Ok(rows) => count(&rows)?,
             // Somewhere in the batch: each alone, so that one fails alone.
             Err(StoreError::Refused(_)) => self.sweep_singly(lease, most, &aside).await?,
             Err(error) => return Err(error),
         };
         match gone {
-            0 => self.pool.rows("reap", BURY, &[]).await.map(drop)?,
+            0 => self.background.rows("reap", BURY, &[]).await.map(drop)?,
             _ => self.wake(),
         }
         usize::try_from(gone).map_err(unreadable)
@@ -182,9 +175,9 @@ impl PostgresStore {
     async fn sweep_singly(&self, lease: Lease, most: i64, aside: &[i64]) -> Result<i64, StoreError> {
         let Lease { node, epoch } = lease;
         let mut gone = 0;
-        for row in self.pool.rows("reap", LOST, &[&aside, &most]).await? {
+        for row in self.background.rows("reap", LOST, &[&aside, &most]).await? {
             let session: i64 = row.try_get(0).map_err(unreadable)?;
-            match self.pool.rows("reap", SWEEP_ONE, &[&node.0, &epoch.0, &session]).await {
+            match self.background.rows("reap", SWEEP_ONE, &[&node.0, &epoch.0, &session]).await {
                 Ok(rows) => gone += count(&rows)?,
                 Err(StoreError::Refused(why)) => self.refused.add(SessionId(session), &why),
                 Err(error) => return Err(error),
@@ -195,10 +188,10 @@ impl PostgresStore {
 
     pub(super) async fn give_back(&self, lease: Lease) -> Result<(), StoreError> {
         let Lease { node, epoch } = lease;
-        if self.pool.rows("retire", RETIRE, &[&node.0, &epoch.0]).await?.is_empty() {
+        if self.heartbeat.rows("retire", RETIRE, &[&node.0, &epoch.0]).await?.is_empty() {
             return Err(StoreError::Fenced);
         }
-        self.pool.rows("retire", BURY, &[]).await.map(drop)
+        self.heartbeat.rows("retire", BURY, &[]).await.map(drop)
     }
 }
 

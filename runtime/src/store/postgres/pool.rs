@@ -24,11 +24,11 @@ use tokio_postgres::{
 use super::{LIMIT, connect::Connector};
 use crate::{names, store::StoreError};
 
-const NAME: &str = "postgres";
+pub(super) const NAME: &str = "postgres";
 /// How often a lost backend is looked for until it is gone.
 const LOOK: Duration = Duration::from_millis(5);
 /// Before a deadlock's victim tries again: long enough for the survivor to commit.
-const PAUSE: Duration = Duration::from_millis(3);
+pub(super) const PAUSE: Duration = Duration::from_millis(3);
 
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -113,7 +113,7 @@ impl Drop for Busy {
 }
 
 /// What a failed statement means for the next step.
-enum Failure {
+pub(super) enum Failure {
     /// The backend answered: its connection is sound.
     Answered(StoreError),
     /// Another transaction was in the way: the same statement may succeed now.

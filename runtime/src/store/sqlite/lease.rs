@@ -141,18 +141,9 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
         })
         .map_err(failed)?;
     let replaced = replaced.iter().map(|text| read::sid(text)).collect::<Result<_, _>>()?;
-    let (rows, lag): (i64, Option<f64>) = connection
-        .prepare_cached(
-            "select count(*), (julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400 \
-             from outbox",
-        )
-        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
-        .map_err(failed)?;
     Ok(Pulse {
         replaced,
         nodes: 1,
-        outbox_rows: u64::try_from(rows).unwrap_or(0),
-        outbox_lag: Duration::from_secs_f64(lag.unwrap_or(0.0).max(0.0)),
         // Nobody is beside it.
         had_run_out: false,
     })

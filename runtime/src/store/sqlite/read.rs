@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::desk::failed;
-use crate::store::{Change, OutboxRow, Placed, StoreError};
+use crate::store::{Backlog, Change, OutboxRow, Placed, StoreError};
 
 /// A row that cannot be read: somebody else wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
@@ -90,6 +90,16 @@ pub(super) fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
 pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> {
     let id: String = connection.query_row("select id from installation", [], |row| row.get(0)).map_err(failed)?;
     Uuid::parse_str(&id).map_err(unreadable)
+}
+
+/// The distance of the ids at its ends, which is the count but for rows that were published out of order: nothing is
+/// walked.
+pub(super) fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
+    const SQL: &str = "select coalesce((select max(id) from outbox) - (select min(id) from outbox) + 1, 0), \
+        coalesce((julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400, 0)";
+    let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
+    let (rows, lag): (i64, f64) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    Ok(Backlog { rows: u64::try_from(rows).unwrap_or(0), lag: Duration::from_secs_f64(lag.max(0.0)) })
 }
 
 pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
