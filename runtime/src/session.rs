@@ -106,6 +106,16 @@ impl Session {
         };
     }
 
+    /// Drops what only requests need, because a session without its connection may be kept for long.
+    pub fn forget_rights(&mut self) {
+        self.asked = None;
+        match &mut self.held {
+            Held::Nothing => {}
+            Held::OfAgent { limits, .. } => *limits = None,
+            Held::OfGuest(claims) => claims.limits = None,
+        }
+    }
+
     /// When its token ends, in Unix seconds.
     #[must_use]
     pub fn expires(&self) -> Option<u64> {

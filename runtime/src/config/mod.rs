@@ -90,9 +90,13 @@ pub struct Presence {
     pub lease: Duration,
     /// How long a broken connection may come back unnoticed.
     pub leave_grace: Duration,
-    /// How long a shutdown may take.
+    /// How many such connections are waited for at most; none: a part of the connections.
+    pub max_in_grace: Option<usize>,
+    /// How long a node that is to end still takes connections.
+    pub drain_delay: Duration,
+    /// How long a shutdown may take after that.
     pub drain_deadline: Duration,
-    /// Over how long it spreads its goodbyes.
+    /// Over how long it spreads what it tells its clients.
     pub drain_spread: Duration,
 }
 
@@ -275,6 +279,8 @@ fn presence(source: &mut Source<'_>) -> Presence {
             lease => Ok(lease),
         }),
         leave_grace: source.value(&names::LEAVE_GRACE, value::duration),
+        max_in_grace: Some(source.value(&names::MAX_IN_GRACE, value::count(0))).filter(|max| *max > 0),
+        drain_delay: source.value(&names::DRAIN_DELAY, value::duration),
         drain_deadline,
         drain_spread: source.value(&names::DRAIN_SPREAD, value::duration).min(drain_deadline / 2),
     }

@@ -68,8 +68,10 @@ settings! {
     ADMIN_HOSTS = "ROLLCALL_ADMIN_HOSTS", Plain, None, "Names under which the admin address answers without the token, separated by commas, besides IP addresses and localhost";
     LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
     LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";
-    DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take";
-    DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its goodbyes; at most half of the deadline";
+    MAX_IN_GRACE = "ROLLCALL_MAX_IN_GRACE", Plain, Some("0"), "Most sessions that are kept so; with one more the oldest has left. 0: a quarter of the most connections";
+    DRAIN_DELAY = "ROLLCALL_DRAIN_DELAY", Plain, Some("0s"), "How long a node that is to end is not ready and still takes connections, for balancers that learn late";
+    DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take, after that delay";
+    DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads what it tells its clients; at most half of the deadline";
     PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
     CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may take";

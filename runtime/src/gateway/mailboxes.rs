@@ -72,7 +72,9 @@ pub enum Command {
         /// Those that are gone.
         answer: oneshot::Sender<Vec<Sid>>,
     },
-    /// Sends so many connections away, whichever; their clients come back within this.
+    /// Tells so many more clients that the node drains, and goes on serving them; they enter elsewhere within this.
+    AnnounceDrain(usize, Duration),
+    /// Closes so many connections, whichever; their clients come back within this.
     Dismiss(usize, Duration),
     /// Ends every connection.
     CloseAll(SessionError),

@@ -4,6 +4,7 @@
 //! Invariant: one function of a connection runs at a time, in the order of its messages; a session is in exactly one
 //! place: with its peer, with a running function, or with the departures.
 mod batch;
+mod drain;
 mod fanout;
 mod mailboxes;
 mod peer;
@@ -85,6 +86,8 @@ pub struct Gateway {
     started: Instant,
     /// Each client is given a part of it at random (no herd).
     reconnect_within: Duration,
+    /// Clients are being told that the node drains.
+    draining: bool,
 }
 
 impl Gateway {
@@ -97,6 +100,7 @@ impl Gateway {
             orphans: HashMap::new(),
             started: Instant::now(),
             reconnect_within: RECONNECT_WITHIN,
+            draining: false,
         }
     }
 
@@ -113,7 +117,7 @@ impl Gateway {
         };
         let id = socket.id();
         let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
-        let Phase::Greeting(waiting) = std::mem::replace(&mut socket.peer.phase, Phase::Busy) else { return };
+        let Phase::Greeting(waiting) = std::mem::replace(&mut socket.peer.phase, Phase::Connecting) else { return };
         socket.peer.expires = u64::MAX;
         let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), asked }, connect);
         let mailboxes = self.shared.mailboxes.clone();
@@ -197,6 +201,9 @@ impl Gateway {
             tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), asked, events));
         }
         self.settle(&mut socket, Box::new(session));
+        if self.draining {
+            self.announce(&mut socket);
+        }
     }
 
     /// A piece of what a connection missed.
@@ -250,13 +257,13 @@ impl Gateway {
         self.shared.departures.leave(session, reason);
     }
 
-    /// Says why, and closes.
+    /// Says why, if its client does not know yet, and closes.
     fn end(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError) {
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-        socket.peer.kicked =
-            Some(if error == SessionError::Terminated { LeftReason::Drained } else { LeftReason::Kicked });
-        let message = self.last_words(error);
-        socket.close(error.close_code(), Some(&message));
+        let drained = error == SessionError::Terminated;
+        socket.peer.kicked = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
+        let message = (!drained || !socket.peer.told).then(|| self.last_words(error));
+        socket.close(error.close_code(), message.as_deref());
     }
 
     fn last_words(&self, error: SessionError) -> Vec<u8> {
@@ -282,7 +289,7 @@ impl Application for Gateway {
         match socket.peer.phase {
             Phase::Greeting(_) => self.greet(socket, text),
             Phase::Open(_) => self.request(socket, text),
-            Phase::Busy => {
+            Phase::Connecting | Phase::Busy => {
                 if !socket.peer.wait(text, self.shared.options.max_pending) {
                     socket.pause();
                 }
@@ -320,25 +327,17 @@ impl Application for Gateway {
                 }
                 None => self.orphan(socket, session),
             },
-            Command::Close { sid, error } => {
-                if let Some(mut socket) = sockets.get_mut(Mailboxes::socket(sid)) {
-                    self.end(&mut socket, error);
-                }
-            }
+            Command::Close { sid, error } => match sockets.get_mut(Mailboxes::socket(sid)) {
+                Some(mut socket) => self.end(&mut socket, error),
+                None => self.shared.departures.taken_over(sid),
+            },
             Command::Ended { mut sids, answer } => {
                 sids.retain(|sid| sockets.get_mut(Mailboxes::socket(*sid)).is_none());
                 // Who no longer waits needs no answer.
                 let _ = answer.send(sids);
             }
-            Command::Dismiss(mut some, within) => {
-                self.reconnect_within = within;
-                sockets.each(|socket| {
-                    if some > 0 {
-                        some -= 1;
-                        self.end(socket, SessionError::Terminated);
-                    }
-                });
-            }
+            Command::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
+            Command::Dismiss(count, within) => self.dismiss(sockets, count, within),
             Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }
@@ -352,7 +351,7 @@ impl Application for Gateway {
         sockets.each(|socket| match socket.peer.phase {
             Phase::Greeting(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
             Phase::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
-            Phase::Greeting(_) | Phase::Open(_) | Phase::Busy => {}
+            Phase::Greeting(_) | Phase::Connecting | Phase::Open(_) | Phase::Busy => {}
         });
     }
 
@@ -373,6 +372,8 @@ impl Application for Gateway {
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
         self.fanout.gone(id, &peer);
         let reason = match cause {
+            // It knows that the node drains: it may be on its way to another one.
+            Cause::Closed | Cause::Lost | Cause::PongTimedOut if peer.told => LeftReason::Drained,
             Cause::Closed => LeftReason::Closed,
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,
@@ -384,7 +385,7 @@ impl Application for Gateway {
         }
         match peer.phase {
             Phase::Open(session) => self.shared.departures.leave(session, reason),
-            Phase::Busy => {
+            Phase::Connecting | Phase::Busy => {
                 self.orphans.insert(id, reason);
             }
             Phase::Greeting(_) => {}

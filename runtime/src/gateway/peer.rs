@@ -38,6 +38,8 @@ pub struct Peer {
     pub expires: u64,
     /// Why it was closed by us.
     pub kicked: Option<LeftReason>,
+    /// Its client knows that the node drains.
+    pub told: bool,
     /// Its place among those of its client; given back with it.
     #[expect(dead_code, reason = "it is given back by being dropped")]
     pub place: Place,
@@ -51,6 +53,8 @@ pub struct Peer {
 pub enum Phase {
     /// Nothing has come yet.
     Greeting(Option<Waiting>),
+    /// connect runs: there is no session yet, and no message may come before its answer.
+    Connecting,
     /// A function runs, and has the session.
     Busy,
     /// The session is here.
@@ -132,6 +136,7 @@ impl Peer {
             since: ALL,
             expires: deadline,
             kicked: None,
+            told: false,
             place,
             meter: Meter::default(),
             extra,

@@ -1,6 +1,7 @@
 //! The configured limits, given to the parts that keep them.
 use crate::{
-    config::{Gate, Limits},
+    config::{Config, Gate, Limits},
+    departures::Grace,
     gateway::GatewayOptions,
     socket::{ListenerOptions, SocketOptions},
 };
@@ -27,6 +28,11 @@ pub(super) fn listener(limits: &Limits, gate: &Gate) -> ListenerOptions {
         max_head: limits.head,
         ..ListenerOptions::default()
     }
+}
+
+pub(super) fn grace(config: &Config) -> Grace {
+    let max = config.presence.max_in_grace.unwrap_or_else(|| config.gate.limits.connections.div_ceil(4));
+    Grace { time: config.presence.leave_grace, max }
 }
 
 pub(super) fn gateway(limits: &Limits) -> GatewayOptions {

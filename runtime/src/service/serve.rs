@@ -87,7 +87,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
 
     let mailboxes = Mailboxes::default();
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
-    let (departures, arrivals) = Departures::new(config.presence.leave_grace);
+    let (departures, arrivals) = Departures::new(limits::grace(&config));
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, courier)) => (
             mixpanel,
@@ -176,6 +176,11 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
     }
     unready.store(true, Ordering::Relaxed);
+    let delay = config.presence.drain_delay;
+    if !delay.is_zero() {
+        info!(?delay, "not ready, and taking connections until the drain begins; a second signal begins it at once");
+        let _ = timeout(delay, signals.next()).await;
+    }
     draining.send_replace(true);
     let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
     tokio::select! {
