@@ -8,6 +8,7 @@ use rollcall_runtime::{
     ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome,
     auth::{Hook, Keyring},
     bus::Position,
+    events::{EventLimits, Payer},
     failpoint,
     store::Open,
 };
@@ -22,6 +23,7 @@ pub struct Deps {
     hook: Arc<Hook>,
     rooms: Rooms,
     sessions: Sessions,
+    rates: Arc<EventLimits>,
     guests: bool,
     /// A client that resumes joins its lesson on the way in.
     join_lesson: join_lesson::Deps,
@@ -36,6 +38,7 @@ impl Deps {
             hook: Arc::clone(&pools.hook),
             rooms: pools.rooms.clone(),
             sessions: pools.sessions.clone(),
+            rates: Arc::clone(&pools.rates),
             guests: pools.guests,
             join_lesson: join_lesson::Deps::of(pools),
         }
@@ -45,11 +48,12 @@ impl Deps {
 /// Lets an agent in.
 ///
 /// # Errors
-/// `unauthenticated`, `access_denied`; `internal_server_error` while SQL is away.
+/// `unauthenticated`, `access_denied`, `too_many_requests`; `internal_server_error` while SQL is away.
 pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) -> Result<Welcome, ConnectError> {
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
     let Some(token) = token else { return guest(deps, greeting, classroom) };
     let user = deps.keyring.admit(token.as_str()).await?;
+    not_too_often(deps, Payer::User(&user.user, &user.audience))?;
     if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom).await? {
         return Err(ConnectError::Session(SessionError::AccessDenied));
     }
@@ -78,7 +82,13 @@ fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welc
     if !deps.guests {
         return Err(ConnectError::Session(SessionError::Unauthenticated));
     }
+    not_too_often(deps, Payer::Guest(greeting.client))?;
     Ok(Welcome { session: Session::guest(greeting, classroom), resumption: None })
+}
+
+/// Each connect may cost a row, and two pushes to everybody in the classroom.
+fn not_too_often(deps: &Deps, payer: Payer<'_>) -> Result<(), ConnectError> {
+    deps.rates.connect(payer).map_err(|_| ConnectError::Session(SessionError::TooManyRequests))
 }
 
 /// Joins the lesson that the client was in, and looks for what it missed (PROTOCOL 3). The session is there already: what

@@ -9,7 +9,7 @@ pub mod demo;
 mod departures;
 mod dispatch;
 mod error;
-mod events;
+pub mod events;
 pub mod failpoint;
 mod gateway;
 pub mod group;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use crate::{
     Leavings, Rooms, Sessions,
     auth::{Hook, Keyring},
+    events::EventLimits,
     kv::Kv,
     mixpanel::Mixpanel,
 };
@@ -24,6 +25,8 @@ pub struct Pools {
     pub leavings: Leavings,
     /// Analytics.
     pub mixpanel: Mixpanel,
+    /// How often users and guests may connect.
+    pub rates: Arc<EventLimits>,
     /// Whether somebody without a token is let in.
     pub guests: bool,
 }

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use rollcall_loadtest::Client;
 use rollcall_loadtest::client::ClientError;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
-use crate::common::{Agent, SOON, session_error, until};
+use crate::common::{Agent, Backend, SOON, refused, session_error, until};
 use crate::raw::{ask, ask_from};
 use crate::{dropped, with};
 
@@ -22,6 +24,21 @@ async fn an_address_has_so_many_connections() {
     assert_eq!(dropped(&backend, "client_full"), 1.0);
     drop(first);
     until("a place is free again", SOON, async || from(1).await.1.status, |status| *status == 101).await;
+}
+
+#[tokio::test]
+async fn an_addresss_silent_connections_make_way_for_its_next() {
+    let backend = with(&[("ROLLCALL_MAX_CONNECTIONS_PER_IP", "2"), ("ROLLCALL_LIMIT_LOOPBACK", "true")]);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let mut alice = backend.participant(room, "alice").await;
+    let (mut silent, answer) = ask(address, &[]).await;
+    assert_eq!(answer.status, 101);
+    let bob = until("the silent one makes way", SOON, async || Client::connect(address).await, Result::is_ok).await;
+    bob.unwrap().connect_request(&room.participant("bob"), &room.id, "web").await.unwrap();
+    let mut said = Vec::new();
+    tokio::time::timeout(SOON, silent.read_to_end(&mut said)).await.expect("it is closed").unwrap();
+    assert!(String::from_utf8_lossy(&said).contains(r#""type":"too_many_requests""#), "{said:?}");
+    alice.joins(&room.algebra).await;
 }
 
 #[tokio::test]
@@ -99,6 +116,56 @@ async fn a_user_has_one_limit_over_all_its_connections() {
     assert!(burst(&mut app, 10).await.iter().any(is_refusal), "the other one's are counted too");
     let mut bob = backend.participant(room, "bob").await;
     assert!(!burst(&mut bob, 10).await.iter().any(is_refusal));
+}
+
+/// How a client of this label is refused.
+async fn is_turned_away(backend: &Backend, request: Value) {
+    let closing = refused(backend, &json!({"type": "connect_request", "payload": request}).to_string()).await;
+    session_error(&closing, "too_many_requests", 429, 3013);
+}
+
+#[tokio::test]
+async fn a_user_connects_only_so_often_under_whatever_label() {
+    let backend = with(&[("ROLLCALL_USER_CONNECT_RATE", "1")]);
+    let room = backend.classroom();
+    let token = room.participant("alice");
+    for number in 0..4 {
+        drop(backend.enters_as(room, &token, &format!("label{number}")).await);
+    }
+    is_turned_away(&backend, room.connect_request(&token, "label4")).await;
+    backend.participant(room, "bob").await.joins(&room.algebra).await;
+    // A second later there is a turn again.
+    let again = async || {
+        let mut client = backend.client().await;
+        client.connect_request(&token, &room.id, "label5").await
+    };
+    until("its next turn", SOON, again, Result::is_ok).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_guests_of_an_address_have_one_limit() {
+    let settings = [("ROLLCALL_GUESTS", "true"), ("ROLLCALL_GUEST_RATE", "1"), ("ROLLCALL_LIMIT_LOOPBACK", "true")];
+    let backend = with(&settings);
+    let room = backend.classroom();
+    let request = json!({"classroom_id": room.id, "agent_label": "web"});
+    let mut guests = Vec::new();
+    for _ in 0..2 {
+        let mut client = backend.client().await;
+        client.connect_request_with(request.clone()).await.unwrap();
+        guests.push(client);
+    }
+    let mut over = 0;
+    for guest in &mut guests {
+        for _ in 0..4 {
+            let ack = guest.request("nonsense", json!({})).await.unwrap();
+            over += usize::from(is_refusal(&ack));
+        }
+    }
+    // Two connects and two events at once, and what a slow run adds.
+    assert!((4..=6).contains(&over), "{over} of 8");
+    is_turned_away(&backend, request).await;
+    // Somebody with a token is no guest.
+    backend.participant(room, "alice").await.joins(&room.algebra).await;
 }
 
 #[tokio::test]

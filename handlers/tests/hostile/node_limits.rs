@@ -1,6 +1,6 @@
 //! Limits of the whole node: those who are in stay, new ones are asked to come later.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rollcall_loadtest::{Client, GatewayOptions};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::common::{Backend, SOON, until};
-use crate::raw::{answer, ask, upgrade};
+use crate::raw::{answer, ask, ask_from, upgrade};
 use crate::{dropped, with};
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn half_heads_from_many_addresses_keep_nobody_out() {
 
 #[tokio::test]
 async fn near_the_limit_of_files_old_ones_stay() {
-    let backend = with_few_files(&[]);
+    let backend = with_few_files(&[("ROLLCALL_MAX_UNAUTHENTICATED", "1000")]);
     let (room, address) = (backend.classroom(), backend.gateway.address());
     let mut alice = backend.participant(room, "alice").await;
     let mut open = Vec::new();
@@ -119,6 +119,45 @@ async fn near_the_limit_of_files_old_ones_stay() {
     alice.joins(&room.algebra).await;
     assert_eq!(backend.gateway.get("/readyz").unwrap().0, 200);
     assert_eq!(backend.rows("select 1").await, ["1"]);
+    // The node is full of silent connections: they make way.
+    for name in ["bob", "carl", "dora"] {
+        let client = until("it is let in", SOON, async || Client::connect(address).await, Result::is_ok).await;
+        let success = client.unwrap().connect_request(&room.participant(name), &room.id, "web").await;
+        assert!(success.is_ok(), "{success:?}");
+    }
+    assert!(dropped(&backend, "silent") >= 1.0);
+    alice.joins(&room.biology).await;
+}
+
+#[tokio::test]
+async fn silent_connections_from_two_addresses_keep_nobody_out() {
+    let backend = with_few_files(&[]);
+    let (room, address) = (backend.classroom(), backend.gateway.address());
+    let mut held = Vec::new();
+    for last in [2, 3] {
+        let from = IpAddr::from([127, 0, 0, last]);
+        loop {
+            let (stream, answer) = ask_from(Some(from), address, &[]).await;
+            if answer.status != 101 || held.len() > 300 {
+                break;
+            }
+            held.push(stream);
+        }
+    }
+    assert!((50..120).contains(&held.len()), "{}", held.len());
+    // Students bring as many connections as the node has left.
+    let mut students = Vec::new();
+    for number in 0..60 {
+        let client = until("a student is let in", SOON, async || Client::connect(address).await, Result::is_ok).await;
+        let mut client = client.unwrap();
+        client.connect_request(&room.participant(&format!("student{number}")), &room.id, "web").await.unwrap();
+        assert_eq!(client.join_lesson(&room.algebra).await.unwrap()["status"], "SUCCESS");
+        students.push(client);
+    }
+    // The first of those who hold most were told to come again.
+    let mut said = Vec::new();
+    tokio::time::timeout(SOON, held[0].read_to_end(&mut said)).await.expect("it is closed").unwrap();
+    assert!(String::from_utf8_lossy(&said).contains(r#""type":"too_many_requests""#), "{said:?}");
 }
 
 /// A client that has entered and reads no more.

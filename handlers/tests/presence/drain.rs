@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use rollcall_loadtest::client::ClientError;
+use futures_util::future::{join, join_all};
+use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway};
+use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
 
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// As many as are told in a second, at the pace that is asked for.
 const AGENTS: usize = 120;
 /// Of them, those who go away for good.
 const TIRED: usize = 10;
-/// Over how long the goodbyes are spread.
+/// Over how long it is spread what clients are told.
 const SPREAD: Duration = Duration::from_millis(1200);
 
 async fn enters(node: &Gateway, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
@@ -24,30 +25,54 @@ async fn enters(node: &Gateway, room: &Classroom, name: &str) -> Result<Agent, C
     Ok(Agent::of(client, &success))
 }
 
-/// How an agent was sent away: when, and after what it is to come back.
-async fn is_dismissed(agent: &mut Agent) -> (Instant, Duration) {
-    let closing = agent.client.expect_close(SOON).await.unwrap();
-    session_error(&closing, "terminated", 422, 3001);
-    let after = closing.error.unwrap()["payload"]["reconnect_after_ms"].as_u64().unwrap();
-    (Instant::now(), Duration::from_millis(after))
+/// A node beside the first, and how long it may take to drain.
+fn draining_after(first: &Backend, deadline: Duration) -> Gateway {
+    let options = first.beside().env("ROLLCALL_DRAIN_DEADLINE", format!("{}ms", deadline.as_millis()));
+    let options = options.env("ROLLCALL_DRAIN_SPREAD", format!("{}ms", SPREAD.as_millis()));
+    Gateway::start(options.env("ROLLCALL_GUESTS", "true")).unwrap()
 }
 
-/// That the goodbyes came one after the other, and that those who were told do not come back all at once.
-fn no_herd(mut told: Vec<(Instant, Duration)>) {
-    told.sort_unstable();
-    let (first, last) = (told[0].0, told[told.len() - 1].0);
-    assert!(last - first > SPREAD / 2, "all within {:?}", last - first);
-    let early = told.iter().filter(|(at, _)| *at - first < SPREAD / 4).count();
+/// That it hears of the drain; after how long it is to come back.
+async fn is_told(client: &mut Client) -> Duration {
+    let error = loop {
+        match client.next_message(SOON).await.unwrap() {
+            message if message["type"] == "recoverable_session_error" => break message,
+            message => assert!(message["payload"]["label"] != "left", "{message}"),
+        }
+    };
+    let closing = Closing { error: Some(error), code: Some(3001) };
+    session_error(&closing, "terminated", 422, 3001);
+    let after = closing.error.unwrap()["payload"]["reconnect_after_ms"].as_u64().unwrap();
+    Duration::from_millis(after)
+}
+
+/// That it is closed, and told nothing more.
+async fn is_closed(client: &mut Client) {
+    match client.next_message(SOON).await {
+        Err(ClientError::Closed(closing)) => assert_eq!(closing.code, Some(3001), "{closing:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How an agent was sent away where there is nowhere to go: told and closed at once.
+async fn is_dismissed(agent: &mut Agent) {
+    let closing = agent.client.expect_close(SOON).await.unwrap();
+    session_error(&closing, "terminated", 422, 3001);
+}
+
+/// That it came to one after the other, over about so long.
+fn is_spread(mut moments: Vec<Instant>, over: Duration) {
+    moments.sort_unstable();
+    let (first, last) = (moments[0], moments[moments.len() - 1]);
+    assert!(last - first > over / 2, "all within {:?}", last - first);
+    let early = moments.iter().filter(|at| **at - first < over / 4).count();
     assert!(early < AGENTS / 2, "{early} of {AGENTS} in the first quarter");
-    let waits: BTreeSet<_> = told.iter().map(|(_, after)| after.as_millis()).collect();
-    assert!(waits.len() > AGENTS / 4, "the same waits again and again: {waits:?}");
 }
 
 #[tokio::test]
-async fn who_comes_back_elsewhere_has_not_left() {
+async fn a_client_that_waits_for_the_close_and_enters_elsewhere_has_not_left() {
     let first = Backend::start(Some(Servers::shared()), Clone::clone);
-    let options = first.beside().env("ROLLCALL_DRAIN_DEADLINE", format!("{}ms", DEADLINE.as_millis()));
-    let mut second = Gateway::start(options.env("ROLLCALL_DRAIN_SPREAD", format!("{}ms", SPREAD.as_millis()))).unwrap();
+    let mut second = draining_after(&first, DEADLINE);
     let room = first.classroom();
     let mut agents = Vec::new();
     for number in 0..AGENTS {
@@ -60,28 +85,34 @@ async fn who_comes_back_elsewhere_has_not_left() {
     second.terminate().unwrap();
     let (first, room) = (&first, room);
     let moves = agents.into_iter().enumerate().map(async |(number, mut agent)| {
-        let (told, after) = is_dismissed(&mut agent).await;
+        let after = is_told(&mut agent.client).await;
+        let told = Instant::now();
+        is_closed(&mut agent.client).await;
+        let closed = Instant::now();
         if number < TIRED {
-            return (told, after, Err(agent.session));
+            return (told, after, closed, Err(agent.session));
         }
-        tokio::time::sleep_until((told + after).into()).await;
+        tokio::time::sleep_until((closed + after).into()).await;
         let again = enters(&first.gateway, room, &format!("agent{number}")).await.unwrap();
-        assert_eq!(again.session, agent.session, "told {:?} after the signal", told - signalled);
-        (told, after, Ok(again))
+        assert_eq!(again.session, agent.session, "closed {:?} after the signal", closed - signalled);
+        (told, after, closed, Ok(again))
     });
-    let moves = join_all(moves);
     let unready = async {
-        // While it still says goodbye.
+        // While it still serves.
         let answer = second.get("/readyz").unwrap();
         assert_eq!((answer.0, answer.1.contains(r#""draining":true"#)), (503, true), "{answer:?}");
         assert!(enters(&second, room, "late").await.is_err());
     };
-    let (moves, ()) = futures_util::future::join(moves, unready).await;
+    let (moves, ()) = join(join_all(moves), unready).await;
     let status = second.wait(DEADLINE.saturating_sub(signalled.elapsed())).unwrap();
     assert_eq!(status.code(), Some(0), "{}", second.output());
 
-    no_herd(moves.iter().map(|(told, after, _)| (*told, *after)).collect());
-    let mut gone: BTreeSet<i64> = moves.iter().filter_map(|(_, _, moved)| moved.as_ref().err().copied()).collect();
+    is_spread(moves.iter().map(|(told, ..)| *told).collect(), SPREAD);
+    is_spread(moves.iter().map(|(_, _, closed, _)| *closed).collect(), DEADLINE / 20);
+    assert!(moves.iter().all(|(_, _, closed, _)| *closed - signalled >= DEADLINE.mul_f64(0.75)));
+    let waits: BTreeSet<_> = moves.iter().map(|(_, after, ..)| after.as_millis()).collect();
+    assert!(waits.len() > AGENTS / 4, "the same waits again and again: {waits:?}");
+    let mut gone: BTreeSet<i64> = moves.iter().filter_map(|(.., moved)| moved.as_ref().err().copied()).collect();
     assert!(first.history(room).await.iter().all(|row| row.ends_with("|drained")));
     assert_eq!(first.live(room).await.len(), AGENTS - TIRED + 1);
     while !gone.is_empty() {
@@ -90,6 +121,96 @@ async fn who_comes_back_elsewhere_has_not_left() {
         assert!(gone.remove(&event.sequence_id().unwrap()), "{event:?}");
     }
     first.nothing_came(room, [&mut witness]).await;
+}
+
+/// Keeps a node's lease as it is, so that the node does not hear of takeovers, until it is dropped.
+async fn hold_pulse(servers: &Servers, node: &Gateway) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(&servers.postgres, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let row = format!("begin; select from node where label like '%{}%' for no key update", node.address());
+    client.batch_execute(&row).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_here() {
+    let first = Backend::start(Some(Servers::shared()), Clone::clone);
+    let mut second = draining_after(&first, Duration::from_secs(120));
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut alice = enters(&second, room, "alice").await.unwrap();
+    let mut hasty = enters(&second, room, "hasty").await.unwrap();
+    first.settled(room, [&mut witness, &mut alice, &mut hasty]).await;
+
+    second.terminate().unwrap();
+    is_told(&mut alice.client).await;
+    is_told(&mut hasty.client).await;
+    // It goes on: events come, requests are answered.
+    first.fence(room).is_next_for(&mut alice).await;
+    alice.joins(&room.algebra).await;
+
+    let pulse = hold_pulse(first.servers().unwrap(), &second).await;
+    let mut after = enters(&first.gateway, room, "alice").await.unwrap();
+    assert_eq!(after.session, alice.session);
+    let fence = first.fence(room);
+    for agent in [&mut alice, &mut after] {
+        fence.is_next_for(agent).await;
+    }
+    drop(pulse);
+    let closing = alice.client.expect_close(SOON).await.unwrap();
+    session_error(&closing, "replaced", 422, 3503);
+    after.joins(&room.algebra).await;
+
+    // One that closes as soon as it is told may still come back.
+    let session = hasty.session;
+    hasty.leaves().await;
+    let ended = async || second.metric("rollcall_disconnects_total", &[r#"reason="drained""#]).unwrap();
+    until("the node has seen it go", SOON, ended, |ended| *ended > 0.0).await;
+    let again = enters(&first.gateway, room, "hasty").await.unwrap();
+    assert_eq!(again.session, session);
+    // Nobody is left, so it is over long before its deadline, and it has waited for nobody who is elsewhere.
+    assert_eq!(second.wait(SOON).unwrap().code(), Some(0), "{}", second.output());
+    assert_eq!(first.history(room).await, [""; 0]);
+    let fence = first.fence(room);
+    for before in [fence.read_to(&mut witness).await] {
+        assert!(before.iter().all(|event| event.label().is_none()), "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_session_is_told_and_closed() {
+    let first = Backend::start(Some(Servers::shared()), Clone::clone);
+    let mut second = draining_after(&first, Duration::from_secs(5));
+    let room = first.classroom();
+    let mut guest = Client::connect(second.address()).await.unwrap();
+    guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
+    let mut silent = Client::connect(second.address()).await.unwrap();
+    second.terminate().unwrap();
+    // One that has not asked for anything has nothing to lose.
+    let closing = silent.expect_close(SOON).await.unwrap();
+    session_error(&closing, "terminated", 422, 3001);
+    is_told(&mut guest).await;
+    assert_eq!(guest.join_lesson(&room.algebra).await.unwrap()["status"], "SUCCESS");
+    is_closed(&mut guest).await;
+    assert_eq!(second.wait(SOON).unwrap().code(), Some(0), "{}", second.output());
+}
+
+#[tokio::test]
+async fn a_node_that_is_to_end_takes_connections_while_balancers_learn_it() {
+    let mut own = Backend::embedded().another(|options| options.clone().env("ROLLCALL_DRAIN_DELAY", "10m"));
+    let room = &own.classrooms()[0];
+    let mut alice = own.participant(room, "alice").await;
+    own.gateway.terminate().unwrap();
+    let ready = async || own.gateway.get("/readyz").unwrap().0;
+    until("it is not ready", SOON, ready, |status| *status == 503).await;
+    let mut late = own.participant(room, "late").await;
+    alice.sees("entered", &late.whom()).await;
+    late.joins(&room.algebra).await;
+    // A second signal begins the drain.
+    own.gateway.terminate().unwrap();
+    is_dismissed(&mut alice).await;
+    is_dismissed(&mut late).await;
+    assert_eq!(own.gateway.wait(SOON).unwrap().code(), Some(0), "{}", own.gateway.output());
 }
 
 /// There is no other node to come back to.

@@ -14,6 +14,13 @@ const RESERVED_FILES: usize = 128;
 /// Of the others, the share for connections that have not upgraded yet, and the most of them.
 const HALF_OPEN: (usize, usize) = (16, 8192);
 
+/// Where it is not set, the share of the connections that may be unauthenticated, and the most of them.
+const UNAUTHENTICATED: (usize, usize) = (2, 20_000);
+/// Where it is not set, the share of the connections that one client may have, and the most of them.
+const PER_CLIENT: (usize, usize) = (4, 1_000);
+/// For new connections while silent ones are closed for them: a share of the connections, and the most of them.
+const SPARE: (usize, usize) = (16, 64);
+
 /// Who may connect at all.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -42,6 +49,10 @@ pub struct EventRates {
     pub connection: u32,
     /// Of a user, over all connections.
     pub user: u32,
+    /// How often a user may connect.
+    pub user_connects: u32,
+    /// Of the guests of one address, connecting counted as one.
+    pub guests: u32,
     /// How long there may be more before the connection is closed.
     pub abuse_after: Duration,
 }
@@ -61,15 +72,15 @@ impl Gate {
         let asking = authz.as_ref().map_or(0, |authz| authz.concurrency);
         let files = value::open_files().saturating_sub(asking);
         let half_open = (files / HALF_OPEN.0).clamp(1, HALF_OPEN.1);
-        let possible = files.saturating_sub(RESERVED_FILES + half_open).max(1);
+        let possible = files.saturating_sub(RESERVED_FILES + half_open);
+        let possible = possible.saturating_sub(share(possible, SPARE)).max(1);
+        let connections = or_else(source, &names::MAX_CONNECTIONS, possible).min(possible);
         let limits = AdmissionLimits {
-            connections: match source.value(&names::MAX_CONNECTIONS, value::count(0)) {
-                0 => possible,
-                connections => connections.min(possible),
-            },
-            unauthenticated: source.value(&names::MAX_UNAUTHENTICATED, value::count(1)),
+            connections,
+            spare: share(connections, SPARE),
+            unauthenticated: or_else(source, &names::MAX_UNAUTHENTICATED, share(connections, UNAUTHENTICATED)),
             loopback: source.value(&names::LIMIT_LOOPBACK, value::switch),
-            per_client: source.value(&names::MAX_CONNECTIONS_PER_IP, value::count(1)),
+            per_client: or_else(source, &names::MAX_CONNECTIONS_PER_IP, share(connections, PER_CLIENT)),
             upgrades: source.value(&names::MAX_UPGRADES, value::count(1)),
             memory: source.optional(&names::MAX_MEMORY, value::size).map_or_else(memory::allowance, |most| most as u64),
             proxies,
@@ -83,12 +94,26 @@ impl Gate {
             events: EventRates {
                 connection: source.value(&names::EVENT_RATE, value::rate),
                 user: source.value(&names::USER_EVENT_RATE, value::rate),
+                user_connects: source.value(&names::USER_CONNECT_RATE, value::rate),
+                guests: source.value(&names::GUEST_RATE, value::rate),
                 abuse_after: source.value(&names::ABUSE_AFTER, value::time_limit),
             },
             in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
             authz,
         }
     }
+}
+
+/// A setting's count, or where it is 0 this one.
+fn or_else(source: &mut Source<'_>, setting: &names::Setting, count: usize) -> usize {
+    match source.value(setting, value::count(0)) {
+        0 => count,
+        given => given,
+    }
+}
+
+fn share(of: usize, (part, most): (usize, usize)) -> usize {
+    of.div_ceil(part).clamp(1, most)
 }
 
 fn hook(source: &mut Source<'_>) -> Option<HookOptions> {

@@ -58,7 +58,7 @@ settings! {
     AUTHZ_NAMESPACE = "ROLLCALL_AUTHZ_NAMESPACE", Plain, None, "Namespace of the classrooms in its questions; without it the token's audience";
     ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages and apps that may connect, like https://school.example or capacitor://localhost, besides the same host's pages; * for any";
     MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
-    MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("1000"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count";
+    MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("0"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count. 0: a quarter of the most connections, at most 1000";
     MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory above which nobody new is let in; by default nine tenths of the container's or the machine's";
     MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Most upgrades a second";
     TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies that say who the client is";
@@ -87,9 +87,11 @@ settings! {
     TLS_CERT = "ROLLCALL_TLS_CERT", Plain, None, "PEM file of the certificate chain; with it clients speak TLS. SIGHUP reads it again";
     TLS_KEY = "ROLLCALL_TLS_KEY", Plain, None, "PEM file of its private key";
     LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses count as clients, too";
-    MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("20000"), "Most connections that have not been let in yet";
+    MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("0"), "Most connections that have not been let in yet. 0: half of the most connections, at most 20000";
     EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Most events of a connection a second; four times as many at once";
     USER_EVENT_RATE = "ROLLCALL_USER_EVENT_RATE", Plain, Some("100"), "Most events of a token's user a second, over all connections; four times as many at once";
+    USER_CONNECT_RATE = "ROLLCALL_USER_CONNECT_RATE", Plain, Some("10"), "Most connects of a token's user a second, over all labels and classrooms; four times as many at once";
+    GUEST_RATE = "ROLLCALL_GUEST_RATE", Plain, Some("200"), "Most connects and events of the guests of an address a second; four times as many at once. Loopback does not count";
     ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may go on sending more than that before it is closed";
     MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Most bytes that wait for slow readers of the whole node";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";

@@ -15,6 +15,7 @@ use crate::{
     bus::{BusError, Incoming, Position},
     delivery::Delivery,
     dispatch::Outcome,
+    http::network::Subscriber,
     rooms::RoomHold,
     session::Session,
     socket::{SocketId, Workers},
@@ -76,6 +77,8 @@ pub enum Command {
     AnnounceDrain(usize, Duration),
     /// Closes so many connections, whichever; their clients come back within this.
     Dismiss(usize, Duration),
+    /// Ends a connection that has not sent connect_request, for one that may.
+    CloseSilent(SocketId),
     /// Ends every connection.
     CloseAll(SessionError),
 }
@@ -87,6 +90,8 @@ pub struct Greeting {
     pub socket: SocketId,
     /// The connection's name outside.
     pub sid: Sid,
+    /// Its address, where the connections of addresses are limited.
+    pub client: Option<Subscriber>,
     /// `lesson_id` of the upgrade request's query.
     pub asked: Option<LessonId>,
 }

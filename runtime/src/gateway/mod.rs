@@ -35,7 +35,7 @@ use crate::{
     bus::Position,
     departures::Departures,
     dispatch::{Outcome, Table},
-    events::{EventLimits, Verdict},
+    events::{EventLimits, Payer, Verdict},
     http::admission::{Place, Waiting},
     names,
     rooms::{RoomKey, Rooms},
@@ -72,7 +72,7 @@ pub struct Shared {
     /// The way back from a function to its worker.
     pub mailboxes: Mailboxes,
     /// How many events a connection may send.
-    pub events: EventLimits,
+    pub events: Arc<EventLimits>,
     /// Parameters.
     pub options: GatewayOptions,
 }
@@ -117,9 +117,13 @@ impl Gateway {
         };
         let id = socket.id();
         let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
+        let client = socket.peer.client();
         let Phase::Greeting(waiting) = std::mem::replace(&mut socket.peer.phase, Phase::Connecting) else { return };
+        if let Some(waiting) = &waiting {
+            waiting.spoke();
+        }
         socket.peer.expires = u64::MAX;
-        let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), asked }, connect);
+        let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), client, asked }, connect);
         let mailboxes = self.shared.mailboxes.clone();
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
@@ -131,7 +135,12 @@ impl Gateway {
     /// A message of a connection that was let in, and whose last function is done.
     fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
         let Phase::Open(session) = &socket.peer.phase else { return };
-        match self.shared.events.take(&mut socket.peer.meter, session.user().as_ref()) {
+        let user = session.user();
+        let payer = match &user {
+            Some((user, audience)) => Payer::User(user, audience),
+            None => Payer::Guest(socket.peer.client()),
+        };
+        match self.shared.events.take(&mut socket.peer.meter, payer) {
             Verdict::Done => {}
             Verdict::Refused(wait) if socket.queued() <= UNREAD => return refuse(socket, text, wait),
             Verdict::Refused(_) | Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
@@ -276,11 +285,15 @@ impl Application for Gateway {
     type Peer = Peer;
     type Command = Command;
 
-    fn opened(&mut self, _socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
+    fn opened(&mut self, socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
         // A lesson_id that cannot be one is as good as none.
         let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
         let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
-        let held = (upgrade.head.extensions.remove::<Place>().flatten(), upgrade.head.extensions.remove::<Waiting>());
+        let waiting = upgrade.head.extensions.remove::<Waiting>();
+        if let Some(waiting) = &waiting {
+            waiting.arrived(socket.id());
+        }
+        let held = (upgrade.head.extensions.remove::<Place>().flatten(), waiting);
         Peer::new(millis(self.started.elapsed() + self.shared.options.connect_timeout), asked, held)
     }
 
@@ -335,6 +348,13 @@ impl Application for Gateway {
                 sids.retain(|sid| sockets.get_mut(Mailboxes::socket(*sid)).is_none());
                 // Who no longer waits needs no answer.
                 let _ = answer.send(sids);
+            }
+            Command::CloseSilent(id) => {
+                if let Some(mut socket) = sockets.get_mut(id).filter(|socket| socket.peer.is_silent()) {
+                    self.end(&mut socket, SessionError::TooManyRequests);
+                    // It has said nothing: there is nothing unread whose reset could destroy the close frame.
+                    socket.release();
+                }
             }
             Command::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
             Command::Dismiss(count, within) => self.dismiss(sockets, count, within),

@@ -6,7 +6,10 @@ use rollcall_schema::{LeftReason, LessonId, Offset, SessionId};
 use super::Resumption;
 use crate::{
     events::Meter,
-    http::admission::{Place, Waiting},
+    http::{
+        admission::{Place, Waiting},
+        network::Subscriber,
+    },
     rooms::{Follower, RoomKey},
     session::{Presence, Session},
 };
@@ -41,7 +44,6 @@ pub struct Peer {
     /// Its client knows that the node drains.
     pub told: bool,
     /// Its place among those of its client; given back with it.
-    #[expect(dead_code, reason = "it is given back by being dropped")]
     pub place: Place,
     /// How many events it has sent lately.
     pub meter: Meter,
@@ -141,6 +143,18 @@ impl Peer {
             meter: Meter::default(),
             extra,
         }
+    }
+
+    /// Its address, where the connections of addresses are limited.
+    #[must_use]
+    pub fn client(&self) -> Option<Subscriber> {
+        self.place.as_ref().map(|place| place.client())
+    }
+
+    /// Whether nothing has come from it yet.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        matches!(self.phase, Phase::Greeting(_))
     }
 
     /// It was let in, and follows where it resumes.

@@ -1,12 +1,13 @@
 //! Who may open one more connection: limits in all, for each client, and by the second.
 //!
-//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift, and so it is with those who wait
-//! to be let in and with the upgrades on their way to a worker; the table of clients holds at most about twice as many
-//! entries as there are connections from outside.
+//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift, and so it is with the upgrades on
+//! their way to a worker; the table of clients holds at most about twice as many entries as there are connections from
+//! outside. Where a limit of connections is reached, a silent one makes way for the new one, if there is one
+//! ([`super::silent`]).
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use hyper::{
@@ -21,7 +22,9 @@ use super::{
     memory::Memory,
     network::{Proxies, Subscriber, subscriber},
     reply::{Refusal, Reply},
+    silent::{SilentConnections, Unauthenticated},
 };
+use crate::{names, socket::SocketId};
 
 /// The table is tidied only above this.
 const TIDY: usize = 1024;
@@ -31,6 +34,8 @@ const TIDY: usize = 1024;
 pub struct AdmissionLimits {
     /// Connections of this node.
     pub connections: usize,
+    /// Beside those: for new ones while silent ones that make way for them are being closed.
+    pub spare: usize,
     /// Connections of one client: an IPv4 address or an IPv6 /64.
     pub per_client: usize,
     /// Whether loopback is a client.
@@ -50,8 +55,7 @@ pub struct AdmissionLimits {
 pub struct Admission {
     limits: AdmissionLimits,
     clients: Mutex<Clients>,
-    /// Held by everybody who waits to be let in.
-    waiting: Arc<()>,
+    silent: SilentConnections,
     gate: Mutex<Gate>,
     memory: Memory,
     log: LogLimit,
@@ -60,21 +64,36 @@ pub struct Admission {
 /// One connection's place; to be kept until it is closed. None for loopback.
 pub type Place = Option<Arc<Held>>;
 
-/// What the places of one client share; in it, what those of them share that were refused.
-#[derive(Debug, Default)]
-pub struct Held(Arc<()>);
+/// What the places of one client share: whose they are, and what those of them share that were refused.
+#[derive(Debug)]
+pub struct Held {
+    client: Subscriber,
+    refused: Arc<()>,
+}
 
 impl Held {
+    /// Whose place it is.
+    #[must_use]
+    pub fn client(&self) -> Subscriber {
+        self.client
+    }
+
     /// How many places there are but for those refused.
     fn taken(self: &Arc<Self>) -> usize {
-        Arc::strong_count(self) + 1 - Arc::strong_count(&self.0)
+        Arc::strong_count(self) + 1 - Arc::strong_count(&self.refused)
     }
 }
 
 /// Held while a connection has upgraded and has not been let in.
-#[derive(Clone, Debug)]
-#[expect(dead_code, reason = "it is given back by being dropped")]
-pub struct Waiting(Arc<()>);
+pub type Waiting = Arc<Unauthenticated>;
+
+/// The connections that there are.
+pub trait Connections {
+    /// How many.
+    fn count(&self) -> usize;
+    /// Closes one, if it is silent still. False where that cannot be said to it now.
+    fn close_silent(&self, socket: SocketId) -> bool;
+}
 
 /// The place of a connection that has not sent its head yet.
 #[derive(Clone)]
@@ -162,7 +181,7 @@ impl Admission {
         Self {
             limits,
             clients: Mutex::default(),
-            waiting: Arc::default(),
+            silent: SilentConnections::default(),
             gate: Mutex::new(gate),
             memory,
             log: LogLimit::new(),
@@ -197,14 +216,14 @@ impl Admission {
     ///
     /// # Errors
     /// [`Full`].
-    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: impl FnOnce() -> usize) -> Result<(), Full> {
+    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: &impl Connections) -> Result<(), Full> {
         let mut knock = head.extensions.remove::<Knock>();
         let entered = self.admit(remote, head, &mut knock, connections);
         if entered == Err(Full::Client) && self.limits.proxies.is_ignored(remote.ip(), &head.headers) {
             self.log_ignored_header(remote);
         }
         if let (Err(_), Some(Knock(held))) = (&entered, knock) {
-            let mark = Arc::clone(&held.0);
+            let mark = Arc::clone(&held.refused);
             head.extensions.insert(Refused(held, mark));
         }
         entered
@@ -224,40 +243,65 @@ impl Admission {
         remote: SocketAddr,
         head: &mut Parts,
         knock: &mut Option<Knock>,
-        connections: impl FnOnce() -> usize,
+        connections: &impl Connections,
     ) -> Result<(), Full> {
         if self.memory.short() {
             return Err(Full::Memory);
         }
-        let waiting = Arc::clone(&self.waiting);
-        // One is ours.
-        if Arc::strong_count(&waiting) > self.limits.unauthenticated + 1 {
-            return Err(Full::Unauthenticated);
-        }
+        let address = self.limits.proxies.client(remote.ip(), &head.headers);
+        let client = subscriber(address, true);
         let place = match knock {
-            Some(Knock(held)) if held.taken() > self.limits.per_client => return Err(Full::Client),
             Some(_) => None,
-            None => self.place(self.limits.proxies.client(remote.ip(), &head.headers), self.limits.per_client)?,
+            None => self.place(address, usize::MAX)?,
         };
-        let underway = self.pass(connections)?;
-        head.extensions.insert::<Place>(place.or(knock.take().map(|Knock(held)| held)));
+        let held = knock.as_ref().map(|Knock(held)| held).or(place.as_ref());
+        let mut gate = self.gate();
+        if !gate.refill(self.limits.upgrades) {
+            return Err(Full::Rate);
+        }
+        // In this order, because a worker counts an upgrade before that is no longer under way.
+        let underway = Arc::strong_count(&gate.underway) - 1;
+        let count = underway + connections.count();
+        let full = if held.is_some_and(|held| held.taken() > self.limits.per_client) {
+            Some((Full::Client, client))
+        } else if count >= self.limits.connections {
+            Some((Full::Node, None))
+        } else if self.silent.unauthenticated() >= self.limits.unauthenticated {
+            Some((Full::Unauthenticated, None))
+        } else {
+            None
+        };
+        if let Some((full, of)) = full {
+            let room = count < self.limits.connections + self.limits.spare;
+            let made = room && self.silent.take(of).is_some_and(|socket| connections.close_silent(socket));
+            if !made {
+                return Err(full);
+            }
+            metrics::counter!(names::DROPPED, "reason" => "silent").increment(1);
+        }
+        gate.left -= 1.0;
         // Gone with the head, once a worker has the connection.
-        head.extensions.insert(underway);
-        head.extensions.insert(Waiting(waiting));
+        head.extensions.insert(Underway(Arc::clone(&gate.underway)));
+        drop(gate);
+        head.extensions.insert::<Place>(place.or(knock.take().map(|Knock(held)| held)));
+        // Loopback addresses are told apart too.
+        if let Some(client) = client {
+            head.extensions.insert::<Waiting>(Arc::new(self.silent.add(client)));
+        }
         Ok(())
     }
 
     fn place(&self, client: IpAddr, most: usize) -> Result<Place, Full> {
-        let Some(subscriber) = subscriber(client, self.limits.loopback) else { return Ok(None) };
+        let Some(client) = subscriber(client, self.limits.loopback) else { return Ok(None) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = clients.places.get(&subscriber).and_then(Weak::upgrade);
+        let held = clients.places.get(&client).and_then(Weak::upgrade);
         let place = match held {
             // The one just upgraded counts too.
             Some(held) if Arc::strong_count(&held) > most => return Err(Full::Client),
             Some(held) => held,
             None => {
-                let held = Arc::<Held>::default();
-                clients.places.insert(subscriber, Arc::downgrade(&held));
+                let held = Arc::new(Held { client, refused: Arc::default() });
+                clients.places.insert(client, Arc::downgrade(&held));
                 held
             }
         };
@@ -268,21 +312,18 @@ impl Admission {
         Ok(Some(place))
     }
 
-    fn pass(&self, connections: impl FnOnce() -> usize) -> Result<Underway, Full> {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        // In this order, because a worker counts an upgrade before that is no longer under way.
-        let underway = Arc::strong_count(&gate.underway) - 1;
-        if underway + connections() >= self.limits.connections {
-            return Err(Full::Node);
-        }
-        let (now, most) = (Instant::now(), f64::from(self.limits.upgrades));
-        gate.left = (gate.left + now.duration_since(gate.at).as_secs_f64() * most).min(most);
-        gate.at = now;
-        if gate.left < 1.0 {
-            return Err(Full::Rate);
-        }
-        gate.left -= 1.0;
-        Ok(Underway(Arc::clone(&gate.underway)))
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// Whether one more may be upgraded now.
+    fn refill(&mut self, rate: u32) -> bool {
+        let (now, most) = (Instant::now(), f64::from(rate));
+        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * most).min(most);
+        self.at = now;
+        self.left >= 1.0
     }
 }
 

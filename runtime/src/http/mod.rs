@@ -11,6 +11,7 @@ pub mod public;
 mod publish;
 mod reply;
 mod server;
+pub mod silent;
 
 #[cfg(test)]
 pub(crate) mod fixture;

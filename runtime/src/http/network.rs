@@ -54,11 +54,11 @@ impl FromStr for Network {
 }
 
 /// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Subscriber(u128);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subscriber(u128);
 
 /// The client behind an address; none for loopback, where load tests and local proxies come from, unless it counts.
-pub(super) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> {
+pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> {
     let canonical = address.to_canonical();
     match canonical {
         _ if canonical.is_loopback() && !loopback => None,

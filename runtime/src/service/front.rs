@@ -12,11 +12,11 @@ use hyper::{
 use crate::{
     gateway::Command,
     http::{
-        admission::{Admission, Full},
+        admission::{Admission, Connections, Full},
         public,
     },
     names,
-    socket::{Front, Workers},
+    socket::{Front, SocketId, Workers},
 };
 
 /// Keeps the limits of connections; `/healthz`; all else but `/ws` is not there.
@@ -25,6 +25,16 @@ pub struct PublicFront {
     pub admission: Admission,
     /// Who know how many connections there are.
     pub workers: Workers<Command>,
+}
+
+impl Connections for Workers<Command> {
+    fn count(&self) -> usize {
+        self.connections()
+    }
+
+    fn close_silent(&self, socket: SocketId) -> bool {
+        self.try_send(socket.worker(), Command::CloseSilent(socket)).is_ok()
+    }
 }
 
 impl Front for PublicFront {
@@ -40,7 +50,7 @@ impl Front for PublicFront {
         let admitted = if self.workers.crowded() {
             Err(Full::InFlight)
         } else {
-            self.admission.enter(remote, head, || self.workers.connections())
+            self.admission.enter(remote, head, &self.workers)
         };
         admitted.map_err(|full| {
             metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);

@@ -99,6 +99,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
     };
     let late = watch::Sender::new(false);
     let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), mailboxes.clone());
+    let rates = Arc::new(EventLimits::new(&config.gate.events));
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
@@ -107,6 +108,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
+        rates: Arc::clone(&rates),
         guests: config.guests,
     })
     .handler_timeout(config.limits.handler_timeout);
@@ -115,7 +117,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         departures: departures.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
-        events: EventLimits::new(&config.gate.events),
+        events: rates,
         options: limits::gateway(&config.limits),
     });
     let workers = Workers::start(&tasks, config.workers, &limits::sockets(&config.limits, &config.gate), |_| {

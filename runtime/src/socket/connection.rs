@@ -159,6 +159,14 @@ impl SocketIo<'_> {
         }
     }
 
+    /// Gives up on the client's FIN, if the connection is closed and everything has left. Unread input would destroy what is
+    /// on its way.
+    pub fn release(&mut self) {
+        if matches!(self.connection.phase, Phase::Closing { .. }) && self.connection.outbound.is_none() {
+            self.connection.phase = Phase::Broken;
+        }
+    }
+
     /// Delivers no more messages until `resume`. What was read stays, at most one scratch full; the client's
     /// silence counts for nothing meanwhile.
     pub fn pause(&mut self) {

@@ -10,6 +10,7 @@ fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission 
     let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header };
     Admission::new(AdmissionLimits {
         connections,
+        spare: 1,
         per_client,
         loopback: false,
         unauthenticated: 1_000_000,
@@ -17,6 +18,19 @@ fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission 
         memory: u64::MAX,
         proxies,
     })
+}
+
+/// So many connections, none of them silent for long.
+struct Count(usize);
+
+impl Connections for Count {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn close_silent(&self, _: SocketId) -> bool {
+        true
+    }
 }
 
 fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
@@ -33,7 +47,7 @@ fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result
     if !admission.knock(remote, &mut head.extensions) {
         return Err(Full::Client);
     }
-    admission.enter(remote, &mut head, || 0)?;
+    admission.enter(remote, &mut head, &Count(0))?;
     Ok(head.extensions.remove::<Place>().unwrap())
 }
 
@@ -75,7 +89,7 @@ async fn a_full_node_takes_nobody_and_says_when_to_come_back() {
     let admission = admission(3, 9, 1000);
     let enter = |counted| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
-        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, move || counted).map(|()| head)
+        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, &Count(counted)).map(|()| head)
     };
     assert_eq!(enter(3).unwrap_err(), Full::Node);
     let underway = enter(2).unwrap();
@@ -127,7 +141,7 @@ async fn so_many_wait_to_be_let_in() {
     admission.limits.unauthenticated = 1;
     let enter = |admission: &Admission| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
-        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, || 0)?;
+        admission.enter("127.0.0.1:1".parse().unwrap(), &mut head, &Count(0))?;
         Ok::<_, Full>(head.extensions.remove::<Waiting>().unwrap())
     };
     let first = enter(&admission).unwrap();
@@ -143,7 +157,7 @@ async fn who_was_refused_and_stays_is_in_the_way_of_those_who_knock_only() {
     let refused = || {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
         assert!(admission.knock(remote, &mut head.extensions));
-        assert_eq!(admission.enter(remote, &mut head, || 0).unwrap_err(), Full::Client);
+        assert_eq!(admission.enter(remote, &mut head, &Count(0)).unwrap_err(), Full::Client);
         head.extensions
     };
     let mut places: Vec<_> = (0..4).map(|_| enter(&admission, "1.2.3.4").unwrap()).collect();
@@ -154,4 +168,33 @@ async fn who_was_refused_and_stays_is_in_the_way_of_those_who_knock_only() {
     drop(stubborn);
     places.push(enter(&admission, "1.2.3.4").unwrap());
     assert_eq!(enter(&admission, "1.2.3.4").unwrap_err(), Full::Client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_makes_way_at_each_limit() {
+    let mut admission = admission(4, 2, 1000);
+    admission.limits.unauthenticated = 3;
+    admission.limits.loopback = true;
+    let enter = |from: &str, count: usize| {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        let remote = format!("{from}:1").parse().unwrap();
+        assert!(admission.knock(remote, &mut head.extensions));
+        admission.enter(remote, &mut head, &Count(count))?;
+        head.extensions.remove::<Underway>();
+        let waiting = head.extensions.remove::<Waiting>().unwrap();
+        waiting.arrived(SocketId::from_bits(1));
+        Ok::<_, Full>((head.extensions.remove::<Place>(), waiting))
+    };
+    let _held = (enter("1.2.3.4", 0).unwrap(), enter("1.2.3.4", 1).unwrap());
+    assert_eq!(enter("1.2.3.4", 2).unwrap_err(), Full::Client, "they have just come");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let own = enter("1.2.3.4", 2).expect("instead of the client's own first");
+    drop(own);
+    let _other = enter("1.2.3.5", 2).unwrap();
+    assert_eq!(enter("1.2.3.6", 5).unwrap_err(), Full::Node, "nothing is spare");
+    let _third = enter("1.2.3.6", 4).expect("instead of the last of the first client");
+    let _fourth = enter("1.2.3.7", 3).unwrap();
+    assert_eq!(enter("1.2.3.8", 3).unwrap_err(), Full::Unauthenticated, "nobody is silent for long");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let _fifth = enter("1.2.3.8", 3).unwrap();
 }
