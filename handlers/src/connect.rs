@@ -24,6 +24,7 @@ pub struct Deps {
     rooms: Rooms,
     sessions: Sessions,
     rates: Arc<EventLimits>,
+    user_sessions: u32,
     guests: bool,
     /// A client that resumes joins its lesson on the way in.
     join_lesson: join_lesson::Deps,
@@ -39,6 +40,7 @@ impl Deps {
             rooms: pools.rooms.clone(),
             sessions: pools.sessions.clone(),
             rates: Arc::clone(&pools.rates),
+            user_sessions: pools.user_sessions,
             guests: pools.guests,
             join_lesson: join_lesson::Deps::of(pools),
         }
@@ -62,7 +64,14 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let since = Instant::now();
     let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
     failpoint::reach("classroom entered");
-    let open = Open { classroom, agent: agent.clone(), user: user.user.clone(), sid: greeting.sid, role: user.role };
+    let open = Open {
+        classroom,
+        agent: agent.clone(),
+        user: user.user.clone(),
+        sid: greeting.sid,
+        role: user.role,
+        user_sessions: deps.user_sessions,
+    };
     let (opened, unclaimed) = deps.sessions.open(since, open).await?;
 
     let presence = Presence { session: opened.session, agent };

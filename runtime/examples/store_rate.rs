@@ -48,7 +48,7 @@ enum Step {
 }
 
 struct Sessions {
-    open: Group<Open, Opened>,
+    open: Group<Open, Option<Opened>>,
     join: Group<Join, Joined>,
     close: Group<Close, Closed>,
 }
@@ -87,9 +87,11 @@ impl Sessions {
             Step::Open => {
                 let opened = {
                     let user = agent.user();
-                    self.open.call(Open { classroom, agent, user, sid, role: Role::Participant }).await?
+                    self.open
+                        .call(Open { classroom, agent, user, sid, role: Role::Participant, user_sessions: 20 })
+                        .await?
                 };
-                session.store(opened.session.0, Ordering::Relaxed);
+                session.store(opened.ok_or("too many sessions")?.session.0, Ordering::Relaxed);
             }
             Step::Join => {
                 let session = Some(SessionId(session.load(Ordering::Relaxed)));

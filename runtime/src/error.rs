@@ -7,6 +7,7 @@ use tracing::warn;
 use crate::{
     auth::{AuthError, HookError},
     kv::KvError,
+    sessions::OpenError,
     store::StoreError,
 };
 
@@ -105,6 +106,15 @@ impl ConnectError {
                 warn!(%error, "a connection was refused");
                 SessionError::InternalServerError
             }
+        }
+    }
+}
+
+impl From<OpenError> for ConnectError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::TooManySessions => Self::Session(SessionError::TooManyRequests),
+            OpenError::Store(error) => Self::Store(error),
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Pools {
     pub mixpanel: Mixpanel,
     /// How often users and guests may connect.
     pub rates: Arc<EventLimits>,
+    /// How many sessions a user may have at once.
+    pub user_sessions: u32,
     /// Whether somebody without a token is let in.
     pub guests: bool,
 }

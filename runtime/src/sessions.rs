@@ -30,7 +30,7 @@ const REFUSALS: u32 = 6;
 /// The calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    open: Group<Open, Opened>,
+    open: Group<Open, Option<Opened>>,
     join: Group<Join, Joined>,
     restore: Group<Restore, ()>,
     close: Group<Close, Closed>,
@@ -69,7 +69,8 @@ impl Sessions {
         Self {
             open: group!(
                 open,
-                |open: &Open| key(&(open.classroom, &open.agent)),
+                // A lane is found by the last bits: a user's sessions are opened in one, where they count each other.
+                |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
                 Options { makes_way: Some(late.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
@@ -84,8 +85,8 @@ impl Sessions {
     /// Its client waits since then.
     ///
     /// # Errors
-    /// [`StoreError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, Unclaimed), StoreError> {
+    /// [`OpenError`]; the session is closed again where it may have been opened.
+    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, Unclaimed), OpenError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         // Dropped while the call is under way, it must not close what is not open yet.
@@ -94,17 +95,21 @@ impl Sessions {
         let answer = self.open.call_since(since, open).await;
         unclaimed.settled();
         match answer {
-            Ok(opened) => {
+            Ok(Some(opened)) => {
                 if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
                     self.mailboxes.close(sid, SessionError::Replaced).await;
                 }
                 Ok((opened, unclaimed))
             }
+            Ok(None) => {
+                unclaimed.claim();
+                Err(OpenError::TooManySessions)
+            }
             Err(error) => {
                 if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
                     unclaimed.claim();
                 }
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -152,6 +157,17 @@ impl Sessions {
             }
         }
     }
+}
+
+/// Why no session was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The user has as many as it may.
+    #[error("the user has too many sessions")]
+    TooManySessions,
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.

@@ -143,6 +143,33 @@ async fn a_user_connects_only_so_often_under_whatever_label() {
 }
 
 #[tokio::test]
+async fn a_user_has_only_so_many_sessions() {
+    let backend = with(&[("ROLLCALL_USER_SESSIONS", "3"), ("ROLLCALL_USER_CONNECT_RATE", "1000")]);
+    let room = backend.classroom();
+    let token = room.participant("alice");
+    let labels: Vec<_> = (0..30).map(|number| format!("label{number}")).collect();
+    let enters = labels.iter().map(async |label| {
+        let mut client = backend.client().await;
+        let success = client.connect_request(&token, &room.id, label).await;
+        success.ok().map(|success| Agent::of(client, &success))
+    });
+    // All at once: no two batches of one user are under way at a time.
+    let entered = futures_util::future::join_all(enters).await;
+    let mut agents: Vec<_> = entered.into_iter().flatten().collect();
+    assert_eq!(agents.len(), 3);
+    is_turned_away(&backend, room.connect_request(&token, "one-more")).await;
+    // One of them may come again, and the place of one that left is free.
+    let label = agents[0].id.split('.').next().unwrap().to_owned();
+    assert_eq!(backend.enters_as(room, &token, &label).await.session, agents[0].session);
+    agents.pop().unwrap().leaves().await;
+    let again = async || {
+        let mut client = backend.client().await;
+        client.connect_request(&token, &room.id, "one-more").await
+    };
+    until("a place is free", SOON, again, Result::is_ok).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_guests_of_an_address_have_one_limit() {
     let settings = [("ROLLCALL_GUESTS", "true"), ("ROLLCALL_GUEST_RATE", "1"), ("ROLLCALL_LIMIT_LOOPBACK", "true")];
     let backend = with(&settings);

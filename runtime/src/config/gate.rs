@@ -49,6 +49,8 @@ pub struct EventRates {
     pub connection: u32,
     /// Of a user, over all connections.
     pub user: u32,
+    /// How many sessions a user may have at once.
+    pub user_sessions: u32,
     /// How often a user may connect.
     pub user_connects: u32,
     /// Of the guests of one address, connecting counted as one.
@@ -94,6 +96,7 @@ impl Gate {
             events: EventRates {
                 connection: source.value(&names::EVENT_RATE, value::rate),
                 user: source.value(&names::USER_EVENT_RATE, value::rate),
+                user_sessions: source.value(&names::USER_SESSIONS, value::count(1)),
                 user_connects: source.value(&names::USER_CONNECT_RATE, value::rate),
                 guests: source.value(&names::GUEST_RATE, value::rate),
                 abuse_after: source.value(&names::ABUSE_AFTER, value::time_limit),

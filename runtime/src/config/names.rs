@@ -90,6 +90,7 @@ settings! {
     MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("0"), "Most connections that have not been let in yet. 0: half of the most connections, at most 20000";
     EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Most events of a connection a second; four times as many at once";
     USER_EVENT_RATE = "ROLLCALL_USER_EVENT_RATE", Plain, Some("100"), "Most events of a token's user a second, over all connections; four times as many at once";
+    USER_SESSIONS = "ROLLCALL_USER_SESSIONS", Plain, Some("20"), "Most sessions of a token's user at once, over all labels, classrooms and nodes";
     USER_CONNECT_RATE = "ROLLCALL_USER_CONNECT_RATE", Plain, Some("10"), "Most connects of a token's user a second, over all labels and classrooms; four times as many at once";
     GUEST_RATE = "ROLLCALL_GUEST_RATE", Plain, Some("200"), "Most connects and events of the guests of an address a second; four times as many at once. Loopback does not count";
     ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may go on sending more than that before it is closed";

@@ -128,7 +128,7 @@ mod tests {
 
     fn limits(connection: u32, user: u32) -> EventLimits {
         let abuse_after = Duration::from_secs(3);
-        EventLimits::new(&EventRates { connection, user, user_connects: 2, guests: 5, abuse_after })
+        EventLimits::new(&EventRates { connection, user, user_sessions: 20, user_connects: 2, guests: 5, abuse_after })
     }
 
     fn user(name: &str) -> (UserId, Audience) {

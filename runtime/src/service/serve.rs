@@ -109,6 +109,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         leavings: leavings.clone(),
         mixpanel,
         rates: Arc::clone(&rates),
+        user_sessions: config.gate.events.user_sessions,
         guests: config.guests,
     })
     .handler_timeout(config.limits.handler_timeout);

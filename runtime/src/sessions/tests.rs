@@ -39,7 +39,7 @@ impl Bench {
 fn alice() -> Open {
     let agent = AgentId::parse("web.alice.example.org").expect("an agent");
     let (classroom, user) = (ClassroomId(Uuid::new_v4()), agent.user());
-    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant }
+    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant, user_sessions: 20 }
 }
 
 #[tokio::test]

@@ -87,9 +87,11 @@ pub struct Open {
     pub sid: Sid,
     /// The token's role.
     pub role: Role,
+    /// How many sessions the user may have at once: a new one beyond is not opened; a takeover always is.
+    pub user_sessions: u32,
 }
 
-/// The answer to [`Open`].
+/// The answer to [`Open`] that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// New, with agent.entered in the outbox; or that of the session taken over, without.
@@ -305,8 +307,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
     async fn retire(&self, lease: Lease) -> Result<(), StoreError>;
 
-    /// Agents enter.
-    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError>;
+    /// Agents enter; none where the user has as many sessions as it may. Batches at the same moment do not count each
+    /// other's.
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError>;
     /// Agents and guests join lessons.
     async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
     /// Joins are undone. Sessions that are no longer the connection's are left alone.

@@ -158,7 +158,7 @@ impl Store for PostgresStore {
         self.give_back(lease).await
     }
 
-    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
         self.enter_classrooms(lease, batch).await
     }
 

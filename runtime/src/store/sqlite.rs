@@ -145,7 +145,7 @@ impl Store for SqliteStore {
         self.writer.call("retire", move |connection| lease::retire(connection, lease)).await
     }
 
-    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
         let batch = batch.to_vec();
         let opened = self.writer.call("open", move |connection| sessions::open(connection, lease, &batch)).await?;
         self.wake();

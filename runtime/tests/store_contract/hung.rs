@@ -18,7 +18,7 @@ async fn start() -> (Postgres, Arc<dyn Store>, Lease) {
     (server, store, lease)
 }
 
-fn group(store: &Arc<dyn Store>, lease: Lease) -> Group<Open, Opened> {
+fn group(store: &Arc<dyn Store>, lease: Lease) -> Group<Open, Option<Opened>> {
     use std::hash::{BuildHasher, RandomState};
     static HASHER: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
     let store = store.clone();

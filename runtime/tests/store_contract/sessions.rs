@@ -20,6 +20,7 @@ on_both!(
     a_restore_puts_the_lesson_back,
     a_batch_answers_in_its_order,
     what_the_tables_do_not_take_is_refused_whole,
+    a_user_has_only_so_many_sessions,
     empty_batches_are_answered,
     agents_come_in_pages,
     empty_classrooms_count_as_zero,
@@ -271,4 +272,33 @@ async fn placed_sessions_come_in_pages(world: World) {
         first.iter().chain(&rest).map(|placed| (placed.session, placed.sid, placed.user.clone())).collect();
     assert_eq!(found, expected);
     assert!(first.iter().all(|placed| placed.lesson == lesson && placed.seats == 30));
+}
+
+async fn a_user_has_only_so_many_sessions(world: World) {
+    let room = classroom();
+    let of_alice = |label: usize, room| {
+        let member = Member::new(room, &format!("label{label}.alice"));
+        let open = Open { user_sessions: 3, ..member.open() };
+        (member, open)
+    };
+    let opened = async |opens: &[Open]| {
+        let opened = world.store.open(world.lease, opens).await.expect("answered");
+        opened.iter().map(Option::is_some).collect::<Vec<_>>()
+    };
+    let members: Vec<_> = (0..5).map(|label| of_alice(label, room)).collect();
+    let opens: Vec<_> = members.iter().map(|(_, open)| open.clone()).collect();
+    // Those of one batch count each other.
+    assert_eq!(opened(&opens).await.iter().filter(|opened| **opened).count(), 3);
+    assert_eq!(opened(&opens[3..]).await, [false, false]);
+    let bob = Member::new(room, "web.bob").open();
+    // Another classroom's count, another user's do not; the same agent takes over whatever there is.
+    let again = Open { sid: rollcall_schema::Sid::random(), ..opens[0].clone() };
+    let elsewhere = of_alice(9, classroom()).1;
+    assert_eq!(opened(&[elsewhere.clone(), bob, again]).await, [false, true, true]);
+    assert_eq!(world.sql("select count(*) from agent_session"), "4");
+    assert_eq!(world.events().await.len(), 4);
+    world.store.close(world.lease, &[members[1].0.close(LeftReason::Closed)]).await.expect("closed");
+    assert_eq!(opened(&[elsewhere]).await, [true]);
+    // Nobody else's can be opened, also where all of a batch are refused.
+    assert_eq!(opened(&opens[3..4]).await, [false]);
 }

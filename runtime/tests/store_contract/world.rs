@@ -133,7 +133,7 @@ impl World {
     }
 
     pub(crate) async fn open(&self, member: &Member) -> Opened {
-        self.store.open(self.lease, &[member.open()]).await.expect("opened")[0]
+        self.store.open(self.lease, &[member.open()]).await.expect("opened")[0].expect("its user has few")
     }
 
     pub(crate) async fn close(&self, member: &Member) -> Closed {
@@ -197,7 +197,7 @@ impl Member {
 
     pub(crate) fn open(&self) -> Open {
         let (agent, user) = (self.agent.clone(), self.agent.user());
-        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant }
+        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant, user_sessions: 20 }
     }
 
     pub(crate) fn close(&self, reason: LeftReason) -> Close {

@@ -57,7 +57,7 @@ create table agent_session (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a dead node's sessions.
 create index agent_session_node on agent_session (node_id, id);
--- Finds a leaving user's other session in the same lesson.
+-- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
 create index agent_session_user on agent_session (user_id);
 
 create table agent_session_history (

@@ -50,7 +50,8 @@ create table agent_session (
     previous_sid text,
     unique (classroom_id, agent_id)
 );
-create index agent_session_lesson on agent_session (lesson_id, user_id) where lesson_id is not null;
+-- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
+create index agent_session_user on agent_session (user_id);
 
 create table agent_session_history (
     id integer primary key,

@@ -82,11 +82,12 @@ impl Bench {
                 agent,
                 sid: Sid::random(),
                 role: Role::Participant,
+                user_sessions: 20,
             }
         };
         let batch: Vec<_> = agents.iter().map(open).collect();
         let opened = self.store.open(self.lease, &batch).await.unwrap();
-        opened.into_iter().map(|opened| opened.session).collect()
+        opened.into_iter().map(|opened| opened.unwrap().session).collect()
     }
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> (StatusCode, Value) {

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
@@ -18,14 +18,23 @@ use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, St
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
 /// lost) gets the same answer, and no second event. Whom it replaces is written down for a connection of this node too:
-/// without the answer nobody here knows of it.
+/// without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
+    ), wanted as materialized (
+        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, case
+            when (select count(*) from (
+                select from agent_session s where s.user_id = any (array[i.user_id]) limit $9
+            ) as some) < i.room then true
+            else exists (
+                select from agent_session s
+                where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id
+            ) end as allowed
+        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+            as i(classroom_id, agent_id, user_id, sid, role, room)
     ), entered as (
         insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role)
-        select fence.id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role
-        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[])
-            as i(classroom_id, agent_id, user_id, sid, role)
+        select node_id, classroom_id, agent_id, user_id, sid, role from wanted where allowed
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
@@ -47,7 +56,8 @@ const OPEN: &str = "with fence as materialized (
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
         where e.takeovers > 0 and l.id is not null
     )
-    select classroom_id, agent_id, id, previous_node, previous_sid from entered";
+    select classroom_id, agent_id, id, previous_node, previous_sid from entered
+    union all select classroom_id, agent_id, null, null, null from wanted where not allowed";
 
 /// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
 /// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
@@ -119,7 +129,11 @@ fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T>
 }
 
 impl PostgresStore {
-    pub(super) async fn enter_classrooms(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+    pub(super) async fn enter_classrooms(
+        &self,
+        lease: Lease,
+        batch: &[Open],
+    ) -> Result<Vec<Option<Opened>>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -129,9 +143,19 @@ impl PostgresStore {
         let users: Vec<&str> = sorted.iter().map(|open| open.user.as_str()).collect();
         let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
+        // Those of one user in this batch count each other.
+        let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
+        let room = |open: &&Open| {
+            let earlier = earlier.entry(open.user.as_str()).or_default();
+            *earlier += 1;
+            i64::from(open.user_sessions) + 1 - *earlier
+        };
+        let rooms: Vec<i64> = sorted.iter().map(room).collect();
+        let most = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("open", OPEN, &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles]).await?;
+        let values: &[&(dyn ToSql + Sync)] =
+            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &most];
+        let rows = self.pool.rows("open", OPEN, values).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
         }
@@ -139,11 +163,11 @@ impl PostgresStore {
         let mut opened = HashMap::with_capacity(rows.len());
         for row in &rows {
             let key: (Uuid, &str) = (row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?);
-            let session = SessionId(row.try_get(2).map_err(unreadable)?);
+            let session: Option<i64> = row.try_get(2).map_err(unreadable)?;
             let node: Option<i64> = row.try_get(3).map_err(unreadable)?;
             let previous: Option<&str> = row.try_get(4).map_err(unreadable)?;
             let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()?;
-            opened.insert(key, Opened { session, replaced });
+            opened.insert(key, session.map(|session| Opened { session: SessionId(session), replaced }));
         }
         let answer = |open: &Open| opened.get(&(open.classroom.0, open.agent.as_str())).copied();
         batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()

@@ -5,22 +5,24 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{desk::failed, lease::fence, leavings, read};
 use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
 
-pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Opened>, StoreError> {
+pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
     fence(connection, lease)?;
     batch.iter().map(|open| open_one(connection, lease, open)).collect()
 }
 
-fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened, StoreError> {
+fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option<Opened>, StoreError> {
     let (classroom, agent) = (open.classroom.to_string(), open.agent.as_str());
     let sid = open.sid.to_string();
     let entered = connection
         .prepare_cached(
             "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
-             values (?1, ?2, ?3, ?4, ?5, ?6) on conflict (classroom_id, agent_id) do nothing",
+             select ?1, ?2, ?3, ?4, ?5, ?6 \
+             where (select count(*) from (select 1 from agent_session where user_id = ?3 limit ?7)) < ?7 \
+             on conflict (classroom_id, agent_id) do nothing",
         )
         .and_then(|mut statement| {
-            let user = open.user.as_str();
-            statement.execute(params![agent, classroom, user, lease.node.0, sid, open.role.as_str()])
+            let (user, role) = (open.user.as_str(), open.role.as_str());
+            statement.execute(params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions])
         })
         .map_err(failed)?;
     if entered == 1 {
@@ -31,14 +33,14 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
             )
             .and_then(|mut statement| statement.execute(params![classroom, agent, session.0]))
             .map_err(failed)?;
-        return Ok(Opened { session, replaced: None });
+        return Ok(Some(Opened { session, replaced: None }));
     }
     connection
         .prepare_cached(leavings::OF_OTHER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
     // The same connection asking again gets the same answer.
-    let (session, node, previous): (i64, Option<i64>, Option<String>) = connection
+    let taken_over: Option<(i64, Option<i64>, Option<String>)> = connection
         .prepare_cached(
             "update or fail agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
@@ -48,9 +50,11 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
         )
         .and_then(|mut statement| {
             let values = params![classroom, agent, lease.node.0, sid, open.role.as_str()];
-            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed)?;
+    // Its user has as many as it may, and this one is new.
+    let Some((session, node, previous)) = taken_over else { return Ok(None) };
     // Connections of an earlier process are gone with it: after a restart everybody takes over.
     if let Some(previous) = previous.as_ref().filter(|_| node == Some(lease.node.0)) {
         connection
@@ -59,7 +63,7 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Opened
             .map_err(failed)?;
     }
     let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), read::sid(&text)?))).transpose()?;
-    Ok(Opened { session: SessionId(session), replaced })
+    Ok(Some(Opened { session: SessionId(session), replaced }))
 }
 
 pub(super) fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
