@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
-use rollcall_loadtest::{Client, Gateway};
+use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
@@ -185,6 +185,11 @@ async fn what_has_no_session_is_told_and_closed() {
     let mut guest = Client::connect(second.address()).await.unwrap();
     guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let mut silent = Client::connect(second.address()).await.unwrap();
+    // A moment later the node knows of the other one.
+    let alice = enters(&second, room, "alice").await.unwrap();
+    let mut witness = first.participant(room, "witness").await;
+    first.settled(room, [&mut witness]).await;
+    alice.leaves().await;
     second.terminate().unwrap();
     // One that has not asked for anything has nothing to lose.
     let closing = silent.expect_close(SOON).await.unwrap();
@@ -197,20 +202,20 @@ async fn what_has_no_session_is_told_and_closed() {
 
 #[tokio::test]
 async fn a_node_that_is_to_end_takes_connections_while_balancers_learn_it() {
-    let mut own = Backend::embedded().another(|options| options.clone().env("ROLLCALL_DRAIN_DELAY", "10m"));
-    let room = &own.classrooms()[0];
-    let mut alice = own.participant(room, "alice").await;
-    own.gateway.terminate().unwrap();
-    let ready = async || own.gateway.get("/readyz").unwrap().0;
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
+    let mut node = Gateway::start(options.env("ROLLCALL_DRAIN_DELAY", "10m")).unwrap();
+    let room = Classroom::new();
+    let mut alice = enters(&node, &room, "alice").await.unwrap();
+    node.terminate().unwrap();
+    let ready = async || node.get("/readyz").unwrap().0;
     until("it is not ready", SOON, ready, |status| *status == 503).await;
-    let mut late = own.participant(room, "late").await;
+    let mut late = enters(&node, &room, "late").await.unwrap();
     alice.sees("entered", &late.whom()).await;
-    late.joins(&room.algebra).await;
     // A second signal begins the drain.
-    own.gateway.terminate().unwrap();
+    node.terminate().unwrap();
     is_dismissed(&mut alice).await;
     is_dismissed(&mut late).await;
-    assert_eq!(own.gateway.wait(SOON).unwrap().code(), Some(0), "{}", own.gateway.output());
+    assert_eq!(node.wait(SOON).unwrap().code(), Some(0), "{}", node.output());
 }
 
 /// There is no other node to come back to.

@@ -25,7 +25,7 @@ const OPEN: &str = "with fence as materialized (
         select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, case
             when (select count(*) from (
                 select from agent_session s where s.user_id = any (array[i.user_id]) limit $9
-            ) as some) < i.room then true
+            ) as held) < i.room then true
             else exists (
                 select from agent_session s
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id
@@ -145,12 +145,12 @@ impl PostgresStore {
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
         // Those of one user in this batch count each other.
         let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
-        let room = |open: &&Open| {
+        let mut rooms = Vec::with_capacity(sorted.len());
+        for open in &sorted {
             let earlier = earlier.entry(open.user.as_str()).or_default();
+            rooms.push(i64::from(open.user_sessions) - *earlier);
             *earlier += 1;
-            i64::from(open.user_sessions) + 1 - *earlier
-        };
-        let rooms: Vec<i64> = sorted.iter().map(room).collect();
+        }
         let most = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
         let values: &[&(dyn ToSql + Sync)] =
