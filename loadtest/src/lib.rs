@@ -53,8 +53,10 @@
 pub mod client;
 mod files;
 pub mod gateway;
+pub mod race;
 pub mod servers;
 pub mod token;
+pub mod view;
 mod wait;
 pub mod wire;
 

@@ -15,6 +15,7 @@ use load::results::Results;
 use load::scenario::{self, soak::Soak};
 use load::stage::Stage;
 use load::system::Kind;
+use rollcall_loadtest::race::Race;
 
 const RESULTS: &str = "results.json";
 const REPORT: &str = "report.html";
@@ -45,6 +46,8 @@ enum Verb {
     Soak(SoakOptions),
     /// All of the above, a short soak included, in under ten minutes.
     Bench(SoakOptions),
+    /// Pairs that enter at once on several nodes: list and pushes must say who is there, for everybody.
+    Race(RaceOptions),
     /// Three nodes, faults from seeds, and a ledger that must balance.
     Chaos(chaos::Options),
     /// Writes the HTML report of earlier results again.
@@ -90,6 +93,22 @@ struct SoakOptions {
     rate: f64,
 }
 
+#[derive(Args)]
+struct RaceOptions {
+    /// The gateway to judge.
+    #[arg(long, default_value = "target/release/rollcall")]
+    gateway: PathBuf,
+    /// How many pairs.
+    #[arg(long, default_value_t = 2000)]
+    pairs: usize,
+    /// How many of them enter at once.
+    #[arg(long, default_value_t = 200)]
+    at_once: usize,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+}
+
 impl SoakOptions {
     fn soak(&self, nodes: usize, hold: u64) -> Soak {
         Soak {
@@ -123,6 +142,9 @@ fn run(verb: Verb) -> io::Result<bool> {
             Ok(results.hold())
         }
         Verb::Chaos(options) => chaos::run(&options),
+        Verb::Race(RaceOptions { gateway, pairs, at_once, nodes }) => {
+            scenario::race::run(&gateway, nodes.max(1), Race { pairs, at_once })
+        }
         Verb::Floor(options) => perform(&options, |stage| stage.floor().map(drop)),
         Verb::Join(options) => perform(&options, scenario::join::run),
         Verb::Idle(options) => perform(&options, scenario::idle::run),

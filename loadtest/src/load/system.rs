@@ -53,6 +53,8 @@ pub(crate) struct FloorServer {
 /// The servers behind gateways; dropped after them.
 pub(crate) struct Backends {
     pub(crate) postgres: Postgres,
+    /// The URL of the gateways' database.
+    pub(crate) database: String,
     pub(crate) redis: Redis,
     pub(crate) nats: Nats,
 }
@@ -61,7 +63,7 @@ pub(crate) enum System {
     Floor(FloorServer),
     Gateways {
         gateways: Vec<Gateway>,
-        backends: Option<Backends>,
+        backends: Option<Box<Backends>>,
         /// Holds the database of an embedded one.
         _folder: tempfile::TempDir,
     },
@@ -79,7 +81,11 @@ impl System {
         let backends = match kind {
             Kind::Floor => return Self::floor(),
             Kind::Embedded => None,
-            Kind::Real => Some(Backends { postgres: Postgres::start()?, redis: Redis::start()?, nats: Nats::start()? }),
+            Kind::Real => {
+                let postgres = Postgres::start()?;
+                let database = postgres.create_database()?;
+                Some(Box::new(Backends { postgres, database, redis: Redis::start()?, nats: Nats::start()? }))
+            }
         };
         let guests = crowds.iter().any(|crowd| crowd.guests);
         let mut options = GatewayOptions::new(binary).env("ROLLCALL_GUESTS", guests);
@@ -89,7 +95,7 @@ impl System {
                 options.env("DATABASE_URL", format!("sqlite:{}", file.display()))
             }
             Some(backends) => options
-                .env("DATABASE_URL", backends.postgres.create_database()?)
+                .env("DATABASE_URL", &backends.database)
                 .env("REDIS_URL", backends.redis.url())
                 .env("NATS_URL", backends.nats.url()),
         };

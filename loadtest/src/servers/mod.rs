@@ -21,7 +21,7 @@ mod signal;
 mod standby;
 
 pub use nats::Nats;
-pub use postgres::{Postgres, PostgresOptions, psql};
+pub use postgres::{Postgres, PostgresOptions, psql, psql_command};
 pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use server::{Kind, Server};

@@ -105,13 +105,18 @@ impl Server<PostgresKind> {
 /// # Errors
 /// When the server is away or refuses the statement.
 pub fn psql(url: &str, statement: &str) -> io::Result<String> {
-    let mut command = Command::new(binary::postgres_folder()?.join("psql"));
-    command
-        .env("PGCONNECT_TIMEOUT", "5")
-        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
-        .args(["-c", statement, url]);
-    let output = run(&mut command)?;
+    let output = run(psql_command(url)?.args(["-c", statement]))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// `psql` in the database of this URL, which reads statements from its input and answers as [`psql`] does.
+///
+/// # Errors
+/// When it is not installed.
+pub fn psql_command(url: &str) -> io::Result<Command> {
+    let mut command = Command::new(binary::postgres_folder()?.join("psql"));
+    command.env("PGCONNECT_TIMEOUT", "5").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]);
+    Ok(command)
 }
 
 fn database_url(port: u16, database: &str) -> String {

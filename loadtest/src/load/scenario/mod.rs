@@ -5,5 +5,6 @@ pub(crate) mod floor;
 pub(crate) mod hostile;
 pub(crate) mod idle;
 pub(crate) mod join;
+pub(crate) mod race;
 pub(crate) mod reconnect;
 pub(crate) mod soak;
