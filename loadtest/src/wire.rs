@@ -46,6 +46,8 @@ struct Weather {
     closed: bool,
     cuts: u32,
     halves: u32,
+    /// So many bytes of each connection go to the server, and the rest is held.
+    upto: Option<usize>,
     /// Halves up to this one are told to the server.
     known: u32,
 }
@@ -108,6 +110,11 @@ impl Wire {
         self.weather.send_modify(|weather| weather.held = (way != Way::Down, way != Way::Up));
     }
 
+    /// Of each connection so many bytes more go through to the server, and then nothing; connections stay.
+    pub fn stall_after(&self, bytes: usize) {
+        self.weather.send_modify(|weather| weather.upto = Some(bytes));
+    }
+
     /// Everything arrives so much later.
     pub fn delay(&self, by: Duration) {
         self.weather.send_modify(|weather| weather.late = by);
@@ -128,7 +135,7 @@ impl Wire {
         self.weather.send_modify(|weather| weather.halves += 1);
     }
 
-    /// The end of whatever is wrong. What was held follows.
+    /// The end of whatever is wrong, but for where it leads. What was held follows.
     pub fn clear(&self) {
         self.weather.send_modify(|weather| {
             *weather =
@@ -150,8 +157,11 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mut weather: watch::Re
     server.set_nodelay(true).ok();
     let stop = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let up = copy(from_client, to_server, weather.clone(), |weather| weather.held.0);
-        let down = copy(from_server, to_client, weather.clone(), |weather| weather.held.1);
+        let up = copy(from_client, to_server, weather.clone(), |weather| Bounds {
+            held: weather.held.0,
+            upto: weather.upto,
+        });
+        let down = copy(from_server, to_client, weather.clone(), |weather| Bounds { held: weather.held.1, upto: None });
         tokio::select! {
             _ = async { tokio::join!(up, down) } => Stop::Ended,
             stop = struck(born, weather.clone()) => stop,
@@ -172,12 +182,19 @@ async fn struck(born: Weather, mut weather: watch::Receiver<Weather>) -> Stop {
     }
 }
 
+/// What one direction lets through.
+#[derive(Debug, PartialEq, Eq)]
+struct Bounds {
+    held: bool,
+    upto: Option<usize>,
+}
+
 /// One direction, until its end.
 async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut weather: watch::Receiver<Weather>,
-    held: fn(&Weather) -> bool,
+    bounds: fn(&Weather) -> Bounds,
 ) {
     let (pieces, length) = UNDER_WAY;
     let (came, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(pieces);
@@ -194,11 +211,27 @@ async fn copy(
         }
     };
     let write = async {
-        while let Some((due, piece)) = under_way.recv().await {
+        // Since there was a bound.
+        let mut passed = 0;
+        'pieces: while let Some((due, piece)) = under_way.recv().await {
             sleep_until(due).await;
-            let passes = weather.wait_for(|weather| !held(weather)).await.is_ok();
-            if !passes || piece.is_empty() || to.write_all(&piece).await.is_err() {
-                break;
+            let mut rest = &piece[..];
+            loop {
+                let mut length = rest.len();
+                let passes = |weather: &Weather| {
+                    let Bounds { held, upto } = bounds(weather);
+                    passed = if upto.is_some() { passed } else { 0 };
+                    length = upto.map_or(rest.len(), |upto| rest.len().min(upto.saturating_sub(passed)));
+                    !held && (length > 0 || upto.is_none())
+                };
+                let passes = weather.wait_for(passes).await.is_ok();
+                if !passes || piece.is_empty() || to.write_all(&rest[..length]).await.is_err() {
+                    break 'pieces;
+                }
+                (passed, rest) = (passed + length, &rest[length..]);
+                if rest.is_empty() {
+                    break;
+                }
             }
         }
         drop(under_way);

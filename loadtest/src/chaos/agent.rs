@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use rollcall_loadtest::token;
 
 use super::connection::{Errand, Orders, Outcome};
-use super::journal::{Connection, Journal, Resumption};
+use super::journal::{Connection, Journal, SharedProgress, locked};
 use super::plan::{AgentPlan, Ending, Visit};
 
 /// A client that was refused tries elsewhere.
@@ -25,6 +25,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(80);
 pub(super) struct Stage {
     pub(super) seed: u64,
     pub(super) nodes: Vec<SocketAddr>,
+    /// Where each node lists agents.
+    pub(super) admins: Vec<SocketAddr>,
     pub(super) classrooms: Vec<String>,
     /// Those of each classroom.
     pub(super) lessons: Vec<Vec<String>>,
@@ -38,8 +40,8 @@ pub(super) struct Agent {
     plan: AgentPlan,
     stage: Arc<Stage>,
     token: String,
-    /// Where the latest connection with offsets got to.
-    known: Arc<Mutex<Option<Resumption>>>,
+    /// That of the latest connection with offsets.
+    latest: Arc<Mutex<Option<SharedProgress>>>,
 }
 
 struct Open {
@@ -51,7 +53,7 @@ impl Agent {
     pub(super) fn new(plan: AgentPlan, stage: Arc<Stage>) -> Self {
         let user = format!("s{}-a{}", stage.seed, plan.user);
         let token = if plan.teacher { token::teacher(&user) } else { token::participant(&user) };
-        Self { plan, stage, token, known: Arc::default() }
+        Self { plan, stage, token, latest: Arc::default() }
     }
 
     /// All visits; the last one lasts until everybody leaves.
@@ -121,25 +123,29 @@ impl Agent {
     }
 
     fn errand(&self, visit: Visit, node: usize) -> Errand {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = locked(&self.latest).as_ref().map(|progress| locked(progress).clone()).filter(|_| visit.resumes);
         let classroom = self.stage.classrooms[self.plan.classroom].clone();
         let user = format!("s{}-a{}", self.stage.seed, self.plan.user);
         let label = if self.plan.user == self.plan.number { "web" } else { "ios" };
         let mut lessons = self.stage.lessons[self.plan.classroom].iter().cloned();
         let course = usize::from(visit.joins) + usize::from(visit.joins && visit.moves);
+        let asked = known.as_ref().and_then(|known| known.position.clone());
         Errand {
             address: self.stage.nodes[node],
+            admin: self.stage.admins[node],
             token: self.token.clone(),
             label,
             resumes: visit.resumes,
             joins: lessons.by_ref().take(course).collect(),
-            known: Arc::clone(&self.known),
+            latest: Arc::clone(&self.latest),
+            progress: SharedProgress::default(),
             over: self.stage.over.clone(),
+            known: known.unwrap_or_default(),
             log: Connection {
                 agent: format!("{label}.{user}.{}", token::AUDIENCE),
                 classroom,
                 node,
-                asked: known.filter(|_| visit.resumes),
+                asked,
                 success: None,
                 lessons: BTreeMap::new(),
                 seen: Vec::new(),

@@ -1,7 +1,7 @@
 //! The nodes of a setting on private servers, each behind a wire and with wires of its own to the servers, and what is
 //! asked of the servers afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 
-use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, psql};
+use rollcall_loadtest::servers::{Nats, Redis, psql};
+use rollcall_loadtest::view::Agents;
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
+use super::authz;
+use super::mishaps::{POISONED, UNREADABLE};
 use super::plan::Setting;
+use super::primary::Primary;
 
 const ANSWER: Duration = Duration::from_secs(5);
 /// In a node's folder: the armed failpoint.
@@ -41,10 +45,13 @@ pub(super) struct Lines {
 
 /// What nodes share.
 pub(super) struct Servers {
-    pub(super) postgres: Postgres,
+    pub(super) primary: Primary,
     pub(super) redis: Redis,
+    /// Nobody uses it but another Redis.
+    pub(super) spare_redis: Redis,
     pub(super) nats: Nats,
-    database: String,
+    /// Between all nodes and the authorization service.
+    pub(super) authorization: Wire,
 }
 
 /// A row of agent_session_history.
@@ -57,15 +64,18 @@ pub(super) struct Past {
 
 impl Servers {
     fn start() -> io::Result<Self> {
-        // No power is cut here: what a killed process wrote stays.
-        let postgres = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
-        let database = postgres.create_database()?;
-        Ok(Self { postgres, redis: Redis::start()?, nats: Nats::start()?, database })
+        let (redis, spare_redis) = (Redis::start()?, Redis::start()?);
+        for redis in [&redis, &spare_redis] {
+            // It would wait for more of them.
+            ask_redis(redis.port(), "CONFIG SET repl-diskless-sync-delay 0")?;
+        }
+        let authorization = Wire::before(authz::start()?)?;
+        Ok(Self { primary: Primary::start()?, redis, spare_redis, nats: Nats::start()?, authorization })
     }
 
     fn lines(&self) -> io::Result<Lines> {
         let before = |port| Wire::before(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let (postgres, redis) = (before(self.postgres.port())?, before(self.redis.port())?);
+        let (postgres, redis) = (before(self.primary.port())?, before(self.redis.port())?);
         Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
     }
 }
@@ -85,12 +95,14 @@ impl Cluster {
         for _ in 0..setting.nodes() {
             let mut options = options.clone();
             if let Some(servers) = &servers {
-                let Servers { database, redis, nats, .. } = servers;
+                let Servers { primary, redis, nats, authorization, .. } = servers;
                 let ways = servers.lines()?;
                 options = options
-                    .env("DATABASE_URL", ways.postgres.instead_of(database))
+                    .env("DATABASE_URL", ways.postgres.instead_of(primary.database()))
                     .env("REDIS_URL", ways.redis.instead_of(&redis.url()))
-                    .env("NATS_URL", ways.nats.instead_of(&nats.url()));
+                    .env("NATS_URL", ways.nats.instead_of(&nats.url()))
+                    .env("ROLLCALL_AUTHZ_URL", format!("http://{}/", authorization.address()))
+                    .env("ROLLCALL_AUTHZ_TTL", "200ms");
                 lines.push(ways);
             }
             let node = Gateway::start(options)?;
@@ -98,6 +110,21 @@ impl Cluster {
             nodes.push(node);
         }
         Ok(Self { setting, nodes, wires, lines, servers })
+    }
+
+    /// Whether another seed may follow on it.
+    pub(super) fn is_as_new(&self) -> bool {
+        self.servers.as_ref().is_none_or(|servers| !servers.primary.has_failed_over())
+    }
+
+    /// Removes the rows that nobody can publish, so that the next seed begins without.
+    pub(super) fn remove_poison(&self) -> io::Result<()> {
+        match &self.servers {
+            Some(_) => {
+                self.sql(&format!("delete from outbox where agent_id in ('{POISONED}', '{UNREADABLE}')")).map(drop)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes lessons, each in its classroom.
@@ -122,6 +149,24 @@ impl Cluster {
         let among = quoted(classrooms);
         let sids = self.sql(&format!("select sid from agent_session where classroom_id in ({among})"))?;
         Ok(sids.lines().map(str::to_owned).collect())
+    }
+
+    /// Who is in each of these classrooms.
+    pub(super) fn agents(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Agents>> {
+        let among = quoted(classrooms);
+        let rows =
+            self.sql(&format!("select classroom_id, id, agent_id from agent_session where classroom_id in ({among})"))?;
+        let mut agents = BTreeMap::<String, Agents>::new();
+        for row in rows.lines() {
+            let mut columns = row.splitn(3, '|');
+            let (classroom, session, agent) = (columns.next(), columns.next(), columns.next());
+            let session = session.and_then(|session| session.parse().ok());
+            let (Some(classroom), Some(session), Some(agent)) = (classroom, session, agent) else {
+                return Err(io::Error::other(format!("no session: {row}")));
+            };
+            agents.entry(classroom.to_owned()).or_default().insert(session, agent.to_owned());
+        }
+        Ok(agents)
     }
 
     /// How many connections the nodes have.
@@ -163,7 +208,7 @@ impl Cluster {
     /// A line a row, columns divided by `|`.
     fn sql(&self, statement: &str) -> io::Result<String> {
         match &self.servers {
-            Some(Servers { database, .. }) => psql(database, statement),
+            Some(Servers { primary, .. }) => psql(primary.database(), statement),
             None => sqlite(&self.nodes[0].folder().join("rollcall.db"), statement).map_err(io::Error::other),
         }
     }
@@ -186,7 +231,7 @@ fn sqlite(file: &PathBuf, statement: &str) -> rusqlite::Result<String> {
 }
 
 /// One inline command; the answer is whole when the next one's, to PING, has come.
-fn ask_redis(port: u16, command: &str) -> io::Result<String> {
+pub(super) fn ask_redis(port: u16, command: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(format!("{command}\r\nPING\r\n").as_bytes())?;

@@ -3,20 +3,25 @@
 //! Invariant: what the client got is written down in the order in which it came, until the client stops reading.
 
 use std::collections::VecDeque;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use rollcall_loadtest::Client;
 use rollcall_loadtest::client::ClientError;
+use rollcall_loadtest::view::{Agents, read_agents};
 
-use super::journal::{Connection, Journal, Present, Resumption, Seen, Success, key};
+use super::journal::{Connection, Journal, Present, Progress, Resumption, Seen, SharedProgress, Success, key, locked};
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// A node that could not list its agents is asked again.
+const LIST_AGAIN: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(3600);
 
 /// What the agent wants of its connection.
@@ -39,12 +44,19 @@ pub(super) enum Outcome {
 /// A connection to be.
 pub(super) struct Errand {
     pub(super) address: SocketAddr,
+    /// Where the node lists agents.
+    pub(super) admin: SocketAddr,
     pub(super) token: String,
     pub(super) label: &'static str,
     pub(super) resumes: bool,
     /// Lessons that it joins one after the other.
     pub(super) joins: VecDeque<String>,
-    pub(super) known: Arc<Mutex<Option<Resumption>>>,
+    /// What the agent knew before.
+    pub(super) known: Progress,
+    /// That of the agent's latest connection with offsets.
+    pub(super) latest: Arc<Mutex<Option<SharedProgress>>>,
+    /// This connection's own.
+    pub(super) progress: SharedProgress,
     pub(super) over: watch::Receiver<bool>,
     pub(super) log: Connection,
 }
@@ -64,7 +76,7 @@ impl Errand {
         };
         match entered {
             Ok(client) => {
-                let present = journal.enter(&self.log);
+                let present = journal.enter(&self.log, Arc::clone(&self.progress));
                 outcome.send_replace(Outcome::Entered);
                 self.log.end = self.stay(client, present, orders).await;
                 self.log.stayed = *over.borrow();
@@ -97,17 +109,46 @@ impl Errand {
         self.log.success = Some(Success {
             session,
             sid: success["sid"].as_str().unwrap_or_default().to_owned(),
+            epoch: success["epoch"].as_str().map(str::to_owned),
             offset: success["offset"].as_u64(),
             recovered: success["recovered"].as_bool(),
         });
         let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
         let lesson = lesson.filter(|_| success["recovered"] == true);
         self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, None)));
-        if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
-            *self.known() = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
-        }
+        self.begin(&success, session, lesson);
         self.join(&mut client).await;
         Ok(client)
+    }
+
+    /// A client that recovered goes on with what it knew; any other one begins anew, and reads the list.
+    fn begin(&self, success: &Value, session: i64, lesson: Option<String>) {
+        let mut progress = locked(&self.progress);
+        if success["recovered"] == true {
+            progress.clone_from(&self.known);
+        }
+        progress.view.add(session, self.log.agent.clone());
+        if let (Some(epoch), Some(offset)) = (success["epoch"].as_str(), success["offset"].as_u64()) {
+            progress.position = Some(Resumption { epoch: epoch.to_owned(), offset, lesson });
+            *locked(&self.latest) = Some(Arc::clone(&self.progress));
+        }
+    }
+
+    /// The list of agents, where the client needs one.
+    fn list(&self) -> impl Future<Output = Agents> + use<> {
+        let (admin, classroom) = (self.admin, self.log.classroom.clone());
+        let listed = locked(&self.progress).listed;
+        async move {
+            if listed {
+                return pending().await;
+            }
+            loop {
+                match read_agents(admin, &classroom).await {
+                    Ok(agents) => return agents,
+                    Err(_) => sleep(LIST_AGAIN).await,
+                }
+            }
+        }
     }
 
     /// Asks for the lesson that is next.
@@ -121,8 +162,16 @@ impl Errand {
     }
 
     async fn stay(&mut self, mut client: Client, present: Present<'_>, mut orders: watch::Receiver<Orders>) -> String {
+        let mut list = pin!(self.list());
+        let mut listed = false;
         loop {
             tokio::select! {
+                agents = &mut list, if !listed => {
+                    listed = true;
+                    let mut progress = locked(&self.progress);
+                    progress.view.list(agents);
+                    progress.listed = true;
+                }
                 message = client.next_message(SILENCE) => match message {
                     Ok(message) => {
                         if self.note(&message) {
@@ -161,10 +210,8 @@ impl Errand {
                 let joined = self.joins.pop_front().filter(|_| message["status"] == "SUCCESS");
                 if let Some(lesson) = &joined {
                     self.log.lessons.entry(lesson.clone()).or_insert(Some(self.log.seen.len()));
-                    if self.resumes
-                        && let Some(known) = &mut *self.known()
-                    {
-                        known.lesson = Some(lesson.clone());
+                    if let Some(position) = &mut locked(&self.progress).position {
+                        position.lesson = Some(lesson.clone());
                     }
                 }
                 return joined.is_some();
@@ -175,15 +222,11 @@ impl Errand {
         let offset = message["offset"].as_u64();
         let body = if offset.is_some() { &message["event"] } else { message };
         self.log.seen.push(Seen { offset, key: key(body) });
-        if let Some(offset) = offset
-            && let Some(known) = &mut *self.known()
-        {
-            known.offset = known.offset.max(offset);
+        let mut progress = locked(&self.progress);
+        progress.view.hear(body);
+        if let (Some(offset), Some(position)) = (offset, &mut progress.position) {
+            position.offset = position.offset.max(offset);
         }
         false
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<Resumption>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

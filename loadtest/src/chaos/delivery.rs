@@ -5,24 +5,70 @@
 //! after that one may have been lost with the connection, and a client that resumes asks for it. To one that does not
 //! resume, a room whose subscription was late is filled after other rooms' events have come: where it ends meanwhile, it
 //! must have got all between in each room.
+//!
+//! Where the stream was made anew, events may be gone for good: then a connection is judged by the stream in which it
+//! began, and must not be there any more at the end (PROTOCOL 2: it is closed, spread over seconds).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::Connection;
-use super::stream::Stored;
+use super::stream::{FORGED, Record, Stored};
+
+type ByKey<'a> = BTreeMap<&'a str, &'a Stored>;
 
 /// Every fault in what was sent, in words.
-pub(super) fn faults(connections: &[Connection], stream: &[Stored]) -> Vec<String> {
-    let by_key: BTreeMap<&str, &Stored> = stream.iter().map(|stored| (stored.key.as_str(), stored)).collect();
-    connections.iter().flat_map(|connection| of_one(connection, stream, &by_key)).collect()
+pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String> {
+    let of_epoch = |epoch| record.messages.iter().filter(move |stored| stored.epoch == epoch);
+    let epochs: Vec<ByKey<'_>> = (0..record.epochs.len())
+        .map(|epoch| of_epoch(epoch).map(|stored| (stored.key.as_str(), stored)).collect())
+        .collect();
+    let of_one = |connection: &Connection| match of_first_stream(connection, record, &epochs) {
+        Ok((epoch, first)) => of_one(&first, &of_epoch(epoch).collect::<Vec<_>>(), &epochs[epoch]),
+        Err(wrong) => vec![format!("{} on node {}: {wrong}", connection.agent, connection.node)],
+    };
+    connections.iter().filter(|connection| connection.success.is_some()).flat_map(of_one).collect()
 }
 
-/// What can be said without a stream: no event twice, and nobody enters after having left.
+/// The stream in which a connection began, and the connection as far as it goes there.
+fn of_first_stream(
+    connection: &Connection,
+    record: &Record,
+    epochs: &[ByKey<'_>],
+) -> Result<(usize, Connection), String> {
+    let success = connection.success.as_ref();
+    let told = success.and_then(|success| success.epoch.as_ref());
+    let mut first = connection.clone();
+    if told.is_none() {
+        // What nobody can tell from a message of the stream, but that it cannot be placed.
+        first.seen.retain(|seen| seen.key != FORGED);
+    }
+    let holding = |key: &str| epochs.iter().position(|epoch| epoch.contains_key(key));
+    let begun = match told {
+        Some(told) => record.epochs.iter().position(|epoch| epoch == told).ok_or(format!("no stream began {told}"))?,
+        None => first.seen.iter().find_map(|seen| holding(&seen.key)).unwrap_or_default(),
+    };
+    let of_later = |key: &str| holding(key).is_some_and(|epoch| epoch > begun);
+    if let Some(end) = first.seen.iter().position(|seen| of_later(&seen.key)) {
+        if connection.stayed {
+            return Err(format!("it went on to {} in another stream, and was not closed", first.seen[end].key));
+        }
+        first.seen.truncate(end);
+    }
+    match (success.and_then(|success| success.recovered), &connection.asked) {
+        (Some(true), Some(asked)) if Some(&asked.epoch) != told => {
+            Err(format!("it recovered from {asked:?} in the stream of {told:?}"))
+        }
+        _ => Ok((begun, first)),
+    }
+}
+
+/// What can be said without a stream: no event twice, but for an entered, and nobody enters after having left.
 pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     let of_one = |connection: &Connection| {
         let mut seen = BTreeSet::new();
-        let late = |key: &str, seen: &BTreeSet<String>| {
-            seen.contains(key) || seen.contains(&key.replace("agent.entered", "agent.left"))
+        let late = |key: &str, seen: &BTreeSet<String>| match key.strip_prefix("agent.entered") {
+            Some(session) => seen.contains(&format!("agent.left{session}")),
+            None => seen.contains(key),
         };
         let mut wrong = Vec::new();
         for key in connection.seen.iter().map(|seen| &seen.key) {
@@ -36,7 +82,7 @@ pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     connections.iter().flat_map(of_one).collect()
 }
 
-fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &Stored>) -> Vec<String> {
+fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Vec<String> {
     let Some(success) = &connection.success else { return Vec::new() };
     let mut wrong = Vec::new();
     // By room, in the order of their coming.
@@ -58,11 +104,13 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
             }
             latest = Some(offset.max(last));
         }
-        if stored.sender.as_deref() == Some(connection.agent.as_str()) {
+        let entered = matches!(stored.session, Some((_, true)));
+        if entered && stored.sender.as_deref() == Some(connection.agent.as_str()) {
             wrong.push(format!("{} is its own", seen.key));
         }
         let room = got.entry(&stored.room).or_default();
-        if room.contains(&stored.offset) {
+        // A client without offsets merges by session id.
+        if room.contains(&stored.offset) && !(entered && success.offset.is_none()) {
             wrong.push(format!("{} came twice: {}", seen.key, stored.offset));
         }
         room.push(stored.offset);
@@ -89,11 +137,7 @@ fn of_one(connection: &Connection, stream: &[Stored], by_key: &BTreeMap<&str, &S
 }
 
 /// From which offset on a connection must have got everything, for each of its rooms.
-fn starts(
-    connection: &Connection,
-    got: &BTreeMap<&str, Vec<u64>>,
-    by_key: &BTreeMap<&str, &Stored>,
-) -> Vec<(String, u64)> {
+fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKey<'_>) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
     let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
     let classroom = format!("classroom.{}", connection.classroom);
@@ -116,12 +160,11 @@ fn starts(
     starts
 }
 
-/// Whether a member must get it: not its own events, nor the entered of who came before, unless it was here then.
+/// Whether a member must get it: of its own events only the left of a session before this one.
 fn required(connection: &Connection, stored: &Stored) -> bool {
     let Some(success) = &connection.success else { return false };
     let own = stored.sender.as_deref() == Some(connection.agent.as_str());
-    let late = matches!(stored.session, Some((session, true)) if session < success.session);
-    !own && (!late || success.recovered == Some(true))
+    !own || matches!(stored.session, Some((session, false)) if session < success.session)
 }
 
 #[cfg(test)]
@@ -131,6 +174,7 @@ mod tests {
 
     fn note(offset: u64) -> Stored {
         Stored {
+            epoch: 0,
             offset,
             room: "classroom.c".to_owned(),
             key: format!("note {offset}"),
@@ -140,9 +184,19 @@ mod tests {
         }
     }
 
+    fn record(messages: impl Iterator<Item = Stored>) -> Record {
+        Record { messages: messages.collect(), epochs: vec!["e".to_owned(), "f".to_owned()] }
+    }
+
     /// One that resumed after offset 1.
     fn connection(offsets: &[u64]) -> Connection {
-        let success = Success { session: 1, sid: "sid".to_owned(), offset: Some(1), recovered: Some(true) };
+        let success = Success {
+            session: 1,
+            sid: "sid".to_owned(),
+            epoch: Some("e".to_owned()),
+            offset: Some(1),
+            recovered: Some(true),
+        };
         let seen = offsets.iter().map(|offset| Seen { offset: Some(*offset), key: format!("note {offset}") });
         Connection {
             agent: "web.alice.example.org".to_owned(),
@@ -164,13 +218,14 @@ mod tests {
             faults_alone(&[Connection { seen, ..connection(&[]) }]).len()
         };
         assert_eq!(wrong(&["agent.entered 1", "agent.left 1", "agent.entered 2"]), 0);
+        assert_eq!(wrong(&["agent.entered 1", "agent.entered 1"]), 0);
         assert_eq!(wrong(&["agent.left 1", "agent.entered 1"]), 1);
         assert_eq!(wrong(&["agent.left 1", "agent.left 1"]), 1);
     }
 
     #[test]
     fn gaps_doubles_and_steps_back_are_found() {
-        let stream: Vec<Stored> = (1..=5).map(note).collect();
+        let stream = record((1..=5).map(note));
         let wrong = |offsets: &[u64]| faults(&[connection(offsets)], &stream).len();
         assert_eq!(wrong(&[2, 3, 4]), 0);
         assert_eq!(wrong(&[]), 0);
@@ -183,13 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn who_stays_when_the_stream_is_made_anew_is_found() {
+        let anew = |offset| Stored { epoch: 1, key: format!("note {}", 4 + offset), ..note(offset) };
+        let stream = record((1..=4).map(note).chain((1..=4).map(anew)));
+        let wrong = |offsets: &[u64], stayed| faults(&[Connection { stayed, ..connection(offsets) }], &stream).len();
+        // Offsets of the second stream, as they were sent to who was still there.
+        assert_eq!((wrong(&[2, 3, 7], false), wrong(&[2, 3, 7], true)), (0, 1));
+        assert_eq!((wrong(&[2, 4, 7], false), wrong(&[2, 3, 4], true)), (1, 0));
+    }
+
+    #[test]
     fn a_room_that_was_to_be_filled_may_end_with_the_connection() {
         let rooms = ["classroom.c", "lesson.l"];
         let stored = |offset: u64| Stored { room: rooms[offset as usize % 2].to_owned(), ..note(offset) };
-        let stream: Vec<Stored> = (1..=8).map(stored).collect();
+        let stream = record((1..=8).map(stored));
         let wrong = |offsets: &[u64], stayed| {
             let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
-            connection.success = Some(Success { offset: None, recovered: None, ..connection.success.unwrap() });
+            connection.success =
+                Some(Success { epoch: None, offset: None, recovered: None, ..connection.success.unwrap() });
             connection.lessons.insert("l".to_owned(), Some(0));
             connection.seen.iter_mut().for_each(|seen| seen.offset = None);
             faults(&[connection], &stream).len()

@@ -28,6 +28,23 @@ pub(super) const STEPS: [&str; 19] = [
     "pulse",
 ];
 
+/// What can happen to servers beside their own end, by the names of the report.
+pub(super) const MISHAPS: [(&str, Target, Deed); 13] = [
+    ("stream deleted", Target::Nats, Deed::Delete),
+    ("stream made anew", Target::Nats, Deed::Remake),
+    ("stream refuses", Target::Nats, Deed::Refuse),
+    ("message forged", Target::Nats, Deed::Forge),
+    ("redis demoted", Target::Redis, Deed::Demote),
+    ("redis put back", Target::Redis, Deed::PutBack),
+    ("postgres put back", Target::Postgres, Deed::PutBack),
+    ("row poisoned", Target::Postgres, Deed::Poison),
+    ("end refused", Target::Postgres, Deed::RefuseEnd),
+    ("authorization away", Target::Authorization, Deed::Away),
+    ("authorization hung", Target::Authorization, Deed::Hold),
+    ("publisher stalled", Target::Line(0, Place::Nats), Deed::Stall),
+    ("publisher paused", Target::Node(0), Deed::PauseAt("outbox read")),
+];
+
 /// Something that breaks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
@@ -47,6 +64,8 @@ pub(super) enum Target {
     Postgres,
     Redis,
     Nats,
+    /// The network between all nodes and the authorization service.
+    Authorization,
 }
 
 /// Which server a line leads to.
@@ -83,6 +102,24 @@ pub(super) enum Deed {
     Away,
     /// Clients lose their connections, the node does not hear of it before the end.
     HalfOpen,
+    /// Some KB go through to the server, then nothing; at the end the connections are cut.
+    Stall,
+    /// The stream is deleted.
+    Delete,
+    /// The stream is deleted, and made again at once.
+    Remake,
+    /// The stream takes no message before the end.
+    Refuse,
+    /// A message says it comes from far beyond the stream's end.
+    Forge,
+    /// It refuses to be written to before the end.
+    Demote,
+    /// It fails over to one that lacks what was written for as long as this lasts.
+    PutBack,
+    /// Rows of the outbox that nobody can publish as they are.
+    Poison,
+    /// The ends of one user's sessions are refused before the end.
+    RefuseEnd,
 }
 
 /// A seed's, in the order of their beginnings.
@@ -90,6 +127,9 @@ pub(super) fn of(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault>
     let count = random.within(3..7);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(setting, random)).collect();
     faults.extend(at_step(seed, setting, random));
+    if setting != Setting::Embedded {
+        faults.extend(mishap(seed, setting, random));
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
 }
@@ -154,10 +194,42 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
+/// Every seed with servers has one of the mishaps, each in its turn, and brings about what shows its harm.
+fn mishap(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
+    let turn = usize::try_from(seed % MISHAPS.len() as u64).expect("less than the number of mishaps");
+    let (_, target, deed) = MISHAPS[turn];
+    let number = random.within(0..setting.nodes());
+    let at = random.millis(300..1500);
+    let fault = |target, deed, at, lasts| Fault { at, target, deed, lasts: Duration::from_millis(lasts) };
+    let after = |millis| at + Duration::from_millis(millis);
+    match deed {
+        // Its events are another node's meanwhile, in a stream that knows nothing of what it may still send.
+        Deed::Stall => vec![
+            fault(Target::Line(number, Place::Nats), deed, at, 1800),
+            fault(Target::Line(number, Place::Postgres), Deed::Cut, after(700), 1),
+            fault(Target::Nats, Deed::Remake, after(1300), 1),
+        ],
+        Deed::PauseAt(_) => {
+            vec![fault(Target::Node(number), deed, at, 3000), fault(Target::Nats, Deed::Remake, after(2000), 1)]
+        }
+        Deed::Delete | Deed::Remake | Deed::Forge | Deed::Poison => vec![fault(target, deed, at, 1)],
+        _ => vec![Fault { at, target, deed, lasts: random.millis(200..1500) }],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::plan::Plan;
     use super::*;
+
+    #[test]
+    fn thirty_seeds_have_every_mishap() {
+        let plans: Vec<Plan> = (1..=30).map(Plan::of).collect();
+        let missing = MISHAPS
+            .into_iter()
+            .filter(|(_, _, deed)| !plans.iter().any(|plan| plan.faults.iter().any(|fault| fault.deed == *deed)));
+        assert_eq!(missing.map(|(name, ..)| name).collect::<Vec<_>>(), [""; 0]);
+    }
 
     #[test]
     fn fifty_seeds_come_to_every_step() {

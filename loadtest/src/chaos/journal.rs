@@ -1,9 +1,11 @@
 //! What clients saw, connection by connection: the ledger's one side.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+
+use rollcall_loadtest::view::View;
 
 /// Where a client wants to go on.
 #[derive(Debug, Clone)]
@@ -13,12 +15,26 @@ pub(super) struct Resumption {
     pub(super) lesson: Option<String>,
 }
 
+/// How far a connection is: what its client knows, and would resume from.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Progress {
+    /// None where it asked for no offsets.
+    pub(super) position: Option<Resumption>,
+    pub(super) view: View,
+    /// Whether the view has a list, so that it must be whole.
+    pub(super) listed: bool,
+}
+
+/// A connection's progress, for whoever resumes from it and for the check of its view.
+pub(super) type SharedProgress = Arc<Mutex<Progress>>;
+
 /// What connect_success said.
 #[derive(Debug, Clone)]
 pub(super) struct Success {
     pub(super) session: i64,
     pub(super) sid: String,
-    /// Where the client asked for offsets.
+    /// Where the client asked for offsets: the stream's, and the place in it.
+    pub(super) epoch: Option<String>,
     pub(super) offset: Option<u64>,
     pub(super) recovered: Option<bool>,
 }
@@ -47,36 +63,45 @@ pub(super) struct Connection {
     pub(super) stayed: bool,
 }
 
+/// A client that reads from its connection.
+#[derive(Debug, Clone)]
+pub(super) struct Somebody {
+    /// Who and where, in words.
+    pub(super) who: String,
+    pub(super) classroom: String,
+    pub(super) progress: SharedProgress,
+}
+
 /// All connections of a seed: those that are over, and who is connected.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     over: Mutex<Vec<Connection>>,
-    /// By sid: who and where, in words.
-    present: Mutex<BTreeMap<String, String>>,
+    /// By sid.
+    present: Mutex<BTreeMap<String, Somebody>>,
 }
 
 impl Journal {
     pub(super) fn add(&self, connection: Connection) {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        locked(&self.over).push(connection);
     }
 
     pub(super) fn read(&self) -> Vec<Connection> {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.over).clone()
     }
 
     /// A client was let in, and reads from now on.
-    pub(super) fn enter(&self, connection: &Connection) -> Present<'_> {
-        let Connection { agent, node, success, .. } = connection;
+    pub(super) fn enter(&self, connection: &Connection, progress: SharedProgress) -> Present<'_> {
+        let Connection { agent, classroom, node, success, .. } = connection;
         let (sid, session) = success.as_ref().map(|success| (success.sid.clone(), success.session)).unzip();
         let sid = sid.unwrap_or_default();
         let who = format!("{agent} on node {node} as {sid} in session {}", session.unwrap_or_default());
-        self.present().insert(sid.clone(), who);
+        self.present().insert(sid.clone(), Somebody { who, classroom: classroom.clone(), progress });
         Present { journal: self, sid }
     }
 
     /// By sid: who reads from a connection that nobody ended yet.
-    pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, Somebody>> {
+        locked(&self.present)
     }
 }
 
@@ -90,6 +115,11 @@ impl Drop for Present<'_> {
     fn drop(&mut self) {
         self.journal.present().remove(&self.sid);
     }
+}
+
+/// Each is whole after any panic.
+pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an event is about, the same in the stream and in a push.

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::Past;
 use super::journal::Connection;
-use super::stream::Stored;
+use super::stream::{Place, Record, Stored};
 
 /// All that is known about a seed when it is over.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Evidence {
     pub(super) connections: Vec<Connection>,
     /// None of an embedded node: its log ends with it.
-    pub(super) stream: Option<Vec<Stored>>,
+    pub(super) stream: Option<Record>,
     pub(super) history: Vec<Past>,
+    /// Sessions of which the database lost something that it had written.
+    pub(super) lost: BTreeSet<i64>,
     /// Fields in Redis, when nobody is in any lesson.
     pub(super) fields: Vec<String>,
 }
@@ -20,12 +22,14 @@ pub(super) struct Evidence {
 /// One session's entries.
 #[derive(Default)]
 struct Account {
-    entered: Vec<u64>,
-    left: Vec<u64>,
+    /// In the order of their places, and whether it was entered.
+    events: Vec<(Place, bool)>,
     history: usize,
     /// (agent, classroom) as each source has it.
     owners: BTreeSet<(String, String)>,
     successes: usize,
+    /// The database lost something of it: it may have ended once more, and its entered may be gone before it was told.
+    lost: bool,
 }
 
 impl Account {
@@ -35,17 +39,44 @@ impl Account {
         if self.history != 1 {
             broken.push(format!("{} rows in agent_session_history", self.history));
         }
-        for (event, places) in [("agent.entered", &self.entered), ("agent.left", &self.left)] {
-            match &places[..] {
-                [] if with_stream => broken.push(format!("{event} was never published")),
-                [_, _, ..] => broken.push(format!("{event} was published {} times, at {places:?}", places.len())),
+        if with_stream {
+            broken.extend(self.published());
+        }
+        broken
+    }
+
+    /// What is wrong with its events. What a stream held that is gone may be published once more into the next one: its
+    /// publisher may have had no answer. So each stream has each event once at most, the first of all is entered, and the
+    /// last of each stream that has more than one is left.
+    fn published(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (event, entered) in [("agent.entered", true), ("agent.left", false)] {
+            let places = self.events.iter().filter(|(_, of)| *of == entered).map(|(place, _)| *place);
+            let places: Vec<Place> = places.collect();
+            if places.is_empty() && !(self.lost && entered) {
+                broken.push(format!("{event} was never published"));
+            }
+            let doubles = places.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
+            if doubles > usize::from(self.lost && !entered) {
+                broken.push(format!("{event} was published {} times, at {places:?}", places.len()));
+            }
+        }
+        let mut here = None;
+        for (place, entered) in &self.events {
+            match here.replace((place.0, *entered)) {
+                Some((epoch, false)) if *entered && epoch == place.0 => {
+                    broken.push(format!("agent.entered at {place:?} comes after agent.left"));
+                }
+                None if !entered && !self.lost => {
+                    broken.push(format!("agent.left at {place:?} is before agent.entered"))
+                }
                 _ => {}
             }
         }
-        if let ([entered], [left]) = (&self.entered[..], &self.left[..])
-            && left < entered
+        if let Some((place, true)) = self.events.last()
+            && self.events.iter().any(|(_, entered)| !entered)
         {
-            broken.push(format!("agent.left at {left} is before agent.entered at {entered}"));
+            broken.push(format!("agent.entered at {place:?} comes after every agent.left"));
         }
         broken
     }
@@ -54,9 +85,17 @@ impl Account {
 /// Every entry that does not balance, in words.
 pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     let mut wrong = sessions(evidence);
-    wrong.extend(evidence.stream.as_deref().map(order).unwrap_or_default());
+    wrong.extend(evidence.stream.as_ref().map(|stream| order(&stream.messages, &evidence.lost)).unwrap_or_default());
+    wrong.extend(evidence.connections.iter().filter_map(refused_for_good));
     wrong.extend(evidence.fields.iter().map(|field| format!("Redis names a connection that is over: {field}")));
     wrong
+}
+
+/// Nobody here asks for what would fail again: whatever refuses to let somebody in must say that it may mend itself.
+fn refused_for_good(connection: &Connection) -> Option<String> {
+    let Connection { agent, node, success, end, .. } = connection;
+    let refused = success.is_none() && end.contains("unrecoverable_session_error");
+    refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
 
 /// Each session once in the history, and once entered before it once left; also those without a success, or nothing.
@@ -82,8 +121,8 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
         }
     }
     let mut ids = BTreeSet::new();
-    for message in evidence.stream.iter().flatten() {
-        if !message.message_id.is_empty() && !ids.insert(&message.message_id) {
+    for message in evidence.stream.iter().flat_map(|stream| &stream.messages) {
+        if !message.message_id.is_empty() && !ids.insert((message.epoch, &message.message_id)) {
             wrong.push(format!("message id {} is in the stream twice", message.message_id));
         }
         let Some((session, entered)) = message.session else { continue };
@@ -91,11 +130,12 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
             wrong.push(format!("the event of session {session} at {} has no message id", message.offset));
         }
         let account = accounts.entry(session).or_default();
-        if entered { &mut account.entered } else { &mut account.left }.push(message.offset);
+        account.events.push((message.place(), entered));
         let classroom = message.room.trim_start_matches("classroom.").to_owned();
         account.owners.insert((message.sender.clone().unwrap_or_default(), classroom));
     }
-    for (session, account) in accounts {
+    for (session, mut account) in accounts {
+        account.lost = evidence.lost.contains(&session);
         let broken = account.broken(evidence.stream.is_some());
         let Account { owners, successes, .. } = account;
         if !broken.is_empty() {
@@ -109,16 +149,21 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// The sessions of one agent in one classroom follow each other in the stream.
-fn order(stream: &[Stored]) -> Vec<String> {
-    let mut inside: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+/// The sessions of one agent in one classroom follow each other in each stream; but for the second end of those of which
+/// something was lost.
+fn order(stream: &[Stored], lost: &BTreeSet<i64>) -> Vec<String> {
+    let mut inside: BTreeMap<(usize, &str, &str), i64> = BTreeMap::new();
     let mut wrong = Vec::new();
     for message in stream {
         let (Some((session, entered)), Some(sender)) = (message.session, &message.sender) else { continue };
+        let inside_now = inside.get(&(message.epoch, sender.as_str(), message.room.as_str()));
+        if !entered && lost.contains(&session) && inside_now != Some(&session) {
+            continue;
+        }
         let before = if entered {
-            inside.insert((sender, &message.room), session)
+            inside.insert((message.epoch, sender, &message.room), session)
         } else {
-            inside.remove(&(sender.as_str(), message.room.as_str())).filter(|other| *other != session)
+            inside.remove(&(message.epoch, sender.as_str(), message.room.as_str())).filter(|other| *other != session)
         };
         if let Some(before) = before {
             let what = if entered { "entered" } else { "left" };
@@ -138,10 +183,11 @@ mod tests {
     fn event(offset: u64, session: i64, entered: bool) -> Stored {
         let operation = if entered { "entered" } else { "left" };
         Stored {
+            epoch: 0,
             offset,
             room: "classroom.c".to_owned(),
             key: format!("agent.{operation} {session}"),
-            message_id: format!("agent.{operation}:i:{session}:n"),
+            message_id: format!("agent.{operation}:i:{session}:{offset}"),
             sender: Some(AGENT.to_owned()),
             session: Some((session, entered)),
         }
@@ -153,7 +199,13 @@ mod tests {
             classroom: "c".to_owned(),
             node: 0,
             asked: None,
-            success: Some(Success { session, sid: format!("sid-{session}"), offset: None, recovered: None }),
+            success: Some(Success {
+                session,
+                sid: format!("sid-{session}"),
+                epoch: None,
+                offset: None,
+                recovered: None,
+            }),
             lessons: BTreeMap::new(),
             seen: Vec::new(),
             end: String::new(),
@@ -165,12 +217,16 @@ mod tests {
         Past { session, agent: AGENT.to_owned(), classroom: "c".to_owned() }
     }
 
+    fn record(messages: Vec<Stored>) -> Record {
+        Record { messages, epochs: vec!["e".to_owned()] }
+    }
+
     fn sound() -> Evidence {
         Evidence {
             connections: vec![connection(1), connection(2)],
-            stream: Some(vec![event(1, 1, true), event(3, 1, false), event(4, 2, true), event(6, 2, false)]),
+            stream: Some(record(vec![event(1, 1, true), event(3, 1, false), event(4, 2, true), event(6, 2, false)])),
             history: vec![past(1), past(2)],
-            fields: Vec::new(),
+            ..Evidence::default()
         }
     }
 
@@ -190,7 +246,11 @@ mod tests {
     #[test]
     fn each_broken_promise_is_found() {
         type Break = (&'static str, fn(&mut Evidence, &mut Vec<Stored>));
-        let break_it: [Break; 9] = [
+        let break_it: [Break; 10] = [
+            ("refused for good", |evidence, _| {
+                let end = "came instead: {\"type\":\"unrecoverable_session_error\"}".to_owned();
+                evidence.connections.push(Connection { success: None, end, ..connection(3) });
+            }),
             ("no history", |evidence, _| drop(evidence.history.pop())),
             ("two rows", |evidence, _| evidence.history.push(past(2))),
             ("no left", |_, stream| drop(stream.pop())),
@@ -203,14 +263,53 @@ mod tests {
         ];
         for (what, change) in break_it {
             let mut evidence = sound();
-            let mut stream = evidence.stream.take().unwrap_or_default();
+            let mut stream = evidence.stream.take().unwrap_or_default().messages;
             change(&mut evidence, &mut stream);
             // Offsets are places in the stream.
             for (place, message) in stream.iter_mut().enumerate() {
                 message.offset = place as u64 + 1;
             }
-            evidence.stream = Some(stream);
+            evidence.stream = Some(record(stream));
             assert_ne!(balance(&evidence), Vec::<String>::new(), "{what}");
         }
+    }
+    #[test]
+    fn a_stream_that_is_gone_may_have_had_what_the_next_one_has() {
+        let of = |events: &[(usize, u64, i64, bool)]| {
+            let stored = events.iter().map(|(epoch, offset, session, entered)| {
+                let event = event(*offset, *session, *entered);
+                Stored { epoch: *epoch, ..event }
+            });
+            let history = vec![past(1)];
+            let stream = Some(record(stored.collect()));
+            balance(&Evidence { connections: vec![connection(1)], stream, history, ..Evidence::default() })
+        };
+        let sound: [&[(usize, u64, i64, bool)]; 3] = [
+            &[(0, 7, 1, true), (1, 1, 1, false)],
+            &[(0, 7, 1, true), (1, 1, 1, true), (1, 2, 1, false)],
+            &[(0, 7, 1, true), (0, 8, 1, false), (1, 1, 1, true), (1, 2, 1, false)],
+        ];
+        sound.into_iter().for_each(|events| assert_eq!(of(events), Vec::<String>::new()));
+        assert_ne!(of(&[(0, 7, 1, true), (0, 8, 1, false), (1, 1, 1, true)]), Vec::<String>::new());
+        assert_ne!(of(&[(0, 7, 1, true), (1, 1, 1, false), (1, 2, 1, true)]), Vec::<String>::new());
+        assert_ne!(of(&[(0, 7, 1, false), (1, 1, 1, true), (1, 2, 1, false)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn of_a_session_of_which_something_was_lost_no_more_than_its_second_end_is_excused() {
+        let of = |events: &[(i64, bool)], lost: &[i64], over: &[i64]| {
+            let stored = events.iter().zip(1..).map(|((session, entered), offset)| event(offset, *session, *entered));
+            let stream = Some(record(stored.collect()));
+            let history = over.iter().copied().map(past).collect();
+            let connections = vec![connection(1), connection(2)];
+            let lost = lost.iter().copied().collect();
+            balance(&Evidence { connections, stream, history, lost, ..Evidence::default() }).len()
+        };
+        let twice = [(1, true), (1, false), (2, true), (1, false), (2, false)];
+        assert_eq!(of(&twice, &[1], &[1, 2]), 0);
+        assert_ne!(of(&twice, &[2], &[1, 2]), 0);
+        assert_ne!(of(&twice, &[1], &[2]), 0);
+        assert_eq!(of(&[(1, false), (2, true), (2, false)], &[1], &[1, 2]), 0);
+        assert_ne!(of(&[(1, true), (2, true), (2, false)], &[1], &[1, 2]), 0);
     }
 }

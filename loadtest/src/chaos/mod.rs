@@ -4,13 +4,16 @@
 //! logs, the stream, the history and Redis must agree: see [`ledger`] and [`delivery`]. Several clusters work at once.
 
 mod agent;
+mod authz;
 mod cluster;
 mod connection;
 mod delivery;
 mod faults;
 mod journal;
 mod ledger;
+mod mishaps;
 mod plan;
+mod primary;
 mod random;
 mod rest;
 mod storm;
@@ -29,17 +32,20 @@ use tokio::sync::watch;
 
 use agent::{Agent, Stage};
 use cluster::Cluster;
-use faults::STEPS;
+use faults::{MISHAPS, STEPS};
 use journal::Journal;
 use ledger::Evidence;
+use mishaps::Scene;
 use plan::{CLASSROOMS, LESSONS, Plan, Setting};
 use random::Random;
-use rollcall_loadtest::Wire;
+use rollcall_loadtest::{Gateway, Wire};
 use storm::Aftermath;
 use stream::Tape;
 
 /// After the last fault: the agents' own visits are over then.
 const CALM: Duration = Duration::from_millis(3600);
+/// The agent whose sessions' ends are refused, where some are.
+const REFUSED: usize = 1;
 const MOST_SHOWN: usize = 20;
 
 /// What to run.
@@ -70,6 +76,7 @@ struct Verdict {
     /// What there was to judge.
     summary: String,
     struck: BTreeSet<&'static str>,
+    mishaps: BTreeSet<&'static str>,
 }
 
 /// What all clusters work off, and what came of it.
@@ -80,6 +87,7 @@ struct Seeds<'a> {
     waiting: Mutex<VecDeque<u64>>,
     failed: Mutex<Vec<u64>>,
     struck: Mutex<BTreeSet<&'static str>>,
+    mishaps: Mutex<BTreeSet<&'static str>>,
 }
 
 /// Runs the seeds; whether every ledger balanced.
@@ -98,6 +106,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
         waiting: Mutex::new(seeds.into()),
         failed: Mutex::default(),
         struck: Mutex::default(),
+        mishaps: Mutex::default(),
     };
     thread::scope(|scope| {
         let clusters: Vec<_> = (0..options.clusters.clamp(1, all)).map(|_| scope.spawn(|| seeds.work())).collect();
@@ -109,6 +118,10 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let struck = locked(&seeds.struck);
     let missing: Vec<&str> = STEPS.into_iter().filter(|step| !struck.contains(step)).collect();
     println!("nodes were killed or stopped at {} of {} steps; not at {missing:?}", struck.len(), STEPS.len());
+    let mishaps = locked(&seeds.mishaps);
+    let missing: Vec<&str> =
+        MISHAPS.into_iter().map(|(name, ..)| name).filter(|name| !mishaps.contains(name)).collect();
+    println!("{} of {} mishaps happened; not {missing:?}", mishaps.len(), MISHAPS.len());
     if !failed.is_empty() {
         println!("failed: {failed:?}");
     }
@@ -133,11 +146,12 @@ impl Seeds<'_> {
             let started = Instant::now();
             let verdict = play(self.runtime, &mut ready, plan)?;
             locked(&self.struck).extend(&verdict.struck);
+            locked(&self.mishaps).extend(&verdict.mishaps);
             let result = if verdict.violations.is_empty() { "balanced" } else { "FAILED" };
             let (elapsed, summary) = (started.elapsed(), &verdict.summary);
             let mut report = format!("seed {seed}: {result} in {elapsed:.1?}: {summary} [{storm}]");
             if verdict.violations.is_empty() {
-                cluster = Some(ready);
+                cluster = Some(ready).filter(Cluster::is_as_new);
             } else {
                 // What is left of it shall not spoil the next one: its cluster ends here.
                 locked(&self.failed).push(seed);
@@ -180,6 +194,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     let stage = Arc::new(Stage {
         seed,
         nodes: cluster.wires.iter().map(Wire::address).collect(),
+        admins: cluster.nodes.iter().map(Gateway::admin).collect(),
         classrooms,
         lessons,
         journal: Journal::default(),
@@ -189,9 +204,12 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     let mut tasks: Vec<_> =
         agents.into_iter().map(|plan| runtime.spawn(Agent::new(plan, Arc::clone(&stage)).live())).collect();
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
-    let Aftermath { mut violations, struck } = storm::rage(cluster, &faults, start)?;
+    let scene =
+        Scene { runtime, tape: tape.as_ref(), classrooms: &stage.classrooms, user: format!("s{seed}-a{REFUSED}") };
+    let Aftermath { mut violations, struck, mishaps, lost } = storm::rage(cluster, &faults, &scene, start)?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
     violations.extend(rest::until_owned(cluster, &stage)?);
+    violations.extend(rest::until_whole(cluster, &stage)?);
     over.send_replace(true);
     runtime.block_on(async {
         for task in tasks {
@@ -212,15 +230,17 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         connections: journal.read(),
         stream,
         history: cluster.history(classrooms)?,
+        lost,
         fields: rest::until_empty(rest::QUIESCENCE / 4, || cluster.fields(&lessons))?,
     };
+    cluster.remove_poison()?;
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));
     violations.extend(match &evidence.stream {
         Some(stream) => delivery::faults(&evidence.connections, stream),
         None => delivery::faults_alone(&evidence.connections),
     });
-    Ok(Verdict { violations, summary: summary(&evidence), struck })
+    Ok(Verdict { violations, summary: summary(&evidence), struck, mishaps })
 }
 
 fn summary(evidence: &Evidence) -> String {
@@ -233,7 +253,7 @@ fn summary(evidence: &Evidence) -> String {
         "{} connections, {let_in} let in, {recovered} resumed, {} sessions, {} events, {seen} pushes",
         connections.len(),
         history.len(),
-        stream.as_ref().map_or(0, Vec::len)
+        stream.as_ref().map_or(0, |stream| stream.messages.len())
     )
 }
 

@@ -6,8 +6,11 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rollcall_loadtest::view::Agents;
+
 use super::agent::Stage;
 use super::cluster::Cluster;
+use super::journal::{Somebody, locked};
 
 /// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
 /// down that everybody left, and to publish it.
@@ -27,7 +30,30 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
     // Who has gone since was on its way.
     let present = stage.journal.present();
     let strays = strays.into_iter().filter(|(sid, _)| present.contains_key(sid));
-    Ok(strays.map(|(_, who)| format!("{who} is still connected, but the session is not its own any more")).collect())
+    Ok(strays
+        .map(|(_, Somebody { who, .. })| format!("{who} is still connected, but the session is not its own any more"))
+        .collect())
+}
+
+/// Waits until the view of whoever is connected is who is there (PROTOCOL 2). Names the others.
+pub(super) fn until_whole(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+    let wrong = until_empty(QUIESCENCE, || {
+        let present = stage.journal.present().clone();
+        let there = cluster.agents(&stage.classrooms)?;
+        let wrong = present.into_iter().filter_map(|(sid, Somebody { who, classroom, progress })| {
+            let progress = locked(&progress);
+            if !progress.listed {
+                return Some((sid, format!("{who} was never answered who is there")));
+            }
+            let nobody = Agents::new();
+            let difference = progress.view.difference(there.get(&classroom).unwrap_or(&nobody))?;
+            Some((sid, format!("{who} {difference}")))
+        });
+        Ok(wrong.collect())
+    })?;
+    // Who has gone since was on its way.
+    let present = stage.journal.present();
+    Ok(wrong.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, wrong)| wrong).collect())
 }
 
 /// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have

@@ -8,11 +8,13 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::servers::{Kind, Server};
+use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Gateway, Way, Wire};
 
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
-use super::faults::{Deed, Fault, Place, Target};
+use super::faults::{Deed, Fault, MISHAPS, Place, Target};
+use super::mishaps::Scene;
+use super::primary::Primary;
 
 /// A node that is started while its servers are down ends, and is started again.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
@@ -22,6 +24,10 @@ const STEP_LIMIT: Duration = Duration::from_millis(2500);
 /// In each direction, on a slow line.
 const SLOW: Duration = Duration::from_millis(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Bytes that still go through a line before it stalls: some requests.
+const STALL_AFTER: usize = 4096;
+/// A node that stands still for longer has lost its sessions and its part of the outbox to others.
+const TAKEN_OVER: Duration = Duration::from_millis(2500);
 /// Beyond the drain's deadline: its last requests, and this machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
@@ -32,6 +38,10 @@ pub(super) struct Aftermath {
     pub(super) violations: Vec<String>,
     /// Steps at which something happened.
     pub(super) struck: BTreeSet<&'static str>,
+    /// Names of [`MISHAPS`](super::faults::MISHAPS).
+    pub(super) mishaps: BTreeSet<&'static str>,
+    /// Sessions that the database had written something of that is lost.
+    pub(super) lost: BTreeSet<i64>,
 }
 
 /// A process that faults are done to.
@@ -73,18 +83,28 @@ impl<K: Kind<Options: Send>> Victim for Server<K> {
 }
 
 /// Does all of it, and returns when the last fault has ended.
-pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> io::Result<Aftermath> {
+pub(super) fn rage(
+    cluster: &mut Cluster,
+    faults: &[Fault],
+    scene: &Scene<'_>,
+    start: Instant,
+) -> io::Result<Aftermath> {
     let Cluster { nodes, wires, lines, servers, .. } = cluster;
+    let lines = &*lines;
     let of = |target: Target| faults.iter().filter(move |fault| fault.target == target);
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, node) in nodes.iter_mut().enumerate() {
             threads.push(scope.spawn(move || endure_node(number, node, of(Target::Node(number)), start)));
         }
-        if let Some(Servers { postgres, redis, nats, .. }) = servers {
-            threads.push(scope.spawn(|| endure(postgres, of(Target::Postgres), start)));
-            threads.push(scope.spawn(|| endure(redis, of(Target::Redis), start)));
-            threads.push(scope.spawn(|| endure(nats, of(Target::Nats), start)));
+        if let Some(Servers { primary, redis, spare_redis, nats, authorization }) = servers {
+            threads.push(scope.spawn(|| endure_postgres(primary, lines, of(Target::Postgres), scene, start)));
+            let spare = spare_redis.port();
+            let put_back = move |redis: &mut Redis, deed, lasts| scene.strike_redis(redis.port(), spare, deed, lasts);
+            threads.push(scope.spawn(move || endure(redis, of(Target::Redis), put_back, start)));
+            let of_stream = |_: &mut Nats, deed, lasts| scene.strike_stream(deed, lasts);
+            threads.push(scope.spawn(move || endure(nats, of(Target::Nats), of_stream, start)));
+            threads.push(scope.spawn(move || bend(authorization, of(Target::Authorization), start)));
         }
         for (number, wire) in wires.iter().enumerate() {
             threads.push(scope.spawn(move || bend(wire, of(Target::Wire(number)), start)));
@@ -99,6 +119,8 @@ pub(super) fn rage(cluster: &mut Cluster, faults: &[Fault], start: Instant) -> i
             let one = thread.join().unwrap_or_else(|_| Err(io::Error::other("a fault panicked")))?;
             all.violations.extend(one.violations);
             all.struck.extend(one.struck);
+            all.mishaps.extend(one.mishaps);
+            all.lost.extend(one.lost);
         }
         Ok(all)
     })
@@ -127,6 +149,7 @@ fn endure_node<'a>(
             }
             Deed::PauseAt(step) if strike(node, step, "SIGSTOP")? => {
                 aftermath.struck.insert(step);
+                aftermath.mishaps.extend((step == "outbox read" && *lasts > TAKEN_OVER).then_some("publisher paused"));
                 thread::sleep(*lasts);
                 node.resume()?;
             }
@@ -138,17 +161,48 @@ fn endure_node<'a>(
     Ok(aftermath)
 }
 
-/// One server's faults, as a node's.
-fn endure<'a>(
-    victim: &mut dyn Victim,
+/// One server's faults, as a node's; `mishap` does what does not happen to its process, and says what it was.
+fn endure<'a, V: Victim>(
+    victim: &mut V,
     faults: impl Iterator<Item = &'a Fault>,
+    mishap: impl Fn(&mut V, Deed, Duration) -> io::Result<Option<&'static str>>,
     start: Instant,
 ) -> io::Result<Aftermath> {
+    let mut aftermath = Aftermath::default();
     for Fault { at, deed, lasts, .. } in faults {
         sleep_until(start + *at);
-        suffer(victim, *deed, *lasts)?;
+        match mishap(victim, *deed, *lasts)? {
+            Some(name) => drop(aftermath.mishaps.insert(name)),
+            None => suffer(victim, *deed, *lasts)?,
+        }
     }
-    Ok(Aftermath::default())
+    Ok(aftermath)
+}
+
+/// Those of the database, which may be another server afterwards: to that one nothing more happens.
+fn endure_postgres<'a>(
+    primary: &mut Primary,
+    lines: &[Lines],
+    faults: impl Iterator<Item = &'a Fault>,
+    scene: &Scene<'_>,
+    start: Instant,
+) -> io::Result<Aftermath> {
+    let mut aftermath = Aftermath::default();
+    for Fault { at, deed, lasts, .. } in faults {
+        if primary.has_failed_over() {
+            break;
+        }
+        sleep_until(start + *at);
+        if *deed == Deed::PutBack {
+            aftermath.lost = primary.fail_over(lines, *lasts)?;
+            aftermath.mishaps.insert("postgres put back");
+        } else if let Some(name) = scene.strike_rows(primary.database(), *deed, *lasts)? {
+            aftermath.mishaps.insert(name);
+        } else {
+            suffer(primary.server(), *deed, *lasts)?;
+        }
+    }
+    Ok(aftermath)
 }
 
 fn suffer(victim: &mut dyn Victim, deed: Deed, lasts: Duration) -> io::Result<()> {
@@ -219,7 +273,8 @@ fn strike(node: &Gateway, step: &str, signal: &str) -> io::Result<bool> {
 }
 
 fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant) -> io::Result<Aftermath> {
-    for Fault { at, deed, lasts, .. } in faults {
+    let mut aftermath = Aftermath::default();
+    for Fault { at, target, deed, lasts } in faults {
         sleep_until(start + *at);
         match deed {
             Deed::Hold => wire.hold(Way::Both),
@@ -228,12 +283,19 @@ fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant
             Deed::Slow => wire.delay(SLOW),
             Deed::Away => wire.close(),
             Deed::HalfOpen => wire.lose_clients(),
+            Deed::Stall => wire.stall_after(STALL_AFTER),
             _ => wire.cut(),
         }
         thread::sleep(*lasts);
+        if *deed == Deed::Stall {
+            // What it held is lost with its connections.
+            wire.cut();
+        }
+        let named = MISHAPS.iter().find(|(_, of, named)| named == deed && (of == target || *deed == Deed::Stall));
+        aftermath.mishaps.extend(named.map(|(name, ..)| *name));
         wire.clear();
     }
-    Ok(Aftermath::default())
+    Ok(aftermath)
 }
 
 fn sleep_until(moment: Instant) {

@@ -1,25 +1,40 @@
-//! The JetStream stream: what it holds of a seed, and what other services publish into it meanwhile.
+//! The JetStream stream: what it holds of a seed, what is done to it, and what other services publish meanwhile.
+//!
+//! Invariant: what a stream held is known also after it was deleted, for it takes nothing more from before it is read
+//! until it is gone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::agent::Stage;
-use super::journal::key;
+use super::journal::{key, locked};
 
 const NAME: &str = "CLASSROOM";
 const AT_ONCE: usize = 32;
 const NOTE_EVERY: Duration = Duration::from_millis(25);
 const LIMIT: Duration = Duration::from_secs(10);
+/// Of bytes: less than any message has.
+const NOTHING: i32 = 1;
+/// No stream gets there.
+const FORGED_SEQUENCE: &str = "9000000000000000000";
+/// What a forged message is about.
+pub(super) const FORGED: &str = "note forged";
+
+/// A message's place: the number of its stream, for there may be several one after the other, and its sequence there.
+pub(super) type Place = (usize, u64);
 
 /// A message of the stream.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
+    /// Which stream it was in.
+    pub(super) epoch: usize,
     pub(super) offset: u64,
     /// `classroom.ID` or `lesson.ID`.
     pub(super) room: String,
@@ -30,9 +45,32 @@ pub(super) struct Stored {
     pub(super) session: Option<(i64, bool)>,
 }
 
+impl Stored {
+    pub(super) fn place(&self) -> Place {
+        (self.epoch, self.offset)
+    }
+}
+
+/// All that was stored of a seed.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Record {
+    /// In the order of their places.
+    pub(super) messages: Vec<Stored>,
+    /// When each stream was made, as the gateway tells its clients.
+    pub(super) epochs: Vec<String>,
+}
+
 /// What the stream holds from some moment on.
 pub(super) struct Tape {
     client: Client,
+    earlier: Mutex<Earlier>,
+}
+
+/// Streams that are gone.
+#[derive(Debug, Default, Clone)]
+struct Earlier {
+    record: Record,
+    /// Of the stream that is there: what came before the seed.
     after: u64,
 }
 
@@ -41,7 +79,7 @@ impl Tape {
     pub(super) async fn begin(url: &str) -> Result<Self, String> {
         let client = async_nats::connect(url).await.map_err(|error| error.to_string())?;
         let after = open(&client).await?.cached_info().state.last_sequence;
-        Ok(Self { client, after })
+        Ok(Self { client, earlier: Mutex::new(Earlier { record: Record::default(), after }) })
     }
 
     /// The connection.
@@ -50,28 +88,99 @@ impl Tape {
     }
 
     /// All messages of these rooms.
-    pub(super) async fn read(&self, rooms: &[String]) -> Result<Vec<Stored>, String> {
-        let from = open(&self.client).await?;
+    pub(super) async fn read(&self, rooms: &[String]) -> Result<Record, String> {
+        let Earlier { mut record, after } = locked(&self.earlier).clone();
+        // A stream that nobody made again holds nothing.
+        if let Ok(stream) = open(&self.client).await {
+            self.copy(&stream, after, &mut record).await?;
+        }
+        record.messages.retain(|message| rooms.contains(&message.room));
+        Ok(record)
+    }
+
+    /// Adds what a stream holds.
+    async fn copy(&self, from: &Stream, after: u64, record: &mut Record) -> Result<(), String> {
+        let epoch = record.epochs.len();
+        record.epochs.push(self.created().await?);
         let last = from.cached_info().state.last_sequence;
-        let messages = stream::iter(self.after + 1..=last).map(|offset| {
-            let from = &from;
-            async move {
-                let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
-                message.map(|message| stored(offset, &message)).map_err(|error| format!("message {offset}: {error}"))
-            }
+        let messages = stream::iter(after + 1..=last).map(|offset| async move {
+            let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
+            message.map(|message| stored((epoch, offset), &message)).map_err(|error| format!("{offset}: {error}"))
         });
         let messages: Vec<Stored> = messages.buffered(AT_ONCE).try_collect().await?;
-        Ok(messages.into_iter().filter(|message| rooms.contains(&message.room)).collect())
+        record.messages.extend(messages);
+        Ok(())
+    }
+
+    /// The text that says when the stream was made.
+    async fn created(&self) -> Result<String, String> {
+        let request = self.client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into());
+        let answer = timeout(LIMIT, request).await.map_err(|error| error.to_string())?;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let info: Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
+        info["created"].as_str().map(str::to_owned).ok_or_else(|| format!("no stream: {info}"))
+    }
+
+    /// The stream takes no message any more; its settings, to be given to [`Tape::accept`].
+    pub(super) async fn refuse(&self) -> Result<Config, String> {
+        let config = open(&self.client).await?.cached_info().config.clone();
+        self.accept(&Config { max_message_size: NOTHING, ..config.clone() }).await?;
+        Ok(config)
+    }
+
+    /// The stream has these settings.
+    pub(super) async fn accept(&self, config: &Config) -> Result<(), String> {
+        let context = context(&self.client);
+        context.update_stream(config).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Deletes the stream, with all that it holds.
+    pub(super) async fn delete(&self) -> Result<Config, String> {
+        let config = self.refuse().await?;
+        // Its end is asked for when it takes nothing any more.
+        let stream = open(&self.client).await?;
+        let Earlier { mut record, after } = locked(&self.earlier).clone();
+        self.copy(&stream, after, &mut record).await?;
+        context(&self.client).delete_stream(NAME).await.map_err(|error| error.to_string())?;
+        *locked(&self.earlier) = Earlier { record, after: 0 };
+        Ok(config)
+    }
+
+    /// Makes the stream, unless a node was faster.
+    pub(super) async fn create(&self, config: Config) {
+        // Also where a node made it with settings of its own, it is there.
+        context(&self.client).create_stream(config).await.ok();
+    }
+
+    /// A message for each classroom that says it comes from the stream, from far beyond its end.
+    pub(super) async fn forge(&self, classrooms: &[String]) -> Result<(), String> {
+        for classroom in classrooms {
+            let subject = format!("classroom.{classroom}.note");
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Stream", NAME);
+            headers.insert("Nats-Subject", subject.as_str());
+            headers.insert("Nats-Sequence", FORGED_SEQUENCE);
+            headers.insert("Nats-Last-Sequence", "0");
+            let body = json!({"note": "forged"}).to_string();
+            let sent = self.client.publish_with_headers(format!("live.{subject}"), headers, body.into());
+            timeout(LIMIT, sent).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        }
+        timeout(LIMIT, self.client.flush()).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 }
 
+fn context(client: &Client) -> Context {
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(LIMIT);
+    context
+}
+
 async fn open(client: &Client) -> Result<Stream, String> {
-    let context = jetstream::new(client.clone());
-    let found = timeout(LIMIT, context.get_stream(NAME)).await.map_err(|error| error.to_string())?;
+    let found = timeout(LIMIT, context(client).get_stream(NAME)).await.map_err(|error| error.to_string())?;
     found.map_err(|error| error.to_string())
 }
 
-fn stored(offset: u64, message: &jetstream::message::StreamMessage) -> Stored {
+fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -> Stored {
     let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
     let subject = message.subject.as_str();
     let body: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
@@ -80,6 +189,7 @@ fn stored(offset: u64, message: &jetstream::message::StreamMessage) -> Stored {
         _ => None,
     };
     Stored {
+        epoch,
         offset,
         room: subject.rsplit_once('.').map_or(subject, |(room, _)| room).to_owned(),
         key: key(&body),

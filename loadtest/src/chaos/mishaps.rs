@@ -1,0 +1,148 @@
+//! What happens to servers that run on: the stream is lost or refuses, Redis is demoted or put back, rows are poisoned.
+//!
+//! Invariant: when a mishap has ended the server takes everything again, and what a mishap itself put there is known
+//! by its names.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use rollcall_loadtest::servers::psql;
+
+use super::cluster::ask_redis;
+use super::faults::Deed;
+use super::stream::Tape;
+
+/// How long one Redis may take to have the data of another.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Nobody listens there.
+const NO_PORT: u16 = 1;
+/// Whom rows of the outbox are about that nobody can publish as they are. No seed has such agents.
+pub(super) const POISONED: &str = "web.poisoned.example.org";
+/// That is no agent's id.
+pub(super) const UNREADABLE: &str = "nobody";
+/// Enough for one in each of the outbox's shards.
+const ROWS: usize = 64;
+
+/// What mishaps need of their seed.
+pub(super) struct Scene<'a> {
+    pub(super) runtime: &'a Runtime,
+    /// None where there is no stream.
+    pub(super) tape: Option<&'a Tape>,
+    pub(super) classrooms: &'a [String],
+    /// A user whose sessions' ends are refused.
+    pub(super) user: String,
+}
+
+impl Scene<'_> {
+    /// Does what happens to the stream; the mishap's name, none where it is something else.
+    pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
+        let Some(tape) = self.tape else { return Ok(None) };
+        let done = self.runtime.block_on(async {
+            match deed {
+                Deed::Delete => tape.delete().await.map(|_| Some("stream deleted")),
+                Deed::Remake => {
+                    let config = tape.delete().await?;
+                    tape.create(config).await;
+                    Ok(Some("stream made anew"))
+                }
+                Deed::Refuse => {
+                    let config = tape.refuse().await?;
+                    tokio::time::sleep(lasts).await;
+                    tape.accept(&config).await.map(|()| Some("stream refuses"))
+                }
+                Deed::Forge => tape.forge(self.classrooms).await.map(|()| Some("message forged")),
+                _ => Ok(None),
+            }
+        });
+        done.map_err(io::Error::other)
+    }
+
+    /// The same for Redis on `port`; `spare` is another one that nobody uses.
+    pub(super) fn strike_redis(
+        &self,
+        port: u16,
+        spare: u16,
+        deed: Deed,
+        lasts: Duration,
+    ) -> io::Result<Option<&'static str>> {
+        match deed {
+            Deed::Demote => {
+                follow(port, Some(NO_PORT))?;
+                thread::sleep(lasts);
+                follow(port, None)?;
+                Ok(Some("redis demoted"))
+            }
+            Deed::PutBack => {
+                follow(spare, Some(port))?;
+                synced(spare)?;
+                follow(spare, None)?;
+                // What is written now is lost.
+                thread::sleep(lasts);
+                follow(port, Some(spare))?;
+                synced(port)?;
+                follow(port, None)?;
+                Ok(Some("redis put back"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for rows of this database.
+    pub(super) fn strike_rows(&self, database: &str, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
+        match deed {
+            Deed::Poison => {
+                psql(database, &poison())?;
+                Ok(Some("row poisoned"))
+            }
+            Deed::RefuseEnd => {
+                psql(database, &refuse_end(&self.user))?;
+                thread::sleep(lasts);
+                psql(database, "drop trigger chaos_refuse on agent_session; drop function chaos_refuse")?;
+                Ok(Some("end refused"))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// One that has an unknown reason, and is published without it, and one that cannot be published; in every shard.
+fn poison() -> String {
+    let insert = "insert into outbox (classroom_id, agent_id, session_id, operation, reason)";
+    let each = |agent: &str, first: i64| {
+        format!(
+            "{insert} select gen_random_uuid(), '{agent}', {first} + n, 'left', 'exploded' from generate_series(1, {ROWS}) n"
+        )
+    };
+    format!("{}; {}", each(POISONED, 1 << 40), each(UNREADABLE, 1 << 41))
+}
+
+fn refuse_end(user: &str) -> String {
+    format!(
+        "create function chaos_refuse() returns trigger language plpgsql as \
+             $$ begin raise exception 'refused by chaos'; end $$; \
+         create trigger chaos_refuse before delete on agent_session \
+             for each row when (old.user_id = '{user}') execute function chaos_refuse()"
+    )
+}
+
+/// A Redis follows the one on another port, or nobody.
+fn follow(port: u16, leader: Option<u16>) -> io::Result<()> {
+    let command = leader.map_or("REPLICAOF NO ONE".to_owned(), |leader| format!("REPLICAOF 127.0.0.1 {leader}"));
+    ask_redis(port, &command).map(drop)
+}
+
+/// Waits until a Redis has the data of the one that it follows.
+fn synced(port: u16) -> io::Result<()> {
+    let deadline = Instant::now() + SYNC_LIMIT;
+    while !ask_redis(port, "INFO replication")?.contains("master_link_status:up") {
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a Redis does not follow the other one"));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}

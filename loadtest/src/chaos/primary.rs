@@ -1,0 +1,78 @@
+//! The database's server, which may fail over to one that lacks the last commits.
+//!
+//! Invariant: what was lost is known: the sessions of which the old server had written something that the new one lacks.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use rollcall_loadtest::servers::{Postgres, PostgresOptions, Standby, psql};
+
+use super::cluster::Lines;
+
+/// All that a database knows of sessions, a line each that begins with the session's id.
+const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, '') from agent_session \
+    union all select id || ' is over' from agent_session_history \
+    union all select session_id || ' waits ' || operation from outbox";
+
+/// See the module.
+pub(super) struct Primary {
+    server: Postgres,
+    /// What took over.
+    standby: Option<Standby>,
+    database: String,
+}
+
+impl Primary {
+    pub(super) fn start() -> io::Result<Self> {
+        // No power is cut here: what a killed process wrote stays.
+        let server = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
+        let database = server.create_database()?;
+        Ok(Self { server, standby: None, database })
+    }
+
+    /// The URL of the database, on whichever server it is.
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The server that was there first.
+    pub(super) fn server(&mut self) -> &mut Postgres {
+        &mut self.server
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    pub(super) fn has_failed_over(&self) -> bool {
+        self.standby.is_some()
+    }
+
+    /// Kills the server, and lets a standby take over that lacks what was committed for so long. Returns the sessions of
+    /// which something was lost.
+    pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<BTreeSet<i64>> {
+        let standby = Standby::of(self.port())?;
+        standby.catch_up(&self.database)?;
+        standby.stop_receiving()?;
+        thread::sleep(lacks);
+        // Nothing more is committed from before it is read until the server's end.
+        lines.iter().for_each(|line| line.postgres.close());
+        let before = psql(&self.database, SESSIONS)?;
+        self.server.kill()?;
+        standby.promote()?;
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.database = self.database.replace(&address(self.port()).to_string(), &address(standby.port()).to_string());
+        let after = psql(&self.database, SESSIONS)?;
+        for line in lines {
+            line.postgres.lead_to(address(standby.port()));
+            line.postgres.clear();
+        }
+        self.standby = Some(standby);
+        let [before, after] = [&before, &after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
+        let lost = before.symmetric_difference(&after).filter_map(|row| row.split(' ').next()?.parse().ok());
+        Ok(lost.collect())
+    }
+}
