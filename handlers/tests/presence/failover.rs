@@ -63,6 +63,10 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
         *status == 200 && keys["up"] == false && problem.contains("let REDIS_URL lead to the primary")
     };
     until("/readyz", SOON, said, names_it).await;
+    let check = backend.beside().arg("check").command().output().unwrap();
+    let lines = String::from_utf8(check.stdout).unwrap();
+    let line = lines.lines().find(|line| line.contains("keys")).unwrap();
+    assert!(!check.status.success() && line.starts_with("FAIL") && line.contains("lead to the primary"), "{line}");
 
     lead(&path, &new.url());
     let joins = async || bob.client.join_lesson(&room.biology).await.unwrap()["status"].clone();

@@ -138,12 +138,9 @@ impl Keys {
     /// Writes a join; with `keep`, what is there stays as it is. True where a participant's key was there before.
     fn write(&mut self, entry: &Entry, keep: bool, now: Instant) -> bool {
         let lesson = self.lessons.entries.entry(entry.lesson.clone()).or_default();
-        let seats = lesson
-            .seats
-            .as_ref()
-            .filter(|seats| seats.alive(now))
-            .map_or(entry.seats, |seats| seats.value.max(entry.seats));
-        lesson.seats = Some(Timed { until: later(now), value: seats }).filter(|seats| seats.value > 0);
+        let before = lesson.seats.as_ref().filter(|seats| seats.alive(now)).map_or(0, |seats| seats.value);
+        let seats = Timed { until: later(now), value: before.max(entry.seats) };
+        lesson.seats = Some(seats).filter(|seats| seats.value > 0);
         let Some((user, role)) = &entry.user else { return false };
 
         let holders = renewed(lesson.holders(*role), now);

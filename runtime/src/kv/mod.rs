@@ -2,6 +2,7 @@
 //!
 //! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
 //! harm: a field is removed only by the connection that it names, of a seat map only numbers that are missing are added.
+mod calls;
 mod link;
 mod marker;
 pub mod memory;

@@ -1,47 +1,33 @@
 //! The keys in Redis.
 //!
 //! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
-//! [`ANSWER`], whatever the server does; a connection that failed or fell silent is never used again. A join that
+//! [`ANSWER`], whatever the server does. A join that
 //! comes to the server after that, from a line that stood still, does nothing: whoever sent it may be gone by then, and
 //! what it left behind removed.
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use bb8_redis::{
-    bb8::{Pool, QueueStrategy, RunError},
-    redis::{FromRedisValue, Pipeline, RedisError, RedisResult},
-};
+use bb8_redis::redis::{Pipeline, RedisResult};
 use rollcall_schema::{LessonId, Role, key};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     Entry, Kv, KvError, Leaving,
-    link::{Clock, Links, Scripts, Time, told},
+    calls::{ANSWER, Calls},
+    link::{Clock, Scripts, Time},
     marker::{Mark, Marker},
 };
-use crate::{config::BackendUrl, names};
+use crate::config::BackendUrl;
 
-/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
-const ANSWER: Duration = Duration::from_millis(1200);
-/// How much of that may go into getting a connection.
-const CONNECT: Duration = Duration::from_millis(900);
-/// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
-/// replaced.
-const CONNECTIONS: u32 = 3;
 /// What a ping writes, and for how many seconds it stays.
 const PINGED: (&str, u64) = ("rollcall:marker:ping", 10);
 
 /// The keys in Redis.
 pub struct RedisKv {
-    pool: Pool<Links>,
+    calls: Calls,
     prefix: String,
     clock: Arc<Clock>,
     marker: Marker,
-    /// Why there is no connection.
-    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl RedisKv {
@@ -52,16 +38,8 @@ impl RedisKv {
     /// a password.
     pub async fn connect(url: impl Into<BackendUrl>, prefix: &str) -> Result<Self, KvError> {
         let clock = Arc::<Clock>::default();
-        let links = Links::new(url.into(), CONNECT, Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
-        let failure = links.failure();
-        let pool = Pool::builder()
-            .max_size(CONNECTIONS)
-            .connection_timeout(CONNECT)
-            .queue_strategy(QueueStrategy::Lifo)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .build_unchecked(links);
-        let this = Self { pool, prefix: prefix.to_owned(), clock, marker: Marker::default(), failure };
+        let calls = Calls::new(url.into(), Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
+        let this = Self { calls, prefix: prefix.to_owned(), clock, marker: Marker::default() };
         this.ping().await?;
         Ok(this)
     }
@@ -130,67 +108,11 @@ impl RedisKv {
         let mut commands = Pipeline::new();
         commands.ignore_errors();
         let asked: Vec<usize> = entries.iter().map(|entry| self.look(&mut commands, entry)).collect();
-        let answers: Vec<RedisResult<bool>> = self.run_until(deadline, "project", |_, _| commands.clone()).await?;
+        let answers: Vec<RedisResult<bool>> =
+            self.calls.run_until(deadline, "project", |_, _| commands.clone()).await?;
         let mut answers = answers.into_iter();
         let mut whole = |asked| answers.by_ref().take(asked).filter(|there| matches!(there, Ok(true))).count() == asked;
         Ok(entries.iter().zip(asked).filter_map(|(entry, asked)| (!whole(asked)).then_some(entry)).collect())
-    }
-
-    /// Runs the commands in one round trip, within [`ANSWER`].
-    async fn run<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        commands: impl Fn(&Scripts, Instant) -> Pipeline,
-    ) -> Result<T, KvError> {
-        self.run_until(Instant::now() + ANSWER, operation, commands).await
-    }
-
-    /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
-    /// first call after a restart of the server finds it.
-    async fn run_until<T: FromRedisValue>(
-        &self,
-        deadline: Instant,
-        operation: &'static str,
-        commands: impl Fn(&Scripts, Instant) -> Pipeline,
-    ) -> Result<T, KvError> {
-        let mut outcome = self.attempt(&commands, deadline).await;
-        if let Err(Failure::Closed(_)) = outcome {
-            outcome = self.attempt(&commands, deadline).await;
-        }
-        outcome.map_err(|failure| {
-            metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
-            KvError(failure.to_string())
-        })
-    }
-
-    async fn attempt<T: FromRedisValue>(
-        &self,
-        commands: impl Fn(&Scripts, Instant) -> Pipeline,
-        deadline: Instant,
-    ) -> Result<T, Failure> {
-        let link = match timeout_at(deadline, self.pool.get()).await {
-            // The pool's part ends here: the connection carries many callers' commands at once.
-            Ok(Ok(link)) => link.clone(),
-            Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
-            Ok(Err(RunError::TimedOut)) | Err(_) => return Err(self.no_connection()),
-        };
-        match timeout_at(deadline, link.run(&commands(link.scripts(), deadline))).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if link.is_broken() => Err(Failure::Closed(error)),
-            Ok(Err(error)) => Err(Failure::Refused(error)),
-            Err(_) => {
-                link.abandon();
-                Err(Failure::Silent)
-            }
-        }
-    }
-}
-
-impl RedisKv {
-    fn no_connection(&self) -> Failure {
-        // An option is whole after any panic.
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        Failure::NoConnection(failure.clone().unwrap_or_else(|| "it did not answer in time".to_owned()))
     }
 }
 
@@ -210,18 +132,6 @@ fn late() -> KvError {
     KvError("it came to Redis too late, or Redis's clock was set".to_owned())
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("no connection to Redis: {0}")]
-    NoConnection(String),
-    #[error("Redis did not answer in time")]
-    Silent,
-    #[error("the connection to Redis was given up: {}", told(.0))]
-    Closed(RedisError),
-    #[error("Redis refused: {}", told(.0))]
-    Refused(RedisError),
-}
-
 #[async_trait]
 impl Kv for RedisKv {
     fn name(&self) -> &'static str {
@@ -234,12 +144,13 @@ impl Kv for RedisKv {
 
     async fn ping(&self) -> Result<(), KvError> {
         let (name, seconds) = PINGED;
-        self.run("ping", |_, _| {
-            let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("SET").arg(self.key(name.to_owned())).arg(1).arg("EX").arg(seconds).ignore();
-            commands
-        })
-        .await
+        self.calls
+            .run("ping", |_, _| {
+                let mut commands = Pipeline::with_capacity(1);
+                commands.cmd("SET").arg(self.key(name.to_owned())).arg(1).arg("EX").arg(seconds).ignore();
+                commands
+            })
+            .await
     }
 
     async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
@@ -248,7 +159,7 @@ impl Kv for RedisKv {
             self.entry(&mut commands, (&scripts.join, deadline), entry, before);
             commands
         };
-        let (known,): (i64,) = self.run("join", commands).await?;
+        let (known,): (i64,) = self.calls.run("join", commands).await?;
         if known == LATE { Err(late()) } else { Ok(known == 1) }
     }
 
@@ -257,7 +168,7 @@ impl Kv for RedisKv {
             return Ok(());
         }
         let mark = self.marker.again();
-        let left = self.run("leave", |scripts, _| {
+        let left = self.calls.run("leave", |scripts, _| {
             let mut commands = Pipeline::with_capacity(leavings.len() + 1);
             for Leaving { field, heir } in leavings {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
@@ -282,7 +193,7 @@ impl Kv for RedisKv {
         if missing.is_empty() {
             return Ok(false);
         }
-        let projected = self.run_until(deadline, "project", |scripts, deadline| {
+        let projected = self.calls.run_until(deadline, "project", |scripts, deadline| {
             let mut commands = Pipeline::with_capacity(missing.len());
             for entry in &missing {
                 self.entry(&mut commands, (&scripts.project, deadline), entry, None);
@@ -301,7 +212,7 @@ impl Kv for RedisKv {
             commands.cmd("TIME");
             commands
         };
-        let ((answer, replication), time): (Marked, Time) = self.run("probe", commands).await?;
+        let ((answer, replication), time): (Marked, Time) = self.calls.run("probe", commands).await?;
         self.clock.heard(time);
         Ok(self.marker.probed(&mark, answer, Some(replication).filter(|id| !id.is_empty())))
     }

@@ -28,7 +28,7 @@ fn lead(path: &Path, url: &str) {
 
 async fn tell(connection: &MultiplexedConnection, words: &[&str]) -> String {
     let mut command = cmd(words[0]);
-    words[1..].iter().for_each(|word| drop(command.arg(*word)));
+    command.arg(&words[1..]);
     command.query_async(&mut connection.clone()).await.unwrap()
 }
 
@@ -98,7 +98,7 @@ async fn a_password_that_was_rotated_is_read_again() {
 
 async fn tell_number(connection: &MultiplexedConnection, words: &[&str]) -> i64 {
     let mut command = cmd(words[0]);
-    words[1..].iter().for_each(|word| drop(command.arg(*word)));
+    command.arg(&words[1..]);
     command.query_async(&mut connection.clone()).await.unwrap()
 }
 
