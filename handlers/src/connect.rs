@@ -89,7 +89,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
 /// Lets somebody in who has no token: no row, no event, nothing of the classroom's.
 fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welcome, ConnectError> {
     if !deps.guests {
-        return Err(ConnectError::Session(SessionError::Unauthenticated));
+        return Err(deps.keyring.refuse_missing().into());
     }
     not_too_often(deps, Payer::Guest(greeting.client))?;
     Ok(Welcome { session: Session::guest(greeting, classroom), resumption: None })

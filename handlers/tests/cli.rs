@@ -96,7 +96,7 @@ async fn a_token_stands_alone_on_stdout_and_opens_a_classroom() {
 fn a_token_for_nobody_is_refused() {
     for arguments in [
         &["token", "--sub", "lesson_teacher_42", "--role", "teacher"][..],
-        &["token", "--sub", "a.b", "--role", "teacher"],
+        &["token", "--sub", "a b", "--role", "teacher"],
         &["token", "--sub", "alice", "--role", "headmaster"],
         &["token"],
     ] {

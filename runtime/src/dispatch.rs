@@ -4,13 +4,13 @@
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use rollcall_schema::{AckError, ConnectRequest, LeftReason, Request, SessionError, ack};
+use rollcall_schema::{AckError, ConnectRequest, LeftReason, Request, SessionError, ack, request::PayloadError};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use tracing::error;
 
 use crate::{
-    error::{ConnectError, HandlerError, Interrupted},
+    error::{ConnectError, HandlerError, Interrupted, Refused},
     gateway::{Greeting, Welcome},
     names,
     session::Session,
@@ -85,10 +85,12 @@ pub struct Outcome {
 }
 
 type ConnectFn =
-    Arc<dyn Fn(Greeting, ConnectRequest, Duration) -> BoxFuture<'static, Result<Welcome, SessionError>> + Send + Sync>;
+    Arc<dyn Fn(Greeting, ConnectRequest, Duration) -> BoxFuture<'static, Result<Welcome, Refused>> + Send + Sync>;
 type DisconnectFn = Arc<dyn Fn(Session, LeftReason) -> BoxFuture<'static, ()> + Send + Sync>;
 type EventFn = Arc<
-    dyn Fn(Box<Session>, &Request<'_>, Duration) -> Result<BoxFuture<'static, Outcome>, Box<Session>> + Send + Sync,
+    dyn Fn(Box<Session>, &Request<'_>, Duration) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, PayloadError)>
+        + Send
+        + Sync,
 >;
 
 /// The functions of a gateway.
@@ -118,7 +120,10 @@ impl Table {
                 let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
                 async move {
                     let result = contained("connect", timeout, call).await;
-                    result.map_or(Err(SessionError::InternalServerError), |result| result.map_err(ConnectError::told))
+                    result.map_or_else(
+                        |_| Err(SessionError::InternalServerError.into()),
+                        |result| result.map_err(Into::into),
+                    )
                 }
                 .boxed()
             }),
@@ -143,17 +148,20 @@ impl Table {
     {
         let function = Arc::new((deps, handler));
         let event: EventFn = Arc::new(move |mut session, request, timeout| {
-            let Ok(payload) = request.payload::<R>() else { return Err(session) };
+            let payload = match request.payload::<R>() {
+                Ok(payload) => payload,
+                Err(error) => return Err((session, error)),
+            };
             let (function, reference) = (Arc::clone(&function), request.reference);
             Ok(async move {
                 let call = async { function.1.call(&function.0, &mut session, payload).await }.boxed();
                 let answer = match contained(name, timeout, call).await {
-                    Ok(result) => result.map_err(HandlerError::told),
-                    Err(interrupted) => Err(interrupted.told()),
+                    Ok(result) => result.map_err(|error| (error.detail(), error.told())),
+                    Err(interrupted) => Err((None, interrupted.told())),
                 };
                 let ack = match answer {
                     Ok(answer) => ack::success(reference, &answer).expect("an answer is plain data"),
-                    Err(error) => Some(ack::error(reference, error)),
+                    Err((detail, error)) => Some(ack::error_with(reference, error, detail)),
                 };
                 Outcome { session, ack }
             }
@@ -176,11 +184,7 @@ impl Table {
 
     /// Starts connect.
     #[must_use]
-    pub fn connect(
-        &self,
-        greeting: Greeting,
-        request: ConnectRequest,
-    ) -> BoxFuture<'static, Result<Welcome, SessionError>> {
+    pub fn connect(&self, greeting: Greeting, request: ConnectRequest) -> BoxFuture<'static, Result<Welcome, Refused>> {
         (self.connect)(greeting, request, self.timeout)
     }
 
@@ -190,7 +194,7 @@ impl Table {
         (self.disconnect)(session, reason)
     }
 
-    /// Starts an event; an error brings the session back at once.
+    /// Starts an event; an error brings the session back at once, and the ack.
     ///
     /// # Errors
     /// Where there is no such event, or the payload is not of its form.
@@ -198,12 +202,27 @@ impl Table {
         &self,
         request: &Request<'_>,
         session: Box<Session>,
-    ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, AckError)> {
+    ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, Vec<u8>)> {
         let Some(event) = self.events.get(&*request.event) else {
             metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
-            return Err((session, AckError::UnknownEvent));
+            return Err((session, self.unknown(request)));
         };
-        event(session, request, self.timeout).map_err(|session| (session, AckError::InvalidPayload))
+        event(session, request, self.timeout).map_err(|(session, error)| {
+            let detail = error.detail.as_deref();
+            (session, ack::error_with(request.reference, AckError::InvalidPayload, detail))
+        })
+    }
+}
+
+impl Table {
+    fn unknown(&self, request: &Request<'_>) -> Vec<u8> {
+        if request.event == "connect_request" {
+            return ack::error(request.reference, AckError::AlreadyConnected);
+        }
+        let mut events: Vec<_> = self.events().collect();
+        events.sort_unstable();
+        let detail = format!("events: {}", events.join(", "));
+        ack::error_with(request.reference, AckError::UnknownEvent, Some(&detail))
     }
 }
 

@@ -37,6 +37,12 @@ pub enum HandlerError {
 }
 
 impl HandlerError {
+    /// One line about what to mend.
+    #[must_use]
+    pub fn detail(&self) -> Option<&'static str> {
+        if let Self::Auth(error) = self { error.detail() } else { None }
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn told(self) -> AckError {
@@ -89,6 +95,28 @@ pub enum ConnectError {
     /// SQL is away.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a connection ends before it is a session, as its client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The error.
+    pub error: SessionError,
+    /// One line about what to mend.
+    pub detail: Option<&'static str>,
+}
+
+impl From<SessionError> for Refused {
+    fn from(error: SessionError) -> Self {
+        Self { error, detail: None }
+    }
+}
+
+impl From<ConnectError> for Refused {
+    fn from(error: ConnectError) -> Self {
+        let detail = if let ConnectError::Auth(error) = &error { error.detail() } else { None };
+        Self { error: error.told(), detail }
+    }
 }
 
 impl ConnectError {

@@ -20,6 +20,8 @@ pub enum AckError {
     InvalidAccessToken,
     /// It holds, but is somebody else's.
     AccessTokenOfAnotherUser,
+    /// connect_request once more.
+    AlreadyConnected,
     /// A `type` that is not in the table of functions.
     UnknownEvent,
     /// Broken JSON, or a wrong or missing field.
@@ -42,6 +44,7 @@ impl AckError {
             Self::HubCannotJoin => ("hub clients cannot join a lesson", None),
             Self::InvalidAccessToken => ("invalid access token", None),
             Self::AccessTokenOfAnotherUser => ("access token of another user", None),
+            Self::AlreadyConnected => ("already connected", None),
             Self::UnknownEvent => ("unknown event", None),
             Self::InvalidPayload => ("invalid payload", None),
             Self::TooManyRequests(wait) => ("too many requests", Some(wait)),
@@ -68,13 +71,15 @@ struct Success<'a, D> {
 }
 
 #[derive(Serialize)]
-struct Failure {
+struct Failure<'a> {
     r#type: &'static str,
     r#ref: Ref,
     status: &'static str,
     message: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
 }
 
 /// The seed's `data` of every event so far: `{}`.
@@ -88,7 +93,7 @@ pub struct Empty {}
 pub fn success<D: Serialize>(reference: Ref, data: &D) -> Result<Option<Vec<u8>>, serde_json::Error> {
     match reference {
         Ref::Missing => Ok(None),
-        Ref::Faulty | Ref::Number(_) => {
+        Ref::Faulty | Ref::Number(_) | Ref::Text(_) => {
             serde_json::to_vec(&Success { r#type: "ack", r#ref: reference, status: "SUCCESS", data }).map(Some)
         }
     }
@@ -97,7 +102,13 @@ pub fn success<D: Serialize>(reference: Ref, data: &D) -> Result<Option<Vec<u8>>
 /// An error, which is always told.
 #[must_use]
 pub fn error(reference: Ref, error: AckError) -> Vec<u8> {
+    error_with(reference, error, None)
+}
+
+/// The same with one line about what to mend.
+#[must_use]
+pub fn error_with(reference: Ref, error: AckError, detail: Option<&str>) -> Vec<u8> {
     let (message, wait) = error.entry();
     let retry_after_ms = wait.map(wire::milliseconds);
-    wire::json(&Failure { r#type: "ack", r#ref: reference, status: "ERROR", message, retry_after_ms })
+    wire::json(&Failure { r#type: "ack", r#ref: reference, status: "ERROR", message, retry_after_ms, detail })
 }

@@ -1,7 +1,7 @@
 //! The answer to connect_request, the first frame that a client gets (PROTOCOL 2 and 3).
 //!
-//! Invariant: `session_id`, `agent_id`, `sid` and `ping_interval` are always there, so that clients need not test for
-//! them. A guest has neither session nor agent id: both are `null`. `epoch`, `offset` and `recovered` are there where the
+//! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval` and `expires_at` are always there, so that clients need not
+//! test for them. A guest has no session, agent id and token: all three are `null`. `epoch`, `offset` and `recovered` are there where the
 //! connection asked to resume.
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct ConnectSuccess<'a> {
     pub sid: Sid,
     /// How often the server pings; told in whole seconds.
     pub ping_interval: Duration,
+    /// When the token ends, in Unix seconds; none for a guest.
+    pub expires_at: Option<u64>,
     /// For connections that asked to resume.
     pub start: Option<Start<'a>>,
 }
@@ -49,6 +51,7 @@ struct Payload<'a> {
     agent_id: Option<&'a AgentId>,
     sid: Sid,
     ping_interval: u64,
+    expires_at: Option<u64>,
     #[serde(flatten)]
     start: Option<Start<'a>>,
 }
@@ -62,6 +65,7 @@ impl ConnectSuccess<'_> {
             agent_id: self.session.map(|(_, agent)| agent),
             sid: self.sid,
             ping_interval: self.ping_interval.as_secs(),
+            expires_at: self.expires_at,
             start: self.start,
         };
         wire::json(&Message { r#type: "connect_success", payload })

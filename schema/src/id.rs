@@ -15,6 +15,13 @@ use uuid::Uuid;
 #[error("not a valid {0}")]
 pub struct IdError(pub &'static str);
 
+/// The rules of the ids in requests, for whoever sends them.
+pub(crate) const RULES: [(&str, &str); 3] = [
+    ("agent_label", "[A-Za-z0-9_-]{1,64}"),
+    ("classroom_id", "a UUID with hyphens"),
+    ("lesson_id", "[A-Za-z0-9_-]{1,64}"),
+];
+
 /// A checked text id: construction, display and serde.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
@@ -59,7 +66,7 @@ macro_rules! text_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                checked(deserializer)
+                checked(deserializer, $kind)
             }
         }
     };
@@ -82,18 +89,18 @@ macro_rules! number_id {
 }
 
 /// Reads a text and checks it in place: a text that fails is never copied.
-fn checked<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+fn checked<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err = IdError>,
 {
-    struct Checked<T>(PhantomData<T>);
+    struct Checked<T>(&'static str, PhantomData<T>);
 
     impl<T: FromStr<Err = IdError>> Visitor<'_> for Checked<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an id")
+            f.write_str(self.0)
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
@@ -101,7 +108,7 @@ where
         }
     }
 
-    deserializer.deserialize_str(Checked(PhantomData))
+    deserializer.deserialize_str(Checked(kind, PhantomData))
 }
 
 fn of(text: &str, most: usize, extra: &[u8]) -> bool {
@@ -276,6 +283,6 @@ impl Serialize for ClassroomId {
 
 impl<'de> Deserialize<'de> for ClassroomId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        checked(deserializer)
+        checked(deserializer, "classroom_id")
     }
 }

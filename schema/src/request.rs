@@ -14,13 +14,13 @@
 //! | a known field twice | error |
 //! | a lone surrogate (`"\ud800"`) | error in a text that is read or a field's name; accepted where it is skipped |
 //! | an array where an object belongs | error |
-//! | a `ref` that is a text, `1.0`, `1e3` or outside of i64 | faulty: the request is handled, its ack has `null` |
+//! | a `ref` that is a text of more than 64 bytes, `1.0`, `1e3` or outside of i64 | faulty: the request is handled, its ack has `null` |
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
 
-use crate::id::{AgentLabel, ClassroomId, LessonId, Offset};
+use crate::id::{self, AgentLabel, ClassroomId, LessonId, Offset};
 
 /// The `ref` of a request, as its ack gives it back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,16 +28,56 @@ pub enum Ref {
     /// There is none: a success is not acknowledged.
     #[default]
     Missing,
-    /// There is one, but it is not an integer of 64 bits: comes back as `null`.
+    /// There is one, but it is neither an integer of 64 bits nor a short text: comes back as `null`.
     Faulty,
     /// What to give back.
     Number(i64),
+    /// The same as a text.
+    Text(RefText),
+}
+
+/// The longest text of a `ref`, in bytes of UTF-8.
+const MAX_REF: usize = 64;
+
+/// A short text, held in place: a request costs no allocation for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RefText {
+    length: u8,
+    bytes: [u8; MAX_REF],
+}
+
+impl RefText {
+    /// None where the text is too long.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; MAX_REF];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self { length: u8::try_from(text.len()).ok()?, bytes })
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length.into()]).expect("it was a text")
+    }
+}
+
+impl fmt::Debug for RefText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
 }
 
 impl<'de> Deserialize<'de> for Ref {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;
-        Ok(raw.get().parse().map_or(Self::Faulty, Self::Number))
+        if let Ok(number) = raw.get().parse() {
+            return Ok(Self::Number(number));
+        }
+        // Longer than any escapes make a short text: not worth a copy.
+        let text =
+            (raw.get().len() <= 6 * MAX_REF + 2).then(|| serde_json::from_str::<Text<'_>>(raw.get()).ok()).flatten();
+        Ok(text.and_then(|Text(text)| RefText::new(&text)).map_or(Self::Faulty, Self::Text))
     }
 }
 
@@ -45,6 +85,7 @@ impl Serialize for Ref {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Number(number) => serializer.serialize_i64(*number),
+            Self::Text(text) => serializer.serialize_str(text.as_str()),
             Self::Missing | Self::Faulty => serializer.serialize_unit(),
         }
     }
@@ -74,9 +115,30 @@ impl RequestError {
 }
 
 /// A payload is not an object, or a field of it is missing or wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is not what the event takes")]
-pub struct PayloadError;
+pub struct PayloadError {
+    /// Which field, and its rule, where that is known. It repeats nothing of the payload.
+    pub detail: Option<String>,
+}
+
+impl From<serde_json::Error> for PayloadError {
+    fn from(error: serde_json::Error) -> Self {
+        let text = error.to_string();
+        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+        let missing = missing.map(|(field, _)| format!("{field}: is required"));
+        let rule =
+            || id::RULES.iter().find(|(kind, _)| names(&text, kind)).map(|(kind, rule)| format!("{kind}: {rule}"));
+        Self { detail: missing.or_else(rule) }
+    }
+}
+
+/// Whether an error speaks of an id of this kind: of its text, or of what stands there instead of one. A text of the
+/// payload in it can only make the detail another rule.
+fn names(error: &str, kind: &str) -> bool {
+    let of = |start: &str| error.contains(&format!("{start} {kind} at line"));
+    of("not a valid") || of("expected")
+}
 
 /// A message of a client: `{"type": "<event>", "ref": <integer>, "payload": <object>}`.
 #[derive(Clone)]
@@ -122,7 +184,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`PayloadError`].
     pub fn payload<T: Deserialize<'a>>(&self) -> Result<T, PayloadError> {
-        object(self.payload.map_or("{}", RawValue::get)).map_err(|_| PayloadError)
+        object(self.payload.map_or("{}", RawValue::get)).map_err(Into::into)
     }
 }
 

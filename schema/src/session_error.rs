@@ -82,18 +82,20 @@ const _: () = {
 };
 
 #[derive(Serialize)]
-struct Message {
+struct Message<'a> {
     r#type: &'static str,
-    payload: Payload,
+    payload: Payload<'a>,
 }
 
 #[derive(Serialize)]
-struct Payload {
+struct Payload<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconnect_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
 }
 
 impl SessionError {
@@ -124,13 +126,20 @@ impl SessionError {
     /// The message before the close frame. `reconnect_after` is told to those who should come back, and to no others.
     #[must_use]
     pub fn message(self, reconnect_after: Duration) -> Vec<u8> {
+        self.message_with(reconnect_after, None)
+    }
+
+    /// The same with one line about what to mend.
+    #[must_use]
+    pub fn message_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         let Row { name, title, status, .. } = *self.row();
         let (kind, reconnect_after_ms) = if self.is_recoverable() {
             ("recoverable_session_error", Some(wire::milliseconds(reconnect_after)))
         } else {
             ("unrecoverable_session_error", None)
         };
-        wire::json(&Message { r#type: kind, payload: Payload { r#type: name, title, status, reconnect_after_ms } })
+        let payload = Payload { r#type: name, title, status, reconnect_after_ms, detail };
+        wire::json(&Message { r#type: kind, payload })
     }
 }
 

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use rollcall_schema::{
     AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
-    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, SessionId, Sid, Violation,
+    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, SessionError, SessionId, Sid, Violation,
     ack::{self, Empty},
     connect_success::Start,
+    request::RefText,
     session_error,
 };
 use uuid::Uuid;
@@ -35,11 +36,14 @@ fn acks() {
             ack::error(one, AckError::HubCannotJoin),
             ack::error(one, AckError::InvalidAccessToken),
             ack::error(one, AckError::AccessTokenOfAnotherUser),
+            ack::error(one, AckError::AlreadyConnected),
             ack::error(Ref::Missing, AckError::UnknownEvent),
             ack::error(Ref::Faulty, AckError::InvalidPayload),
             ack::error(one, AckError::TooManyRequests(SECOND)),
             ack::error(one, AckError::TryAgainLater(SECOND)),
             ack::error(Ref::Number(i64::MIN), AckError::TimedOut(Duration::ZERO)),
+            ack::error(Ref::Text(RefText::new("a\"b").expect("short")), AckError::LessonNotFound),
+            ack::error_with(one, AckError::InvalidPayload, Some("lesson_id: [A-Za-z0-9_-]{1,64}")),
         ],
         include_str!("../golden/protocol/ack.jsonl"),
     );
@@ -53,8 +57,9 @@ fn a_success_without_ref_is_not_acknowledged() {
 #[test]
 fn session_errors() {
     let wait = Duration::from_millis(1500);
+    let detailed = SessionError::Unauthenticated.message_with(wait, Some("token expired"));
     assert_golden(
-        session_error::TABLE.iter().map(|row| row.error.message(wait)).collect(),
+        session_error::TABLE.iter().map(|row| row.error.message(wait)).chain([detailed]).collect(),
         include_str!("../golden/protocol/session_error.jsonl"),
     );
     let codes: Vec<_> = session_error::TABLE.iter().map(|row| (row.error.name(), row.error.close_code())).collect();
@@ -87,8 +92,9 @@ fn violations_have_the_rfcs_codes() {
 #[test]
 fn connect_successes() {
     let agent = agent();
-    let success = |session, start| {
-        ConnectSuccess { session, sid: Sid(1), ping_interval: Duration::from_secs(30), start }.message()
+    let success = |session: Option<_>, start| {
+        let (ping_interval, expires_at) = (Duration::from_secs(30), session.map(|_| 1_700_000_000));
+        ConnectSuccess { session, sid: Sid(1), ping_interval, expires_at, start }.message()
     };
     let start = |epoch, offset, recovered| Some(Start { epoch, offset: Offset(offset), recovered });
     let session = Some((SessionId(1), &agent));

@@ -139,6 +139,7 @@ fn clients_are_told_the_seeds_ping_interval() {
         session: None,
         sid: rollcall_schema::Sid(1),
         ping_interval: Duration::from_secs(30),
+        expires_at: None,
         start: None,
     }
     .message();

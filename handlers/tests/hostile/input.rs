@@ -150,7 +150,7 @@ async fn whatever_is_no_request_is_told_so_at_once(backend: &Backend) {
         let answer = alice.answers(&text).await;
         assert_eq!((&answer["type"], &answer["message"]), (&json!("ack"), &json!(message)), "{text:.80}");
     }
-    for number in ["9223372036854775808", "-9223372036854775809", "1.0", "1e3", "\"1\"", "null", "[]"] {
+    for number in ["9223372036854775808", "-9223372036854775809", "1.0", "1e3", "null", "[]"] {
         let answer = alice.answers(&format!(r#"{{"type":"nonsense","ref":{number}}}"#)).await;
         assert_eq!((answer.get("ref"), &answer["message"]), (Some(&Value::Null), &json!("unknown event")), "{number}");
     }

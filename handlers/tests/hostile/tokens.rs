@@ -85,7 +85,11 @@ impl Stage {
     async fn refuses(&self, room: &Classroom, token: &str, why: &str) {
         let request = json!({"type": "connect_request", "payload": room.connect_request(token, "web")});
         let closing = refused(&self.backend, &request.to_string()).await;
-        let payload = json!({"type": "unauthenticated", "title": "Unauthenticated", "status": 401});
+        let mut payload = json!({"type": "unauthenticated", "title": "Unauthenticated", "status": 401});
+        if let Some(detail) = closing.error.as_ref().and_then(|error| error["payload"].get("detail")) {
+            assert!(detail == "token expired" || detail == "token malformed", "{why}: {detail}");
+            payload["detail"] = detail.clone();
+        }
         let error = json!({"type": "unrecoverable_session_error", "payload": payload});
         assert_eq!(closing, Closing { error: Some(error), code: Some(3500) }, "{why}");
         assert_eq!(self.backend.live(room).await, [""; 0], "{why}");

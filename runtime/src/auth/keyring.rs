@@ -170,6 +170,13 @@ impl Keyring {
         verdict
     }
 
+    /// Counts somebody without a token who needs one.
+    #[must_use]
+    pub fn refuse_missing(&self) -> AuthError {
+        self.refusals.record(AuthError::Missing, None);
+        AuthError::Missing
+    }
+
     async fn look_up(&self, token: &Unchecked<'_>) -> Result<Claims, AuthError> {
         let verdict = self.check(token, unix_now());
         let Some(issuer) = self.issuer(&token.issuer) else { return verdict };

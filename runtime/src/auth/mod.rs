@@ -81,6 +81,9 @@ impl Claims {
 /// operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
+    /// There is none.
+    #[error("there is no token")]
+    Missing,
     /// Not three parts of base64url with JSON objects in the first two, or too long.
     #[error("the token is malformed")]
     Malformed,
@@ -123,10 +126,22 @@ impl AuthError {
         self == Self::KeysUnavailable
     }
 
+    /// What the bearer may know of it: nothing that helps a forger.
+    #[must_use]
+    pub fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Missing => Some("token missing"),
+            Self::Malformed => Some("token malformed"),
+            Self::Expired => Some("token expired"),
+            _ => None,
+        }
+    }
+
     /// For `tokens_refused_total{reason}`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::Missing => "missing",
             Self::Malformed => "malformed",
             Self::Header => "header",
             Self::Issuer => "issuer",

@@ -29,7 +29,7 @@ impl Gateway {
     /// Tells one client.
     pub(super) fn announce(&self, socket: &mut Socket<'_, Peer>) {
         socket.peer.told = true;
-        socket.send_text(&self.last_words(SessionError::Terminated));
+        socket.send_text(&self.last_words(SessionError::Terminated, None));
     }
 
     /// Closes so many connections.

@@ -15,6 +15,7 @@ use crate::{
     bus::{BusError, Incoming, Position},
     delivery::Delivery,
     dispatch::Outcome,
+    error::Refused,
     http::network::Subscriber,
     rooms::RoomHold,
     session::Session,
@@ -50,7 +51,7 @@ pub enum Command {
         /// For whom.
         socket: SocketId,
         /// With what.
-        outcome: Result<Box<Welcome>, SessionError>,
+        outcome: Result<Box<Welcome>, Refused>,
     },
     /// An event's function is done.
     Answered {

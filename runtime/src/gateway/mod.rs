@@ -17,8 +17,9 @@ use std::{
 };
 
 use rollcall_schema::{
-    AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack, connect_success::Start,
-    request::RequestError,
+    AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack,
+    connect_success::Start,
+    request::{PayloadError, RequestError},
 };
 
 pub use self::{
@@ -35,12 +36,13 @@ use crate::{
     bus::Position,
     departures::Departures,
     dispatch::{Outcome, Table},
+    error::Refused,
     events::{EventLimits, Payer, Verdict},
     http::admission::{Place, Waiting},
     names,
     rooms::{RoomKey, Rooms},
     session::Session,
-    socket::{Application, Cause, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
+    socket::{Application, Cause, Close, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
 };
 
 /// Bytes that may wait for a client who is over its limit of events: it is told so only while it reads. Else seven bytes
@@ -112,8 +114,11 @@ impl Gateway {
         if request.event != "connect_request" {
             return self.end(socket, SessionError::UnsupportedRequest);
         }
-        let Ok(connect) = request.payload() else {
-            return self.end(socket, SessionError::SerializationFailed);
+        let connect = match request.payload() {
+            Ok(connect) => connect,
+            Err(PayloadError { detail }) => {
+                return self.end_with(socket, SessionError::SerializationFailed, detail.as_deref());
+            }
         };
         let id = socket.id();
         let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
@@ -161,15 +166,15 @@ impl Gateway {
                     mailboxes.send(id, Command::Answered { socket: id, outcome }).await;
                 });
             }
-            Err((session, error)) => {
+            Err((session, ack)) => {
                 socket.peer.phase = Phase::Open(session);
-                socket.send_text(&ack::error(request.reference, error));
+                socket.send_text(&ack);
             }
         }
     }
 
     /// connect is done: success is the first frame, then what came for the room meanwhile.
-    fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Welcome>, SessionError>) {
+    fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Welcome>, Refused>) {
         let Some(mut socket) = sockets.get_mut(id) else {
             match outcome {
                 Ok(welcome) => {
@@ -182,7 +187,7 @@ impl Gateway {
         };
         let Welcome { session, resumption } = match outcome {
             Ok(welcome) => *welcome,
-            Err(error) => return self.end(&mut socket, error),
+            Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
         };
         let start = resumption.as_ref().map(|resumption| Start {
             epoch: &resumption.position.epoch,
@@ -193,6 +198,7 @@ impl Gateway {
             session: session.presence.as_ref().map(|presence| (presence.session, &presence.agent)),
             sid: session.sid,
             ping_interval: self.shared.options.ping_interval,
+            expires_at: session.expires(),
             start,
         };
         socket.send_text(&success.message());
@@ -268,16 +274,20 @@ impl Gateway {
 
     /// Says why, if its client does not know yet, and closes.
     fn end(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError) {
+        self.end_with(socket, error, None);
+    }
+
+    fn end_with(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError, detail: Option<&str>) {
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
         let drained = error == SessionError::Terminated;
         socket.peer.kicked = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
-        let message = (!drained || !socket.peer.told).then(|| self.last_words(error));
-        socket.close(error.close_code(), message.as_deref());
+        let message = (!drained || !socket.peer.told).then(|| self.last_words(error, detail));
+        socket.close(close(error), message.as_deref());
     }
 
-    fn last_words(&self, error: SessionError) -> Vec<u8> {
+    fn last_words(&self, error: SessionError, detail: Option<&str>) -> Vec<u8> {
         let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
-        error.message(self.reconnect_within.mul_f64(share))
+        error.message_with(self.reconnect_within.mul_f64(share), detail)
     }
 }
 
@@ -382,7 +392,7 @@ impl Application for Gateway {
             Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-        Farewell { code: error.close_code(), text: Some(self.last_words(error).into()) }
+        Farewell { close: close(error), text: Some(self.last_words(error, None).into()) }
     }
 
     fn expects_life(peer: &Peer) -> bool {
@@ -411,6 +421,11 @@ impl Application for Gateway {
             Phase::Greeting(_) => {}
         }
     }
+}
+
+/// The close frame of an error: its reason is the error's name.
+fn close(error: SessionError) -> Close {
+    Close { code: error.close_code(), reason: error.name() }
 }
 
 /// One request too many: its client is told when to come again, and nothing else happens.

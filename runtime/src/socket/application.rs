@@ -43,7 +43,7 @@ pub trait Application: Sized + Send + 'static {
     /// [`Cause::PongTimedOut`], or [`Cause::Ours`] when the workers shut down.
     fn farewell(&mut self, cause: Cause) -> Farewell {
         let code = if cause == Cause::Ours { 1001 } else { 1008 };
-        Farewell { code, text: None }
+        Farewell { close: code.into(), text: None }
     }
 
     /// The connection is over, as soon as that is decided; the close handshake may go on without the application.
@@ -76,11 +76,26 @@ pub enum Cause {
     Ours,
 }
 
-/// A last text message, and the code of the close frame behind it.
+/// What a close frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Its code.
+    pub code: u16,
+    /// Its reason, at most 123 bytes.
+    pub reason: &'static str,
+}
+
+impl From<u16> for Close {
+    fn from(code: u16) -> Self {
+        Self { code, reason: "" }
+    }
+}
+
+/// A last text message, and the close frame behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Farewell {
-    /// The close frame's code.
-    pub code: u16,
+    /// The close frame.
+    pub close: Close,
     /// The payload (not yet a frame) of a text message before it.
     pub text: Option<Bytes>,
 }

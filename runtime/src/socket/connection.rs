@@ -7,7 +7,7 @@ use fastwebsockets::OpCode;
 use std::{collections::VecDeque, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use super::{
-    Cause, SocketId, SocketOptions, frame, in_flight::InFlight, inbound::Inbound, outbound::Outbound,
+    Cause, Close, SocketId, SocketOptions, frame, in_flight::InFlight, inbound::Inbound, outbound::Outbound,
     transport::Transport,
 };
 
@@ -152,9 +152,9 @@ impl SocketIo<'_> {
     }
 
     /// Closes the connection: the last message, a close frame with `code`, our FIN; then the client's is awaited.
-    pub fn close(&mut self, code: u16, last: Option<&[u8]>) {
+    pub fn close(&mut self, close: impl Into<Close>, last: Option<&[u8]>) {
         if self.is_open() {
-            self.hang_up(Some(code), last);
+            self.hang_up(Some(close.into()), last);
             self.shared.ended.push((self.id, Cause::Ours));
         }
     }
@@ -255,12 +255,13 @@ impl SocketIo<'_> {
     }
 
     /// Last message, close frame, and our FIN as soon as both have left.
-    pub(super) fn hang_up(&mut self, code: Option<u16>, last: Option<&[u8]>) {
-        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + frame::MAX_HEADER) + 4);
+    pub(super) fn hang_up(&mut self, close: Option<Close>, last: Option<&[u8]>) {
+        let reason = close.map_or(0, |close| close.reason.len());
+        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + frame::MAX_HEADER) + 4 + reason);
         if let Some(text) = last {
             frame::encode_text(text, &mut frames);
         }
-        frame::encode_close(code, &mut frames);
+        frame::encode_close(close, &mut frames);
         self.connection.inbound = None;
         let outbound = self.outbound();
         outbound.pong = None;

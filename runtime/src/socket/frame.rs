@@ -4,6 +4,8 @@
 //! Faults are found at the first byte that proves them, and before anything is allocated for the payload.
 use fastwebsockets::{CloseCode, Frame, OpCode, Payload};
 
+use super::Close;
+
 /// Bytes of the longest header of a client: 2, 8 of length, 4 of mask.
 pub(super) const MAX_HEADER: usize = 14;
 /// The longest payload of a control frame.
@@ -197,10 +199,12 @@ pub(super) fn encode_pong(payload: &[u8], into: &mut Vec<u8>) {
     encode(OpCode::Pong, payload, into);
 }
 
-/// Appends a close frame, without a reason.
-pub(super) fn encode_close(code: Option<u16>, into: &mut Vec<u8>) {
-    match code {
-        Some(code) => encode(OpCode::Close, &code.to_be_bytes(), into),
+/// Appends a close frame.
+pub(super) fn encode_close(close: Option<Close>, into: &mut Vec<u8>) {
+    match close {
+        Some(Close { code, reason }) => {
+            encode(OpCode::Close, &[&code.to_be_bytes()[..], reason.as_bytes()].concat(), into);
+        }
         None => encode(OpCode::Close, &[], into),
     }
 }

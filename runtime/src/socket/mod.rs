@@ -28,7 +28,7 @@ mod wire;
 mod worker;
 mod workers;
 
-pub use application::{Application, Cause, Farewell, Message, Upgrade};
+pub use application::{Application, Cause, Close, Farewell, Message, Upgrade};
 pub use connection::SocketIo;
 pub use frame::{Violation, encode_text};
 pub use handshake::Refusal;

@@ -1,6 +1,6 @@
 //! One connection's turn: a scratch full of input off the socket, and what it says delivered.
 use super::{
-    Application, Cause, Socket, SocketId, SocketIo,
+    Application, Cause, Close, Socket, SocketId, SocketIo,
     connection::Phase,
     frame,
     inbound::{Event, Inbound},
@@ -116,7 +116,7 @@ impl<A: Application> Worker<A> {
             return;
         }
         if let Some((code, cause)) = ended {
-            socket.hang_up(code, None);
+            socket.hang_up(code.map(Close::from), None);
             socket.shared.ended.push((id, cause));
             return;
         }

@@ -189,7 +189,7 @@ impl<A: Application> Worker<A> {
         let Self { application, sockets, .. } = self;
         sockets.each(|socket| {
             let farewell = application.farewell(Cause::Ours);
-            socket.close(farewell.code, farewell.text.as_deref());
+            socket.close(farewell.close, farewell.text.as_deref());
         });
     }
 
@@ -230,7 +230,7 @@ impl<A: Application> Worker<A> {
             if entry.connection.phase == Phase::Condemned {
                 let farewell = self.application.farewell(cause);
                 let mut io = SocketIo { connection: &mut entry.connection, shared: &mut self.sockets.shared, id };
-                io.hang_up(Some(farewell.code), farewell.text.as_deref());
+                io.hang_up(Some(farewell.close), farewell.text.as_deref());
             }
             if entry.connection.phase == Phase::Broken {
                 self.sockets.slab.remove(id.slot());

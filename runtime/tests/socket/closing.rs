@@ -1,7 +1,7 @@
 //! How connections end, and what they leave behind: nothing.
 use std::{net::Shutdown, time::Duration};
 
-use rollcall_runtime::socket::{Cause, SocketOptions};
+use rollcall_runtime::socket::{Cause, Close, SocketOptions};
 
 use crate::{
     client::{frame, text},
@@ -39,11 +39,11 @@ fn the_applications_close_sends_its_last_message_and_its_code() {
     let server = Server::start();
     let mut client = server.client();
     server.with_socket(client.id(), |socket| {
-        socket.close(3500, Some(b"bye"));
+        socket.close(Close { code: 3500, reason: "gone" }, Some(b"bye"));
         socket.send_text(b"too late");
         socket.close(3501, None);
     });
-    assert_eq!(client.rest(), b"\x81\x03bye\x88\x02\x0d\xac");
+    assert_eq!(client.rest(), b"\x81\x03bye\x88\x06\x0d\xacgone");
     assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::Ours));
 }
 

@@ -73,7 +73,7 @@ impl Application for Recorder {
             Cause::PongTimedOut => (3012, "pong_timed_out"),
             _ => (3001, "terminated"),
         };
-        Farewell { code, text: Some(Bytes::from_static(text.as_bytes())) }
+        Farewell { close: code.into(), text: Some(Bytes::from_static(text.as_bytes())) }
     }
 
     fn closed(&mut self, sockets: &mut Sockets<()>, id: SocketId, (): (), cause: Cause) {

@@ -89,7 +89,7 @@ fn what_we_write() {
     let mut bytes = Vec::new();
     encode_text(b"hi", &mut bytes);
     encode_pong(b"p", &mut bytes);
-    encode_close(Some(1002), &mut bytes);
+    encode_close(Some(1002.into()), &mut bytes);
     encode_close(None, &mut bytes);
     assert_eq!(bytes, b"\x81\x02hi\x8a\x01p\x88\x02\x03\xea\x88\x00");
 }
