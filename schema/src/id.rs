@@ -206,7 +206,8 @@ impl AgentId {
     /// The `sub` in it, decoded.
     #[must_use]
     pub fn user(&self) -> UserId {
-        UserId(decode_user(self.parts().1).expect("an agent's id was checked when it was made").into())
+        let user = percent_decode_str(self.parts().1).decode_utf8();
+        UserId(user.expect("an agent's id was checked when it was made").into())
     }
 
     /// The `aud` in it.
