@@ -9,7 +9,7 @@ use crate::{
     config::{Config, Database},
     kv::Kv,
     service::StartError,
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// For one question to a backend.
@@ -80,9 +80,9 @@ pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
     let stream = backends.nats.as_ref().map_or_else(in_process, ToString::to_string);
     let mut findings = vec![
         Finding { part: "configuration", place: listeners, verdict: nodes(config) },
-        Finding { part: "database", place: database, verdict: verdict(store, async |store| store.ping().await).await },
-        Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await).await },
-        Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.ping().await).await },
+        Finding { part: "database", place: database, verdict: verdict(store, tables).await },
+        Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await.map(fine)).await },
+        Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.ping().await.map(fine)).await },
     ];
     findings.extend(tokens(config).await);
     if let Some(tls) = &config.gate.tls {
@@ -106,16 +106,31 @@ fn nodes(config: &Config) -> Verdict {
     }
 }
 
+fn fine((): ()) -> Verdict {
+    Verdict::Fine
+}
+
+/// Whether the tables are up to date; a check changes none.
+async fn tables(store: Arc<dyn Store>) -> Result<Verdict, StoreError> {
+    Ok(match store.missing().await?[..] {
+        [] => Verdict::Fine,
+        ref missing => Verdict::Doubtful(format!(
+            "migrations are missing ({}): the next start makes them, or `rollcall migrate` as the owner of the tables",
+            missing.join(", ")
+        )),
+    })
+}
+
 async fn verdict<T: ?Sized, E: fmt::Display>(
     reached: Result<Arc<T>, StartError>,
-    ping: impl AsyncFnOnce(Arc<T>) -> Result<(), E>,
+    ask: impl AsyncFnOnce(Arc<T>) -> Result<Verdict, E>,
 ) -> Verdict {
     let backend = match reached {
         Ok(backend) => backend,
         Err(StartError { why, mend, .. }) => return Verdict::Broken(format!("{why}; {mend}")),
     };
-    match timeout(PATIENCE, ping(backend)).await {
-        Ok(Ok(())) => Verdict::Fine,
+    match timeout(PATIENCE, ask(backend)).await {
+        Ok(Ok(verdict)) => verdict,
         Ok(Err(error)) => Verdict::Broken(error.to_string()),
         Err(_) => Verdict::Broken(format!("no answer within {PATIENCE:?}; is it stopped, or behind a firewall?")),
     }
@@ -184,6 +199,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.missing().await.unwrap(), ["0001_presence"]);
+        let unmade = tables(Arc::new(SqliteStore::open(&path).unwrap())).await.unwrap();
+        assert!(matches!(unmade, Verdict::Doubtful(why) if why.contains("0001_presence")));
+        assert_eq!(store.missing().await.unwrap(), ["0001_presence"], "a check makes none");
+        store.migrate().await.unwrap();
         let (bus, _feed) = MemoryBus::start(Limits::default());
         let config = config(&[
             ("DATABASE_URL", &format!("sqlite:{}", path.display())),

@@ -1,6 +1,8 @@
 //! The tables (PROTOCOL 5) as migrations, embedded, once for each kind of database.
 //!
-//! Invariant: a migration that was released never changes; what is new gets the next number, in both dialects.
+//! Invariant: a migration that was released never changes; what is new gets the next number, in both dialects. The
+//! release before must be able to run on the new tables: a migration expands them, and what is no longer used goes one
+//! release later. `compatible_from` says which version a binary must know to run on them.
 
 /// One step of a database's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,25 +11,28 @@ pub struct Migration {
     pub version: i32,
     /// For people.
     pub name: &'static str,
+    /// A binary may run on these tables if it knows this version: it may be older than the migration.
+    pub compatible_from: i32,
     /// The statements, run in one transaction.
     pub sql: &'static str,
 }
 
 macro_rules! migrations {
-    ($folder:literal: $($version:literal $name:literal),* $(,)?) => {
+    ($folder:literal: $($version:literal $name:literal from $compatible_from:literal),* $(,)?) => {
         &[$(Migration {
             version: $version,
             name: $name,
+            compatible_from: $compatible_from,
             sql: include_str!(concat!("../migrations/", $folder, "/", $name, ".sql")),
         }),*]
     };
 }
 
 /// For PostgreSQL 14 and later.
-pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence");
+pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence" from 1);
 
 /// For SQLite 3.35 and later.
-pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence");
+pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence" from 1);
 
 #[cfg(test)]
 mod tests {
@@ -38,6 +43,7 @@ mod tests {
         for dialect in [POSTGRES, SQLITE] {
             for (place, migration) in (1..).zip(dialect) {
                 assert_eq!(migration.version, place);
+                assert!((1..=place).contains(&migration.compatible_from));
                 assert!(migration.name.starts_with(&format!("{place:04}_")), "{}", migration.name);
             }
         }

@@ -1,6 +1,6 @@
 //! Whether this node can serve, for `/readyz`.
 //!
-//! Invariant: however often it is asked, each backend is pinged at most once in [`FRESH`], and no answer waits longer
+//! Invariant: however often it is asked, each backend is asked at most once in [`FRESH`], and no answer waits longer
 //! than [`PATIENCE`].
 use std::{
     sync::{
@@ -12,9 +12,17 @@ use std::{
 
 use futures_util::future::join3;
 use serde::Serialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
-use crate::{auth::Keyring, bus::Bus, kv::Kv, store::Store};
+use crate::{
+    auth::Keyring,
+    bus::Bus,
+    kv::Kv,
+    store::{Lease, Store, StoreError},
+};
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -64,6 +72,7 @@ pub struct Health {
     bus: Arc<dyn Bus>,
     draining: Arc<AtomicBool>,
     identity: Option<Arc<Keyring>>,
+    lease: Option<(watch::Receiver<Lease>, Duration)>,
     last: Mutex<Option<(Instant, Backends)>>,
 }
 
@@ -71,7 +80,7 @@ impl Health {
     /// Of these backends; `draining` is set by whoever shuts the node down.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, kv: Arc<dyn Kv>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
-        Self { store, kv, bus, draining, identity: None, last: Mutex::default() }
+        Self { store, kv, bus, draining, identity: None, lease: None, last: Mutex::default() }
     }
 
     /// Also not ready while these keys let nobody in.
@@ -80,11 +89,27 @@ impl Health {
         Self { identity: Some(keyring), ..self }
     }
 
+    /// Asks SQL for a write under this lease: a database that is full or read-only answers a ping.
+    #[must_use]
+    pub fn with_lease(self, lease: watch::Receiver<Lease>, ttl: Duration) -> Self {
+        Self { lease: Some((lease, ttl)), ..self }
+    }
+
     /// How it is now, or was a moment ago.
     pub async fn readiness(&self) -> Readiness {
         let backends = self.backends().await;
         let draining = self.draining.load(Ordering::Relaxed);
         Readiness { ready: backends.sql.up && backends.identity.up && !draining, draining, backends }
+    }
+
+    async fn write(&self) -> Result<(), StoreError> {
+        match &self.lease {
+            Some((lease, ttl)) => {
+                let lease = *lease.borrow();
+                self.store.probe(lease, *ttl).await
+            }
+            None => self.store.ping().await,
+        }
     }
 
     async fn backends(&self) -> Backends {
@@ -97,7 +122,7 @@ impl Health {
         }
         let usable = self.identity.as_ref().is_none_or(|keyring| keyring.is_usable());
         let (sql, keys, bus) = join3(
-            asked(self.store.name(), self.store.ping()),
+            asked(self.store.name(), self.write()),
             asked(self.kv.name(), self.kv.ping()),
             asked(self.bus.name(), self.bus.ping()),
         )

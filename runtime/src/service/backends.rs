@@ -70,9 +70,22 @@ impl Backends {
 /// SQL alone, with its tables up to date.
 ///
 /// # Errors
-/// Where it is away.
+/// Where it is away, or its tables do not fit this binary and cannot be made to.
 pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
-    let store: Arc<dyn Store> = match &config.database {
+    let store = sql(config).await?;
+    store
+        .migrate()
+        .await
+        .map_err(StartError::of("the tables", "README, \"Upgrades\", has the roles and their grants"))?;
+    Ok(store)
+}
+
+/// SQL alone, with its tables as they are.
+///
+/// # Errors
+/// Where it is away.
+pub async fn sql(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match &config.database {
         Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::of(
             format!("SQLite file {}", path.display()),
             "make the file's folder writable, or set DATABASE_URL",
@@ -87,9 +100,7 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
                 .map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
             Arc::new(store)
         }
-    };
-    store.migrate().await.map_err(StartError::of("the tables", "the account needs the right to create them"))?;
-    Ok(store)
+    })
 }
 
 /// Keys alone.

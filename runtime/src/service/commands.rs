@@ -50,7 +50,7 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
 /// `rollcall check`: a line for each part; an error where one of them is broken.
 pub(super) async fn report(config: &Config) -> Result<(), StartError> {
     let reached = Reached {
-        store: backends::store(&config.backends).await,
+        store: backends::sql(&config.backends).await,
         kv: backends::kv(&config.backends).await,
         bus: backends::bus(&config.backends).await.map(|(bus, _)| bus),
     };

@@ -148,7 +148,8 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
 
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
-    let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready));
+    let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready))
+        .with_lease(leased.clone(), config.presence.lease);
     let admin = Arc::new(Admin {
         // Guests need no keys.
         health: if config.guests { health } else { health.with_identity(keyring) },

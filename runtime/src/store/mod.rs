@@ -5,14 +5,13 @@
 //! ([`crate::group`]), because a commit costs the same for one row as for 256.
 pub mod postgres;
 mod refused;
+mod schema;
 pub mod sqlite;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{
-    AgentId, ClassroomId, Epoch, LessonId, NodeId, Nonce, Role, Seat, SessionId, Sid, UserId, sql::Migration,
-};
+use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Nonce, Role, Seat, SessionId, Sid, UserId};
 use uuid::Uuid;
 
 use crate::tasks::TaskEnded;
@@ -284,10 +283,16 @@ pub trait Store: Send + Sync + 'static {
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// Brings the tables up to date. Safe beside other nodes that do the same.
+    /// Brings the tables up to date; where they are, it only reads. Safe beside other nodes that do the same.
+    /// [`StoreError::Refused`] with a sentence for the operator where the tables are too new for this binary, or where
+    /// the account may not change them.
     async fn migrate(&self) -> Result<(), StoreError>;
+    /// The names of the migrations that are missing; writes nothing.
+    async fn missing(&self) -> Result<Vec<&'static str>, StoreError>;
     /// One round trip.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// Writes, as serving does, and changes nothing that counts. [`StoreError::Fenced`] where the lease is not held.
+    async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
     /// The UUID made with the database, part of every message id.
     async fn installation(&self) -> Result<Uuid, StoreError>;
 
@@ -353,15 +358,4 @@ pub trait Store: Send + Sync + 'static {
     async fn is_empty(&self) -> Result<bool, StoreError>;
     /// Begins a load.
     async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
-}
-
-/// The migrations that a database at version `found` lacks.
-fn missing(all: &'static [Migration], found: i32) -> Result<&'static [Migration], StoreError> {
-    let newest = all.last().map_or(0, |migration| migration.version);
-    if found > newest {
-        return Err(StoreError::Refused(format!(
-            "it is at version {found}, made by a newer rollcall; this one knows {newest}: upgrade this one"
-        )));
-    }
-    Ok(all.iter().position(|migration| migration.version > found).map_or(&[], |first| &all[first..]))
 }

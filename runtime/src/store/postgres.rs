@@ -126,6 +126,14 @@ impl Store for PostgresStore {
         migrate::migrate(&self.connector).await
     }
 
+    async fn missing(&self) -> Result<Vec<&'static str>, StoreError> {
+        migrate::missing(&self.connector).await
+    }
+
+    async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+        self.write_probe(lease, ttl).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.pool.rows("ping", "select", &[]).await.map(drop)
     }

@@ -101,6 +101,14 @@ impl Store for SqliteStore {
         migrated.unwrap_or_else(|_| Err(StoreError::Unavailable("the migration panicked".to_owned())))
     }
 
+    async fn missing(&self) -> Result<Vec<&'static str>, StoreError> {
+        self.reader.call("missing", file::missing).await
+    }
+
+    async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+        self.writer.call("probe", move |connection| lease::probe(connection, lease, ttl)).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.reader.call("ping", |_| Ok(())).await
     }

@@ -121,3 +121,29 @@ async fn a_killed_server_is_found_again() {
     let again = store.open(lease, &[alice.open()]).await.expect("the lease holds");
     assert_eq!(again, opened);
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_answers_a_ping_and_no_probe() {
+    let (server, store, lease) = start().await;
+    store.probe(lease, LEASE).await.expect("written");
+    let set = |what: &str| {
+        psql(&server.url(), &format!("alter system {what}")).expect("set");
+        psql(&server.url(), "select pg_reload_conf()").expect("read again");
+    };
+    set("set default_transaction_read_only = on");
+    let start = Instant::now();
+    let refused = loop {
+        store.ping().await.expect("answered");
+        match store.probe(lease, LEASE).await {
+            Ok(()) => assert!(start.elapsed() < Duration::from_secs(10), "it took a write"),
+            Err(error) => break error,
+        }
+    };
+    let text = refused.to_string();
+    assert!(text.contains("does not allow writes") || text.contains("read-only"), "{text}");
+    set("reset default_transaction_read_only");
+    let start = Instant::now();
+    while store.probe(lease, LEASE).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it takes writes again");
+    }
+}

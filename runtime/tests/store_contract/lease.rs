@@ -95,7 +95,7 @@ async fn migrating_again_changes_nothing(world: World) {
 }
 
 async fn a_database_of_a_newer_rollcall_is_refused(world: World) {
-    world.sql("insert into migration (version, name) values (9999, 'from the future')");
+    world.sql("insert into migration (version, name, compatible_from) values (9999, 'from the future', 9999)");
     let answer = world.store.migrate().await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("newer")), "{answer:?}");
 }

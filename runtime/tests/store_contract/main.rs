@@ -8,6 +8,7 @@ mod model;
 mod nodes;
 mod outbox;
 mod removals;
+mod roles;
 mod serving;
 mod sessions;
 mod snapshots;

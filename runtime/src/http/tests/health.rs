@@ -101,3 +101,28 @@ async fn without_sql_a_node_is_not_ready() {
     assert!(!readiness.ready && !readiness.backends.sql.up && readiness.backends.bus.up);
     assert_eq!(readiness.backends.sql.name, "postgres");
 }
+
+/// A ping is answered; a write is not taken.
+#[tokio::test]
+async fn a_node_whose_database_takes_no_write_is_not_ready() {
+    let bench = Bench::new().await;
+    let lease = tokio::sync::watch::Sender::new(bench.lease);
+    let health = || {
+        let (kv, draining) = (Arc::new(MemoryKv::new()), Arc::clone(&bench.draining));
+        let health = Health::new(Arc::clone(&bench.store), kv, Arc::clone(&bench.bus), draining);
+        health.with_lease(lease.subscribe(), Duration::from_secs(15))
+    };
+    assert!(health().readiness().await.ready);
+    let other = rusqlite::Connection::open(bench._folder.path().join("x.db")).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    let readiness = health().readiness().await;
+    let problem = readiness.backends.sql.problem.unwrap_or_default();
+    assert!(!readiness.ready && !readiness.backends.sql.up && bench.store.ping().await.is_ok());
+    assert!(problem.contains("another program holds it") || problem.contains("no answer within"), "{problem}");
+    other.execute_batch("rollback").unwrap();
+    assert!(health().readiness().await.ready);
+
+    // A lease that is not held lets nobody write.
+    lease.send_replace(crate::store::Lease { epoch: rollcall_schema::Epoch(bench.lease.epoch.0 + 1), ..bench.lease });
+    assert!(!health().readiness().await.ready);
+}

@@ -35,6 +35,10 @@ const PULSE: &str = "with own as materialized (
         own.lease_until < clock_timestamp()
     from own";
 
+/// A lease that has run out is left to the heartbeat, which must learn of it.
+const PROBE: &str = "update node set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $3))
+    where id = $1 and epoch = $2 and lease_until > clock_timestamp() returning id";
+
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
 /// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
@@ -143,6 +147,14 @@ impl PostgresStore {
             nodes: u32::try_from(nodes).map_err(unreadable)?,
             had_run_out: row.try_get(2).map_err(unreadable)?,
         })
+    }
+
+    pub(super) async fn write_probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+        let Lease { node, epoch } = lease;
+        match self.pool.rows("probe", PROBE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?.is_empty() {
+            true => Err(StoreError::Fenced),
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn forget_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {

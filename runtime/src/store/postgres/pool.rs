@@ -135,6 +135,9 @@ impl From<Error> for Failure {
             }
             &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(StoreError::Unavailable(text(&error))),
+            &SqlState::DISK_FULL => {
+                Self::Broken(StoreError::Unavailable(format!("{}; free space on the server's disk", text(&error))))
+            }
             // Connection, resources, operator's intervention, system, internal.
             code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
                 Self::Broken(StoreError::Unavailable(text(&error)))

@@ -150,7 +150,13 @@ pub(super) fn in_savepoint<T>(
 
 /// Data that the tables do not take is refused; everything else (a full disk, another writer) may pass.
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
-    let text = error.to_string();
+    let mend = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "; free space on the disk of the database's file",
+        Some(ErrorCode::ReadOnly) => "; make the database's file and its folder writable",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "; another program holds it: end that one",
+        _ => "",
+    };
+    let text = format!("{error}{mend}");
     let passing = matches!(
         error.sqlite_error_code(),
         Some(

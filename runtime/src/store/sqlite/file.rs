@@ -2,10 +2,13 @@
 use std::{path::Path, time::Duration};
 
 use rollcall_schema::sql::{Migration, SQLITE};
-use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, Row, TransactionBehavior, config::DbConfig};
 
 use super::desk::failed;
-use crate::store::{StoreError, missing};
+use crate::store::{
+    StoreError,
+    schema::{STATE, State, migration_table, names},
+};
 
 /// Another process may be writing: a load, or a person with the sqlite3 tool.
 const BUSY: Duration = Duration::from_secs(1);
@@ -29,22 +32,33 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 
 pub(super) fn migrate(path: &Path) -> Result<(), StoreError> {
     let mut connection = open(path)?;
+    if state(&connection)?.missing(SQLITE)?.is_empty() {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     transaction
-        .execute_batch(
-            "create table if not exists migration (version integer primary key, name text not null, \
-             applied_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')))",
-        )
+        .execute_batch(migration_table!("text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))"))
         .map_err(failed)?;
-    let found = transaction
-        .query_row("select coalesce(max(version), 0) from migration", [], |row| row.get(0))
-        .map_err(failed)?;
-    for Migration { version, name, sql } in missing(SQLITE, found)? {
+    // Another process may have done it meanwhile.
+    for Migration { version, name, sql, compatible_from } in state(&transaction)?.missing(SQLITE)? {
         transaction.execute_batch(sql).map_err(failed)?;
-        transaction
-            .execute("insert into migration (version, name) values (?1, ?2)", (version, name))
-            .map_err(failed)?;
+        let applied = "insert into migration (version, name, compatible_from) values (?1, ?2, ?3)";
+        transaction.execute(applied, (version, name, compatible_from)).map_err(failed)?;
         tracing::info!(name, "sqlite: migrated");
     }
     transaction.commit().map_err(failed)
+}
+
+/// The names of the migrations that are missing.
+pub(super) fn missing(connection: &Connection) -> Result<Vec<&'static str>, StoreError> {
+    Ok(names(state(connection)?.missing(SQLITE)?))
+}
+
+fn state(connection: &Connection) -> Result<State, StoreError> {
+    const MADE: &str = "select exists (select 1 from sqlite_schema where name = 'migration')";
+    if !connection.query_row(MADE, [], |row| row.get(0)).map_err(failed)? {
+        return Ok(State::default());
+    }
+    let state = |row: &Row<'_>| Ok(State { version: row.get(0)?, compatible_from: row.get(1)? });
+    connection.query_row(STATE, [], state).map_err(failed)
 }
