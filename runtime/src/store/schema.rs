@@ -35,8 +35,8 @@ impl State {
         let newest = all.last().map_or(0, |migration| migration.version);
         if self.compatible_from > newest {
             return Err(StoreError::Refused(format!(
-                "the tables are at version {}, and need a rollcall that knows version {}; this one knows {newest}: \
-                 upgrade this one",
+                "the tables are at version {}, and need a newer rollcall, which knows version {}; this one knows \
+                 {newest}: upgrade this one",
                 self.version, self.compatible_from
             )));
         }

@@ -27,7 +27,7 @@ async fn a_role_that_may_change_no_table_serves() {
     store.probe(lease, LEASE).await.expect("written");
 
     let alice = Member::new(crate::world::classroom(), "web.alice");
-    let opened = store.open(lease, &[alice.open()]).await.expect("opened")[0];
+    let opened = store.open(lease, &[alice.open()]).await.expect("opened")[0].expect("let in");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     let joined = store.join(lease, &[alice.join(opened.session, &lesson)]).await.expect("joined");
     assert!(matches!(joined[0], Joined::Lesson { .. }));
