@@ -82,7 +82,7 @@ pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
         Finding { part: "configuration", place: listeners, verdict: nodes(config) },
         Finding { part: "database", place: database, verdict: verdict(store, tables).await },
         Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await.map(fine)).await },
-        Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.ping().await.map(fine)).await },
+        Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.probe().await.map(fine)).await },
     ];
     findings.extend(tokens(config).await);
     if let Some(tls) = &config.gate.tls {

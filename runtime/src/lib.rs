@@ -18,6 +18,7 @@ pub mod kv;
 mod lease;
 mod leavings;
 pub mod load;
+mod log_flood;
 mod log_limit;
 pub mod metrics;
 pub mod mixpanel;

@@ -104,6 +104,9 @@ fn describe() {
     describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls, by backend and operation.");
     describe_gauge!(names::OUTBOX_ROWS, Unit::Count, "Events that are committed and not yet published.");
     describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age of the oldest of them.");
+    describe_counter!(names::OUTBOX_SET_ASIDE, Unit::Count, "Events that were set aside, by reason.");
+    describe_gauge!(names::OUTBOX_ASIDE, Unit::Count, "Events that are set aside and tried again later.");
+    describe_counter!(names::LOG_LINES_OMITTED, Unit::Count, "Lines of the log that were left out.");
     describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the version is its label.");
 }
 

@@ -45,6 +45,12 @@ names! {
     OUTBOX_ROWS = "outbox_rows",
     /// Gauge.
     OUTBOX_LAG = "outbox_lag_seconds",
+    /// Counter by `reason`: rows that were set aside.
+    OUTBOX_SET_ASIDE = "outbox_set_aside_total",
+    /// Gauge: rows that are set aside now, of the shards that this node relays.
+    OUTBOX_ASIDE = "outbox_aside_rows",
+    /// Counter: lines of the log that were left out, because the same place wrote many.
+    LOG_LINES_OMITTED = "log_lines_omitted_total",
     /// Gauge, always 1, by `version`.
     BUILD_INFO = "build_info",
 }

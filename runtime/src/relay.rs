@@ -1,16 +1,21 @@
 //! From the outbox to the bus: what was committed is published, in order, and forgotten once it is stored there.
 //!
-//! Invariant: only committed rows are published, each with the same message id every time; rows of one agent in one
-//! classroom are never in flight together, so a failed publish cannot be overtaken.
-use std::{collections::HashMap, sync::Arc, time::Duration};
+//! Invariant: only committed rows are published, each with the same message id every time. Rows are read on the connection
+//! that holds the claim on them, and sent at once or not at all: whoever stood still reads them again first. What the bus
+//! may have forgotten that it stored is looked for in the stream before it is sent again.
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use rollcall_schema::{AgentEvent, Subject};
+use rollcall_schema::{AgentEvent, Nonce, Subject};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    bus::{Bus, BusError, Publication},
+    bus::{Bus, BusError, Publication, PublishError},
     failpoint, names,
     store::{Outbox, OutboxRow, Store, StoreError},
 };
@@ -24,9 +29,20 @@ const LATE: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Fewer rows than these leave time until the next round.
 const FEW: usize = 100;
-/// How long after it was asked for a row may be sent: by far less than a relay that stands still keeps its claim, so that
-/// nothing is sent again long after another relay sent it.
+/// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
+/// virtual machine that is paused. By far less than a relay that stands still keeps its claim.
 const FRESH: Duration = Duration::from_secs(2);
+/// Half the time for which the stream knows a message id (PROTOCOL 3).
+const HALF_WINDOW: Duration = Duration::from_secs(60);
+/// Rows that are looked for in the stream at once.
+const LOOK: usize = 20_000;
+/// Rows that are remembered as stored while the database does not delete them.
+const REMEMBERED: usize = 50_000;
+/// How often rows that were set aside are looked at.
+const PUT_BACK_EVERY: Duration = Duration::from_secs(10);
+
+/// A row, also of a database that was put back and gives its id again.
+type Key = (i64, Nonce);
 
 /// What the relay needs.
 pub struct Relay {
@@ -40,12 +56,33 @@ pub struct Relay {
     pub late: watch::Sender<bool>,
 }
 
+/// What it knows of rows.
+#[derive(Default)]
+struct Memory {
+    /// Stored, and perhaps not deleted: the database went away in between.
+    stored: HashSet<Key>,
+    /// Older than [`HALF_WINDOW`], and not in the stream.
+    absent: HashSet<Key>,
+    /// Of the outbox, when `absent` was looked for: whoever had a shard in between may have published its rows.
+    generation: u64,
+}
+
+/// How one batch went.
+#[derive(Default)]
+struct Outcome {
+    stored: Vec<Key>,
+    refused: Vec<(i64, String)>,
+    failure: Option<BusError>,
+    behind: bool,
+}
+
 impl Relay {
     /// Relays until the task is dropped; every fault is waited out.
     pub async fn run(self) {
+        let mut memory = Memory::default();
         loop {
             let error = match self.store.outbox().await {
-                Ok(outbox) => match self.drain(outbox).await {
+                Ok(outbox) => match self.drain(outbox, &mut memory).await {
                     Err(error) => error,
                 },
                 Err(error) => error,
@@ -59,15 +96,25 @@ impl Relay {
     }
 
     /// One claim's life: it ends with its connection.
-    async fn drain(&self, mut outbox: Box<dyn Outbox>) -> Result<std::convert::Infallible, StoreError> {
-        let mut claimed: Option<Instant> = None;
+    async fn drain(
+        &self,
+        mut outbox: Box<dyn Outbox>,
+        memory: &mut Memory,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let (mut claimed, mut put_back): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut most = BATCH;
+        memory.absent.clear();
         loop {
             if claimed.is_none_or(|at| at.elapsed() >= CLAIM_EVERY) {
                 outbox.claim().await?;
                 claimed = Some(Instant::now());
             }
-            let asked = Instant::now();
-            let rows = outbox.read(BATCH).await?;
+            if put_back.is_none_or(|at| at.elapsed() >= PUT_BACK_EVERY) {
+                metrics::gauge!(names::OUTBOX_ASIDE).set(outbox.put_back().await? as f64);
+                put_back = Some(Instant::now());
+            }
+            let (asked, wall) = (Instant::now(), SystemTime::now());
+            let rows = outbox.read(most).await?;
             if rows.is_empty() {
                 self.late.send_replace(false);
                 outbox.wait(CLAIM_EVERY).await?;
@@ -75,59 +122,161 @@ impl Relay {
                 continue;
             }
             failpoint::reach("outbox read");
-            let (mut stored, mut failure) = (Vec::with_capacity(rows.len()), None);
-            for turn in turns(&rows) {
-                // What follows a failure may be of the same agent.
-                if failure.is_some() || asked.elapsed() >= FRESH {
-                    break;
+            let late = rows.iter().any(|row| row.waited >= LATE);
+            let few = rows.len() < FEW;
+            let rows = memory.forget_stored(&mut *outbox, rows).await?;
+            if rows.is_empty() {
+                continue;
+            }
+            let mut outcome = if rows.iter().any(|row| row.waited >= HALF_WINDOW && !memory.absent.contains(&key(row)))
+            {
+                match self.look(&mut *outbox, memory).await? {
+                    // They are read again: their shard may be another relay's by now.
+                    Ok(()) => continue,
+                    Err(error) => Outcome { failure: Some(error), ..Outcome::default() },
                 }
-                failure = self.publish(&turn, &mut stored).await.err();
-            }
+            } else if asked.elapsed() >= FRESH || wall.elapsed().is_ok_and(|elapsed| elapsed >= FRESH) {
+                continue;
+            } else {
+                self.publish(&rows).await
+            };
             failpoint::reach("outbox published");
-            if !stored.is_empty() {
-                outbox.delete(&stored).await?;
+            let alone = outcome.stored.is_empty() && !outcome.refused.is_empty();
+            if alone {
+                // Where nothing is stored, the stream may take no message at all: that says nothing of these.
+                let why = outcome.refused.drain(..).next().map(|(_, why)| BusError(why));
+                outcome.failure = outcome.failure.or(why);
             }
-            self.late.send_replace(!stored.is_empty() && rows.iter().any(|row| row.waited >= LATE));
-            if let Some(error) = failure {
-                warn!(%error, waiting = rows.len() - stored.len(), "events wait in the outbox");
+            if let Some((_, why)) = outcome.refused.first() {
+                warn!(why, "an event is set aside, and later ones of its agent with it");
+                metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused")
+                    .increment(outcome.refused.len() as u64);
+            }
+            for (id, why) in &outcome.refused {
+                outbox.set_aside(&[*id], why).await?;
+            }
+            let stored = outcome.stored.len();
+            memory.forget(&mut *outbox, outcome.stored).await?;
+            self.late.send_replace(stored > 0 && late);
+            if let Some(error) = outcome.failure {
+                // What was under way may be stored by now, or later.
+                memory.absent.clear();
+                most = if alone { BATCH } else { 1 };
+                warn!(%error, "events wait in the outbox");
                 tokio::time::sleep(RETRY_AFTER).await;
-            } else if rows.len() < FEW {
+                continue;
+            }
+            most = BATCH;
+            if outcome.behind && stored == 0 {
+                memory.absent.clear();
+            }
+            if few {
                 tokio::time::sleep_until(asked + ROUND).await;
             }
         }
     }
 
-    /// Adds the ids of those rows that are stored.
-    async fn publish(&self, rows: &[&OutboxRow], stored: &mut Vec<i64>) -> Result<(), BusError> {
+    async fn publish(&self, rows: &[OutboxRow]) -> Outcome {
         let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
-        stored.extend(rows.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(row, _)| row.id));
-        results.into_iter().try_for_each(|result| result.map(drop))
+        let mut outcome = Outcome::default();
+        for (row, result) in rows.iter().zip(results) {
+            match result {
+                Ok(_) => outcome.stored.push(key(row)),
+                Err(PublishError::Refused(why)) => outcome.refused.push((row.id, why)),
+                Err(PublishError::Behind) => outcome.behind = true,
+                Err(PublishError::Away(error)) => outcome.failure = Some(error),
+            }
+        }
+        outcome
+    }
+
+    /// Looks in the stream for the rows whose message id it may have forgotten, and keeps the claim meanwhile.
+    async fn look(&self, outbox: &mut dyn Outbox, memory: &mut Memory) -> Result<Result<(), BusError>, StoreError> {
+        let generation = outbox.generation();
+        let rows = outbox.read(LOOK).await?;
+        let Some(age) = rows.iter().map(|row| row.waited).max() else { return Ok(Ok(())) };
+        let old = rows.iter().filter(|row| row.waited >= HALF_WINDOW / 2);
+        let ids: HashMap<String, Key> = old.map(|row| (self.message_id(row), key(row))).collect();
+        let wanted = ids.keys().cloned().collect();
+        let looking = self.bus.stored(&wanted, age);
+        tokio::pin!(looking);
+        let found = loop {
+            tokio::select! {
+                found = &mut looking => break found,
+                () = tokio::time::sleep(CLAIM_EVERY) => drop(outbox.claim().await?),
+            }
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        memory.generation = generation;
+        memory.absent.clear();
+        for (id, key) in ids {
+            if found.contains(&id) { &mut memory.stored } else { &mut memory.absent }.insert(key);
+        }
+        Ok(Ok(()))
     }
 
     fn publication(&self, row: &OutboxRow) -> Publication {
-        let event = AgentEvent { change: row.change, session: row.session, agent: &row.agent };
+        let event = event(row);
         Publication {
             subject: Subject::agent(row.classroom),
-            message_id: Some(event.message_id(self.installation, row.nonce)),
+            message_id: Some(self.message_id(row)),
             headers: event.headers(),
             // Without room to spare: the bus in process keeps it.
             body: event.body().into_boxed_slice().into(),
+            fenced: true,
         }
+    }
+
+    fn message_id(&self, row: &OutboxRow) -> String {
+        event(row).message_id(self.installation, row.nonce)
     }
 }
 
-/// The rows in groups with one of each agent in a classroom at most, to be published one group after the other.
-fn turns(rows: &[OutboxRow]) -> Vec<Vec<&OutboxRow>> {
-    let (mut turns, mut next) = (Vec::<Vec<_>>::new(), HashMap::with_capacity(rows.len()));
-    for row in rows {
-        let turn = next.entry((row.classroom, &row.agent)).or_insert(0);
-        if *turn == turns.len() {
-            turns.push(Vec::new());
+impl Memory {
+    /// Deletes those rows that are stored already, and returns the others.
+    async fn forget_stored(
+        &mut self,
+        outbox: &mut dyn Outbox,
+        rows: Vec<OutboxRow>,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        if self.generation != outbox.generation() {
+            self.absent.clear();
         }
-        turns[*turn].push(row);
-        *turn += 1;
+        if self.stored.is_empty() {
+            return Ok(rows);
+        }
+        let (stored, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.stored.contains(&key(row)));
+        self.forget(outbox, stored.iter().map(key).collect()).await?;
+        Ok(rows)
     }
-    turns
+
+    /// Deletes rows that are stored; until that has succeeded, none of them is published again.
+    async fn forget(&mut self, outbox: &mut dyn Outbox, stored: Vec<Key>) -> Result<(), StoreError> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        if self.stored.len() >= REMEMBERED {
+            self.stored.clear();
+        }
+        self.stored.extend(&stored);
+        outbox.delete(&stored.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
+        for key in &stored {
+            self.stored.remove(key);
+            self.absent.remove(key);
+        }
+        Ok(())
+    }
+}
+
+fn key(row: &OutboxRow) -> Key {
+    (row.id, row.nonce)
+}
+
+fn event(row: &OutboxRow) -> AgentEvent<'_> {
+    AgentEvent { change: row.change, session: row.session, agent: &row.agent }
 }
 
 #[cfg(test)]

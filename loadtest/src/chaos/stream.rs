@@ -105,10 +105,17 @@ impl Tape {
         let last = from.cached_info().state.last_sequence;
         let messages = stream::iter(after + 1..=last).map(|offset| async move {
             let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
-            message.map(|message| stored((epoch, offset), &message)).map_err(|error| format!("{offset}: {error}"))
+            match message {
+                Ok(message) => Ok(Some(stored((epoch, offset), &message))),
+                // A node that was asked whether it is ready stores a message and deletes it.
+                Err(error) if matches!(error.kind(), jetstream::stream::RawMessageErrorKind::NoMessageFound) => {
+                    Ok(None)
+                }
+                Err(error) => Err(format!("{offset}: {error}")),
+            }
         });
-        let messages: Vec<Stored> = messages.buffered(AT_ONCE).try_collect().await?;
-        record.messages.extend(messages);
+        let messages: Vec<Option<Stored>> = messages.buffered(AT_ONCE).try_collect().await?;
+        record.messages.extend(messages.into_iter().flatten());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod heading;
 pub mod memory;
 pub mod nats;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +22,40 @@ use crate::tasks::TaskEnded;
 #[error("the bus is away: {0}")]
 pub struct BusError(pub String);
 
+/// Why one message is not stored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The bus is away, full, or does not let us. Whether it was stored is unknown.
+    #[error(transparent)]
+    Away(BusError),
+    /// This message can never be stored.
+    #[error("the bus refuses this message: {0}")]
+    Refused(String),
+    /// It was not stored, because it was late or another event of its subject came before. Whoever still owns the event
+    /// tries again at once.
+    #[error("another event came before")]
+    Behind,
+}
+
+impl PublishError {
+    /// Whether it says nothing of the bus or the message.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Self::Behind)
+    }
+}
+
+/// Why the bus cannot serve.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// It is away; events wait.
+    #[error(transparent)]
+    Away(BusError),
+    /// It answers, and somebody has to change something: a right that is missing, a disk that is full.
+    #[error("{0}")]
+    Unable(String),
+}
+
 /// What is published.
 #[derive(Clone, Debug)]
 pub struct Publication {
@@ -33,6 +67,9 @@ pub struct Publication {
     pub headers: Vec<(&'static str, String)>,
     /// A JSON object.
     pub body: Bytes,
+    /// It is stored only directly after the last event of its subject that this bus knows of: then a copy of it that is
+    /// delivered late, after another node has published it, is refused.
+    pub fenced: bool,
 }
 
 /// An event as it arrives, headers already read (PROTOCOL 3).
@@ -97,8 +134,18 @@ pub trait Bus: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// One round trip to the server.
     async fn ping(&self) -> Result<(), BusError>;
-    /// Publishes in order, many in flight; a result for each, in the batch's order. Ok means stored (acknowledged).
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>>;
+    /// Whether an event would be stored and heard back: a write, unless one was stored a moment ago.
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.ping().await.map_err(ProbeError::Away)
+    }
+    /// Publishes in order, many in flight; a result for each, in the batch's order. Ok means stored (acknowledged). After
+    /// a fenced event that was not stored, no later one of its subject is.
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>>;
+    /// Those of these message ids of presence that were stored within this time. It may take longer than other calls.
+    /// None where the bus ends with the process: the relay remembers what it published in this one.
+    async fn stored(&self, _ids: &HashSet<String>, _age: Duration) -> Result<HashSet<String>, BusError> {
+        Ok(HashSet::new())
+    }
     /// From Ok on, whatever is stored in the room reaches the feed; so may a part of what was stored before, which is not
     /// for who comes now: its offsets are not after [`Bus::position`] at Ok. Where the server is away it is Err, but the wish is
     /// kept and fulfilled on its return, from the stream's position at the time of the outage on.

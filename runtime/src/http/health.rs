@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     auth::Keyring,
-    bus::Bus,
+    bus::{Bus, ProbeError},
     kv::Kv,
     store::{Lease, Store, StoreError},
 };
@@ -39,6 +39,9 @@ pub struct Backend {
     /// Why not, and what to mend, where it said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// It answers and does not serve, which does not mend itself: a full disk, a right that is missing.
+    #[serde(skip)]
+    pub unable: bool,
 }
 
 /// How they all are.
@@ -48,7 +51,7 @@ pub struct Backends {
     pub sql: Backend,
     /// Without them nobody can join a lesson.
     pub keys: Backend,
-    /// Without it events wait.
+    /// While it is away events wait, and the node stays ready; where it is unable it is not.
     pub bus: Backend,
     /// Keys of tokens: without any, nobody but guests can be let in.
     pub identity: Backend,
@@ -99,7 +102,8 @@ impl Health {
     pub async fn readiness(&self) -> Readiness {
         let backends = self.backends().await;
         let draining = self.draining.load(Ordering::Relaxed);
-        Readiness { ready: backends.sql.up && backends.identity.up && !draining, draining, backends }
+        let able = backends.sql.up && backends.identity.up && !backends.bus.unable;
+        Readiness { ready: able && !draining, draining, backends }
     }
 
     async fn write(&self) -> Result<(), StoreError> {
@@ -121,14 +125,19 @@ impl Health {
             return backends.clone();
         }
         let usable = self.identity.as_ref().is_none_or(|keyring| keyring.is_usable());
-        let (sql, keys, bus) = join3(
+        let unable = AtomicBool::new(false);
+        let (sql, keys, mut bus) = join3(
             asked(self.store.name(), self.write()),
             asked(self.kv.name(), self.kv.ping()),
-            asked(self.bus.name(), self.bus.ping()),
+            asked(self.bus.name(), async {
+                let probed = self.bus.probe().await;
+                probed.inspect_err(|error| unable.store(matches!(error, ProbeError::Unable(_)), Ordering::Relaxed))
+            }),
         )
         .await;
+        bus.unable = unable.into_inner();
         let problem = (!usable).then(|| "no issuer's keys are loaded: see ROLLCALL_JWKS, and the log".to_owned());
-        let identity = Backend { name: "token keys", up: usable, problem };
+        let identity = Backend { name: "token keys", up: usable, problem, unable: !usable };
         let backends = Backends { sql, keys, bus, identity };
         *last = Some((Instant::now(), backends.clone()));
         backends
@@ -144,5 +153,5 @@ async fn asked<E: std::fmt::Display>(name: &'static str, ping: impl Future<Outpu
     if let Some(problem) = &problem {
         tracing::debug!(backend = name, problem, "a backend is not ready");
     }
-    Backend { name, up: problem.is_none(), problem }
+    Backend { name, up: problem.is_none(), problem, unable: false }
 }

@@ -70,5 +70,5 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<P
         passed.push((name, value.to_owned()));
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
-    Ok(Publication { subject, message_id: None, headers: passed, body })
+    Ok(Publication { subject, message_id: None, headers: passed, body, fenced: false })
 }

@@ -1,5 +1,8 @@
-//! Turns, and a relay between an outbox and a bus that do what the test says.
-use std::sync::{Mutex, PoisonError};
+//! A relay between an outbox and a bus that do what the test says.
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Nonce, Offset, RoomId, SessionId};
@@ -22,14 +25,6 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
     }
 }
 
-#[test]
-fn no_two_rows_of_an_agent_are_in_one_turn() {
-    let [ann, bob] = ["web.ann.example.org", "web.bob.example.org"];
-    let rows = [row(1, ann, 1), row(2, ann, 1), row(3, bob, 1), row(4, ann, 2), row(5, ann, 1)];
-    let turns: Vec<Vec<i64>> = turns(&rows).iter().map(|turn| turn.iter().map(|row| row.id).collect()).collect();
-    assert_eq!(turns, [vec![1, 3, 4], vec![2], vec![5]]);
-}
-
 /// How a round goes: how long its only row has waited, none where there is no row, and whether the bus is there.
 type Round = (Option<Duration>, bool);
 
@@ -41,6 +36,10 @@ struct Ends {
     /// Whether the relay was late when it asked for a round.
     heard: Mutex<Vec<bool>>,
     there: watch::Sender<bool>,
+    /// Whether the stream has all of it already.
+    in_stream: bool,
+    published: AtomicUsize,
+    deleted: AtomicUsize,
 }
 
 #[async_trait]
@@ -57,7 +56,16 @@ impl Outbox for Arc<Ends> {
         Ok(waited.map(|waited| OutboxRow { waited, ..row(1, "web.ann.example.org", 1) }).into_iter().collect())
     }
 
-    async fn delete(&mut self, _: &[i64]) -> Result<(), StoreError> {
+    async fn set_aside(&mut self, _: &[i64], _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn put_back(&mut self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        self.deleted.fetch_add(ids.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -76,8 +84,14 @@ impl Bus for Ends {
         Ok(())
     }
 
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {
-        let answer = if *self.there.borrow() { Ok(Offset(1)) } else { Err(BusError("away".to_owned())) };
+    async fn stored(&self, ids: &HashSet<String>, _: Duration) -> Result<HashSet<String>, BusError> {
+        Ok(if self.in_stream { ids.clone() } else { HashSet::new() })
+    }
+
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let away = || PublishError::Away(BusError("away".to_owned()));
+        self.published.fetch_add(batch.len(), Ordering::Relaxed);
+        let answer = if *self.there.borrow() { Ok(Offset(1)) } else { Err(away()) };
         vec![answer; batch.len()]
     }
 
@@ -96,17 +110,18 @@ impl Bus for Ends {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
+/// Runs a relay through these rounds.
+async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
     let folder = tempfile::tempdir().expect("a folder");
     let late = watch::Sender::new(false);
-    let rounds: [Round; 5] =
-        [(Some(Duration::ZERO), true), (Some(LATE), true), (None, true), (Some(LATE), true), (Some(LATE), false)];
     let ends = Arc::new(Ends {
-        rounds: Mutex::new(rounds.into_iter().rev().collect()),
+        rounds: Mutex::new(rounds.iter().rev().copied().collect()),
         late: late.subscribe(),
         heard: Mutex::default(),
         there: watch::Sender::new(true),
+        in_stream,
+        published: AtomicUsize::new(0),
+        deleted: AtomicUsize::new(0),
     });
     let relay = Relay {
         store: Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened")),
@@ -114,7 +129,25 @@ async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
         installation: Uuid::nil(),
         late,
     };
-    relay.drain(Box::new(ends.clone())).await.expect_err("over");
+    relay.drain(Box::new(ends.clone()), &mut Memory::default()).await.expect_err("over");
+    ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
+    let rounds: [Round; 5] =
+        [(Some(Duration::ZERO), true), (Some(LATE), true), (None, true), (Some(LATE), true), (Some(LATE), false)];
+    let ends = relay(&rounds, false).await;
     let heard = ends.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert_eq!(heard, [false, false, true, false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_again() {
+    let counts = |ends: &Ends| (ends.published.load(Ordering::Relaxed), ends.deleted.load(Ordering::Relaxed));
+    // Read, read for the look, and read again with what was found.
+    let rounds: [Round; 3] = [(Some(HALF_WINDOW), true); 3];
+    assert_eq!(counts(&*relay(&rounds, true).await), (0, 1));
+    assert_eq!(counts(&*relay(&rounds, false).await), (1, 1));
+    assert_eq!(counts(&*relay(&[(Some(Duration::ZERO), true)], true).await), (1, 1), "it is not old");
 }

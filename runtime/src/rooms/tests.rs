@@ -5,7 +5,7 @@ use rollcall_schema::{AgentId, LessonId};
 
 use super::*;
 use crate::{
-    bus::{BusError, Publication},
+    bus::{BusError, Publication, PublishError},
     socket::{Application, Cause, Message, Socket, SocketIo, SocketOptions, Sockets, Upgrade, Workers},
 };
 
@@ -27,7 +27,7 @@ impl Bus for Scripted {
         Ok(())
     }
 
-    async fn publish(&self, _: Vec<Publication>) -> Vec<Result<Offset, BusError>> {
+    async fn publish(&self, _: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         Vec::new()
     }
 

@@ -130,7 +130,7 @@ pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Recei
         }
         Some(url) => {
             let (bus, feed) =
-                patiently(async || NatsBus::connect(url.reveal()).await).await.map_err(StartError::of(
+                patiently(async || NatsBus::connect_to(url.clone()).await).await.map_err(StartError::of(
                     format!("NATS at {url}"),
                     "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
                 ))?;

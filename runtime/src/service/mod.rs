@@ -8,11 +8,12 @@ mod serve;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     Pools, Table,
     config::{self, Command, Config},
+    log_flood::LogFlood,
 };
 
 pub use backends::{Backends, StartError};
@@ -30,13 +31,13 @@ pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // Of a line that cannot be written (a full disk) nothing could be said either: trying to panics.
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(EnvFilter::new(&config.log)).with(LogFlood::default());
+    log.with(lines).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
     let runtime = runtime.expect("the system gives threads");
     let result = runtime.block_on(act(command, config, table));

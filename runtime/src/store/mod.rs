@@ -3,6 +3,7 @@
 //! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group`]), because a commit costs the same for one row as for 256.
+mod aside;
 pub mod postgres;
 mod refused;
 mod schema;
@@ -215,8 +216,19 @@ pub trait Outbox: Send {
     /// once a second, with nothing in flight. Returns how many it holds.
     async fn claim(&mut self) -> Result<usize, StoreError>;
     /// About so many rows: the oldest of each shard held, an equal part of each at most, oldest first. Those of one agent
-    /// in a classroom are to be published one after the other.
+    /// in a classroom are to be published one after the other. What a newer version wrote and this one cannot read is set
+    /// aside.
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Counts up when this relay may have got shards that another had.
+    fn generation(&self) -> u64 {
+        0
+    }
+    /// Takes rows that cannot be published out of the way; [`Outbox::read`] does so with those that it cannot read. Later
+    /// rows of the same agents in the same classrooms follow when they are read.
+    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError>;
+    /// Puts rows back whose time to be tried again has come. Returns how many are left aside, or 10,000 where there are
+    /// more.
+    async fn put_back(&mut self) -> Result<u64, StoreError>;
     /// Forgets what is published.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
     /// Returns when rows may have come (from this node or, within milliseconds, from another), or after `most`.

@@ -86,6 +86,7 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
             ("Entity-Event-Sequence-Id", number.to_string()),
         ],
         body: format!("{{\"n\":{number}}}").into(),
+        fenced: false,
     }
 }
 

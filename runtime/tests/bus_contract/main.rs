@@ -5,6 +5,7 @@ mod late;
 mod nats;
 mod outages;
 mod proxy;
+mod publishing;
 
 use std::{collections::HashSet, time::Duration};
 

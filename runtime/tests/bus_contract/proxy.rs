@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    sync::{RwLock, watch},
+    sync::{RwLock, mpsc, watch},
 };
 
 /// Passes connections on to a server, while it is not cut.
@@ -74,6 +74,86 @@ impl Proxy {
     pub(crate) fn mend(&self) {
         self.whole.send(true).unwrap();
     }
+}
+
+/// Passes connections on until it is told to hold: from then on it takes what a node sends and keeps it, also when the
+/// node has long given the connection up.
+pub(crate) struct Stall {
+    port: u16,
+    held: watch::Sender<bool>,
+    /// A connection that was told to deliver says here when the server has taken everything.
+    delivered: mpsc::Receiver<()>,
+    deliver: watch::Sender<bool>,
+}
+
+impl Stall {
+    pub(crate) async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (held, holds) = watch::channel(false);
+        let (deliver, delivers) = watch::channel(false);
+        let (done, delivered) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut over = delivers.clone();
+            while let Ok((near, _)) = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = async { drop(over.wait_for(|over| *over).await) } => return,
+            } {
+                // Those that come while it holds are only kept open.
+                if *holds.borrow() {
+                    tokio::spawn(async move { (near, std::future::pending::<()>().await) });
+                    continue;
+                }
+                let far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                tokio::spawn(stall(near, far, holds.clone(), delivers.clone(), done.clone()));
+            }
+        });
+        Self { port, held, delivered, deliver }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn hold(&self) {
+        self.held.send(true).unwrap();
+    }
+
+    /// Sends what was kept, and returns when the server has answered for all of it.
+    pub(crate) async fn deliver(mut self) {
+        self.deliver.send(true).unwrap();
+        while self.delivered.recv().await.is_some() {}
+    }
+}
+
+async fn stall(
+    mut near: TcpStream,
+    mut far: TcpStream,
+    holds: watch::Receiver<bool>,
+    mut delivers: watch::Receiver<bool>,
+    done: mpsc::Sender<()>,
+) {
+    let (mut kept, mut open) = (Vec::new(), true);
+    let (mut sent, mut said) = (Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            read = near.read_buf(&mut sent), if open => {
+                open = matches!(read, Ok(1..));
+                if *holds.borrow() { kept.append(&mut sent) } else { far.write_all(&std::mem::take(&mut sent)).await.unwrap() }
+            }
+            read = far.read_buf(&mut said) => {
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+                open &= near.write_all(&std::mem::take(&mut said)).await.is_ok();
+            }
+            () = async { drop(delivers.wait_for(|deliver| *deliver).await) } => break,
+        }
+    }
+    kept.extend(b"PING\r\n");
+    far.write_all(&kept).await.unwrap();
+    while !said.windows(6).any(|bytes| bytes == b"PONG\r\n") && matches!(far.read_buf(&mut said).await, Ok(1..)) {}
+    drop(done);
 }
 
 /// Publishes with these headers, byte for byte, and returns when the server has it.

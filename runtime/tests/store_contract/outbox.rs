@@ -16,6 +16,9 @@ on_both!(
     a_second_relay_reads_nothing_of_the_first,
     the_backlog_tells_what_waits,
     a_row_keeps_a_nonce_of_its_own,
+    a_reason_of_a_newer_version_is_left_out,
+    a_row_that_cannot_be_read_is_set_aside_with_what_follows_it,
+    a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it,
 );
 
 async fn all_rows_and_the_oldest_first(world: World) {
@@ -118,4 +121,82 @@ async fn a_row_keeps_a_nonce_of_its_own(world: World) {
     );
     world.sql(&format!("delete from outbox where nonce = {}", first.0));
     assert_ne!(nonce(&mut *outbox).await, first);
+}
+
+async fn a_reason_of_a_newer_version_is_left_out(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    world.open(&alice).await;
+    world.close(&alice).await;
+    world.sql("update outbox set reason = 'bored' where operation = 'left'");
+    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
+    assert_eq!(changes, [Change::Entered, Change::Left(None)]);
+}
+
+/// Everything that is read until nothing is left, as agent and change.
+async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
+    let mut all = Vec::new();
+    loop {
+        let rows = outbox.read(100).await.expect("read");
+        if rows.is_empty() {
+            return all;
+        }
+        outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+        all.extend(rows.into_iter().map(|row| (row.agent.to_string(), row.change)));
+    }
+}
+
+const DUE: &str = "update outbox_aside set retry_at = created_at";
+
+async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    let names = [&alice, &bob].map(|member| member.agent.to_string());
+    let left = Change::Left(Some(LeftReason::Closed));
+    world.open(&alice).await;
+    let mut outbox = world.outbox().await;
+    world.sql(
+        "insert into outbox (classroom_id, agent_id, session_id, operation) \
+         select classroom_id, agent_id, session_id, 'frowned' from outbox",
+    );
+    world.close(&alice).await;
+    // An agent id that is none.
+    world.sql("insert into outbox (classroom_id, agent_id, session_id, operation) select classroom_id, '?', 0, 'left' from outbox");
+    world.open(&bob).await;
+    let read = drained(&mut *outbox).await;
+    assert_eq!(read, [(names[0].clone(), Change::Entered), (names[1].clone(), Change::Entered)]);
+    // What follows later stays behind it as well.
+    world.open(&alice).await;
+    assert_eq!(drained(&mut *outbox).await, []);
+    let aside = "select operation from outbox_aside where agent_id <> '?' order by id";
+    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    assert!(outbox.put_back().await.expect("looked") >= 3);
+    assert_eq!(drained(&mut *outbox).await, [], "it is not time yet");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    assert_eq!(drained(&mut *outbox).await, [], "it can still not be read");
+    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    // A newer version reads it.
+    world.sql("update outbox_aside set operation = 'left' where operation = 'frowned'");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    let [unknown, left, entered] = [Change::Left(None), left, Change::Entered];
+    assert_eq!(drained(&mut *outbox).await, [unknown, left, entered].map(|change| (names[0].clone(), change)));
+}
+
+async fn a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    world.open(&alice).await;
+    world.open(&bob).await;
+    world.close(&alice).await;
+    let mut outbox = world.outbox().await;
+    let rows = outbox.read(100).await.expect("read");
+    outbox.set_aside(&[rows[0].id], "too large").await.expect("set aside");
+    assert_eq!(drained(&mut *outbox).await, [(bob.agent.to_string(), Change::Entered)]);
+    assert_eq!(world.sql("select why from outbox_aside order by id limit 1"), "too large");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    let left = Change::Left(Some(LeftReason::Closed));
+    assert_eq!(drained(&mut *outbox).await, [Change::Entered, left].map(|change| (alice.agent.to_string(), change)));
+    assert_eq!(outbox.put_back().await.expect("looked"), 0);
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 pub use self::log::Limits;
 use self::log::Log;
-use super::{Bus, BusError, Fed, Incoming, Position, Publication, Replay};
+use super::{Bus, BusError, Fed, Incoming, Position, Publication, PublishError, Replay};
 use crate::tasks::{TaskEnded, Tasks};
 
 /// Events on the feed that nobody has read yet.
@@ -127,7 +127,7 @@ impl Bus for MemoryBus {
         self.supervisor.failed().await
     }
 
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let now = Instant::now();
         let mut state = self.shared.lock();
         let results = batch.into_iter().map(|publication| Ok(state.log.append(publication, now))).collect();

@@ -1,6 +1,7 @@
-//! One connection to one server, for what is subscribed to: the bytes, from the first INFO on.
+//! One connection to one server: the bytes, from the first INFO on.
 //!
-//! The client library costs 5.9 KB for each subscription; this needs nothing for them.
+//! The client library costs 5.9 KB for each subscription, and keeps what is published while there is no connection; this
+//! does neither.
 //!
 //! Invariant: nothing waits for the server without a timeout but [`Link::read`], and that loses nothing when it is
 //! dropped.
@@ -9,6 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::{Buf, BytesMut};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -64,6 +66,8 @@ pub(super) enum LinkError {
 struct Info {
     #[serde(default)]
     tls_required: bool,
+    #[serde(default)]
+    max_payload: usize,
 }
 
 #[derive(Serialize)]
@@ -92,6 +96,8 @@ pub(super) struct Link {
     /// How much of the input is used up.
     used: usize,
     parser: Parser,
+    /// The largest message with its headers that the server takes.
+    max_payload: usize,
 }
 
 impl Link {
@@ -103,6 +109,8 @@ impl Link {
     async fn let_in(address: &Address, login: &Login, name: &str) -> Result<Self, LinkError> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
+        // What a connection that is given up has not sent yet must not be sent afterwards.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut link = Self::of(stream);
         let info: Info = loop {
             match link.next()? {
@@ -118,6 +126,7 @@ impl Link {
             let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
             link = Self::of(TlsConnector::from(trusting().await?).connect(name, link.stream).await?);
         }
+        link.max_payload = info.max_payload;
         let connect = Connect {
             login,
             name,
@@ -144,7 +153,12 @@ impl Link {
     }
 
     fn of(stream: impl Stream + 'static) -> Self {
-        Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser: Parser::default() }
+        Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser: Parser::default(), max_payload: 0 }
+    }
+
+    /// The largest message with its headers that the server takes.
+    pub(super) fn max_payload(&self) -> usize {
+        self.max_payload
     }
 
     /// Waits for more bytes.

@@ -1,46 +1,68 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
-//! Two connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
-//! them; `work` publishes and reads the stream, so that neither stands in the other's way. The tasks: [`live`] subscribes
-//! and passes on what arrives, [`deliver`] writes the feed and fills its gaps, [`replays`] reads for who comes back.
+//! Three connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
+//! them; `publish` publishes; `work` reads the stream. So none stands in another's way. The tasks: [`live`] subscribes
+//! and passes on what arrives, [`line`] publishes, [`deliver`] writes the feed and fills its gaps, [`replays`] reads for
+//! who comes back.
 //!
 //! Invariant: that of [`crate::bus`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
 mod deliver;
 mod fetch;
+mod flight;
 mod flow;
+mod line;
 mod link;
 mod live;
+mod message;
 mod pass;
+mod probe;
 mod publish;
 mod replays;
 mod rooms;
 mod seen;
 mod servers;
+mod stored;
 mod stream;
 mod wire;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use async_nats::Client;
 use async_trait::async_trait;
 use rollcall_schema::{Offset, RoomId};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use self::{
-    deliver::Delivery, flow::Flow, live::Live, publish::Publisher, replays::Replays, rooms::Rooms, seen::Seen,
-    servers::Servers,
+    deliver::Delivery,
+    flow::Flow,
+    live::Live,
+    probe::Depth,
+    publish::Publisher,
+    replays::Replays,
+    rooms::Rooms,
+    seen::Seen,
+    servers::{PING, Servers},
 };
-use super::{Bus, BusError, Fed, Position, Publication, Replay};
+use super::{Bus, BusError, Fed, Position, ProbeError, Publication, PublishError, Replay};
 use crate::{
+    config::BackendUrl,
     names,
     tasks::{TaskEnded, Tasks},
 };
 
 /// How long a call takes at most.
 const ANSWER: Duration = Duration::from_millis(1400);
+/// How long after a write that was stored no other is needed to know that one would be.
+const PROVED: Duration = Duration::from_secs(5);
 /// Events on the feed that nobody has read yet.
 const FEED: usize = 256;
 
@@ -65,6 +87,9 @@ pub enum NatsError {
     /// JetStream refused.
     #[error("the stream CLASSROOM cannot be made: {0}")]
     Stream(String),
+    /// The user lacks a right.
+    #[error("{0}")]
+    Rights(String),
 }
 
 /// The position, known to all parts.
@@ -92,6 +117,10 @@ impl Known {
 /// The bus through NATS.
 pub struct NatsBus {
     publisher: Publisher,
+    servers: Servers,
+    work: Client,
+    /// When a probe last found everything well, and what it found otherwise.
+    probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
     rooms: Arc<Rooms>,
     known: Arc<Known>,
@@ -107,17 +136,31 @@ impl NatsBus {
     /// # Errors
     /// [`NatsError`], by what the operator has to mend.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
-        let servers = Servers::parse(url)?;
+        Self::connect_to(BackendUrl::new(url)).await
+    }
+
+    /// The same with an address that may be in a file: it is read again for each new connection.
+    ///
+    /// # Errors
+    /// [`NatsError`], by what the operator has to mend.
+    pub async fn connect_to(url: BackendUrl) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
+        let servers = Servers::new(url)?;
         let work = servers.connect("rollcall work").await?;
+        probe::probe(&servers, Depth::Rights).await.map_err(|error| match error {
+            ProbeError::Unable(why) => NatsError::Rights(why),
+            ProbeError::Away(error) => NatsError::Away(error.to_string()),
+        })?;
         stream::ensure(&work, ANSWER).await?;
         let state = stream::look(&work).await.map_err(|error| NatsError::Away(error.to_string()))?;
         let link = timeout(ANSWER, servers.link()).await;
         let link = link.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
 
+        let line = servers.open("rollcall publish").await?;
+
         let known = Arc::new(Known(Mutex::new(Position { epoch: state.epoch, offset: Offset(state.last) })));
         let (rooms, flow) = (Arc::new(Rooms::default()), Arc::new(Flow::new()));
         let (feed, fed) = mpsc::channel(FEED);
-        let live = Live::new(link, servers, rooms.clone(), flow.clone(), known.clone());
+        let live = Live::new(link, servers.clone(), rooms.clone(), flow.clone(), known.clone());
         let delivery = Delivery {
             flow: flow.clone(),
             rooms: rooms.clone(),
@@ -130,7 +173,9 @@ impl NatsBus {
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
         tasks.spawn(supervisor.supervise("delivery from NATS", delivery.run()));
         let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
-        Ok((Self { publisher: Publisher::new(work), replays, rooms, known, flow, _tasks: tasks, supervisor }, fed))
+        let publisher = Publisher::start(servers.clone(), line, &supervisor, &mut tasks);
+        let probed = tokio::sync::Mutex::default();
+        Ok((Self { publisher, servers, work, probed, replays, rooms, known, flow, _tasks: tasks, supervisor }, fed))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
@@ -155,8 +200,30 @@ impl Bus for NatsBus {
         self.supervisor.failed().await
     }
 
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, BusError>> {
+    /// What was stored a moment ago proves the right to write and the room for it; only otherwise something is written.
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let mut probed = self.probed.lock().await;
+        if let Some((at, outcome)) = &*probed
+            && at.elapsed() < if outcome.is_ok() { PROVED } else { PING }
+        {
+            return outcome.clone();
+        }
+        let heard = matches!(&*probed, Some((_, Ok(()))));
+        let outcome = if heard && self.publisher.stored_within(PROVED) {
+            self.ping().await.map_err(ProbeError::Away)
+        } else {
+            probe::probe(&self.servers, Depth::Write).await
+        };
+        *probed = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         self.publisher.publish(batch).await
+    }
+
+    async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {
+        stored::find(&self.work, ids, age).await
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {

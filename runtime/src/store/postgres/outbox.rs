@@ -6,6 +6,8 @@
 //!
 //! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
 //! gives everything back for a while, so that the events of its shards need not wait for it; the last one stays.
+mod marks;
+
 use std::{
     sync::{
         Arc,
@@ -21,13 +23,18 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_postgres::Row;
+use uuid::Uuid;
 
+use self::marks::Marks;
 use super::{
     LIMIT, LOCKS, PostgresStore,
     connect::Dedicated,
     pool::{Parameters, unreadable},
 };
-use crate::store::{Change, Outbox, OutboxRow, StoreError};
+use crate::store::{
+    Change, Outbox, OutboxRow, StoreError,
+    aside::{PUT_BACK_MOST, RETRY_ASIDE, Sorted},
+};
 
 /// As in the table's generated column.
 const SHARDS: i16 = 8;
@@ -39,6 +46,9 @@ const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
 
 /// Between two times that other nodes are told: each wakes every relay there is.
 const TELL_EVERY: Duration = Duration::from_millis(25);
+
+/// How often rows are set aside before a read gives up for this time.
+const READS: usize = 8;
 
 /// How long nothing may be deleted of what was read.
 const STUCK: Duration = Duration::from_secs(1);
@@ -55,12 +65,16 @@ const TELL: &str = "select pg_notify('rollcall_outbox', '')";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
     objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
 
-/// The keys of one shard are never in another, so order within each is enough.
+/// The keys of one shard are never in another, so order within each is enough. The last column: an earlier row of the same
+/// agent in the same classroom was set aside.
 const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
         greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
-        o.operation, o.nonce
-    from unnest($1::smallint[]) as mine(shard) cross join lateral (
-        select * from outbox where outbox.shard = mine.shard order by id limit $2
+        o.operation, o.nonce, exists (
+            select from outbox_aside a
+            where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
+        )
+    from unnest($1::smallint[], $3::bigint[]) as mine(shard, after) cross join lateral (
+        select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after order by id limit $2
     ) as o
     order by o.id";
 
@@ -68,19 +82,51 @@ const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_
 const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
     where o.shard = any (array[d.shard]) and o.id = d.id";
 
+const SET_ASIDE: &str = "with gone as (
+        delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
+        where o.shard = any (array[d.shard]) and o.id = d.id
+        returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at
+    )
+    insert into outbox_aside (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, why,
+        retry_at)
+    select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
+
+/// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
+const PUT_BACK: &str = "with due as (
+        select distinct classroom_id, agent_id from (
+            select classroom_id, agent_id from outbox_aside
+            where shard = any ($1) and retry_at <= clock_timestamp() order by retry_at limit $2
+        ) as first
+    ), gone as (
+        delete from outbox_aside a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
+        returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at
+    )
+    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at)
+    overriding system value select * from gone returning id";
+
+/// At leisure, and not further than this.
+const ASIDE_ROWS: &str = "select count(*) from (select from outbox_aside where shard = any ($1) limit 10000) as a";
+
 /// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
 /// comes once a minute.
 const VACUUM: &str = "vacuum (skip_locked, truncate off) outbox";
 /// Rows deleted between two vacuums: a read stays below 2 ms, and a vacuum takes some 20.
 const VACUUM_AFTER: usize = 50_000;
+/// A vacuum that takes longer comes half as often the next time, down to once in so many.
+const VACUUM_SLOW: Duration = Duration::from_millis(200);
+const VACUUM_AT_LAST: usize = 1_600_000;
 /// Beyond the server's own limit, so that a slow one ends the statement and not the connection.
 const VACUUM_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) struct PostgresOutbox {
     connection: Dedicated,
     held: Vec<i16>,
-    /// Since the last vacuum.
+    marks: Marks,
+    /// How often a shard was taken.
+    generation: u64,
+    /// Since the last vacuum, and after how many the next one is due.
     deleted: usize,
+    vacuum_after: usize,
     /// Since when nothing was deleted of what was read.
     stuck: Option<Instant>,
     /// Until when it stands aside, and for how long the next time.
@@ -106,7 +152,10 @@ impl PostgresOutbox {
         Ok(Self {
             connection,
             held: Vec::new(),
+            marks: Marks::new(),
+            generation: 0,
             deleted: 0,
+            vacuum_after: VACUUM_AFTER,
             stuck: None,
             aside: None,
             patience: ASIDE.0,
@@ -181,6 +230,10 @@ fn unpacked(packed: i64) -> (i16, i64) {
     (shard, packed.div_euclid(shards))
 }
 
+fn place(row: &Row) -> Result<(i16, i64), StoreError> {
+    Ok((row.try_get(1).map_err(unreadable)?, row.try_get(0).map_err(unreadable)?))
+}
+
 fn row(row: &Row) -> Result<OutboxRow, StoreError> {
     let (operation, reason): (&str, Option<&str>) =
         (row.try_get(7).map_err(unreadable)?, row.try_get(5).map_err(unreadable)?);
@@ -213,9 +266,15 @@ impl Outbox for PostgresOutbox {
             let rows = self.rows(CLAIM, &[&LOCKS, &i32::from(shard)]).await?;
             if rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
                 self.held.push(shard);
+                self.marks.forget(shard);
+                self.generation += 1;
             }
         }
         Ok(self.held.len())
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
@@ -224,11 +283,44 @@ impl Outbox for PostgresOutbox {
             return Ok(Vec::new());
         }
         let most = i64::try_from(most.div_ceil(self.held.len())).map_err(unreadable)?;
-        let rows = self.rows(READ, &[&self.held, &most]).await?;
-        if !rows.is_empty() {
-            self.stuck.get_or_insert_with(Instant::now);
+        for _ in 0..READS {
+            let rows = self.rows(READ, &[&self.held, &most, &self.marks.of(&self.held)]).await?;
+            let places: Vec<(i16, i64)> = rows.iter().map(place).collect::<Result<_, _>>()?;
+            self.marks.read(&self.held, places.iter().copied());
+            let mut sorted = Sorted::default();
+            for (row, (shard, id)) in rows.iter().zip(places) {
+                let classroom: Uuid = row.try_get(2).map_err(unreadable)?;
+                let agent: &str = row.try_get(3).map_err(unreadable)?;
+                let key = (classroom, agent.to_owned());
+                sorted.add(key, packed(id, shard), row.try_get(9).map_err(unreadable)?, || self::row(row));
+            }
+            let (rows, aside) = sorted.end();
+            for (ids, why) in &aside {
+                self.set_aside(ids, why).await?;
+            }
+            if !rows.is_empty() {
+                self.stuck.get_or_insert_with(Instant::now);
+            }
+            if !rows.is_empty() || aside.is_empty() {
+                return Ok(rows);
+            }
         }
-        rows.iter().map(row).collect()
+        Ok(Vec::new())
+    }
+
+    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
+        let (shards, rows): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
+        self.rows(SET_ASIDE, &[&shards, &rows, &why, &RETRY_ASIDE.as_secs_f64()]).await.map(drop)
+    }
+
+    async fn put_back(&mut self) -> Result<u64, StoreError> {
+        let most = i64::try_from(PUT_BACK_MOST).map_err(unreadable)?;
+        if !self.rows(PUT_BACK, &[&self.held, &most]).await?.is_empty() {
+            self.marks.forget_all();
+        }
+        let rows = self.rows(ASIDE_ROWS, &[&self.held]).await?;
+        let count: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        u64::try_from(count).map_err(unreadable)
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
@@ -236,11 +328,15 @@ impl Outbox for PostgresOutbox {
         self.rows(DELETE, &[&shards, &ids]).await?;
         (self.stuck, self.patience) = (None, ASIDE.0);
         self.deleted += ids.len();
-        if self.deleted >= VACUUM_AFTER {
+        if self.deleted >= self.vacuum_after {
             self.deleted = 0;
+            let since = Instant::now();
             if let Err(error) = self.connection.run(VACUUM_LIMIT, VACUUM).await {
                 tracing::debug!(%error, "the outbox is left to autovacuum");
             }
+            // A transaction that was left open keeps the rows in place, and every vacuum goes over all of them in vain.
+            let slow = since.elapsed() > VACUUM_SLOW;
+            self.vacuum_after = if slow { (2 * self.vacuum_after).min(VACUUM_AT_LAST) } else { VACUUM_AFTER };
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use rusqlite::{Connection, Params, params};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
     time::timeout,
@@ -12,7 +13,30 @@ use super::{
     desk::{Desk, failed},
     read,
 };
-use crate::store::{Outbox, OutboxRow, StoreError};
+use crate::store::{
+    Outbox, OutboxRow, StoreError,
+    aside::{PUT_BACK_MOST, RETRY_ASIDE},
+};
+
+/// How often rows are set aside before a read gives up for this time.
+const READS: usize = 8;
+
+const DELETE: &str = "delete from outbox where id = ?1";
+const SET_ASIDE: &str = "insert into outbox_aside (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
+    created_at, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, ?2, \
+    strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
+const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_aside \
+    where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
+/// Under their old ids, so that those that come later stay behind them.
+const PUT_BACK: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at) \
+    select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at from outbox_aside \
+    where classroom_id = ?1 and agent_id = ?2";
+const FORGET_ASIDE: &str = "delete from outbox_aside where classroom_id = ?1 and agent_id = ?2";
+const ASIDE_ROWS: &str = "select count(*) from (select 1 from outbox_aside limit 10000)";
+
+fn run(connection: &Connection, sql: &str, values: impl Params) -> Result<(), StoreError> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
+}
 
 pub(super) struct SqliteOutbox {
     writer: Desk,
@@ -45,18 +69,62 @@ impl Outbox for SqliteOutbox {
     }
 
     async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        if self.claimed.is_none() {
-            return Ok(Vec::new());
+        for _ in 0..READS {
+            if self.claimed.is_none() {
+                break;
+            }
+            let read = self.reader.call("outbox_read", move |connection| read::outbox(connection, most));
+            let (rows, aside) = read.await?;
+            for (ids, why) in &aside {
+                self.set_aside(ids, why).await?;
+            }
+            if !rows.is_empty() || aside.is_empty() {
+                return Ok(rows);
+            }
         }
-        self.reader.call("outbox_read", move |connection| read::outbox(connection, most)).await
+        Ok(Vec::new())
+    }
+
+    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
+        let (ids, why) = (ids.to_vec(), why.to_owned());
+        let later = format!("+{} seconds", RETRY_ASIDE.as_secs());
+        let work = move |connection: &Connection| {
+            for id in ids {
+                run(connection, SET_ASIDE, params![id, why, later])?;
+                run(connection, DELETE, [id])?;
+            }
+            Ok(())
+        };
+        self.writer.call("outbox_set_aside", work).await
+    }
+
+    async fn put_back(&mut self) -> Result<u64, StoreError> {
+        if self.claimed.is_none() {
+            return Ok(0);
+        }
+        // Most of the time there is nothing, and a write would be a commit in vain.
+        let count = |connection: &Connection| {
+            connection.query_row(ASIDE_ROWS, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
+        };
+        if self.reader.call("outbox_aside", count).await? == 0 {
+            return Ok(0);
+        }
+        let work = move |connection: &Connection| {
+            let due: Vec<(String, String)> = read::rows(connection, DUE, [read::whole(PUT_BACK_MOST)], |row| {
+                Ok((read::text(row, 0)?, read::text(row, 1)?))
+            })?;
+            for (classroom, agent) in due {
+                run(connection, PUT_BACK, [&classroom, &agent])?;
+                run(connection, FORGET_ASIDE, [&classroom, &agent])?;
+            }
+            count(connection)
+        };
+        self.writer.call("outbox_put_back", work).await
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        let delete = move |connection: &rusqlite::Connection| {
-            let mut delete = connection.prepare_cached("delete from outbox where id = ?1").map_err(failed)?;
-            ids.iter().try_for_each(|id| delete.execute([id]).map(drop).map_err(failed))
-        };
+        let delete = move |connection: &Connection| ids.iter().try_for_each(|id| run(connection, DELETE, [id]));
         self.writer.call("outbox_delete", delete).await
     }
 

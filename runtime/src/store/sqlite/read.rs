@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::desk::failed;
-use crate::store::{Backlog, Change, OutboxRow, Placed, StoreError};
+use crate::store::{Backlog, Change, OutboxRow, Placed, StoreError, aside};
 
 /// A row that cannot be read: somebody else wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
@@ -102,19 +102,37 @@ pub(super) fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
     Ok(Backlog { rows: u64::try_from(rows).unwrap_or(0), lag: Duration::from_secs_f64(lag.max(0.0)) })
 }
 
-pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
+/// Rows to publish, and those to set aside with the reason.
+pub(super) type Sorted = (Vec<OutboxRow>, Vec<(Vec<i64>, String)>);
+
+pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Sorted, StoreError> {
     const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
-        max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce from outbox order by id limit ?1";
-    rows(connection, SQL, [whole(most)], |row| {
-        let reason: Option<String> = row.get(4).map_err(failed)?;
-        Ok(OutboxRow {
-            id: row.get(0).map_err(failed)?,
-            classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
-            agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
-            session: SessionId(row.get(3).map_err(failed)?),
-            change: Change::parse(&text(row, 6)?, reason.as_deref()).map_err(unreadable)?,
-            nonce: Nonce(row.get(7).map_err(failed)?),
-            waited: Duration::from_secs_f64(row.get(5).map_err(failed)?),
-        })
+        max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
+            select 1 from outbox_aside a
+            where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
+        ) from outbox order by id limit ?1";
+    let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
+    let mut rows = statement.query([whole(most)]).map_err(failed)?;
+    let mut sorted = aside::Sorted::default();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let id = row.get(0).map_err(failed)?;
+        // What is no text is unreadable all the same.
+        let key = (text(row, 1).unwrap_or_default(), text(row, 2).unwrap_or_default());
+        sorted.add(key, id, row.get(8).map_err(failed)?, || outbox_row(row));
+    }
+    Ok(sorted.end())
+}
+
+fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StoreError> {
+    let reason: Option<String> = row.get(4).map_err(failed)?;
+    let waited: Option<f64> = row.get(5).map_err(failed)?;
+    Ok(OutboxRow {
+        id: row.get(0).map_err(failed)?,
+        classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
+        agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
+        session: SessionId(row.get(3).map_err(failed)?),
+        change: Change::parse(&text(row, 6)?, reason.as_deref()).map_err(unreadable)?,
+        nonce: Nonce(row.get(7).map_err(failed)?),
+        waited: Duration::from_secs_f64(waited.unwrap_or_default()),
     })
 }
