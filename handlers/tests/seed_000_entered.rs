@@ -94,7 +94,9 @@ async fn entered_is_in_the_stream(backend: &Backend, room: &Classroom, session: 
     assert_eq!(entered.subject, format!("classroom.{}.agent", room.id));
     assert_eq!(entered.body, agent_event_text("entered", session, AGENT));
     assert_eq!(serde_json::from_str::<Value>(&entered.body).unwrap(), agent_event("entered", session, AGENT));
-    assert_eq!(entered.id(), format!("agent.entered:{}:{session}", backend.installation().await));
+    let (id, nonce) = entered.id().rsplit_once(':').unwrap();
+    assert_eq!(id, format!("agent.entered:{}:{}", backend.installation().await, session));
+    assert!(nonce.len() == 12 && nonce.bytes().all(|digit| digit.is_ascii_hexdigit()), "{nonce}");
     assert_eq!(entered.header("Sender-Agent-Id"), AGENT);
     assert_eq!(entered.header("Entity-Event-Type"), "agent");
     assert_eq!(entered.header("Entity-Event-Operation"), "entered");

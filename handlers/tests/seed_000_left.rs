@@ -52,7 +52,9 @@ async fn left_is_in_the_stream(backend: &Backend, room: &Classroom, whom: &Whom,
     assert_eq!(entered.body, agent_event_text("entered", whom.session, &whom.id));
     assert_eq!(left.subject, format!("classroom.{}.agent", room.id));
     assert_eq!(left.body, agent_event_text("left", whom.session, &whom.id));
-    assert_eq!(left.id(), format!("agent.left:{}:{}", backend.installation().await, whom.session));
+    let (id, nonce) = left.id().rsplit_once(':').unwrap();
+    assert_eq!(id, format!("agent.left:{}:{}", backend.installation().await, whom.session));
+    assert!(nonce.len() == 12 && nonce.bytes().all(|digit| digit.is_ascii_hexdigit()), "{nonce}");
     assert_eq!(left.header("Sender-Agent-Id"), whom.id);
     assert_eq!(left.header("Entity-Event-Type"), "agent");
     assert_eq!(left.header("Entity-Event-Operation"), "left");
