@@ -1,9 +1,10 @@
 # What a developer types. The work is done by cargo and by the short scripts in loadtest/setup.
 SEEDS ?= 50
+PAIRS ?= 2000
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint run k6 bench autobahn chaos sabotage fuzz clean
+.PHONY: help setup test lint run k6 bench autobahn race chaos sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +32,10 @@ bench: setup ## every load scenario beside its floor, one table (10 minutes)
 
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
+
+race: setup ## PAIRS=2000 of agents enter at once on three nodes, and everybody must see everybody
+	cargo build --release -p rollcall
+	cargo run --release -p rollcall-loadtest -- race --pairs $(PAIRS)
 
 chaos: setup ## nodes, faults from SEEDS=50 seeds, and a ledger that must balance
 	@loadtest/setup/chaos --seeds $(SEEDS)

@@ -91,10 +91,12 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// Nobody here asks for what would fail again: whatever refuses to let somebody in must say that it may mend itself.
+/// Nobody here asks for what would fail again: whatever refuses to let somebody in must say that it may mend itself, but
+/// where the agent's next connection was faster.
 fn refused_for_good(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
-    let refused = success.is_none() && end.contains("unrecoverable_session_error");
+    let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
+    let refused = success.is_none() && for_good;
     refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
 
