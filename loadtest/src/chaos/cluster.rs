@@ -119,12 +119,11 @@ impl Cluster {
 
     /// Removes the rows that nobody can publish, so that the next seed begins without.
     pub(super) fn remove_poison(&self) -> io::Result<()> {
-        match &self.servers {
-            Some(_) => {
-                self.sql(&format!("delete from outbox where agent_id in ('{POISONED}', '{UNREADABLE}')")).map(drop)
-            }
-            None => Ok(()),
+        if self.servers.is_some() {
+            let rows = format!("where agent_id in ('{POISONED}', '{UNREADABLE}')");
+            self.sql(&format!("delete from outbox {rows}; delete from outbox_aside {rows}"))?;
         }
+        Ok(())
     }
 
     /// Makes lessons, each in its classroom.
@@ -140,6 +139,8 @@ impl Cluster {
             "select 'session ' || id || ' of ' || agent_id || ' on node ' || node_id || ' sid ' || sid \
                  from agent_session where classroom_id in ({among}) \
              union all select 'outbox ' || operation || ' ' || session_id from outbox where classroom_id in ({among}) \
+             union all select 'set aside ' || operation || ' ' || session_id from outbox_aside \
+                 where classroom_id in ({among}) \
              union all select 'leaving ' || sid || ' of node ' || node_id from leaving where lesson_id in ({of})"
         ))
     }
