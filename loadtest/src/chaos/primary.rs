@@ -11,11 +11,17 @@ use std::time::Duration;
 use rollcall_loadtest::servers::{Postgres, PostgresOptions, Standby, psql};
 
 use super::cluster::Lines;
+use super::rest;
 
 /// All that a database knows of sessions, a line each that begins with the session's id.
 const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, '') from agent_session \
     union all select id || ' is over' from agent_session_history \
     union all select session_id || ' waits ' || operation from outbox";
+
+/// Statements that go on although whoever sent them is gone.
+const BUSY: &str = "select query from pg_stat_activity where datname = current_database() and state <> 'idle' \
+    and backend_type = 'client backend' and pid <> pg_backend_pid()";
+const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Primary {
@@ -60,6 +66,12 @@ impl Primary {
         thread::sleep(lacks);
         // Nothing more is committed from before it is read until the server's end.
         lines.iter().for_each(|line| line.postgres.close());
+        let busy = rest::until_empty(LAST_STATEMENTS, || {
+            psql(&self.database, BUSY).map(|rows| rows.lines().map(str::to_owned).collect())
+        })?;
+        if !busy.is_empty() {
+            return Err(io::Error::other(format!("the database still works on {busy:?}")));
+        }
         let before = psql(&self.database, SESSIONS)?;
         self.server.kill()?;
         standby.promote()?;
