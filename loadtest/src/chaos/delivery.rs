@@ -47,6 +47,15 @@ fn of_first_stream(
         Some(told) => record.epochs.iter().position(|epoch| epoch == told).ok_or(format!("no stream began {told}"))?,
         None => first.seen.iter().find_map(|seen| holding(&seen.key)).unwrap_or_default(),
     };
+    if epochs.is_empty() {
+        return Err("there was no stream at all".to_owned());
+    }
+    // A node that was cut off may hear of the stream before late, and then closes whoever is there.
+    let of_earlier = |key: &str| !epochs[begun].contains_key(key) && holding(key).is_some_and(|epoch| epoch < begun);
+    if let Some(late) = first.seen.iter().find(|seen| connection.stayed && of_earlier(&seen.key)) {
+        return Err(format!("it was sent {} of an earlier stream, and was not closed", late.key));
+    }
+    first.seen.retain(|seen| !of_earlier(&seen.key));
     let of_later = |key: &str| holding(key).is_some_and(|epoch| epoch > begun);
     if let Some(end) = first.seen.iter().position(|seen| of_later(&seen.key)) {
         if connection.stayed {

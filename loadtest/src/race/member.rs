@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -19,6 +19,7 @@ const LABEL: &str = "web";
 /// A member hears nothing for as long as nobody comes or goes.
 const SILENCE: Duration = Duration::from_secs(3600);
 
+const ENTER_LIMIT: Duration = Duration::from_secs(20);
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -72,19 +73,19 @@ impl Ticket {
 impl Connected {
     /// Enters at the start, and reads the list of agents right after its success.
     pub(super) async fn enter(mut self) -> io::Result<Member> {
-        let Ticket { admin, node, classroom, user, pause, resumes, .. } = self.ticket;
+        let Ticket { address, admin, node, classroom, user, pause, resumes } = self.ticket;
         let mut request = json!({"token": token::participant(&user), "classroom_id": classroom, "agent_label": LABEL});
         if resumes {
             request["resume"] = json!({});
         }
         self.go.wait_for(|go| *go).await.map_err(io::Error::other)?;
         sleep(pause).await;
-        let success = self.client.connect_request_with(request).await.map_err(io::Error::other)?;
+        let (client, success) = let_in(self.client, address, request).await?;
         let session = success["session_id"].as_i64();
         let session = session.ok_or_else(|| io::Error::other(format!("no session id: {success}")))?;
         let view = Arc::new(Mutex::new(View::default()));
         let (ending, ended) = oneshot::channel();
-        let task = tokio::spawn(follow(self.client, Arc::clone(&view), ended));
+        let task = tokio::spawn(follow(client, Arc::clone(&view), ended));
         let agents = read_in_time(admin, &classroom).await?;
         locked(&view).list(agents);
         let agent = format!("{LABEL}.{user}.{}", token::AUDIENCE);
@@ -110,6 +111,25 @@ impl fmt::Display for Member {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { classroom, session, agent, node, .. } = self;
         write!(formatter, "{agent} on node {node} in session {session} of {classroom}")
+    }
+}
+
+/// Comes again for a while where the node says so: it may be too busy for its own limits.
+async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::Result<(Client, Value)> {
+    let deadline = Instant::now() + ENTER_LIMIT;
+    loop {
+        let after = match client.connect_request_with(request.clone()).await {
+            Ok(success) => return Ok((client, success)),
+            Err(ClientError::Unexpected(refusal)) if refusal["type"] == "recoverable_session_error" => {
+                refusal["payload"]["reconnect_after_ms"].as_u64().unwrap_or_default()
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a node lets nobody in"));
+        }
+        sleep(Duration::from_millis(after)).await;
+        client = Client::connect(address).await.map_err(io::Error::other)?;
     }
 }
 
