@@ -2,11 +2,7 @@
 //!
 //! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
 //! connection's; the user's field in Redis goes only if it still names this connection.
-use rollcall_runtime::{
-    Leavings, Place, Pools, Presence, Session, Sessions, failpoint,
-    kv::Field,
-    store::{Close, Closed},
-};
+use rollcall_runtime::{Leavings, Place, Pools, Session, Sessions, failpoint, kv::Field, store::Closed};
 use rollcall_schema::LeftReason;
 
 /// What disconnect needs.
@@ -25,11 +21,11 @@ impl Deps {
 
 /// Writes down that an agent left. Guests leave no trace, also those who brought a token.
 pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
-    let user = session.user();
-    let Session { sid, classroom, presence, place, tried, .. } = session;
+    let (user, remembered) = (session.user(), session.remembered(reason));
+    let Session { sid, place, tried, .. } = session;
     failpoint::reach("leave begins");
-    let closed = match presence {
-        Some(Presence { agent, .. }) => Some(deps.sessions.close(Close { classroom, agent, sid, reason }).await),
+    let closed = match remembered {
+        Some(session) => Some(deps.sessions.leave(session).await),
         None => None,
     };
     failpoint::reach("leave done");

@@ -190,7 +190,8 @@ async fn main() -> Result<(), Failure> {
     };
     store.migrate().await?;
     let lease = Duration::from_secs(600);
-    let lease = store.register(&Registration { label: "store_rate".to_owned(), lease, solitary: false }).await?;
+    let lease =
+        store.register(&Registration { label: "store_rate".to_owned(), lease, solitary: false, process: None }).await?;
     let members = Arc::new(members(&store, agents).await?);
     let sessions = Arc::new(Sessions::new(&store, lease, Options { lanes, ..Options::default() }));
     let mut relay = tokio::spawn(relay(store.clone()));

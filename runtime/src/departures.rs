@@ -10,7 +10,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use rollcall_schema::{LeftReason, Sid};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 use tracing::error;
@@ -53,6 +53,8 @@ struct Departure {
 enum Message {
     Leave(Departure),
     TakenOver(Sid),
+    /// Asks which are kept.
+    Ask(oneshot::Sender<Vec<Sid>>),
 }
 
 /// The other end of [`Departures`], to be run once there is a table.
@@ -80,6 +82,14 @@ impl Departures {
         self.waiting.send_modify(|waiting| *waiting += 1);
         // The receiver lives as long as the process.
         let _ = self.queue.send(Message::Leave(Departure { session, reason, due }));
+    }
+
+    /// The connections whose sessions are kept for their clients to come back.
+    pub async fn kept(&self) -> Vec<Sid> {
+        let (answer, came) = oneshot::channel();
+        let _ = self.queue.send(Message::Ask(answer));
+        // The task lives as long as the process.
+        came.await.unwrap_or_default()
     }
 
     /// Another connection has this one's session: if it is kept here, nobody is waited for any more.
@@ -110,6 +120,11 @@ impl Departures {
                 message = arrivals.recv() => match message {
                     Some(Message::Leave(departure)) => self.keep(&mut kept, departure),
                     Some(Message::TakenOver(sid)) => kept.remove(sid),
+                    Some(Message::Ask(answer)) => {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(kept.sids());
+                        None
+                    }
                     None => return,
                 },
                 Ok(()) = drained.changed() => {

@@ -70,6 +70,8 @@ impl Pulse {
         let mut ticks = ticks(self.period());
         let mut renewed_since = Instant::now();
         let mut renewed_at = Instant::now();
+        let incarnation = self.store.incarnation();
+        let mut registered = *incarnation.borrow();
         loop {
             ticks.tick().await;
             failpoint::reach("pulse");
@@ -86,7 +88,19 @@ impl Pulse {
                 }
                 Err(StoreError::Fenced) => {
                     may_reap.send_replace(false);
-                    self.start_over().await;
+                    let lost_commits = *incarnation.borrow() != registered;
+                    match self.store.knows(lease.node).await {
+                        // The connections live, and their sessions are checked ([`crate::failover`]).
+                        Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
+                        Ok(_) => self.close_all().await,
+                        Err(error) => {
+                            warn!(%error, "the lease was not renewed");
+                            continue;
+                        }
+                    }
+                    if self.register().await {
+                        registered = *incarnation.borrow();
+                    }
                     renewed_since = Instant::now();
                 }
                 Err(error) => {
@@ -152,14 +166,22 @@ impl Pulse {
     }
 
     /// The epoch is another's: nothing here may go on. Clients come back to a node that holds its lease.
-    async fn start_over(&self) {
+    async fn close_all(&self) {
         error!("this node's lease was taken: it was stopped or cut off for too long; closing its sockets");
         self.mailboxes.broadcast(|| Command::CloseAll(SessionError::InternalServerError)).await;
+    }
+
+    /// Whether there is a new lease.
+    async fn register(&self) -> bool {
         match self.store.register(&self.registration).await {
             Ok(lease) => {
                 self.lease.send_replace(lease);
+                true
             }
-            Err(error) => error!(%error, "no new lease yet"),
+            Err(error) => {
+                error!(%error, "no new lease yet");
+                false
+            }
         }
     }
 }

@@ -51,6 +51,10 @@ names! {
     OUTBOX_ASIDE = "outbox_aside_rows",
     /// Counter: lines of the log that were left out, because the same place wrote many.
     LOG_LINES_OMITTED = "log_lines_omitted_total",
+    /// Gauge: sessions whose end the database refuses, until it is written.
+    REFUSED_ENDS = "refused_ends",
+    /// Counter: how often sessions were compared with their rows, because the database had lost commits.
+    SESSION_CHECKS = "session_checks_total",
     /// Gauge, always 1, by `version`.
     BUILD_INFO = "build_info",
 }

@@ -2,13 +2,18 @@
 //!
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
-use rollcall_schema::{AgentId, Audience, ClassroomId, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId};
+use std::time::Instant;
+
+use rollcall_schema::{
+    AgentId, Audience, ClassroomId, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId,
+};
 
 use crate::{
     auth::{Claims, Limits},
     gateway::{Greeting, Mailboxes},
     kv::Field,
     socket::SocketId,
+    store::Remembered,
 };
 
 /// A connection that was let in. Small, because every connection keeps one.
@@ -26,6 +31,8 @@ pub struct Session {
     pub place: Option<Place>,
     /// What a join may have written in Redis without saying so: gone with the session, as the place is.
     pub tried: Option<Box<Field>>,
+    /// When its connection was let in.
+    since: Instant,
     /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
     pub asked: Option<LessonId>,
 }
@@ -71,7 +78,16 @@ impl Session {
     #[must_use]
     pub fn guest(greeting: Greeting, classroom: ClassroomId) -> Self {
         let Greeting { sid, asked, .. } = greeting;
-        Self { sid, classroom, presence: None, held: Held::Nothing, place: None, tried: None, asked }
+        Self {
+            sid,
+            classroom,
+            presence: None,
+            held: Held::Nothing,
+            place: None,
+            tried: None,
+            since: Instant::now(),
+            asked,
+        }
     }
 
     /// What its token says: the seed's `{"client_id", "role"}`, and what it may enter.
@@ -95,6 +111,22 @@ impl Session {
             (Held::OfAgent { .. }, Some(Presence { agent, .. })) => Some((agent.user(), agent.audience())),
             (Held::OfAgent { .. }, None) | (Held::Nothing, _) => None,
         }
+    }
+
+    /// What the node remembers of an agent's session, should the database forget it.
+    #[must_use]
+    pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
+        let (Presence { session, agent }, (user, _)) = (self.presence.as_ref()?, self.user()?);
+        Some(Remembered {
+            session: *session,
+            classroom: self.classroom,
+            agent: agent.clone(),
+            user,
+            sid: self.sid,
+            lesson: self.place.as_ref().map(|place| place.lesson.clone()),
+            age: self.since.elapsed(),
+            reason,
+        })
     }
 
     /// Another token of the same user, or a guest's first.

@@ -1,7 +1,8 @@
 //! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
 //!
 //! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome, or whose connect is
-//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair.
+//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair. An end that the
+//! database refuses is set aside ([`crate::refused_ends`]).
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -10,22 +11,23 @@ use std::{
 
 use rollcall_schema::SessionError;
 use tokio::{sync::watch, time::Instant};
-use tracing::{error, warn};
+use tracing::warn;
+use uuid::Uuid;
 
 use crate::{
     failpoint,
     gateway::Mailboxes,
     group::{Group, Options},
     names,
-    store::{Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Restore, Store, StoreError},
+    refused_ends::RefusedEnds,
+    store::{
+        Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, Restore, Standing, Store, StoreError,
+    },
     tasks::Tasks,
 };
 
 /// Between two tries of a close while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-
-/// How often a close is tried again that the database refuses, each time after twice the pause: half a minute in all.
-const REFUSALS: u32 = 6;
 
 /// The calls. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +36,11 @@ pub struct Sessions {
     join: Group<Join, Joined>,
     restore: Group<Restore, ()>,
     close: Group<Close, Closed>,
+    verify: Group<Remembered, Standing>,
+    refused: RefusedEnds,
+    incarnation: watch::Receiver<Option<Uuid>>,
+    /// Under which this node began.
+    began: Option<Uuid>,
     lease: watch::Receiver<Lease>,
     mailboxes: Mailboxes,
 }
@@ -76,6 +83,10 @@ impl Sessions {
             join: group!(join, |join: &Join| key(&join.sid)),
             restore: group!(restore, |restore: &Restore| key(&restore.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
+            verify: group!(verify, |session: &Remembered| key(&session.session)),
+            refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),
+            began: *store.incarnation().borrow(),
+            incarnation: store.incarnation(),
             lease: lease.clone(),
             mailboxes,
         }
@@ -130,25 +141,39 @@ impl Sessions {
         self.restore.call(restore).await
     }
 
-    /// An agent leaves: history, agent.left and the end of its row, in one transaction. Tries until the database
-    /// answers: what left must be written down. What the database answers with a refusal again and again is left for an
-    /// operator, who may mend it before this node's sessions are another's to end.
+    /// An agent leaves. Where the database has lost commits since this node began, the session's row may be among them:
+    /// then its end is written from memory.
+    pub async fn leave(&self, session: Remembered) -> Closed {
+        let closed = self.close(session.close()).await;
+        if closed == Closed::NotOwner && *self.incarnation.borrow() != self.began {
+            while let Err(error) = self.verify.call(session.clone()).await {
+                match error {
+                    StoreError::Unavailable(why) => warn!(why, "a session's end waits for the database"),
+                    StoreError::Fenced => {}
+                    StoreError::Refused(why) => {
+                        warn!(why, agent = %session.agent, "the end of a session whose row is lost is refused");
+                        metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                        break;
+                    }
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        closed
+    }
+
+    /// A session ends: history, agent.left and the end of its row, in one transaction. Tries until the database
+    /// answers: what left must be written down.
     pub async fn close(&self, close: Close) -> Closed {
-        let mut refused = 0;
         loop {
             match self.close.call(close.clone()).await {
                 Ok(closed) => return closed,
                 // Another node ended it.
                 Err(StoreError::Fenced) => return Closed::NotOwner,
-                Err(StoreError::Refused(why)) if refused == REFUSALS => {
-                    error!(why, agent = %close.agent, classroom = %close.classroom, "a session's end is given up");
-                    metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                // What is written later takes the user's field along; until then the caller does.
+                Err(StoreError::Refused(_)) => {
+                    self.refused.add(close);
                     return Closed::NotOwner;
-                }
-                Err(StoreError::Refused(why)) => {
-                    warn!(why, "a session's end is refused; it is tried again");
-                    tokio::time::sleep(RETRY_AFTER * 2_u32.pow(refused)).await;
-                    refused += 1;
                 }
                 Err(error) => {
                     warn!(%error, "a session's end waits for the database");

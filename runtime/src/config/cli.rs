@@ -29,6 +29,8 @@ pub enum Command {
     Migrate,
     /// Load lessons and attendees from CSV files; all of it or nothing
     Load(LoadArgs),
+    /// Make a database fit for use that was put back from a backup; run it before any node starts
+    Restored,
     /// Check the configuration and every backend, one line each
     Check,
 }

@@ -24,6 +24,11 @@ impl Kept {
         self.by_due.len()
     }
 
+    /// Whose connections these were.
+    pub(super) fn sids(&self) -> Vec<Sid> {
+        self.by_sid.keys().copied().collect()
+    }
+
     /// When the first is due.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.by_due.first_key_value().map(|((due, _), _)| *due)

@@ -10,7 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::replay::{Chunk, Replayed};
+use super::{
+    enumerate::{Enumerate, FindMissing},
+    replay::{Chunk, Replayed},
+};
 use crate::{
     bus::{BusError, Incoming, Position},
     delivery::Delivery,
@@ -80,6 +83,10 @@ pub enum Command {
     Dismiss(usize, Duration),
     /// Ends a connection that has not sent connect_request, for one that may.
     CloseSilent(SocketId),
+    /// Tells which sessions there are.
+    Enumerate(Enumerate),
+    /// Tells which connections there are not.
+    FindMissing(FindMissing),
     /// Ends every connection.
     CloseAll(SessionError),
 }

@@ -5,6 +5,7 @@
 //! place: with its peer, with a running function, or with the departures.
 mod batch;
 mod drain;
+mod enumerate;
 mod fanout;
 mod mailboxes;
 mod peer;
@@ -22,15 +23,17 @@ use rollcall_schema::{
     request::{PayloadError, RequestError},
 };
 
-pub use self::{
-    fanout::AgentMark,
-    mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
-    peer::Peer,
-};
 use self::{
+    enumerate::Awaited,
     fanout::Fanout,
     peer::Phase,
     replay::{Chunk, Replayed},
+};
+pub use self::{
+    enumerate::{Enumerate, FindMissing, Page},
+    fanout::AgentMark,
+    mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
+    peer::Peer,
 };
 use crate::{
     bus::Position,
@@ -85,6 +88,7 @@ pub struct Gateway {
     fanout: Fanout,
     /// Connections that ended while their function ran: why, for when the session comes back.
     orphans: HashMap<SocketId, LeftReason>,
+    awaited: Awaited,
     started: Instant,
     /// Each client is given a part of it at random (no herd).
     reconnect_within: Duration,
@@ -100,6 +104,7 @@ impl Gateway {
             shared,
             fanout: Fanout::default(),
             orphans: HashMap::new(),
+            awaited: Awaited::default(),
             started: Instant::now(),
             reconnect_within: RECONNECT_WITHIN,
             draining: false,
@@ -256,6 +261,7 @@ impl Gateway {
     fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>) {
         let whole = self.fanout.settle(socket, &session);
         socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
+        self.awaited.settled(socket.id(), &session);
         socket.peer.phase = Phase::Open(session);
         if !whole {
             return self.end(socket, SessionError::InternalServerError);
@@ -368,6 +374,8 @@ impl Application for Gateway {
             }
             Command::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
             Command::Dismiss(count, within) => self.dismiss(sockets, count, within),
+            Command::Enumerate(ask) => self.enumerate(sockets, ask),
+            Command::FindMissing(ask) => self.find_missing(sockets, ask),
             Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }
@@ -401,6 +409,7 @@ impl Application for Gateway {
 
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
         self.fanout.gone(id, &peer);
+        self.awaited.gone(id);
         let reason = match cause {
             // It knows that the node drains: it may be on its way to another one.
             Cause::Closed | Cause::Lost | Cause::PongTimedOut if peer.told => LeftReason::Drained,

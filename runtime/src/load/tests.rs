@@ -35,8 +35,12 @@ impl Bench {
 
     /// What a join finds: seats, and the user's own.
     async fn joined(&self, lesson: &str, user: &str) -> Joined {
-        let registration =
-            Registration { label: "test".into(), lease: std::time::Duration::from_secs(15), solitary: true };
+        let registration = Registration {
+            label: "test".into(),
+            lease: std::time::Duration::from_secs(15),
+            solitary: true,
+            process: None,
+        };
         let lease = self.store.register(&registration).await.unwrap();
         let join = Join {
             sid: rollcall_schema::Sid::random(),

@@ -39,6 +39,18 @@ pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// `rollcall restored`.
+pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    let mend = "stop every node, then run it again";
+    let done = store.restored().await.map_err(StartError::of("the restored database", mend))?;
+    println!(
+        "it is another installation now: ids are raised, {} sessions of the backup are in the history, {} events are gone",
+        done.sessions, done.events
+    );
+    Ok(())
+}
+
 /// `rollcall load`.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
     let store = backends::store(&config.backends).await?;

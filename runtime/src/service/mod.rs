@@ -57,6 +57,7 @@ async fn act(command: Command, config: Config, table: fn(&Pools) -> Table) -> Re
         Command::Token(args) => commands::token(&config, args)?,
         Command::Migrate => commands::migrate(&config).await?,
         Command::Load(files) => commands::load_files(&config, &files).await?,
+        Command::Restored => commands::restored(&config).await?,
         Command::Check => commands::report(&config).await?,
     }
     Ok(())

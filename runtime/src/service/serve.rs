@@ -24,12 +24,14 @@ use crate::{
     demo,
     departures::Departures,
     events::EventLimits,
+    failover::SessionCheck,
     gateway::{Gateway, Mailboxes, Shared},
     http::{self, access::Access, admin::Admin, admission::Admission, health::Health},
     lease::Pulse,
     leavings::Leavings,
     metrics::Metrics,
     mixpanel::Mixpanel,
+    process::ProcessIdentity,
     projection::Projection,
     relay::Relay,
     socket::{self, Workers},
@@ -77,9 +79,11 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         label: format!("{}@{}", std::process::id(), config.listen),
         lease: config.presence.lease,
         solitary: config.backends.solitary(),
+        process: ProcessIdentity::current(),
     };
     let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
     let lease = store.register(&registration).await.map_err(StartError::of("this node", alone))?;
+    let began = *store.incarnation().borrow();
     let installation = store.installation().await.map_err(StartError::of("the database", "start again"))?;
     let (lease, leased) = watch::channel(lease);
     let (nodes, living) = watch::channel(1);
@@ -142,6 +146,14 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         nodes,
     };
     tasks.spawn("lease", pulse.run());
+    let check = SessionCheck {
+        store: Arc::clone(&store),
+        mailboxes: mailboxes.clone(),
+        departures: departures.clone(),
+        lease: leased.clone(),
+        spread: config.presence.drain_spread,
+    };
+    tasks.spawn("session check", check.run(began));
     tasks.spawn("upkeep of metrics", metrics.clone().upkeep());
     let refreshed = Arc::clone(&keyring);
     tasks.spawn("keys of issuers", async move { refreshed.keep_fresh().await });

@@ -56,6 +56,17 @@ impl<P> Sockets<P> {
         Some(Socket { peer, io: SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id } })
     }
 
+    /// Whether the socket of that name is one of these, and still open.
+    #[must_use]
+    pub fn has(&self, id: SocketId) -> bool {
+        let entry = self.slab.get(id.slot()).filter(|_| id.worker() == usize::from(self.shared.worker));
+        entry.is_some_and(|entry| {
+            entry.peer.is_some()
+                && entry.connection.generation == id.generation()
+                && matches!(entry.connection.phase, Phase::Open { .. })
+        })
+    }
+
     /// The layer's half of an entry, in whatever phase.
     pub(super) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
         let entry = self.slab.get_mut(id.slot())?;
@@ -73,6 +84,21 @@ impl<P> Sockets<P> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open == 0
+    }
+
+    /// Visits the open sockets of `max` slots from this one on, and returns where to go on.
+    pub fn each_from(&mut self, from: usize, max: usize, mut visit: impl FnMut(&mut Socket<'_, P>)) -> Option<usize> {
+        let (end, last) = (from.saturating_add(max), self.slab.capacity());
+        for slot in from..end.min(last) {
+            let Some(entry) = self.slab.get_mut(slot) else { continue };
+            let Some(peer) = &mut entry.peer else { continue };
+            let id = SocketId::new(self.shared.worker, slot, entry.connection.generation);
+            let io = SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id };
+            if io.is_open() {
+                visit(&mut Socket { peer, io });
+            }
+        }
+        (end < last).then_some(end)
     }
 
     /// Visits every open socket.

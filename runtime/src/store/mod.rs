@@ -6,6 +6,7 @@
 mod aside;
 pub mod postgres;
 mod refused;
+mod remembered;
 mod schema;
 pub mod sqlite;
 
@@ -13,9 +14,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Nonce, Role, Seat, SessionId, Sid, UserId};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::tasks::TaskEnded;
+use crate::{process::ProcessIdentity, tasks::TaskEnded};
 
 /// For how many minutes a removal that was carried out is repeated after a loss of the key store's (PROTOCOL 4).
 const REPEATED_MINUTES: i64 = 10;
@@ -52,6 +54,8 @@ pub struct Registration {
     pub lease: Duration,
     /// Its keys or its bus are in process: no other node may live beside it.
     pub solitary: bool,
+    /// Its process, by which a later one on the same machine can tell that it is dead.
+    pub process: Option<ProcessIdentity>,
 }
 
 /// What a pulse brings back.
@@ -141,6 +145,17 @@ pub struct Restore {
     /// The lesson and seat before.
     pub lesson: Option<(LessonId, Option<Seat>)>,
 }
+
+/// What was done to a database that was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Sessions that were live when the backup was made, and are in the history now.
+    pub sessions: u64,
+    /// Events that waited in the outbox, and are gone.
+    pub events: u64,
+}
+
+pub use remembered::{Remembered, Standing};
 
 /// Why a session ended: `Left-Reason` and the history's `reason` (PROTOCOL 3).
 pub use rollcall_schema::{Change, LeftReason};
@@ -334,6 +349,20 @@ pub trait Store: Send + Sync + 'static {
     /// Agents leave.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
 
+    /// Which incarnation of the database the latest connection found: another one after the database has lost its last
+    /// commits. None before there are tables.
+    fn incarnation(&self) -> watch::Receiver<Option<Uuid>>;
+    /// Compares sessions that this node remembers with the database, and writes the ends of those that are lost. Unique
+    /// key of a batch: the session.
+    async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError>;
+    /// Rows of this node, ids above `after`, ascending, at most `max`, as ends with `node_lost`.
+    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError>;
+    /// Whether the node has a row, whatever its epoch.
+    async fn knows(&self, node: NodeId) -> Result<bool, StoreError>;
+    /// Makes a database that was put back from a backup fit to be used: a new installation, higher ids, an empty outbox,
+    /// and no session live. [`StoreError::Refused`] while a node is alive.
+    async fn restored(&self) -> Result<Restored, StoreError>;
+
     /// Adds leavings of this node that no end of a session has written, and releases those of connections that were
     /// taken over and have ended. Needs no lease: see [`Leaving`].
     async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError>;
@@ -370,4 +399,10 @@ pub trait Store: Send + Sync + 'static {
     async fn is_empty(&self) -> Result<bool, StoreError>;
     /// Begins a load.
     async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
+}
+
+/// Microseconds since 1970: an id that is above all that were ever given out. JSON's readers hold it exactly until 2255.
+fn now_micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(0))
 }

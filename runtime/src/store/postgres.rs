@@ -17,7 +17,10 @@ mod outbox;
 mod pool;
 mod reads;
 mod removals;
+mod restored;
 mod sessions;
+mod timeline;
+mod verify;
 
 use std::{
     sync::{
@@ -29,16 +32,18 @@ use std::{
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use self::{
     backlog::Floor, connect::Connector, keeper::Keeper, load::PostgresLoad, outbox::PostgresOutbox, pool::Pool,
+    timeline::Timeline,
 };
 use crate::config::BackendUrl;
 
 use super::{
     Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
-    Registration, Restore, Store, StoreError, refused::Refused,
+    Registration, Remembered, Restore, Restored, Standing, Store, StoreError, refused::Refused,
 };
 
 /// For a call, with all its waits and retries.
@@ -83,6 +88,7 @@ pub struct PostgresStore {
     /// Rows were committed since the relay told other nodes of some.
     untold: Arc<AtomicBool>,
     refused: Refused,
+    timeline: Arc<Timeline>,
 }
 
 impl PostgresStore {
@@ -91,7 +97,8 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Refused`] where the URL is none.
     pub fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let connector = Arc::new(Connector::new(options.url.clone(), options.connect)?);
+        let timeline = Arc::<Timeline>::default();
+        let connector = Arc::new(Connector::new(options.url.clone(), options.connect, Arc::clone(&timeline))?);
         let pool = Pool::new(Arc::clone(&connector), options.pool_size)?;
         let several = AtomicBool::new(false);
         Ok(Self {
@@ -104,6 +111,7 @@ impl PostgresStore {
             wake: connect::Wake::default(),
             untold: Arc::default(),
             refused: Refused::default(),
+            timeline,
         })
     }
 
@@ -180,6 +188,26 @@ impl Store for PostgresStore {
 
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
         self.leave_classrooms(lease, batch).await
+    }
+
+    fn incarnation(&self) -> watch::Receiver<Option<Uuid>> {
+        self.timeline.known()
+    }
+
+    async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
+        self.verify_sessions(lease, batch).await
+    }
+
+    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError> {
+        self.owned_by(node, after, max).await
+    }
+
+    async fn knows(&self, node: NodeId) -> Result<bool, StoreError> {
+        self.knows_node(node).await
+    }
+
+    async fn restored(&self) -> Result<Restored, StoreError> {
+        self.make_anew().await
     }
 
     async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {

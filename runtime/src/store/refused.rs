@@ -1,6 +1,7 @@
-//! Sessions whose end the database refuses: left aside for a while, so that they hold up nobody else's.
+//! Dead nodes' sessions whose end the database refuses: left aside for a while, so that they hold up nobody else's.
 //!
-//! Invariant: one is tried again, for an operator may have mended it meanwhile; each refusal is logged and counted.
+//! Invariant: each is tried again, after a pause that doubles up to a minute, for an operator may have mended it meanwhile;
+//! each refusal is counted, and said at most every ten seconds. Bounded: what does not fit is tried again at once.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -9,28 +10,51 @@ use std::{
 
 use rollcall_schema::SessionId;
 
-use crate::names;
+use crate::{log_limit::LogLimit, names};
 
-/// How long one is left aside.
-const ASIDE: Duration = Duration::from_secs(30);
+/// Sessions that are left aside.
+const MAX: usize = 10_000;
+/// The first pause, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+struct Aside {
+    until: Instant,
+    pause: Duration,
+}
 
 /// Those of a store.
-#[derive(Default)]
-pub(super) struct Refused(Mutex<HashMap<i64, Instant>>);
+pub(super) struct Refused {
+    aside: Mutex<HashMap<i64, Aside>>,
+    said: LogLimit,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self { aside: Mutex::default(), said: LogLimit::new() }
+    }
+}
 
 impl Refused {
     /// Those that are to be left aside now.
     pub(super) fn aside(&self) -> Vec<i64> {
+        let now = Instant::now();
         // A map of instants is whole after any panic.
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.retain(|_, since| since.elapsed() < ASIDE);
-        refused.keys().copied().collect()
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was not refused again for so long has ended.
+        aside.retain(|_, aside| aside.until + PAUSE.1 > now);
+        aside.iter().filter(|(_, aside)| aside.until > now).map(|(session, _)| *session).collect()
     }
 
     /// The database refused to end this one.
     pub(super) fn add(&self, SessionId(session): SessionId, why: &str) {
-        tracing::error!(session, why, "the end of a dead node's session is refused; it is tried again later");
         metrics::counter!(names::DROPPED, "reason" => "reap_refused").increment(1);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session, Instant::now());
+        if let Some(more) = self.said.pass() {
+            tracing::error!(session, why, more, "the end of a dead node's session is refused; it is tried again later");
+        }
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.len() < MAX || aside.contains_key(&session) {
+            let pause = aside.get(&session).map_or(PAUSE.0, |before| (2 * before.pause).min(PAUSE.1));
+            aside.insert(session, Aside { until: Instant::now() + pause, pause });
+        }
     }
 }

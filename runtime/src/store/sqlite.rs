@@ -14,7 +14,9 @@ mod load;
 mod outbox;
 mod read;
 mod removals;
+mod restored;
 mod sessions;
+mod verify;
 
 use std::{
     fs::File,
@@ -35,7 +37,7 @@ use uuid::Uuid;
 use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
 use super::{
     Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
-    Registration, Restore, Store, StoreError, refused::Refused,
+    Registration, Remembered, Restore, Restored, Standing, Store, StoreError, refused::Refused,
 };
 use crate::tasks::{TaskEnded, Tasks};
 
@@ -53,6 +55,8 @@ pub struct SqliteStore {
     refused: Arc<Refused>,
     /// Hears of the desks' ends.
     threads: Tasks,
+    /// Never another: the file is not put back under a running process.
+    incarnation: watch::Sender<Option<Uuid>>,
 }
 
 impl SqliteStore {
@@ -73,6 +77,7 @@ impl SqliteStore {
             relay: Arc::default(),
             refused: Arc::default(),
             threads,
+            incarnation: watch::Sender::new(Some(Uuid::nil())),
         })
     }
 
@@ -175,6 +180,31 @@ impl Store for SqliteStore {
         let closed = self.writer.call("close", move |connection| sessions::close(connection, lease, &batch)).await?;
         self.wake();
         Ok(closed)
+    }
+
+    fn incarnation(&self) -> watch::Receiver<Option<Uuid>> {
+        self.incarnation.subscribe()
+    }
+
+    async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
+        let batch = batch.to_vec();
+        let verified = self.writer.call("verify", move |connection| verify::verify(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(verified)
+    }
+
+    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError> {
+        self.reader.call("owned", move |connection| verify::owned(connection, node, after, max)).await
+    }
+
+    async fn knows(&self, node: NodeId) -> Result<bool, StoreError> {
+        self.reader.call("knows", move |connection| verify::knows(connection, node)).await
+    }
+
+    async fn restored(&self) -> Result<Restored, StoreError> {
+        let path = self.path.clone();
+        let restored = spawn_blocking(move || restored::make_anew(&path)).await;
+        restored.unwrap_or_else(|_| Err(StoreError::Unavailable("it panicked".to_owned())))
     }
 
     async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {

@@ -69,7 +69,8 @@ async fn a_host_that_answers_no_packet_holds_up_nobody() {
 async fn serves_again(store: &dyn Store, since: Instant) {
     let member = Member::new(classroom(), "web.alice");
     loop {
-        let registration = rollcall_runtime::store::Registration { label: "t".into(), lease: LEASE, solitary: false };
+        let registration =
+            rollcall_runtime::store::Registration { label: "t".into(), lease: LEASE, solitary: false, process: None };
         if let Ok(lease) = store.register(&registration).await
             && store.open(lease, &[member.open()]).await.is_ok()
         {

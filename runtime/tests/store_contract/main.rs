@@ -1,4 +1,5 @@
 //! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
+mod failover;
 mod hosts;
 mod hung;
 mod lease;

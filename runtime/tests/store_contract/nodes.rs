@@ -157,7 +157,7 @@ async fn of_two_nodes_racing_for_a_thousand_agents_one_owns_each() {
 async fn a_solitary_node_lives_alone() {
     let world = World::postgres().await;
     let other = world.another();
-    let registration = |solitary| Registration { label: "late".to_owned(), lease: LEASE, solitary };
+    let registration = |solitary| Registration { label: "late".to_owned(), lease: LEASE, solitary, process: None };
     let answer = other.register(&registration(true)).await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("test holds a lease")), "{answer:?}");
     world.store.retire(world.lease).await.expect("retired");

@@ -9,7 +9,7 @@ use crate::world::{LEASE, Member, World, classroom, is_fenced, register};
 async fn a_second_process_may_not_serve_the_file() {
     let world = World::sqlite().await;
     let second = world.another();
-    let registration = Registration { label: "second".to_owned(), lease: LEASE, solitary: true };
+    let registration = Registration { label: "second".to_owned(), lease: LEASE, solitary: true, process: None };
     let answer = second.register(&registration).await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("another rollcall")), "{answer:?}");
     world.open(&Member::new(classroom(), "web.alice")).await;

@@ -42,7 +42,7 @@ pub(crate) fn connect(url: &str) -> Arc<dyn Store> {
 }
 
 pub(crate) async fn register(store: &dyn Store, lease: Duration) -> Lease {
-    let registration = Registration { label: "test".to_owned(), lease, solitary: false };
+    let registration = Registration { label: "test".to_owned(), lease, solitary: false, process: None };
     store.register(&registration).await.expect("registered")
 }
 
@@ -72,6 +72,20 @@ impl World {
             Database::Postgres(url) => connect(url),
             Database::Sqlite(path, _) => Arc::new(SqliteStore::open(path).expect("opened")),
         }
+    }
+
+    /// The store where one process serves the file, else another process's.
+    pub(crate) fn another_or_same(&self) -> Arc<dyn Store> {
+        match &self.database {
+            Database::Postgres(url) => connect(url),
+            Database::Sqlite(..) => Arc::clone(&self.store),
+        }
+    }
+
+    /// As if its process had ended.
+    pub(crate) fn forgets_its_lock(mut self) -> Self {
+        self.store = self.another();
+        self
     }
 
     pub(crate) fn url(&self) -> &str {

@@ -3,6 +3,12 @@
 -- Part of every message id, so that two databases on one NATS server never make the same one.
 create table installation (
     id uuid not null,
+    -- Where the server's history was at the latest change of `incarnation`: its identifier and its timeline.
+    timeline text,
+    -- Another one whenever the database has lost commits.
+    incarnation uuid not null default gen_random_uuid(),
+    -- The highest session id of before the latest loss: an event of such a session may be published that is not known here.
+    doubtful_through bigint not null default 0,
     single boolean primary key default true check (single)
 );
 insert into installation (id) values (gen_random_uuid());
@@ -28,6 +34,8 @@ create table node (
     epoch bigint not null default 1,
     lease_until timestamptz not null,
     solitary boolean not null,
+    -- Boot, namespaces, pid and start: a later process on the same machine can tell that this one is dead.
+    process text,
     taken boolean not null default false
 ) with (fillfactor = 50);
 
@@ -138,3 +146,17 @@ create table removal (
     sid text not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
 create index removal_minute on removal (minute);
+
+-- Ids are given out by sequences, which only their owner may read and set: these two run with the owner's rights, so that a
+-- role with no more than the rights to rows can serve.
+create function last_session_id() returns bigint language sql security definer set search_path from current
+as 'select last_value from agent_session_id_seq';
+
+-- After the loss of commits no id is given out again. `highest` is the highest session id that anybody knows of.
+create function raise_ids(highest bigint) returns bigint language sql security definer set search_path from current
+as $$
+    select setval('node_id_seq', last_value + 1000000) from node_id_seq;
+    select setval('outbox_id_seq', last_value + 1000000) from outbox_id_seq;
+    select setval('leaving_id_seq', last_value + 1000000) from leaving_id_seq;
+    select setval('agent_session_id_seq', greatest(last_value, highest) + 1000000) from agent_session_id_seq;
+$$;

@@ -1,7 +1,7 @@
 //! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
 //!
 //! Connections are plain; a URL that asks for TLS is refused at the first connection.
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
 use tokio::{
@@ -10,11 +10,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 use tokio_postgres::{AsyncMessage, Config, Row, config::TargetSessionAttrs};
+use uuid::Uuid;
 
 use super::{
     LIMIT,
     hosts::{Connected, Hosts},
     pool::{Parameters, text},
+    timeline::Timeline,
 };
 use crate::{config::BackendUrl, store::StoreError};
 
@@ -32,13 +34,15 @@ pub(super) struct Connector {
     /// For each address of each host, where the URL has no `connect_timeout`.
     limit: Duration,
     hosts: Hosts,
+    /// What each connection is compared with before it is used.
+    pub(super) timeline: Arc<Timeline>,
 }
 
 impl Connector {
     /// Makes none yet.
-    pub(super) fn new(url: BackendUrl, limit: Duration) -> Result<Self, StoreError> {
+    pub(super) fn new(url: BackendUrl, limit: Duration, timeline: Arc<Timeline>) -> Result<Self, StoreError> {
         configure(url.reveal())?;
-        Ok(Self { url, limit, hosts: Hosts::default() })
+        Ok(Self { url, limit, hosts: Hosts::default(), timeline })
     }
 
     /// A new connection, with the password of this moment. `settings` come after the common ones. An address of the URL
@@ -80,10 +84,13 @@ fn configure(url: &str) -> Result<Config, StoreError> {
 pub(super) struct Dedicated {
     client: ClientWrapper,
     driver: AbortHandle,
+    timeline: Arc<Timeline>,
+    /// Of the database that it leads to; none where there were no tables yet.
+    incarnation: Option<Uuid>,
 }
 
 impl Dedicated {
-    /// Connects. `settings` and `least` as in [`Connector::connect`]; `wake` hears of notifications, and of the
+    /// Connects, and compares the database with what is known of its history. `settings` and `least` as in [`Connector::connect`]; `wake` hears of notifications, and of the
     /// connection's end.
     pub(super) async fn connect(
         connector: &Connector,
@@ -102,7 +109,14 @@ impl Dedicated {
                 wake.send_modify(|count| *count += 1);
             }
         });
-        Ok(Self { driver: driver.abort_handle(), client: ClientWrapper::new(client, driver) })
+        let mut made = Self {
+            driver: driver.abort_handle(),
+            client: ClientWrapper::new(client, driver),
+            timeline: Arc::clone(&connector.timeline),
+            incarnation: None,
+        };
+        made.incarnation = made.end_on_timeout(timeout(LIMIT, made.timeline.compare(&made.client)).await)?;
+        Ok(made)
     }
 
     /// Runs one statement, which is planned the first time. One that is not answered in time ends the connection: the
@@ -130,8 +144,9 @@ impl Dedicated {
         self.end_on_timeout(timeout(limit, self.client.batch_execute(sql)).await)
     }
 
+    /// Whether it is of no more use: it is closed, or leads to another database than the latest connection does.
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed() || self.driver.is_finished()
+        self.client.is_closed() || self.driver.is_finished() || !self.timeline.is_current(self.incarnation)
     }
 
     fn end_on_timeout<T>(&self, answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {

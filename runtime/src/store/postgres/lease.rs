@@ -9,14 +9,23 @@ use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::store::{Lease, Pulse, Registration, StoreError};
+use crate::{
+    process::ProcessIdentity,
+    store::{Lease, Pulse, Registration, StoreError},
+};
 
-const REGISTER: &str = "insert into node (label, lease_until, solitary) \
-    values ($1, clock_timestamp() + make_interval(secs => $2), $3) returning id, epoch";
+const REGISTER: &str = "insert into node (label, lease_until, solitary, process) \
+    values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4) returning id, epoch";
 
 /// Another live node that may not be beside this one. Both of two that start at once see each other: none stays.
-const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8 from node \
+const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8, id, process from node \
     where id <> $1 and not taken and lease_until > clock_timestamp() and (solitary or $2) order by id limit 1";
+
+/// Takes the lease of a node whose process is dead. Its sessions stay until they are reaped, for their clients to take over.
+const TAKE_DEAD: &str = "with dead as materialized (
+        select id from node where id = $1 and process = $2 and not taken for update
+    )
+    update node set epoch = epoch + 1, taken = true from dead where node.id = dead.id";
 
 const FORGET: &str = "delete from node where id = $1";
 
@@ -117,13 +126,23 @@ const RETIRE: &str = "with fence as materialized (
 
 impl PostgresStore {
     pub(super) async fn enter(&self, registration: &Registration) -> Result<Lease, StoreError> {
-        let Registration { label, lease, solitary } = registration;
-        let rows = self.pool.rows("register", REGISTER, &[label, &lease.as_secs_f64(), solitary]).await?;
+        let Registration { label, lease, solitary, process } = registration;
+        let own = process.as_ref().map(ProcessIdentity::to_string);
+        let rows = self.pool.rows("register", REGISTER, &[label, &lease.as_secs_f64(), solitary, &own]).await?;
         let row = rows.first().ok_or_else(|| unreadable("none"))?;
         let node: i64 = row.try_get(0).map_err(unreadable)?;
         let epoch = Epoch(row.try_get(1).map_err(unreadable)?);
-        let rivals = self.pool.rows("register", RIVAL, &[&node, solitary]).await?;
-        let Some(rival) = rivals.first() else { return Ok(Lease { node: NodeId(node), epoch }) };
+        let rival = loop {
+            let rivals = self.pool.rows("register", RIVAL, &[&node, solitary]).await?;
+            let Some(rival) = rivals.into_iter().next() else { return Ok(Lease { node: NodeId(node), epoch }) };
+            let theirs: Option<&str> = rival.try_get(3).map_err(unreadable)?;
+            let dead = theirs.and_then(ProcessIdentity::parse).zip(process.as_ref());
+            if !dead.is_some_and(|(theirs, own)| own.knows_dead(&theirs)) {
+                break rival;
+            }
+            let id: i64 = rival.try_get(2).map_err(unreadable)?;
+            self.pool.rows("register", TAKE_DEAD, &[&id, &theirs]).await?;
+        };
         self.pool.rows("register", FORGET, &[&node]).await?;
         let rival_label: String = rival.try_get(0).map_err(unreadable)?;
         let rest: f64 = rival.try_get(1).map_err(unreadable)?;

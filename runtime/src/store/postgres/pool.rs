@@ -11,7 +11,7 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Metrics, RecycleResult},
+    managed::{self, Metrics, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
 use tokio::time::{sleep, timeout};
@@ -20,6 +20,7 @@ use tokio_postgres::{
     error::{Error, SqlState},
     types::ToSql,
 };
+use uuid::Uuid;
 
 use super::{LIMIT, connect::Connector};
 use crate::{names, store::StoreError};
@@ -42,9 +43,11 @@ struct Identity {
 struct Backend {
     client: ClientWrapper,
     identity: Identity,
+    /// Of the database that it leads to.
+    incarnation: Option<Uuid>,
 }
 
-/// Makes backends that know who they are.
+/// Makes backends that know who they are, and where they lead.
 struct Backends(Arc<Connector>);
 
 impl managed::Manager for Backends {
@@ -61,16 +64,21 @@ impl managed::Manager for Backends {
             }
         });
         let client = ClientWrapper::new(client, driver);
-        let row = client.query_one(WHO, &[]).await.map_err(|error| StoreError::Unavailable(text(&error)))?;
+        let away = |error| StoreError::Unavailable(text(&error));
+        let row = client.query_one(WHO, &[]).await.map_err(away)?;
         let identity =
             Identity { pid: row.try_get(0).map_err(unreadable)?, started: row.try_get(1).map_err(unreadable)? };
-        Ok(Backend { client, identity })
+        let incarnation = self.0.timeline.compare(&client).await.map_err(away)?;
+        Ok(Backend { client, identity, incarnation })
     }
 
     async fn recycle(&self, backend: &mut Backend, _: &Metrics) -> RecycleResult<StoreError> {
-        match backend.client.is_closed() {
-            true => Err(managed::RecycleError::message("the connection is closed")),
-            false => Ok(()),
+        if backend.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        match self.0.timeline.is_current(backend.incarnation) {
+            true => Ok(()),
+            false => Err(RecycleError::message("the database has another history by now")),
         }
     }
 }

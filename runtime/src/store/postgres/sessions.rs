@@ -17,8 +17,9 @@ use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::store::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
-/// lost) gets the same answer, and no second event. Whom it replaces is written down for a connection of this node too:
-/// without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
+/// lost) gets the same answer, and no second event. A session that was there when the database lost commits is entered
+/// again: its end may have been among them, and its left published. Whom it replaces is written down for a connection of
+/// this node too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -46,7 +47,8 @@ const OPEN: &str = "with fence as materialized (
             previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation)
-        select classroom_id, agent_id, id, 'entered' from entered where takeovers = 0
+        select classroom_id, agent_id, id, 'entered' from entered
+        where takeovers = 0 or id <= (select doubtful_through from installation where single)
     ), told as (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
@@ -161,14 +163,17 @@ impl PostgresStore {
         }
         self.wake();
         let mut opened = HashMap::with_capacity(rows.len());
+        let mut highest = SessionId(0);
         for row in &rows {
             let key: (Uuid, &str) = (row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?);
             let session: Option<i64> = row.try_get(2).map_err(unreadable)?;
+            highest = session.map_or(highest, |session| highest.max(SessionId(session)));
             let node: Option<i64> = row.try_get(3).map_err(unreadable)?;
             let previous: Option<&str> = row.try_get(4).map_err(unreadable)?;
             let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()?;
             opened.insert(key, session.map(|session| Opened { session: SessionId(session), replaced }));
         }
+        self.timeline.saw(highest);
         let answer = |open: &Open| opened.get(&(open.classroom.0, open.agent.as_str())).copied();
         batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()
     }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     desk::{failed, in_savepoint},
-    leavings, read,
+    leavings, read, restored,
 };
 use crate::store::{Lease, Pulse, Registration, StoreError, refused::Refused};
 
@@ -62,9 +62,16 @@ pub(super) fn fence(connection: &Connection, lease: Lease) -> Result<(), StoreEr
     if held { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
-/// Enters as the only node that lives. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
+/// Enters as the only node that lives. All ids jump at each start but the first: the file may be a copy that was made a
+/// moment before the last end, and ids that were given out since then are in the stream. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
 /// their agents can come back to them.
 pub(super) fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
+    let first: bool = connection
+        .query_row("select not exists (select 1 from sqlite_sequence where name = 'node')", [], |row| row.get(0))
+        .map_err(failed)?;
+    if !first {
+        restored::raise_ids(connection)?;
+    }
     connection.execute("update node set epoch = epoch + 1", []).map_err(failed)?;
     connection
         .execute(

@@ -1,0 +1,138 @@
+//! Which history of the database a connection leads to. After a failover to a replica, or with a backup that was put back,
+//! the last commits are missing, although they were answered.
+//!
+//! Invariant: no connection writes before it was compared with what the database stores about itself and with what this
+//! process has seen. Whoever first finds a difference raises all ids and draws a new incarnation, in one transaction under
+//! a lock; everybody else finds the new incarnation. A connection to another incarnation than the latest is not used again.
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use rollcall_schema::SessionId;
+use tokio::sync::watch;
+use tokio_postgres::{Client, Error, error::SqlState};
+use tracing::warn;
+use uuid::Uuid;
+
+/// A copy of the server's files keeps the identifier, a promotion changes the timeline, and a dump that is loaded elsewhere
+/// changes the identifier. Any role may ask for both, unless somebody has revoked that.
+const PARTS: [&str; 2] = [
+    "select (pg_control_system()).system_identifier::text",
+    "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
+];
+/// Stands for a part that may not be asked for.
+const UNKNOWN: &str = "?";
+
+const STORED: &str = "select timeline, incarnation, last_session_id() from installation";
+const LOCK: &str = "select timeline, incarnation, last_session_id() from installation for update";
+const ADOPT: &str = "update installation set timeline = $1";
+const RAISE: &str = "select raise_ids($1)";
+const CHANGE: &str = "update installation set timeline = $1, incarnation = gen_random_uuid(), \
+    doubtful_through = greatest(doubtful_through, $2) returning incarnation";
+
+/// What this process knows of the database's history.
+#[derive(Default)]
+pub(super) struct Timeline {
+    /// The incarnation that the latest connection found.
+    known: watch::Sender<Option<Uuid>>,
+    /// The highest session id that this process was given: a sequence that is below it has lost commits.
+    seen: AtomicI64,
+    warned: AtomicBool,
+}
+
+/// What the database stores about itself.
+struct Stored {
+    timeline: Option<String>,
+    incarnation: Uuid,
+    last_session: i64,
+}
+
+impl Timeline {
+    /// The incarnation that the latest connection found; none before the tables are made.
+    pub(super) fn known(&self) -> watch::Receiver<Option<Uuid>> {
+        self.known.subscribe()
+    }
+
+    /// Whether a connection that found this incarnation may still be used.
+    pub(super) fn is_current(&self, incarnation: Option<Uuid>) -> bool {
+        incarnation.is_some() && *self.known.borrow() == incarnation
+    }
+
+    /// A session has this id.
+    pub(super) fn saw(&self, SessionId(session): SessionId) {
+        self.seen.fetch_max(session, Ordering::Relaxed);
+    }
+
+    /// Compares a new connection, and raises the ids where it is the first to find another history. None where there are
+    /// no tables yet: such a connection may not be used for more than the tables' making.
+    pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, Error> {
+        let here = self.here(client).await?;
+        let stored = match stored(client, STORED).await {
+            Ok(stored) => stored,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let incarnation =
+            if self.agrees(&stored, &here) { stored.incarnation } else { self.settle(client, &here).await? };
+        self.known.send_if_modified(|known| known.replace(incarnation) != Some(incarnation));
+        Ok(Some(incarnation))
+    }
+
+    fn agrees(&self, stored: &Stored, here: &str) -> bool {
+        stored.timeline.as_deref() == Some(here) && stored.last_session >= self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Where this connection leads to.
+    async fn here(&self, client: &Client) -> Result<String, Error> {
+        let mut parts = Vec::with_capacity(PARTS.len());
+        for sql in PARTS {
+            parts.push(match client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)) {
+                Ok(part) => part,
+                Err(error) if is_forbidden(&error) => {
+                    if !self.warned.swap(true, Ordering::Relaxed) {
+                        warn!(%error, asked = sql, "a failover of the database is not noticed by this: grant the right");
+                    }
+                    UNKNOWN.to_owned()
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(parts.join("/"))
+    }
+
+    async fn settle(&self, client: &Client, here: &str) -> Result<Uuid, Error> {
+        client.batch_execute("begin").await?;
+        let stored = stored(client, LOCK).await?;
+        let incarnation = if self.agrees(&stored, here) {
+            stored.incarnation
+        } else if stored.timeline.is_none() {
+            client.execute(ADOPT, &[&here]).await?;
+            stored.incarnation
+        } else {
+            let highest = stored.last_session.max(self.seen.load(Ordering::Relaxed));
+            warn!(
+                before = stored.timeline,
+                now = here,
+                "the database has another history: its last commits may be lost; ids are raised, and sessions checked"
+            );
+            client.execute(RAISE, &[&highest]).await?;
+            client.query_one(CHANGE, &[&here, &highest]).await?.try_get(0)?
+        };
+        client.batch_execute("commit").await?;
+        Ok(incarnation)
+    }
+}
+
+async fn stored(client: &Client, sql: &str) -> Result<Stored, Error> {
+    let row = client.query_one(sql, &[]).await?;
+    Ok(Stored { timeline: row.try_get(0)?, incarnation: row.try_get(1)?, last_session: row.try_get(2)? })
+}
+
+/// The tables are not made yet.
+fn is_missing(error: &Error) -> bool {
+    let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
+    error.code().is_some_and(|code| missing.contains(code))
+}
+
+fn is_forbidden(error: &Error) -> bool {
+    let forbidden = [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::UNDEFINED_FUNCTION, SqlState::FEATURE_NOT_SUPPORTED];
+    error.code().is_some_and(|code| forbidden.contains(code))
+}
