@@ -206,7 +206,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
     let scene =
         Scene { runtime, tape: tape.as_ref(), classrooms: &stage.classrooms, user: format!("s{seed}-a{REFUSED}") };
-    let Aftermath { mut violations, struck, mishaps, lost } = storm::rage(cluster, &faults, &scene, start)?;
+    let Aftermath { mut violations, struck, mishaps, loss } = storm::rage(cluster, &faults, &scene, start)?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
     violations.extend(rest::until_owned(cluster, &stage)?);
     violations.extend(rest::until_whole(cluster, &stage)?);
@@ -230,7 +230,8 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         connections: journal.read(),
         stream,
         history: cluster.history(classrooms)?,
-        lost,
+        lost: loss.sessions,
+        doubtful: loss.doubtful,
         fields: rest::until_empty(rest::QUIESCENCE / 4, || cluster.fields(&lessons))?,
     };
     cluster.remove_poison()?;

@@ -23,6 +23,15 @@ const BUSY: &str = "select query from pg_stat_activity where datname = current_d
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
 const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 
+/// What a failover took.
+#[derive(Debug, Default)]
+pub(super) struct Loss {
+    /// Sessions of which something is lost.
+    pub(super) sessions: BTreeSet<i64>,
+    /// The highest session before.
+    pub(super) doubtful: i64,
+}
+
 /// See the module.
 pub(super) struct Primary {
     server: Postgres,
@@ -57,9 +66,8 @@ impl Primary {
         self.standby.is_some()
     }
 
-    /// Kills the server, and lets a standby take over that lacks what was committed for so long. Returns the sessions of
-    /// which something was lost.
-    pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<BTreeSet<i64>> {
+    /// Kills the server, and lets a standby take over that lacks what was committed for so long.
+    pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<Loss> {
         let standby = Standby::of(self.port())?;
         standby.catch_up(&self.database)?;
         standby.stop_receiving()?;
@@ -85,6 +93,7 @@ impl Primary {
         self.standby = Some(standby);
         let [before, after] = [&before, &after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
         let lost = before.symmetric_difference(&after).filter_map(|row| row.split(' ').next()?.parse().ok());
-        Ok(lost.collect())
+        let doubtful = before.iter().filter_map(|row| row.split(' ').next()?.parse().ok()).max();
+        Ok(Loss { sessions: lost.collect(), doubtful: doubtful.unwrap_or_default() })
     }
 }

@@ -14,7 +14,7 @@ use rollcall_loadtest::{Gateway, Way, Wire};
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
 use super::faults::{Deed, Fault, MISHAPS, Place, Target};
 use super::mishaps::Scene;
-use super::primary::Primary;
+use super::primary::{Loss, Primary};
 
 /// A node that is started while its servers are down ends, and is started again.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
@@ -40,8 +40,8 @@ pub(super) struct Aftermath {
     pub(super) struck: BTreeSet<&'static str>,
     /// Names of [`MISHAPS`](super::faults::MISHAPS).
     pub(super) mishaps: BTreeSet<&'static str>,
-    /// Sessions that the database had written something of that is lost.
-    pub(super) lost: BTreeSet<i64>,
+    /// What a failover of the database took.
+    pub(super) loss: Loss,
 }
 
 /// A process that faults are done to.
@@ -120,7 +120,8 @@ pub(super) fn rage(
             all.violations.extend(one.violations);
             all.struck.extend(one.struck);
             all.mishaps.extend(one.mishaps);
-            all.lost.extend(one.lost);
+            all.loss.sessions.extend(one.loss.sessions);
+            all.loss.doubtful = all.loss.doubtful.max(one.loss.doubtful);
         }
         Ok(all)
     })
@@ -194,7 +195,7 @@ fn endure_postgres<'a>(
         }
         sleep_until(start + *at);
         if *deed == Deed::PutBack {
-            aftermath.lost = primary.fail_over(lines, *lasts)?;
+            aftermath.loss = primary.fail_over(lines, *lasts)?;
             aftermath.mishaps.insert("postgres put back");
         } else if let Some(name) = scene.strike_rows(primary.database(), *deed, *lasts)? {
             aftermath.mishaps.insert(name);
