@@ -101,7 +101,7 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
     // More than may leave at once.
     for number in 0..300 {
         let agent = AgentId::parse(&format!("web.u{number}.example.org")).expect("an agent");
-        let open = Open { agent, ..alice() };
+        let open = Open { user: agent.user(), agent, ..alice() };
         let (opened, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
         unclaimed.claim();
         poison(&bench, opened.session);

@@ -211,7 +211,7 @@ impl Member {
 
     pub(crate) fn open(&self) -> Open {
         let (agent, user) = (self.agent.clone(), self.agent.user());
-        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant, user_sessions: 20 }
+        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant, user_sessions: 10_000 }
     }
 
     pub(crate) fn close(&self, reason: LeftReason) -> Close {
