@@ -62,7 +62,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
 
     let since = Instant::now();
-    let start = deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
+    deps.rooms.enter(greeting.socket, RoomId::Classroom(classroom)).await;
     failpoint::reach("classroom entered");
     let open = Open {
         classroom,
@@ -78,7 +78,7 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     let mut session = Session::agent(greeting, classroom, presence, user);
     let resumption = match resume {
         // Boxed: who does not resume need not carry its state.
-        Some(resume) => Some(Box::pin(resumed(deps, &mut session, start, resume)).await),
+        Some(resume) => Some(Box::pin(resumed(deps, &mut session, resume)).await),
         None => None,
     };
     failpoint::reach("connect done");
@@ -101,8 +101,10 @@ fn not_too_often(deps: &Deps, payer: Payer<'_>) -> Result<(), ConnectError> {
 }
 
 /// Joins the lesson that the client was in, and looks for what it missed (PROTOCOL 3). The session is there already: what
-/// cannot be recovered is said, and ends nothing.
-async fn resumed(deps: &Deps, session: &mut Session, start: Position, resume: Resume) -> Resumption {
+/// cannot be recovered is said, and ends nothing. `recovered` speaks of the rooms that the client named: the classroom, and
+/// the lesson where there is one.
+async fn resumed(deps: &Deps, session: &mut Session, resume: Resume) -> Resumption {
+    session.resumes = true;
     let asked = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });
     let joined = match resume.lesson_id {
         Some(lesson) => {
@@ -111,12 +113,11 @@ async fn resumed(deps: &Deps, session: &mut Session, start: Position, resume: Re
         }
         None => true,
     };
-    let Some(after) = asked else { return Resumption { position: start, recovered: false, replay: None } };
-    // What is stored later than this comes to the room's door.
-    let upto = deps.rooms.position();
-    let replay = if joined { deps.rooms.replay(&session.rooms(), &after, upto.offset).await } else { None };
-    match replay {
-        Some(events) => Resumption { position: after, recovered: true, replay: Some((events, upto.offset)) },
-        None => Resumption { position: upto, recovered: false, replay: None },
+    if let Some(after) = asked.filter(|_| joined)
+        && let Some(replay) = deps.rooms.replay(&session.rooms(), &after).await
+    {
+        return Resumption { position: after, recovered: true, replay: Some(replay) };
     }
+    // Asked for after the rooms were entered: what is stored later comes.
+    Resumption { position: deps.rooms.end().await, recovered: false, replay: None }
 }

@@ -11,7 +11,7 @@ use rollcall_runtime::{
     mixpanel::Mixpanel,
     store::{Join, Joined, Restore, StoreError},
 };
-use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::Empty};
+use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::LessonJoined};
 use tracing::warn;
 
 use crate::refresh::fresh;
@@ -47,7 +47,7 @@ impl Deps {
 ///
 /// # Errors
 /// What PROTOCOL 2 lists under ack; `try again later` while SQL or the keys are away.
-pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<Empty, HandlerError> {
+pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<LessonJoined, HandlerError> {
     let user = match &request.access_token {
         Some(token) => Some(fresh(&deps.keyring, session, token.as_str()).await?),
         None => session.claims(),
@@ -81,6 +81,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
 
     // 4: enter_room.
     deps.rooms.enter(session.socket(), RoomId::Lesson(lesson.clone())).await;
+    let offset = if session.resumes { Some(deps.rooms.end().await.offset) } else { None };
 
     failpoint::reach("lesson entered");
     // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
@@ -108,11 +109,11 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     }
 
     // 6, 7: the session.
-    session.place = Some(Place { lesson, seat, written: user.as_ref().map(|user| user.role) });
+    session.place = Some(Place { lesson: lesson.clone(), seat, written: user.as_ref().map(|user| user.role) });
     if let Some(user) = user {
         session.hold(user);
     }
-    Ok(Empty {})
+    Ok(LessonJoined { lesson, seat, seats, offset })
 }
 
 /// Which lesson, and whether this client may join it at all: the payload's, else the URL's, else the token's.

@@ -106,9 +106,13 @@ async fn a_receiver_is_the_only_one() {
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     send(&room.subject("note"), &[("Receiver-Agent-Id", &bob.id)], r#"{"for":"bob"}"#).await;
     assert_eq!(bob.client.next_event(SOON).await.unwrap().body, json!({"for": "bob"}));
-    // Both headers: nobody, where they name the same.
+    // Both headers name the same: a message to oneself.
     let to_itself = [("Receiver-Agent-Id", bob.id.as_str()), ("Sender-Agent-Id", &bob.id)];
-    send(&room.subject("note"), &to_itself, r#"{"for":"nobody"}"#).await;
+    send(&room.subject("note"), &to_itself, r#"{"for":"itself"}"#).await;
+    assert_eq!(bob.client.next_event(SOON).await.unwrap().body, json!({"for": "itself"}));
+    let in_lower_case = [("receiver-agent-id", bob.id.as_str())];
+    send(&room.subject("note"), &in_lower_case, r#"{"for":"bob"}"#).await;
+    assert_eq!(bob.client.next_event(SOON).await.unwrap().body, json!({"for": "bob"}));
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
 }
 
@@ -116,7 +120,11 @@ async fn a_receiver_is_the_only_one() {
 async fn what_is_internal_stays_inside() {
     let backend = Backend::real();
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
-    send(&room.subject("note"), &[("Is-Internal", "true")], r#"{"secret":1}"#).await;
+    for (name, value) in [("Is-Internal", "true"), ("is-internal", "true"), ("Is-Internal", "True")] {
+        send(&room.subject("note"), &[(name, value)], r#"{"secret":1}"#).await;
+    }
+    send(&room.subject("note"), &[("Sender-Agent-Id", "a service")], r#"{"unreadable":1}"#).await;
+    send(&room.subject("note"), &[], r#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#).await;
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
     send(&room.subject("note"), &[("Is-Internal", "false")], r#"{"open":1}"#).await;
     assert_eq!(alice.client.next_event(SOON).await.unwrap().body, json!({"open": 1}));

@@ -122,6 +122,7 @@ async fn republish(url: &str, room: &Classroom, offsets: &[u64]) {
     let client = async_nats::connect(url).await.unwrap();
     for offset in offsets {
         let mut headers = HeaderMap::new();
+        headers.insert("Nats-Stream", "CLASSROOM");
         headers.insert("Nats-Sequence", offset.to_string());
         let body = json!({"n": offset}).to_string().into();
         client.publish_with_headers(format!("live.{}", room.subject("note")), headers, body).await.unwrap();
@@ -139,6 +140,14 @@ async fn what_comes_late_is_put_in_order_for_those_who_resume_and_is_never_lost(
     let mut plain = backend.participant(room, "bob").await;
     let (mut resuming, success) = resumes(&backend, room, json!({})).await;
     let first = success["offset"].as_u64().unwrap() + 100;
+    // Events of another room, so that the stream has these offsets; who asks where it starts makes the node learn that.
+    let stream = Stream::of(&nats.url()).await;
+    let elsewhere = backend.classroom();
+    for _ in 0..200 {
+        stream.publish(&elsewhere.subject("note"), &[], "{}").await;
+    }
+    let (_, success) = resumes(&backend, elsewhere, json!({})).await;
+    assert!(success["offset"].as_u64().unwrap() > first + 4);
     republish(&nats.url(), room, &[first + 3, first, first + 2, first + 1]).await;
     for offset in first..first + 4 {
         let (number, event) = numbered(&mut resuming).await;

@@ -2,9 +2,15 @@
 use std::{sync::OnceLock, time::Instant};
 
 use bytes::Bytes;
-use rollcall_schema::{Change, EntityEvent, Offset, Push, SessionId};
+use rollcall_schema::{EntityEvent, Offset, Push, PushError, SessionId};
 
-use crate::{bus::Incoming, gateway::AgentMark, names, rooms::RoomKey, socket};
+use crate::{
+    bus::Incoming,
+    gateway::{AgentMark, Viewer},
+    names,
+    rooms::RoomKey,
+    socket,
+};
 
 /// What a worker hands to a room's members.
 pub struct Delivery {
@@ -14,8 +20,8 @@ pub struct Delivery {
     pub sender: Option<AgentMark>,
     /// Whom alone it is for.
     pub receiver: Option<AgentMark>,
-    /// The session, where it is an agent.entered.
-    pub entered: Option<SessionId>,
+    /// The session that ended, where it is an agent.left.
+    left: Option<SessionId>,
     plain: Bytes,
     /// Most rooms have nobody who resumes: made for the first who does.
     resumable: OnceLock<Bytes>,
@@ -35,19 +41,23 @@ impl Delivery {
             metrics::counter!(names::DROPPED, "reason" => "event_too_large").increment(1);
             return None;
         }
-        let Ok(plain) = push(&incoming).map(|push| frame(&push.plain())) else {
-            metrics::counter!(names::DROPPED, "reason" => "event_not_an_object").increment(1);
-            return None;
+        let plain = match push(&incoming) {
+            Ok(push) => frame(&push.plain()),
+            Err(error) => {
+                let reason = match error {
+                    PushError::NotAnObject => "event_not_an_object",
+                    PushError::ReservedType => "event_reserved_type",
+                };
+                metrics::counter!(names::DROPPED, "reason" => reason).increment(1);
+                return None;
+            }
         };
         Some(Self {
             room,
             sender: incoming.sender.as_ref().map(AgentMark::of),
             receiver: incoming.receiver.as_ref().map(AgentMark::of),
-            entered: incoming.entity.as_ref().and_then(|entity| match entity {
-                (kind, operation, session) if kind == "agent" && operation == Change::Entered.operation() => {
-                    Some(SessionId(*session))
-                }
-                _ => None,
+            left: incoming.entity.as_ref().and_then(|(kind, operation, session)| {
+                (kind == "agent" && operation == "left").then_some(SessionId(*session))
             }),
             plain,
             resumable: OnceLock::new(),
@@ -62,14 +72,17 @@ impl Delivery {
         self.incoming.offset
     }
 
-    /// Whether it is for this agent; a guest has no mark. The entered of a session before `since`, published a little
-    /// late, is not: whoever came later has never missed them. Of two who enter at once the first sees the second, since
-    /// its subscription is live before its session has a number.
+    /// Whether this connection gets it. An event of its own agent is not echoed, so it hears nothing of the session that
+    /// it is in; but the end of an earlier session of its agent must reach it, or its view would keep that session.
     #[must_use]
-    pub fn is_for(&self, mark: Option<AgentMark>, since: SessionId) -> bool {
-        self.entered.is_none_or(|entered| entered >= since)
-            && self.receiver.is_none_or(|receiver| Some(receiver) == mark)
-            && self.sender.is_none_or(|sender| Some(sender) != mark)
+    pub fn is_for(&self, viewer: Viewer) -> bool {
+        match self.receiver {
+            Some(receiver) => Some(receiver) == viewer.mark,
+            None if self.sender.is_some() && self.sender == viewer.mark => {
+                self.left.is_some_and(|session| session != viewer.session)
+            }
+            None => true,
+        }
     }
 
     /// The frame as it is.
@@ -100,7 +113,7 @@ impl Delivery {
     }
 }
 
-fn push(incoming: &Incoming) -> Result<Push<'_>, rollcall_schema::push::NotAnObject> {
+fn push(incoming: &Incoming) -> Result<Push<'_>, PushError> {
     let entity = incoming.entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {
         entity_type,
         operation,

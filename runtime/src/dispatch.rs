@@ -4,8 +4,12 @@
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use rollcall_schema::{AckError, ConnectRequest, LeftReason, Request, SessionError, ack, request::PayloadError};
-use serde::{Serialize, de::DeserializeOwned};
+use rollcall_schema::{
+    AckError, ConnectRequest, LeftReason, Offset, Request, SessionError,
+    ack::{self, Reply},
+    request::PayloadError,
+};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -82,6 +86,8 @@ pub struct Outcome {
     pub session: Box<Session>,
     /// The message.
     pub ack: Option<Vec<u8>>,
+    /// The offset that the message names, where a connection that resumes joined a lesson: later events of it come.
+    pub begins: Option<Offset>,
 }
 
 type ConnectFn =
@@ -143,7 +149,7 @@ impl Table {
     where
         D: Send + Sync + 'static,
         R: DeserializeOwned + Send + 'static,
-        A: Serialize + Send + 'static,
+        A: Into<Reply> + Send + 'static,
         H: for<'a> Handler<'a, D, R, A> + 'static,
     {
         let function = Arc::new((deps, handler));
@@ -159,11 +165,11 @@ impl Table {
                     Ok(result) => result.map_err(|error| (error.detail(), error.told())),
                     Err(interrupted) => Err((None, interrupted.told())),
                 };
-                let ack = match answer {
-                    Ok(answer) => ack::success(reference, &answer).expect("an answer is plain data"),
-                    Err((detail, error)) => Some(ack::error_with(reference, error, detail)),
+                let (ack, begins) = match answer.map(Into::into) {
+                    Ok(reply) => (ack::success(reference, &reply), reply.offset()),
+                    Err((detail, error)) => (Some(ack::error_with(reference, error, detail)), None),
                 };
-                Outcome { session, ack }
+                Outcome { session, ack, begins }
             }
             .boxed())
         });

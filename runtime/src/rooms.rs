@@ -22,7 +22,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    bus::{Bus, BusError, Fed, Incoming, Position, Replay},
+    bus::{Bus, Fed, Incoming, Position, Replay, Replayed},
     delivery::Delivery,
     gateway::{Command, Mailboxes},
     names,
@@ -100,12 +100,6 @@ impl RoomHold {
         &self.id
     }
 
-    /// The stream's position: see [`Rooms::position`].
-    #[must_use]
-    pub fn position(&self) -> Offset {
-        self.rooms.position().offset
-    }
-
     /// Whether an event of this offset is one for the room's members. One of before the room began may have been on its
     /// way to a worker already.
     #[must_use]
@@ -155,36 +149,36 @@ impl Rooms {
 
     /// The seed's enter_room. When it returns, the room's subscription is live (or is kept as a wish, while the bus is
     /// away), and the socket is held at the room's door: events are kept for it until its handler is done.
-    /// Returns the stream's position then: what has a higher offset comes, or is kept.
-    pub async fn enter(&self, socket: SocketId, id: RoomId) -> Position {
+    pub async fn enter(&self, socket: SocketId, id: RoomId) {
         let hold = self.hold(id, socket.worker());
         hold.life.subscribed.get_or_init(|| self.subscribe(hold.id())).await;
         self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
-        // Not before: an event in between would pass the door when nobody stands there, and be thought to come.
-        self.position()
     }
 
     async fn subscribe(&self, id: &RoomId) {
-        self.begin(id);
+        self.begin(id, None);
         match timeout(SUBSCRIBE, self.0.bus.subscribe(id)).await {
-            Ok(Ok(())) => self.begin(id),
+            Ok(Ok(offset)) => self.begin(id, Some(offset)),
             Ok(Err(error)) => warn!(room = %id, %error, "the room is filled when the bus is back"),
             Err(_) => warn!(room = %id, "the room is filled when the bus answers"),
         }
     }
 
-    /// The room begins here. Under the lock, so that it cannot be a position of before the offsets started again.
-    fn begin(&self, id: &RoomId) {
+    /// The room begins here, or where the stream was known to be last. Under the lock, so that it cannot be an offset of
+    /// before the offsets started again.
+    fn begin(&self, id: &RoomId, offset: Option<Offset>) {
         let entries = self.entries();
         if let Some(entry) = entries.get(id) {
-            entry.life.begins.store(self.position().offset.0, Ordering::SeqCst);
+            let known = self.0.bus.position().offset;
+            let begins = offset.map_or(known, |offset| offset.min(known));
+            entry.life.begins.store(begins.0, Ordering::SeqCst);
         }
     }
 
-    /// The stream's position: no event that the workers have heard of yet is after it.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        self.0.bus.position()
+    /// Where the stream is. Whoever has entered a room before the call gets what is stored later.
+    pub async fn end(&self) -> Position {
+        let known = || self.0.bus.position();
+        timeout(SUBSCRIBE, self.0.bus.end()).await.unwrap_or_else(|_| known())
     }
 
     /// From now on the workers are told up to where the feed is settled, which is here at least.
@@ -195,15 +189,10 @@ impl Rooms {
         (Follower(self.clone()), Offset(self.0.settled.load(Ordering::SeqCst)))
     }
 
-    /// What was missed in these rooms; none where some of it is gone, or the bus is away.
-    pub async fn replay(
-        &self,
-        rooms: &[RoomId],
-        after: &Position,
-        upto: Offset,
-    ) -> Option<mpsc::Receiver<Result<Incoming, BusError>>> {
-        match self.0.bus.replay(rooms, after, upto).await {
-            Ok(Replay::Events(events)) => Some(events),
+    /// What was missed in these rooms, and up to where; none where some of it is gone, or the bus is away.
+    pub async fn replay(&self, rooms: &[RoomId], after: &Position) -> Option<(Replayed, Offset)> {
+        match self.0.bus.replay(rooms, after).await {
+            Ok(Replay::Events(events, upto)) => Some((events, upto)),
             Ok(Replay::Lost) => None,
             Err(error) => {
                 warn!(%error, "a client that resumes is told that it cannot");
@@ -233,11 +222,11 @@ impl Rooms {
                     }
                 }
                 Fed::Gap(upto) => {
-                    warn!(%upto, "events were lost: connections that resume are told so");
+                    warn!(%upto, "events are gone for good: the connections of their rooms are closed");
                     self.0.mailboxes.broadcast(|| Command::Gap(upto)).await;
                 }
                 Fed::Anew => {
-                    warn!("the stream was made anew: connections that resume are told so");
+                    warn!("the stream was made anew or put back: the connections of its rooms are closed");
                     self.0.settled.store(0, Ordering::SeqCst);
                     self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
                     self.0.mailboxes.broadcast(|| Command::Anew).await;

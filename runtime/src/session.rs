@@ -10,7 +10,7 @@ use rollcall_schema::{
 
 use crate::{
     auth::{Claims, Limits},
-    gateway::{Greeting, Mailboxes},
+    gateway::Greeting,
     kv::Field,
     socket::SocketId,
     store::Remembered,
@@ -27,6 +27,8 @@ pub struct Session {
     pub presence: Option<Presence>,
     /// What its token says; a guest has none until a join_lesson brings one.
     held: Held,
+    /// Whether it asked for offsets.
+    pub resumes: bool,
     /// The lesson it joined.
     pub place: Option<Place>,
     /// What a join may have written in Redis without saying so: gone with the session, as the place is.
@@ -82,6 +84,7 @@ impl Session {
             sid,
             classroom,
             presence: None,
+            resumes: false,
             held: Held::Nothing,
             place: None,
             tried: None,
@@ -158,10 +161,10 @@ impl Session {
         }
     }
 
-    /// The socket, for entering rooms.
+    /// The socket, for entering rooms. A session is only ever where its connection is, so its sid is this process's.
     #[must_use]
     pub fn socket(&self) -> SocketId {
-        Mailboxes::socket(self.sid)
+        SocketId::from_bits(self.sid.0 as u64)
     }
 
     /// The rooms that its events come from; a guest gets nothing of the classroom's.

@@ -4,8 +4,13 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{request::Ref, wire};
+use crate::{
+    id::{LessonId, Offset, Seat},
+    request::Ref,
+    wire,
+};
 
 /// Why a request was not done, as its client is told. Each leaves the connection as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +67,66 @@ impl fmt::Display for AckError {
 
 impl std::error::Error for AckError {}
 
+/// A handler's success: `data`, and what stands beside it in the envelope. Every answer that can be written as JSON is
+/// the `data` of one.
+#[derive(Debug)]
+pub struct Reply {
+    data: Box<RawValue>,
+    joined: Option<LessonJoined>,
+}
+
+impl<D: Serialize> From<D> for Reply {
+    /// # Panics
+    /// Where `data` cannot be written as JSON; plain structs always can.
+    fn from(data: D) -> Self {
+        Self { data: to_raw_value(&data).expect("an answer is plain data"), joined: None }
+    }
+}
+
+/// The success of join_lesson. Its `data` is the seed's `{}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LessonJoined {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// The user's seat, where there is one.
+    pub seat: Option<Seat>,
+    /// How many seats the lesson has.
+    pub seats: u32,
+    /// For a connection that resumes: the lesson's events with higher offsets come.
+    pub offset: Option<Offset>,
+}
+
+impl From<LessonJoined> for Reply {
+    fn from(joined: LessonJoined) -> Self {
+        Self { joined: Some(joined), ..Self::from(Empty {}) }
+    }
+}
+
+impl Reply {
+    /// From where the events of a lesson come that was joined by a connection that resumes.
+    #[must_use]
+    pub fn offset(&self) -> Option<Offset> {
+        self.joined.as_ref()?.offset
+    }
+}
+
 #[derive(Serialize)]
-struct Success<'a, D> {
+struct Success<'a> {
     r#type: &'static str,
     r#ref: Ref,
     status: &'static str,
-    data: &'a D,
+    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lesson: Option<Lesson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<Offset>,
+}
+
+#[derive(Serialize)]
+struct Lesson<'a> {
+    lesson_id: &'a LessonId,
+    seat: Option<Seat>,
+    seats: u32,
 }
 
 #[derive(Serialize)]
@@ -87,16 +146,24 @@ struct Failure<'a> {
 pub struct Empty {}
 
 /// A success; none is due where the request had no `ref`.
-///
-/// # Errors
-/// Where `data` cannot be written as JSON; plain structs always can.
-pub fn success<D: Serialize>(reference: Ref, data: &D) -> Result<Option<Vec<u8>>, serde_json::Error> {
-    match reference {
-        Ref::Missing => Ok(None),
-        Ref::Faulty | Ref::Number(_) | Ref::Text(_) => {
-            serde_json::to_vec(&Success { r#type: "ack", r#ref: reference, status: "SUCCESS", data }).map(Some)
-        }
+#[must_use]
+pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
+    if reference == Ref::Missing {
+        return None;
     }
+    let lesson = reply.joined.as_ref().map(|LessonJoined { lesson, seat, seats, .. }| Lesson {
+        lesson_id: lesson,
+        seat: *seat,
+        seats: *seats,
+    });
+    Some(wire::json(&Success {
+        r#type: "ack",
+        r#ref: reference,
+        status: "SUCCESS",
+        data: &reply.data,
+        lesson,
+        offset: reply.offset(),
+    }))
 }
 
 /// An error, which is always told.

@@ -116,6 +116,7 @@ impl<'a> AgentEvent<'a> {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let EntityEvent { entity_type, operation, sequence_id } = self.entity();
         let mut headers = vec![
+            (header::IS_INTERNAL, "false".to_owned()),
             (header::SENDER_AGENT_ID, self.agent.to_string()),
             (header::ENTITY_EVENT_TYPE, entity_type.to_owned()),
             (header::ENTITY_EVENT_OPERATION, operation.to_owned()),

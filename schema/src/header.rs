@@ -6,7 +6,7 @@ pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 pub const SENDER_AGENT_ID: &str = "Sender-Agent-Id";
 /// To this agent only.
 pub const RECEIVER_AGENT_ID: &str = "Receiver-Agent-Id";
-/// `true`: not forwarded.
+/// `true`: not forwarded; `false`: forwarded, as without it.
 pub const IS_INTERNAL: &str = "Is-Internal";
 /// `id.entity_type` of a body without `id`.
 pub const ENTITY_EVENT_TYPE: &str = "Entity-Event-Type";

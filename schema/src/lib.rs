@@ -25,7 +25,7 @@ pub use id::{
     AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,
     UserId,
 };
-pub use push::Push;
+pub use push::{Push, PushError};
 pub use reason::LeftReason;
 pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume};
 pub use role::Role;

@@ -8,13 +8,24 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 use crate::{event::EntityEvent, id::Offset, wire};
 
-/// A body that is not exactly one JSON object in UTF-8: dropped and counted.
+/// Why a body is dropped and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is not a JSON object")]
-pub struct NotAnObject;
+pub enum PushError {
+    /// It is not exactly one JSON object in UTF-8.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    /// Its `type` is one of the gateway's own messages: a client would take it for the gateway's.
+    #[error("the body's type is one of the gateway's own messages")]
+    ReservedType,
+}
+
+/// The `type` of every message that the gateway sends and that is no push.
+const RESERVED: [&[u8]; 5] =
+    [b"ack", b"ping", b"connect_success", b"recoverable_session_error", b"unrecoverable_session_error"];
 
 /// A checked event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +40,13 @@ impl<'a> Push<'a> {
     /// `entity` is known from the headers.
     ///
     /// # Errors
-    /// [`NotAnObject`].
-    pub fn parse(body: &'a [u8], entity: Option<EntityEvent<'a>>) -> Result<Self, NotAnObject> {
-        let text = std::str::from_utf8(body).map_err(|_| NotAnObject)?;
-        let Outline { has_id } = serde_json::from_str(text).map_err(|_| NotAnObject)?;
-        Ok(Self { body, id: entity.filter(|_| !has_id) })
+    /// [`PushError`].
+    pub fn parse(body: &'a [u8], entity: Option<EntityEvent<'a>>) -> Result<Self, PushError> {
+        let text = std::str::from_utf8(body).map_err(|_| PushError::NotAnObject)?;
+        let Outline { has_id, reserved } = serde_json::from_str(text).map_err(|_| PushError::NotAnObject)?;
+        let id = entity.filter(|_| !has_id);
+        // Wrapped, it has no `type` of its own any more.
+        if reserved && id.is_none() { Err(PushError::ReservedType) } else { Ok(Self { body, id }) }
     }
 
     /// For connections that did not ask to resume.
@@ -74,6 +87,8 @@ impl<'a> Push<'a> {
 /// What there is to know of a body.
 struct Outline {
     has_id: bool,
+    /// Whether it has one of [`RESERVED`] as its `type`; of several, any counts, since parsers differ in which one does.
+    reserved: bool,
 }
 
 impl<'de> Deserialize<'de> for Outline {
@@ -92,16 +107,36 @@ impl<'de> Visitor<'de> for OutlineVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outline, A::Error> {
-        let mut has_id = false;
-        while let Some((Key(is_id), IgnoredAny)) = map.next_entry()? {
-            has_id |= is_id;
+        let mut outline = Outline { has_id: false, reserved: false };
+        while let Some(key) = map.next_key()? {
+            match key {
+                Key::Id => {
+                    outline.has_id = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Key::Type => outline.reserved |= is_reserved(map.next_value::<&RawValue>()?),
+                Key::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
-        Ok(Outline { has_id })
+        Ok(outline)
     }
 }
 
-/// Whether a key is `id`, however it is spelled (`"\u0069d"` is the same key).
-struct Key(bool);
+/// Whether a value is one of [`RESERVED`], however it is spelled.
+fn is_reserved(value: &RawValue) -> bool {
+    // A longer text is none of them, even where each of its characters is an escape.
+    let text = value.get();
+    text.starts_with('"')
+        && text.len() <= 6 * RESERVED[4].len() + 2
+        && serde_json::from_str::<Cow<'_, str>>(text).is_ok_and(|text| RESERVED.contains(&text.as_bytes()))
+}
+
+/// A key that counts, however it is spelled (`"\u0069d"` is `id`).
+enum Key {
+    Id,
+    Type,
+    Other,
+}
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -120,6 +155,10 @@ impl Visitor<'_> for KeyVisitor {
     }
 
     fn visit_bytes<E>(self, key: &[u8]) -> Result<Key, E> {
-        Ok(Key(key == b"id"))
+        Ok(match key {
+            b"id" => Key::Id,
+            b"type" => Key::Type,
+            _ => Key::Other,
+        })
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use rollcall_schema::{
     AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
-    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, SessionError, SessionId, Sid, Violation,
-    ack::{self, Empty},
+    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Seat, SessionError, SessionId, Sid, Violation,
+    ack::{self, Empty, LessonJoined},
     connect_success::Start,
     request::RefText,
     session_error,
@@ -26,11 +26,18 @@ fn agent() -> AgentId {
 #[test]
 fn acks() {
     let one = Ref::Number(1);
-    let success = |reference| ack::success(reference, &Empty {}).expect("plain data").expect("a ref was given");
+    let success = |reference| ack::success(reference, &Empty {}.into()).expect("a ref was given");
+    let joined = |seat, offset| {
+        let lesson = LessonId::parse("algebra-1").expect("a lesson");
+        ack::success(one, &LessonJoined { lesson, seat, seats: 12, offset }.into()).expect("a ref was given")
+    };
     assert_golden(
         vec![
             success(one),
             success(Ref::Faulty),
+            joined(Some(Seat(3)), None),
+            joined(None, None),
+            joined(None, Some(Offset(41))),
             ack::error(one, AckError::LessonIdRequired),
             ack::error(one, AckError::LessonNotFound),
             ack::error(one, AckError::HubCannotJoin),
@@ -51,7 +58,7 @@ fn acks() {
 
 #[test]
 fn a_success_without_ref_is_not_acknowledged() {
-    assert_eq!(ack::success(Ref::Missing, &Empty {}).expect("plain data"), None);
+    assert_eq!(ack::success(Ref::Missing, &Empty {}.into()), None);
 }
 
 #[test]
@@ -134,6 +141,7 @@ fn agent_events_carry_their_headers() {
     let event = |change| AgentEvent { change, session: SessionId(7), agent: &agent };
     let expected = |operation: &str| {
         vec![
+            ("Is-Internal", "false".to_owned()),
             ("Sender-Agent-Id", "web.alice.example.org".to_owned()),
             ("Entity-Event-Type", "agent".to_owned()),
             ("Entity-Event-Operation", operation.to_owned()),

@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
-use rollcall_schema::{EntityEvent, Offset, Push, push::NotAnObject};
+use rollcall_schema::{EntityEvent, Offset, Push, PushError};
 use serde_json::Value;
 
 const NOTE: Option<EntityEvent<'static>> =
@@ -42,6 +42,29 @@ fn headers_are_escaped() {
 }
 
 #[test]
+fn what_clients_would_take_for_the_gateways_own_is_refused() {
+    for kind in ["ack", "ping", "connect_success", "recoverable_session_error", "unrecoverable_session_error"] {
+        let escaped: String = kind.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        for body in [
+            format!(r#"{{"type":"{kind}"}}"#),
+            format!(r#"{{"type":"note","type":"{kind}"}}"#),
+            format!(r#"{{"id":1,"t\u0079pe" : "{kind}","type":"note"}}"#),
+            format!(r#"{{"type":"{escaped}"}}"#),
+        ] {
+            assert_eq!(Push::parse(body.as_bytes(), None), Err(PushError::ReservedType), "{body}");
+        }
+        // Not at the top of what is sent.
+        for body in [format!(r#"{{"a":{{"type":"{kind}"}}}}"#), format!(r#"{{"type":["{kind}"]}}"#)] {
+            assert!(Push::parse(body.as_bytes(), None).is_ok(), "{body}");
+        }
+        assert!(Push::parse(format!(r#"{{"type":"{kind}"}}"#).as_bytes(), NOTE).is_ok(), "wrapped");
+    }
+    for body in [r#"{"type":"Ack"}"#, r#"{"type":"ack "}"#, r#"{"type":1}"#, r#"{"type":"\ud800"}"#] {
+        assert!(Push::parse(body.as_bytes(), None).is_ok(), "{body}");
+    }
+}
+
+#[test]
 fn what_is_not_one_object_is_refused() {
     for body in [
         "",
@@ -60,9 +83,9 @@ fn what_is_not_one_object_is_refused() {
         "\u{feff}{}",
         "{\"a\":\"\n\"}",
     ] {
-        assert_eq!(Push::parse(body.as_bytes(), NOTE), Err(NotAnObject), "{body:?}");
+        assert_eq!(Push::parse(body.as_bytes(), NOTE), Err(PushError::NotAnObject), "{body:?}");
     }
-    assert_eq!(Push::parse(b"{\"a\":\"\xff\"}", None), Err(NotAnObject));
+    assert_eq!(Push::parse(b"{\"a\":\"\xff\"}", None), Err(PushError::NotAnObject));
 }
 
 proptest! {

@@ -100,7 +100,7 @@ fn agent_events_go_where_the_seed_says() {
 #[test]
 fn acks_hold_the_seeds_objects() {
     let in_envelope = |object: String| object.replacen('{', r#"{"type":"ack","ref":1,"#, 1);
-    let success = ack::success(Ref::Number(1), &Empty {}).expect("plain data").expect("a ref was given");
+    let success = ack::success(Ref::Number(1), &Empty {}.into()).expect("a ref was given");
     assert_eq!(text(success), in_envelope(compact(SUCCESS)));
 
     let error = compact(ERROR).replace("str(e)", r#""lesson not found""#);

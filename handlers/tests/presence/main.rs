@@ -1,5 +1,5 @@
 //! Promises of presence that take a node to its limits: a backlog of events, a drain beside servers that hang, clocks that
-//! are wrong, resources that run out.
+//! are wrong, resources that run out, and views that must be whole all the same.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,3 +13,4 @@ mod exhaustion;
 mod failover;
 mod races;
 mod tasks;
+mod views;

@@ -9,10 +9,8 @@ use rollcall_schema::{AgentId, Offset, Subject, header};
 use super::Incoming;
 use crate::names;
 
-/// A forwarded body may be this long (PROTOCOL 2).
-const MAX_BODY: usize = 128 * 1024;
-
-/// Reads a message. Of a header that comes twice the last counts; a sender that is no agent spares nobody.
+/// Reads a message. Header names are compared without case. A value that cannot be read, or a header that comes twice with
+/// two values, drops the event: whatever else it was read as could show it to somebody who must not see it.
 pub(super) fn incoming<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -24,6 +22,16 @@ pub(super) fn incoming<'a>(
     read.inspect_err(|reason| metrics::counter!(names::DROPPED, "reason" => *reason).increment(1)).ok()
 }
 
+/// The headers that count, by their place in [`read`]'s values.
+const NAMES: [&str; 6] = [
+    header::SENDER_AGENT_ID,
+    header::RECEIVER_AGENT_ID,
+    header::IS_INTERNAL,
+    header::ENTITY_EVENT_TYPE,
+    header::ENTITY_EVENT_OPERATION,
+    header::ENTITY_EVENT_SEQUENCE_ID,
+];
+
 fn read<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -32,27 +40,28 @@ fn read<'a>(
     body: Bytes,
 ) -> Result<Incoming, &'static str> {
     let room = Subject::parse(subject).map_err(|_| "subject")?.room;
-    if body.len() > MAX_BODY {
-        return Err("too_large");
-    }
-    let mut event = Incoming { room, offset, sender: None, receiver: None, internal: false, entity: None, age, body };
-    let (mut entity_type, mut operation, mut sequence_id) = (None, None, None);
+    let mut values: [Option<&str>; NAMES.len()] = Default::default();
     for (name, value) in headers {
-        match name {
-            header::SENDER_AGENT_ID => event.sender = AgentId::parse(value).ok(),
-            // Nobody but the named may see it, so it must not go to all because the name is broken.
-            header::RECEIVER_AGENT_ID => event.receiver = Some(AgentId::parse(value).map_err(|_| "header")?),
-            header::IS_INTERNAL => event.internal = value == "true",
-            header::ENTITY_EVENT_TYPE => entity_type = Some(value),
-            header::ENTITY_EVENT_OPERATION => operation = Some(value),
-            header::ENTITY_EVENT_SEQUENCE_ID => sequence_id = Some(value.parse().map_err(|_| "header")?),
-            _ => {}
+        let Some(place) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) else { continue };
+        if values[place].replace(value).is_some_and(|other| other != value) {
+            return Err("header");
         }
     }
-    if let (Some(entity_type), Some(operation), Some(sequence_id)) = (entity_type, operation, sequence_id) {
-        event.entity = Some((entity_type.to_owned(), operation.to_owned(), sequence_id));
-    }
-    Ok(event)
+    let [sender, receiver, internal, entity_type, operation, sequence_id] = values;
+    let agent = |value: Option<&str>| value.map(AgentId::parse).transpose().map_err(|_| "header");
+    let internal = match internal {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err("header"),
+    };
+    let sequence_id = sequence_id.map(str::parse).transpose().map_err(|_| "header")?;
+    let entity = match (entity_type, operation, sequence_id) {
+        (Some(entity_type), Some(operation), Some(sequence_id)) => {
+            Some((entity_type.to_owned(), operation.to_owned(), sequence_id))
+        }
+        _ => None,
+    };
+    Ok(Incoming { room, offset, sender: agent(sender)?, receiver: agent(receiver)?, internal, entity, age, body })
 }
 
 #[cfg(test)]
@@ -96,9 +105,47 @@ mod tests {
         for subject in ["lesson.algebra-1", "lesson.a.b.c", "classroom.x.agent", "", "lesson.a.b d", "lesson.ä.note"] {
             assert_eq!(outcome(subject, &[], 0).unwrap_err(), "subject", "{subject}");
         }
-        assert_eq!(outcome(SUBJECT, &[("Receiver-Agent-Id", "*")], 0).unwrap_err(), "header");
-        assert_eq!(outcome(SUBJECT, &[("Entity-Event-Sequence-Id", "9e9")], 0).unwrap_err(), "header");
-        assert_eq!(outcome(SUBJECT, &[], MAX_BODY + 1).unwrap_err(), "too_large");
-        assert!(outcome(SUBJECT, &[("Sender-Agent-Id", "a service")], MAX_BODY).unwrap().sender.is_none());
+        let unreadable = [
+            ("Receiver-Agent-Id", "*"),
+            ("Receiver-Agent-Id", ""),
+            ("Sender-Agent-Id", "a service"),
+            ("Entity-Event-Sequence-Id", "9e9"),
+            ("Is-Internal", "True"),
+            ("Is-Internal", "TRUE"),
+            ("Is-Internal", "1"),
+            ("Is-Internal", ""),
+        ];
+        for (name, value) in unreadable {
+            for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+                assert_eq!(outcome(SUBJECT, &[(&name, value)], 0).unwrap_err(), "header", "{name}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_compared_without_case() {
+        for change in [str::to_lowercase, str::to_uppercase] {
+            let headers = [("Receiver-Agent-Id", "web.bob.example.org"), ("Is-Internal", "true")];
+            let headers = headers.map(|(name, value)| (change(name), value));
+            let headers = headers.each_ref().map(|(name, value)| (name.as_str(), *value));
+            let event = outcome(SUBJECT, &headers, 0).unwrap();
+            assert_eq!((event.receiver.unwrap().as_str(), event.internal), ("web.bob.example.org", true));
+        }
+        assert!(!outcome(SUBJECT, &[("is-internal", "false")], 0).unwrap().internal);
+    }
+
+    #[test]
+    fn a_header_that_says_two_things_says_neither() {
+        let twice = |first, second| outcome(SUBJECT, &[("Is-Internal", first), ("is-internal", second)], 0);
+        assert_eq!(twice("true", "false").unwrap_err(), "header");
+        assert_eq!(twice("false", "true").unwrap_err(), "header");
+        assert!(twice("true", "true").unwrap().internal);
+    }
+
+    #[test]
+    fn a_classroom_is_the_same_in_either_case() {
+        let lower = outcome("classroom.5c2f2c26-6b1c-4a4b-9d4e-2b9f5a3f7d10.note", &[], 0).unwrap();
+        let upper = outcome("classroom.5C2F2C26-6B1C-4A4B-9D4E-2B9F5A3F7D10.note", &[], 0).unwrap();
+        assert_eq!(lower.room, upper.room);
     }
 }

@@ -101,10 +101,11 @@ pub enum Fed {
     /// Every event up to this offset has been on the feed. One may come later still, where the server stood for longer
     /// than anybody waits; it is not lost for that.
     Settled(Offset),
-    /// Events up to this offset may be missing and cannot be had any more: who resumes must be told so.
+    /// Events up to this offset may be missing and cannot be had any more: every view of a room that began before is
+    /// incomplete.
     Gap(Offset),
-    /// The stream was made anew, or put back to an earlier time: offsets go on from there, and later ones that were given
-    /// before mean nothing any more.
+    /// The stream was made anew, or put back to an earlier time: offsets go on from there, later ones that were given
+    /// before mean nothing any more, and no view is complete.
     Anew,
 }
 
@@ -117,12 +118,15 @@ pub struct Position {
     pub offset: Offset,
 }
 
+/// Events of a replay, or the reason why the rest does not come.
+pub type Replayed = mpsc::Receiver<Result<Incoming, BusError>>;
+
 /// What was missed.
 #[derive(Debug)]
 pub enum Replay {
-    /// The events in order; the channel ends after the last one. An error is the last item: the rest cannot be had now,
-    /// and who is told nothing would take the part for the whole.
-    Events(mpsc::Receiver<Result<Incoming, BusError>>),
+    /// The events in order, and up to where they are all; the channel ends after the last one. An error is the last item:
+    /// the rest cannot be had now, and who is told nothing would take the part for the whole.
+    Events(Replayed, Offset),
     /// Some of it is gone, or the epoch is another.
     Lost,
 }
@@ -147,18 +151,20 @@ pub trait Bus: Send + Sync + 'static {
         Ok(HashSet::new())
     }
     /// From Ok on, whatever is stored in the room reaches the feed; so may a part of what was stored before, which is not
-    /// for who comes now: its offsets are not after [`Bus::position`] at Ok. Where the server is away it is Err, but the wish is
-    /// kept and fulfilled on its return, from the stream's position at the time of the outage on.
-    async fn subscribe(&self, room: &RoomId) -> Result<(), BusError>;
+    /// for who comes now: its offsets are not after the one in Ok. Where the server is away it is Err, but the wish is kept
+    /// and fulfilled on its return, from [`Bus::position`] at the time of the call on.
+    async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError>;
     /// Ends it.
     fn unsubscribe(&self, room: &RoomId);
-    /// The last known position of the stream: every event after it in subscribed rooms is yet to come on the feed, and
-    /// none that has come is after it.
+    /// The last position that the stream itself has told. It may be behind what has come on the feed.
     fn position(&self) -> Position;
     /// Waits until one of its tasks has ended; it does not work any more then.
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// Events of these rooms after `after.offset` up to and including `upto`, merged in order.
-    async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError>;
+    /// Where the stream is now, asked of the stream: what has been stored before the call is not after it. While the
+    /// stream is away, the last event known.
+    async fn end(&self) -> Position;
+    /// Events of these rooms after `after.offset`, merged in order, up to where the stream is now.
+    async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
 }

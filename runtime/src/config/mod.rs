@@ -127,6 +127,8 @@ pub struct Limits {
     pub send_buffer: usize,
     /// Of an event that is forwarded, in bytes.
     pub forward: usize,
+    /// Over how long connections are closed whose events are gone for good.
+    pub reset_spread: Duration,
 }
 
 /// Mixpanel.
@@ -308,6 +310,7 @@ fn limits(source: &mut Source<'_>) -> Limits {
         send_buffer: size(&names::SEND_BUFFER),
         forward: size(&names::MAX_FORWARD),
         fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
+        reset_spread: source.value(&names::RESET_SPREAD, value::duration),
     }
 }
 

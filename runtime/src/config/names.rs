@@ -74,6 +74,7 @@ settings! {
     DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads what it tells its clients; at most half of the deadline";
     PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
+    RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long connections are closed whose events are gone for good, as when the stream was deleted";
     CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may take";
     HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a function may run";
     HEAD_TIMEOUT = "ROLLCALL_HEAD_TIMEOUT", Plain, Some("5s"), "How long the head of an HTTP request may take";

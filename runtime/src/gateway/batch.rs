@@ -1,11 +1,9 @@
 //! Events that go to a member in one piece.
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
-use rollcall_schema::SessionId;
-
 use super::{fanout::AgentMark, peer::Peer};
 use crate::{delivery::Delivery, names, rooms::RoomKey, socket::Socket};
+use bytes::{Bytes, BytesMut};
 
 /// Events that are kept for one at the door; with more, the newest are dropped and counted, and who stood there comes
 /// again. They are shared by all who stand there.
@@ -38,8 +36,6 @@ pub(super) struct Batch {
     addressed: Vec<AgentMark>,
     /// Whether one of them is for one agent alone.
     private: bool,
-    /// The oldest session of which one of them is the entered.
-    oldest: Option<SessionId>,
     plain: Option<Bytes>,
 }
 
@@ -47,7 +43,6 @@ impl Batch {
     pub(super) fn add(&mut self, delivery: &Arc<Delivery>) {
         self.addressed.extend(delivery.sender.into_iter().chain(delivery.receiver));
         self.private |= delivery.receiver.is_some();
-        self.oldest = self.oldest.into_iter().chain(delivery.entered).min();
         self.deliveries.push(Arc::clone(delivery));
     }
 
@@ -58,11 +53,10 @@ impl Batch {
 
     /// Sends it to a member who does not resume.
     pub(super) fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
-        let (mark, since) = (socket.peer.mark, socket.peer.since);
-        let late = self.oldest.is_some_and(|oldest| oldest < since);
-        let mine = mark.is_some_and(|mark| self.addressed.contains(&mark));
-        let (piece, count) = if self.private || late || mine {
-            let mine = |delivery: &&Arc<Delivery>| delivery.is_for(mark, since);
+        let viewer = socket.peer.viewer();
+        let addressed = viewer.mark.is_some_and(|mark| self.addressed.contains(&mark));
+        let (piece, count) = if self.private || addressed {
+            let mine = |delivery: &&Arc<Delivery>| delivery.is_for(viewer);
             let count = self.deliveries.iter().filter(mine).count();
             (join(self.deliveries.iter().filter(mine).map(|delivery| delivery.plain())), count)
         } else {
@@ -78,7 +72,7 @@ pub(super) fn send_in_order<'a>(
     socket: &mut Socket<'_, Peer>,
     deliveries: impl IntoIterator<Item = &'a Arc<Delivery>>,
 ) -> Sent {
-    let (mark, since, lesson) = (socket.peer.mark, socket.peer.since, socket.peer.lesson);
+    let (viewer, lesson) = (socket.peer.viewer(), socket.peer.lesson);
     let Some(extra) = &mut socket.peer.extra else { return Sent::default() };
     let Some(reached) = &mut extra.reached else { return Sent::default() };
     let mut frames = Vec::new();
@@ -87,7 +81,7 @@ pub(super) fn send_in_order<'a>(
         if let Some(replaying) = &mut extra.replaying {
             replaying.missed = replaying.missed.max(Some(offset));
         } else if reached.lacks(offset, lesson == Some(delivery.room)) {
-            if delivery.is_for(mark, since) {
+            if delivery.is_for(viewer) {
                 frames.push(delivery.resumable(reached.last));
             }
             reached.last = offset.max(reached.last);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use rollcall_schema::{LeftReason, Sid};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, Mailboxes, Peer, peer::Phase};
+use super::{Gateway, Peer, peer::Phase};
 use crate::{
     session::Session,
     socket::{SocketId, Sockets},
@@ -78,8 +78,8 @@ impl Gateway {
 
     pub(super) fn find_missing(&self, sockets: &Sockets<Peer>, FindMissing { mut sids, answer }: FindMissing) {
         sids.retain(|sid| {
-            let id = Mailboxes::socket(*sid);
-            !sockets.has(id) && !self.orphans.contains_key(&id)
+            let id = self.shared.mailboxes.socket(*sid);
+            id.is_none_or(|id| !sockets.has(id) && !self.orphans.contains_key(&id))
         });
         let _ = answer.send(sids);
     }

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use rollcall_schema::{AgentId, LessonId, Offset, RoomId};
+use rollcall_schema::{AgentId, LessonId, Offset, RoomId, SessionId};
 
 use super::{
     batch::{Batch, Sent, send_in_order, send_settled_to, send_to},
@@ -38,12 +38,24 @@ impl AgentMark {
     }
 }
 
+/// Who looks at the events of a room: a connection's agent and the session that it is in.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// None for a guest.
+    pub mark: Option<AgentMark>,
+    /// A guest's is [`Viewer::NO_SESSION`].
+    pub session: SessionId,
+}
+
+impl Viewer {
+    /// No session has this id.
+    pub const NO_SESSION: SessionId = SessionId(i64::MIN);
+}
+
 /// A room at whose door a connection stands, and what came for it.
 pub struct Entering {
     /// Which.
     pub room: RoomKey,
-    /// The stream's position then, or up to where a replay has shown it since, for who resumes already.
-    pub(super) begins: Option<Offset>,
     pub(super) held: Vec<Arc<Delivery>>,
     /// Some was not kept.
     pub(super) overflowed: bool,
@@ -87,16 +99,16 @@ impl Fanout {
         if socket.peer.rooms().any(|inside| inside == room) {
             return;
         }
-        let begins = socket.peer.reached().map(|_| hold.position());
-        socket.peer.extra().entering.push(Entering { room, begins, held: Vec::new(), overflowed: false });
+        socket.peer.extra().entering.push(Entering { room, held: Vec::new(), overflowed: false });
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
 
     /// The connection's rooms become what its session says; what was held at the door follows. False where that is not
-    /// all that came: its client must be told.
+    /// all that came: its client must be told. Of a lesson that a connection joins which resumes already, events after
+    /// `begins` come, and no others: its client was told so.
     #[must_use]
-    pub fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: &Session) -> bool {
+    pub fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: &Session, begins: Option<Offset>) -> bool {
         let id = socket.id();
         let lesson = session.place.as_ref().map(|place| &place.lesson);
         if let Some(old) = socket.peer.lesson.filter(|key| self.lesson(*key) != lesson) {
@@ -106,15 +118,15 @@ impl Fanout {
         let entering = socket.peer.extra.as_mut().map(|extra| std::mem::take(&mut extra.entering)).unwrap_or_default();
         let resumes = socket.peer.reached().is_some();
         let (mut held, mut whole) = (Vec::new(), true);
-        for Entering { room, begins, held: at_door, overflowed } in entering {
+        for Entering { room, held: at_door, overflowed } in entering {
             held.extend(at_door);
             whole &= !overflowed;
             match self.id(room) {
                 Some(RoomId::Classroom(_)) => socket.peer.classroom = Some(room),
                 Some(RoomId::Lesson(id)) if Some(id) == lesson => {
                     socket.peer.lesson = Some(room);
-                    if let Some((reached, here)) = socket.peer.reached().zip(begins) {
-                        reached.enter_lesson(here);
+                    if let Some((extra, here)) = socket.peer.extra.as_mut().zip(begins) {
+                        extra.enter_lesson(here);
                     }
                 }
                 Some(RoomId::Lesson(_)) | None => {
@@ -173,6 +185,12 @@ impl Fanout {
     #[must_use]
     pub fn rooms_of(&self, peer: &Peer) -> Vec<RoomId> {
         peer.rooms().filter_map(|key| self.id(key).cloned()).collect()
+    }
+
+    /// Whether a connection is in a room that began before this offset.
+    #[must_use]
+    pub fn is_concerned(&self, peer: &Peer, upto: Offset) -> bool {
+        peer.rooms().any(|key| self.rooms.get(&key).is_some_and(|room| room.hold.has(upto)))
     }
 
     /// Which of a connection's rooms this is.

@@ -1,21 +1,19 @@
 //! What other tasks say to the workers, and how it gets there.
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use rollcall_schema::{LessonId, Offset, SessionError, Sid};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     enumerate::{Enumerate, FindMissing},
-    replay::{Chunk, Replayed},
+    replay::{Chunk, ReplayEnd},
 };
 use crate::{
-    bus::{BusError, Incoming, Position},
+    bus::{Position, Replayed},
     delivery::Delivery,
     dispatch::Outcome,
     error::Refused,
@@ -48,7 +46,7 @@ pub enum Command {
     /// A piece of what a resuming connection missed.
     Replay(Chunk),
     /// The end of it.
-    Replayed(Replayed),
+    Replayed(ReplayEnd),
     /// connect is done.
     Connected {
         /// For whom.
@@ -63,9 +61,11 @@ pub enum Command {
         /// With what.
         outcome: Outcome,
     },
-    /// Ends one connection, if it is still that one.
+    /// Ends one connection.
     Close {
-        /// Which.
+        /// Its socket.
+        socket: SocketId,
+        /// Its name outside.
         sid: Sid,
         /// Why.
         error: SessionError,
@@ -121,17 +121,24 @@ pub struct Resumption {
     /// Whether what was missed follows; false where nothing was asked for.
     pub recovered: bool,
     /// What was missed, and up to where.
-    pub replay: Option<(mpsc::Receiver<Result<Incoming, BusError>>, Offset)>,
+    pub replay: Option<(Replayed, Offset)>,
 }
 
 /// The inboxes of all workers. Cheap to clone. Messages to a process that ends go nowhere, and nobody misses them.
 #[derive(Clone, Default)]
-pub struct Mailboxes(Arc<OnceLock<Workers<Command>>>);
+pub struct Mailboxes(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    workers: OnceLock<Workers<Command>>,
+    /// Makes the upper half of this process's sids.
+    key: RandomState,
+}
 
 impl Mailboxes {
     /// Called once, when the workers are started: functions need the way back before there are workers to run them.
     pub fn open(&self, workers: Workers<Command>) {
-        assert!(self.0.set(workers).is_ok(), "the workers start once");
+        assert!(self.0.workers.set(workers).is_ok(), "the workers start once");
     }
 
     /// How many workers there are.
@@ -159,20 +166,20 @@ impl Mailboxes {
 
     /// Ends a connection that may be any node's: nothing happens where it is not this one's.
     pub async fn close(&self, sid: Sid, error: SessionError) {
-        let socket = Self::socket(sid);
-        if socket.worker() < self.len() {
-            self.send(socket, Command::Close { sid, error }).await;
+        if let Some(socket) = self.socket(sid) {
+            self.send(socket, Command::Close { socket, sid, error }).await;
         }
     }
 
     /// Those of these connections of this node that are no more. A worker that does not answer in time says nothing.
     pub async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
         // Before the workers are started, nobody is connected.
-        let workers = self.0.get().map_or(0, |workers| workers.inboxes().len());
+        let workers = self.0.workers.get().map_or(0, |workers| workers.inboxes().len());
         let mut of_workers = vec![Vec::new(); workers];
         let mut ended = Vec::new();
         for sid in sids {
-            of_workers.get_mut(Self::socket(sid).worker()).unwrap_or(&mut ended).push(sid);
+            let own = self.socket(sid).and_then(|socket| of_workers.get_mut(socket.worker()));
+            own.unwrap_or(&mut ended).push(sid);
         }
         for (worker, own) in of_workers.into_iter().enumerate().filter(|(_, own)| !own.is_empty()) {
             let (answer, answered) = oneshot::channel();
@@ -188,19 +195,22 @@ impl Mailboxes {
     }
 
     /// A name for a socket's connection: its lower half is the socket's own id, so that no map is needed to find it; the
-    /// upper half is random, so that nobody can tell another's.
+    /// upper half is made of that under a secret of this process, so that nobody can tell another's, and another
+    /// process's is known for one.
     #[must_use]
-    pub fn sid(socket: SocketId) -> Sid {
-        Sid(Sid::random().0 << 64 | u128::from(socket.to_bits()))
+    pub fn sid(&self, socket: SocketId) -> Sid {
+        let upper = self.0.key.hash_one(socket.to_bits());
+        Sid(u128::from(upper) << 64 | u128::from(socket.to_bits()))
     }
 
-    /// The socket in a name that [`Mailboxes::sid`] made; anything in another's.
+    /// The socket of a connection; none where the name is not this process's.
     #[must_use]
-    pub fn socket(sid: Sid) -> SocketId {
-        SocketId::from_bits(sid.0 as u64)
+    pub fn socket(&self, sid: Sid) -> Option<SocketId> {
+        let socket = SocketId::from_bits(sid.0 as u64);
+        (self.sid(socket) == sid).then_some(socket)
     }
 
     fn workers(&self) -> &Workers<Command> {
-        self.0.get().expect("the workers are started before anything is sent to them")
+        self.0.workers.get().expect("the workers are started before anything is sent to them")
     }
 }

@@ -10,6 +10,7 @@ mod fanout;
 mod mailboxes;
 mod peer;
 mod replay;
+mod reset;
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,7 @@ use std::{
 };
 
 use rollcall_schema::{
-    AckError, ConnectSuccess, LeftReason, LessonId, Request, SessionError, Sid, ack,
+    AckError, ConnectSuccess, LeftReason, LessonId, Offset, Request, SessionError, Sid, ack,
     connect_success::Start,
     request::{PayloadError, RequestError},
 };
@@ -27,11 +28,12 @@ use self::{
     enumerate::Awaited,
     fanout::Fanout,
     peer::Phase,
-    replay::{Chunk, Replayed},
+    replay::{Chunk, ReplayEnd},
+    reset::Resets,
 };
 pub use self::{
     enumerate::{Enumerate, FindMissing, Page},
-    fanout::AgentMark,
+    fanout::{AgentMark, Viewer},
     mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
     peer::Peer,
 };
@@ -64,6 +66,8 @@ pub struct GatewayOptions {
     pub ping_interval: Duration,
     /// Bytes of requests that wait for a running function; with more, the socket is not read.
     pub max_pending: usize,
+    /// Over how long connections are closed whose rooms' events are gone for good.
+    pub reset_spread: Duration,
 }
 
 /// What the workers share.
@@ -89,6 +93,7 @@ pub struct Gateway {
     /// Connections that ended while their function ran: why, for when the session comes back.
     orphans: HashMap<SocketId, LeftReason>,
     awaited: Awaited,
+    resets: Resets,
     started: Instant,
     /// Each client is given a part of it at random (no herd).
     reconnect_within: Duration,
@@ -100,12 +105,14 @@ impl Gateway {
     /// A worker's part, without connections.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
         Self {
+            resets: Resets::new(shared.options.reset_spread, now),
             shared,
             fanout: Fanout::default(),
             orphans: HashMap::new(),
             awaited: Awaited::default(),
-            started: Instant::now(),
+            started: now,
             reconnect_within: RECONNECT_WITHIN,
             draining: false,
         }
@@ -133,7 +140,8 @@ impl Gateway {
             waiting.spoke();
         }
         socket.peer.expires = u64::MAX;
-        let call = self.shared.table.connect(Greeting { socket: id, sid: Mailboxes::sid(id), client, asked }, connect);
+        let sid = self.shared.mailboxes.sid(id);
+        let call = self.shared.table.connect(Greeting { socket: id, sid, client, asked }, connect);
         let mailboxes = self.shared.mailboxes.clone();
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
@@ -220,7 +228,7 @@ impl Gateway {
             let asked = (upto, self.fanout.rooms_of(socket.peer));
             tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), asked, events));
         }
-        self.settle(&mut socket, Box::new(session));
+        self.settle(&mut socket, Box::new(session), None);
         if self.draining {
             self.announce(&mut socket);
         }
@@ -233,7 +241,7 @@ impl Gateway {
             let key = self.fanout.key_in(socket.peer, &incoming.room);
             let Some(key) = key.filter(|key| socket.peer.lacks(*key, incoming.offset)) else { continue };
             let Some(delivery) = self.shared.rooms.encode(key, incoming) else { continue };
-            if delivery.is_for(socket.peer.mark, socket.peer.since) {
+            if delivery.is_for(socket.peer.viewer()) {
                 socket.send_frames(&delivery.resumable(delivery.offset()));
             }
         }
@@ -242,24 +250,29 @@ impl Gateway {
     }
 
     /// The end of what a connection missed: it is live, unless more came meanwhile.
-    fn replayed(&self, sockets: &mut Sockets<Peer>, Replayed { socket, upto, rooms, missed }: Replayed) {
+    fn replayed(&self, sockets: &mut Sockets<Peer>, ReplayEnd { socket, upto, rooms, missed: answer }: ReplayEnd) {
         let Some(socket) = sockets.get_mut(socket) else { return };
         let shown: Vec<RoomKey> = rooms.iter().filter_map(|room| self.fanout.key_in(socket.peer, room)).collect();
-        let rooms = self.fanout.rooms_of(socket.peer);
+        // A lesson that is being joined is asked for when it has been.
+        let joined = socket.peer.classroom.into_iter().chain(socket.peer.lesson);
+        let rooms = joined.filter_map(|key| self.fanout.id(key).cloned()).collect();
         // A node that is behind the one where the client was must not send again what came there.
         socket.peer.pass(upto, &shown);
         let extra = socket.peer.extra();
-        let more =
-            extra.replaying.as_mut().and_then(|replaying| replaying.missed.take()).filter(|missed| *missed > upto);
+        let Some(replaying) = extra.replaying.as_mut() else { return };
+        let missed = replaying.missed.take().is_some_and(|missed| missed > upto);
+        let joined = replaying.joined.take();
+        let more = (missed || joined.is_some()).then(|| (joined.map_or(upto, |joined| joined.min(upto)), rooms));
         if more.is_none() {
             extra.replaying = None;
         }
-        let _ = missed.send(more.map(|more| (more, rooms)));
+        let _ = answer.send(more);
     }
 
-    /// The session is back with its peer: its rooms are the peer's, and the next message has its turn.
-    fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>) {
-        let whole = self.fanout.settle(socket, &session);
+    /// The session is back with its peer: its rooms are the peer's, and the next message has its turn. `begins` is the
+    /// offset from which events of the lesson come that was joined by a connection that resumes.
+    fn settle(&mut self, socket: &mut Socket<'_, Peer>, session: Box<Session>, begins: Option<Offset>) {
+        let whole = self.fanout.settle(socket, &session, begins);
         socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         self.awaited.settled(socket.id(), &session);
         socket.peer.phase = Phase::Open(session);
@@ -331,37 +344,37 @@ impl Application for Gateway {
             Command::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
             Command::Deliver(delivery) => self.fanout.deliver(delivery),
             Command::Settled(offset) => self.fanout.settled(offset),
-            Command::Gap(upto) => sockets.each(|socket| {
-                if socket.peer.reached().is_some_and(|reached| reached.last < upto) {
-                    self.end(socket, SessionError::InternalServerError);
-                }
-            }),
+            Command::Gap(upto) => {
+                let concerned = |socket: &mut Socket<'_, Peer>| {
+                    socket.peer.reached().is_none_or(|reached| reached.last < upto)
+                        && self.fanout.is_concerned(socket.peer, upto)
+                };
+                self.resets.add(sockets_of(sockets, concerned), Instant::now());
+            }
             Command::Anew => {
                 self.fanout.start_again();
-                sockets.each(|socket| {
-                    if socket.peer.reached().is_some() {
-                        self.end(socket, SessionError::InternalServerError);
-                    }
-                });
+                let concerned = |socket: &mut Socket<'_, Peer>| socket.peer.rooms().next().is_some();
+                self.resets.add(sockets_of(sockets, concerned), Instant::now());
             }
             Command::Replay(chunk) => self.replay(sockets, chunk),
             Command::Replayed(end) => self.replayed(sockets, end),
             Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
-            Command::Answered { socket, outcome: Outcome { session, ack } } => match sockets.get_mut(socket) {
+            Command::Answered { socket, outcome: Outcome { session, ack, begins } } => match sockets.get_mut(socket) {
                 Some(mut socket) => {
                     if let Some(ack) = ack {
                         socket.send_text(&ack);
                     }
-                    self.settle(&mut socket, session);
+                    self.settle(&mut socket, session, begins);
                 }
                 None => self.orphan(socket, session),
             },
-            Command::Close { sid, error } => match sockets.get_mut(Mailboxes::socket(sid)) {
+            Command::Close { socket, sid, error } => match sockets.get_mut(socket) {
                 Some(mut socket) => self.end(&mut socket, error),
                 None => self.shared.departures.taken_over(sid),
             },
             Command::Ended { mut sids, answer } => {
-                sids.retain(|sid| sockets.get_mut(Mailboxes::socket(*sid)).is_none());
+                let mailboxes = &self.shared.mailboxes;
+                sids.retain(|sid| mailboxes.socket(*sid).and_then(|socket| sockets.get_mut(socket)).is_none());
                 // Who no longer waits needs no answer.
                 let _ = answer.send(sids);
             }
@@ -385,6 +398,11 @@ impl Application for Gateway {
     }
 
     fn tick(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
+        for id in self.resets.due(now) {
+            if let Some(mut socket) = sockets.get_mut(id) {
+                self.end(&mut socket, SessionError::InternalServerError);
+            }
+        }
         let (date, age) = (now_ms(), millis(now.saturating_duration_since(self.started)));
         sockets.each(|socket| match socket.peer.phase {
             Phase::Greeting(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
@@ -442,6 +460,17 @@ fn refuse(socket: &mut Socket<'_, Peer>, text: &str, wait: Duration) {
     metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
     let reference = Request::parse(text.as_bytes()).map_or_else(RequestError::reference, |request| request.reference);
     socket.send_text(&ack::error(reference, AckError::TooManyRequests(wait)));
+}
+
+/// The connections of which this is so.
+fn sockets_of(sockets: &mut Sockets<Peer>, is_so: impl Fn(&mut Socket<'_, Peer>) -> bool) -> Vec<SocketId> {
+    let mut found = Vec::new();
+    sockets.each(|socket| {
+        if is_so(socket) {
+            found.push(socket.id());
+        }
+    });
+    found
 }
 
 fn now_ms() -> u64 {

@@ -15,12 +15,10 @@ use crate::{
 };
 
 use super::{
-    fanout::{AgentMark, Entering},
+    fanout::{AgentMark, Entering, Viewer},
     replay::Replaying,
 };
 
-/// Before every session.
-const ALL: SessionId = SessionId(i64::MIN);
 /// What keeping a message costs besides its bytes: its place in a queue that doubles, and the rest of its allocation.
 const KEPT: usize = 2 * size_of::<Box<str>>() + 24;
 
@@ -34,8 +32,8 @@ pub struct Peer {
     pub lesson: Option<RoomKey>,
     /// Which agent's events it does not get, and which it alone does.
     pub mark: Option<AgentMark>,
-    /// It gets no entered of sessions before this one: its own, where it came new.
-    pub since: SessionId,
+    /// The session that it is in.
+    pub session: SessionId,
     /// When its token ends, in Unix milliseconds; before it is let in, when that must have happened, in milliseconds
     /// since the worker's start: of no clock that somebody may set.
     pub expires: u64,
@@ -98,8 +96,7 @@ impl Reached {
         Self { start, lesson: start, last: start, follower }
     }
 
-    /// It enters a lesson, whose events up to here are not for it.
-    pub fn enter_lesson(&mut self, here: Offset) {
+    fn enter_lesson(&mut self, here: Offset) {
         self.lesson = here;
     }
 
@@ -120,6 +117,12 @@ impl Reached {
 }
 
 impl Extra {
+    /// A connection that resumes has joined a lesson, whose events up to here are not for it.
+    pub fn enter_lesson(&mut self, here: Offset) {
+        self.reached.iter_mut().for_each(|reached| reached.enter_lesson(here));
+        self.replaying.iter_mut().for_each(|replaying| replaying.joined = Some(here));
+    }
+
     fn is_empty(&self) -> bool {
         self.asked.is_none() && self.entering.is_empty() && self.waiting.is_empty() && self.reached.is_none()
     }
@@ -135,7 +138,7 @@ impl Peer {
             classroom: None,
             lesson: None,
             mark: None,
-            since: ALL,
+            session: Viewer::NO_SESSION,
             expires: deadline,
             kicked: None,
             told: false,
@@ -160,13 +163,18 @@ impl Peer {
     /// It was let in, and follows where it resumes.
     pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<(&Resumption, Follower)>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
-        let recovered = resumption.as_ref().is_some_and(|(resumption, _)| resumption.recovered);
-        self.since = presence.filter(|_| !recovered).map_or(ALL, |presence| presence.session);
+        self.session = presence.map_or(Viewer::NO_SESSION, |presence| presence.session);
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let extra = self.extra();
             extra.reached = Some(Reached::after(position.offset, follower));
             extra.replaying = replay.is_some().then(Replaying::default);
         }
+    }
+
+    /// Who looks at what comes for it.
+    #[must_use]
+    pub fn viewer(&self) -> Viewer {
+        Viewer { mark: self.mark, session: self.session }
     }
 
     /// The rooms that it is in, or at the door of.
@@ -199,25 +207,19 @@ impl Peer {
         self.extra.as_mut()?.waiting.pop_front()
     }
 
-    /// Whether an event of one of its rooms is yet to be sent. What came before it stood at its lesson's door is not for
-    /// it: shown a part of that, it would miss the rest.
+    /// Whether an event of one of its rooms is yet to be sent by a replay. Of a lesson that is being joined nothing is:
+    /// it is not known yet from where its events come, and all of those are held.
     #[must_use]
     pub fn lacks(&self, room: RoomKey, offset: Offset) -> bool {
         let Some(extra) = &self.extra else { return true };
-        match extra.entering.iter().find(|entering| entering.room == room) {
-            Some(entering) => entering.begins.is_none_or(|begins| offset > begins),
-            None => extra.reached.as_ref().is_none_or(|reached| reached.lacks(offset, self.lesson == Some(room))),
-        }
+        let entering = extra.entering.iter().any(|entering| entering.room == room);
+        !entering && extra.reached.as_ref().is_none_or(|reached| reached.lacks(offset, self.lesson == Some(room)))
     }
 
-    /// A replay of these rooms has sent everything up to here; what waits at the door of one of them is a double.
+    /// A replay of these rooms has sent everything up to here.
     pub fn pass(&mut self, upto: Offset, rooms: &[RoomKey]) {
         let lesson = self.lesson.is_some_and(|lesson| rooms.contains(&lesson));
-        let extra = self.extra();
-        extra.reached.iter_mut().for_each(|reached| reached.pass(upto, lesson));
-        for entering in extra.entering.iter_mut().filter(|entering| rooms.contains(&entering.room)) {
-            entering.begins = entering.begins.max(Some(upto));
-        }
+        self.extra().reached.iter_mut().for_each(|reached| reached.pass(upto, lesson));
     }
 
     /// Where it is, if it resumes.
@@ -254,26 +256,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replay_shows_nothing_of_a_lesson_from_before_its_door_was_reached() {
+    async fn a_replay_shows_nothing_of_a_lesson_before_it_is_joined() {
         let (bus, _feed) = MemoryBus::start(Limits::default());
         let (follower, _) = Rooms::new(Arc::new(bus), Mailboxes::default(), 1 << 10).follow();
         let lesson = RoomKey::NONE;
         let mut peer = Peer::new(0, None, (None, None));
         peer.extra().reached = Some(Reached::after(Offset(10), follower));
-        peer.extra().entering.push(Entering {
-            room: lesson,
-            begins: Some(Offset(60)),
-            held: Vec::new(),
-            overflowed: false,
-        });
+        peer.extra().replaying = Some(Replaying::default());
+        peer.extra().entering.push(Entering { room: lesson, held: Vec::new(), overflowed: false });
         let lacks = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.lacks(lesson, Offset(offset)));
-        assert_eq!(lacks(&peer), [false, false, true, true]);
-        // A replay that asked for it has shown one: at the door that is a double.
-        peer.pass(Offset(61), &[lesson]);
-        assert_eq!(lacks(&peer), [false, false, false, true]);
+        assert_eq!(lacks(&peer), [false; 4]);
+        // A replay of the classroom goes further than where the lesson begins.
+        peer.pass(Offset(61), &[]);
         peer.extra().entering.clear();
         peer.lesson = Some(lesson);
-        peer.extra().reached.iter_mut().for_each(|reached| reached.enter_lesson(Offset(61)));
-        assert_eq!(lacks(&peer), [false, false, false, true]);
+        peer.extra().enter_lesson(Offset(60));
+        assert_eq!(lacks(&peer), [false, false, true, true]);
+        assert_eq!(peer.extra().replaying.as_ref().and_then(|replaying| replaying.joined), Some(Offset(60)));
     }
 }

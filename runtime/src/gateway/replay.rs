@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use rollcall_schema::{Offset, RoomId, SessionError, Sid};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Command, Mailboxes};
 use crate::{
-    bus::{BusError, Incoming, Position},
+    bus::{Incoming, Position, Replayed},
     rooms::Rooms,
     socket::SocketId,
 };
@@ -25,6 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Replaying {
     /// The last live event that was not sent.
     pub missed: Option<Offset>,
+    /// From where events of a lesson are to be sent that was joined meanwhile: no part of the replay has brought it.
+    pub joined: Option<Offset>,
 }
 
 /// A piece of a replay on its way to the worker. An answer that never comes means that the connection is over.
@@ -38,14 +40,14 @@ pub struct Chunk {
 }
 
 /// The end of a replay, or of a part of it.
-pub struct Replayed {
+pub struct ReplayEnd {
     /// For whom.
     pub socket: SocketId,
     /// Events up to here were sent,
     pub upto: Offset,
     /// those of these rooms.
     pub rooms: Vec<RoomId>,
-    /// Told: what else was missed, and the rooms to look for it in; none where the connection is live now.
+    /// Told: the rooms in which something else was missed, and after which offset; none where the connection is live now.
     pub missed: oneshot::Sender<Option<(Offset, Vec<RoomId>)>>,
 }
 
@@ -55,7 +57,7 @@ pub async fn replay(
     rooms: Rooms,
     (socket, sid): (SocketId, Sid),
     (mut upto, mut ids): (Position, Vec<RoomId>),
-    mut events: mpsc::Receiver<Result<Incoming, BusError>>,
+    mut events: Replayed,
 ) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -73,15 +75,14 @@ pub async fn replay(
             }
         }
         let (missed, answer) = oneshot::channel();
-        mailboxes.send(socket, Command::Replayed(Replayed { socket, upto: upto.offset, rooms: ids, missed })).await;
-        let Ok(Some((missed, more))) = answer.await else { return };
-        ids = more;
-        match rooms.replay(&ids, &upto, missed).await {
-            Some(more) => events = more,
+        mailboxes.send(socket, Command::Replayed(ReplayEnd { socket, upto: upto.offset, rooms: ids, missed })).await;
+        let Ok(Some((after, more))) = answer.await else { return };
+        (upto.offset, ids) = (after, more);
+        match rooms.replay(&ids, &upto).await {
+            Some((more, end)) => (events, upto.offset) = (more, end),
             // The stream is away or has forgotten: the client comes back, and is told so if it must be.
             None => return mailboxes.close(sid, SessionError::InternalServerError).await,
         }
-        upto.offset = missed;
     }
 }
 

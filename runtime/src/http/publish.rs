@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
-use rollcall_schema::{AgentId, Offset, Subject};
+use rollcall_schema::{AgentId, EntityEvent, Offset, Push, PushError, Subject, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -68,6 +68,16 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<P
         let value = value.to_str().ok().filter(|value| check(value));
         let value = value.ok_or_else(|| Refusal::bad(format!("the header {name} must be {rule}")))?;
         passed.push((name, value.to_owned()));
+    }
+    let has = |name| passed.iter().any(|(passed, _)| *passed == name);
+    let described = [header::ENTITY_EVENT_TYPE, header::ENTITY_EVENT_OPERATION, header::ENTITY_EVENT_SEQUENCE_ID];
+    let entity = EntityEvent { entity_type: "", operation: "", sequence_id: 0 };
+    let entity = described.into_iter().all(has).then_some(entity);
+    if Push::parse(body.as_bytes(), entity) == Err(PushError::ReservedType) {
+        return Err(Refusal::bad("the event's type must not be that of one of the gateway's own messages"));
+    }
+    if !has(header::IS_INTERNAL) {
+        passed.push((header::IS_INTERNAL, "false".to_owned()));
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     Ok(Publication { subject, message_id: None, headers: passed, body, fenced: false })

@@ -95,8 +95,8 @@ impl Bus for Ends {
         vec![answer; batch.len()]
     }
 
-    async fn subscribe(&self, _: &RoomId) -> Result<(), BusError> {
-        Ok(())
+    async fn subscribe(&self, _: &RoomId) -> Result<Offset, BusError> {
+        Ok(Offset(0))
     }
 
     fn unsubscribe(&self, _: &RoomId) {}
@@ -105,7 +105,11 @@ impl Bus for Ends {
         Position { epoch: String::new(), offset: Offset(0) }
     }
 
-    async fn replay(&self, _: &[RoomId], _: &Position, _: Offset) -> Result<Replay, BusError> {
+    async fn end(&self) -> Position {
+        self.position()
+    }
+
+    async fn replay(&self, _: &[RoomId], _: &Position) -> Result<Replay, BusError> {
         Ok(Replay::Lost)
     }
 }

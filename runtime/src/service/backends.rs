@@ -59,10 +59,10 @@ impl Backends {
     ///
     /// # Errors
     /// The first that is away.
-    pub async fn connect(config: &config::Backends) -> Result<Self, StartError> {
+    pub async fn connect(config: &config::Backends, max_body: usize) -> Result<Self, StartError> {
         let store = store(config).await?;
         let kv = kv(config).await?;
-        let (bus, feed) = bus(config).await?;
+        let (bus, feed) = bus(config, max_body).await?;
         Ok(Self { store, kv, bus, feed })
     }
 }
@@ -118,11 +118,14 @@ pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
     })
 }
 
-/// The bus alone.
+/// The bus alone, which feeds events with bodies of up to `max_body` bytes.
 ///
 /// # Errors
 /// Where it is away.
-pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
+pub async fn bus(
+    config: &config::Backends,
+    max_body: usize,
+) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
     match &config.nats {
         None => {
             let (bus, feed) = MemoryBus::start(Limits::default());
@@ -130,7 +133,7 @@ pub async fn bus(config: &config::Backends) -> Result<(Arc<dyn Bus>, mpsc::Recei
         }
         Some(url) => {
             let (bus, feed) =
-                patiently(async || NatsBus::connect_to(url.clone()).await).await.map_err(StartError::of(
+                patiently(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(StartError::of(
                     format!("NATS at {url}"),
                     "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
                 ))?;

@@ -64,7 +64,7 @@ pub(super) async fn report(config: &Config) -> Result<(), StartError> {
     let reached = Reached {
         store: backends::sql(&config.backends).await,
         kv: backends::kv(&config.backends).await,
-        bus: backends::bus(&config.backends).await.map(|(bus, _)| bus),
+        bus: backends::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),
     };
     let findings = check(config, reached).await;
     for finding in &findings {

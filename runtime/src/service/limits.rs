@@ -40,5 +40,6 @@ pub(super) fn gateway(limits: &Limits) -> GatewayOptions {
         connect_timeout: limits.connect_timeout,
         ping_interval: limits.ping_interval,
         max_pending: limits.pending,
+        reset_spread: limits.reset_spread,
     }
 }

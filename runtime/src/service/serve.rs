@@ -74,7 +74,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
     )?;
     // Who tries things out has a page on a port of its own.
     listener.loopback_pages = config.keys.development.is_some();
-    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends).await?;
+    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.forward).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
         lease: config.presence.lease,

@@ -147,11 +147,20 @@ async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
     println!("{cuts} cuts");
 }
 
+/// Stores so many events of another room, so that the stream has their offsets.
+async fn store_elsewhere(bus: &NatsBus, count: i64) {
+    let elsewhere = lesson();
+    let batch = (0..count).map(|number| note(&elsewhere, format!("{elsewhere}-{number}"), number)).collect();
+    assert!(bus.publish(batch).await.iter().all(Result::is_ok));
+    bus.end().await;
+}
+
 /// What the server would republish, sent in the wrong order.
 async fn republish(url: &str, room: &RoomId, offsets: impl IntoIterator<Item = u64>) {
     let client = async_nats::connect(url).await.unwrap();
     for offset in offsets {
         let mut headers = HeaderMap::new();
+        headers.insert("Nats-Stream", "CLASSROOM");
         headers.insert("Nats-Sequence", offset.to_string());
         client.publish_with_headers(format!("live.{room}.note"), headers, "{}".into()).await.unwrap();
     }
@@ -164,6 +173,7 @@ async fn what_comes_late_comes_at_once_and_only_once() {
     let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
+    store_elsewhere(&bus, 8).await;
     republish(&server.url(), &room, [1, 4, 3, 3, 6, 1, 2, 7, 4, 5, 8]).await;
     let mut offsets = Vec::new();
     while offsets.len() < 8 {
@@ -179,6 +189,7 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
+    store_elsewhere(&bus, 4).await;
     // 2 may be another node's: after a while nobody waits for it any more.
     republish(&server.url(), &room, [1, 3]).await;
     let mut settled = Vec::new();

@@ -9,7 +9,10 @@ use async_nats::{
     },
 };
 use rollcall_loadtest::servers::Nats;
-use rollcall_runtime::bus::{Bus, nats::NatsBus, nats::NatsError};
+use rollcall_runtime::{
+    bus::{Bus, Publication, nats::NatsBus, nats::NatsError},
+    config::BackendUrl,
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -55,14 +58,33 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
     send(format!("live.{room}.note"), &[("Nats-Sequence", "first")], "{}").await;
     // These pass: a body is the gateway's affair.
     send(format!("{room}.note"), &[("Nats-Sequence", "99999"), ("Nats-Last-Sequence", "99998")], "not JSON").await;
-    send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "").await;
+    send(format!("{room}.note"), &[], "").await;
+    send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "{}").await;
+    send(format!("{room}.note"), &[("is-internal", "True")], "{}").await;
     other.flush().await.unwrap();
 
     let events = collect(&mut feed, 2).await;
     assert_eq!(events[0].body, "not JSON");
-    assert!(events[1].body.is_empty() && events[1].sender.is_none());
+    assert!(events[1].body.is_empty());
     publish_surely(&bus, &room, 1).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_larger_than_the_limit_is_left_out_alone() {
+    const LIMIT: usize = 512 * 1024;
+    let server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect_to(BackendUrl::new(server.url()), LIMIT).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    let event = |number, size| Publication {
+        body: format!("\"{}\"", "x".repeat(size - 2)).into(),
+        ..note(&room, format!("{room}-{number}"), number)
+    };
+    // Over the limit a message may come all the same, up to what headers may take: its reader counts its body.
+    let batch = vec![event(1, LIMIT), event(2, LIMIT + 200 * 1024), event(3, 2)];
+    assert!(bus.publish(batch).await.iter().all(Result::is_ok));
+    assert_eq!(ids(&collect(&mut feed, 2).await), [1, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,11 +136,11 @@ impl Bus for MemoryBus {
         results
     }
 
-    async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
+    async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
         let mut state = self.shared.lock();
         let last = state.log.last();
         state.rooms.entry(room.clone()).or_insert(last);
-        Ok(())
+        Ok(Offset(last))
     }
 
     fn unsubscribe(&self, room: &RoomId) {
@@ -151,16 +151,19 @@ impl Bus for MemoryBus {
         Position { epoch: self.shared.epoch.clone(), offset: Offset(self.shared.lock().log.last()) }
     }
 
-    async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError> {
+    async fn end(&self) -> Position {
+        self.position()
+    }
+
+    async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {
         let here = self.position();
         let first = self.shared.lock().log.first();
         if after.epoch != here.epoch || after.offset > here.offset || after.offset.0 + 1 < first {
             return Ok(Replay::Lost);
         }
         let (events, replayed) = mpsc::channel(REPLAY);
-        let upto = upto.0.min(here.offset.0);
-        tokio::spawn(replay(self.shared.clone(), rooms.to_vec(), after.offset.0, upto, events));
-        Ok(Replay::Events(replayed))
+        tokio::spawn(replay(self.shared.clone(), rooms.to_vec(), after.offset.0, here.offset.0, events));
+        Ok(Replay::Events(replayed, here.offset))
     }
 }
 

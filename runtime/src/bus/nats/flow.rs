@@ -122,6 +122,11 @@ impl Flow {
         self.bell.notify_one();
     }
 
+    /// There is news for whoever waits for [`Flow::changed`].
+    pub(super) fn wake(&self) {
+        self.bell.notify_one();
+    }
+
     /// The server has answered a ping.
     pub(super) fn answered(&self, at: Instant) {
         let mut inner = self.lock();

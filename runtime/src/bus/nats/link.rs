@@ -102,16 +102,16 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, and returns when the server has let us in.
-    pub(super) async fn open(address: &Address, login: &Login, name: &str) -> Result<Self, LinkError> {
-        timeout(CONNECT, Self::let_in(address, login, name)).await.unwrap_or(Err(LinkError::Silent))
+    pub(super) async fn open(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, LinkError> {
+        timeout(CONNECT, Self::let_in(address, login, name, max_body)).await.unwrap_or(Err(LinkError::Silent))
     }
 
-    async fn let_in(address: &Address, login: &Login, name: &str) -> Result<Self, LinkError> {
+    async fn let_in(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, LinkError> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
         // What a connection that is given up has not sent yet must not be sent afterwards.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let mut link = Self::of(stream);
+        let mut link = Self::of(stream, max_body);
         let info: Info = loop {
             match link.next()? {
                 Some(Op::Info(json)) => break serde_json::from_slice(json).map_err(io::Error::from)?,
@@ -124,7 +124,7 @@ impl Link {
         if tls {
             // Before this the server has said nothing but INFO.
             let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
-            link = Self::of(TlsConnector::from(trusting().await?).connect(name, link.stream).await?);
+            link = Self::of(TlsConnector::from(trusting().await?).connect(name, link.stream).await?, max_body);
         }
         link.max_payload = info.max_payload;
         let connect = Connect {
@@ -152,8 +152,9 @@ impl Link {
         }
     }
 
-    fn of(stream: impl Stream + 'static) -> Self {
-        Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser: Parser::default(), max_payload: 0 }
+    fn of(stream: impl Stream + 'static, max_body: usize) -> Self {
+        let parser = Parser::new(max_body);
+        Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser, max_payload: 0 }
     }
 
     /// The largest message with its headers that the server takes.

@@ -8,7 +8,7 @@
 //!
 //! Invariant: events are passed on in the order of the wire, those of one connection until it breaks; a break is said to
 //! the flow before anything of the next connection passes.
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
@@ -16,12 +16,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    ANSWER, Known,
+    ANSWER,
     flow::Flow,
+    known::Known,
     link::{Link, LinkError},
     rooms::{Rooms, Waiter},
     servers::{PING, Servers},
-    stream,
+    stream::{self, LookError},
     wire::{self, Message, Op},
 };
 use crate::{
@@ -68,6 +69,7 @@ impl Live {
             let Err(error) = self.serve().await;
             tracing::warn!(%error, "the live connection to NATS broke");
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "live").increment(1);
+            self.known.trust_heard();
             self.flow.break_off();
             self.rooms.disconnected();
             self.question = None;
@@ -130,7 +132,7 @@ impl Live {
                 Op::Message(message) if message.sid == INBOX => {
                     let number = message.subject.strip_prefix(&self.inbox).and_then(|number| number.parse().ok());
                     if number == Some(self.asked) {
-                        answer(self.question.take(), message.body, &self.known);
+                        answer(self.question.take(), message.body, &self.known, &self.flow);
                     }
                 }
                 Op::Message(message) => {
@@ -152,12 +154,20 @@ impl Live {
     }
 }
 
-/// Tells all who asked. Who has given up meanwhile needs no answer.
-fn answer(question: Option<Question>, body: &[u8], known: &Known) {
-    let Some(Question { waiters, .. }) = question else { return };
+/// Tells all who asked; who has given up meanwhile needs no answer. A stream that is gone, or is another one, breaks the
+/// flow: filling it sets that right.
+fn answer(question: Option<Question>, body: &[u8], known: &Known, flow: &Flow) {
+    let Some(Question { waiters, since }) = question else { return };
     let state = stream::read(body);
-    if let Ok(state) = &state {
-        known.raise(state.last);
+    let sound = match &state {
+        Ok(state) => known.learn(state, since),
+        Err(LookError::Missing) => false,
+        Err(LookError::Away(_)) => true,
+    };
+    if sound {
+        flow.wake()
+    } else {
+        flow.break_off()
     }
     for waiter in waiters {
         let _ = waiter.send(state.clone());
@@ -168,14 +178,25 @@ fn answer(question: Option<Question>, body: &[u8], known: &Known) {
 /// not count.
 fn arrival(message: &Message<'_>) -> Option<Incoming> {
     let head = String::from_utf8_lossy(message.head);
-    let last = |name| wire::headers(&head).filter(|(other, _)| *other == name).last().map(|(_, value)| value);
-    let Some(sequence) = last("Nats-Sequence").and_then(|sequence| sequence.parse().ok()) else {
+    let (mut origin, mut sequence, mut stored) = (None, None, None);
+    for (name, value) in wire::headers(&head) {
+        match name {
+            "Nats-Stream" => origin = Some(value),
+            "Nats-Sequence" => sequence = Some(value),
+            "Nats-Time-Stamp" => stored = Some(value),
+            _ => {}
+        }
+    }
+    let sequence = sequence.and_then(|sequence| sequence.parse().ok()).filter(|sequence: &u64| *sequence > 0);
+    let Some(sequence) = sequence.filter(|_| origin == Some(stream::NAME)) else {
         metrics::counter!(names::DROPPED, "reason" => "header").increment(1);
         return None;
     };
-    // Servers before 2.10 do not say when it was stored. Clocks differ: a negative age is none.
-    let stored = last("Nats-Time-Stamp").and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    // Servers before 2.10 do not say when it was stored. Clocks differ: a negative age is none, and so is one that an
+    // event of the stream cannot have.
+    let stored = stored.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
+    let age = age.filter(|age: &Duration| *age <= stream::MAX_AGE);
     let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
     // Copied: a part of the buffer would keep all of it.
     let body = Bytes::copy_from_slice(message.body);

@@ -2,8 +2,8 @@
 //!
 //! Three connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
 //! them; `publish` publishes; `work` reads the stream. So none stands in another's way. The tasks: [`live`] subscribes
-//! and passes on what arrives, [`line`] publishes, [`deliver`] writes the feed and fills its gaps, [`replays`] reads for
-//! who comes back.
+//! and passes on what arrives, [`line`] publishes, [`deliver`] writes the feed and fills its gaps, [`watch`] asks the
+//! stream where it is, and [`replays`] reads for clients that come back.
 //!
 //! Invariant: that of [`crate::bus`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
@@ -11,6 +11,7 @@ mod deliver;
 mod fetch;
 mod flight;
 mod flow;
+mod known;
 mod line;
 mod link;
 mod live;
@@ -24,13 +25,10 @@ mod seen;
 mod servers;
 mod stored;
 mod stream;
+mod watch;
 mod wire;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::Client;
 use async_trait::async_trait;
@@ -44,6 +42,7 @@ use tokio::{
 use self::{
     deliver::Delivery,
     flow::Flow,
+    known::Known,
     live::Live,
     probe::Depth,
     publish::Publisher,
@@ -51,6 +50,7 @@ use self::{
     rooms::Rooms,
     seen::Seen,
     servers::{PING, Servers},
+    watch::Watch,
 };
 use super::{Bus, BusError, Fed, Position, ProbeError, Publication, PublishError, Replay};
 use crate::{
@@ -65,6 +65,8 @@ const ANSWER: Duration = Duration::from_millis(1400);
 const PROVED: Duration = Duration::from_secs(5);
 /// Events on the feed that nobody has read yet.
 const FEED: usize = 256;
+/// The largest body where nothing else is said, in bytes.
+const MAX_BODY: usize = 128 * 1024;
 
 /// Why there is no bus at the start. None has a part of NATS_URL in it, which may hold a password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,28 +94,6 @@ pub enum NatsError {
     Rights(String),
 }
 
-/// The position, known to all parts.
-struct Known(Mutex<Position>);
-
-impl Known {
-    fn position(&self) -> Position {
-        self.lock().clone()
-    }
-
-    fn raise(&self, offset: u64) {
-        let mut position = self.lock();
-        position.offset = position.offset.max(Offset(offset));
-    }
-
-    fn renew(&self, epoch: String, end: u64) {
-        *self.lock() = Position { epoch, offset: Offset(end) };
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Position> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The bus through NATS.
 pub struct NatsBus {
     publisher: Publisher,
@@ -136,15 +116,16 @@ impl NatsBus {
     /// # Errors
     /// [`NatsError`], by what the operator has to mend.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
-        Self::connect_to(BackendUrl::new(url)).await
+        Self::connect_to(BackendUrl::new(url), MAX_BODY).await
     }
 
-    /// The same with an address that may be in a file: it is read again for each new connection.
+    /// The same with an address that may be in a file, which is read again for each new connection, and where events with
+    /// a body over `max_body` bytes need not be fed.
     ///
     /// # Errors
     /// [`NatsError`], by what the operator has to mend.
-    pub async fn connect_to(url: BackendUrl) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
-        let servers = Servers::new(url)?;
+    pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
+        let servers = Servers::new(url, max_body)?;
         let work = servers.connect("rollcall work").await?;
         probe::probe(&servers, Depth::Rights).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
@@ -157,21 +138,17 @@ impl NatsBus {
 
         let line = servers.open("rollcall publish").await?;
 
-        let known = Arc::new(Known(Mutex::new(Position { epoch: state.epoch, offset: Offset(state.last) })));
+        let known = Arc::new(Known::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
         let (rooms, flow) = (Arc::new(Rooms::default()), Arc::new(Flow::new()));
         let (feed, fed) = mpsc::channel(FEED);
         let live = Live::new(link, servers.clone(), rooms.clone(), flow.clone(), known.clone());
-        let delivery = Delivery {
-            flow: flow.clone(),
-            rooms: rooms.clone(),
-            known: known.clone(),
-            work: work.clone(),
-            feed,
-            seen: Seen::new(state.last),
-        };
+        let delivery =
+            Delivery::new(flow.clone(), rooms.clone(), known.clone(), work.clone(), feed, Seen::new(state.last));
+        let watch = Watch { rooms: rooms.clone(), known: known.clone() };
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
         tasks.spawn(supervisor.supervise("delivery from NATS", delivery.run()));
+        tasks.spawn(supervisor.supervise("the watch on the stream", watch.run()));
         let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
         let publisher = Publisher::start(servers.clone(), line, &supervisor, &mut tasks);
         let probed = tokio::sync::Mutex::default();
@@ -226,16 +203,16 @@ impl Bus for NatsBus {
         stored::find(&self.work, ids, age).await
     }
 
-    async fn subscribe(&self, room: &RoomId) -> Result<(), BusError> {
+    async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
         let wish = self.flow.wish();
-        let new = self.rooms.want(room, self.known.position().offset.0);
+        let new = self.rooms.want(room, self.known.told());
         let state = self.round("subscribe").await?;
         wish.answered();
         if new {
             // Or a filling would bring what was stored before, and known to nobody here.
             self.rooms.begin(room, state.last);
         }
-        Ok(())
+        Ok(Offset(state.last))
     }
 
     fn unsubscribe(&self, room: &RoomId) {
@@ -246,11 +223,19 @@ impl Bus for NatsBus {
         self.known.position()
     }
 
-    async fn replay(&self, rooms: &[RoomId], after: &Position, upto: Offset) -> Result<Replay, BusError> {
+    async fn end(&self) -> Position {
+        match self.round("end").await {
+            Ok(state) => Position { epoch: state.epoch, offset: Offset(state.last) },
+            Err(_) => self.known.latest(),
+        }
+    }
+
+    async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {
         let state = self.round("replay").await?;
         if !state.reaches(after) {
             return Ok(Replay::Lost);
         }
-        self.replays.begin(rooms, after, upto.0.min(state.last)).map(Replay::Events)
+        let events = self.replays.begin(rooms, after, state.last)?;
+        Ok(Replay::Events(events, Offset(state.last)))
     }
 }

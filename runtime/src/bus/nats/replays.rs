@@ -21,7 +21,7 @@ use super::{
     stream::State,
 };
 use crate::{
-    bus::{BusError, Incoming, Position},
+    bus::{BusError, Incoming, Position, Replayed},
     names,
     tasks::Tasks,
 };
@@ -34,9 +34,6 @@ const WAITING: usize = 16 * 1024;
 const AHEAD: usize = 512;
 /// Whoever asks for what is in more events than this is far back.
 const NEAR: u64 = 50_000;
-
-/// An event, or the reason why the rest does not come.
-pub(super) type Replayed = mpsc::Receiver<Result<Incoming, BusError>>;
 
 /// One connection's.
 struct Request {

@@ -5,9 +5,12 @@
 //! only from the connection and from a filling, or from two fillings.
 //!
 //! Invariant: everything up to the floor was delivered, or was never for this node, or is later than a server that runs
-//! ever is; above it, it is known for each event whether it was. Memory is bounded by [`MOST`].
+//! ever is; above it, it is known for each event whether it was. The floor never passes what the stream itself has told to
+//! be its end, so an event with a sequence number that somebody made up moves nothing. Where such an event took a number
+//! before the stream gave it, the stream's own is told from it by its content, and delivered too. Memory is bounded by
+//! [`MOST`].
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -27,8 +30,10 @@ pub(super) struct Seen {
     certain: u64,
     /// Nothing up to here is missing, unless it is later than [`Seen::age`] was told.
     floor: u64,
-    /// Delivered above the floor.
-    above: BTreeSet<u64>,
+    /// The stream's end, as it has told.
+    end: u64,
+    /// What was delivered lately, or above the floor.
+    recent: BTreeMap<u64, Delivered>,
     /// Nothing at or below is yet to come.
     settled: u64,
     told: u64,
@@ -36,38 +41,81 @@ pub(super) struct Seen {
     marks: VecDeque<(Instant, u64)>,
 }
 
+#[derive(Debug)]
+struct Delivered {
+    digest: u64,
+    at: Instant,
+}
+
+/// What an event is that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was not delivered yet.
+    New,
+    /// It was.
+    Double,
+    /// Another one was delivered as this one: one of the two is not the stream's.
+    Contested,
+    /// It is one of those of before, and not known one by one any more.
+    Stale,
+}
+
 impl Seen {
     /// Where everything up to here needs no delivery.
     pub(super) fn new(end: u64) -> Self {
-        let (above, marks) = (BTreeSet::new(), VecDeque::new());
-        Self { certain: end, floor: end, above, settled: end, told: end, marks }
+        let (recent, marks) = (BTreeMap::new(), VecDeque::new());
+        Self { certain: end, floor: end, end, recent, settled: end, told: end, marks }
     }
 
-    /// Whether this event, which came at this time, was not delivered yet; now it is.
-    pub(super) fn first(&mut self, offset: u64, at: Instant) -> bool {
-        if offset <= self.certain || self.above.contains(&offset) {
-            return false;
+    /// What this event is, which came at this time; now it is delivered. The digest is one of its content.
+    pub(super) fn first(&mut self, offset: u64, digest: u64, at: Instant) -> Arrival {
+        if let Some(delivered) = self.recent.get_mut(&offset) {
+            let same = std::mem::replace(&mut delivered.digest, digest) == digest;
+            return if same { Arrival::Double } else { Arrival::Contested };
         }
+        if offset <= self.certain {
+            return Arrival::Stale;
+        }
+        let highest = self.highest();
+        self.recent.insert(offset, Delivered { digest, at });
         if offset > self.floor {
-            let highest = self.highest();
-            self.above.insert(offset);
             self.go_on();
             if offset > highest && offset > self.floor {
                 self.marks.push_back((at, offset));
             }
-            while self.above.len() > MOST {
-                self.floor = self.above.pop_first().unwrap_or(self.floor);
-                self.go_on();
-            }
         }
-        true
+        while self.recent.len() > MOST {
+            let oldest = self.recent.pop_first().map_or(0, |(oldest, _)| oldest);
+            if oldest <= self.end {
+                self.floor = self.floor.max(oldest);
+            }
+            self.go_on();
+        }
+        Arrival::New
+    }
+
+    /// The stream's end, as it has told, and the time before which everything that came is known to it. Returns how many
+    /// of the events delivered are not in the stream: they are forgotten.
+    pub(super) fn tell(&mut self, end: u64, before: Instant) -> usize {
+        self.end = self.end.max(end);
+        let mut forged = 0;
+        if self.recent.last_key_value().is_some_and(|(highest, _)| *highest > self.end) {
+            let above = self.recent.split_off(&(self.end + 1));
+            let all = above.len();
+            self.recent.extend(above.into_iter().filter(|(_, delivered)| delivered.at > before));
+            forged = all - self.recent.range(self.end + 1..).count();
+            let end = self.end;
+            self.marks.retain(|(at, offset)| *offset <= end || *at > before);
+        }
+        self.go_on();
+        forged
     }
 
     /// Time has passed: up to where the events are settled, where that has grown.
     pub(super) fn settle(&mut self, now: Instant) -> Option<u64> {
         let settled = self.marks.partition_point(|(at, _)| now.duration_since(*at) >= SETTLING);
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
-            self.settled = self.settled.max(offset);
+            self.settled = self.settled.max(offset.min(self.end));
         }
         self.go_on();
         let grown = self.settled > self.told;
@@ -80,24 +128,33 @@ impl Seen {
     pub(super) fn age(&mut self, until: Instant) {
         let aged = self.marks.partition_point(|(at, _)| *at <= until);
         if let Some((_, offset)) = aged.checked_sub(1).map(|last| self.marks[last]) {
-            self.pass(offset);
+            self.pass(offset.min(self.end));
+        }
+        while let Some(oldest) = self.recent.first_entry().filter(|oldest| *oldest.key() <= self.floor) {
+            if oldest.get().at > until {
+                break;
+            }
+            oldest.remove();
         }
     }
 
     /// When [`Seen::settle`] has something to say, if nothing comes before.
     pub(super) fn due(&self) -> Option<Instant> {
         let next = self.marks.partition_point(|(_, offset)| *offset <= self.settled);
-        self.marks.get(next).map(|(at, _)| *at + SETTLING)
+        // What the stream has not confirmed waits for its answer.
+        self.marks.get(next).filter(|(_, offset)| *offset <= self.end).map(|(at, _)| *at + SETTLING)
     }
 
     /// Everything up to here was read from the stream and delivered.
     pub(super) fn fill(&mut self, upto: u64) {
+        self.end = self.end.max(upto);
         self.certain = self.certain.max(upto);
         self.pass(upto);
     }
 
     /// Everything up to here has come, or was never for this node.
     pub(super) fn pass(&mut self, upto: u64) {
+        self.end = self.end.max(upto);
         self.floor = self.floor.max(upto);
         self.go_on();
     }
@@ -109,23 +166,22 @@ impl Seen {
 
     /// The highest offset that was delivered or passed.
     pub(super) fn highest(&self) -> u64 {
-        self.above.last().copied().unwrap_or(0).max(self.floor)
+        self.recent.last_key_value().map_or(0, |(highest, _)| *highest).max(self.floor)
     }
 
     /// Moves the floor and what is settled over whatever follows without a gap.
     fn go_on(&mut self) {
-        while self.above.first().is_some_and(|first| *first <= self.floor + 1) {
-            let next = self.above.pop_first().map_or(self.floor, |first| first.max(self.floor));
+        while self.floor < self.end && self.recent.contains_key(&(self.floor + 1)) {
             if self.certain == self.floor {
-                self.certain = next;
+                self.certain += 1;
             }
-            self.floor = next;
+            self.floor += 1;
         }
         while self.marks.front().is_some_and(|(_, offset)| *offset <= self.floor) {
             self.marks.pop_front();
         }
         self.settled = self.settled.max(self.floor);
-        while self.above.contains(&(self.settled + 1)) {
+        while self.settled < self.end && self.recent.contains_key(&(self.settled + 1)) {
             self.settled += 1;
         }
     }

@@ -24,6 +24,8 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Servers {
     url: BackendUrl,
+    /// Of a message that a connection of ours reads, in bytes.
+    max_body: usize,
 }
 
 /// What the URL says.
@@ -35,9 +37,9 @@ struct Parsed {
 impl Servers {
     /// `nats://host`, `tls://user:password@host:port` or `nats://token@host`, several separated by commas; the first
     /// credentials count for all.
-    pub(super) fn new(url: BackendUrl) -> Result<Self, NatsError> {
+    pub(super) fn new(url: BackendUrl, max_body: usize) -> Result<Self, NatsError> {
         Parsed::read(url.reveal())?;
-        Ok(Self { url })
+        Ok(Self { url, max_body })
     }
 
     async fn current(&self) -> Result<Parsed, NatsError> {
@@ -77,7 +79,7 @@ impl Servers {
         let Parsed { addresses, login } = self.current().await?;
         let mut last = NatsError::Url;
         for address in &addresses {
-            match link_to(address, &login, name).await {
+            match link_to(address, &login, name, self.max_body).await {
                 Ok(link) => return Ok(link),
                 Err(LinkError::Refused) => last = NatsError::Refused,
                 Err(error) => last = NatsError::Away(error.to_string()),
@@ -124,8 +126,8 @@ impl Parsed {
     }
 }
 
-async fn link_to(address: &ServerAddr, login: &Login, name: &str) -> Result<Link, LinkError> {
+async fn link_to(address: &ServerAddr, login: &Login, name: &str, max_body: usize) -> Result<Link, LinkError> {
     let tls = address.tls_required();
     let address = Address { host: address.host().to_owned(), port: address.port(), tls };
-    Link::open(&address, login, name).await
+    Link::open(&address, login, name, max_body).await
 }

@@ -20,7 +20,7 @@ pub(super) const NAME: &str = "CLASSROOM";
 /// Where the stream's state is asked for.
 pub(super) const INFO: &str = "$JS.API.STREAM.INFO.CLASSROOM";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 
 /// Where the stream is.

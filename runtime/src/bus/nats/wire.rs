@@ -1,12 +1,12 @@
 //! What a NATS server says, out of the bytes of a connection.
 //!
-//! Invariant: whatever comes, an operation is found without looking at more than [`MAX_LINE`] and [`MAX_MESSAGE`] bytes,
-//! and no byte is looked at before it is here. A message that is too large or not understood is dropped alone; only where
+//! Invariant: whatever comes, an operation is found without looking at more than [`MAX_LINE`] bytes and those of the largest
+//! message, and no byte is looked at before it is here. A message that is too large or not understood is dropped alone; only where
 //! it is not known any more where the next operation starts is the connection at its end.
 /// A control line. INFO of a server with many neighbours is the longest.
 pub(super) const MAX_LINE: usize = 32 * 1024;
-/// Headers and body of a message; a larger one is left out. A body that is forwarded has half of it at most (PROTOCOL 2).
-pub(super) const MAX_MESSAGE: usize = 256 * 1024;
+/// What a message may have beside a body of the largest size.
+const MAX_HEAD: usize = 128 * 1024;
 /// No server sends more in one message.
 const MAX_ANNOUNCED: usize = 64 * 1024 * 1024;
 
@@ -43,12 +43,19 @@ pub(super) struct Message<'a> {
 pub(super) struct Malformed(&'static str);
 
 /// Finds operations. What it has to know between two of them is only how much of a message is still to be left out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Parser {
     skip: usize,
+    /// Headers and body of a message; a larger one is left out.
+    max_message: usize,
 }
 
 impl Parser {
+    /// Messages with a body over `max_body` bytes may be left out.
+    pub(super) fn new(max_body: usize) -> Self {
+        Self { skip: 0, max_message: max_body.saturating_add(MAX_HEAD) }
+    }
+
     /// How many of these bytes are used up, and for which operation. Where both are nothing, more has to come first.
     pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Op<'a>>), Malformed> {
         if self.skip > 0 {
@@ -89,7 +96,7 @@ impl Parser {
         if head > total || total > MAX_ANNOUNCED {
             return Err(Malformed("a message with a length that cannot be"));
         }
-        if total > MAX_MESSAGE {
+        if total > self.max_message {
             self.skip = total + END.len();
             return Ok((start, Some(Op::Dropped)));
         }

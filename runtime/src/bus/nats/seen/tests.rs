@@ -9,11 +9,49 @@ fn at(start: Instant, ms: u32) -> Instant {
     start + MS * ms
 }
 
+/// Everything up to `end` was delivered, and the stream has told that it goes much further.
+fn confirmed(end: u64) -> Seen {
+    let mut seen = Seen::new(end);
+    seen.tell(u64::MAX / 2, Instant::now());
+    seen
+}
+
+fn first(seen: &mut Seen, offset: u64, at: Instant) -> bool {
+    seen.first(offset, offset, at) == Arrival::New
+}
+
+#[test]
+fn what_the_stream_has_not_told_moves_nothing() {
+    let start = Instant::now();
+    let mut seen = Seen::new(7);
+    assert!(first(&mut seen, 9_000, start) && first(&mut seen, 8, start));
+    seen.age(at(start, 60_000));
+    assert_eq!((seen.settle(at(start, 60_000)), seen.due(), seen.floor()), (None, None, 7));
+    assert_eq!(seen.tell(10, start), 1, "one is not the stream's");
+    assert_eq!((seen.settle(at(start, 60_000)), seen.floor(), seen.highest()), (Some(8), 8, 8));
+    assert!(first(&mut seen, 9, start) && first(&mut seen, 10, start));
+    assert_eq!(seen.floor(), 10);
+}
+
+#[test]
+fn a_number_that_somebody_took_before_the_stream_gave_it_swallows_nothing() {
+    let start = Instant::now();
+    let mut seen = Seen::new(7);
+    assert_eq!(seen.first(8, 1, start), Arrival::New, "forged");
+    seen.tell(8, start);
+    assert_eq!(seen.first(8, 2, start), Arrival::Contested, "also when the floor has passed it");
+    assert_eq!(seen.first(8, 2, start), Arrival::Double);
+    seen.age(start);
+    assert_eq!(seen.first(8, 2, start), Arrival::Stale);
+}
+
 #[test]
 fn what_follows_without_a_gap_is_settled_at_once() {
     let now = Instant::now();
-    let mut seen = Seen::new(7);
-    assert!(seen.first(8, now) && seen.first(9, now) && !seen.first(8, now) && !seen.first(7, now));
+    let mut seen = confirmed(7);
+    assert!(
+        first(&mut seen, 8, now) && first(&mut seen, 9, now) && !first(&mut seen, 8, now) && !first(&mut seen, 7, now)
+    );
     assert_eq!((seen.settle(now), seen.due(), seen.floor()), (Some(9), None, 9));
     assert_eq!(seen.settle(now), None, "told once");
 }
@@ -21,15 +59,15 @@ fn what_follows_without_a_gap_is_settled_at_once() {
 #[test]
 fn a_gap_settles_when_it_is_closed_or_after_a_while() {
     let start = Instant::now();
-    let mut seen = Seen::new(0);
-    assert!(seen.first(2, start) && seen.first(4, at(start, 20)));
+    let mut seen = confirmed(0);
+    assert!(first(&mut seen, 2, start) && first(&mut seen, 4, at(start, 20)));
     assert_eq!((seen.settle(at(start, 24)), seen.due()), (None, Some(start + SETTLING)));
-    assert!(seen.first(1, at(start, 24)));
+    assert!(first(&mut seen, 1, at(start, 24)));
     assert_eq!(seen.settle(at(start, 24)), Some(2), "closed");
     assert_eq!((seen.settle(at(start, 44)), seen.due()), (None, Some(at(start, 45))));
     assert_eq!((seen.settle(at(start, 45)), seen.due()), (Some(4), None), "waited for");
-    assert!(seen.first(3, at(start, 46)), "later still, and not lost");
-    assert!(seen.first(6, at(start, 46)) && seen.first(5, at(start, 46)));
+    assert!(first(&mut seen, 3, at(start, 46)), "later still, and not lost");
+    assert!(first(&mut seen, 6, at(start, 46)) && first(&mut seen, 5, at(start, 46)));
     assert_eq!(seen.settle(at(start, 46)), Some(6));
     assert_eq!(seen.floor(), 6);
 }
@@ -37,43 +75,48 @@ fn a_gap_settles_when_it_is_closed_or_after_a_while() {
 #[test]
 fn the_floor_follows_what_has_aged() {
     let start = Instant::now();
-    let mut seen = Seen::new(0);
-    assert!(seen.first(5, start) && seen.first(9, at(start, 500)));
+    let mut seen = confirmed(0);
+    assert!(first(&mut seen, 5, start) && first(&mut seen, 9, at(start, 500)));
     seen.settle(at(start, 60_000));
     assert_eq!(seen.floor(), 0, "not by the clock alone");
     seen.age(at(start, 499));
     assert_eq!((seen.floor(), seen.highest()), (5, 9));
     seen.pass(8);
     assert_eq!(seen.floor(), 9);
-    assert!(seen.first(3, at(start, 501)), "not read from the stream: it was not delivered");
+    assert!(first(&mut seen, 3, at(start, 501)), "not read from the stream: it was not delivered");
     seen.fill(12);
-    assert!(!seen.first(11, at(start, 501)) && seen.first(13, at(start, 501)));
+    assert!(!first(&mut seen, 11, at(start, 501)) && first(&mut seen, 13, at(start, 501)));
     assert_eq!((seen.floor(), seen.settle(at(start, 501))), (13, Some(13)));
 }
 
 #[test]
 fn however_long_a_filling_takes_what_was_delivered_before_it_is_known() {
     let start = Instant::now();
-    let mut seen = Seen::new(0);
-    assert!(seen.first(5, start) && seen.first(9, start));
+    let mut seen = confirmed(0);
+    assert!(first(&mut seen, 5, start) && first(&mut seen, 9, start));
     // The connection is gone for a minute; then the stream is read in two pieces.
     let later = at(start, 60_000);
-    assert!(seen.first(1, later));
+    assert!(first(&mut seen, 1, later));
     seen.fill(3);
     seen.settle(later);
     assert_eq!(seen.floor(), 3, "where the second piece fails, it is read again from here");
-    assert!(seen.first(4, later) && !seen.first(5, later) && seen.first(8, later) && !seen.first(9, later));
+    assert!(
+        first(&mut seen, 4, later)
+            && !first(&mut seen, 5, later)
+            && first(&mut seen, 8, later)
+            && !first(&mut seen, 9, later)
+    );
 }
 
 #[test]
 fn what_is_remembered_is_bounded() {
     let start = Instant::now();
-    let mut seen = Seen::new(0);
+    let mut seen = confirmed(0);
     for offset in 1..=3 * MOST as u64 {
-        assert!(seen.first(offset * 2, start));
+        assert!(first(&mut seen, offset * 2, start));
     }
-    assert!(seen.above.len() <= MOST && seen.marks.len() <= 3 * MOST);
-    assert!(seen.first(6 * MOST as u64 - 1, start), "the latest are known one by one");
+    assert!(seen.recent.len() <= MOST && seen.marks.len() <= 3 * MOST);
+    assert!(first(&mut seen, 6 * MOST as u64 - 1, start), "the latest are known one by one");
 }
 
 /// A stream of which some events are this node's, each with how late it is republished, in milliseconds.
@@ -88,9 +131,9 @@ proptest! {
     #[test]
     fn each_event_is_delivered_once(stream in streams(), breaks in prop::collection::btree_set(0..800u32, 0..6)) {
         let start = Instant::now();
-        let mut seen = Seen::new(0);
+        let mut seen = confirmed(0);
         let mut delivered = Vec::new();
-        let mut deliver = |seen: &mut Seen, offset: u64, now| if seen.first(offset, now) { delivered.push(offset) };
+        let mut deliver = |seen: &mut Seen, offset: u64, now| if first(seen, offset, now) { delivered.push(offset) };
         let stored = |place: usize| place as u32 * 3;
         let mut coming: Vec<(u32, u64)> = Vec::new();
         let (mut place, mut told) = (0, 0);
