@@ -11,6 +11,7 @@ mod clocks;
 mod drain;
 mod exhaustion;
 mod failover;
+mod pairs;
 mod races;
 mod tasks;
 mod views;
