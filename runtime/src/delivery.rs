@@ -2,15 +2,9 @@
 use std::{sync::OnceLock, time::Instant};
 
 use bytes::Bytes;
-use rollcall_schema::{EntityEvent, Offset, Push, PushError, SessionId};
+use rollcall_schema::{EntityEvent, Offset, Push, PushError};
 
-use crate::{
-    bus::Incoming,
-    gateway::{AgentMark, Viewer},
-    names,
-    rooms::RoomKey,
-    socket,
-};
+use crate::{bus::Incoming, gateway::AgentMark, names, rooms::RoomKey, socket};
 
 /// What a worker hands to a room's members.
 pub struct Delivery {
@@ -20,8 +14,8 @@ pub struct Delivery {
     pub sender: Option<AgentMark>,
     /// Whom alone it is for.
     pub receiver: Option<AgentMark>,
-    /// The session that ended, where it is an agent.left.
-    left: Option<SessionId>,
+    /// Whether it is an agent.left.
+    left: bool,
     plain: Bytes,
     /// Most rooms have nobody who resumes: made for the first who does.
     resumable: OnceLock<Bytes>,
@@ -56,9 +50,7 @@ impl Delivery {
             room,
             sender: incoming.sender.as_ref().map(AgentMark::of),
             receiver: incoming.receiver.as_ref().map(AgentMark::of),
-            left: incoming.entity.as_ref().and_then(|(kind, operation, session)| {
-                (kind == "agent" && operation == "left").then_some(SessionId(*session))
-            }),
+            left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == "agent" && operation == "left"),
             plain,
             resumable: OnceLock::new(),
             incoming,
@@ -72,15 +64,14 @@ impl Delivery {
         self.incoming.offset
     }
 
-    /// Whether this connection gets it. An event of its own agent is not echoed, so it hears nothing of the session that
-    /// it is in; but the end of an earlier session of its agent must reach it, or its view would keep that session.
+    /// Whether this agent's connection gets it; a guest has no mark. An event of its own agent is not echoed, so it hears
+    /// nothing of the session that it is in; but the end of a session of its agent must reach it, or its view would keep
+    /// that session. That is so for its own session too, where another node ended it: its client resumes after that.
     #[must_use]
-    pub fn is_for(&self, viewer: Viewer) -> bool {
+    pub fn is_for(&self, viewer: Option<AgentMark>) -> bool {
         match self.receiver {
-            Some(receiver) => Some(receiver) == viewer.mark,
-            None if self.sender.is_some() && self.sender == viewer.mark => {
-                self.left.is_some_and(|session| session != viewer.session)
-            }
+            Some(receiver) => Some(receiver) == viewer,
+            None if self.sender.is_some() && self.sender == viewer => self.left,
             None => true,
         }
     }

@@ -53,8 +53,8 @@ impl Batch {
 
     /// Sends it to a member who does not resume.
     pub(super) fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
-        let viewer = socket.peer.viewer();
-        let addressed = viewer.mark.is_some_and(|mark| self.addressed.contains(&mark));
+        let viewer = socket.peer.mark;
+        let addressed = viewer.is_some_and(|mark| self.addressed.contains(&mark));
         let (piece, count) = if self.private || addressed {
             let mine = |delivery: &&Arc<Delivery>| delivery.is_for(viewer);
             let count = self.deliveries.iter().filter(mine).count();
@@ -72,7 +72,7 @@ pub(super) fn send_in_order<'a>(
     socket: &mut Socket<'_, Peer>,
     deliveries: impl IntoIterator<Item = &'a Arc<Delivery>>,
 ) -> Sent {
-    let (viewer, lesson) = (socket.peer.viewer(), socket.peer.lesson);
+    let (viewer, lesson) = (socket.peer.mark, socket.peer.lesson);
     let Some(extra) = &mut socket.peer.extra else { return Sent::default() };
     let Some(reached) = &mut extra.reached else { return Sent::default() };
     let mut frames = Vec::new();

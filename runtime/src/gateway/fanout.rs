@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use rollcall_schema::{AgentId, LessonId, Offset, RoomId, SessionId};
+use rollcall_schema::{AgentId, LessonId, Offset, RoomId};
 
 use super::{
     batch::{Batch, Sent, send_in_order, send_settled_to, send_to},
@@ -36,20 +36,6 @@ impl AgentMark {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Self(std::num::NonZeroU64::MIN.saturating_add(KEY.hash_one(agent) >> 1))
     }
-}
-
-/// Who looks at the events of a room: a connection's agent and the session that it is in.
-#[derive(Clone, Copy, Debug)]
-pub struct Viewer {
-    /// None for a guest.
-    pub mark: Option<AgentMark>,
-    /// A guest's is [`Viewer::NO_SESSION`].
-    pub session: SessionId,
-}
-
-impl Viewer {
-    /// No session has this id.
-    pub const NO_SESSION: SessionId = SessionId(i64::MIN);
 }
 
 /// A room at whose door a connection stands, and what came for it.

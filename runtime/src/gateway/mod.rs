@@ -33,7 +33,7 @@ use self::{
 };
 pub use self::{
     enumerate::{Enumerate, FindMissing, Page},
-    fanout::{AgentMark, Viewer},
+    fanout::AgentMark,
     mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
     peer::Peer,
 };
@@ -241,7 +241,7 @@ impl Gateway {
             let key = self.fanout.key_in(socket.peer, &incoming.room);
             let Some(key) = key.filter(|key| socket.peer.lacks(*key, incoming.offset)) else { continue };
             let Some(delivery) = self.shared.rooms.encode(key, incoming) else { continue };
-            if delivery.is_for(socket.peer.viewer()) {
+            if delivery.is_for(socket.peer.mark) {
                 socket.send_frames(&delivery.resumable(delivery.offset()));
             }
         }

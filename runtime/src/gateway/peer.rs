@@ -1,7 +1,7 @@
 //! The gateway's state of one connection. Small: there is one for every connection, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{LeftReason, LessonId, Offset, SessionId};
+use rollcall_schema::{LeftReason, LessonId, Offset};
 
 use super::Resumption;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    fanout::{AgentMark, Entering, Viewer},
+    fanout::{AgentMark, Entering},
     replay::Replaying,
 };
 
@@ -32,8 +32,6 @@ pub struct Peer {
     pub lesson: Option<RoomKey>,
     /// Which agent's events it does not get, and which it alone does.
     pub mark: Option<AgentMark>,
-    /// The session that it is in.
-    pub session: SessionId,
     /// When its token ends, in Unix milliseconds; before it is let in, when that must have happened, in milliseconds
     /// since the worker's start: of no clock that somebody may set.
     pub expires: u64,
@@ -138,7 +136,6 @@ impl Peer {
             classroom: None,
             lesson: None,
             mark: None,
-            session: Viewer::NO_SESSION,
             expires: deadline,
             kicked: None,
             told: false,
@@ -163,18 +160,11 @@ impl Peer {
     /// It was let in, and follows where it resumes.
     pub fn admit(&mut self, presence: Option<&Presence>, resumption: Option<(&Resumption, Follower)>) {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
-        self.session = presence.map_or(Viewer::NO_SESSION, |presence| presence.session);
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let extra = self.extra();
             extra.reached = Some(Reached::after(position.offset, follower));
             extra.replaying = replay.is_some().then(Replaying::default);
         }
-    }
-
-    /// Who looks at what comes for it.
-    #[must_use]
-    pub fn viewer(&self) -> Viewer {
-        Viewer { mark: self.mark, session: self.session }
     }
 
     /// The rooms that it is in, or at the door of.

@@ -284,9 +284,8 @@ impl Delivery {
         } else {
             None
         };
-        match gap {
-            Some(gap) => self.feed.send(gap).await.map_err(|_| Closed)?,
-            None => {}
+        if let Some(gap) = gap {
+            self.feed.send(gap).await.map_err(|_| Closed)?;
         }
         Ok(Ok(()))
     }
