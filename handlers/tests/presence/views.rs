@@ -78,8 +78,8 @@ async fn ids_that_commit_out_of_order_hide_nobody() {
     tokio::spawn(connection);
     let lock = postgres.transaction().await.unwrap();
     let row = format!(
-        "insert into agent_session (agent_id, classroom_id, node_id, sid, role) \
-         select '{}', '{}', id, 'locked', 'participant' from node limit 1",
+        "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
+         select '{}', '{}', 'early', id, 'locked', 'participant' from node limit 1",
         room.agent("web", "early"),
         room.id
     );
