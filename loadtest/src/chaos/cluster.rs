@@ -89,7 +89,8 @@ impl Cluster {
             .env("ROLLCALL_LEAVE_GRACE", if setting == Setting::Grace { "400ms" } else { "0s" })
             .env("ROLLCALL_DRAIN_DEADLINE", format!("{}s", DRAIN.as_secs()))
             .env("ROLLCALL_PING_INTERVAL", "1s")
-            .env("ROLLCALL_PONG_TIMEOUT", "900ms");
+            .env("ROLLCALL_PONG_TIMEOUT", "900ms")
+            .env("ROLLCALL_RESET_SPREAD", "300ms");
         let servers = if setting == Setting::Embedded { None } else { Some(Servers::start()?) };
         let (mut nodes, mut wires, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..setting.nodes() {
