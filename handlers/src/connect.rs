@@ -4,15 +4,15 @@
 //! two who enter at once, at least one sees the other.
 use std::sync::Arc;
 
+use rollcall_base::failpoint;
+use rollcall_bus::Position;
 use rollcall_runtime::{
     ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome,
     auth::{Hook, Keyring},
-    bus::Position,
-    events::{EventLimits, Payer},
-    failpoint,
-    store::Open,
+    limits::{EventLimits, Payer},
 };
 use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, JoinLesson, Resume, RoomId, SessionError};
+use rollcall_store::Open;
 use tokio::time::Instant;
 
 use crate::join_lesson;

@@ -2,8 +2,11 @@
 //!
 //! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
 //! connection's; the user's field in Redis goes only if it still names this connection.
-use rollcall_runtime::{Leavings, Place, Pools, Session, Sessions, failpoint, kv::Field, store::Closed};
+use rollcall_base::failpoint;
+use rollcall_keys::Field;
+use rollcall_runtime::{Leavings, Place, Pools, Session, Sessions};
 use rollcall_schema::LeftReason;
+use rollcall_store::Closed;
 
 /// What disconnect needs.
 pub struct Deps {

@@ -3,15 +3,15 @@
 //! Invariant: a join that fails leaves everything as it was: session, row, rooms and keys.
 use std::sync::Arc;
 
+use rollcall_base::failpoint;
+use rollcall_keys::{Entry, Field, Kv};
 use rollcall_runtime::{
     HandlerError, Leavings, Place, Pools, Presence, Rooms, Session, Sessions,
     auth::{Claims, Hook, Keyring},
-    failpoint,
-    kv::{Entry, Field, Kv},
     mixpanel::Mixpanel,
-    store::{Join, Joined, Restore, StoreError},
 };
 use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::LessonJoined};
+use rollcall_store::{Join, Joined, Restore, StoreError};
 use tracing::warn;
 
 use crate::refresh::fresh;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::Parser;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming};
-use rollcall_runtime::socket::{
+use rollcall_websocket::{
     Application, Cause, Front, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions, Sockets, Upgrade,
     Workers, bind, serve,
 };

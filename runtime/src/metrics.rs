@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::names;
+use rollcall_base::names;
 
 /// From a push within a node to a function at its timeout.
 const BUCKETS: [f64; 16] =

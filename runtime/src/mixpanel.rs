@@ -11,12 +11,8 @@ use rollcall_schema::{Sid, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{
-    auth::unix_now,
-    config::{self, Secret},
-    http::client::Client,
-    names,
-};
+use crate::{auth::unix_now, config, http::client::Client};
+use rollcall_base::{Secret, names};
 
 /// Events that may wait.
 const QUEUE: usize = 10_000;

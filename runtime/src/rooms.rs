@@ -22,12 +22,12 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    bus::{Bus, Fed, Incoming, Position, Replay, Replayed},
-    delivery::Delivery,
     gateway::{Command, Mailboxes},
-    names,
-    socket::SocketId,
+    rooms::delivery::Delivery,
 };
+use rollcall_base::names;
+use rollcall_bus::{Bus, Fed, Incoming, Position, Replay, Replayed};
+use rollcall_websocket::SocketId;
 
 /// How long a client waits for its room's subscription; a bus that takes longer fills the room afterwards.
 const SUBSCRIBE: Duration = Duration::from_millis(500);

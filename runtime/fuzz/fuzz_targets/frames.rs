@@ -1,7 +1,7 @@
 //! Whatever bytes come, and however they are cut into reads: the same is heard, in bounded memory, without a panic.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use rollcall_runtime::socket::{Event, Inbound, Message, SocketOptions, Violation};
+use rollcall_websocket::{Event, Inbound, Message, SocketOptions, Violation};
 
 /// What one read may cost besides twice its bytes: a control frame, and the smallest allocations.
 const SLACK: usize = 512;

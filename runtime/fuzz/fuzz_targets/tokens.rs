@@ -6,18 +6,14 @@ use std::sync::LazyLock;
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use libfuzzer_sys::fuzz_target;
-use rollcall_runtime::{
-    auth::{Keyring, Sources, unix_now},
-    config::Secret,
-};
+use rollcall_base::Secret;
+use rollcall_runtime::auth::{Keyring, Sources, unix_now};
 use rollcall_schema::{Audience, UserId};
 use serde_json::Value;
 
 const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
 
-static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
-    Keyring::new(Sources::of_secret(Secret::new(SECRET)))
-});
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(Sources::of_secret(Secret::new(SECRET))));
 
 fuzz_target!(|data: &[u8]| {
     // As it comes: nothing signs it.

@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::config::Secret;
+use rollcall_base::Secret;
 
 /// Reads the secret in this file, or makes one.
 ///

@@ -15,7 +15,8 @@ use super::{
     token::{Rules, Unchecked},
     unix_now,
 };
-use crate::{config::Secret, http::client::Client, log_limit::LogLimit};
+use crate::http::client::Client;
+use rollcall_base::{Secret, log_limit::LogLimit};
 
 /// How soon a location that failed is asked again; doubled with every further failure, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

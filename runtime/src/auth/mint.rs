@@ -4,7 +4,7 @@ use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 use serde::Serialize;
 
 use super::unix_now;
-use crate::config::Secret;
+use rollcall_base::Secret;
 
 /// What the token is to say.
 #[derive(Clone, Debug)]

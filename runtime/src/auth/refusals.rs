@@ -3,7 +3,7 @@
 //! Invariant: nothing of a token is logged but its issuer and the name of its key, short and without control characters:
 //! neither was checked.
 use super::{AuthError, token::Unchecked};
-use crate::{log_limit::LogLimit, names};
+use rollcall_base::{log_limit::LogLimit, names};
 
 /// Of an issuer or a key's name so many characters are shown.
 const SHOWN: usize = 100;

@@ -4,10 +4,9 @@ use std::{path::PathBuf, time::Duration};
 use super::{names, source::Source, value};
 use crate::{
     auth::HookOptions,
-    http::{admission::AdmissionLimits, memory, network::Proxies},
-    socket::Origins,
-    tls::TlsFiles,
+    limits::{admission::AdmissionLimits, memory, network::Proxies},
 };
+use rollcall_websocket::{Origins, certificate::TlsFiles};
 
 /// Open files that are no clients: backends, operators, databases.
 const RESERVED_FILES: usize = 128;

@@ -2,7 +2,7 @@
 use std::{collections::HashMap, ffi::OsString};
 
 use super::*;
-use crate::socket::Origins;
+use rollcall_websocket::Origins;
 
 fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Command, Config), Stop> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();

@@ -10,7 +10,8 @@ use super::{
     names::{self, Setting},
     source::Given,
 };
-use crate::{auth::Location, socket::Origins};
+use crate::auth::Location;
+use rollcall_websocket::Origins;
 
 /// An address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {

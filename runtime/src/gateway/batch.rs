@@ -2,8 +2,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{fanout::AgentMark, peer::Peer};
-use crate::{delivery::Delivery, names, rooms::RoomKey, socket::Socket};
+use crate::rooms::{RoomKey, delivery::Delivery};
 use bytes::{Bytes, BytesMut};
+use rollcall_base::names;
+use rollcall_websocket::Socket;
 
 /// Events that are kept for one at the door; with more, the newest are dropped and counted, and who stood there comes
 /// again. They are shared by all who stand there.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollcall_schema::SessionError;
 
 use super::{Gateway, Peer, peer::Phase};
-use crate::socket::{Socket, Sockets};
+use rollcall_websocket::{Socket, Sockets};
 
 impl Gateway {
     /// Tells so many more clients that the node drains. Connections without connect_request are closed: they have nothing

@@ -5,11 +5,9 @@ use rollcall_schema::{LeftReason, Sid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Gateway, Peer, peer::Phase};
-use crate::{
-    session::Session,
-    socket::{SocketId, Sockets},
-    store::Remembered,
-};
+use crate::handler::session::Session;
+use rollcall_store::Remembered;
+use rollcall_websocket::{SocketId, Sockets};
 
 /// Asks for the sessions of a worker's connections.
 pub struct Enumerate {

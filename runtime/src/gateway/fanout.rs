@@ -16,11 +16,10 @@ use super::{
     peer::Peer,
 };
 use crate::{
-    delivery::Delivery,
-    rooms::{RoomHold, RoomKey},
-    session::Session,
-    socket::{Socket, SocketId, Sockets},
+    handler::session::Session,
+    rooms::{RoomHold, RoomKey, delivery::Delivery},
 };
+use rollcall_websocket::{Socket, SocketId, Sockets};
 
 /// Events of a room that are kept until they are settled; with more, they are sent as if they were.
 const MAX_KEPT: usize = 4_096;

@@ -13,15 +13,12 @@ use super::{
     replay::{Chunk, ReplayEnd},
 };
 use crate::{
-    bus::{Position, Replayed},
-    delivery::Delivery,
-    dispatch::Outcome,
-    error::Refused,
-    http::network::Subscriber,
-    rooms::RoomHold,
-    session::Session,
-    socket::{SocketId, Workers},
+    handler::{error::Refused, session::Session, table::Outcome},
+    limits::network::Subscriber,
+    rooms::{RoomHold, delivery::Delivery},
 };
+use rollcall_bus::{Position, Replayed};
+use rollcall_websocket::{SocketId, Workers};
 
 /// How long a worker may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);

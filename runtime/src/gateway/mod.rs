@@ -38,17 +38,21 @@ pub use self::{
     peer::Peer,
 };
 use crate::{
-    bus::Position,
-    departures::Departures,
-    dispatch::{Outcome, Table},
-    error::Refused,
-    events::{EventLimits, Payer, Verdict},
-    http::admission::{Place, Waiting},
-    names,
+    gateway::disconnect_queue::Departures,
+    handler::{
+        error::Refused,
+        session::Session,
+        table::{Outcome, Table},
+    },
+    limits::{
+        EventLimits, Payer, Verdict,
+        admission::{Place, Waiting},
+    },
     rooms::{RoomKey, Rooms},
-    session::Session,
-    socket::{Application, Cause, Close, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade},
 };
+use rollcall_base::names;
+use rollcall_bus::Position;
+use rollcall_websocket::{Application, Cause, Close, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade};
 
 /// Bytes that may wait for a client who is over its limit of events: it is told so only while it reads. Else seven bytes
 /// of its own would cost a hundred of ours.

@@ -5,13 +5,13 @@ use rollcall_schema::{LeftReason, LessonId, Offset};
 
 use super::Resumption;
 use crate::{
-    events::Meter,
-    http::{
+    handler::session::{Presence, Session},
+    limits::{
+        Meter,
         admission::{Place, Waiting},
         network::Subscriber,
     },
     rooms::{Follower, RoomKey},
-    session::{Presence, Session},
 };
 
 use super::{
@@ -223,11 +223,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        bus::memory::{Limits, MemoryBus},
-        gateway::Mailboxes,
-        rooms::Rooms,
-    };
+    use crate::{gateway::Mailboxes, rooms::Rooms};
+    use rollcall_bus::memory::{Limits, MemoryBus};
 
     #[tokio::test]
     async fn of_a_lesson_entered_during_a_replay_nothing_is_left_out_in_the_middle() {

@@ -9,11 +9,9 @@ use rollcall_schema::{Offset, RoomId, SessionError, Sid};
 use tokio::sync::oneshot;
 
 use super::{Command, Mailboxes};
-use crate::{
-    bus::{Incoming, Position, Replayed},
-    rooms::Rooms,
-    socket::SocketId,
-};
+use crate::rooms::Rooms;
+use rollcall_bus::{Incoming, Position, Replayed};
+use rollcall_websocket::SocketId;
 
 /// Events in a chunk; the next one is read when the client has taken this one.
 const CHUNK: usize = 64;

@@ -2,7 +2,7 @@
 //! their clients read anew who is there. They are closed over some seconds, so that their clients do not come back at once.
 use std::time::{Duration, Instant};
 
-use crate::socket::SocketId;
+use rollcall_websocket::SocketId;
 
 /// A worker's connections that are to be closed.
 pub struct Resets {

@@ -11,7 +11,7 @@ use hyper::{
 };
 
 use super::reply::Refusal;
-use crate::config::Secret;
+use rollcall_base::Secret;
 
 /// Who may ask.
 #[derive(Clone, Debug, Default)]

@@ -16,11 +16,9 @@ use super::{
     publish,
     reply::{Refusal, Reply, json, text, with},
 };
-use crate::{
-    bus::Bus,
-    metrics::Metrics,
-    store::{Store, StoreError},
-};
+use crate::metrics::Metrics;
+use rollcall_bus::Bus;
+use rollcall_store::{Store, StoreError};
 
 /// Most agents of one answer.
 const PAGE: usize = 1000;

@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use crate::config::Secret;
+use rollcall_base::Secret;
 
 /// Connections kept that are not in use, unless said otherwise.
 const IDLE_CONNECTIONS: usize = 8;

@@ -17,12 +17,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    auth::Keyring,
-    bus::{Bus, ProbeError},
-    kv::Kv,
-    store::{Lease, Store, StoreError},
-};
+use crate::auth::Keyring;
+use rollcall_bus::{Bus, ProbeError};
+use rollcall_keys::Kv;
+use rollcall_store::{Lease, Store, StoreError};
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::reply::Refusal;
-use crate::bus::Publication;
+use rollcall_bus::Publication;
 
 /// The answer: where the event is in the stream.
 #[derive(Serialize)]

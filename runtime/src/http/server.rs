@@ -13,7 +13,7 @@ use super::{
     admin::Admin,
     reply::{Refusal, Reply},
 };
-use crate::places::Places;
+use rollcall_websocket::evicting_semaphore::Places;
 
 /// Connections at once; scrapers and scripts need few. One more ends the oldest: who does not read its answers is in
 /// nobody's way.

@@ -4,10 +4,8 @@ use async_trait::async_trait;
 use rollcall_schema::{AgentId, LessonId};
 
 use super::*;
-use crate::{
-    bus::{BusError, Publication, PublishError},
-    socket::{Application, Cause, Message, Socket, SocketIo, SocketOptions, Sockets, Upgrade, Workers},
-};
+use rollcall_bus::{BusError, Publication, PublishError};
+use rollcall_websocket::{Application, Cause, Message, Socket, SocketIo, SocketOptions, Sockets, Upgrade, Workers};
 
 /// A bus whose position is what the test says.
 #[derive(Default)]
@@ -103,8 +101,9 @@ impl Bench {
     fn new() -> Self {
         let (said, heard) = mpsc::unbounded_channel();
         let mailboxes = Mailboxes::default();
-        let workers =
-            Workers::start(&crate::tasks::Tasks::default(), 1, &SocketOptions::default(), |_| Listener(said.clone()));
+        let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &SocketOptions::default(), |_| {
+            Listener(said.clone())
+        });
         mailboxes.open(workers.expect("started"));
         let bus = Arc::new(Scripted::default());
         let rooms = Rooms::new(bus.clone(), mailboxes, 1 << 10);

@@ -27,7 +27,8 @@ use tokio::{
 
 use self::approvals::Approvals;
 use super::Claims;
-use crate::{config::Secret, http::client::Client, log_limit::LogLimit, names};
+use crate::http::client::Client;
+use rollcall_base::{Secret, log_limit::LogLimit, names};
 
 /// Largest answer that is read: the actions allowed to one user on one object.
 const MAX_ANSWER: usize = 16 * 1024;

@@ -7,7 +7,7 @@ mod signer;
 use serde_json::{Value, json};
 
 use super::{Keyring, Location, Sources, unix_now};
-use crate::config::Secret;
+use rollcall_base::Secret;
 use signer::Signer;
 
 const SECRET: &str = "a secret for tests alone, long enough for HS256";

@@ -9,9 +9,9 @@ use super::*;
 use crate::{
     auth::{Keyring, Location, Sources},
     http::fixture::{Fixture, Reply},
-    kv::{Entry, KvError, Leaving},
-    store::postgres::{PostgresOptions, PostgresStore},
 };
+use rollcall_keys::{Entry, KvError, Leaving};
+use rollcall_store::postgres::{PostgresOptions, PostgresStore};
 
 /// Keys that never answer a ping, and count them.
 #[derive(Default)]
@@ -123,6 +123,6 @@ async fn a_node_whose_database_takes_no_write_is_not_ready() {
     assert!(health().readiness().await.ready);
 
     // A lease that is not held lets nobody write.
-    lease.send_replace(crate::store::Lease { epoch: rollcall_schema::Epoch(bench.lease.epoch.0 + 1), ..bench.lease });
+    lease.send_replace(rollcall_store::Lease { epoch: rollcall_schema::Epoch(bench.lease.epoch.0 + 1), ..bench.lease });
     assert!(!health().readiness().await.ready);
 }

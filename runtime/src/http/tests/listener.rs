@@ -8,10 +8,8 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    http::{fixture::soon, serve, server::CONNECTIONS},
-    names,
-};
+use crate::http::{fixture::soon, serve, server::CONNECTIONS};
+use rollcall_base::names;
 
 async fn served(bench: &Bench) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

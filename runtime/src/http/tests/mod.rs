@@ -18,16 +18,14 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::{access::Access, admin::Admin, health::Health};
-use crate::{
-    bus::{
-        Bus, Fed,
-        memory::{Limits, MemoryBus},
-    },
-    config::Secret,
-    kv::{Kv, memory::MemoryKv},
-    metrics::Metrics,
-    store::{Lease, Open, Registration, Store, sqlite::SqliteStore},
+use crate::metrics::Metrics;
+use rollcall_base::Secret;
+use rollcall_bus::{
+    Bus, Fed,
+    memory::{Limits, MemoryBus},
 };
+use rollcall_keys::{Kv, memory::MemoryKv};
+use rollcall_store::{Lease, Open, Registration, Store, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 const OTHER: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c002";

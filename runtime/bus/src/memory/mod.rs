@@ -1,0 +1,209 @@
+//! Events in process, for a single node.
+//!
+//! Invariant: that of [`crate`]. The log is the only queue: the feed and every replay read it with a cursor of
+//! their own, at their own pace, and are told where it has forgotten what they had not read yet. The log is gone with the
+//! process, so each start is an epoch of its own.
+mod log;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use rollcall_schema::{Offset, RoomId, Sid};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
+
+pub use self::log::Limits;
+use self::log::Log;
+use super::{Bus, BusError, Fed, Incoming, Position, Publication, PublishError, Replay};
+use rollcall_base::tasks::{TaskEnded, Tasks};
+
+/// Events on the feed that nobody has read yet.
+const FEED: usize = 256;
+/// Events of a replay that nobody has read yet.
+const REPLAY: usize = 64;
+/// How many places of the log are looked at under one lock.
+const CHUNK: usize = 256;
+
+/// The bus in process.
+pub struct MemoryBus {
+    shared: Arc<Shared>,
+    /// Dropped with the bus, and ended by that.
+    _tasks: JoinSet<()>,
+    supervisor: Tasks,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    grown: Notify,
+    epoch: String,
+}
+
+struct State {
+    log: Log,
+    /// The rooms subscribed to, each from which offset on.
+    rooms: HashMap<RoomId, u64>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemoryBus {
+    /// Starts one, inside a runtime; returns it with its feed.
+    #[must_use]
+    pub fn start(limits: Limits) -> (Self, mpsc::Receiver<Fed>) {
+        let state = State { log: Log::new(limits), rooms: HashMap::new() };
+        let epoch = Sid::random().to_string();
+        let shared = Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), epoch });
+        let (feed, fed) = mpsc::channel(FEED);
+        let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
+        tasks.spawn(supervisor.supervise("delivery in process", deliver(shared.clone(), feed)));
+        (Self { shared, _tasks: tasks, supervisor }, fed)
+    }
+
+    /// Forgets all events, as a purge of the stream does.
+    pub fn purge(&self) {
+        self.shared.lock().log.clear();
+    }
+}
+
+/// Reads the log from end to end, and writes what is for subscribed rooms.
+async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<Fed>) {
+    let mut cursor = 0;
+    loop {
+        let (found, reached) = shared.lock().after(cursor);
+        if reached == cursor {
+            shared.grown.notified().await;
+        }
+        cursor = reached;
+        for fed in found {
+            if feed.send(fed).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// What there is for the feed after this offset, and up to which offset that is all.
+    fn after(&self, mut cursor: u64) -> (Vec<Fed>, u64) {
+        let mut found = Vec::new();
+        if self.log.first() > cursor + 1 {
+            cursor = self.log.first() - 1;
+            found.push(Fed::Gap(Offset(cursor)));
+        }
+        let end = self.log.last().min(cursor + CHUNK as u64);
+        for (event, at) in (cursor + 1..=end).filter_map(|offset| self.log.get(offset)) {
+            if self.rooms.get(&event.room).is_some_and(|since| event.offset.0 > *since) {
+                found.push(Fed::Event(Incoming { age: Some(at.elapsed()), ..event.clone() }));
+            }
+        }
+        if !found.is_empty() {
+            found.push(Fed::Settled(Offset(end)));
+        }
+        (found, end)
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryBus {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn ping(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    async fn failed(&self) -> TaskEnded {
+        self.supervisor.failed().await
+    }
+
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        let results = batch.into_iter().map(|publication| Ok(state.log.append(publication, now))).collect();
+        drop(state);
+        self.shared.grown.notify_one();
+        results
+    }
+
+    async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
+        let mut state = self.shared.lock();
+        let last = state.log.last();
+        state.rooms.entry(room.clone()).or_insert(last);
+        Ok(Offset(last))
+    }
+
+    fn unsubscribe(&self, room: &RoomId) {
+        self.shared.lock().rooms.remove(room);
+    }
+
+    fn position(&self) -> Position {
+        Position { epoch: self.shared.epoch.clone(), offset: Offset(self.shared.lock().log.last()) }
+    }
+
+    async fn end(&self) -> Position {
+        self.position()
+    }
+
+    async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {
+        let here = self.position();
+        let first = self.shared.lock().log.first();
+        if after.epoch != here.epoch || after.offset > here.offset || after.offset.0 + 1 < first {
+            return Ok(Replay::Lost);
+        }
+        let (events, replayed) = mpsc::channel(REPLAY);
+        tokio::spawn(replay(self.shared.clone(), rooms.to_vec(), after.offset.0, here.offset.0, events));
+        Ok(Replay::Events(replayed, here.offset))
+    }
+}
+
+/// Reads at the pace of who receives, until the end or until nobody receives.
+async fn replay(
+    shared: Arc<Shared>,
+    rooms: Vec<RoomId>,
+    mut after: u64,
+    upto: u64,
+    events: mpsc::Sender<Result<Incoming, BusError>>,
+) {
+    loop {
+        let (found, forgotten) = {
+            let state = shared.lock();
+            (state.of_rooms(&rooms, after, upto), after < upto && state.log.first() > after + 1)
+        };
+        if forgotten {
+            // It may have been among what was asked for.
+            let error = BusError("the log does not reach back that far any more".to_owned());
+            let _ = events.send(Err(error)).await;
+            return;
+        }
+        let Some(last) = found.last() else { return };
+        after = last.offset.0;
+        for event in found {
+            if events.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// The next events of these rooms, in order.
+    fn of_rooms(&self, rooms: &[RoomId], after: u64, upto: u64) -> Vec<Incoming> {
+        let of_room = |room| self.log.of_room(room, after, upto, CHUNK);
+        let mut offsets: Vec<u64> = rooms.iter().flat_map(of_room).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets.truncate(CHUNK);
+        offsets.into_iter().filter_map(|offset| self.log.get(offset)).map(|(event, _)| event.clone()).collect()
+    }
+}

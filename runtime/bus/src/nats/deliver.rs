@@ -1,0 +1,290 @@
+//! The one writer of the feed: live events as they come, and after a break what the stream has of the time between.
+//!
+//! Invariant: between two breaks the feed is what the flow passes, in that order. At a break the stream is read from where
+//! everything has been delivered ([`Seen::floor`]) up to an offset that was asked for after the flow began to pass again,
+//! and what was delivered of that already is left out; of what passes from then on, what is later is delivered. So
+//! nothing is missing, also of what was on its way late at the break, and nothing comes twice.
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::Client;
+use rollcall_schema::Offset;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+use super::{
+    ANSWER,
+    fetch::{Reading, Window},
+    flow::{Flow, Next},
+    known::Known,
+    rooms::Rooms,
+    seen::{Arrival, Seen},
+    stream::{self, LookError, State},
+};
+use crate::{BusError, Fed, Incoming};
+use rollcall_base::names;
+
+/// Between attempts to fill.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the stream's end is asked for while nothing happens. An event that was stored that long ago has come.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How far an event may be ahead of what the stream has told. The stream is asked several times a second while events
+/// come; one that is further ahead waits for the answer.
+const AHEAD: u64 = 32 * 1024;
+/// A stream that is behind an event by more than this is not one whose leader has just changed.
+const LAGGING: u64 = 1_000_000;
+/// Between two readings of the stream because of events that it does not confirm.
+const REREAD: Duration = Duration::from_secs(5);
+/// A stream that is behind for so long was put back. A leader that has just been elected may be behind for a moment.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Delivery {
+    flow: Arc<Flow>,
+    rooms: Arc<Rooms>,
+    known: Arc<Known>,
+    /// The connection to read the stream on.
+    work: Client,
+    feed: mpsc::Sender<Fed>,
+    seen: Seen,
+    /// Makes digests of events.
+    key: RandomState,
+    /// When the stream was last read because of an event that it did not confirm.
+    reread: Option<Instant>,
+    /// Since when the stream is behind what it has told before.
+    behind: Option<Instant>,
+}
+
+/// Nobody reads the feed any more.
+struct Closed;
+
+impl Delivery {
+    pub(super) fn new(
+        flow: Arc<Flow>,
+        rooms: Arc<Rooms>,
+        known: Arc<Known>,
+        work: Client,
+        feed: mpsc::Sender<Fed>,
+        seen: Seen,
+    ) -> Self {
+        Self { flow, rooms, known, work, feed, seen, key: RandomState::new(), reread: None, behind: None }
+    }
+
+    /// Delivers until nobody reads any more.
+    pub(super) async fn run(mut self) {
+        let mut idle = interval(IDLE);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The stream's end a while ago, on the same connection.
+        let mut end = None;
+        loop {
+            // Before the look: what comes after it has not come by then.
+            let now = Instant::now();
+            self.hear_of_end();
+            let outcome = match self.flow.next() {
+                Next::Events(events) => self.deliver_all(events).await,
+                Next::Broken => {
+                    end = None;
+                    self.fill().await
+                }
+                Next::Nothing => self.wait(now, &mut idle, &mut end).await,
+            };
+            if let Err(Closed) = outcome {
+                return;
+            }
+        }
+    }
+
+    /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
+    /// whether what the stream has forgotten since was ever for it.
+    async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
+        self.seen.age(self.flow.republished());
+        self.settle(now).await?;
+        let due = self.seen.due();
+        tokio::select! {
+            () = self.flow.changed() => {}
+            () = self.feed.closed() => return Err(Closed),
+            () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
+            _ = idle.tick() => {
+                end.take().filter(|_| self.flow.is_certain()).into_iter().for_each(|last| self.seen.pass(last));
+                *end = stream::look(&self.work).await.ok().map(|state| state.last);
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_all(&mut self, events: Vec<(Instant, Incoming)>) -> Result<(), Closed> {
+        let Some(last) = events.last().map(|(at, _)| *at) else { return Ok(()) };
+        for (at, event) in events {
+            if self.is_plausible(event.offset.0, at).await {
+                self.deliver(event, at, true).await?;
+            }
+        }
+        self.seen.age(self.flow.republished());
+        // By the clock of the events' coming: while they wait here, nothing settles that one of them belongs before.
+        self.settle(last).await
+    }
+
+    /// Takes over what the stream has told. Events that it does not know were forged.
+    fn hear_of_end(&mut self) {
+        let [before, _] = self.known.asked();
+        let forged = self.seen.tell(self.known.told(), before);
+        if forged > 0 {
+            self.known.forget_heard();
+            metrics::counter!(names::DROPPED, "reason" => "sequence").increment(forged as u64);
+        }
+    }
+
+    /// Whether the stream may have this event, which came on the live connection. Where that takes a question, one answers
+    /// it for all that came before.
+    async fn is_plausible(&mut self, offset: u64, at: Instant) -> bool {
+        if offset <= self.known.told().saturating_add(AHEAD) {
+            return true;
+        }
+        if self.known.asked()[1] <= at {
+            // Without an answer it is not confirmed.
+            let _ = self.rooms.round().await;
+        }
+        let told = self.known.told();
+        if offset <= told.saturating_add(AHEAD) {
+            return true;
+        }
+        metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
+        // Were it the stream's all the same, it would be read from there.
+        if offset <= told.saturating_add(LAGGING) && self.reread.is_none_or(|at| at.elapsed() >= REREAD) {
+            self.reread = Some(Instant::now());
+            self.flow.break_off();
+        }
+        false
+    }
+
+    /// Delivers an event that was not delivered yet; `live` is one that did not come from reading the stream.
+    async fn deliver(&mut self, event: Incoming, at: Instant, live: bool) -> Result<(), Closed> {
+        let offset = event.offset.0;
+        let arrival = self.seen.first(offset, self.key.hash_one((&event.room, &event.body)), at);
+        if live && (arrival != Arrival::New || offset > self.known.told()) {
+            self.known.doubt();
+        }
+        match arrival {
+            Arrival::New | Arrival::Contested => {
+                self.known.hear(offset);
+                self.feed.send(Fed::Event(event)).await.map_err(|_| Closed)
+            }
+            Arrival::Stale if live => {
+                metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
+                Ok(())
+            }
+            Arrival::Double | Arrival::Stale => Ok(()),
+        }
+    }
+
+    async fn settle(&mut self, now: Instant) -> Result<(), Closed> {
+        match self.seen.settle(now) {
+            Some(offset) => self.feed.send(Fed::Settled(Offset(offset))).await.map_err(|_| Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills from the stream, as often as it takes.
+    async fn fill(&mut self) -> Result<(), Closed> {
+        while !self.feed.is_closed() {
+            self.flow.resume();
+            match self.fill_once().await? {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "fill").increment(1);
+                    tracing::debug!(%error, "the gap in the feed is not filled yet");
+                    self.flow.break_off();
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        Err(Closed)
+    }
+
+    /// The flow passes already; a connection that breaks from now on breaks it again.
+    async fn fill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
+        let state = match self.rooms.round().await {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(self.mend(&error).await)),
+        };
+        if let Err(error) = self.compare(&state).await? {
+            return Ok(Err(error));
+        }
+        let after = self.seen.floor();
+        if state.last > after {
+            let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
+            let mut reading = match Reading::open(&self.work, rooms, state.last).await {
+                Ok(reading) => reading,
+                Err(error) => return Ok(Err(error)),
+            };
+            loop {
+                match reading.window().await {
+                    Ok(Some(window)) => self.deliver_window(window).await?,
+                    Ok(None) => break,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        }
+        self.seen.fill(state.last);
+        self.flow.filled();
+        self.settle(Instant::now()).await?;
+        Ok(Ok(()))
+    }
+
+    /// Delivers what is next in the stream: up to there, nothing is missing.
+    async fn deliver_window(&mut self, window: Window) -> Result<(), Closed> {
+        let now = Instant::now();
+        for event in window.events {
+            self.deliver(event, now, false).await?;
+        }
+        self.seen.fill(window.upto);
+        self.settle(now).await
+    }
+
+    /// A server that lost its stream gets a new one; all else is waited for.
+    async fn mend(&self, error: &LookError) -> BusError {
+        if let LookError::Missing = error
+            && let Err(error) = stream::ensure(&self.work, ANSWER).await
+        {
+            return BusError(error.to_string());
+        }
+        BusError(error.to_string())
+    }
+
+    /// Says what the stream cannot give any more. An error where it is behind, and may catch up.
+    async fn compare(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
+        let before = self.known.position();
+        let after = self.seen.floor();
+        let (anew, behind) = (state.epoch != before.epoch, state.last < before.offset.0);
+        if behind && !anew && self.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND {
+            return Ok(Err(BusError("the stream is behind what it has told before".to_owned())));
+        }
+        self.behind = None;
+        let gap = if anew || behind {
+            // Other events have these offsets now. A stream that was put back to an earlier time, or a server that was
+            // killed before it had written its latest events, holds nothing that was not delivered.
+            let end = if anew { 0 } else { state.last };
+            self.known.renew(state.epoch.clone(), end);
+            self.known.learn(state, Instant::now());
+            self.rooms.put_back(end);
+            self.seen = Seen::new(end);
+            Some(Fed::Anew)
+        } else if state.last > after && state.first > after + 1 {
+            // Said once, also where the rest cannot be read yet.
+            self.seen.pass(state.first - 1);
+            Some(Fed::Gap(Offset(state.first - 1)))
+        } else {
+            None
+        };
+        if let Some(gap) = gap {
+            self.feed.send(gap).await.map_err(|_| Closed)?;
+        }
+        Ok(Ok(()))
+    }
+}

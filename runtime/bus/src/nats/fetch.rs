@@ -1,0 +1,219 @@
+//! Reading events of several rooms out of the stream, in order.
+//!
+//! A server of version 2.9 filters by one subject at a time, so each of a few rooms is read by itself, event after event,
+//! and the rooms are merged in windows of offsets. Rooms are read side by side; a room without events in a window costs
+//! nothing. Many rooms are read in one pass over all events ([`Pass`]).
+//!
+//! Invariant: memory holds one window and at most one event more for each of a few rooms, whatever the stream holds.
+use std::collections::HashMap;
+
+use async_nats::Client;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rollcall_schema::{Offset, RoomId};
+use serde::Deserialize;
+
+use super::{pass::Pass, stream::NAME, wire};
+use crate::{BusError, Incoming, heading};
+
+/// Requests of one reading that are under way at once.
+const AT_ONCE: usize = 32;
+/// So many rooms are read each by itself: to go over an event costs the server much less than to send it, so a pass is
+/// worth it for many rooms only, and for as many however long the gap is.
+const FEW: usize = 25;
+/// Offsets in a window: few at first, more while the events are small.
+const WINDOW: u64 = 64;
+const MAX_WINDOW: u64 = 1024;
+const SMALL: usize = 256 * 1024;
+
+/// How much of the stream is read at once.
+pub(super) struct Width(u64);
+
+impl Default for Width {
+    fn default() -> Self {
+        Self(WINDOW)
+    }
+}
+
+impl Width {
+    pub(super) fn events(&self) -> u64 {
+        self.0
+    }
+
+    /// After so many bytes of the last window.
+    pub(super) fn next(&mut self, bytes: usize) {
+        self.0 = if bytes < SMALL { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
+    }
+}
+
+/// What is next.
+pub(super) struct Window {
+    /// In order.
+    pub(super) events: Vec<Incoming>,
+    /// There are no others up to here.
+    pub(super) upto: u64,
+}
+
+/// A reading: rooms, each from its own offset, up to a common one.
+pub(super) enum Reading {
+    /// Each by itself.
+    Few(Merge),
+    /// All in one pass.
+    Many(Box<Pass>),
+}
+
+impl Reading {
+    /// Rooms with the offset after which each is read.
+    pub(super) async fn open(
+        client: &Client,
+        rooms: impl IntoIterator<Item = (RoomId, u64)>,
+        upto: u64,
+    ) -> Result<Self, BusError> {
+        let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < upto).collect();
+        Ok(match rooms.len() {
+            ..=FEW => Self::Few(Merge::new(client.clone(), rooms, upto)),
+            _ => Self::Many(Box::new(Pass::open(client, rooms, upto).await?)),
+        })
+    }
+
+    /// The next events, in order; none after the last. After an error the reading is over.
+    pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
+        match self {
+            Self::Few(merge) => merge.window().await,
+            Self::Many(pass) => pass.window().await,
+        }
+    }
+}
+
+/// "No message found", as the server numbers it.
+const NO_MESSAGE: u64 = 10037;
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Option<Stored>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    err_code: u64,
+    description: String,
+}
+
+/// A message as the stream has it; headers and data in base64.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    subject: String,
+    pub(super) seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl Stored {
+    fn event(self) -> Option<Incoming> {
+        // The server made the base64. Headers are the publisher's: what is not UTF-8 in them is no header of ours.
+        let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
+        let headers = String::from_utf8_lossy(&headers);
+        let body = STANDARD.decode(self.data).unwrap_or_default();
+        heading::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
+    }
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> BusError {
+    BusError(format!("reading the stream: {error}"))
+}
+
+/// The first event at or after an offset.
+pub(super) async fn next(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
+    let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
+    let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
+    let answer: Answer = serde_json::from_slice(&answer.map_err(failed)?.payload).map_err(failed)?;
+    match answer {
+        Answer { message: Some(stored), .. } => Ok(Some(stored)),
+        Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),
+        Answer { error, .. } => Err(failed(error.map_or_else(|| "nothing said".to_owned(), |error| error.description))),
+    }
+}
+
+/// One room on the way.
+struct Lane {
+    filter: String,
+    from: u64,
+    head: Option<Stored>,
+}
+
+impl Lane {
+    /// Reads on up to `end`; the first event after that stays as the head. None where there is no event up to `upto`.
+    async fn advance(
+        mut self,
+        client: &Client,
+        end: u64,
+        upto: u64,
+    ) -> Result<(Option<Self>, Vec<Incoming>), BusError> {
+        let mut events = Vec::new();
+        loop {
+            let head = match self.head.take() {
+                Some(head) => Some(head),
+                None if self.from > upto => None,
+                None => next(client, &self.filter, self.from).await?.filter(|head| head.seq <= upto),
+            };
+            let Some(head) = head else { return Ok((None, events)) };
+            self.from = head.seq + 1;
+            if head.seq > end {
+                self.head = Some(head);
+                return Ok((Some(self), events));
+            }
+            events.extend(head.event());
+        }
+    }
+}
+
+/// Rooms that are each read by itself.
+pub(super) struct Merge {
+    client: Client,
+    lanes: Vec<Lane>,
+    upto: u64,
+    width: Width,
+    begun: bool,
+}
+
+impl Merge {
+    fn new(client: Client, rooms: impl IntoIterator<Item = (RoomId, u64)>, upto: u64) -> Self {
+        let lane = |(room, after): (RoomId, u64)| Lane { filter: room.filter(), from: after + 1, head: None };
+        Self { client, lanes: rooms.into_iter().map(lane).collect(), upto, width: Width::default(), begun: false }
+    }
+
+    async fn window(&mut self) -> Result<Option<Window>, BusError> {
+        if !self.begun {
+            // Every lane's head: then it is known where the first window is.
+            self.begun = true;
+            self.advance(0).await?;
+        }
+        loop {
+            let Some(first) = self.lanes.iter().filter_map(|lane| Some(lane.head.as_ref()?.seq)).min() else {
+                return Ok(None);
+            };
+            let upto = (first + self.width.events() - 1).min(self.upto);
+            let mut events = self.advance(upto).await?;
+            self.width.next(events.iter().map(|event| event.body.len()).sum());
+            if !events.is_empty() {
+                events.sort_unstable_by_key(|event| event.offset);
+                return Ok(Some(Window { events, upto }));
+            }
+        }
+    }
+
+    async fn advance(&mut self, end: u64) -> Result<Vec<Incoming>, BusError> {
+        let (client, upto) = (&self.client, self.upto);
+        let lanes = stream::iter(std::mem::take(&mut self.lanes)).map(|lane| lane.advance(client, end, upto));
+        let advanced: Vec<_> = lanes.buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut events = Vec::new();
+        for (lane, of_lane) in advanced {
+            self.lanes.extend(lane);
+            events.extend(of_lane);
+        }
+        Ok(events)
+    }
+}

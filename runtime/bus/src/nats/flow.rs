@@ -1,0 +1,242 @@
+//! What passes from the live connection to the delivery: events as they came, or the word that some are
+//! missing.
+//!
+//! Invariant: the events taken are those of one connection, complete, since the last [`Flow::resume`]; from a break on
+//! nothing passes until the next. What was stored since somebody wished for a room, which may have been before the server
+//! knew of that, does not count as republished until the server has answered or a filling has brought it.
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::Incoming;
+
+/// More than this is not kept: what lies in the stream can be fetched from there.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// What an event costs beside its body.
+const OVERHEAD: usize = 256;
+/// How much is taken at a time.
+const BATCH_EVENTS: usize = 256;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// A server that runs for so long republishes what it has stored. The clock does not say that it ran: a server may stand,
+/// with an event stored and not yet republished. Of three answers to pings this far apart, it stood between two at most.
+const APART: Duration = Duration::from_millis(500);
+
+pub(super) struct Flow {
+    inner: Mutex<Inner>,
+    bell: Notify,
+}
+
+struct Inner {
+    intact: bool,
+    /// With the time of its coming.
+    events: VecDeque<(Instant, Incoming)>,
+    bytes: usize,
+    /// When the server answered, [`APART`]: the oldest first.
+    answers: [Instant; 3],
+    /// When rooms were wished for whose subscription the server has not answered for yet, each with a number of its own.
+    wishes: BTreeSet<(Instant, u64)>,
+    wished: u64,
+    /// When the first was wished for whose answer nobody waits for any more: a filling will bring its events.
+    unanswered: Option<Instant>,
+}
+
+/// Somebody waits for a room's subscription. Dropped without an answer it breaks the flow: until the server answers again
+/// other rooms' events would pass, and filling goes on after the last event that passed.
+pub(super) struct Wish<'a> {
+    flow: &'a Flow,
+    key: (Instant, u64),
+}
+
+impl Wish<'_> {
+    /// The subscription is live.
+    pub(super) fn answered(self) {
+        self.flow.lock().wishes.remove(&self.key);
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.flow.lock();
+        if inner.wishes.remove(&self.key) {
+            let since = self.key.0;
+            inner.unanswered = Some(inner.unanswered.map_or(since, |earlier| earlier.min(since)));
+            inner.intact = false;
+            drop(inner);
+            self.flow.bell.notify_one();
+        }
+    }
+}
+
+/// What [`Flow::next`] finds.
+pub(super) enum Next {
+    Events(Vec<(Instant, Incoming)>),
+    Broken,
+    Nothing,
+}
+
+impl Flow {
+    /// It starts intact.
+    pub(super) fn new() -> Self {
+        let inner = Inner {
+            intact: true,
+            events: VecDeque::new(),
+            bytes: 0,
+            answers: [Instant::now(); 3],
+            wishes: BTreeSet::new(),
+            wished: 0,
+            unanswered: None,
+        };
+        Self { inner: Mutex::new(inner), bell: Notify::new() }
+    }
+
+    /// A room is wished for.
+    pub(super) fn wish(&self) -> Wish<'_> {
+        let mut inner = self.lock();
+        inner.wished += 1;
+        let key = (Instant::now(), inner.wished);
+        inner.wishes.insert(key);
+        Wish { flow: self, key }
+    }
+
+    /// A filling that began after the last [`Flow::resume`] is done.
+    pub(super) fn filled(&self) {
+        let mut inner = self.lock();
+        if inner.intact {
+            inner.unanswered = None;
+        }
+    }
+
+    /// From now on events pass again.
+    pub(super) fn resume(&self) {
+        self.lock().intact = true;
+    }
+
+    /// Something was lost, or may have been.
+    pub(super) fn break_off(&self) {
+        self.lock().intact = false;
+        self.bell.notify_one();
+    }
+
+    /// There is news for whoever waits for [`Flow::changed`].
+    pub(super) fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    /// The server has answered a ping.
+    pub(super) fn answered(&self, at: Instant) {
+        let mut inner = self.lock();
+        let [_, before, last] = inner.answers;
+        if at.duration_since(last) >= APART {
+            inner.answers = [before, last, at];
+        }
+    }
+
+    /// What was stored before anything that came until then has been republished, and is not to be filled.
+    pub(super) fn republished(&self) -> Instant {
+        let inner = self.lock();
+        let first = inner.wishes.first().map(|(at, _)| *at);
+        [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
+    }
+
+    /// Whether nobody waits for a subscription, and none is to be filled.
+    pub(super) fn is_certain(&self) -> bool {
+        let inner = self.lock();
+        inner.intact && inner.wishes.is_empty() && inner.unanswered.is_none()
+    }
+
+    /// Passes on events that came at this time. Where the flow is broken they are thrown away.
+    pub(super) fn push(&self, at: Instant, events: Vec<Incoming>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        if inner.bytes > MAX_BYTES {
+            inner.intact = false;
+        }
+        if inner.intact {
+            for event in events {
+                inner.bytes += weight(&event);
+                inner.events.push_back((at, event));
+            }
+        }
+        drop(inner);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn next(&self) -> Next {
+        let mut inner = self.lock();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES && batch.len() < BATCH_EVENTS {
+            let Some(event) = inner.events.pop_front() else { break };
+            bytes += weight(&event.1);
+            batch.push(event);
+        }
+        inner.bytes -= bytes;
+        match (batch.is_empty(), inner.intact) {
+            (false, _) => Next::Events(batch),
+            (true, false) => Next::Broken,
+            (true, true) => Next::Nothing,
+        }
+    }
+
+    /// Returns when [`Flow::next`] may have something.
+    pub(super) async fn changed(&self) {
+        self.bell.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn weight(event: &Incoming) -> usize {
+    OVERHEAD + event.body.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stood_is_given_time_to_republish() {
+        let flow = Flow::new();
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(1_000));
+        // It stands from 3,500 on, and then answers three pings at once.
+        [9_000, 9_001, 9_002].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(2_000));
+        [10_000, 11_000].into_iter().for_each(|ms| flow.answered(at(ms)));
+        assert_eq!(flow.republished(), at(9_000));
+    }
+
+    #[test]
+    fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_filling() {
+        let flow = Flow::new();
+        let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
+        let before = Instant::now();
+        let (answered, forgotten) = (flow.wish(), flow.wish());
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(later(ms)));
+        let since = flow.republished();
+        assert!(before <= since && since <= Instant::now(), "no later than the wishes");
+        answered.answered();
+        assert!(matches!(flow.next(), Next::Nothing));
+        drop(forgotten);
+        assert!(matches!(flow.next(), Next::Broken));
+        flow.resume();
+        assert!(since <= flow.republished() && flow.republished() <= Instant::now(), "not yet");
+        // It breaks during the filling.
+        drop(flow.wish());
+        flow.filled();
+        assert!(!flow.is_certain() && flow.republished() <= Instant::now());
+        flow.resume();
+        flow.filled();
+        assert!(flow.is_certain() && flow.republished() > Instant::now());
+    }
+}

@@ -1,0 +1,106 @@
+//! One message and its answer, as bytes.
+//!
+//! Invariant: what is encoded is one message, whatever its headers hold, and not larger than the server takes: it would
+//! end the connection.
+use serde::Deserialize;
+
+use crate::{BusError, Publication, PublishError};
+
+/// "wrong last sequence", with the true one in the text and without it.
+const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// "JetStream system temporarily unavailable": a cluster without a leader.
+const UNAVAILABLE: u64 = 10_008;
+/// The message, or its headers, are larger than the stream takes.
+const TOO_LARGE: [u64; 2] = [10_054, 10_097];
+
+#[derive(Deserialize)]
+struct Answer {
+    seq: Option<u64>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Why a message was not stored.
+pub(super) enum Failed {
+    Away(String),
+    /// The stream answers and does not store: it is full, or has lost its disk.
+    Unable(String),
+    /// The subject's last message is another one than expected: its sequence, where the server says it.
+    Sequence(Option<u64>),
+    Refused(String),
+}
+
+impl Failed {
+    pub(super) fn into_error(self) -> PublishError {
+        match self {
+            Self::Away(why) | Self::Unable(why) => away(&why),
+            Self::Sequence(_) => PublishError::Behind,
+            Self::Refused(why) => PublishError::Refused(why),
+        }
+    }
+}
+
+pub(super) fn away(why: &str) -> PublishError {
+    PublishError::Away(BusError(why.to_owned()))
+}
+
+/// The server's answer to one message.
+pub(super) fn read(head: &[u8], body: &[u8]) -> Result<u64, Failed> {
+    if head.starts_with(b"NATS/1.0 503") {
+        return Err(Failed::Away("JetStream is not there".to_owned()));
+    }
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| Failed::Away(error.to_string()))?;
+    match answer {
+        Answer { error: Some(Refusal { err_code, description }), .. } => Err(match err_code {
+            code if WRONG_SEQUENCE.contains(&code) => {
+                Failed::Sequence(description.rsplit_once(": ").and_then(|(_, number)| number.parse().ok()))
+            }
+            code if TOO_LARGE.contains(&code) => Failed::Refused(description),
+            UNAVAILABLE => Failed::Away(description),
+            _ => Failed::Unable(description),
+        }),
+        Answer { seq: Some(sequence), .. } => Ok(sequence),
+        Answer { .. } => Err(Failed::Away("an answer without a sequence".to_owned())),
+    }
+}
+
+/// Why the server would end the connection over this message, or read another one out of it.
+pub(super) fn unfit(publication: &Publication, limit: usize) -> Option<String> {
+    let lines = |text: &str| text.contains(['\r', '\n']);
+    let headers = publication.headers.iter().map(|(_, value)| value).chain(&publication.message_id);
+    let (mut bytes, mut broken) = (publication.body.len(), false);
+    for value in headers {
+        bytes += value.len() + 64;
+        broken |= lines(value);
+    }
+    if broken {
+        return Some("a header has several lines".to_owned());
+    }
+    (bytes > limit).then(|| format!("it is larger than the server's max_payload of {limit} bytes"))
+}
+
+pub(super) fn encode(out: &mut Vec<u8>, publication: &Publication, expected: Option<u64>, reply: &str) {
+    let mut head = String::from("NATS/1.0\r\n");
+    let mut header = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
+    if let Some(id) = &publication.message_id {
+        header(rollcall_schema::header::NATS_MSG_ID, id);
+    }
+    if let Some(expected) = expected {
+        header("Nats-Expected-Last-Subject-Sequence", &expected.to_string());
+    }
+    for (name, value) in &publication.headers {
+        header(name, value);
+    }
+    head.push_str("\r\n");
+    let (subject, all) = (&publication.subject, head.len() + publication.body.len());
+    out.extend_from_slice(format!("HPUB {subject} {reply} {} {all}\r\n{head}", head.len()).as_bytes());
+    out.extend_from_slice(&publication.body);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,129 @@
+//! Reading the stream once, event by event, for many rooms.
+//!
+//! A server of version 2.9 looks for a room's next event by going over all that come before it: with many rooms, reading
+//! each by itself costs the server the rooms times the events, and ten nodes that filled their gaps like this kept one
+//! busy for good. One pass costs it each event once.
+//!
+//! Invariant: memory holds one window, whatever the stream holds; what the server left out is an error, never the end.
+use std::collections::HashMap;
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+        stream::Stream,
+    },
+};
+use futures_util::StreamExt;
+use rollcall_schema::{Offset, RoomId, Subject};
+use tokio::time::{Duration, timeout};
+
+use super::{
+    ANSWER,
+    fetch::{self, Width, Window, failed},
+    stream::NAME,
+};
+use crate::{BusError, heading};
+
+/// The server forgets a reader that asks for nothing for so long.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+/// A window comes within this time, also from a server that answers ten nodes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Pass {
+    client: Client,
+    stream: Stream<()>,
+    consumer: Consumer<pull::Config>,
+    rooms: HashMap<RoomId, u64>,
+    upto: u64,
+    width: Width,
+    /// Read so far, other rooms' events too.
+    read: u64,
+    /// How many the stream has after those.
+    pending: u64,
+}
+
+impl Pass {
+    /// Rooms with the offset after which each is read, up to a common one.
+    pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, upto: u64) -> Result<Self, BusError> {
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(ANSWER);
+        let after = rooms.values().copied().min().unwrap_or(upto);
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: FORGOTTEN,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let stream = context.get_stream_no_info(NAME).await.map_err(failed)?;
+        let consumer = stream.create_consumer(config).await.map_err(failed)?;
+        let pending = consumer.cached_info().num_pending;
+        Ok(Self {
+            client: client.clone(),
+            stream,
+            consumer,
+            rooms,
+            upto,
+            width: Width::default(),
+            read: after,
+            pending,
+        })
+    }
+
+    /// The next events of the rooms, in order; none after the last. After an error the reading is over.
+    pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
+        if self.pending == 0 || self.read >= self.upto {
+            // It would be forgotten all the same.
+            self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
+            return self.end().await.map(|()| None);
+        }
+        timeout(PATIENCE, self.next()).await.unwrap_or_else(|_| Err(failed("no answer in time"))).map(Some)
+    }
+
+    async fn next(&mut self) -> Result<Window, BusError> {
+        let mut wanted = self.pending.min(self.width.events());
+        let messages = self.consumer.fetch().max_messages(wanted as usize).messages();
+        let mut messages = messages.await.map_err(failed)?;
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(failed)?;
+            let info = message.info().map_err(failed)?;
+            let offset = info.stream_sequence;
+            (self.read, self.pending) = (offset, info.pending);
+            wanted -= 1;
+            bytes += message.payload.len();
+            if offset <= self.upto && self.wants(&message.subject, offset) {
+                let headers = message.headers.iter().flat_map(|headers| headers.iter());
+                let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+                let headers = headers.map(|(name, value)| (name.as_ref(), value.as_str()));
+                let body = message.payload.clone();
+                events.extend(heading::incoming(&message.subject, headers, Offset(offset), None, body));
+            }
+        }
+        if wanted > 0 {
+            return Err(failed("it ended early"));
+        }
+        self.width.next(bytes);
+        Ok(Window { events, upto: self.read.min(self.upto) })
+    }
+
+    /// The last one may have been deleted; but the server's count alone is not believed.
+    async fn end(&self) -> Result<(), BusError> {
+        if self.read < self.upto {
+            let next = fetch::next(&self.client, ">", self.read + 1).await?;
+            if next.is_some_and(|next| next.seq <= self.upto) {
+                return Err(failed("it ended early"));
+            }
+        }
+        Ok(())
+    }
+
+    fn wants(&self, subject: &str, offset: u64) -> bool {
+        let room = Subject::parse(subject).map(|subject| subject.room);
+        room.is_ok_and(|room| self.rooms.get(&room).is_some_and(|after| *after < offset))
+    }
+}

@@ -1,0 +1,202 @@
+//! Whether NATS lets us do what serving needs: publish, hear it back, and read the stream.
+//!
+//! A connection of its own, because the server says of a missing right on the connection that lacks it, without saying
+//! for which request. It says so before it answers the PING that follows.
+//!
+//! Invariant: the subjects are of no classroom and no lesson, so nobody hears of a probe; what it stored it deletes.
+use std::collections::BTreeSet;
+
+use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    ANSWER,
+    link::{Link, LinkError},
+    message::{self, Failed},
+    servers::Servers,
+    stream::NAME,
+    wire::Op,
+};
+use crate::{BusError, ProbeError};
+
+/// No id of a classroom or lesson has a `$`.
+const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcall"];
+/// Larger than an event of presence, so that there is room for one where there is for a probe.
+const BODY: usize = 1024;
+/// What is asked of the stream, now or later.
+const REQUESTS: [&str; 6] = [
+    "STREAM.INFO.CLASSROOM",
+    "STREAM.CREATE.CLASSROOM",
+    "STREAM.MSG.GET.CLASSROOM",
+    "STREAM.MSG.DELETE.CLASSROOM",
+    "CONSUMER.CREATE.CLASSROOM.probe",
+    "CONSUMER.MSG.NEXT.CLASSROOM.probe",
+];
+/// The numbers of the subscriptions: answers, then those of [`SUBJECTS`].
+const ANSWERS: u64 = 1;
+
+/// What a probe may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Stores nothing: each message names another stream than ours.
+    Rights,
+    /// Stores one message a subject, waits for its copy, and deletes it.
+    Write,
+}
+
+struct Probe {
+    link: Link,
+    inbox: String,
+    /// Of each of [`SUBJECTS`]: the answer to its message.
+    answers: [Option<Result<Offset, Failed>>; 2],
+    heard: [bool; 2],
+    /// The deleted ones.
+    deleted: usize,
+    /// What the server refused.
+    violations: BTreeSet<String>,
+    ponged: bool,
+}
+
+/// Probes on a connection of its own, in less than [`ANSWER`].
+pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeError> {
+    let deadline = Instant::now() + ANSWER;
+    let link = timeout_at(deadline, servers.open("rollcall probe")).await;
+    let link = link.map_err(|_| away("no answer in time"))?.map_err(|error| away(&error.to_string()))?;
+    let mut probe = Probe {
+        link,
+        inbox: format!("_INBOX.{}.", Sid::random()),
+        answers: [None, None],
+        heard: [false; 2],
+        deleted: 0,
+        violations: BTreeSet::new(),
+        ponged: false,
+    };
+    let ended = timeout_at(deadline, probe.run(depth)).await;
+    match ended {
+        Ok(Err(error)) => Err(away(&error.to_string())),
+        Ok(Ok(())) | Err(_) => probe.verdict(depth),
+    }
+}
+
+impl Probe {
+    async fn run(&mut self, depth: Depth) -> Result<(), LinkError> {
+        let mut ask = format!("SUB {}* {ANSWERS}\r\n", self.inbox);
+        for (number, subject) in (2..).zip(SUBJECTS) {
+            ask.push_str(&format!("SUB {LIVE_PREFIX}{subject} {number}\r\n"));
+        }
+        for (number, subject) in SUBJECTS.iter().enumerate() {
+            let mut head = "NATS/1.0\r\n".to_owned();
+            if depth == Depth::Rights {
+                head.push_str("Nats-Expected-Stream: none\r\n");
+            }
+            head.push_str("\r\n");
+            let (length, all) = (head.len(), head.len() + BODY);
+            ask.push_str(&format!("HPUB {subject} {}{number} {length} {all}\r\n{head}{:BODY$}\r\n", self.inbox, "{}"));
+        }
+        for (number, request) in REQUESTS.iter().enumerate() {
+            // Without a body each but the first is refused, unless the user may not even ask.
+            ask.push_str(&format!("PUB $JS.API.{request} {}api{number} 0\r\n\r\n", self.inbox));
+        }
+        ask.push_str("PING\r\n");
+        self.link.write(ask.as_bytes()).await?;
+        while !self.is_done(depth) {
+            self.link.read().await?;
+            let delete = self.take()?;
+            if !delete.is_empty() {
+                self.link.write(delete.as_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what was read; what is stored is to be deleted.
+    fn take(&mut self) -> Result<String, LinkError> {
+        let mut delete = String::new();
+        while let Some(op) = self.link.next()? {
+            match op {
+                Op::Message(message) if message.sid == ANSWERS => {
+                    match message.subject.strip_prefix(&self.inbox) {
+                        Some(number @ ("0" | "1")) => {
+                            let answer = message::read(message.head, message.body).map(Offset);
+                            if let Ok(offset) = &answer {
+                                // Its place stays empty; it need not be overwritten.
+                                let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);
+                                let (inbox, length) = (&self.inbox, body.len());
+                                delete.push_str(&format!(
+                                    "PUB $JS.API.STREAM.MSG.DELETE.{NAME} {inbox}deleted {length}\r\n{body}\r\n"
+                                ));
+                            }
+                            self.answers[usize::from(number == "1")] = Some(answer);
+                        }
+                        Some("deleted") => self.deleted += 1,
+                        _ => {}
+                    }
+                }
+                Op::Message(message) => {
+                    if let Some(heard) = self.heard.get_mut(usize::try_from(message.sid - 2).unwrap_or(usize::MAX)) {
+                        *heard = true;
+                    }
+                }
+                Op::Error(error) => {
+                    let error = String::from_utf8_lossy(error);
+                    if error.to_ascii_lowercase().contains("permissions violation") {
+                        self.violations.insert(error.trim_matches('\'').to_owned());
+                    }
+                }
+                Op::Pong => self.ponged = true,
+                Op::Info(_) | Op::Ok | Op::Dropped | Op::Ping => {}
+            }
+        }
+        if delete.is_empty() { Ok(delete) } else { Ok(delete + "PING\r\n") }
+    }
+
+    fn is_done(&self, depth: Depth) -> bool {
+        if !self.ponged {
+            return false;
+        }
+        if !self.violations.is_empty() {
+            return true;
+        }
+        let answered = self.answers.iter().all(Option::is_some);
+        let stored = self.answers.iter().flatten().filter(|answer| answer.is_ok()).count();
+        match depth {
+            Depth::Rights => true,
+            Depth::Write => answered && (stored < 2 || self.heard == [true; 2] && self.deleted == 2),
+        }
+    }
+
+    fn verdict(&self, depth: Depth) -> Result<(), ProbeError> {
+        let unable = |why: String| Err(ProbeError::Unable(why));
+        if !self.violations.is_empty() {
+            let all: Vec<&str> = self.violations.iter().map(String::as_str).collect();
+            return unable(format!("the NATS user lacks a right: {}", all.join("; ")));
+        }
+        if !self.ponged {
+            return Err(away("no answer in time"));
+        }
+        if depth == Depth::Rights {
+            return Ok(());
+        }
+        for (answer, subject) in self.answers.iter().zip(SUBJECTS) {
+            match answer {
+                None => return Err(away(&format!("no acknowledgement of a message to {subject}"))),
+                Some(Err(Failed::Away(why))) => return Err(away(why)),
+                Some(Err(Failed::Unable(why) | Failed::Refused(why))) => {
+                    return unable(format!("JetStream does not store: {why}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.heard != [true; 2] {
+            return unable("what is published is not heard back on live.>".to_owned());
+        }
+        if self.deleted < 2 {
+            return unable("messages of the stream cannot be deleted".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn away(why: &str) -> ProbeError {
+    ProbeError::Away(BusError(why.to_owned()))
+}

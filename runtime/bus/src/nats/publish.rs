@@ -1,0 +1,72 @@
+//! Publishing: in order, with many acknowledgements under way.
+//!
+//! Invariant: Ok means stored. What failed may have been stored all the same, so it is published again under the same
+//! message id.
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    ANSWER,
+    flight::{Outcome, Request},
+    line::Line,
+    link::Link,
+    message::away,
+    servers::Servers,
+};
+use crate::Publication;
+use rollcall_base::{names, tasks::Tasks};
+
+/// Requests that wait for the connection; whoever comes then waits, within [`ANSWER`].
+const WAITING: usize = 64;
+
+pub(super) struct Publisher {
+    requests: mpsc::Sender<Request>,
+    /// When the stream last stored something for us.
+    stored: Mutex<Option<Instant>>,
+}
+
+impl Publisher {
+    /// On this connection first; the task ends with `tasks`.
+    pub(super) fn start(servers: Servers, link: Link, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
+        let (requests, waiting) = mpsc::channel(WAITING);
+        let line = Line::new(servers, waiting);
+        tasks.spawn(supervisor.supervise("publishing to NATS", line.run(link)));
+        Self { requests, stored: Mutex::default() }
+    }
+
+    /// A result for each, in order.
+    pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Outcome> {
+        let count = batch.len();
+        let (answer, answered) = oneshot::channel();
+        let request = Request { batch, since: Instant::now(), wall: SystemTime::now(), answer };
+        let all = async {
+            self.requests.send(request).await.ok()?;
+            answered.await.ok()
+        };
+        let results = timeout(ANSWER, all).await.ok().flatten();
+        let results = results.unwrap_or_else(|| vec![Err(away("no acknowledgement in time")); count]);
+        if results.iter().any(Result::is_ok) {
+            *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        let failed = results.iter().filter(|result| matches!(result, Err(error) if !error.is_behind())).count();
+        if failed > 0 {
+            let errors = metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "publish");
+            errors.increment(failed as u64);
+        }
+        results
+    }
+
+    /// Whether the stream stored something for us so lately.
+    pub(super) fn stored_within(&self, time: Duration) -> bool {
+        let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.is_some_and(|at| at.elapsed() < time)
+    }
+}

@@ -1,0 +1,221 @@
+//! Replays: what connections missed, read out of the stream for many of them at once.
+//!
+//! Whoever comes back after a node has died or a server was restarted comes with thousands. Read for each by itself, the
+//! server goes over the same events for every one of them; together they cost it one pass. Those who ask for what is far
+//! back wait for each other and hold up nobody else.
+//!
+//! Invariant: each has its events in order, and an end only after all of them; who takes them too slowly for the others
+//! reads on alone, at its own pace. What waits is bounded, and refused beyond that.
+use std::{collections::HashMap, sync::Arc};
+
+use async_nats::Client;
+use rollcall_schema::{Offset, RoomId};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::JoinSet,
+};
+
+use super::{
+    fetch::{Reading, Window},
+    rooms::Rooms,
+    stream::State,
+};
+use crate::{BusError, Incoming, Position, Replayed};
+use rollcall_base::{names, tasks::Tasks};
+
+/// Read together at most.
+const AT_ONCE: usize = 2048;
+/// Waiting to be read at most.
+const WAITING: usize = 16 * 1024;
+/// Events that a replay may be ahead of who receives it.
+const AHEAD: usize = 512;
+/// Whoever asks for what is in more events than this is far back.
+const NEAR: u64 = 50_000;
+
+/// One connection's.
+struct Request {
+    rooms: Vec<RoomId>,
+    after: Position,
+    upto: u64,
+    /// All up to here was sent.
+    sent: Offset,
+    events: mpsc::Sender<Result<Incoming, BusError>>,
+}
+
+/// See the module.
+pub(super) struct Replays {
+    near: mpsc::Sender<Request>,
+    far: mpsc::Sender<Request>,
+}
+
+impl Replays {
+    /// Two readers, which end with `tasks`.
+    pub(super) fn start(client: &Client, rooms: &Arc<Rooms>, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
+        let mut reader = || {
+            let (requests, waiting) = mpsc::channel(WAITING);
+            tasks.spawn(supervisor.supervise("replays from NATS", serve(client.clone(), rooms.clone(), waiting)));
+            requests
+        };
+        Self { near: reader(), far: reader() }
+    }
+
+    /// Events of these rooms after a position that the stream reaches back to.
+    pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, upto: u64) -> Result<Replayed, BusError> {
+        let (events, replayed) = mpsc::channel(AHEAD);
+        let reader = if upto.saturating_sub(after.offset.0) <= NEAR { &self.near } else { &self.far };
+        let request = Request { rooms: rooms.to_vec(), after: after.clone(), upto, sent: after.offset, events };
+        reader.try_send(request).map_err(|_| failed(BusError("too many replays wait".to_owned())))?;
+        Ok(replayed)
+    }
+}
+
+async fn serve(client: Client, rooms: Arc<Rooms>, mut waiting: mpsc::Receiver<Request>) {
+    let mut requests = Vec::with_capacity(AT_ONCE);
+    while waiting.recv_many(&mut requests, AT_ONCE).await > 0 {
+        Together::of(requests.drain(..)).read(&client, &rooms).await;
+    }
+}
+
+/// Replays that are read in one go.
+struct Together {
+    requests: HashMap<usize, Request>,
+    /// Whose each room is.
+    of_room: HashMap<RoomId, Vec<usize>>,
+}
+
+impl Together {
+    fn of(requests: impl Iterator<Item = Request>) -> Self {
+        let requests: HashMap<usize, Request> = requests.enumerate().collect();
+        let mut of_room: HashMap<RoomId, Vec<usize>> = HashMap::new();
+        for (number, request) in &requests {
+            for room in &request.rooms {
+                of_room.entry(room.clone()).or_default().push(*number);
+            }
+        }
+        Self { requests, of_room }
+    }
+
+    async fn read(mut self, client: &Client, rooms: &Arc<Rooms>) {
+        if let Err(error) = self.read_all(client, rooms).await {
+            let error = failed(error);
+            for Request { events, .. } in self.requests.into_values() {
+                let error = error.clone();
+                // Whoever receives must hear of it, or would take the part for the whole.
+                tokio::spawn(async move { events.send(Err(error)).await.ok() });
+            }
+        }
+    }
+
+    async fn read_all(&mut self, client: &Client, rooms: &Arc<Rooms>) -> Result<(), BusError> {
+        let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].sent.0).min();
+        let from = self.of_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
+        let upto = self.requests.values().map(|request| request.upto).max().unwrap_or_default();
+        let mut reading = Reading::open(client, from, upto).await?;
+        while !self.requests.is_empty()
+            && let Some(window) = reading.window().await?
+        {
+            self.pass_on(window, client, rooms);
+        }
+        self.end(rooms).await
+    }
+
+    fn pass_on(&mut self, window: Window, client: &Client, rooms: &Arc<Rooms>) {
+        for event in window.events {
+            let offset = event.offset;
+            for number in self.of_room.get(&event.room).into_iter().flatten() {
+                let Some(request) = self.requests.get_mut(number) else { continue };
+                if offset <= request.sent || offset.0 > request.upto {
+                    continue;
+                }
+                match request.events.try_send(Ok(event.clone())) {
+                    Ok(()) => request.sent = offset,
+                    Err(TrySendError::Full(_)) => {
+                        let slow = self.requests.remove(number);
+                        slow.into_iter().for_each(|slow| drop(tokio::spawn(slow.alone(client.clone(), rooms.clone()))));
+                    }
+                    Err(TrySendError::Closed(_)) => drop(self.requests.remove(number)),
+                }
+            }
+        }
+    }
+
+    async fn end(&mut self, rooms: &Rooms) -> Result<(), BusError> {
+        if self.requests.is_empty() {
+            return Ok(());
+        }
+        let state = state(rooms).await?;
+        self.requests.retain(|_, request| !state.reaches(&request.after));
+        if self.requests.is_empty() { Ok(()) } else { Err(forgotten()) }
+    }
+}
+
+impl Request {
+    /// Reads at the pace of who receives, until the end or until nobody receives.
+    async fn alone(self, client: Client, rooms: Arc<Rooms>) {
+        if let Err(error) = self.read(client, &rooms).await {
+            self.events.send(Err(failed(error))).await.ok();
+        }
+    }
+
+    async fn read(&self, client: Client, rooms: &Rooms) -> Result<(), BusError> {
+        let from = self.rooms.iter().map(|room| (room.clone(), self.sent.0));
+        let mut reading = Reading::open(&client, from, self.upto).await?;
+        while let Some(window) = reading.window().await? {
+            for event in window.events {
+                if self.events.send(Ok(event)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if state(rooms).await?.reaches(&self.after) { Ok(()) } else { Err(forgotten()) }
+    }
+}
+
+/// At the end: what the stream forgot meanwhile may have been among what was asked for.
+async fn state(rooms: &Rooms) -> Result<State, BusError> {
+    rooms.round().await.map_err(|error| BusError(error.to_string()))
+}
+
+fn forgotten() -> BusError {
+    BusError("the stream does not reach back that far any more".to_owned())
+}
+
+fn failed(error: BusError) -> BusError {
+    metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "replay").increment(1);
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream;
+    use rollcall_loadtest::servers::Nats;
+    use rollcall_schema::LessonId;
+
+    use crate::{Bus, nats::NatsBus};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_before_it_is_read_is_told_at_the_end() {
+        let server = Nats::start().expect("a server");
+        let (bus, _feed) = NatsBus::connect(&server.url()).await.expect("a bus");
+        let context = jetstream::new(async_nats::connect(server.url()).await.expect("a client"));
+        let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
+        for _ in 0..9 {
+            let stored = context.publish(format!("{room}.note"), "{}".into()).await.expect("sent");
+            stored.await.expect("stored");
+        }
+        let stream = context.get_stream_no_info("CLASSROOM").await.expect("the stream");
+        stream.purge().sequence(6).await.expect("purged");
+        let after = Position { offset: Offset(2), ..bus.position() };
+        let mut events = bus.replays.begin(&[room], &after, 9).expect("begun");
+        let (mut offsets, mut failed) = (Vec::new(), false);
+        while let Some(event) = events.recv().await {
+            match event {
+                Ok(event) => offsets.push(event.offset.0),
+                Err(_) => failed = true,
+            }
+        }
+        assert_eq!((&offsets[..], failed), (&[6, 7, 8, 9][..], true));
+    }
+}

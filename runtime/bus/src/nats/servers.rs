@@ -1,0 +1,133 @@
+//! NATS_URL: which servers, with which credentials, and how a connection to them behaves.
+//!
+//! Invariant: the addresses that the client library gets have no credentials in them, so its logs have none. Credentials
+//! are read again for each new connection, for the file that NATS_URL came from may have been replaced.
+use std::time::Duration;
+
+use async_nats::{Auth, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    ANSWER, NatsError,
+    link::{Address, Link, LinkError, Login},
+};
+use rollcall_base::BackendUrl;
+
+/// A server that does not answer three of these is given up, on either connection.
+pub(super) const PING: Duration = Duration::from_secs(1);
+/// From the first packet to the answer to our CONNECT.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+/// Between attempts to connect again.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone)]
+pub(super) struct Servers {
+    url: BackendUrl,
+    /// Of a message that a connection of ours reads, in bytes.
+    max_body: usize,
+}
+
+/// What the URL says.
+struct Parsed {
+    addresses: Vec<ServerAddr>,
+    login: Login,
+}
+
+impl Servers {
+    /// `nats://host`, `tls://user:password@host:port` or `nats://token@host`, several separated by commas; the first
+    /// credentials count for all.
+    pub(super) fn new(url: BackendUrl, max_body: usize) -> Result<Self, NatsError> {
+        Parsed::read(url.reveal())?;
+        Ok(Self { url, max_body })
+    }
+
+    async fn current(&self) -> Result<Parsed, NatsError> {
+        Parsed::read(self.url.current().await.reveal())
+    }
+
+    /// Connects with the client library. Afterwards the connection comes back by itself.
+    pub(super) async fn connect(&self, name: &str) -> Result<Client, NatsError> {
+        let addresses = self.current().await?.addresses;
+        let servers = self.clone();
+        // Asked for each connection, also after a break.
+        let login = move |_nonce: Vec<u8>| {
+            let servers = servers.clone();
+            async move {
+                let mut auth = Auth::new();
+                if let Ok(Parsed { login, .. }) = servers.current().await {
+                    (auth.username, auth.password, auth.token) = (login.user, login.pass, login.auth_token);
+                }
+                Ok(auth)
+            }
+        };
+        let options = ConnectOptions::with_auth_callback(login)
+            .name(name)
+            .ping_interval(PING)
+            .connection_timeout(CONNECT)
+            .request_timeout(Some(ANSWER))
+            .reconnect_delay_callback(|attempts| if attempts > 1 { PAUSE } else { Duration::ZERO });
+        let connected = timeout(ANSWER, options.connect(&addresses[..])).await;
+        connected.map_err(|_| NatsError::Away("no answer in time".to_owned()))?.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => NatsError::Refused,
+            _ => NatsError::Away(error.to_string()),
+        })
+    }
+
+    /// A connection of our own, to the first server that lets us in.
+    pub(super) async fn open(&self, name: &str) -> Result<Link, NatsError> {
+        let Parsed { addresses, login } = self.current().await?;
+        let mut last = NatsError::Url;
+        for address in &addresses {
+            match link_to(address, &login, name, self.max_body).await {
+                Ok(link) => return Ok(link),
+                Err(LinkError::Refused) => last = NatsError::Refused,
+                Err(error) => last = NatsError::Away(error.to_string()),
+            }
+        }
+        Err(last)
+    }
+
+    /// The live connection, to the first server that lets us in.
+    pub(super) async fn link(&self) -> Result<Link, NatsError> {
+        self.open("rollcall live").await
+    }
+
+    /// The same after a break, from server to server until one does.
+    pub(super) async fn link_again(&self) -> Link {
+        loop {
+            match self.link().await {
+                Ok(link) => return link,
+                Err(error) => tracing::debug!(%error, "no live connection to NATS"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Parsed {
+    fn read(text: &str) -> Result<Self, NatsError> {
+        let mut parsed = Self { addresses: Vec::new(), login: Login::default() };
+        for url in text.split(',').map(str::trim) {
+            let address: ServerAddr = url.parse().map_err(|_| NatsError::Url)?;
+            let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+            let login = &mut parsed.login;
+            if login.user.is_none() && login.auth_token.is_none() {
+                match (address.username().map(decoded), address.password().map(decoded)) {
+                    (user, Some(password)) => (login.user, login.pass) = (user, Some(password)),
+                    (token, None) => login.auth_token = token,
+                }
+            }
+            let mut bare = address.into_inner();
+            bare.set_password(None).and(bare.set_username("")).map_err(|()| NatsError::Url)?;
+            parsed.addresses.push(ServerAddr::from_url(bare).map_err(|_| NatsError::Url)?);
+        }
+        Ok(parsed)
+    }
+}
+
+async fn link_to(address: &ServerAddr, login: &Login, name: &str, max_body: usize) -> Result<Link, LinkError> {
+    let tls = address.tls_required();
+    let address = Address { host: address.host().to_owned(), port: address.port(), tls };
+    Link::open(&address, login, name, max_body).await
+}

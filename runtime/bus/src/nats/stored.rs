@@ -1,0 +1,83 @@
+//! Which of some message ids the stream has already.
+//!
+//! The server knows a message id for two minutes only. Whoever publishes what is older looks first.
+//!
+//! Invariant: memory holds one page of headers, whatever the stream holds; what the server left out is an error.
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+    },
+};
+use futures_util::StreamExt;
+use rollcall_schema::header::NATS_MSG_ID;
+use tokio::time::timeout;
+
+use super::{
+    ANSWER,
+    fetch::failed,
+    stream::{self, NAME},
+};
+use crate::BusError;
+
+/// Events of presence in all classrooms.
+const PRESENCE: &str = "classroom.*.agent";
+/// Messages that are asked for at once, without their bodies.
+const PAGE: u64 = 1_000;
+/// A page comes within this time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The server forgets a reader that asks for nothing for so long.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+/// By how much the clocks of the database, this machine and NATS may differ.
+const CLOCKS: Duration = Duration::from_secs(60);
+
+/// Those of `wanted` that were stored within `age`, and are still there.
+pub(super) async fn find(
+    client: &Client,
+    wanted: &HashSet<String>,
+    age: Duration,
+) -> Result<HashSet<String>, BusError> {
+    let end = stream::look(client).await.map_err(failed)?.last;
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(ANSWER);
+    let since = SystemTime::now().checked_sub(age + CLOCKS).unwrap_or(SystemTime::UNIX_EPOCH);
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartTime { start_time: since.into() },
+        ack_policy: AckPolicy::None,
+        filter_subject: PRESENCE.to_owned(),
+        headers_only: true,
+        inactive_threshold: FORGOTTEN,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let stream = context.get_stream_no_info(NAME).await.map_err(failed)?;
+    let consumer = stream.create_consumer(config).await.map_err(failed)?;
+    let (mut pending, mut read) = (consumer.cached_info().num_pending, 0);
+    let mut found = HashSet::new();
+    while pending > 0 && read < end && found.len() < wanted.len() {
+        let page = async {
+            let mut left = pending.min(PAGE);
+            let messages = consumer.fetch().max_messages(left as usize).messages();
+            let mut messages = messages.await.map_err(failed)?;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(failed)?;
+                let info = message.info().map_err(failed)?;
+                (read, pending, left) = (info.stream_sequence, info.pending, left - 1);
+                let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MSG_ID));
+                found.extend(id.and_then(|id| wanted.get(id.as_str())).cloned());
+            }
+            if left > 0 { Err(failed("it ended early")) } else { Ok(()) }
+        };
+        timeout(PATIENCE, page).await.unwrap_or_else(|_| Err(failed("no answer in time")))?;
+    }
+    // It would be forgotten all the same.
+    stream.delete_consumer(&consumer.cached_info().name).await.ok();
+    Ok(found)
+}

@@ -1,0 +1,172 @@
+//! The stream CLASSROOM: how it must be set up, and where it is.
+//!
+//! Invariant: a node works on a stream with exactly the settings of PROTOCOL 3, or not at all.
+use std::time::Duration;
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, ErrorCode,
+        context::{CreateStreamErrorKind, GetStreamErrorKind},
+        stream::{Config, Republish, RetentionPolicy, StorageType},
+    },
+};
+use serde::Deserialize;
+
+use super::NatsError;
+use crate::Position;
+
+pub(super) const NAME: &str = "CLASSROOM";
+/// Where the stream's state is asked for.
+pub(super) const INFO: &str = "$JS.API.STREAM.INFO.CLASSROOM";
+const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
+pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
+
+/// Where the stream is.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    /// When it was made: an epoch of offsets.
+    pub(super) epoch: String,
+    /// The first event that it still has.
+    pub(super) first: u64,
+    /// The last; smaller than the first where it has none.
+    pub(super) last: u64,
+}
+
+impl State {
+    /// Whether everything after this position is still there.
+    pub(super) fn reaches(&self, after: &Position) -> bool {
+        let offset = after.offset.0;
+        self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
+    }
+}
+
+/// Why there is no [`State`].
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum LookError {
+    #[error("no stream {NAME}")]
+    Missing,
+    #[error("{0}")]
+    Away(String),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    created: Option<String>,
+    state: Option<Sequences>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Sequences {
+    first_seq: u64,
+    last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    err_code: u64,
+    description: String,
+}
+
+/// Asks on the connection of this client.
+pub(super) async fn look(client: &Client) -> Result<State, LookError> {
+    let answer = client.request(INFO, "".into()).await;
+    read(&answer.map_err(|error| LookError::Away(error.to_string()))?.payload)
+}
+
+/// Reads an answer from [`INFO`]. An empty one is the server's own: nobody is there who could answer.
+pub(super) fn read(answer: &[u8]) -> Result<State, LookError> {
+    let away = |error: &dyn std::fmt::Display| LookError::Away(error.to_string());
+    if answer.is_empty() {
+        return Err(away(&"JetStream is not there"));
+    }
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
+    match answer {
+        Answer { created: Some(epoch), state: Some(state), .. } => {
+            Ok(State { epoch, first: state.first_seq, last: state.last_seq })
+        }
+        Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => Err(LookError::Missing),
+        Answer { error, .. } => Err(away(&error.map_or_else(|| "no state".to_owned(), |error| error.description))),
+    }
+}
+
+/// Makes the stream where it is missing, and compares its settings. Safe beside other nodes that do the same.
+pub(super) async fn ensure(client: &Client, patience: Duration) -> Result<(), NatsError> {
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(patience);
+    let found = match context.get_stream(NAME).await {
+        Ok(stream) => stream,
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                context.create_stream(wanted()).await.map_err(|error| match error.kind() {
+                    CreateStreamErrorKind::TimedOut => NatsError::Away(error.to_string()),
+                    CreateStreamErrorKind::JetStreamUnavailable => NatsError::NoJetStream,
+                    _ => NatsError::Stream(error.to_string()),
+                })?
+            }
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT =>
+            {
+                return Err(NatsError::NoJetStream);
+            }
+            GetStreamErrorKind::JetStream(_) => return Err(NatsError::Stream(error.to_string())),
+            // It does not tell a server without JetStream from one that is silent.
+            _ if client.server_info().jetstream => return Err(NatsError::Away(error.to_string())),
+            _ => return Err(NatsError::NoJetStream),
+        },
+    };
+    let differences = differences(&found.cached_info().config);
+    if differences.is_empty() { Ok(()) } else { Err(NatsError::Settings(differences)) }
+}
+
+fn wanted() -> Config {
+    Config {
+        name: NAME.to_owned(),
+        subjects: SUBJECTS.map(str::to_owned).to_vec(),
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        max_age: MAX_AGE,
+        duplicate_window: DUPLICATE_WINDOW,
+        republish: Some(republish()),
+        max_consumers: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_bytes: -1,
+        max_message_size: -1,
+        num_replicas: 1,
+        ..Config::default()
+    }
+}
+
+fn republish() -> Republish {
+    Republish { source: ">".to_owned(), destination: "live.>".to_owned(), headers_only: false }
+}
+
+/// What would break a promise, each as `setting is A, must be B`. Replicas, placement and a limit of bytes are the
+/// operator's.
+fn differences(found: &Config) -> Vec<String> {
+    fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, wanted: T) -> Option<String> {
+        (found != wanted).then(|| format!("{setting} is {found:?}, must be {wanted:?}"))
+    }
+    let mut subjects = found.subjects.clone();
+    subjects.sort();
+    let unlimited = |limit: i64| if limit > 0 { limit } else { -1 };
+    let large_enough = |size: i32| size <= 0 || size >= 256 * 1024;
+    [
+        compare("subjects", subjects, SUBJECTS.map(str::to_owned).to_vec()),
+        compare("storage", found.storage, StorageType::File),
+        compare("retention", found.retention, RetentionPolicy::Limits),
+        compare("max_age", found.max_age, MAX_AGE),
+        compare("duplicate_window", found.duplicate_window, DUPLICATE_WINDOW),
+        compare("republish", found.republish.clone(), Some(republish())),
+        compare("max_msgs_per_subject", unlimited(found.max_messages_per_subject), -1),
+        compare("max_msg_size of 256 KiB or more", large_enough(found.max_message_size), true),
+        compare("no_ack", found.no_ack, false),
+        compare("sealed", found.sealed, false),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

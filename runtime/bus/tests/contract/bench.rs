@@ -1,0 +1,148 @@
+//! An implementation with its feed, and what the cases do with it.
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream;
+use rollcall_bus::{
+    Bus, Fed, Incoming, Publication,
+    memory::{Limits, MemoryBus},
+    nats::NatsBus,
+};
+use rollcall_loadtest::servers::Nats;
+use rollcall_schema::{ClassroomId, LessonId, Offset, RoomId, Subject};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use uuid::Uuid;
+
+/// An implementation.
+pub(crate) struct Bench {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) feed: mpsc::Receiver<Fed>,
+    backend: Backend,
+}
+
+enum Backend {
+    Memory(Arc<MemoryBus>),
+    Nats(Nats),
+}
+
+pub(crate) fn memory() -> Bench {
+    let (bus, feed) = MemoryBus::start(Limits::default());
+    let bus = Arc::new(bus);
+    Bench { bus: bus.clone(), feed, backend: Backend::Memory(bus) }
+}
+
+pub(crate) async fn through_nats() -> Bench {
+    let server = Nats::start().unwrap();
+    let (bus, feed) = NatsBus::connect(&server.url()).await.unwrap();
+    Bench { bus: Arc::new(bus), feed, backend: Backend::Nats(server) }
+}
+
+impl Bench {
+    /// Publishes what must be stored.
+    pub(crate) async fn publish(&self, batch: Vec<Publication>) -> Vec<Offset> {
+        self.bus.publish(batch).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// The offset of the last event.
+    pub(crate) async fn end(&self) -> Offset {
+        self.bus.subscribe(&lesson()).await.unwrap();
+        self.bus.position().offset
+    }
+
+    /// Forgets all events.
+    pub(crate) async fn purge(&self) {
+        match &self.backend {
+            Backend::Memory(bus) => bus.purge(),
+            Backend::Nats(server) => purge(&server.url()).await,
+        }
+    }
+}
+
+pub(crate) async fn purge(url: &str) {
+    let stream = jetstream::new(async_nats::connect(url).await.unwrap()).get_stream("CLASSROOM").await.unwrap();
+    stream.purge().await.unwrap();
+}
+
+/// A new classroom's room.
+pub(crate) fn classroom() -> RoomId {
+    RoomId::Classroom(ClassroomId(Uuid::new_v4()))
+}
+
+/// A new lesson's room.
+pub(crate) fn lesson() -> RoomId {
+    RoomId::Lesson(LessonId::parse(&Uuid::new_v4().to_string()).unwrap())
+}
+
+/// A numbered event.
+pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) -> Publication {
+    Publication {
+        subject: Subject::parse(&format!("{room}.note")).unwrap(),
+        message_id: Some(message_id.into()),
+        headers: vec![
+            ("Entity-Event-Type", "note".to_owned()),
+            ("Entity-Event-Operation", "made".to_owned()),
+            ("Entity-Event-Sequence-Id", number.to_string()),
+        ],
+        body: format!("{{\"n\":{number}}}").into(),
+        fenced: false,
+    }
+}
+
+/// Whatever comes next on the feed.
+pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+    timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
+}
+
+/// The next event on the feed, or what is missing.
+pub(crate) async fn fed(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+    loop {
+        match fed_any(feed).await {
+            Fed::Settled(_) => {}
+            other => return other,
+        }
+    }
+}
+
+/// So many events from the feed. Here one publishes at a time: their offsets must ascend.
+pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec<Incoming> {
+    let mut events: Vec<Incoming> = Vec::new();
+    while events.len() < count {
+        match fed(feed).await {
+            Fed::Event(event) => {
+                assert!(events.last().is_none_or(|last| last.offset < event.offset), "{events:?}\nthen {event:?}");
+                events.push(event);
+            }
+            other => panic!("{other:?} after {} events", events.len()),
+        }
+    }
+    events
+}
+
+/// The events' numbers.
+pub(crate) fn ids(events: &[Incoming]) -> Vec<i64> {
+    events.iter().map(|event| event.entity.as_ref().unwrap().2).collect()
+}
+
+/// What a call may take.
+const ANSWER: Duration = Duration::from_millis(1600);
+/// Between two questions whether it is so yet.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
+pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    timeout(ANSWER, call).await.expect("an answer in time")
+}
+
+/// Publishes as a relay does: again until it is acknowledged, under the same message id.
+pub(crate) async fn publish_surely(bus: &dyn Bus, room: &RoomId, number: i64) -> Offset {
+    let since = Instant::now();
+    loop {
+        let publication = note(room, format!("{room}-{number}"), number);
+        match in_time(bus.publish(vec![publication])).await.remove(0) {
+            Ok(offset) => return offset,
+            Err(error) => assert!(since.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        sleep(PAUSE).await;
+    }
+}

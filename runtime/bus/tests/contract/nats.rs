@@ -1,0 +1,166 @@
+//! What only NATS can do: be shared with other nodes and services, be set up wrongly, ask for credentials.
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        stream::{Config, StorageType},
+    },
+};
+use rollcall_base::BackendUrl;
+use rollcall_bus::{
+    Bus, Publication,
+    nats::{NatsBus, NatsError},
+};
+use rollcall_loadtest::servers::Nats;
+use tokio::time::timeout;
+
+use crate::{
+    bench::{classroom, collect, ids, lesson, note, publish_surely},
+    proxy::{Handmade, publish_raw},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_share_one_stream() {
+    let server = Nats::start().unwrap();
+    let (first, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (second, mut other) = NatsBus::connect(&server.url()).await.unwrap();
+    let rooms = [classroom(), lesson()];
+    for room in &rooms {
+        first.subscribe(room).await.unwrap();
+    }
+    second.subscribe(&rooms[1]).await.unwrap();
+    let stored = second.publish(vec![note(&rooms[0], "1", 1), note(&rooms[1], "2", 2)]).await;
+    assert!(stored.iter().all(Result::is_ok));
+    assert_eq!(ids(&collect(&mut feed, 2).await), [1, 2]);
+    assert_eq!(ids(&collect(&mut other, 1).await), [2]);
+    assert_eq!(first.position().epoch, second.position().epoch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_publish_wrongly_does_not_break_the_feed() {
+    let server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let send = async |subject: String, headers: &[(&str, &str)], body: &'static str| {
+        let mut map = HeaderMap::new();
+        headers.iter().for_each(|(name, value)| map.insert(*name, *value));
+        other.publish_with_headers(subject, map, body.into()).await.unwrap();
+    };
+    // Whatever is no event, forged or broken, or what only looks like the stream's.
+    send(format!("{room}.a.b"), &[], "{}").await;
+    send(format!("{room}.a$b"), &[], "{}").await;
+    send(format!("{room}.note"), &[("Receiver-Agent-Id", "nobody at all")], "{}").await;
+    send(format!("{room}.note"), &[("Entity-Event-Sequence-Id", "many")], "{}").await;
+    send(format!("live.{room}.note"), &[], "{}").await;
+    send(format!("live.{room}.note"), &[("Nats-Sequence", "first")], "{}").await;
+    // These pass: a body is the gateway's affair.
+    send(format!("{room}.note"), &[("Nats-Sequence", "99999"), ("Nats-Last-Sequence", "99998")], "not JSON").await;
+    send(format!("{room}.note"), &[], "").await;
+    send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "{}").await;
+    send(format!("{room}.note"), &[("is-internal", "True")], "{}").await;
+    other.flush().await.unwrap();
+
+    let events = collect(&mut feed, 2).await;
+    assert_eq!(events[0].body, "not JSON");
+    assert!(events[1].body.is_empty());
+    publish_surely(&bus, &room, 1).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_larger_than_the_limit_is_left_out_alone() {
+    const LIMIT: usize = 512 * 1024;
+    let server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect_to(BackendUrl::new(server.url()), LIMIT).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    let event = |number, size| Publication {
+        body: format!("\"{}\"", "x".repeat(size - 2)).into(),
+        ..note(&room, format!("{room}-{number}"), number)
+    };
+    // Over the limit a message may come all the same, up to what headers may take: its reader counts its body.
+    let batch = vec![event(1, LIMIT), event(2, LIMIT + 200 * 1024), event(3, 2)];
+    assert!(bus.publish(batch).await.iter().all(Result::is_ok));
+    assert_eq!(ids(&collect(&mut feed, 2).await), [1, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_headers_of_others_lose_nothing() {
+    let server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    for (round, headers) in
+        [&b"NATS/1.0\r\nno colon\r\n\r\n"[..], b"NATS/1.0\r\nA: \xff\r\n\r\n"].into_iter().enumerate()
+    {
+        let round = i64::try_from(round).unwrap() * 10;
+        publish_surely(&bus, &room, round + 1).await;
+        publish_raw(server.port(), &format!("{room}.note"), headers, b"{\"broken\":1}").await;
+        publish_surely(&bus, &room, round + 2).await;
+        let events = collect(&mut feed, 3).await;
+        assert_eq!(events[1].body, "{\"broken\":1}");
+        assert_eq!(ids(&[events[0].clone(), events[2].clone()]), [round + 1, round + 2]);
+    }
+}
+
+#[tokio::test]
+async fn another_set_up_of_the_stream_is_named() {
+    let server = Nats::start().unwrap();
+    let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let wrong = Config {
+        name: "CLASSROOM".to_owned(),
+        subjects: vec!["classroom.>".to_owned()],
+        storage: StorageType::Memory,
+        max_age: Duration::from_secs(60),
+        duplicate_window: Duration::from_secs(30),
+        ..Config::default()
+    };
+    context.create_stream(wrong).await.unwrap();
+    let Err(error) = NatsBus::connect(&server.url()).await else { panic!("taken as it is") };
+    let NatsError::Settings(differences) = &error else { panic!("{error}") };
+    let named = ["subjects", "storage", "max_age", "duplicate_window", "republish"];
+    assert_eq!(differences.len(), named.len(), "{differences:?}");
+    for setting in named {
+        assert!(differences.iter().any(|difference| difference.starts_with(setting)), "{setting}: {differences:?}");
+    }
+    assert!(error.to_string().contains("max_age is 60s, must be 3600s"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_that_start_together_make_one_stream() {
+    let server = Nats::start().unwrap();
+    let url = server.url();
+    let nodes = futures_util::future::join_all((0..8).map(|_| NatsBus::connect(&url))).await;
+    let epochs: Vec<_> = nodes.into_iter().map(|node| node.unwrap().0.position().epoch).collect();
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]));
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
+    let mut server = Nats::start().unwrap();
+    server.kill().unwrap();
+    let url = format!("nats://alice:canary@127.0.0.1:{}", server.port());
+    let error = timeout(Duration::from_secs(2), NatsBus::connect(&url)).await.unwrap().err().unwrap();
+    assert!(matches!(error, NatsError::Away(_)) && !error.to_string().contains("canary"), "{error}");
+    let error = NatsBus::connect("http://canary@127.0.0.1").await.err().unwrap();
+    assert!(matches!(error, NatsError::Url) && !error.to_string().contains("canary"), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_in_the_url_are_used() {
+    let with_password = Handmade::start(&["--jetstream", "--user", "alice", "--pass", "p@ss:w/rd"]);
+    let with_token = Handmade::start(&["--jetstream", "--auth", "s3cret"]);
+    let without_jetstream = Handmade::start(&[]);
+    let connect = async |credentials: &str, port: u16| {
+        NatsBus::connect(&format!("nats://{credentials}127.0.0.1:{port}")).await.map(drop)
+    };
+    connect("alice:p%40ss%3Aw%2Frd@", with_password.port).await.unwrap();
+    connect("s3cret@", with_token.port).await.unwrap();
+    assert!(matches!(connect("alice:wrong@", with_password.port).await, Err(NatsError::Refused)));
+    assert!(matches!(connect("", with_token.port).await, Err(NatsError::Refused)));
+    assert!(matches!(connect("", without_jetstream.port).await, Err(NatsError::NoJetStream)));
+}

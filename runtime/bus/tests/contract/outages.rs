@@ -1,0 +1,305 @@
+//! NATS goes away and comes back: nothing is lost, nothing comes twice, nothing hangs.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_nats::jetstream;
+use rollcall_bus::{Bus, Fed, Replay, nats::NatsBus};
+use rollcall_loadtest::servers::Nats;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    bench::{PAUSE, classroom, collect, fed, ids, in_time, lesson, note, publish_surely, purge},
+    proxy::Proxy,
+};
+
+/// What coming back may take.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+/// Asks until the server is there again, and returns how long that took.
+async fn recovered(bus: &dyn Bus) -> Duration {
+    let since = Instant::now();
+    while let Err(error) = in_time(bus.ping()).await {
+        assert!(since.elapsed() < Duration::from_secs(10), "{error}");
+        sleep(PAUSE).await;
+    }
+    since.elapsed()
+}
+
+/// Publishes throughout, on a node of its own, while `fault` happens; then the feed must have it all, once, in order.
+async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &NatsBus)) {
+    const ROOMS: usize = 8;
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let publisher: Arc<dyn Bus> = Arc::new(NatsBus::connect(&server.url()).await.unwrap().0);
+    let rooms: Vec<_> = (0..ROOMS).map(|_| classroom()).collect();
+    for room in &rooms {
+        bus.subscribe(room).await.unwrap();
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let publishing = rooms.iter().cloned().map(|room| {
+        let (publisher, stopped) = (publisher.clone(), stopped.clone());
+        tokio::spawn(async move {
+            let mut stored = BTreeMap::new();
+            for number in 0.. {
+                if *stopped.borrow() {
+                    break;
+                }
+                stored.insert(publish_surely(&*publisher, &room, number).await, (room.clone(), number));
+            }
+            stored
+        })
+    });
+    let publishing: Vec<_> = publishing.collect();
+    collect(&mut feed, 100).await;
+    let reading = tokio::spawn(async move {
+        let mut events = Vec::new();
+        while let Ok(Some(fed)) = timeout(Duration::from_secs(6), feed.recv()).await {
+            match fed {
+                Fed::Event(event) => events.push(event),
+                Fed::Settled(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        events
+    });
+    fault(server, &bus).await;
+    // Some more, through the server that came back.
+    let after = bus.position().offset.0;
+    while bus.position().offset.0 < after + 100 {
+        sleep(PAUSE).await;
+    }
+    stop.send(true).unwrap();
+    let mut stored = BTreeMap::new();
+    for publishing in publishing {
+        stored.extend(publishing.await.unwrap());
+    }
+    let events = reading.await.unwrap();
+    assert!(events.is_sorted_by(|a, b| a.offset < b.offset), "in order, nothing twice");
+    let first = events[0].offset;
+    let fed: BTreeMap<_, _> =
+        events.into_iter().map(|event| (event.offset, (event.room, event.entity.unwrap().2))).collect();
+    let expected: BTreeMap<_, _> = stored.into_iter().filter(|(offset, _)| *offset >= first).collect();
+    assert_eq!(fed, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_and_a_restart_lose_nothing() {
+    let mut server = Nats::start().unwrap();
+    nothing_is_lost(&mut server, async |server, bus| {
+        server.kill().unwrap();
+        in_time(bus.ping()).await.unwrap_err();
+        in_time(bus.publish(vec![note(&lesson(), "away", 0)])).await.remove(0).unwrap_err();
+        in_time(bus.replay(&[], &bus.position())).await.unwrap_err();
+        server.restart().unwrap();
+        assert!(recovered(bus).await < RECOVERY);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_of_three_seconds_loses_nothing() {
+    let mut server = Nats::start().unwrap();
+    nothing_is_lost(&mut server, async |server, bus| {
+        server.pause().unwrap();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            in_time(bus.ping()).await.unwrap_err();
+            in_time(bus.publish(vec![note(&lesson(), "away", 0)])).await.remove(0).unwrap_err();
+        }
+        server.resume().unwrap();
+        assert!(recovered(bus).await < RECOVERY);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_wished_for_during_an_outage_is_filled_from_then_on() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (before, during) = (classroom(), lesson());
+    bus.subscribe(&before).await.unwrap();
+    publish_surely(&other, &before, 1).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
+
+    proxy.cut().await;
+    in_time(bus.subscribe(&during)).await.unwrap_err();
+    publish_surely(&other, &during, 2).await;
+    publish_surely(&other, &before, 3).await;
+    publish_surely(&other, &during, 4).await;
+    proxy.mend();
+    assert_eq!(ids(&collect(&mut feed, 3).await), [2, 3, 4]);
+    publish_surely(&other, &during, 5).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_room_was_wanted_is_not_filled() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    publish_surely(&other, &room, 1).await;
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&other, &room, 2).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [2]);
+    proxy.cut().await;
+    publish_surely(&other, &room, 3).await;
+    proxy.mend();
+    assert_eq!(ids(&collect(&mut feed, 1).await), [3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_gap_of_many_rooms_is_filled_in_order() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let rooms: Vec<_> = (0..100).map(|_| classroom()).collect();
+    for subscribed in futures_util::future::join_all(rooms.iter().map(|room| bus.subscribe(room))).await {
+        subscribed.unwrap();
+    }
+    let batch = |from: i64, to: i64| {
+        (from..to).map(|number| note(&rooms[(number * 7 % 100) as usize], format!("gap-{number}"), number)).collect()
+    };
+    proxy.cut().await;
+    for first in (0..6000).step_by(500) {
+        if first == 3000 {
+            // More comes live while the gap is being filled.
+            proxy.mend();
+        }
+        assert!(other.publish(batch(first, first + 500)).await.iter().all(Result::is_ok));
+    }
+    assert_eq!(ids(&collect(&mut feed, 6000).await), (0..6000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_stream_forgot_during_an_outage_is_told() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    proxy.cut().await;
+    let last = publish_surely(&other, &room, 1).await;
+    purge(&server.url()).await;
+    publish_surely(&other, &room, 2).await;
+    proxy.mend();
+    assert!(matches!(fed(&mut feed).await, Fed::Gap(upto) if upto == last));
+    assert_eq!(ids(&collect(&mut feed, 1).await), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_made_anew_is_another_epoch() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    let old = bus.position();
+    publish_surely(&bus, &room, 1).await;
+    collect(&mut feed, 1).await;
+    proxy.cut().await;
+    let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    context.delete_stream("CLASSROOM").await.unwrap();
+    proxy.mend();
+    assert!(matches!(fed(&mut feed).await, Fed::Anew), "the stream is made again, and told");
+    assert_ne!(bus.position().epoch, old.epoch);
+    assert!(matches!(bus.replay(std::slice::from_ref(&room), &old).await.unwrap(), Replay::Lost));
+    publish_surely(&bus, &room, 2).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [2], "offsets start again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_deleted_under_a_live_connection_is_noticed() {
+    const BEFORE: i64 = 20;
+    for made_by_others in [true, false] {
+        let server = Nats::start().unwrap();
+        let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+        let room = classroom();
+        bus.subscribe(&room).await.unwrap();
+        for number in 0..BEFORE {
+            publish_surely(&bus, &room, number).await;
+        }
+        collect(&mut feed, BEFORE as usize).await;
+        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        let settings = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
+        context.delete_stream("CLASSROOM").await.unwrap();
+        if made_by_others {
+            context.create_stream(settings.clone()).await.unwrap();
+        }
+        // Its offsets are below those of before, and its message ids are new.
+        publish_surely(&bus, &room, BEFORE).await;
+        // It may come before anybody has noticed; afterwards it comes for certain.
+        while !matches!(fed(&mut feed).await, Fed::Anew) {}
+        assert_eq!(ids(&collect(&mut feed, 1).await), [BEFORE]);
+        let now = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
+        assert_eq!((now.republish, now.duplicate_window), (settings.republish, settings.duplicate_window));
+    }
+}
+
+/// As it is after a restored backup, or where a killed server had not written its latest events yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_put_back_to_an_earlier_time_brings_nothing_again() {
+    let mut server = Nats::start().unwrap();
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&bus, &room, 1).await;
+    collect(&mut feed, 1).await;
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    let folder = arguments.split('\0').skip_while(|argument| *argument != "--store_dir").nth(1).unwrap().to_owned();
+    let backup = format!("{folder}.backup");
+    let copy = |from: &str, to: &str| {
+        let script = "rm -rf \"$2\" && cp -a \"$1\" \"$2\" && find \"$2\" -name '*.blk' -size +0 | grep -q .";
+        std::process::Command::new("sh").args(["-c", script, "sh", from, to]).status().unwrap().success()
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while !copy(&folder, &backup) {
+        assert!(Instant::now() < until, "the server writes what it has acknowledged");
+    }
+    for number in [2, 3] {
+        publish_surely(&bus, &room, number).await;
+    }
+    collect(&mut feed, 2).await;
+    server.kill().unwrap();
+    assert!(copy(&backup, &folder));
+    server.restart().unwrap();
+    assert!(matches!(fed(&mut feed).await, Fed::Anew), "two events are gone, and that is told");
+    publish_surely(&bus, &room, 4).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [4]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_is_given_up() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    proxy.freeze();
+    for number in 0..3 {
+        publish_surely(&other, &room, number).await;
+    }
+    assert_eq!(ids(&collect(&mut feed, 3).await), [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_one_server_is_away_the_next_is_taken() {
+    let server = Nats::start().unwrap();
+    let (first, second) = (Proxy::to(server.port()).await, Proxy::to(server.port()).await);
+    first.cut().await;
+    let (bus, mut feed) = NatsBus::connect(&format!("{},{}", first.url(), second.url())).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    for number in 0..4 {
+        let (away, here) = if number % 2 == 0 { (&second, &first) } else { (&first, &second) };
+        here.mend();
+        away.cut().await;
+        publish_surely(&other, &room, number).await;
+        assert_eq!(ids(&collect(&mut feed, 1).await), [number]);
+    }
+}

@@ -1,0 +1,179 @@
+//! What is published late, refused, or not allowed.
+use std::{collections::HashSet, io::Write, time::Duration};
+
+use async_nats::jetstream::{self, stream::DiscardPolicy};
+use rollcall_bus::{
+    Bus, ProbeError, Publication, PublishError,
+    nats::{NatsBus, NatsError},
+};
+use rollcall_loadtest::servers::Nats;
+use rollcall_schema::{RoomId, Subject};
+use tokio::time::sleep;
+
+use crate::{
+    bench::{PAUSE, classroom, note},
+    proxy::{Handmade, Stall},
+};
+
+fn presence(room: &RoomId, id: &str) -> Publication {
+    Publication {
+        subject: Subject::parse(&format!("{room}.agent")).unwrap(),
+        message_id: Some(id.to_owned()),
+        headers: Vec::new(),
+        body: "{}".into(),
+        fenced: true,
+    }
+}
+
+async fn change(url: &str, change: impl FnOnce(&mut jetstream::stream::Config)) {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let mut config = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
+    change(&mut config);
+    context.update_stream(config).await.unwrap();
+}
+
+async fn count(url: &str, subject: &str) -> u64 {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let stream = context.get_stream("CLASSROOM").await.unwrap();
+    let config = jetstream::consumer::pull::Config {
+        filter_subject: subject.to_owned(),
+        ..jetstream::consumer::pull::Config::default()
+    };
+    stream.create_consumer(config).await.unwrap().cached_info().num_pending
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_a_path_delivers_late_is_refused() {
+    let server = Nats::start().unwrap();
+    let path = Stall::to(server.port()).await;
+    let (stalled, _feed) = NatsBus::connect(&path.url()).await.unwrap();
+    let (other, _other_feed) = NatsBus::connect(&server.url()).await.unwrap();
+    change(&server.url(), |config| config.duplicate_window = Duration::from_millis(100)).await;
+    let (fenced, free) = (classroom(), classroom());
+    let copies = || vec![presence(&fenced, "entered"), Publication { fenced: false, ..presence(&free, "free") }];
+    path.hold();
+    let results = stalled.publish(copies()).await;
+    assert!(results.iter().all(|result| matches!(result, Err(PublishError::Away(_)))), "{results:?}");
+    // Another node takes over.
+    let results = other.publish(copies()).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    other.publish(vec![presence(&fenced, "left")]).await.remove(0).unwrap();
+    // Until the stream has forgotten a later id.
+    let room = classroom();
+    let again = async || other.publish(vec![note(&room, "later", 1)]).await.remove(0).unwrap();
+    let first = again().await;
+    while again().await == first {
+        sleep(PAUSE).await;
+    }
+    drop(stalled);
+    path.deliver().await;
+    let stored = async |room: &RoomId| count(&server.url(), &format!("{room}.agent")).await;
+    assert_eq!(stored(&free).await, 2, "the path has delivered it");
+    assert_eq!(stored(&fenced).await, 2, "entered and left, once each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_events_of_one_room_keep_their_order_beside_another_node() {
+    let server = Nats::start().unwrap();
+    let (first, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (second, _other) = NatsBus::connect(&server.url()).await.unwrap();
+    let (room, other) = (classroom(), classroom());
+    let publish = async |bus: &NatsBus, room: &RoomId| {
+        let (mut next, mut offsets) = (0, Vec::new());
+        while next < 600 {
+            let batch: Vec<_> = (next..600).map(|number| presence(room, &format!("{room}-{number}"))).collect();
+            let results = bus.publish(batch).await;
+            let stored = results.iter().take_while(|result| result.is_ok()).count();
+            assert!(results[stored..].iter().all(|result| matches!(result, Err(PublishError::Behind))), "{results:?}");
+            offsets.extend(results.into_iter().take(stored).map(|result| result.unwrap().0));
+            next += stored;
+        }
+        offsets
+    };
+    let (mine, theirs) = tokio::join!(publish(&first, &room), publish(&second, &other));
+    assert!(mine.is_sorted() && theirs.is_sorted());
+    assert_eq!(count(&server.url(), &format!("{room}.agent")).await, 600);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_alone() {
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (room, other) = (classroom(), classroom());
+    let large = Publication { body: vec![b' '; 2 * 1024 * 1024].into(), ..presence(&room, "large") };
+    let results = bus.publish(vec![large, presence(&other, "small")]).await;
+    assert!(matches!(results[..], [Err(PublishError::Refused(_)), Ok(_)]), "{results:?}");
+    // The stream may take less than the server.
+    change(&server.url(), |config| config.max_message_size = 1_000).await;
+    let large = Publication { body: vec![b' '; 2_000].into(), ..presence(&room, "large") };
+    let results = bus.publish(vec![large, presence(&other, "smaller"), presence(&room, "after")]).await;
+    assert!(matches!(results[..], [Err(PublishError::Refused(_)), Ok(_), _]), "{results:?}");
+}
+
+#[tokio::test]
+async fn the_stream_is_asked_for_what_it_has() {
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<HashSet<_>>();
+    let age = Duration::from_secs(60);
+    assert_eq!(bus.stored(&ids(&["a"]), age).await.unwrap(), ids(&[]));
+    bus.publish(vec![presence(&room, "a"), presence(&room, "b"), note(&room, "c", 1)]).await;
+    assert_eq!(bus.stored(&ids(&["a", "c", "d"]), age).await.unwrap(), ids(&["a"]), "events of presence only");
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_at_the_start() {
+    let denied = [
+        ("publish", "classroom.>"),
+        ("publish", "lesson.>"),
+        ("publish", "$JS.API.STREAM.MSG.GET.CLASSROOM"),
+        ("subscribe", "live.>"),
+    ];
+    for (right, subject) in denied {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let other = if right == "publish" { "subscribe" } else { "publish" };
+        let rights = format!("{right}: {{ allow: \">\", deny: \"{subject}\" }}, {other}: \">\"");
+        writeln!(file, "authorization {{ users: [{{ user: u, password: p, permissions: {{ {rights} }} }}] }}").unwrap();
+        let server = Handmade::start(&["--jetstream", "--config", file.path().to_str().unwrap()]);
+        let error = loop {
+            match NatsBus::connect(&format!("nats://u:p@127.0.0.1:{}", server.port)).await.map(drop) {
+                // JetStream takes a moment.
+                Err(NatsError::Away(_) | NatsError::NoJetStream) => sleep(PAUSE).await,
+                other => break other,
+            }
+        };
+        let Err(NatsError::Rights(why)) = error else { panic!("{subject}: {error:?}") };
+        let named = subject.split('>').next().unwrap();
+        assert!(why.to_lowercase().contains(named.to_lowercase().as_str()), "{subject}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_full_is_no_bus_to_serve_with() {
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    bus.probe().await.unwrap();
+    change(&server.url(), |config| (config.max_bytes, config.discard) = (2_000, DiscardPolicy::New)).await;
+    let (room, mut number) = (classroom(), 0);
+    let error = loop {
+        match bus.publish(vec![presence(&room, &number.to_string())]).await.remove(0) {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, PublishError::Away(_)), "it may be stored later: {error:?}");
+    // What was stored a moment ago counts for a while.
+    let why = loop {
+        match bus.probe().await {
+            Err(ProbeError::Unable(why)) => break why,
+            _ => sleep(PAUSE).await,
+        }
+    };
+    assert!(why.contains("maximum bytes"), "{why}");
+    change(&server.url(), |config| (config.max_bytes, config.discard) = (-1, DiscardPolicy::Old)).await;
+    while bus.probe().await.is_err() {
+        sleep(PAUSE).await;
+    }
+    assert_eq!(count(&server.url(), "classroom.$probe.rollcall").await, 0, "probes are deleted");
+}

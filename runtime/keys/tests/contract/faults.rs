@@ -1,0 +1,206 @@
+//! What only Redis can do: be shared with other services, forget its scripts, go away and come back.
+use std::{sync::Arc, time::Duration};
+
+use bb8_redis::redis::cmd;
+use rollcall_keys::{Entry, Kv, redis::RedisKv};
+use rollcall_loadtest::{
+    Way, Wire,
+    servers::{self, Redis},
+};
+use rollcall_schema::Role;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::bench::{InRedis, entry, fresh, hash, leaving, participant, raw, sid};
+
+/// Asks until it goes well, and returns how long that took.
+async fn recovered(kv: &RedisKv) -> Duration {
+    let since = Instant::now();
+    while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
+        assert!(since.elapsed() < Duration::from_secs(10), "{error}");
+    }
+    since.elapsed()
+}
+
+/// A failing call, which must not take longer than the contract allows.
+async fn fails_in_time(kv: &RedisKv) {
+    let joined = participant("algebra-1", "alice", 1);
+    let answer = timeout(Duration::from_millis(1600), kv.join(&joined, None)).await;
+    answer.expect("an answer in time").expect_err("Redis is away");
+}
+
+#[tokio::test]
+async fn keys_have_no_prefix_by_default() {
+    let server = Redis::start().unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    kv.join(&entry("algebra-1", "tom", Role::Teacher, 2), None).await.unwrap();
+    let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut raw(&server.url()).await).await.unwrap();
+    keys.retain(|key| !key.starts_with("rollcall:"));
+    keys.sort();
+    assert_eq!(keys, ["alice", "lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "tom"]);
+}
+
+#[tokio::test]
+async fn the_seat_maps_values_belong_to_others() {
+    let bench = InRedis::at(&servers::shared::redis().url(), "others:").await;
+    bench.kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    let mut seat = cmd("HSET");
+    seat.arg("others:lesson_seat_algebra-1").arg(2).arg("alice");
+    seat.exec_async(&mut bench.connection.clone()).await.unwrap();
+    bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
+    bench.kv.project(&[participant("algebra-1", "bob", 2)]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
+    cmd("HDEL").arg("others:lesson_seat_algebra-1").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
+    bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
+    let taken = hash([("2", "alice"), ("3", "")]);
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, taken, "the last number is there");
+    let raised = Entry { seats: 4, ..participant("algebra-1", "carol", 3) };
+    bench.kv.join(&raised, None).await.unwrap();
+    let more = hash([("1", ""), ("2", "alice"), ("3", ""), ("4", "")]);
+    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, more);
+}
+
+#[tokio::test]
+async fn each_key_that_is_lost_alone_is_projected_and_only_then_anything_is_written() {
+    let bench = InRedis::at(&servers::shared::redis().url(), "lost:").await;
+    let entries = [participant("algebra-1", "alice", 1), entry("algebra-1", "tom", Role::Teacher, 2)];
+    assert!(bench.kv.project(&entries).await.unwrap());
+    let keys = ["lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "alice", "tom"];
+    for key in keys {
+        assert!(!bench.kv.project(&entries).await.unwrap(), "all is there");
+        let before = fresh(&bench, key).await;
+        cmd("DEL").arg(format!("lost:{key}")).exec_async(&mut bench.connection.clone()).await.unwrap();
+        assert!(bench.kv.project(&entries).await.unwrap(), "{key} is lost");
+        assert_eq!(fresh(&bench, key).await, before);
+    }
+    let fields = [("lesson_student_algebra-1", "alice"), ("alice", "sid"), ("alice", "client_id"), ("alice", "role")];
+    for (key, field) in fields.into_iter().chain([("tom", "lesson_id")]) {
+        let (key, before) = (format!("lost:{key}"), fresh(&bench, key).await);
+        cmd("HSET").arg(&key).arg("kept").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
+        cmd("HDEL").arg(&key).arg(field).exec_async(&mut bench.connection.clone()).await.unwrap();
+        assert!(bench.kv.project(&entries).await.unwrap(), "{field} of {key} is lost");
+        cmd("HDEL").arg(&key).arg("kept").exec_async(&mut bench.connection.clone()).await.unwrap();
+        assert_eq!(fresh(&bench, &key["lost:".len()..]).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_scripts_gets_them_again() {
+    let server = Redis::start().unwrap();
+    let bench = InRedis::at(&server.url(), "").await;
+    let forget = async || cmd("SCRIPT").arg("FLUSH").exec_async(&mut bench.connection.clone()).await.unwrap();
+    let alice = participant("algebra-1", "alice", 1);
+    forget().await;
+    bench.kv.join(&alice, None).await.unwrap();
+    forget().await;
+    bench.kv.project(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
+    forget().await;
+    bench.kv.leave(&[leaving(&alice, None)]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("bob", &sid(2))]));
+}
+
+#[tokio::test]
+async fn what_is_no_hash_holds_up_nobody() {
+    let bench = InRedis::at(&servers::shared::redis().url(), "foreign:").await;
+    let alice = participant("algebra-1", "alice", 1);
+    bench.kv.join(&alice, None).await.unwrap();
+    let mut foreign = cmd("SET");
+    foreign.arg("foreign:lesson_student_geometry-1").arg("of another type");
+    foreign.exec_async(&mut bench.connection.clone()).await.unwrap();
+    let blocked = leaving(&participant("geometry-1", "bob", 2), None);
+    bench.kv.leave(&[blocked, leaving(&alice, None)]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
+    let entries = [participant("geometry-1", "bob", 2), alice];
+    bench.kv.project(&entries).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
+    assert_eq!(fresh(&bench, "bob").await.unwrap()["sid"], sid(2), "what can be mended of it");
+}
+
+#[tokio::test]
+async fn a_killed_server_is_told_in_time_and_found_again() {
+    let mut server = Redis::start().unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    assert!(!kv.probe("marker").await.unwrap());
+    server.kill().unwrap();
+    fails_in_time(&kv).await;
+    fails_in_time(&kv).await;
+    server.restart().unwrap();
+    assert!(recovered(&kv).await < Duration::from_secs(3));
+    assert!(!kv.probe("marker").await.unwrap(), "it came back empty");
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_goes_unnoticed() {
+    let mut server = Redis::start().unwrap();
+    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    server.restart().unwrap();
+    kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_server_hangs_nothing_and_is_found_again() {
+    let server = Redis::start().unwrap();
+    let kv = Arc::new(RedisKv::connect(server.url(), "").await.unwrap());
+    server.pause().unwrap();
+    let calls = (0..200).map(|_| {
+        let kv = kv.clone();
+        tokio::spawn(async move { fails_in_time(&kv).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    fails_in_time(&kv).await;
+    server.resume().unwrap();
+    assert!(recovered(&kv).await < Duration::from_secs(3));
+}
+
+/// Whoever gave it up has gone by then, or has joined elsewhere.
+#[tokio::test]
+async fn a_join_that_a_server_carries_out_late_does_nothing() {
+    let server = Redis::start().unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let kv = RedisKv::connect(wire.instead_of(&server.url()), "").await.unwrap();
+    let before = [participant("algebra-1", "bob", 2)];
+    kv.project(&before).await.unwrap();
+    wire.hold(Way::Both);
+    let joined = participant("algebra-1", "alice", 1);
+    let (join, project) = tokio::join!(kv.join(&joined, None), kv.project(std::slice::from_ref(&joined)));
+    assert!(join.is_err() && project.is_err(), "{join:?} {project:?}");
+    wire.clear();
+    let mut connection = raw(&server.url()).await;
+    let calls = async || -> u64 {
+        let said: String = cmd("INFO").arg("commandstats").query_async(&mut connection.clone()).await.unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+    };
+    let since = Instant::now();
+    // One before, and the join: the projection was still looking what is missing.
+    while calls().await < 2 {
+        assert!(since.elapsed() < Duration::from_secs(10), "what was held arrives");
+        sleep(Duration::from_millis(5)).await;
+    }
+    // Its look is answered in time, its script is there too late.
+    while calls().await < 3 {
+        assert!(since.elapsed() < Duration::from_secs(20), "a script is sent");
+        wire.clear();
+        kv.ping().await.unwrap();
+        wire.delay(Duration::from_millis(480));
+        kv.project(std::slice::from_ref(&joined)).await.unwrap_err();
+    }
+    wire.clear();
+    let students: Vec<String> =
+        cmd("HKEYS").arg("lesson_student_algebra-1").query_async(&mut connection).await.unwrap();
+    assert_eq!(students, ["bob"]);
+    kv.join(&joined, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
+    let mut server = Redis::start().unwrap();
+    server.kill().unwrap();
+    let url = format!("redis://:canary@127.0.0.1:{}", server.port());
+    for url in [url.as_str(), "nonsense://canary", "redis://canary:canary@[::1:1"] {
+        let error = timeout(Duration::from_secs(2), RedisKv::connect(url, "")).await.unwrap().err().unwrap();
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+}

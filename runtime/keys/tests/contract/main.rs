@@ -1,0 +1,233 @@
+//! The keys of PROTOCOL 4: every case runs against each implementation, and reads the keys as another service would.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod failover;
+mod faults;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
+use rollcall_keys::{Entry, memory::MemoryKv};
+use rollcall_loadtest::servers;
+use rollcall_schema::Role;
+
+/// Each case is a function of a bench; it becomes a test for each implementation.
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        mod memory {
+            use super::*;
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&InMemory(Arc::new(MemoryKv::new()))).await;
+            })*
+        }
+        mod redis {
+            use super::*;
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            $(#[tokio::test]
+            async fn $case() {
+                let prefix = format!("test-{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+                super::$case(&InRedis::at(&servers::shared::redis().url(), &prefix).await).await;
+            })*
+        }
+    };
+}
+
+cases! {
+    a_teachers_join_writes_the_seeds_keys,
+    a_participants_join_writes_the_seeds_keys,
+    a_guests_join_writes_the_seat_map_only,
+    a_lesson_without_seats_has_no_seat_map,
+    joining_again_is_known_and_takes_the_field,
+    joining_another_lesson_leaves_the_one_before,
+    a_lesson_left_keeps_the_field_of_another_connection,
+    leaving_removes_only_its_own_field,
+    leaving_hands_the_field_to_the_heir,
+    many_leave_at_once,
+    what_is_missing_is_projected_and_nothing_else_changes,
+    a_hundred_at_once_make_the_seat_map_once,
+    seats_that_are_added_later_are_in_the_map,
+    the_marker_tells_of_a_flush,
+}
+
+async fn a_teachers_join_writes_the_seeds_keys(bench: &dyn Bench) {
+    let joined = entry("algebra-1", "teacher-1", Role::Teacher, 1);
+    assert!(!bench.kv().join(&joined, None).await.unwrap());
+    assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", ""), ("3", "")]));
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, hash([("teacher-1", &sid(1))]));
+    assert_eq!(fresh(bench, "teacher-1").await, hash([("lesson_id", "algebra-1")]));
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, None);
+    assert!(!bench.kv().join(&joined, None).await.unwrap(), "reconnect is for participants");
+}
+
+async fn a_participants_join_writes_the_seeds_keys(bench: &dyn Bench) {
+    assert!(!bench.kv().join(&participant("algebra-1", "a/b+c=", 2), None).await.unwrap());
+    assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", ""), ("3", "")]));
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("a/b+c=", &sid(2))]));
+    let own = hash([("sid", &sid(2)), ("client_id", "a/b+c="), ("role", "participant")]);
+    assert_eq!(fresh(bench, "a/b+c=").await, own);
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
+}
+
+async fn a_guests_join_writes_the_seat_map_only(bench: &dyn Bench) {
+    let guest = Entry { user: None, ..participant("algebra-1", "nobody", 3) };
+    assert!(!bench.kv().join(&guest, Some(&lesson("geometry-1"))).await.unwrap());
+    assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", ""), ("3", "")]));
+    for key in ["lesson_student_algebra-1", "lesson_teacher_algebra-1", "nobody"] {
+        assert_eq!(fresh(bench, key).await, None);
+    }
+}
+
+async fn a_lesson_without_seats_has_no_seat_map(bench: &dyn Bench) {
+    bench.kv().join(&Entry { seats: 0, ..participant("lecture", "alice", 4) }, None).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_seat_lecture").await, None);
+    assert_eq!(fresh(bench, "lesson_student_lecture").await, hash([("alice", &sid(4))]));
+}
+
+async fn joining_again_is_known_and_takes_the_field(bench: &dyn Bench) {
+    assert!(!bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap());
+    assert!(bench.kv().join(&participant("algebra-1", "alice", 2), None).await.unwrap());
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+    assert_eq!(fresh(bench, "alice").await.unwrap()["sid"], sid(2));
+}
+
+async fn joining_another_lesson_leaves_the_one_before(bench: &dyn Bench) {
+    let (first, second) = (lesson("algebra-1"), lesson("geometry-1"));
+    bench.kv().join(&participant("algebra-1", "bob", 9), None).await.unwrap();
+    bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    bench.kv().join(&participant("geometry-1", "alice", 1), Some(&first)).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("bob", &sid(9))]));
+    assert_eq!(fresh(bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]));
+
+    let carol = |id| entry(id, "carol", Role::Teacher, 5);
+    bench.kv().join(&carol("algebra-1"), None).await.unwrap();
+    bench.kv().join(&carol("geometry-1"), Some(&first)).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
+    assert_eq!(fresh(bench, "carol").await, hash([("lesson_id", "geometry-1")]));
+
+    bench.kv().join(&carol("geometry-1"), Some(&second)).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_teacher_geometry-1").await, hash([("carol", &sid(5))]), "the same lesson again");
+}
+
+async fn a_lesson_left_keeps_the_field_of_another_connection(bench: &dyn Bench) {
+    bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    bench.kv().join(&participant("algebra-1", "alice", 2), None).await.unwrap();
+    bench.kv().join(&participant("geometry-1", "alice", 1), Some(&lesson("algebra-1"))).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+}
+
+async fn leaving_removes_only_its_own_field(bench: &dyn Bench) {
+    let (old, new) = (participant("algebra-1", "alice", 1), participant("algebra-1", "alice", 2));
+    bench.kv().join(&old, None).await.unwrap();
+    bench.kv().join(&new, None).await.unwrap();
+    bench.kv().leave(&[leaving(&old, None)]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+    bench.kv().leave(&[leaving(&old, Some(7))]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]), "no heir of another's");
+    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, None);
+    assert!(fresh(bench, "alice").await.is_some(), "the client's own key stays");
+    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
+
+    let teacher = entry("algebra-1", "tom", Role::Teacher, 3);
+    bench.kv().join(&teacher, None).await.unwrap();
+    bench.kv().leave(&[leaving(&teacher, None)]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
+}
+
+async fn leaving_hands_the_field_to_the_heir(bench: &dyn Bench) {
+    let joined = participant("algebra-1", "alice", 1);
+    bench.kv().join(&joined, None).await.unwrap();
+    bench.kv().leave(&[leaving(&joined, Some(8))]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(8))]));
+}
+
+async fn many_leave_at_once(bench: &dyn Bench) {
+    let joined: Vec<Entry> = (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
+    bench.kv().project(&joined).await.unwrap();
+    let (left, stay) = joined.split_at(499);
+    let left: Vec<_> = left.iter().map(|entry| leaving(entry, None)).collect();
+    bench.kv().leave(&left).await.unwrap();
+    let last = stay[0].user.as_ref().unwrap().0.to_string();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([(&last, &sid(499))]));
+    bench.kv().leave(&[]).await.unwrap();
+}
+
+async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench) {
+    bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+    let entries = [
+        // Another connection holds the field: it stays.
+        participant("algebra-1", "alice", 99),
+        participant("algebra-1", "bob", 2),
+        entry("algebra-1", "carol", Role::Teacher, 3),
+        Entry { user: None, ..participant("geometry-1", "nobody", 4) },
+    ];
+    bench.kv().project(&entries).await.unwrap();
+    let students = hash([("alice", &sid(1)), ("bob", &sid(2))]);
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, students);
+    assert_eq!(fresh(bench, "alice").await.unwrap()["sid"], sid(1));
+    assert_eq!(fresh(bench, "bob").await.unwrap()["role"], "participant");
+    assert_eq!(fresh(bench, "carol").await, hash([("lesson_id", "algebra-1")]));
+    assert_eq!(fresh(bench, "lesson_seat_geometry-1").await.unwrap().len(), 3);
+
+    bench.flush().await;
+    bench.kv().project(&entries).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, hash([("carol", &sid(3))]));
+    assert_eq!(fresh(bench, "lesson_seat_algebra-1").await.unwrap().len(), 3);
+
+    bench.kv().leave(&[leaving(&entries[1], None)]).await.unwrap();
+    assert!(bench.kv().project(&entries).await.unwrap(), "one field is lost");
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
+
+    let many: Vec<Entry> = (0..1000_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
+    bench.kv().project(&many).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 1002);
+    bench.kv().project(&[]).await.unwrap();
+}
+
+async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
+    let joins = (0..100_u32).map(|n| {
+        let kv = bench.kv();
+        // Each would make it another size.
+        let joined = Entry { seats: 30 + n, ..participant("algebra-1", &format!("user-{n}"), n.into()) };
+        tokio::spawn(async move { kv.join(&joined, None).await })
+    });
+    for join in joins.collect::<Vec<_>>() {
+        assert!(!join.await.unwrap().unwrap());
+    }
+    let seats = fresh(bench, "lesson_seat_algebra-1").await.unwrap();
+    let all: Hash = (1..=129).map(|seat| (seat.to_string(), String::new())).collect();
+    assert_eq!(seats, all);
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 100);
+}
+
+async fn seats_that_are_added_later_are_in_the_map(bench: &dyn Bench) {
+    let joined = |seats| Entry { seats, ..participant("algebra-1", "alice", 1) };
+    let numbers = async || fresh(bench, "lesson_seat_algebra-1").await.unwrap().into_keys().collect::<Vec<_>>();
+    bench.kv().join(&joined(2), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2"]);
+    bench.kv().join(&joined(4), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4"]);
+    bench.kv().join(&joined(3), None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4"], "fewer seats take no number away");
+    let guest = Entry { user: None, ..joined(5) };
+    bench.kv().join(&guest, None).await.unwrap();
+    assert_eq!(numbers().await, ["1", "2", "3", "4", "5"]);
+    assert!(bench.kv().project(&[joined(6)]).await.unwrap(), "a number is missing");
+    assert_eq!(numbers().await, ["1", "2", "3", "4", "5", "6"]);
+}
+
+async fn the_marker_tells_of_a_flush(bench: &dyn Bench) {
+    let kv = bench.kv();
+    assert!(!kv.probe("rollcall_marker_1").await.unwrap());
+    assert!(kv.probe("rollcall_marker_1").await.unwrap());
+    assert!(!kv.probe("rollcall_marker_2").await.unwrap(), "each process has its own");
+    bench.flush().await;
+    assert!(!kv.probe("rollcall_marker_1").await.unwrap());
+    assert!(kv.probe("rollcall_marker_1").await.unwrap());
+}

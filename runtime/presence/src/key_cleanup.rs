@@ -1,0 +1,248 @@
+//! Fields in Redis that sessions leave behind: removed as soon as Redis answers (PROTOCOL 4).
+//!
+//! Invariant: what is to be removed is a row in SQL, written with the session's end, until Redis has carried it out; so
+//! it outlives this node and any outage, and no session's end waits for Redis. In memory is only what no session's end
+//! covers, bounded; what does not fit is counted, and ends with its TTL. A removal that Redis has carried out is kept in
+//! SQL for ten minutes more, and repeated where Redis has lost writes since.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rollcall_schema::{NodeId, Sid};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use rollcall_base::{failpoint, names, tasks::Tasks};
+use rollcall_keys::{Field, Kv, KvError, Leaving};
+use rollcall_runtime::gateway::Mailboxes;
+use rollcall_store::{Lease, Store, StoreError};
+
+/// Fields that wait for SQL; some 100 bytes each.
+const QUEUE: usize = 100_000;
+/// A round trip's.
+const BATCH: usize = 500;
+/// How soon what a dead node left, or its reaper, is found.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often old removals are forgotten, and held ones looked at, a page each.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Removals that are forgotten, or repeated, in one statement.
+const PAGE: usize = 5_000;
+/// So many of these statements at once: 50,000 removals in [`UPKEEP_EVERY`].
+const PAGES: usize = 50;
+/// Between two tries while SQL or Redis is away.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+enum Order {
+    Remove(Field),
+    /// A connection that did not have its session any more.
+    Ended(Sid),
+    /// Answered when nothing of this node's is left.
+    Finish(oneshot::Sender<()>),
+}
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Leavings {
+    orders: mpsc::Sender<Order>,
+    look: Arc<Notify>,
+    lost: Arc<AtomicBool>,
+}
+
+impl Leavings {
+    /// Starts the task that removes them, inside a runtime.
+    #[must_use]
+    pub fn start(
+        tasks: &Tasks,
+        store: Arc<dyn Store>,
+        kv: Arc<dyn Kv>,
+        lease: watch::Receiver<Lease>,
+        mailboxes: Mailboxes,
+    ) -> Self {
+        let (orders, come) = mpsc::channel(QUEUE);
+        let look = Arc::new(Notify::new());
+        let lost = Arc::<AtomicBool>::default();
+        let remover = Remover {
+            store,
+            kv,
+            lease,
+            mailboxes,
+            come,
+            look: Arc::clone(&look),
+            lost: Arc::clone(&lost),
+            held_after: 0,
+            expired: 0,
+        };
+        tasks.spawn("removals of keys", remover.run());
+        Self { orders, look, lost }
+    }
+
+    /// A session ended, and what it left is in SQL.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// The keys have lost writes, or may have: the removals of the last ten minutes are repeated.
+    pub fn repeat(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+        self.look.notify_one();
+    }
+
+    /// Removes what no session's end covers, if it still names this connection.
+    pub fn leave(&self, field: Field) {
+        self.order(Order::Remove(field));
+    }
+
+    /// A connection ended whose session was another's by then: what the takeover wrote down may be removed now.
+    pub fn ended(&self, sid: Sid) {
+        self.order(Order::Ended(sid));
+    }
+
+    fn order(&self, order: Order) {
+        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.orders.try_send(order) {
+            metrics::counter!(names::DROPPED, "reason" => "leavings_full").increment(1);
+        }
+    }
+
+    /// Waits until all of this node's are removed.
+    pub async fn finish(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.orders.send(Order::Finish(done)).await.is_ok() {
+            // The task lives as long as the process.
+            let _ = finished.await;
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KvError),
+}
+
+struct Remover {
+    store: Arc<dyn Store>,
+    kv: Arc<dyn Kv>,
+    lease: watch::Receiver<Lease>,
+    mailboxes: Mailboxes,
+    come: mpsc::Receiver<Order>,
+    look: Arc<Notify>,
+    lost: Arc<AtomicBool>,
+    /// Up to which one the held ones were looked at.
+    held_after: i64,
+    /// From which minute on removals may be there that are to be forgotten.
+    expired: i64,
+}
+
+impl Remover {
+    async fn run(mut self) {
+        let mut orders = Vec::with_capacity(BATCH);
+        let mut kept_up = Instant::now();
+        loop {
+            tokio::select! {
+                came = self.come.recv_many(&mut orders, BATCH) => if came == 0 { return },
+                _ = timeout(LOOK_EVERY, self.look.notified()) => {}
+            }
+            let (mut fields, mut ended, mut finishing) = (Vec::new(), Vec::new(), Vec::new());
+            for order in orders.drain(..) {
+                match order {
+                    Order::Remove(field) => fields.push(field),
+                    Order::Ended(sid) => ended.push(sid),
+                    Order::Finish(done) => finishing.push(done),
+                }
+            }
+            while let Err(error) = self.remove(&mut fields, &mut ended).await {
+                warn!(%error, "fields of who left wait");
+                sleep(RETRY_AFTER).await;
+            }
+            for done in finishing {
+                // Who no longer waits needs no answer.
+                let _ = done.send(());
+            }
+            if kept_up.elapsed() >= UPKEEP_EVERY {
+                kept_up = Instant::now();
+                if let Err(error) = self.upkeep().await {
+                    warn!(%error, "old removals wait");
+                }
+            }
+        }
+    }
+
+    /// Writes down what came, then removes all that there is.
+    async fn remove(&self, fields: &mut Vec<Field>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
+        let node = self.lease.borrow().node;
+        if !fields.is_empty() || !ended.is_empty() {
+            self.store.leave(node, fields, ended).await?;
+            fields.clear();
+            ended.clear();
+        }
+        if self.lost.swap(false, Ordering::SeqCst) {
+            self.repeat(node).await.inspect_err(|_| self.lost.store(true, Ordering::SeqCst))?;
+        }
+        loop {
+            let leavings = self.store.leavings(node, BATCH).await?;
+            if leavings.is_empty() {
+                return Ok(());
+            }
+            // What a dead node had sent is carried out before the answer: Redis may have hung with a join of its in a
+            // socket, and takes up sockets in no particular order.
+            self.kv.ping().await?;
+            let batch: Vec<Leaving> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
+            failpoint::reach("leavings read");
+            self.kv.leave(&batch).await?;
+            failpoint::reach("leavings removed");
+            self.store.forget(node, &leavings, self.kv.may_lose()).await?;
+        }
+    }
+
+    /// All of them wait before the first is carried out again, so none is repeated twice.
+    async fn repeat(&self, node: NodeId) -> Result<(), StoreError> {
+        let mut repeated = 0;
+        loop {
+            let page = self.store.repeat(node, PAGE).await?;
+            repeated += page;
+            if page < PAGE {
+                break;
+            }
+        }
+        if repeated > 0 {
+            info!(repeated, "removals are repeated, for the key store may have lost them");
+        }
+        Ok(())
+    }
+
+    /// Forgets removals that are old, and releases what is held for a connection that is no more: its end may not have
+    /// said so, where its connect was cut off or the queue was full.
+    async fn upkeep(&mut self) -> Result<(), StoreError> {
+        for _ in 0..PAGES {
+            let (minute, more) = self.store.expire(self.expired, PAGE).await?;
+            self.expired = minute;
+            if !more {
+                break;
+            }
+        }
+        let node = self.lease.borrow().node;
+        let held = self.store.held(node, self.held_after, BATCH).await?;
+        // Round and round.
+        self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };
+        let sids: Vec<Sid> = held.into_iter().map(|(_, sid)| sid).collect();
+        let ended = self.mailboxes.ended(sids).await;
+        if !ended.is_empty() {
+            self.store.leave(node, &[], &ended).await?;
+            self.look.notify_one();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Keeps the keys in Redis what SQL says (PROTOCOL 4): renews TTLs, restores what was lost.
+//!
+//! Invariant: it adds what is missing and overwrites nothing, so it may run beside joins and on every node, each for its
+//! own sessions. What it wrote for a session that ended meanwhile is removed again.
+use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
+
+use rollcall_schema::{LessonId, NodeId, SessionId, Sid};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use tracing::{info, warn};
+
+use crate::key_cleanup::Leavings;
+use rollcall_keys::{Entry, Field, Kv};
+use rollcall_store::{Lease, Placed, Store};
+
+/// How soon a flushed or restarted Redis is noticed.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// From one sweep's begin to the next one's, which finds a single lost key. Nodes with neighbouring numbers are a second
+/// apart, for they may have started together.
+const SWEEP_EVERY: Duration = Duration::from_secs(45);
+const APART: u64 = 16;
+/// How many sessions at once: joins wait behind them.
+const BATCH: usize = 250;
+/// While nothing is known to be lost, so many times the time of a page passes before the next: ten nodes of 18,000 that
+/// swept at once, as fast as they could, kept Redis from answering in time.
+const LEISURE: u32 = 3;
+
+/// What the projection needs.
+pub struct Projection {
+    /// What is so.
+    pub store: Arc<dyn Store>,
+    /// What shall say so.
+    pub kv: Arc<dyn Kv>,
+    /// Removes what was written too late.
+    pub leavings: Leavings,
+    /// Whose sessions.
+    pub lease: watch::Receiver<Lease>,
+}
+
+/// A walk over all sessions, as far as it has come.
+struct Sweep {
+    after: SessionId,
+    /// Something is lost.
+    hurry: bool,
+}
+
+impl Sweep {
+    const FIRST: Self = Self { after: SessionId(0), hurry: true };
+}
+
+impl Projection {
+    /// Projects until the task is dropped.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(PROBE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = Some(Sweep::FIRST);
+        let mut due = self.next();
+        loop {
+            ticks.tick().await;
+            // No user's id has a colon, and users' ids are keys.
+            let marker = format!("rollcall:marker:{}", self.lease.borrow().node);
+            match self.kv.probe(&marker).await {
+                Ok(true) => {
+                    if sweep.is_none() && Instant::now() >= due {
+                        (sweep, due) = (Some(Sweep { after: SessionId(0), hurry: false }), self.next());
+                    }
+                }
+                Ok(false) => {
+                    info!("the key store is new, or has lost writes: writing what SQL knows");
+                    self.leavings.repeat();
+                    (sweep, due) = (Some(Sweep::FIRST), self.next());
+                }
+                Err(error) => {
+                    warn!(%error, "the keys wait");
+                    continue;
+                }
+            }
+            if let Some(begun) = sweep.take() {
+                sweep = self.sweep(begun).await;
+            }
+        }
+    }
+
+    fn next(&self) -> Instant {
+        let sooner = self.lease.borrow().node.0.unsigned_abs() % APART;
+        Instant::now() + SWEEP_EVERY - Duration::from_secs(sooner)
+    }
+
+    /// Goes on with the sessions of this node that are in a lesson, until the next probe; returns what is left.
+    async fn sweep(&self, mut sweep: Sweep) -> Option<Sweep> {
+        let node = self.lease.borrow().node;
+        let begun = Instant::now();
+        while begun.elapsed() < PROBE_EVERY {
+            let page = Instant::now();
+            match self.page(node, sweep.after).await {
+                Ok(last) => sweep.after = last?,
+                Err(error) => {
+                    warn!(%error, "the projection goes on later");
+                    break;
+                }
+            }
+            if !sweep.hurry {
+                tokio::time::sleep(page.elapsed() * LEISURE).await;
+            }
+        }
+        Some(sweep)
+    }
+
+    /// Sessions above `after`, a batch of them; returns the last.
+    async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
+        let placed = self.store.placed(node, after, BATCH).await?;
+        let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
+        let entries: Vec<Entry> = placed.iter().map(entry).collect();
+        if !self.kv.project(&entries).await? {
+            return Ok(Some(last));
+        }
+        let still = self.store.placed(node, after, BATCH).await?;
+        let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
+        for Placed { sid, user, lesson, .. } in placed {
+            if !still.contains(&(sid, &lesson)) {
+                self.leavings.leave(Field { lesson, user, sid });
+            }
+        }
+        Ok(Some(last))
+    }
+}
+
+fn entry(placed: &Placed) -> Entry {
+    let Placed { lesson, seats, sid, user, role, .. } = placed.clone();
+    Entry { lesson, seats, sid, user: Some((user, role)) }
+}

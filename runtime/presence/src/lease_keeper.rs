@@ -1,0 +1,184 @@
+//! The node's lease: renewed at each pulse, lost when another node took it, and the taking of others' (PROTOCOL 5).
+//!
+//! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
+//! own lease without a gap for a whole one, and not less than [`COMEBACK`], so that after an outage of the database nobody
+//! alive is reaped. Nothing holds up the renewal: neither reaping, however much there is, nor the pool's other callers.
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rollcall_schema::{NodeId, SessionError, Sid};
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use crate::key_cleanup::Leavings;
+use rollcall_base::{failpoint, names};
+use rollcall_runtime::gateway::{Command, Mailboxes};
+use rollcall_store::{Lease, Registration, Store, StoreError};
+
+/// How many sessions of a dead node end in one transaction.
+const REAP_BATCH: usize = 500;
+/// How long nodes may take to find the database again after an outage, where their leases are shorter.
+const COMEBACK: Duration = Duration::from_secs(2);
+
+/// Between two looks at the outbox.
+const OBSERVE_EVERY: Duration = Duration::from_millis(500);
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// What the pulse needs.
+pub struct Pulse {
+    /// Where the lease is.
+    pub store: Arc<dyn Store>,
+    /// A dead node's fields go with its sessions.
+    pub leavings: Leavings,
+    /// Where replaced connections live.
+    pub mailboxes: Mailboxes,
+    /// How to enter again after a lost lease.
+    pub registration: Registration,
+    /// The lease that writers use.
+    pub lease: watch::Sender<Lease>,
+    /// How many nodes live, for the drain.
+    pub nodes: watch::Sender<u32>,
+}
+
+impl Pulse {
+    /// Pulses until the task is dropped. What may take long (dead nodes, the outbox's gauges) runs beside the renewal and
+    /// never holds it up.
+    pub async fn run(self) {
+        let may_reap = watch::Sender::new(false);
+        tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()), self.observe());
+    }
+
+    fn period(&self) -> Duration {
+        (self.registration.lease / 4).min(Duration::from_millis(500))
+    }
+
+    async fn renew(&self, may_reap: &watch::Sender<bool>) {
+        let patience = self.registration.lease.max(COMEBACK);
+        let mut ticks = ticks(self.period());
+        let mut renewed_since = Instant::now();
+        let mut renewed_at = Instant::now();
+        let incarnation = self.store.incarnation();
+        let mut registered = *incarnation.borrow();
+        loop {
+            ticks.tick().await;
+            failpoint::reach("pulse");
+            let lease = *self.lease.borrow();
+            match self.store.pulse(lease, self.registration.lease).await {
+                Ok(pulse) => {
+                    if pulse.had_run_out || renewed_at.elapsed() > self.registration.lease {
+                        renewed_since = Instant::now();
+                    }
+                    renewed_at = Instant::now();
+                    self.nodes.send_replace(pulse.nodes);
+                    self.replace(lease.node, &pulse.replaced).await;
+                    may_reap.send_replace(!self.store.shared() || renewed_since.elapsed() >= patience);
+                }
+                Err(StoreError::Fenced) => {
+                    may_reap.send_replace(false);
+                    let lost_commits = *incarnation.borrow() != registered;
+                    match self.store.knows(lease.node).await {
+                        // The connections live, and their sessions are checked ([`rollcall_runtime::node::session_check`]).
+                        Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
+                        Ok(_) => self.close_all().await,
+                        Err(error) => {
+                            warn!(%error, "the lease was not renewed");
+                            continue;
+                        }
+                    }
+                    if self.register().await {
+                        registered = *incarnation.borrow();
+                    }
+                    renewed_since = Instant::now();
+                }
+                Err(error) => {
+                    may_reap.send_replace(false);
+                    warn!(%error, "the lease was not renewed");
+                }
+            }
+        }
+    }
+
+    /// Writes the outbox's gauges. After a failure it waits for longer: a database that is slow to answer is not asked
+    /// all the time.
+    async fn observe(&self) {
+        loop {
+            let pause = match self.store.backlog().await {
+                Ok(backlog) => {
+                    metrics::gauge!(names::OUTBOX_ROWS).set(backlog.rows as f64);
+                    metrics::gauge!(names::OUTBOX_LAG).set(backlog.lag.as_secs_f64());
+                    OBSERVE_EVERY
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the outbox's gauges are not up to date");
+                    4 * OBSERVE_EVERY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Their sessions are others' by now. Who is told twice, or after it left, is not there any more.
+    async fn replace(&self, node: NodeId, replaced: &[Sid]) {
+        for sid in replaced {
+            self.mailboxes.close(*sid, SessionError::Replaced).await;
+        }
+        if !replaced.is_empty()
+            && let Err(error) = self.store.told(node, replaced).await
+        {
+            warn!(%error, "connections that were replaced are told again");
+        }
+    }
+
+    /// Ends what dead nodes left, a batch at a time, while it may.
+    async fn reap(&self, may: watch::Receiver<bool>) {
+        let mut ticks = ticks(self.period());
+        loop {
+            ticks.tick().await;
+            while *may.borrow() {
+                let lease = *self.lease.borrow();
+                match self.store.reap(lease, REAP_BATCH).await {
+                    Ok(0) => break,
+                    Ok(reaped) => {
+                        failpoint::reach("dead node reaped");
+                        info!(sessions = reaped, "ended sessions of a dead node");
+                        self.leavings.look();
+                    }
+                    Err(error) => {
+                        warn!(%error, "a dead node's sessions are left for the next try");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The epoch is another's: nothing here may go on. Clients come back to a node that holds its lease.
+    async fn close_all(&self) {
+        error!("this node's lease was taken: it was stopped or cut off for too long; closing its sockets");
+        self.mailboxes.broadcast(|| Command::CloseAll(SessionError::InternalServerError)).await;
+    }
+
+    /// Whether there is a new lease.
+    async fn register(&self) -> bool {
+        match self.store.register(&self.registration).await {
+            Ok(lease) => {
+                self.lease.send_replace(lease);
+                true
+            }
+            Err(error) => {
+                error!(%error, "no new lease yet");
+                false
+            }
+        }
+    }
+}

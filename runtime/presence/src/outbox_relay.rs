@@ -1,0 +1,281 @@
+//! From the outbox to the bus: what was committed is published, in order, and forgotten once it is stored there.
+//!
+//! Invariant: only committed rows are published, each with the same message id every time. Rows are read on the connection
+//! that holds the claim on them, and sent at once or not at all: whoever stood still reads them again first. What the bus
+//! may have forgotten that it stored is looked for in the stream before it is sent again.
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rollcall_schema::{AgentEvent, Nonce, Subject};
+use tokio::{sync::watch, time::Instant};
+use tracing::warn;
+use uuid::Uuid;
+
+use rollcall_base::{failpoint, names};
+use rollcall_bus::{Bus, BusError, Publication, PublishError};
+use rollcall_store::{Outbox, OutboxRow, Store, StoreError};
+
+const BATCH: usize = 2_000;
+/// From one round to the next, unless much is waiting: a round costs nearly the same for one row as for fifty.
+const ROUND: Duration = Duration::from_millis(5);
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
+/// An event that waited for longer waited for the bus, or for a disk that stood still.
+const LATE: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Fewer rows than these leave time until the next round.
+const FEW: usize = 100;
+/// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
+/// virtual machine that is paused. By far less than a relay that stands still keeps its claim.
+const FRESH: Duration = Duration::from_secs(2);
+/// Half the time for which the stream knows a message id (PROTOCOL 3).
+const HALF_WINDOW: Duration = Duration::from_secs(60);
+/// Rows that are looked for in the stream at once.
+const LOOK: usize = 20_000;
+/// Rows that are remembered as stored while the database does not delete them.
+const REMEMBERED: usize = 50_000;
+/// How often rows that were set aside are looked at.
+const PUT_BACK_EVERY: Duration = Duration::from_secs(10);
+
+/// A row, also of a database that was put back and gives its id again.
+type Key = (i64, Nonce);
+
+/// What the relay needs.
+pub struct Relay {
+    /// Holds the outbox.
+    pub store: Arc<dyn Store>,
+    /// Where events go.
+    pub bus: Arc<dyn Bus>,
+    /// Part of every message id.
+    pub installation: Uuid,
+    /// Whether it publishes what has waited for longer than [`LATE`]: others then leave it the processor.
+    pub late: watch::Sender<bool>,
+}
+
+/// What it knows of rows.
+#[derive(Default)]
+struct Memory {
+    /// Stored, and perhaps not deleted: the database went away in between.
+    stored: HashSet<Key>,
+    /// Older than [`HALF_WINDOW`], and not in the stream.
+    absent: HashSet<Key>,
+    /// Of the outbox, when `absent` was looked for: whoever had a shard in between may have published its rows.
+    generation: u64,
+}
+
+/// How one batch went.
+#[derive(Default)]
+struct Outcome {
+    stored: Vec<Key>,
+    refused: Vec<(i64, String)>,
+    failure: Option<BusError>,
+    behind: bool,
+}
+
+impl Relay {
+    /// Relays until the task is dropped; every fault is waited out.
+    pub async fn run(self) {
+        let mut memory = Memory::default();
+        loop {
+            let error = match self.store.outbox().await {
+                Ok(outbox) => match self.drain(outbox, &mut memory).await {
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            self.late.send_replace(false);
+            warn!(%error, "the outbox waits for the database");
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => self.store.name(), "operation" => "outbox")
+                .increment(1);
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// One claim's life: it ends with its connection.
+    async fn drain(
+        &self,
+        mut outbox: Box<dyn Outbox>,
+        memory: &mut Memory,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let (mut claimed, mut put_back): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut most = BATCH;
+        memory.absent.clear();
+        loop {
+            if claimed.is_none_or(|at| at.elapsed() >= CLAIM_EVERY) {
+                outbox.claim().await?;
+                claimed = Some(Instant::now());
+            }
+            if put_back.is_none_or(|at| at.elapsed() >= PUT_BACK_EVERY) {
+                metrics::gauge!(names::OUTBOX_ASIDE).set(outbox.put_back().await? as f64);
+                put_back = Some(Instant::now());
+            }
+            let (asked, wall) = (Instant::now(), SystemTime::now());
+            let rows = outbox.read(most).await?;
+            if rows.is_empty() {
+                self.late.send_replace(false);
+                outbox.wait(CLAIM_EVERY).await?;
+                tokio::time::sleep_until(asked + ROUND).await;
+                continue;
+            }
+            failpoint::reach("outbox read");
+            let late = rows.iter().any(|row| row.waited >= LATE);
+            let few = rows.len() < FEW;
+            let rows = memory.forget_stored(&mut *outbox, rows).await?;
+            if rows.is_empty() {
+                continue;
+            }
+            let mut outcome = if rows.iter().any(|row| row.waited >= HALF_WINDOW && !memory.absent.contains(&key(row)))
+            {
+                match self.look(&mut *outbox, memory).await? {
+                    // They are read again: their shard may be another relay's by now.
+                    Ok(()) => continue,
+                    Err(error) => Outcome { failure: Some(error), ..Outcome::default() },
+                }
+            } else if asked.elapsed() >= FRESH || wall.elapsed().is_ok_and(|elapsed| elapsed >= FRESH) {
+                continue;
+            } else {
+                self.publish(&rows).await
+            };
+            failpoint::reach("outbox published");
+            let alone = outcome.stored.is_empty() && !outcome.refused.is_empty();
+            if alone {
+                // Where nothing is stored, the stream may take no message at all: that says nothing of these.
+                let why = outcome.refused.drain(..).next().map(|(_, why)| BusError(why));
+                outcome.failure = outcome.failure.or(why);
+            }
+            if let Some((_, why)) = outcome.refused.first() {
+                warn!(why, "an event is set aside, and later ones of its agent with it");
+                metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused")
+                    .increment(outcome.refused.len() as u64);
+            }
+            for (id, why) in &outcome.refused {
+                outbox.set_aside(&[*id], why).await?;
+            }
+            let stored = outcome.stored.len();
+            memory.forget(&mut *outbox, outcome.stored).await?;
+            self.late.send_replace(stored > 0 && late);
+            if let Some(error) = outcome.failure {
+                // What was under way may be stored by now, or later.
+                memory.absent.clear();
+                most = if alone { BATCH } else { 1 };
+                warn!(%error, "events wait in the outbox");
+                tokio::time::sleep(RETRY_AFTER).await;
+                continue;
+            }
+            most = BATCH;
+            if outcome.behind && stored == 0 {
+                memory.absent.clear();
+            }
+            if few {
+                tokio::time::sleep_until(asked + ROUND).await;
+            }
+        }
+    }
+
+    async fn publish(&self, rows: &[OutboxRow]) -> Outcome {
+        let results = self.bus.publish(rows.iter().map(|row| self.publication(row)).collect()).await;
+        let mut outcome = Outcome::default();
+        for (row, result) in rows.iter().zip(results) {
+            match result {
+                Ok(_) => outcome.stored.push(key(row)),
+                Err(PublishError::Refused(why)) => outcome.refused.push((row.id, why)),
+                Err(PublishError::Behind) => outcome.behind = true,
+                Err(PublishError::Away(error)) => outcome.failure = Some(error),
+            }
+        }
+        outcome
+    }
+
+    /// Looks in the stream for the rows whose message id it may have forgotten, and keeps the claim meanwhile.
+    async fn look(&self, outbox: &mut dyn Outbox, memory: &mut Memory) -> Result<Result<(), BusError>, StoreError> {
+        let generation = outbox.generation();
+        let rows = outbox.read(LOOK).await?;
+        let Some(age) = rows.iter().map(|row| row.waited).max() else { return Ok(Ok(())) };
+        let old = rows.iter().filter(|row| row.waited >= HALF_WINDOW / 2);
+        let ids: HashMap<String, Key> = old.map(|row| (self.message_id(row), key(row))).collect();
+        let wanted = ids.keys().cloned().collect();
+        let looking = self.bus.stored(&wanted, age);
+        tokio::pin!(looking);
+        let found = loop {
+            tokio::select! {
+                found = &mut looking => break found,
+                () = tokio::time::sleep(CLAIM_EVERY) => drop(outbox.claim().await?),
+            }
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        memory.generation = generation;
+        memory.absent.clear();
+        for (id, key) in ids {
+            if found.contains(&id) { &mut memory.stored } else { &mut memory.absent }.insert(key);
+        }
+        Ok(Ok(()))
+    }
+
+    fn publication(&self, row: &OutboxRow) -> Publication {
+        let event = event(row);
+        Publication {
+            subject: Subject::agent(row.classroom),
+            message_id: Some(self.message_id(row)),
+            headers: event.headers(),
+            // Without room to spare: the bus in process keeps it.
+            body: event.body().into_boxed_slice().into(),
+            fenced: true,
+        }
+    }
+
+    fn message_id(&self, row: &OutboxRow) -> String {
+        event(row).message_id(self.installation, row.nonce)
+    }
+}
+
+impl Memory {
+    /// Deletes those rows that are stored already, and returns the others.
+    async fn forget_stored(
+        &mut self,
+        outbox: &mut dyn Outbox,
+        rows: Vec<OutboxRow>,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        if self.generation != outbox.generation() {
+            self.absent.clear();
+        }
+        if self.stored.is_empty() {
+            return Ok(rows);
+        }
+        let (stored, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.stored.contains(&key(row)));
+        self.forget(outbox, stored.iter().map(key).collect()).await?;
+        Ok(rows)
+    }
+
+    /// Deletes rows that are stored; until that has succeeded, none of them is published again.
+    async fn forget(&mut self, outbox: &mut dyn Outbox, stored: Vec<Key>) -> Result<(), StoreError> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        if self.stored.len() >= REMEMBERED {
+            self.stored.clear();
+        }
+        self.stored.extend(&stored);
+        outbox.delete(&stored.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
+        for key in &stored {
+            self.stored.remove(key);
+            self.absent.remove(key);
+        }
+        Ok(())
+    }
+}
+
+fn key(row: &OutboxRow) -> Key {
+    (row.id, row.nonce)
+}
+
+fn event(row: &OutboxRow) -> AgentEvent<'_> {
+    AgentEvent { change: row.change, session: row.session, agent: &row.agent }
+}
+
+#[cfg(test)]
+mod tests;

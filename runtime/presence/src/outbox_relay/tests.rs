@@ -1,0 +1,155 @@
+//! A relay between an outbox and a bus that do what the test says.
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, Nonce, Offset, RoomId, SessionId};
+
+use super::*;
+use rollcall_bus::{Position, Replay};
+use rollcall_store::{Change, sqlite::SqliteStore};
+
+fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
+    OutboxRow {
+        id,
+        classroom: ClassroomId(Uuid::from_u128(classroom)),
+        agent: AgentId::parse(name).expect("an agent"),
+        session: SessionId(id),
+        change: Change::Entered,
+        nonce: Nonce(id),
+        waited: Duration::ZERO,
+    }
+}
+
+/// How a round goes: how long its only row has waited, none where there is no row, and whether the bus is there.
+type Round = (Option<Duration>, bool);
+
+/// Both ends of a relay, which fail after the last round.
+struct Ends {
+    /// The last one first.
+    rounds: Mutex<Vec<Round>>,
+    late: watch::Receiver<bool>,
+    /// Whether the relay was late when it asked for a round.
+    heard: Mutex<Vec<bool>>,
+    there: watch::Sender<bool>,
+    /// Whether the stream has all of it already.
+    in_stream: bool,
+    published: AtomicUsize,
+    deleted: AtomicUsize,
+}
+
+#[async_trait]
+impl Outbox for Arc<Ends> {
+    async fn claim(&mut self) -> Result<usize, StoreError> {
+        Ok(1)
+    }
+
+    async fn read(&mut self, _: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.late.borrow());
+        let round = self.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (waited, there) = round.ok_or_else(|| StoreError::Unavailable("over".to_owned()))?;
+        self.there.send_replace(there);
+        Ok(waited.map(|waited| OutboxRow { waited, ..row(1, "web.ann.example.org", 1) }).into_iter().collect())
+    }
+
+    async fn set_aside(&mut self, _: &[i64], _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn put_back(&mut self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        self.deleted.fetch_add(ids.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn wait(&mut self, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Bus for Ends {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    async fn ping(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    async fn stored(&self, ids: &HashSet<String>, _: Duration) -> Result<HashSet<String>, BusError> {
+        Ok(if self.in_stream { ids.clone() } else { HashSet::new() })
+    }
+
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let away = || PublishError::Away(BusError("away".to_owned()));
+        self.published.fetch_add(batch.len(), Ordering::Relaxed);
+        let answer = if *self.there.borrow() { Ok(Offset(1)) } else { Err(away()) };
+        vec![answer; batch.len()]
+    }
+
+    async fn subscribe(&self, _: &RoomId) -> Result<Offset, BusError> {
+        Ok(Offset(0))
+    }
+
+    fn unsubscribe(&self, _: &RoomId) {}
+
+    fn position(&self) -> Position {
+        Position { epoch: String::new(), offset: Offset(0) }
+    }
+
+    async fn end(&self) -> Position {
+        self.position()
+    }
+
+    async fn replay(&self, _: &[RoomId], _: &Position) -> Result<Replay, BusError> {
+        Ok(Replay::Lost)
+    }
+}
+
+/// Runs a relay through these rounds.
+async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let late = watch::Sender::new(false);
+    let ends = Arc::new(Ends {
+        rounds: Mutex::new(rounds.iter().rev().copied().collect()),
+        late: late.subscribe(),
+        heard: Mutex::default(),
+        there: watch::Sender::new(true),
+        in_stream,
+        published: AtomicUsize::new(0),
+        deleted: AtomicUsize::new(0),
+    });
+    let relay = Relay {
+        store: Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened")),
+        bus: ends.clone(),
+        installation: Uuid::nil(),
+        late,
+    };
+    relay.drain(Box::new(ends.clone()), &mut Memory::default()).await.expect_err("over");
+    ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
+    let rounds: [Round; 5] =
+        [(Some(Duration::ZERO), true), (Some(LATE), true), (None, true), (Some(LATE), true), (Some(LATE), false)];
+    let ends = relay(&rounds, false).await;
+    let heard = ends.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert_eq!(heard, [false, false, true, false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_again() {
+    let counts = |ends: &Ends| (ends.published.load(Ordering::Relaxed), ends.deleted.load(Ordering::Relaxed));
+    // Read, read for the look, and read again with what was found.
+    let rounds: [Round; 3] = [(Some(HALF_WINDOW), true); 3];
+    assert_eq!(counts(&*relay(&rounds, true).await), (0, 1));
+    assert_eq!(counts(&*relay(&rounds, false).await), (1, 1));
+    assert_eq!(counts(&*relay(&[(Some(Duration::ZERO), true)], true).await), (1, 1), "it is not old");
+}

@@ -1,0 +1,236 @@
+//! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
+//!
+//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome, or whose connect is
+//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair. An end that the
+//! database refuses is set aside ([`crate::refused_ends`]).
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use rollcall_schema::SessionError;
+use tokio::{sync::watch, time::Instant};
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::refused_ends::RefusedEnds;
+use rollcall_base::{failpoint, names, tasks::Tasks};
+use rollcall_runtime::gateway::Mailboxes;
+use rollcall_store::{
+    Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, Restore, Standing, Store, StoreError,
+    group_commit::{Group, Options},
+};
+
+/// Between two tries of a close while the database is away.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The calls. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    open: Group<Open, Option<Opened>>,
+    join: Group<Join, Joined>,
+    restore: Group<Restore, ()>,
+    close: Group<Close, Closed>,
+    verify: Group<Remembered, Standing>,
+    refused: RefusedEnds,
+    incarnation: watch::Receiver<Option<Uuid>>,
+    /// Under which this node began.
+    began: Option<Uuid>,
+    lease: watch::Receiver<Lease>,
+    mailboxes: Mailboxes,
+}
+
+impl Sessions {
+    /// Starts the groups. `late` says whether the relay catches up, as after an outage of the bus: who enters makes way
+    /// meanwhile, for clients in a hurry would keep the processor from it.
+    #[must_use]
+    pub fn start(
+        tasks: &Tasks,
+        store: &Arc<dyn Store>,
+        lease: &watch::Receiver<Lease>,
+        late: &watch::Receiver<bool>,
+        mailboxes: Mailboxes,
+    ) -> Self {
+        macro_rules! group {
+            ($call:ident, $key:expr) => {
+                group!($call, $key, Options::default())
+            };
+            ($call:ident, $key:expr, $options:expr) => {{
+                let (store, lease) = (Arc::clone(store), lease.clone());
+                Group::spawn(tasks, concat!("commits of ", stringify!($call)), $options, $key, move |batch: Vec<_>| {
+                    let (store, lease) = (Arc::clone(&store), *lease.borrow());
+                    async move {
+                        failpoint::reach(concat!(stringify!($call), " begins"));
+                        let answer = store.$call(lease, &batch).await;
+                        failpoint::reach(concat!(stringify!($call), " committed"));
+                        answer
+                    }
+                })
+            }};
+        }
+        Self {
+            open: group!(
+                open,
+                // A lane is found by the last bits: a user's sessions are opened in one, where they count each other.
+                |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
+                Options { makes_way: Some(late.clone()), ..Options::default() }
+            ),
+            join: group!(join, |join: &Join| key(&join.sid)),
+            restore: group!(restore, |restore: &Restore| key(&restore.sid)),
+            close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
+            verify: group!(verify, |session: &Remembered| key(&session.session)),
+            refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),
+            began: *store.incarnation().borrow(),
+            incarnation: store.incarnation(),
+            lease: lease.clone(),
+            mailboxes,
+        }
+    }
+
+    /// An agent enters: its row and agent.entered, in one transaction. A connection that had the session hears `replaced`.
+    /// Its client waits since then.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the session is closed again where it may have been opened.
+    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, Unclaimed), OpenError> {
+        let undo =
+            Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
+        // Dropped while the call is under way, it must not close what is not open yet.
+        let mut unclaimed =
+            Unclaimed(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+        let answer = self.open.call_since(since, open).await;
+        unclaimed.settled();
+        match answer {
+            Ok(Some(opened)) => {
+                if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
+                    self.mailboxes.close(sid, SessionError::Replaced).await;
+                }
+                Ok((opened, unclaimed))
+            }
+            Ok(None) => {
+                unclaimed.claim();
+                Err(OpenError::TooManySessions)
+            }
+            Err(error) => {
+                if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
+                    unclaimed.claim();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A connection joins a lesson: is it there, which seat, and both into the session's row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn join(&self, join: Join) -> Result<Joined, StoreError> {
+        self.join.call(join).await
+    }
+
+    /// Undoes a join that failed half way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restore(&self, restore: Restore) -> Result<(), StoreError> {
+        self.restore.call(restore).await
+    }
+
+    /// An agent leaves. Where the database has lost commits since this node began, the session's row may be among them:
+    /// then its end is written from memory.
+    pub async fn leave(&self, session: Remembered) -> Closed {
+        let closed = self.close(session.close()).await;
+        if closed == Closed::NotOwner && *self.incarnation.borrow() != self.began {
+            while let Err(error) = self.verify.call(session.clone()).await {
+                match error {
+                    StoreError::Unavailable(why) => warn!(why, "a session's end waits for the database"),
+                    StoreError::Fenced => {}
+                    StoreError::Refused(why) => {
+                        warn!(why, agent = %session.agent, "the end of a session whose row is lost is refused");
+                        metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                        break;
+                    }
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        closed
+    }
+
+    /// A session ends: history, agent.left and the end of its row, in one transaction. Tries until the database
+    /// answers: what left must be written down.
+    pub async fn close(&self, close: Close) -> Closed {
+        loop {
+            match self.close.call(close.clone()).await {
+                Ok(closed) => return closed,
+                // Another node ended it.
+                Err(StoreError::Fenced) => return Closed::NotOwner,
+                // What is written later takes the user's field along; until then the caller does.
+                Err(StoreError::Refused(_)) => {
+                    self.refused.add(close);
+                    return Closed::NotOwner;
+                }
+                Err(error) => {
+                    warn!(%error, "a session's end waits for the database");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+}
+
+/// Why no session was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The user has as many as it may.
+    #[error("the user has too many sessions")]
+    TooManySessions,
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
+#[must_use]
+pub struct Unclaimed(Option<Undo>);
+
+struct Undo {
+    sessions: Sessions,
+    close: Close,
+    after: Duration,
+}
+
+impl Unclaimed {
+    /// Whatever was written is written.
+    fn settled(&mut self) {
+        if let Some(undo) = &mut self.0 {
+            undo.after = Duration::ZERO;
+        }
+    }
+
+    /// A connection has it, or it was never opened.
+    pub fn claim(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(Undo { sessions, close, after }) = self.0.take() {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                sessions.close(close).await
+            });
+        }
+    }
+}
+
+fn key(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! `rollcall check`: the configuration and every backend, one line each, with how to mend what fails.
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    auth::Keyring,
+    config::{Config, Database},
+    node::StartError,
+};
+use rollcall_bus::Bus;
+use rollcall_keys::Kv;
+use rollcall_store::{Store, StoreError};
+
+/// For one question to a backend.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// RFC 7518 asks for as many bits as HS256 has.
+const SECRET_BYTES: usize = 32;
+
+/// How one part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    /// It runs, but somebody should know.
+    Doubtful(String),
+    /// It does not; and what to change.
+    Broken(String),
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    part: &'static str,
+    place: String,
+    verdict: Verdict,
+}
+
+impl Finding {
+    /// Whether the gateway would not start, or not work.
+    #[must_use]
+    pub fn broken(&self) -> bool {
+        matches!(self.verdict, Verdict::Broken(_))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, remark) = match &self.verdict {
+            Verdict::Fine => ("ok", None),
+            Verdict::Doubtful(remark) => ("note", Some(remark)),
+            Verdict::Broken(remark) => ("FAIL", Some(remark)),
+        };
+        write!(f, "{word:<5} {:<13} {}", self.part, self.place)?;
+        // One line each, whatever a backend's message looks like.
+        remark.map_or(Ok(()), |remark| write!(f, ": {}", remark.replace(['\n', '\r'], " ")))
+    }
+}
+
+/// The backends as far as they could be reached.
+pub struct Reached {
+    /// SQL.
+    pub store: Result<Arc<dyn Store>, StartError>,
+    /// Keys.
+    pub kv: Result<Arc<dyn Kv>, StartError>,
+    /// Bus.
+    pub bus: Result<Arc<dyn Bus>, StartError>,
+}
+
+/// Checks everything. The configuration itself was read already, or there would be none.
+pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
+    let Reached { store, kv, bus } = reached;
+    let backends = &config.backends;
+    let in_process = || "in process".to_owned();
+    let listeners = format!("listens on {}, admin on {}", config.listen, config.admin_listen);
+    let database = match &backends.database {
+        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Database::Postgres(url) => url.to_string(),
+    };
+    let keys = backends.redis.as_ref().map_or_else(in_process, ToString::to_string);
+    let stream = backends.nats.as_ref().map_or_else(in_process, ToString::to_string);
+    let mut findings = vec![
+        Finding { part: "configuration", place: listeners, verdict: nodes(config) },
+        Finding { part: "database", place: database, verdict: verdict(store, tables).await },
+        Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await.map(fine)).await },
+        Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.probe().await.map(fine)).await },
+    ];
+    findings.extend(tokens(config).await);
+    if let Some(tls) = &config.gate.tls {
+        let verdict = tls.read().map_or_else(|error| Verdict::Broken(error.to_string()), |_| Verdict::Fine);
+        findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
+    }
+    if let Some(mixpanel) = &config.mixpanel {
+        // Asking it would be an event in somebody's statistics.
+        let place = format!("{} (not asked)", mixpanel.url);
+        findings.push(Finding { part: "mixpanel", place, verdict: Verdict::Fine });
+    }
+    findings
+}
+
+fn nodes(config: &Config) -> Verdict {
+    match config.backends.database {
+        Database::Postgres(_) if config.backends.solitary() => Verdict::Doubtful(
+            "one node only, because keys or bus are in process; several need REDIS_URL and NATS_URL".into(),
+        ),
+        _ => Verdict::Fine,
+    }
+}
+
+fn fine((): ()) -> Verdict {
+    Verdict::Fine
+}
+
+/// Whether the tables are up to date; a check changes none.
+async fn tables(store: Arc<dyn Store>) -> Result<Verdict, StoreError> {
+    Ok(match store.missing().await?[..] {
+        [] => Verdict::Fine,
+        ref missing => Verdict::Doubtful(format!(
+            "migrations are missing ({}): the next start makes them, or `rollcall migrate` as the owner of the tables",
+            missing.join(", ")
+        )),
+    })
+}
+
+async fn verdict<T: ?Sized, E: fmt::Display>(
+    reached: Result<Arc<T>, StartError>,
+    ask: impl AsyncFnOnce(Arc<T>) -> Result<Verdict, E>,
+) -> Verdict {
+    let backend = match reached {
+        Ok(backend) => backend,
+        Err(StartError { why, mend, .. }) => return Verdict::Broken(format!("{why}; {mend}")),
+    };
+    match timeout(PATIENCE, ask(backend)).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(error)) => Verdict::Broken(error.to_string()),
+        Err(_) => Verdict::Broken(format!("no answer within {PATIENCE:?}; is it stopped, or behind a firewall?")),
+    }
+}
+
+/// A line for the shared secret, and one for each issuer.
+async fn tokens(config: &Config) -> Vec<Finding> {
+    let finding = |place: String, verdict| Finding { part: "tokens", place, verdict };
+    let mut findings = Vec::new();
+    if let Some(path) = &config.keys.development {
+        findings.push(finding(format!("development secret {}", path.display()), Verdict::Fine));
+    }
+    if let Some(secret) = &config.keys.hs256 {
+        let verdict = match secret.reveal().len() {
+            SECRET_BYTES.. => Verdict::Fine,
+            _ => Verdict::Doubtful(format!("use {SECRET_BYTES} random bytes or more, a short one can be guessed")),
+        };
+        findings.push(finding("ROLLCALL_HS256_SECRET".into(), verdict));
+    }
+    let sources = match config.sources() {
+        Ok(sources) => sources,
+        Err(error) => {
+            findings.push(finding("secret".into(), Verdict::Broken(error.to_string())));
+            return findings;
+        }
+    };
+    let mut faults = Keyring::new(sources).load().await;
+    for (issuer, location) in &config.keys.jwks {
+        let fault = faults.iter().position(|fault| fault.issuer == *issuer).map(|at| faults.swap_remove(at));
+        let verdict = fault.map_or(Verdict::Fine, |fault| {
+            Verdict::Broken(format!("{}; correct ROLLCALL_JWKS, or what is there", fault.error))
+        });
+        findings.push(finding(format!("{issuer} at {location}"), verdict));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, ffi::OsString};
+
+    use super::*;
+    use crate::config;
+    use rollcall_bus::memory::{Limits, MemoryBus};
+    use rollcall_keys::memory::MemoryKv;
+    use rollcall_store::sqlite::SqliteStore;
+
+    fn config(variables: &[(&str, &str)]) -> Config {
+        let variables: HashMap<_, _> = variables.iter().copied().collect();
+        let read = config::parse([OsString::from("rollcall")], &|name| variables.get(name).map(OsString::from));
+        read.unwrap().1
+    }
+
+    fn away(what: &'static str) -> StartError {
+        StartError { what: what.into(), why: "connection\nrefused".into(), mend: "start it" }
+    }
+
+    async fn lines(config: &Config, reached: Reached) -> Vec<String> {
+        check(config, reached).await.iter().map(ToString::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn every_part_has_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.missing().await.unwrap(), ["0001_presence"]);
+        let unmade = tables(Arc::new(SqliteStore::open(&path).unwrap())).await.unwrap();
+        assert!(matches!(unmade, Verdict::Doubtful(why) if why.contains("0001_presence")));
+        assert_eq!(store.missing().await.unwrap(), ["0001_presence"], "a check makes none");
+        store.migrate().await.unwrap();
+        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let config = config(&[
+            ("DATABASE_URL", &format!("sqlite:{}", path.display())),
+            ("ROLLCALL_HS256_SECRET", "short"),
+            ("ROLLCALL_JWKS", "a=/nowhere/a.json"),
+            ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
+        ]);
+        let reached = Reached { store: Ok(Arc::new(store)), kv: Ok(Arc::new(MemoryKv::new())), bus: Ok(Arc::new(bus)) };
+        let lines = lines(&config, reached).await;
+        let begins = |start: &str| assert!(lines.iter().any(|line| line.starts_with(start)), "{start} in {lines:#?}");
+        begins("ok    configuration listens on 127.0.0.1:8080, admin on 127.0.0.1:9090");
+        begins("ok    database      sqlite:/");
+        begins("ok    keys          in process");
+        begins("ok    bus           in process");
+        begins("note  tokens        ROLLCALL_HS256_SECRET: use 32");
+        begins("FAIL  tokens        a at /nowhere/a.json: cannot read it");
+        begins("ok    mixpanel      https://api.mixpanel.com/track");
+        assert_eq!(lines.len(), 7);
+        assert!(!lines.concat().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_is_away_is_named_with_how_to_mend_it_and_without_passwords() {
+        let config = config(&[
+            ("DATABASE_URL", "postgres://me:hunter2@db/x"),
+            ("REDIS_URL", "redis://:hunter2@r:6379"),
+            ("ROLLCALL_HS256_SECRET", "0123456789012345678901234567890123456789"),
+        ]);
+        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let reached = Reached { store: Err(away("PostgreSQL")), kv: Err(away("Redis")), bus: Ok(Arc::new(bus)) };
+        let findings = check(&config, reached).await;
+        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        assert!(lines[0].starts_with("note  configuration") && lines[0].contains("one node only"), "{lines:#?}");
+        assert_eq!(lines[1], "FAIL  database      postgres://db/x: connection refused; start it");
+        assert_eq!(lines[2], "FAIL  keys          redis://r:6379: connection refused; start it");
+        assert_eq!(findings.iter().filter(|finding| finding.broken()).count(), 2);
+    }
+}

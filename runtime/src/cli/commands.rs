@@ -1,0 +1,77 @@
+//! What `rollcall` does besides serving.
+use rollcall_schema::Audience;
+
+use super::{StartError, backends};
+use crate::{
+    auth::{Wish, mint},
+    cli::{
+        check::{Reached, check},
+        load::load,
+    },
+    config::{Config, LoadArgs, TokenArgs},
+};
+
+/// `rollcall token`: the token alone on stdout.
+pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
+    let failed = "set ROLLCALL_HS256_SECRET; tokens of a JWKS are signed by their issuer";
+    let sources = config.sources().map_err(StartError::of("the token", failed))?;
+    let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::of("the token", failed))?;
+    let audience = args.aud.or_else(|| sources.audiences.first().cloned());
+    let wish = Wish {
+        issuer: args.iss,
+        user: args.sub,
+        audience: match audience {
+            Some(audience) => audience,
+            None => Audience::parse("example.org").map_err(StartError::of("the token", failed))?,
+        },
+        role: args.role,
+        lifetime: args.lifetime,
+        lesson_id: args.lesson_id,
+        classroom_ids: args.classroom_ids,
+        lesson_ids: args.lesson_ids,
+    };
+    println!("{}", mint(&secret, &wish).map_err(StartError::of("the token", failed))?);
+    Ok(())
+}
+
+/// `rollcall migrate`.
+pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    println!("the tables of {} are up to date", store.name());
+    Ok(())
+}
+
+/// `rollcall restored`.
+pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    let mend = "stop every node, then run it again";
+    let done = store.restored().await.map_err(StartError::of("the restored database", mend))?;
+    println!(
+        "it is another installation now: ids are raised, {} sessions of the backup are in the history, {} events are gone",
+        done.sessions, done.events
+    );
+    Ok(())
+}
+
+/// `rollcall load`.
+pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
+    let store = backends::store(&config.backends).await?;
+    let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it and load again"))?;
+    println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
+    Ok(())
+}
+
+/// `rollcall check`: a line for each part; an error where one of them is broken.
+pub(super) async fn report(config: &Config) -> Result<(), StartError> {
+    let reached = Reached {
+        store: backends::sql(&config.backends).await,
+        kv: backends::kv(&config.backends).await,
+        bus: backends::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),
+    };
+    let findings = check(config, reached).await;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let broken = findings.iter().filter(|finding| finding.broken()).count();
+    if broken == 0 { Ok(()) } else { Err(format!("{broken} broken")).map_err(StartError::of("check", "see above")) }
+}

@@ -1,0 +1,121 @@
+//! `rollcall load`: lessons and attendees from CSV files into SQL, all of it or nothing.
+//!
+//! Invariant: one transaction for both files, committed only after the last row; a row that cannot be taken is named by
+//! file, line and column. Memory holds one batch, however long the files are.
+mod progress;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use rollcall_schema::{ClassroomId, LessonId, Seat, UserId};
+
+pub use self::table::LoadFault;
+use self::{
+    progress::Progress,
+    table::{Fields, Table},
+};
+use crate::config::LoadArgs;
+use rollcall_store::{AttendeeRow, LessonRow, Load, LoadError, Store};
+
+/// Rows that are given to the store at once.
+const BATCH: usize = 4096;
+/// The most seats of a lesson: the seat map in Redis has a field for each.
+const MOST_SEATS: u32 = 10_000;
+
+/// How many rows were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Of `lesson`.
+    pub lessons: u64,
+    /// Of `lesson_attendee`.
+    pub attendees: u64,
+}
+
+/// Loads the files.
+///
+/// # Errors
+/// [`LoadFault`]; nothing was loaded then.
+pub async fn load(store: &dyn Store, files: &LoadArgs) -> Result<Loaded, LoadFault> {
+    let mut loaded = Loaded::default();
+    let mut load = store.load().await?;
+    if let Some(path) = &files.lessons {
+        loaded.lessons = lessons(load.as_mut(), path).await?;
+    }
+    if let Some(path) = &files.attendees {
+        loaded.attendees = attendees(load.as_mut(), path).await?;
+    }
+    load.commit().await.map_err(|error| match error {
+        LoadError::Store(error) => LoadFault::Store(error),
+        error @ LoadError::UnknownLesson(_) => LoadFault::Commit(error.to_string()),
+    })?;
+    Ok(loaded)
+}
+
+async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
+    let mut table = Table::open(path, &["lesson_id", "classroom_id", "seats"])?;
+    let progress = Progress::new(&table, "lessons");
+    loop {
+        let mut batch = Batch::new();
+        while batch.rows.len() < BATCH
+            && let Some(fields) = table.next()?
+        {
+            let row = LessonRow {
+                id: fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?,
+                classroom: fields.read(1, ClassroomId::parse, "a UUID")?,
+                seats: number(&fields, 2)?,
+            };
+            batch.put(row, fields.place());
+        }
+        if batch.rows.is_empty() {
+            return Ok(table.rows());
+        }
+        load.lessons(batch.rows).await.map_err(|error| table.fault(&batch.places, error))?;
+        progress.at(&table);
+    }
+}
+
+async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
+    let mut table = Table::open(path, &["lesson_id", "user_id", "seat"])?;
+    let progress = Progress::new(&table, "attendees");
+    loop {
+        let mut batch = Batch::new();
+        while batch.rows.len() < BATCH
+            && let Some(fields) = table.next()?
+        {
+            let lesson = fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?;
+            let user = fields.read(1, UserId::parse, "1 to 128 printable ASCII characters without space * > { } quotes backslash, not starting with lesson_ or rollcall:")?;
+            let seat = Seat(number(&fields, 2)?);
+            batch.put(AttendeeRow { lesson, user, seat }, fields.place());
+        }
+        if batch.rows.is_empty() {
+            return Ok(table.rows());
+        }
+        load.attendees(batch.rows).await.map_err(|error| table.fault(&batch.places, error))?;
+        progress.at(&table);
+    }
+}
+
+fn number(fields: &Fields<'_>, column: usize) -> Result<u32, LoadFault> {
+    let parse = |text: &str| text.parse().ok().filter(|number| (1..=MOST_SEATS).contains(number)).ok_or(());
+    fields.read(column, parse, "a whole number from 1 to 10000")
+}
+
+/// Rows for the store, and where each begins in its file.
+struct Batch<R> {
+    rows: Vec<R>,
+    places: Vec<u64>,
+}
+
+impl<R> Batch<R> {
+    fn new() -> Self {
+        Self { rows: Vec::with_capacity(BATCH), places: Vec::with_capacity(BATCH) }
+    }
+
+    fn put(&mut self, row: R, place: u64) {
+        self.rows.push(row);
+        self.places.push(place);
+    }
+}

@@ -1,0 +1,83 @@
+//! A log that an outage cannot flood.
+//!
+//! Whatever fails for one client, room or row fails for all of them at once, and again with each attempt. So each place in
+//! the code may write [`MOST`] lines in [`WINDOW`]; further ones are counted and left out. Lines below INFO are there only
+//! where somebody asked for them, and are not limited.
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::{Event, Level, Subscriber, callsite::Identifier};
+use tracing_subscriber::{Layer, layer::Context};
+
+use rollcall_base::names;
+
+const WINDOW: Duration = Duration::from_secs(10);
+const MOST: u32 = 10;
+
+/// A layer that stops events before they are written.
+#[derive(Default)]
+pub(crate) struct LogFlood {
+    /// When each place in the code began its window, and how many lines it wrote since. There are as many as places.
+    places: Mutex<HashMap<Identifier, (Instant, u32)>>,
+}
+
+impl LogFlood {
+    fn admits(&self, place: Identifier, now: Instant) -> bool {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, lines) = places.entry(place).or_insert((now, 0));
+        if now.duration_since(*begun) >= WINDOW {
+            (*begun, *lines) = (now, 0);
+        }
+        *lines += 1;
+        *lines <= MOST
+    }
+}
+
+impl<S: Subscriber> Layer<S> for LogFlood {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let limited = *event.metadata().level() <= Level::INFO;
+        let admitted = !limited || self.admits(event.metadata().callsite(), Instant::now());
+        if !admitted {
+            metrics::counter!(names::LOG_LINES_OMITTED).increment(1);
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    /// Counts what passes.
+    struct Written(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Written {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_place_writes_a_few_lines_and_then_none_for_a_while() {
+        let written = Arc::new(AtomicUsize::new(0));
+        let subscriber = tracing_subscriber::registry().with(LogFlood::default()).with(Written(Arc::clone(&written)));
+        tracing::subscriber::with_default(subscriber, || {
+            for round in 0..1_000 {
+                tracing::warn!(round, "the backend is away");
+                tracing::error!(round, "and so is another");
+                tracing::debug!(round, "asked for");
+            }
+        });
+        assert_eq!(written.load(Ordering::Relaxed), 1_000 + 2 * MOST as usize);
+    }
+}

@@ -1,0 +1,194 @@
+//! How many events a connection may send, how many a user over all connections or the guests of one address, and how often
+//! each may connect (PROTOCOL 2, Limits).
+//!
+//! Invariant: over a limit an event is answered with how long to wait, and nothing else happens; a connection is closed
+//! only if it was over it in every second of a whole span.
+mod rate;
+
+use std::time::{Duration, Instant};
+
+use rollcall_schema::{Audience, UserId};
+
+use self::rate::{Bucket, Rate, Sketch};
+use crate::{config::EventRates, limits::network::Subscriber};
+
+/// How many seconds' worth may come at once.
+const BURST: u32 = 4;
+
+/// What a connection has used up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    bucket: Bucket,
+    /// The second in which an event was refused last, and how many seconds in a row before.
+    refused: (u32, u32),
+}
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done.
+    Done,
+    /// It may come again then.
+    Refused(Duration),
+    /// The connection has been asked to wait often enough.
+    Abuse,
+}
+
+/// Who pays for an event, beside its connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Payer<'a> {
+    /// A token's user.
+    User(&'a UserId, &'a Audience),
+    /// A guest, by its address; none where that is not limited.
+    Guest(Option<Subscriber>),
+}
+
+/// The limits, and what users and guests have used up.
+#[derive(Debug)]
+pub struct EventLimits {
+    start: Instant,
+    connection: Rate,
+    user: Rate,
+    user_connects: Rate,
+    guests: Rate,
+    used: Sketch,
+    patience: u32,
+}
+
+impl EventLimits {
+    /// The configured ones.
+    #[must_use]
+    pub fn new(rates: &EventRates) -> Self {
+        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(BURST));
+        Self {
+            start: Instant::now(),
+            connection: rate(rates.connection),
+            user: rate(rates.user),
+            user_connects: rate(rates.user_connects),
+            guests: rate(rates.guests),
+            used: Sketch::new(),
+            patience: u32::try_from(rates.abuse_after.as_secs()).unwrap_or(u32::MAX).max(1),
+        }
+    }
+
+    /// An event of a connection.
+    pub fn take(&self, meter: &mut Meter, payer: Payer<'_>) -> Verdict {
+        self.take_at(meter, payer, self.start.elapsed())
+    }
+
+    /// Somebody connects.
+    ///
+    /// # Errors
+    /// How long until there is a turn.
+    pub fn connect(&self, payer: Payer<'_>) -> Result<(), Duration> {
+        self.connect_at(payer, self.start.elapsed())
+    }
+
+    fn connect_at(&self, payer: Payer<'_>, since: Duration) -> Result<(), Duration> {
+        match payer {
+            Payer::User(user, audience) => self.used.take(self.user_connects, ("connect", user, audience), since),
+            Payer::Guest(_) => self.pay(payer, since),
+        }
+    }
+
+    fn pay(&self, payer: Payer<'_>, since: Duration) -> Result<(), Duration> {
+        match payer {
+            Payer::User(user, audience) => self.used.take(self.user, ("event", user, audience), since),
+            Payer::Guest(Some(address)) => self.used.take(self.guests, address, since),
+            Payer::Guest(None) => Ok(()),
+        }
+    }
+
+    fn take_at(&self, meter: &mut Meter, payer: Payer<'_>, since: Duration) -> Verdict {
+        let connection = self.connection.take(&mut meter.bucket, since);
+        match connection.and_then(|()| self.pay(payer, since)) {
+            Ok(()) => Verdict::Done,
+            Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.patience),
+        }
+    }
+}
+
+impl Meter {
+    fn refuse(&mut self, wait: Duration, second: u32, patience: u32) -> Verdict {
+        let (last, row) = self.refused;
+        let row = match second.saturating_sub(last) {
+            0 => row.max(1),
+            1 => row + 1,
+            _ => 1,
+        };
+        self.refused = (second, row);
+        if row > patience { Verdict::Abuse } else { Verdict::Refused(wait.max(Duration::from_millis(1))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::network::subscriber;
+
+    fn limits(connection: u32, user: u32) -> EventLimits {
+        let abuse_after = Duration::from_secs(3);
+        EventLimits::new(&EventRates { connection, user, user_sessions: 20, user_connects: 2, guests: 5, abuse_after })
+    }
+
+    fn user(name: &str) -> (UserId, Audience) {
+        (UserId::parse(name).unwrap(), Audience::parse("example.org").unwrap())
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_user_has_one_limit_over_all_connections() {
+        let limits = limits(10, 20);
+        let alice = user("alice");
+        let done = |of: &(UserId, Audience)| {
+            let mut meter = Meter::default();
+            (0..100).filter(|_| limits.take_at(&mut meter, Payer::User(&of.0, &of.1), at(0)) == Verdict::Done).count()
+        };
+        assert_eq!([done(&alice), done(&alice), done(&alice), done(&user("bob"))], [40, 40, 0, 40]);
+    }
+
+    #[test]
+    fn a_user_connects_only_so_often_whatever_else_it_does() {
+        let limits = limits(1_000, 5);
+        let (alice, bob) = (user("alice"), user("bob"));
+        let payer = |(user, audience): &'static (UserId, Audience)| Payer::User(user, audience);
+        let (alice, bob) = (payer(Box::leak(Box::new(alice))), payer(Box::leak(Box::new(bob))));
+        let connects = |of, millis| (0..100).filter(|_| limits.connect_at(of, at(millis)).is_ok()).count();
+        assert_eq!([connects(alice, 0), connects(bob, 0), connects(alice, 1_000)], [8, 8, 2]);
+        assert_eq!(
+            limits.take_at(&mut Meter::default(), alice, at(0)),
+            Verdict::Done,
+            "events have a limit of their own"
+        );
+    }
+
+    #[test]
+    fn the_guests_of_an_address_have_one_limit_for_connects_and_events() {
+        let limits = limits(1_000, 1_000);
+        let guest = |last: u8| Payer::Guest(subscriber(std::net::IpAddr::from([192, 0, 2, last]), false));
+        assert_eq!((0..10).filter(|_| limits.connect_at(guest(1), at(0)).is_ok()).count(), 10);
+        let done = |of| (0..100).filter(|_| limits.take_at(&mut Meter::default(), of, at(0)) == Verdict::Done).count();
+        assert_eq!([done(guest(1)), done(guest(2)), done(Payer::Guest(None))], [10, 20, 100]);
+    }
+
+    #[test]
+    fn only_who_goes_on_for_seconds_is_closed() {
+        let limits = limits(10, 1_000);
+        let mut meter = Meter::default();
+        let mut verdicts = (0..6_000).map(|millis| limits.take_at(&mut meter, Payer::Guest(None), at(millis)));
+        let closed = verdicts.position(|verdict| verdict == Verdict::Abuse);
+        assert!(closed.is_some_and(|millis| (2_900..=4_000).contains(&millis)), "{closed:?}");
+
+        // A burst now and then is no abuse, however large.
+        let mut meter = Meter::default();
+        for second in (0..60).step_by(2) {
+            let take = |_| limits.take_at(&mut meter, Payer::Guest(None), at(second * 1_000));
+            let verdicts: Vec<_> = (0..1_000).map(take).collect();
+            assert!(verdicts.contains(&Verdict::Done) && !verdicts.contains(&Verdict::Abuse), "{second}");
+            assert!(verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(wait) if *wait <= at(100))));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Connections that have upgraded and have not sent connect_request: whose they are, and which of them makes way.
+//!
+//! Invariant: one that makes way has been silent for [`MIN_TENURE`], and is the oldest of the client that has most of them,
+//! so that a client with many loses its own first. One that has spoken is counted until it is let in or refused, and makes
+//! way for nobody.
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::network::Subscriber;
+use rollcall_websocket::SocketId;
+
+/// For so long after its upgrade a connection makes way for nobody: what a slow client needs for its first message.
+const MIN_TENURE: Duration = Duration::from_secs(1);
+
+/// All of a node. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SilentConnections(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    clients: HashMap<Subscriber, BTreeMap<u64, Entry>>,
+    /// By how many a client has; of equals, the one with the oldest is last.
+    order: BTreeSet<(usize, Reverse<u64>, Subscriber)>,
+    next: u64,
+    /// The silent ones, and those that have spoken and are not let in yet.
+    unauthenticated: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    /// None on its way to its worker.
+    socket: Option<SocketId>,
+}
+
+/// Counts one connection until it is let in or over.
+#[derive(Debug)]
+pub struct Unauthenticated {
+    connections: SilentConnections,
+    client: Subscriber,
+    number: u64,
+    spoken: AtomicBool,
+}
+
+impl SilentConnections {
+    /// How many are not let in yet.
+    pub(super) fn unauthenticated(&self) -> usize {
+        self.table().unauthenticated
+    }
+
+    /// One more of this client.
+    pub(super) fn add(&self, client: Subscriber) -> Unauthenticated {
+        let mut table = self.table();
+        let number = table.next;
+        table.next += 1;
+        table.unauthenticated += 1;
+        let entry = Entry { since: Instant::now(), socket: None };
+        table.change(client, |entries| entries.insert(number, entry));
+        drop(table);
+        Unauthenticated { connections: self.clone(), client, number, spoken: AtomicBool::new(false) }
+    }
+
+    /// Takes out the one that makes way: of this client, or of the one that has most. It counts no more.
+    pub(super) fn take(&self, client: Option<Subscriber>) -> Option<SocketId> {
+        let mut table = self.table();
+        let client = client.or_else(|| table.order.last().map(|(_, _, client)| *client))?;
+        let (number, entry) = table.clients.get(&client)?.first_key_value()?;
+        let (number, socket) = (*number, entry.socket?);
+        if entry.since.elapsed() < MIN_TENURE {
+            return None;
+        }
+        table.change(client, |entries| entries.remove(&number));
+        table.unauthenticated -= 1;
+        Some(socket)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn change<T>(&mut self, client: Subscriber, change: impl FnOnce(&mut BTreeMap<u64, Entry>) -> T) -> T {
+        let place = |entries: &BTreeMap<u64, Entry>| {
+            let (oldest, _) = entries.first_key_value()?;
+            Some((entries.len(), Reverse(*oldest), client))
+        };
+        let entries = self.clients.entry(client).or_default();
+        let before = place(entries);
+        let changed = change(entries);
+        let after = place(entries);
+        if let Some(before) = before {
+            self.order.remove(&before);
+        }
+        match after {
+            Some(after) => drop(self.order.insert(after)),
+            None => drop(self.clients.remove(&client)),
+        }
+        changed
+    }
+}
+
+impl Unauthenticated {
+    /// It has a socket, by which it can be closed.
+    pub fn arrived(&self, socket: SocketId) {
+        let mut table = self.connections.table();
+        let entry = table.clients.get_mut(&self.client).and_then(|entries| entries.get_mut(&self.number));
+        if let Some(entry) = entry {
+            entry.socket = Some(socket);
+        }
+    }
+
+    /// It has said what it wants.
+    pub fn spoke(&self) {
+        if self.connections.table().change(self.client, |entries| entries.remove(&self.number)).is_some() {
+            self.spoken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Unauthenticated {
+    fn drop(&mut self) {
+        let mut table = self.connections.table();
+        // One that made way was taken out then.
+        if self.spoken.load(Ordering::Relaxed)
+            || table.change(self.client, |entries| entries.remove(&self.number)).is_some()
+        {
+            table.unauthenticated -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::limits::network::subscriber;
+
+    fn client(number: u8) -> Subscriber {
+        subscriber(IpAddr::from([192, 0, 2, number]), true).unwrap()
+    }
+
+    fn arrive(connections: &SilentConnections, from: u8, socket: u64) -> Unauthenticated {
+        let added = connections.add(client(from));
+        added.arrived(SocketId::from_bits(socket));
+        added
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_client_that_has_most_loses_its_oldest_first() {
+        let connections = SilentConnections::default();
+        let taken = || connections.take(None).map(SocketId::to_bits);
+        let single = arrive(&connections, 1, 1);
+        let mut held: Vec<_> = (10..14).map(|socket| arrive(&connections, 2, socket)).collect();
+        assert_eq!(taken(), None, "they have just come");
+        tokio::time::advance(MIN_TENURE).await;
+        held.push(arrive(&connections, 3, 30));
+        // Whoever has spoken is left alone, and still counts.
+        held[0].spoke();
+        assert_eq!(connections.unauthenticated(), 6);
+        assert_eq!([taken(), taken()], [Some(11), Some(12)]);
+        assert_eq!(connections.unauthenticated(), 4);
+        // All have one: the oldest of them goes.
+        assert_eq!([taken(), taken(), taken()], [Some(1), Some(13), None]);
+        drop((single, held));
+        assert_eq!(connections.unauthenticated(), 0);
+        let table = connections.table();
+        assert!(table.clients.is_empty() && table.order.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_can_be_named_and_one_without_a_socket_cannot_be_closed() {
+        let connections = SilentConnections::default();
+        let _many: Vec<_> = (0..3).map(|socket| arrive(&connections, 1, socket)).collect();
+        let _own = arrive(&connections, 2, 9);
+        let _underway = connections.add(client(3));
+        tokio::time::advance(MIN_TENURE).await;
+        assert_eq!(connections.take(Some(client(2))), Some(SocketId::from_bits(9)));
+        assert_eq!([connections.take(Some(client(2))), connections.take(Some(client(3)))], [None; 2]);
+    }
+}

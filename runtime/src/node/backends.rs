@@ -1,0 +1,152 @@
+//! The backends that the configuration asks for, connected.
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::config::{self, Database};
+use rollcall_bus::{
+    Bus, Fed,
+    memory::{Limits, MemoryBus},
+    nats::NatsBus,
+};
+use rollcall_keys::{Kv, memory::MemoryKv, redis::RedisKv};
+use rollcall_store::{
+    Store,
+    postgres::{PostgresOptions, PostgresStore},
+    sqlite::SqliteStore,
+};
+
+/// How often a backend is asked at the start, and the pause between.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Why the gateway does not start: what is wrong, and what to change.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}\n  {mend}")]
+pub struct StartError {
+    /// The part, and where it was looked for.
+    pub what: String,
+    /// What it says.
+    pub why: String,
+    /// What to change.
+    pub mend: &'static str,
+}
+
+impl StartError {
+    /// For `map_err`.
+    pub fn of<E: std::fmt::Display>(what: impl Into<String>, mend: &'static str) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |error| Self { what, why: error.to_string(), mend }
+    }
+}
+
+/// SQL, keys, bus.
+pub struct Backends {
+    /// SQL, with its tables up to date.
+    pub store: Arc<dyn Store>,
+    /// Keys.
+    pub kv: Arc<dyn Kv>,
+    /// Bus.
+    pub bus: Arc<dyn Bus>,
+    /// What comes from it.
+    pub feed: mpsc::Receiver<Fed>,
+}
+
+impl Backends {
+    /// Connects all of them.
+    ///
+    /// # Errors
+    /// The first that is away.
+    pub async fn connect(config: &config::Backends, max_body: usize) -> Result<Self, StartError> {
+        let store = store(config).await?;
+        let kv = kv(config).await?;
+        let (bus, feed) = bus(config, max_body).await?;
+        Ok(Self { store, kv, bus, feed })
+    }
+}
+
+/// SQL alone, with its tables up to date.
+///
+/// # Errors
+/// Where it is away, or its tables do not fit this binary and cannot be made to.
+pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+    let store = sql(config).await?;
+    store
+        .migrate()
+        .await
+        .map_err(StartError::of("the tables", "README, \"Upgrades\", has the roles and their grants"))?;
+    Ok(store)
+}
+
+/// SQL alone, with its tables as they are.
+///
+/// # Errors
+/// Where it is away.
+pub async fn sql(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match &config.database {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::of(
+            format!("SQLite file {}", path.display()),
+            "make the file's folder writable, or set DATABASE_URL",
+        ))?),
+        Database::Postgres(url) => {
+            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.clone()) };
+            let mend = "start it, or set DATABASE_URL to where it is";
+            let store =
+                PostgresStore::connect(&options).map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+            patiently(async || store.ping().await)
+                .await
+                .map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+            Arc::new(store)
+        }
+    })
+}
+
+/// Keys alone.
+///
+/// # Errors
+/// Where they are away.
+pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
+    Ok(match &config.redis {
+        None => Arc::new(MemoryKv::new()),
+        Some(url) => {
+            Arc::new(patiently(async || RedisKv::connect(url.clone(), &config.redis_prefix).await).await.map_err(
+                StartError::of(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
+            )?)
+        }
+    })
+}
+
+/// The bus alone, which feeds events with bodies of up to `max_body` bytes.
+///
+/// # Errors
+/// Where it is away.
+pub async fn bus(
+    config: &config::Backends,
+    max_body: usize,
+) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
+    match &config.nats {
+        None => {
+            let (bus, feed) = MemoryBus::start(Limits::default());
+            Ok((Arc::new(bus), feed))
+        }
+        Some(url) => {
+            let (bus, feed) =
+                patiently(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(StartError::of(
+                    format!("NATS at {url}"),
+                    "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
+                ))?;
+            Ok((Arc::new(bus), feed))
+        }
+    }
+}
+
+/// Asks a busy server a few times; one that is not there says no each time at once.
+async fn patiently<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+    for _ in 1..ATTEMPTS {
+        if let Ok(answer) = ask().await {
+            return Ok(answer);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    ask().await
+}

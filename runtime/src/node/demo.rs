@@ -1,0 +1,115 @@
+//! The first run: a classroom to try things in, and what a stranger pastes to see it work (issue: "The first run").
+use std::{net::SocketAddr, time::Duration};
+
+use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
+use uuid::Uuid;
+
+use crate::auth::{MintError, Wish, mint};
+use rollcall_base::Secret;
+use rollcall_store::{AttendeeRow, LessonRow, LoadError, Store};
+
+/// The demo's classroom.
+pub const CLASSROOM: ClassroomId = ClassroomId(Uuid::from_u128(0xde30_0000_0000_4000_8000_0000_0000_0001));
+/// The demo's lesson, in that classroom.
+const LESSON: &str = "demo";
+const SEATS: u32 = 12;
+const TEACHER: &str = "alice";
+/// Who has a seat, from the first on.
+const PARTICIPANTS: [&str; 3] = ["bob", "carol", "dave"];
+const AUDIENCE: &str = "example.org";
+/// For how long the tokens printed at a start are good.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn lesson() -> LessonId {
+    LessonId::parse(LESSON).expect("the demo's lesson has a valid id")
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("the demo's users have valid ids")
+}
+
+/// Makes the demo's lesson where there is none at all. True where it did.
+///
+/// # Errors
+/// [`LoadError`], where the database is away.
+pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
+    if !store.is_empty().await? {
+        return Ok(false);
+    }
+    let mut load = store.load().await?;
+    load.lessons(vec![LessonRow { id: lesson(), classroom: CLASSROOM, seats: SEATS }]).await?;
+    let attendees = PARTICIPANTS.iter().zip(1..);
+    let attendees = attendees.map(|(name, seat)| AttendeeRow { lesson: lesson(), user: user(name), seat: Seat(seat) });
+    load.attendees(attendees.collect()).await?;
+    load.commit().await?;
+    Ok(true)
+}
+
+/// What a start with the development secret prints: tokens, and a line to paste.
+///
+/// # Errors
+/// [`MintError`], where the secret cannot sign.
+pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret) -> Result<String, MintError> {
+    let token = |name: &str, role| {
+        let audience = audience.cloned();
+        let audience = audience.unwrap_or_else(|| Audience::parse(AUDIENCE).expect("the demo has a valid audience"));
+        let wish = Wish {
+            issuer: "rollcall".into(),
+            user: user(name),
+            audience,
+            role,
+            lifetime: LIFETIME,
+            lesson_id: None,
+            classroom_ids: Vec::new(),
+            lesson_ids: Vec::new(),
+        };
+        mint(secret, &wish)
+    };
+    let (teacher, participant) = (token(TEACHER, Role::Teacher)?, token(PARTICIPANTS[0], Role::Participant)?);
+    // Written out, so that people read it in the protocol's order.
+    let connect = format!(
+        r#"{{"type":"connect_request","payload":{{"token":"{participant}","classroom_id":"{CLASSROOM}","agent_label":"web"}}}}"#
+    );
+    let join = format!(r#"{{"type":"join_lesson","ref":1,"payload":{{"lesson_id":"{LESSON}"}}}}"#);
+    let participant_name = PARTICIPANTS[0];
+    Ok(format!(
+        "\n\
+         No key is configured, so tokens are signed with a development secret that is kept beside the database.\n\
+         \n\
+         classroom {CLASSROOM}, lesson {LESSON}\n\
+         {TEACHER}, a teacher:\n  {teacher}\n\
+         {participant_name}, a participant:\n  {participant}\n\
+         \n\
+         {participant_name} enters and joins, with Node.js (any WebSocket client will do, websocat for one):\n  \
+         paste: npx -y wscat -c ws://{address}/ws -w 5 -x '{connect}' -x '{join}'\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Keyring, Sources};
+    use rollcall_store::sqlite::SqliteStore;
+
+    #[tokio::test]
+    async fn only_an_empty_database_gets_a_demo() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("x.db")).unwrap();
+        store.migrate().await.unwrap();
+        assert!(seed(&store).await.unwrap());
+        assert!(!store.is_empty().await.unwrap());
+        assert!(!seed(&store).await.unwrap());
+    }
+
+    #[test]
+    fn the_tokens_printed_are_let_in_and_the_line_has_one() {
+        let secret = Secret::new("a secret for tests alone, long enough for HS256");
+        let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
+        let keyring = Keyring::new(Sources::of_secret(secret));
+        let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("ey")).collect();
+        let roles: Vec<_> = tokens.iter().map(|token| keyring.verify(token).unwrap().role).collect();
+        assert_eq!(roles, [Role::Teacher, Role::Participant]);
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("paste: ")).unwrap();
+        assert!(line.contains("ws://127.0.0.1:1/ws") && line.contains(tokens[1]) && line.contains("join_lesson"));
+    }
+}

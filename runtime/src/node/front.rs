@@ -1,0 +1,62 @@
+//! What the public listener says before a connection is a socket.
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full as Body;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    http::{Extensions, request::Parts},
+};
+
+use crate::{
+    gateway::Command,
+    http::public,
+    limits::admission::{Admission, Connections, Full},
+};
+use rollcall_base::names;
+use rollcall_websocket::{Front, SocketId, Workers};
+
+/// Keeps the limits of connections; `/healthz`; all else but `/ws` is not there.
+pub struct PublicFront {
+    /// The limits.
+    pub admission: Admission,
+    /// Who know how many connections there are.
+    pub workers: Workers<Command>,
+}
+
+impl Connections for Workers<Command> {
+    fn count(&self) -> usize {
+        self.connections()
+    }
+
+    fn close_silent(&self, socket: SocketId) -> bool {
+        self.try_send(socket.worker(), Command::CloseSilent(socket)).is_ok()
+    }
+}
+
+impl Front for PublicFront {
+    fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
+        self.admission.knock(remote, holds)
+    }
+
+    fn is_proxy(&self, remote: SocketAddr) -> bool {
+        self.admission.trusts(remote)
+    }
+
+    fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
+        let admitted = if self.workers.crowded() {
+            Err(Full::InFlight)
+        } else {
+            self.admission.enter(remote, head, &self.workers)
+        };
+        admitted.map_err(|full| {
+            metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);
+            Box::new(full.reply())
+        })
+    }
+
+    async fn other(&self, _remote: SocketAddr, request: Request<Incoming>) -> Response<Body<Bytes>> {
+        public::answer(request.method(), request.uri().path())
+    }
+}

@@ -1,0 +1,296 @@
+//! `rollcall serve`: everything put together, in the order in which it depends on each other.
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
+use tracing::{error, info, warn};
+
+use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
+use crate::{
+    auth::{Hook, Keyring, Location},
+    config::Config,
+    gateway::{Gateway, Mailboxes, Shared, disconnect_queue::Departures},
+    handler::{resources::Pools, table::Table},
+    http::{self, access::Access, admin::Admin, health::Health},
+    limits::{EventLimits, admission::Admission},
+    metrics::Metrics,
+    mixpanel::Mixpanel,
+    node::{demo, session_check::SessionCheck},
+    rooms::Rooms,
+};
+use rollcall_base::{
+    process::ProcessIdentity,
+    tasks::{TaskEnded, Tasks},
+};
+use rollcall_presence::{
+    key_cleanup::Leavings, key_reconciler::Projection, lease_keeper::Pulse, outbox_relay::Relay, sessions::Sessions,
+};
+use rollcall_store::{Registration, Store};
+use rollcall_websocket as socket;
+use rollcall_websocket::Workers;
+
+/// For requests under way at the operators' listener when the node ends.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
+/// For what Mixpanel has not been told when the node drains.
+const COURIER: Duration = Duration::from_secs(3);
+
+/// For a drain because a task of the node ended: what depends on that task does not get done however long it is waited for.
+const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
+
+/// Why the gateway does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// One of its tasks ended while it served.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+}
+
+/// Serves until a signal or until one of its tasks ends, then drains.
+///
+/// # Errors
+/// [`ServeError`]: before anything is served, or after a drain because a task ended.
+pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), ServeError> {
+    let tasks = Tasks::default();
+    let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
+    let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
+    let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
+    let keyring = keyring(&config).await?;
+    let mut listener = limits::listener(&config.limits, &config.gate);
+    listener.certificate = config.gate.tls.clone().map(|files| files.watch(&tasks)).transpose().map_err(
+        StartError::of("TLS", "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY"),
+    )?;
+    // Who tries things out has a page on a port of its own.
+    listener.loopback_pages = config.keys.development.is_some();
+    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.forward).await?;
+    let registration = Registration {
+        label: format!("{}@{}", std::process::id(), config.listen),
+        lease: config.presence.lease,
+        solitary: config.backends.solitary(),
+        process: ProcessIdentity::current(),
+    };
+    let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
+    let lease = store.register(&registration).await.map_err(StartError::of("this node", alone))?;
+    let began = *store.incarnation().borrow();
+    let installation = store.installation().await.map_err(StartError::of("the database", "start again"))?;
+    let (lease, leased) = watch::channel(lease);
+    let (nodes, living) = watch::channel(1);
+    let draining = watch::Sender::new(false);
+
+    let mailboxes = Mailboxes::default();
+    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
+    let (departures, arrivals) = Departures::new(limits::grace(&config));
+    let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
+        Some((mixpanel, courier)) => (
+            mixpanel,
+            Some(
+                tasks.spawn("mixpanel", courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4))),
+            ),
+        ),
+        None => (Mixpanel::disabled(), None),
+    };
+    let late = watch::Sender::new(false);
+    let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), mailboxes.clone());
+    let rates = Arc::new(EventLimits::new(&config.gate.events));
+    let table = table(&Pools {
+        keyring: Arc::clone(&keyring),
+        hook: Arc::new(Hook::new(config.gate.authz.clone())),
+        rooms: rooms.clone(),
+        sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), mailboxes.clone()),
+        kv: Arc::clone(&kv),
+        leavings: leavings.clone(),
+        mixpanel,
+        rates: Arc::clone(&rates),
+        user_sessions: config.gate.events.user_sessions,
+        guests: config.guests,
+    })
+    .handler_timeout(config.limits.handler_timeout);
+    let shared = Arc::new(Shared {
+        table: table.clone(),
+        departures: departures.clone(),
+        rooms: rooms.clone(),
+        mailboxes: mailboxes.clone(),
+        events: rates,
+        options: limits::gateway(&config.limits),
+    });
+    let workers = Workers::start(&tasks, config.workers, &limits::sockets(&config.limits, &config.gate), |_| {
+        Gateway::new(Arc::clone(&shared))
+    })
+    .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    mailboxes.open(workers.clone());
+
+    tasks.spawn("dispatch", rooms.dispatch(feed));
+    tasks.spawn("disconnects", departures.clone().run(arrivals, table));
+    tasks.spawn("relay", Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
+    let (keys, lost) = (Arc::clone(&kv), leavings.clone());
+    let projection = Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() };
+    tasks.spawn("projection of keys", projection.run());
+    let pulse = Pulse {
+        store: Arc::clone(&store),
+        leavings: leavings.clone(),
+        mailboxes: mailboxes.clone(),
+        registration,
+        lease,
+        nodes,
+    };
+    tasks.spawn("lease", pulse.run());
+    let check = SessionCheck {
+        store: Arc::clone(&store),
+        mailboxes: mailboxes.clone(),
+        departures: departures.clone(),
+        lease: leased.clone(),
+        spread: config.presence.drain_spread,
+    };
+    tasks.spawn("session check", check.run(began));
+    tasks.spawn("upkeep of metrics", metrics.clone().upkeep());
+    let refreshed = Arc::clone(&keyring);
+    tasks.spawn("keys of issuers", async move { refreshed.keep_fresh().await });
+
+    let unready = Arc::new(AtomicBool::new(false));
+    let over = watch::Sender::new(false);
+    let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready))
+        .with_lease(leased.clone(), config.presence.lease);
+    let admin = Arc::new(Admin {
+        // Guests need no keys.
+        health: if config.guests { health } else { health.with_identity(keyring) },
+        store: Arc::clone(&store),
+        bus: Arc::clone(&bus),
+        metrics,
+        access: Access { token: config.admin_token.clone(), hosts: config.admin_hosts.clone() },
+        largest: config.limits.forward,
+    });
+    // Who reads that it listens may ask it to drain.
+    let mut signals = Signals::install(config.gate.tls.is_some())?;
+    greet(&config, &clients, &operators, &*store).await?;
+    let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
+    tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
+    let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
+
+    let mut presence = config.presence;
+    let failed = tokio::select! {
+        () = signals.next() => None,
+        ended = store.failed() => Some(ended),
+        ended = bus.failed() => Some(ended),
+        ended = tasks.failed() => Some(ended),
+    };
+    if let Some(ended) = &failed {
+        error!(task = ended.task, "{ended}: this node drains and ends, for it would serve nobody");
+        // Its clients are told where that still works; other nodes take over what it cannot write down.
+        presence.drain_deadline = presence.drain_deadline.min(DRAIN_AFTER_FAILURE);
+        presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
+    }
+    unready.store(true, Ordering::Relaxed);
+    let delay = config.presence.drain_delay;
+    if !delay.is_zero() {
+        info!(?delay, "not ready, and taking connections until the drain begins; a second signal begins it at once");
+        let _ = timeout(delay, signals.next()).await;
+    }
+    draining.send_replace(true);
+    let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
+    tokio::select! {
+        () = drain.run() => {}
+        () = signals.next() => {
+            info!("a second signal: ending at once");
+            return failed.map_or(Ok(()), |ended| Err(ended.into()));
+        }
+    }
+    over.send_replace(true);
+    // The deadline holds for these too: what is not done by now is cut off.
+    let _ = timeout(LAST_REQUESTS, operators).await;
+    if let Some(courier) = courier {
+        let _ = timeout(LAST_REQUESTS, courier).await;
+    }
+    failed.map_or(Ok(()), |ended| Err(ended.into()))
+}
+
+fn bind(address: SocketAddr, mend: &'static str) -> Result<TcpListener, StartError> {
+    socket::bind(address).map_err(StartError::of("a listener", mend))
+}
+
+async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+    let keyring = Arc::new(Keyring::new(sources));
+    for error in keyring.load().await {
+        if matches!(error.location, Location::File(_)) {
+            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
+        }
+        warn!(%error, "bearers of this issuer's tokens are asked to come again until its keys are there");
+    }
+    Ok(keyring)
+}
+
+/// Says where it listens and, on a development secret, what to try there.
+async fn greet(
+    config: &Config,
+    clients: &TcpListener,
+    operators: &TcpListener,
+    store: &dyn Store,
+) -> Result<(), StartError> {
+    let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::of("a listener", "start again"));
+    println!("listening on {}", address(clients)?);
+    println!("admin on {}", address(operators)?);
+    if config.keys.development.is_some() {
+        demo::seed(store).await.map_err(StartError::of("the demo", "start again"))?;
+        let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+        if let Some(secret) = &sources.hs256 {
+            let welcome = demo::welcome(address(clients)?, sources.audiences.first(), secret);
+            println!("{}", welcome.map_err(StartError::of("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
+        }
+    }
+    Ok(())
+}
+
+/// Done when the node drains.
+fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut draining = draining.subscribe();
+    async move {
+        // A sender that is gone is as good as a drain.
+        let _ = draining.wait_for(|draining| *draining).await;
+    }
+}
+
+/// SIGTERM and SIGINT: from here on they no longer end the process by themselves. So with SIGHUP, a terminal's end, where
+/// there is no certificate to read again ([`rollcall_websocket::certificate::TlsFiles::watch`]).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn install(tls: bool) -> Result<Self, StartError> {
+        let handler = |kind| signal(kind).map_err(StartError::of("the signal handlers", "a bug: please report it"));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            hangup: (!tls).then(|| handler(SignalKind::hangup())).transpose()?,
+        })
+    }
+
+    async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}

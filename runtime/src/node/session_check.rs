@@ -1,0 +1,169 @@
+//! The node's sessions after the database has lost its last commits (PROTOCOL 5): a replica that lagged was promoted, or a
+//! backup was put back.
+//!
+//! Invariant: each session of this node's memory is compared with its row once after such a loss. Where there is none, its
+//! history row and agent.left are written from memory, and then its connection is closed, recoverably; and rows of this
+//! node without a connection end. Nothing is walked where nothing was lost.
+use std::{sync::Arc, time::Duration};
+
+use rollcall_schema::{SessionError, SessionId, Sid};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::gateway::{Command, Enumerate, FindMissing, Mailboxes, Page, disconnect_queue::Departures};
+use rollcall_base::names;
+use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
+
+/// Sessions of one statement, and of one command to a worker.
+const PAGE: usize = 500;
+/// Between two tries while the database is away.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Between two groups of closes.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What the check needs.
+pub struct SessionCheck {
+    /// Where the rows are.
+    pub store: Arc<dyn Store>,
+    /// Where the connections are.
+    pub mailboxes: Mailboxes,
+    /// Where sessions wait whose connections are over.
+    pub departures: Departures,
+    /// The node's right to write.
+    pub lease: watch::Receiver<Lease>,
+    /// Over how long the closes are spread.
+    pub spread: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a worker has ended")]
+    Workers,
+}
+
+impl SessionCheck {
+    /// Checks after each loss, until the task is dropped. `checked` is the incarnation under which this node began.
+    pub async fn run(self, mut checked: Option<Uuid>) {
+        let mut incarnation = self.store.incarnation();
+        loop {
+            let found = *incarnation.borrow_and_update();
+            if checked.is_some() && found != checked {
+                metrics::counter!(names::SESSION_CHECKS).increment(1);
+                while let Err(error) = self.check().await {
+                    warn!(%error, "the check of this node's sessions begins again");
+                    sleep(RETRY_AFTER).await;
+                }
+            }
+            checked = found;
+            if incarnation.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Safe to repeat from its beginning.
+    async fn check(&self) -> Result<(), Failure> {
+        let mut closing = Vec::new();
+        let (busy, mut later) = mpsc::unbounded_channel();
+        for worker in 0..self.mailboxes.len() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let (page, came) = oneshot::channel();
+                let enumerate = Enumerate { from: slot, max: PAGE, page, busy: busy.clone() };
+                self.mailboxes.to(worker, Command::Enumerate(enumerate)).await;
+                let Page { sessions, next } = came.await.map_err(|_| Failure::Workers)?;
+                self.verify(&sessions, &mut closing).await?;
+                from = next;
+            }
+        }
+        drop(busy);
+        // Sessions that a function has: each comes when its function is done.
+        let mut sessions = Vec::with_capacity(PAGE);
+        while later.recv_many(&mut sessions, PAGE).await > 0 {
+            self.verify(&sessions, &mut closing).await?;
+            sessions.clear();
+        }
+        let ended = self.end_rows().await?;
+        info!(closing = closing.len(), rows = ended, "sessions are checked after the database lost commits");
+        self.close(closing).await;
+        Ok(())
+    }
+
+    async fn verify(&self, sessions: &[Remembered], closing: &mut Vec<(Sid, SessionError)>) -> Result<(), StoreError> {
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let lease = *self.lease.borrow();
+        let standings = self.store.verify(lease, sessions).await?;
+        closing.extend(sessions.iter().zip(standings).filter_map(|(session, standing)| match standing {
+            Standing::Owned => None,
+            Standing::Replaced => Some((session.sid, SessionError::Replaced)),
+            Standing::NotOwned | Standing::Lost => Some((session.sid, SessionError::InternalServerError)),
+        }));
+        Ok(())
+    }
+
+    /// Ends rows of this node whose connections are over: their ends were lost.
+    async fn end_rows(&self) -> Result<usize, Failure> {
+        let (mut after, mut ended) = (SessionId(0), 0);
+        loop {
+            let lease = *self.lease.borrow();
+            let rows = self.store.owned(lease.node, after, PAGE).await?;
+            let Some((last, _)) = rows.last() else { return Ok(ended) };
+            after = *last;
+            let missing = self.missing(rows.iter().map(|(_, close)| close.sid).collect()).await?;
+            let ends: Vec<Close> =
+                rows.into_iter().map(|(_, close)| close).filter(|close| missing.contains(&close.sid)).collect();
+            ended += ends.len();
+            match self.store.close(lease, &ends).await {
+                Ok(_) => {}
+                // Somewhere among them: each alone.
+                Err(StoreError::Refused(_)) => self.end_singly(lease, &ends).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn end_singly(&self, lease: Lease, ends: &[Close]) -> Result<(), StoreError> {
+        for end in ends {
+            match self.store.close(lease, std::slice::from_ref(end)).await {
+                Ok(_) => {}
+                Err(StoreError::Refused(why)) => {
+                    metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                    warn!(why, agent = %end.agent, "the end of a session without a connection is refused");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that no connection here has, and that do not wait for their end either.
+    async fn missing(&self, mut sids: Vec<Sid>) -> Result<Vec<Sid>, Failure> {
+        for worker in 0..self.mailboxes.len() {
+            let (answer, came) = oneshot::channel();
+            self.mailboxes.to(worker, Command::FindMissing(FindMissing { sids, answer })).await;
+            sids = came.await.map_err(|_| Failure::Workers)?;
+        }
+        // Asked last: a session goes from its worker to the departures.
+        let kept = self.departures.kept().await;
+        sids.retain(|sid| !kept.contains(sid));
+        Ok(sids)
+    }
+
+    async fn close(&self, closing: Vec<(Sid, SessionError)>) {
+        let steps = usize::try_from(self.spread.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
+        for group in closing.chunks(closing.len().div_ceil(steps).max(1)) {
+            for (sid, error) in group {
+                self.mailboxes.close(*sid, *error).await;
+            }
+            sleep(STEP).await;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! An event of the feed, encoded into a frame once for all who get it (PROTOCOL 3).
+use std::{sync::OnceLock, time::Instant};
+
+use bytes::Bytes;
+use rollcall_schema::{EntityEvent, Offset, Push, PushError};
+
+use crate::{gateway::AgentMark, rooms::RoomKey};
+use rollcall_base::names;
+use rollcall_bus::Incoming;
+
+/// What a worker hands to a room's members.
+pub struct Delivery {
+    /// The room.
+    pub room: RoomKey,
+    /// Whom it is from: it is not echoed to it.
+    pub sender: Option<AgentMark>,
+    /// Whom alone it is for.
+    pub receiver: Option<AgentMark>,
+    /// Whether it is an agent.left.
+    left: bool,
+    plain: Bytes,
+    /// Most rooms have nobody who resumes: made for the first who does.
+    resumable: OnceLock<Bytes>,
+    incoming: Incoming,
+    arrived: Instant,
+}
+
+impl Delivery {
+    /// Applies the header rules; none where nobody gets it, which is counted unless the event is internal. `most` is the
+    /// largest body that is forwarded, in bytes.
+    #[must_use]
+    pub fn encode(room: RoomKey, incoming: Incoming, most: usize) -> Option<Self> {
+        if incoming.internal {
+            return None;
+        }
+        if incoming.body.len() > most {
+            metrics::counter!(names::DROPPED, "reason" => "event_too_large").increment(1);
+            return None;
+        }
+        let plain = match push(&incoming) {
+            Ok(push) => frame(&push.plain()),
+            Err(error) => {
+                let reason = match error {
+                    PushError::NotAnObject => "event_not_an_object",
+                    PushError::ReservedType => "event_reserved_type",
+                };
+                metrics::counter!(names::DROPPED, "reason" => reason).increment(1);
+                return None;
+            }
+        };
+        Some(Self {
+            room,
+            sender: incoming.sender.as_ref().map(AgentMark::of),
+            receiver: incoming.receiver.as_ref().map(AgentMark::of),
+            left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == "agent" && operation == "left"),
+            plain,
+            resumable: OnceLock::new(),
+            incoming,
+            arrived: Instant::now(),
+        })
+    }
+
+    /// Its place in the stream.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.incoming.offset
+    }
+
+    /// Whether this agent's connection gets it; a guest has no mark. An event of its own agent is not echoed, so it hears
+    /// nothing of the session that it is in; but the end of a session of its agent must reach it, or its view would keep
+    /// that session. That is so for its own session too, where another node ended it: its client resumes after that.
+    #[must_use]
+    pub fn is_for(&self, viewer: Option<AgentMark>) -> bool {
+        match self.receiver {
+            Some(receiver) => Some(receiver) == viewer,
+            None if self.sender.is_some() && self.sender == viewer => self.left,
+            None => true,
+        }
+    }
+
+    /// The frame as it is.
+    #[must_use]
+    pub fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
+    /// The frame for who resumes, and was shown `last` before: with its offset. One that comes so late that a later one
+    /// was shown already has that one's offset, so that a connection's offsets never go back.
+    #[must_use]
+    pub fn resumable(&self, last: Offset) -> Bytes {
+        let shown = |offset| {
+            let push = push(&self.incoming).expect("the body was checked when it came");
+            frame(&push.resumable(offset))
+        };
+        if last > self.incoming.offset {
+            return shown(last);
+        }
+        self.resumable.get_or_init(|| shown(self.incoming.offset)).clone()
+    }
+
+    /// Records how long it took from the stream to here.
+    pub fn record_age(&self) {
+        if let Some(age) = self.incoming.age {
+            metrics::histogram!(names::PUBLISH_TO_PUSH).record((age + self.arrived.elapsed()).as_secs_f64());
+        }
+    }
+}
+
+fn push(incoming: &Incoming) -> Result<Push<'_>, PushError> {
+    let entity = incoming.entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {
+        entity_type,
+        operation,
+        sequence_id: *sequence_id,
+    });
+    Push::parse(&incoming.body, entity)
+}
+
+fn frame(payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    socket::encode_text(payload, &mut frame);
+    frame.into()
+}

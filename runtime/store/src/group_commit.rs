@@ -1,0 +1,262 @@
+//! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
+//!
+//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group makes way.
+//! Invariants:
+//! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
+//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::patience`] never begins; what
+//!   has begun is written whether its caller still listens or not.
+//! - One request that the store refuses fails alone: a refused batch is run again one by one.
+use std::{
+    collections::{HashSet, VecDeque},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::StoreError;
+use rollcall_base::tasks::Tasks;
+
+/// How long a batch gathers in a group that makes way.
+const MAKE_WAY: Duration = Duration::from_millis(50);
+
+/// How requests are grouped.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Requests a batch.
+    pub most: usize,
+    /// Batches at once; a key is always in the same lane.
+    pub lanes: usize,
+    /// Requests that may wait, all lanes together; more are refused at once.
+    pub queue: usize,
+    /// How long a request may wait for its batch to begin.
+    pub patience: Duration,
+    /// How long a call takes at most.
+    pub limit: Duration,
+    /// While it is true the group makes way for others: its batches begin later, and are larger and fewer.
+    pub makes_way: Option<watch::Receiver<bool>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            most: 256,
+            lanes: 2,
+            queue: 32_768,
+            patience: Duration::from_millis(1100),
+            // PROTOCOL 2 gives a connect two seconds, and there is more to it than this.
+            limit: Duration::from_millis(1900),
+            makes_way: None,
+        }
+    }
+}
+
+/// A request that waits. Whoever takes it out decides: the lane to run it, or its caller to give up.
+type Slot<Q> = Arc<Mutex<Option<Q>>>;
+
+fn take<Q>(slot: &Slot<Q>) -> Option<Q> {
+    // An option is whole after any panic.
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+struct Waiting<Q, A> {
+    slot: Slot<Q>,
+    key: u64,
+    since: Instant,
+    answer: oneshot::Sender<Result<A, StoreError>>,
+}
+
+/// A request on its way, whose answer is still owed.
+struct Owed<A> {
+    since: Instant,
+    answer: oneshot::Sender<Result<A, StoreError>>,
+}
+
+/// The front of one kind of write. Clones share the lanes, which end with the last clone.
+pub struct Group<Q, A> {
+    lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
+    key: fn(&Q) -> u64,
+    patience: Duration,
+}
+
+impl<Q, A> Clone for Group<Q, A> {
+    fn clone(&self) -> Self {
+        Self { lanes: self.lanes.clone(), key: self.key, patience: self.patience }
+    }
+}
+
+impl<Q, A> Group<Q, A>
+where
+    Q: Clone + Send + Sync + 'static,
+    A: Send + 'static,
+{
+    /// Starts the lanes. `key` hashes what must not be twice in a batch; two keys of one hash only wait for each
+    /// other. `run` writes a batch and answers in its order; it is dropped where it would outlast the limit.
+    pub fn spawn<R, F>(tasks: &Tasks, name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
+    where
+        R: Fn(Vec<Q>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
+    {
+        let lanes = (0..options.lanes.max(1)).map(|_| {
+            let (sender, inbox) = mpsc::channel((options.queue / options.lanes.max(1)).max(1));
+            let options = options.clone();
+            tasks.spawn(name, Lane { name, options, inbox, deferred: VecDeque::new(), run: run.clone() }.work());
+            sender
+        });
+        Self { lanes: lanes.collect(), key, patience: options.patience }
+    }
+
+    /// Writes one request, in a batch with others.
+    ///
+    /// # Errors
+    /// What the store says; [`StoreError::Unavailable`] where the queue is full or the wait was too long.
+    pub async fn call(&self, request: Q) -> Result<A, StoreError> {
+        self.call_since(Instant::now(), request).await
+    }
+
+    /// As [`Group::call`], for a caller who has waited for something else since then.
+    ///
+    /// # Errors
+    /// As [`Group::call`].
+    pub async fn call_since(&self, since: Instant, request: Q) -> Result<A, StoreError> {
+        let key = (self.key)(&request);
+        let slot = Arc::new(Mutex::new(Some(request)));
+        let (answer, mut answered) = oneshot::channel();
+        let waiting = Waiting { slot: slot.clone(), key, since, answer };
+        let lane = &self.lanes[usize::try_from(key % self.lanes.len() as u64).unwrap_or(0)];
+        lane.try_send(waiting).map_err(|error| match error {
+            TrySendError::Full(_) => too_many(),
+            TrySendError::Closed(_) => ended(),
+        })?;
+        if let Ok(answer) = timeout_at(since + self.patience, &mut answered).await {
+            return answer.unwrap_or_else(|_| Err(ended()));
+        }
+        if take(&slot).is_some() {
+            return Err(too_many());
+        }
+        answered.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+fn too_many() -> StoreError {
+    StoreError::Unavailable("too many requests waiting".to_owned())
+}
+
+fn ended() -> StoreError {
+    StoreError::Unavailable("the node is shutting down".to_owned())
+}
+
+struct Lane<Q, A, R> {
+    name: &'static str,
+    options: Options,
+    inbox: mpsc::Receiver<Waiting<Q, A>>,
+    /// Those whose key was in the batch already, oldest first.
+    deferred: VecDeque<Waiting<Q, A>>,
+    run: R,
+}
+
+impl<Q, A, R, F> Lane<Q, A, R>
+where
+    Q: Clone,
+    R: Fn(Vec<Q>) -> F,
+    F: Future<Output = Result<Vec<A>, StoreError>>,
+{
+    async fn work(mut self) {
+        let mut arrived = Vec::with_capacity(self.options.most);
+        loop {
+            if self.deferred.is_empty() && self.inbox.recv_many(&mut arrived, self.options.most).await == 0 {
+                return;
+            }
+            if self.options.makes_way.as_ref().is_some_and(|makes_way| *makes_way.borrow()) {
+                sleep(MAKE_WAY).await;
+            }
+            let (requests, owed) = self.batch(&mut arrived);
+            if !requests.is_empty() {
+                self.write(requests, owed).await;
+            }
+        }
+    }
+
+    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up vanish.
+    fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<Owed<A>>) {
+        let mut keys = HashSet::new();
+        let (mut requests, mut owed) = (Vec::new(), Vec::new());
+        let mut candidates: VecDeque<_> = std::mem::take(&mut self.deferred);
+        candidates.extend(arrived.drain(..));
+        while requests.len() < self.options.most {
+            let room = self.deferred.len() < self.options.most;
+            let next = candidates.pop_front().or_else(|| if room { self.inbox.try_recv().ok() } else { None });
+            let Some(waiting) = next else { break };
+            if keys.contains(&waiting.key) {
+                self.deferred.push_back(waiting);
+            } else if let Some(request) = take(&waiting.slot) {
+                keys.insert(waiting.key);
+                requests.push(request);
+                owed.push(Owed { since: waiting.since, answer: waiting.answer });
+            }
+        }
+        self.deferred.extend(candidates);
+        (requests, owed)
+    }
+
+    async fn write(&self, requests: Vec<Q>, owed: Vec<Owed<A>>) {
+        let spare = (requests.len() > 1).then(|| requests.clone());
+        let answers = match (self.run_in_time(requests, &owed).await, spare) {
+            (Err(StoreError::Refused(why)), Some(requests)) => {
+                tracing::warn!(group = self.name, why, "a batch was refused; its requests go one by one");
+                return self.write_singly(requests, owed).await;
+            }
+            (answers, _) => answers,
+        };
+        match answers {
+            Ok(answers) => owed.into_iter().zip(answers).for_each(|(owed, answer)| owed.pay(Ok(answer))),
+            Err(error) => owed.into_iter().for_each(|owed| owed.pay(Err(error.clone()))),
+        }
+    }
+
+    async fn write_singly(&self, requests: Vec<Q>, owed: Vec<Owed<A>>) {
+        for (request, owed) in requests.into_iter().zip(owed) {
+            if Instant::now() >= owed.since + self.options.limit {
+                owed.pay(Err(too_many()));
+                continue;
+            }
+            let answer = self.run_in_time(vec![request], std::slice::from_ref(&owed)).await;
+            owed.pay(answer.and_then(|answers| answers.into_iter().next().ok_or_else(short)));
+        }
+    }
+
+    async fn run_in_time(&self, requests: Vec<Q>, owed: &[Owed<A>]) -> Result<Vec<A>, StoreError> {
+        let oldest = owed.iter().map(|owed| owed.since).min().unwrap_or_else(Instant::now);
+        let count = requests.len();
+        let run = AssertUnwindSafe((self.run)(requests)).catch_unwind();
+        match timeout_at(oldest + self.options.limit, run).await {
+            Ok(Ok(Ok(answers))) if answers.len() != count => Err(short()),
+            Ok(Ok(answers)) => answers,
+            Ok(Err(_)) => Err(StoreError::Unavailable("the write panicked".to_owned())),
+            Err(_) => Err(StoreError::Unavailable("the database did not answer in time".to_owned())),
+        }
+    }
+}
+
+/// The store broke its contract. What it did is unknown.
+fn short() -> StoreError {
+    StoreError::Unavailable("not every request was answered".to_owned())
+}
+
+impl<A> Owed<A> {
+    fn pay(self, answer: Result<A, StoreError>) {
+        // A caller that went away needs no answer.
+        self.answer.send(answer).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests;

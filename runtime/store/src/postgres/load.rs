@@ -1,0 +1,86 @@
+//! Lessons and attendees, in one transaction on a connection of its own: dropped, it is undone.
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{PostgresStore, connect::Dedicated, pool::unreadable};
+use crate::{AttendeeRow, LessonRow, Load, LoadError, StoreError};
+
+/// Rows a statement.
+const CHUNK: usize = 4096;
+/// For a statement of that many; another load of the same lessons may be in the way.
+const LIMIT: Duration = Duration::from_secs(10);
+const SETTINGS: &str = "-c statement_timeout=10000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000";
+
+const LESSONS: &str = "insert into lesson (id, classroom_id, seats)
+    select * from unnest($1::text[], $2::uuid[], $3::int[]) as i(id, classroom_id, seats)
+    on conflict (id) do update set classroom_id = excluded.classroom_id, seats = excluded.seats";
+
+/// Nothing is inserted where a lesson is unknown; the answer then is the first such row's place.
+const ATTENDEES: &str = "with wanted as materialized (
+        select i.*, exists (select from lesson where lesson.id = i.lesson_id) as known
+        from unnest($1::text[], $2::text[], $3::int[]) with ordinality as i(lesson_id, user_id, seat, place)
+    ), unknown as materialized (
+        select min(place) as place from wanted where not known
+    ), written as (
+        insert into lesson_attendee (lesson_id, user_id, seat)
+        select lesson_id, user_id, seat from wanted cross join unknown where unknown.place is null
+        on conflict (lesson_id, user_id) do update set seat = excluded.seat
+    )
+    select place from unknown";
+
+pub(super) struct PostgresLoad(Dedicated);
+
+impl PostgresLoad {
+    pub(super) async fn begin(store: &PostgresStore) -> Result<Self, StoreError> {
+        let connection = Dedicated::connect(&store.connector, SETTINGS, LIMIT, None).await?;
+        connection.run(LIMIT, "begin").await?;
+        Ok(Self(connection))
+    }
+}
+
+/// One row for each key, the last one's: a statement may not write a row twice. With its place in the batch.
+fn last_of_each<'a, T, K: Hash + Eq>(rows: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<(usize, &'a T)> {
+    let last: HashMap<K, usize> = rows.iter().enumerate().map(|(place, row)| (key(row), place)).collect();
+    let mut places: Vec<usize> = last.into_values().collect();
+    places.sort_unstable();
+    places.into_iter().map(|place| (place, &rows[place])).collect()
+}
+
+#[async_trait]
+impl Load for PostgresLoad {
+    async fn lessons(&mut self, rows: Vec<LessonRow>) -> Result<(), LoadError> {
+        for chunk in rows.chunks(CHUNK) {
+            let rows = last_of_each(chunk, |row| row.id.as_str());
+            let ids: Vec<&str> = rows.iter().map(|(_, row)| row.id.as_str()).collect();
+            let classrooms: Vec<Uuid> = rows.iter().map(|(_, row)| row.classroom.0).collect();
+            let seats = rows.iter().map(|(_, row)| i32::try_from(row.seats)).collect::<Result<Vec<_>, _>>();
+            let seats = seats.map_err(unreadable)?;
+            self.0.rows(LIMIT, LESSONS, &[&ids, &classrooms, &seats]).await?;
+        }
+        Ok(())
+    }
+
+    async fn attendees(&mut self, rows: Vec<AttendeeRow>) -> Result<(), LoadError> {
+        for (number, chunk) in rows.chunks(CHUNK).enumerate() {
+            let rows = last_of_each(chunk, |row| (row.lesson.as_str(), row.user.as_str()));
+            let lessons: Vec<&str> = rows.iter().map(|(_, row)| row.lesson.as_str()).collect();
+            let users: Vec<&str> = rows.iter().map(|(_, row)| row.user.as_str()).collect();
+            let seats = rows.iter().map(|(_, row)| i32::try_from(row.seat.0)).collect::<Result<Vec<_>, _>>();
+            let seats = seats.map_err(unreadable)?;
+            let answer = self.0.rows(LIMIT, ATTENDEES, &[&lessons, &users, &seats]).await?;
+            let unknown: Option<i64> =
+                answer.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+            if let Some(place) = unknown {
+                let place = usize::try_from(place - 1).map_err(unreadable)?;
+                return Err(LoadError::UnknownLesson(number * CHUNK + rows[place].0));
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), LoadError> {
+        Ok(self.0.run(LIMIT, "commit").await?)
+    }
+}

@@ -1,0 +1,88 @@
+//! Brings the tables up to date: in one transaction, one process at a time.
+//!
+//! Invariant: tables that are up to date are only read, so that an account that may change no table can serve.
+use std::time::Duration;
+
+use rollcall_schema::sql::{Migration, POSTGRES};
+
+use super::{
+    LOCKS,
+    connect::{Connector, Dedicated},
+    pool::unreadable,
+};
+use crate::{
+    StoreError,
+    schema::{STATE, State, migration_table, names},
+};
+
+/// A migration may wait for another process's, and for the tables' readers.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A start may wait for a busy server longer than a call may.
+const CONNECT: Duration = Duration::from_secs(5);
+const SETTINGS: &str = "-c statement_timeout=30000 -c lock_timeout=30000";
+/// The lock's number beside the shards'.
+const MIGRATION: i32 = 200;
+
+pub(super) async fn migrate(connector: &Connector) -> Result<(), StoreError> {
+    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
+    let missing = state(&connection).await?.missing(POSTGRES)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match apply(&connection).await {
+        Err(StoreError::Refused(why)) => {
+            let row = connection.rows(LIMIT, "select current_user::text", &[]).await;
+            let role = row.ok().and_then(|rows| rows.first()?.try_get(0).ok()).unwrap_or_else(|| "?".to_owned());
+            Err(StoreError::Refused(format!(
+                "{} missing, and the role {role} may not make them ({why}): run `rollcall migrate` once as the owner of \
+                 the tables",
+                listed(missing)
+            )))
+        }
+        applied => applied,
+    }
+}
+
+/// The names of those that are missing.
+pub(super) async fn missing(connector: &Connector) -> Result<Vec<&'static str>, StoreError> {
+    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
+    Ok(names(state(&connection).await?.missing(POSTGRES)?))
+}
+
+/// `migration 0001_presence is`.
+fn listed(missing: &[Migration]) -> String {
+    match names(missing)[..] {
+        [one] => format!("the migration {one} is"),
+        ref several => format!("the migrations {} are", several.join(", ")),
+    }
+}
+
+async fn state(connection: &Dedicated) -> Result<State, StoreError> {
+    let made = connection.rows(LIMIT, "select to_regclass('migration') is not null", &[]).await?;
+    if !made.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        return Ok(State::default());
+    }
+    let rows = connection.rows(LIMIT, STATE, &[]).await?;
+    let row = rows.first().ok_or_else(|| unreadable("none"))?;
+    Ok(State { version: row.try_get(0).map_err(unreadable)?, compatible_from: row.try_get(1).map_err(unreadable)? })
+}
+
+async fn apply(connection: &Dedicated) -> Result<(), StoreError> {
+    connection.run(LIMIT, "begin").await?;
+    let applied = apply_missing(connection).await;
+    let end = if applied.is_ok() { "commit" } else { "rollback" };
+    connection.run(LIMIT, end).await.and(applied)
+}
+
+async fn apply_missing(connection: &Dedicated) -> Result<(), StoreError> {
+    connection.rows(LIMIT, "select pg_advisory_xact_lock($1, $2)", &[&LOCKS, &MIGRATION]).await?;
+    connection.run(LIMIT, migration_table!("timestamptz not null default clock_timestamp()")).await?;
+    // Another process may have done it meanwhile.
+    for Migration { version, name, sql, compatible_from } in state(connection).await?.missing(POSTGRES)? {
+        connection.run(LIMIT, sql).await?;
+        let applied = "insert into migration (version, name, compatible_from) values ($1, $2, $3)";
+        connection.rows(LIMIT, applied, &[version, name, compatible_from]).await?;
+        tracing::info!(name, "postgres: migrated");
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Statements on pooled connections, each within the store's limit of time.
+//!
+//! Invariant: a connection goes back to the pool only after its statement was answered. One that was given up may
+//! still be carried out by the server, a stopped one hours later; so its backend is remembered as lost, and the next
+//! statement first ends the lost backends and waits until they are gone. Whatever runs after a write of unknown
+//! outcome therefore sees its final state: it is committed, or it never will be.
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, RecycleError, RecycleResult},
+};
+use deadpool_postgres::ClientWrapper;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{
+    Row,
+    error::{Error, SqlState},
+    types::ToSql,
+};
+use uuid::Uuid;
+
+use super::{LIMIT, connect::Connector};
+use crate::StoreError;
+use rollcall_base::names;
+
+pub(super) const NAME: &str = "postgres";
+/// How often a lost backend is looked for until it is gone.
+const LOOK: Duration = Duration::from_millis(5);
+/// Before a deadlock's victim tries again: long enough for the survivor to commit.
+pub(super) const PAUSE: Duration = Duration::from_millis(3);
+
+pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A server process, beyond the reuse of its pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    pid: i32,
+    started: String,
+}
+
+struct Backend {
+    client: ClientWrapper,
+    identity: Identity,
+    /// Of the database that it leads to.
+    incarnation: Option<Uuid>,
+}
+
+/// Makes backends that know who they are, and where they lead.
+struct Backends(Arc<Connector>);
+
+impl managed::Manager for Backends {
+    type Type = Backend;
+    type Error = StoreError;
+
+    /// Within the connector's limits; whoever waits for it has a limit of its own, too.
+    async fn create(&self) -> Result<Backend, StoreError> {
+        const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
+        let (client, connection) = self.0.connect("", Duration::ZERO).await?;
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = text(&error), "postgres: a connection ended");
+            }
+        });
+        let client = ClientWrapper::new(client, driver);
+        let away = |error| StoreError::Unavailable(text(&error));
+        let row = client.query_one(WHO, &[]).await.map_err(away)?;
+        let identity =
+            Identity { pid: row.try_get(0).map_err(unreadable)?, started: row.try_get(1).map_err(unreadable)? };
+        let incarnation = self.0.timeline.compare(&client).await.map_err(away)?;
+        Ok(Backend { client, identity, incarnation })
+    }
+
+    async fn recycle(&self, backend: &mut Backend, _: &Metrics) -> RecycleResult<StoreError> {
+        if backend.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        match self.0.timeline.is_current(backend.incarnation) {
+            true => Ok(()),
+            false => Err(RecycleError::message("the database has another history by now")),
+        }
+    }
+}
+
+type Lost = Mutex<Vec<Identity>>;
+
+fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
+    // A list of identities is whole after any panic.
+    lost.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A backend in use. Dropped before its statement was answered, it is lost.
+struct Busy {
+    backend: Option<managed::Object<Backends>>,
+    lost: Arc<Lost>,
+}
+
+impl Busy {
+    fn answered(mut self) {
+        self.backend = None;
+    }
+
+    /// It answered, but is of no more use.
+    fn discard(mut self) {
+        self.backend.take().map(managed::Object::take);
+    }
+
+    fn get(&self) -> &Backend {
+        self.backend.as_ref().expect("only answered() and drop() take it, and both end the value")
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(backend) = self.backend.take() {
+            let backend = managed::Object::take(backend);
+            lost(&self.lost).push(backend.identity.clone());
+        }
+    }
+}
+
+/// What a failed statement means for the next step.
+pub(super) enum Failure {
+    /// The backend answered: its connection is sound.
+    Answered(StoreError),
+    /// Another transaction was in the way: the same statement may succeed now.
+    Again(StoreError),
+    /// The server takes no writes any more: it was made a standby. Another one may have its place.
+    ReadOnly(StoreError),
+    /// The backend is gone, or its outcome unknown.
+    Broken(StoreError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let Some(code) = error.code() else {
+            return Self::Broken(StoreError::Unavailable(text(&error)));
+        };
+        match code {
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::LOCK_NOT_AVAILABLE => {
+                Self::Again(StoreError::Unavailable(text(&error)))
+            }
+            &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
+            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(StoreError::Unavailable(text(&error))),
+            &SqlState::DISK_FULL => {
+                Self::Broken(StoreError::Unavailable(format!("{}; free space on the server's disk", text(&error))))
+            }
+            // Connection, resources, operator's intervention, system, internal.
+            code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
+                Self::Broken(StoreError::Unavailable(text(&error)))
+            }
+            _ => Self::Answered(StoreError::Refused(text(&error))),
+        }
+    }
+}
+
+/// An error as an operator wants it: with its cause, which tokio-postgres leaves to the reader.
+pub(super) fn text(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// A row that cannot be read: somebody else wrote it.
+pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Refused(format!("unreadable row: {error}"))
+}
+
+#[derive(Clone)]
+pub(super) struct Pool {
+    backends: managed::Pool<Backends>,
+    lost: Arc<Lost>,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Result<Self, StoreError> {
+        let backends = managed::Pool::builder(Backends(connector))
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(LIMIT))
+            .build()
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(Self { backends, lost: Arc::default() })
+    }
+
+    /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
+    pub(super) async fn rows(
+        &self,
+        operation: &'static str,
+        sql: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let answer = timeout(LIMIT, self.attempts(sql, parameters)).await.unwrap_or_else(|_| {
+            self.forget_silent();
+            Err(StoreError::Unavailable(format!("no answer within {LIMIT:?}")))
+        });
+        if let Err(error) = &answer {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => NAME, "operation" => operation).increment(1);
+            tracing::debug!(operation, %error, "postgres");
+        }
+        answer
+    }
+
+    async fn attempts(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        let mut conflicts = 0;
+        loop {
+            let busy = self.take().await?;
+            let answer = self.run(busy.get(), sql, parameters).await;
+            match answer {
+                Ok(rows) => {
+                    busy.answered();
+                    return Ok(rows);
+                }
+                Err(Failure::Answered(error)) => {
+                    busy.answered();
+                    return Err(error);
+                }
+                Err(Failure::Broken(error)) => return Err(error),
+                Err(Failure::ReadOnly(error)) => {
+                    tracing::debug!(%error, "postgres: looks for the server that takes writes");
+                    busy.discard();
+                    self.backends.retain(|_, _| false);
+                }
+                Err(Failure::Again(error)) => {
+                    busy.answered();
+                    conflicts += 1;
+                    tracing::debug!(conflicts, %error, "postgres: again");
+                    sleep(PAUSE * conflicts).await;
+                }
+            }
+        }
+    }
+
+    /// After a call that was not answered: the server may be gone without a word, and each idle connection to it would
+    /// cost another call its time. Those that answered meanwhile stay.
+    fn forget_silent(&self) {
+        self.backends.retain(|_, metrics| metrics.last_used() < LIMIT);
+    }
+
+    async fn take(&self) -> Result<Busy, StoreError> {
+        let start = Instant::now();
+        let backend = self.backends.get().await.map_err(|error| match error {
+            managed::PoolError::Backend(error) => error,
+            error => StoreError::Unavailable(error.to_string()),
+        })?;
+        metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
+        Ok(Busy { backend: Some(backend), lost: self.lost.clone() })
+    }
+
+    async fn run(&self, backend: &Backend, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
+        self.settle(backend).await?;
+        let statement = backend.client.prepare_cached(sql).await?;
+        Ok(backend.client.query(&statement, parameters).await?)
+    }
+
+    /// Returns when no lost backend is left.
+    async fn settle(&self, backend: &Backend) -> Result<(), Failure> {
+        const END: &str = "select count(pg_terminate_backend(a.pid)) \
+            from unnest($1::int[], $2::text[]) as l(pid, started) \
+            join pg_stat_activity a on a.pid = l.pid and a.backend_start::text = l.started";
+        loop {
+            let (pids, starts): (Vec<i32>, Vec<String>) =
+                lost(&self.lost).iter().map(|identity| (identity.pid, identity.started.clone())).unzip();
+            if pids.is_empty() {
+                return Ok(());
+            }
+            let statement = backend.client.prepare_cached(END).await?;
+            let left: i64 = backend.client.query_one(&statement, &[&pids, &starts]).await?.try_get(0)?;
+            if left == 0 {
+                lost(&self.lost).retain(|identity| !pids.contains(&identity.pid));
+            } else {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Writes the pool's gauges.
+    pub(super) fn observe(&self) {
+        let status = self.backends.status();
+        for (state, count) in [("idle", status.available), ("busy", status.size - status.available)] {
+            metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => state).set(count as f64);
+        }
+        let waiting = status.waiting as f64;
+        metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => "waiting").set(waiting);
+    }
+}

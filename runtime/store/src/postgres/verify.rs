@@ -1,0 +1,114 @@
+//! How sessions that a node remembers stand in the database, and which rows it has for the node.
+use std::collections::HashMap;
+
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
+use uuid::Uuid;
+
+use super::{PostgresStore, pool::unreadable, reads::sid};
+use crate::{Close, Lease, Remembered, Standing, StoreError};
+
+/// A takeover that the database has kept stands in `takeover` until the node's heartbeat has told it. Ids were raised when
+/// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not.
+const VERIFY: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), standing as materialized (
+        select i.*,
+            (select s.sid from agent_session s where s.id = any (array[i.id])) as owner,
+            exists (select from agent_session_history h where h.id = any (array[i.id])) as ended,
+            exists (
+                select from agent_session s
+                where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.id > i.id
+            ) or exists (select from takeover t where t.node_id = $1 and t.sid = i.sid) as replaced
+        from fence cross join unnest(
+            $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[]
+        ) as i(id, classroom_id, agent_id, user_id, sid, lesson_id, age, reason)
+    ), history as (
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
+        select id, agent_id, classroom_id, user_id, lesson_id,
+            tstzrange(clock_timestamp() - make_interval(secs => age), clock_timestamp() + interval '1 microsecond'),
+            reason
+        from standing where owner is null and not ended
+        on conflict (id) do nothing
+        returning id, agent_id, classroom_id, reason
+    ), events as (
+        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
+        select classroom_id, agent_id, id, 'left', reason from history
+    )
+    select id, coalesce(owner = sid, false), replaced, owner is null and not ended from standing";
+
+const OWNED: &str = "select id, classroom_id, agent_id, sid from agent_session \
+    where node_id = $1 and id > $2 order by id limit $3";
+
+const KNOWS: &str = "select from node where id = $1";
+
+impl PostgresStore {
+    pub(super) async fn verify_sessions(
+        &self,
+        lease: Lease,
+        batch: &[Remembered],
+    ) -> Result<Vec<Standing>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sorted: Vec<&Remembered> = batch.iter().collect();
+        sorted.sort_unstable_by_key(|one| one.session);
+        let ids: Vec<i64> = sorted.iter().map(|one| one.session.0).collect();
+        let classrooms: Vec<Uuid> = sorted.iter().map(|one| one.classroom.0).collect();
+        let agents: Vec<&str> = sorted.iter().map(|one| one.agent.as_str()).collect();
+        let users: Vec<&str> = sorted.iter().map(|one| one.user.as_str()).collect();
+        let sids: Vec<String> = sorted.iter().map(|one| one.sid.to_string()).collect();
+        let lessons: Vec<Option<&str>> = sorted.iter().map(|one| one.lesson.as_ref().map(LessonId::as_str)).collect();
+        let ages: Vec<f64> = sorted.iter().map(|one| one.age.as_secs_f64()).collect();
+        let reasons: Vec<&str> = sorted.iter().map(|one| one.reason.as_str()).collect();
+        let Lease { node, epoch } = lease;
+        let rows = self
+            .pool
+            .rows(
+                "verify",
+                VERIFY,
+                &[&node.0, &epoch.0, &ids, &classrooms, &agents, &users, &sids, &lessons, &ages, &reasons],
+            )
+            .await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        let mut standings = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let id = SessionId(row.try_get(0).map_err(unreadable)?);
+            let [owned, replaced, lost] = [1, 2, 3].map(|column| row.try_get::<_, bool>(column));
+            let standing = match (owned.map_err(unreadable)?, replaced.map_err(unreadable)?) {
+                (true, _) => Standing::Owned,
+                (false, true) => Standing::Replaced,
+                (false, false) if lost.map_err(unreadable)? => Standing::Lost,
+                (false, false) => Standing::NotOwned,
+            };
+            standings.insert(id, standing);
+        }
+        self.wake();
+        batch.iter().map(|one| standings.get(&one.session).copied().ok_or_else(|| unreadable("none"))).collect()
+    }
+
+    pub(super) async fn owned_by(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, Close)>, StoreError> {
+        let max = i64::try_from(max).map_err(unreadable)?;
+        let rows = self.pool.rows("owned", OWNED, &[&node.0, &after.0, &max]).await?;
+        let close = |row: &tokio_postgres::Row| {
+            let close = Close {
+                classroom: ClassroomId(row.try_get(1).map_err(unreadable)?),
+                agent: AgentId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
+                sid: sid(row.try_get(3).map_err(unreadable)?)?,
+                reason: LeftReason::NodeLost,
+            };
+            Ok((SessionId(row.try_get(0).map_err(unreadable)?), close))
+        };
+        rows.iter().map(close).collect()
+    }
+
+    pub(super) async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
+        self.pool.rows("knows", KNOWS, &[&node.0]).await.map(|rows| !rows.is_empty())
+    }
+}

@@ -1,0 +1,42 @@
+//! Removals that the key store has carried out, for as long as a failover of it may undo them.
+use rollcall_schema::NodeId;
+use rusqlite::{Connection, params};
+
+use super::{desk::failed, read::whole};
+use crate::{REPEATED_MINUTES, StoreError};
+
+const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
+    select ?1, lesson_id, user_id, sid from leaving where id = ?2";
+
+/// There is no other node that lives.
+const REPEAT: &str = "insert into leaving (node_id, lesson_id, user_id, sid) \
+    select ?3, lesson_id, user_id, sid from removal \
+    where minute >= strftime('%s', 'now') / 60 - ?1 order by minute, rowid limit ?2";
+
+const REPEATED: &str = "delete from removal where rowid in ( \
+    select rowid from removal where minute >= strftime('%s', 'now') / 60 - ?1 order by minute, rowid limit ?2)";
+
+const EXPIRE: &str = "delete from removal where rowid in ( \
+    select rowid from removal where minute < ?1 order by minute limit ?2)";
+
+/// What the leaving of this id says.
+pub(super) fn keep(connection: &Connection, node: NodeId, id: i64) -> Result<(), StoreError> {
+    connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute([node.0, id])).map(drop).map_err(failed)
+}
+
+pub(super) fn repeat(connection: &Connection, node: NodeId, most: usize) -> Result<usize, StoreError> {
+    let most = whole(most);
+    let mut add = connection.prepare_cached(REPEAT).map_err(failed)?;
+    add.execute(params![REPEATED_MINUTES, most, node.0]).map_err(failed)?;
+    let mut delete = connection.prepare_cached(REPEATED).map_err(failed)?;
+    delete.execute(params![REPEATED_MINUTES, most]).map_err(failed)
+}
+
+pub(super) fn expire(connection: &Connection, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+    let now: i64 = connection.query_row("select strftime('%s', 'now') / 60", [], |row| row.get(0)).map_err(failed)?;
+    let bound = now - REPEATED_MINUTES;
+    let values = params![bound, whole(most)];
+    let gone = connection.prepare_cached(EXPIRE).and_then(|mut expire| expire.execute(values)).map_err(failed)?;
+    let more = gone >= most;
+    Ok((if more { minute } else { bound.max(minute) }, more))
+}

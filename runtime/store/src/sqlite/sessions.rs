@@ -1,0 +1,165 @@
+//! Sessions, row by row: in one process and one transaction that costs what one statement would.
+use rollcall_schema::{NodeId, Seat, SessionId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{desk::failed, lease::fence, leavings, read};
+use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
+
+pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|open| open_one(connection, lease, open)).collect()
+}
+
+fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option<Opened>, StoreError> {
+    let (classroom, agent) = (open.classroom.to_string(), open.agent.as_str());
+    let sid = open.sid.to_string();
+    let entered = connection
+        .prepare_cached(
+            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
+             select ?1, ?2, ?3, ?4, ?5, ?6 \
+             where (select count(*) from (select 1 from agent_session where user_id = ?3 limit ?7)) < ?7 \
+             on conflict (classroom_id, agent_id) do nothing",
+        )
+        .and_then(|mut statement| {
+            let (user, role) = (open.user.as_str(), open.role.as_str());
+            statement.execute(params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions])
+        })
+        .map_err(failed)?;
+    if entered == 1 {
+        let session = SessionId(connection.last_insert_rowid());
+        connection
+            .prepare_cached(
+                "insert into outbox (classroom_id, agent_id, session_id, operation) values (?1, ?2, ?3, 'entered')",
+            )
+            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0]))
+            .map_err(failed)?;
+        return Ok(Some(Opened { session, replaced: None }));
+    }
+    connection
+        .prepare_cached(leavings::OF_OTHER)
+        .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
+        .map_err(failed)?;
+    // The same connection asking again gets the same answer.
+    let taken_over: Option<(i64, Option<i64>, Option<String>)> = connection
+        .prepare_cached(
+            "update or fail agent_session set \
+             previous_node = case when sid = ?4 then previous_node else node_id end, \
+             previous_sid = case when sid = ?4 then previous_sid else sid end, \
+             node_id = ?3, sid = ?4, role = ?5, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
+             where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
+        )
+        .and_then(|mut statement| {
+            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str()];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        })
+        .map_err(failed)?;
+    // Its user has as many as it may, and this one is new.
+    let Some((session, node, previous)) = taken_over else { return Ok(None) };
+    // Connections of an earlier process are gone with it: after a restart everybody takes over.
+    if let Some(previous) = previous.as_ref().filter(|_| node == Some(lease.node.0)) {
+        connection
+            .prepare_cached("insert or ignore into temp.takeover (sid) values (?1)")
+            .and_then(|mut statement| statement.execute([previous]))
+            .map_err(failed)?;
+    }
+    let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), read::sid(&text)?))).transpose()?;
+    Ok(Some(Opened { session: SessionId(session), replaced }))
+}
+
+pub(super) fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|join| join_one(connection, lease, join)).collect()
+}
+
+fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined, StoreError> {
+    let lesson: Option<(u32, Option<u32>)> = connection
+        .prepare_cached(
+            "select seats, (select seat from lesson_attendee where lesson_id = lesson.id and user_id = ?3) \
+             from lesson where id = ?1 and classroom_id = ?2",
+        )
+        .and_then(|mut statement| {
+            let user = join.user.as_ref().map(rollcall_schema::UserId::as_str);
+            let values = params![join.lesson.as_str(), join.classroom.to_string(), user];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(failed)?;
+    let Some((seats, seat)) = lesson else { return Ok(Joined::NotFound) };
+    if let Some(session) = join.session {
+        let written = connection
+            .prepare_cached(
+                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+                 lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
+                 where id = ?1 and sid = ?2",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![session.0, join.sid.to_string(), join.lesson.as_str(), seat])
+            })
+            .map_err(failed)?;
+        if written == 0 {
+            return Ok(Joined::NotOwner);
+        }
+    } else if let Some(user) = &join.user {
+        leavings::hold(connection, lease.node, &join.lesson, user, join.sid)?;
+    }
+    Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
+}
+
+pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+    fence(connection, lease)?;
+    let mut statement = connection
+        .prepare_cached(
+            "update agent_session set lesson_id = ?3, lesson_before = lesson_id, seat = ?4, \
+             joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
+        )
+        .map_err(failed)?;
+    for restore in batch {
+        let (lesson, seat) = match &restore.lesson {
+            Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
+            None => (None, None),
+        };
+        statement.execute(params![restore.session.0, restore.sid.to_string(), lesson, seat]).map_err(failed)?;
+    }
+    Ok(vec![(); batch.len()])
+}
+
+pub(super) fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|close| close_one(connection, close)).collect()
+}
+
+fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreError> {
+    let (classroom, agent, sid) = (close.classroom.to_string(), close.agent.as_str(), close.sid.to_string());
+    connection
+        .prepare_cached(leavings::OF_OWNER)
+        .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
+        .map_err(failed)?;
+    let row: Option<(i64, String, Option<String>, String)> = connection
+        .prepare_cached(
+            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 \
+             returning id, user_id, lesson_id, started_at",
+        )
+        .and_then(|mut statement| {
+            let values = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            statement.query_row(params![classroom, agent, sid], values).optional()
+        })
+        .map_err(failed)?;
+    let Some((session, user, lesson, started)) = row else { return Ok(Closed::NotOwner) };
+    connection
+        .prepare_cached(
+            "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )
+        .and_then(|mut statement| {
+            let reason = close.reason.as_str();
+            statement.execute(params![session, agent, classroom, user, lesson, started, reason])
+        })
+        .map_err(failed)?;
+    connection
+        .prepare_cached(
+            "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
+             values (?1, ?2, ?3, 'left', ?4)",
+        )
+        .and_then(|mut statement| statement.execute(params![classroom, agent, session, close.reason.as_str()]))
+        .map_err(failed)?;
+    Ok(Closed::Left)
+}

@@ -1,0 +1,87 @@
+//! How sessions that the node remembers stand in the database, and which rows it has for the node.
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    desk::failed,
+    lease::fence,
+    read::{rows, sid, text, unreadable, whole},
+};
+use crate::{Close, Lease, Remembered, Standing, StoreError};
+
+/// The owner of the row, whether its end is in the history, and whether the agent has a later session.
+const STANDING: &str = "select (select sid from agent_session where id = ?1), \
+    exists (select 1 from agent_session_history where id = ?1), \
+    exists (select 1 from agent_session where classroom_id = ?2 and agent_id = ?3 and id > ?1) \
+    or exists (select 1 from temp.takeover where sid = ?4)";
+
+const END: &str = "insert into agent_session_history \
+    (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
+    values (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%d %H:%M:%f', 'now', ?6), ?7)";
+
+const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
+    values (?1, ?2, ?3, 'left', ?4)";
+
+pub(super) fn verify(connection: &Connection, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|one| verify_one(connection, one)).collect()
+}
+
+fn verify_one(connection: &Connection, one: &Remembered) -> Result<Standing, StoreError> {
+    let Remembered { session, classroom, agent, user, lesson, reason, .. } = one;
+    let (classroom, sid) = (classroom.to_string(), one.sid.to_string());
+    let (owner, ended, replaced): (Option<String>, bool, bool) = connection
+        .prepare_cached(STANDING)
+        .and_then(|mut standing| {
+            let values = params![session.0, classroom, agent.as_str(), sid];
+            standing.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })
+        .map_err(failed)?;
+    if owner.as_deref() == Some(&sid) {
+        return Ok(Standing::Owned);
+    }
+    let lost = owner.is_none() && !ended;
+    if lost {
+        let age = format!("-{:.3} seconds", one.age.as_secs_f64());
+        let lesson = lesson.as_ref().map(LessonId::as_str);
+        connection
+            .prepare_cached(END)
+            .and_then(|mut end| {
+                end.execute(params![session.0, agent.as_str(), classroom, user.as_str(), lesson, age, reason.as_str()])
+            })
+            .map_err(failed)?;
+        connection
+            .prepare_cached(LEFT)
+            .and_then(|mut left| left.execute(params![classroom, agent.as_str(), session.0, reason.as_str()]))
+            .map_err(failed)?;
+    }
+    Ok(match (replaced, lost) {
+        (true, _) => Standing::Replaced,
+        (false, true) => Standing::Lost,
+        (false, false) => Standing::NotOwned,
+    })
+}
+
+pub(super) fn owned(
+    connection: &Connection,
+    node: NodeId,
+    after: SessionId,
+    max: usize,
+) -> Result<Vec<(SessionId, Close)>, StoreError> {
+    const SQL: &str = "select id, classroom_id, agent_id, sid from agent_session \
+        where node_id = ?1 and id > ?2 order by id limit ?3";
+    rows(connection, SQL, params![node.0, after.0, whole(max)], |row| {
+        let close = Close {
+            classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
+            agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
+            sid: sid(&text(row, 3)?)?,
+            reason: LeftReason::NodeLost,
+        };
+        Ok((SessionId(row.get(0).map_err(failed)?), close))
+    })
+}
+
+pub(super) fn knows(connection: &Connection, node: NodeId) -> Result<bool, StoreError> {
+    let found = connection.query_row("select 1 from node where id = ?1", [node.0], |_| Ok(())).optional();
+    found.map(|found| found.is_some()).map_err(failed)
+}

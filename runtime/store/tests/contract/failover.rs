@@ -1,0 +1,225 @@
+//! What a database that lost its last commits is told and asked.
+use std::time::Duration;
+
+use rollcall_schema::{SessionId, UserId};
+use rollcall_store::{Change, LeftReason, Registration, Remembered, Standing, StoreError};
+
+use crate::{
+    on_both,
+    world::{LEASE, Member, World, classroom, is_fenced, register},
+};
+
+on_both!(
+    a_session_without_a_row_is_ended_from_memory_once,
+    a_session_that_is_anothers_is_not_ended,
+    rows_of_a_node_come_in_pages,
+    a_restored_database_begins_anew,
+);
+
+fn remembered(member: &Member, session: SessionId) -> Remembered {
+    Remembered {
+        session,
+        classroom: member.classroom,
+        agent: member.agent.clone(),
+        user: UserId::parse("alice").expect("a user"),
+        sid: member.sid,
+        lesson: None,
+        age: Duration::from_secs(60),
+        reason: LeftReason::NodeLost,
+    }
+}
+
+async fn verify(world: &World, one: Remembered) -> Standing {
+    world.store.verify(world.lease, &[one]).await.expect("verified").remove(0)
+}
+
+async fn a_session_without_a_row_is_ended_from_memory_once(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    let lost = world.open(&alice).await.session;
+    let kept = world.open(&bob).await.session;
+    world.sql(&format!("delete from agent_session where id = {lost}"));
+    world.events().await;
+
+    let batch = [remembered(&bob, kept), remembered(&alice, lost)];
+    let standings = world.store.verify(world.lease, &batch).await.expect("verified");
+    assert_eq!(standings, [Standing::Owned, Standing::Lost]);
+    assert_eq!(verify(&world, remembered(&alice, lost)).await, Standing::NotOwned, "it is in the history now");
+    let history = world.sql("select id, agent_id, reason from agent_session_history");
+    assert_eq!(history, format!("{lost}|{}|node_lost", alice.agent));
+    let events = world.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].session, &events[0].change), (lost, &Change::Left(Some(LeftReason::NodeLost))));
+
+    let wrong = register(&*world.another_or_same(), LEASE).await;
+    world.store.retire(wrong).await.expect("retired");
+    assert!(is_fenced(world.store.verify(wrong, &batch).await));
+}
+
+async fn a_session_that_is_anothers_is_not_ended(world: World) {
+    let first = Member::new(classroom(), "web.alice");
+    let session = world.open(&first).await.session;
+    let second = first.again();
+    world.open(&second).await;
+    assert_eq!(verify(&world, remembered(&first, session)).await, Standing::Replaced);
+    assert_eq!(verify(&world, remembered(&second, session)).await, Standing::Owned);
+    // The takeover was told, so it is not known any more by whom.
+    world.store.told(world.lease.node, &[first.sid]).await.expect("told");
+    assert_eq!(verify(&world, remembered(&first, session)).await, Standing::NotOwned);
+    // The agent came again, with a later session.
+    let earlier = SessionId(session.0 - 1);
+    assert_eq!(verify(&world, remembered(&first, earlier)).await, Standing::Replaced);
+    let history = world.sql("select id from agent_session_history");
+    assert_eq!(history, earlier.to_string(), "what was lost is ended, though its agent is there again");
+}
+
+async fn rows_of_a_node_come_in_pages(world: World) {
+    let members = ["web.alice", "web.bob", "web.carol"].map(|name| Member::new(classroom(), name));
+    let mut sessions = Vec::new();
+    for member in &members {
+        sessions.push(world.open(member).await.session);
+    }
+    let node = world.lease.node;
+    let page = world.store.owned(node, SessionId(0), 2).await.expect("read");
+    assert_eq!(page.iter().map(|(session, _)| *session).collect::<Vec<_>>(), sessions[..2]);
+    let page = world.store.owned(node, sessions[1], 2).await.expect("read");
+    assert_eq!(
+        page.iter().map(|(session, close)| (*session, close.sid)).collect::<Vec<_>>(),
+        [(sessions[2], members[2].sid)]
+    );
+    assert!(world.store.knows(node).await.expect("answered"));
+    world.sql("delete from node");
+    assert!(!world.store.knows(node).await.expect("answered"));
+}
+
+async fn a_restored_database_begins_anew(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    let installation = world.store.installation().await.expect("an id");
+    let store = world.another();
+    let refused = store.restored().await;
+    assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("stop")), "{refused:?}");
+
+    // As if that node had never lived: its backup was put back.
+    let world = world.forgets_its_lock();
+    world.sql("update node set lease_until = '2000-01-01 00:00:00'");
+    let done = store.restored().await.expect("restored");
+    assert_eq!((done.sessions, done.events), (1, 1));
+    assert_ne!(store.installation().await.expect("an id"), installation);
+    assert_eq!(world.sql("select id, reason from agent_session_history"), format!("{session}|node_lost"));
+    let left = ["node", "agent_session", "outbox"].map(|table| world.sql(&format!("select count(*) from {table}")));
+    assert_eq!(left, ["0"; 3]);
+    let lease = register(&*store, LEASE).await;
+    let again = store.open(lease, &[alice.again().open()]).await.expect("opened")[0].expect("let in").session;
+    assert!(again.0 > session.0 + 1_000_000, "{again} after {session}");
+}
+
+/// The database's own word for another history.
+fn another_history(world: &World) {
+    world.sql("update installation set timeline = 'another'");
+}
+
+#[tokio::test]
+async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes() {
+    let world = World::postgres().await;
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    let began = *world.store.incarnation().borrow();
+    another_history(&world);
+    let others = [world.another(), world.another(), world.another()];
+    let (one, two, three) =
+        tokio::join!(register(&*others[0], LEASE), register(&*others[1], LEASE), register(&*others[2], LEASE));
+    let found: Vec<_> = others.iter().map(|store| *store.incarnation().borrow()).collect();
+    assert!(found[0].is_some() && found[0] != began && found.iter().all(|one| *one == found[0]), "{found:?}");
+    let bob = Member::new(classroom(), "web.bob");
+    let next = others[0].open(one, &[bob.open()]).await.expect("opened")[0].expect("let in").session;
+    assert!(next.0 > session.0 + 1_000_000 && next.0 < session.0 + 1_999_999, "once: {next} after {session}");
+    for lease in [one, two, three] {
+        assert!(lease.node.0 > world.lease.node.0 + 1_000_000, "so that no other node has this one's id");
+    }
+    // A session of before is entered again, for its left may have been published.
+    world.events().await;
+    others[0].open(one, &[alice.again().open()]).await.expect("opened");
+    others[0].open(one, &[bob.again().open()]).await.expect("opened");
+    let events: Vec<_> = world.events().await.into_iter().map(|row| (row.session, row.change)).collect();
+    assert_eq!(events, [(session, Change::Entered)]);
+}
+
+#[tokio::test]
+async fn ids_that_were_given_out_and_are_unknown_to_the_database_show_another_history_too() {
+    let world = World::postgres().await;
+    for name in ["web.alice", "web.bob", "web.carol"] {
+        world.open(&Member::new(classroom(), name)).await;
+    }
+    let seen: i64 = world.sql("select max(id) from agent_session").parse().expect("a number");
+    world.sql("select setval('agent_session_id_seq', 1)");
+    world.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
+         and application_name = 'rollcall'",
+    );
+    let dora = Member::new(classroom(), "web.dora");
+    let opened = loop {
+        // The first may meet a connection that has just ended.
+        if let Ok(opened) = world.store.open(world.lease, &[dora.open()]).await {
+            break opened[0].expect("let in").session;
+        }
+    };
+    assert!(opened.0 > seen + 1_000_000, "{opened} after {seen}");
+}
+
+#[tokio::test]
+async fn a_role_without_rights_to_sequences_raises_the_ids() {
+    let world = World::postgres().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    another_history(&world);
+    let database = world.sql("select current_database()");
+    let role = format!("plain_{database}");
+    world.sql(&format!("create role {role} login"));
+    world.sql(&format!("grant select, insert, update, delete on all tables in schema public to {role}"));
+    let store = crate::world::connect(&world.url().replace("postgres@", &format!("{role}@")));
+    let lease = register(&*store, LEASE).await;
+    let opened = store.open(lease, &[Member::new(classroom(), "web.bob").open()]).await.expect("opened")[0]
+        .expect("let in")
+        .session;
+    assert!(opened.0 > 1_000_000, "{opened}");
+}
+
+#[tokio::test]
+async fn each_start_of_an_sqlite_file_but_the_first_raises_the_ids() {
+    let world = World::sqlite().await;
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    assert!(session.0 < 1_000_000);
+    world.close(&alice).await;
+    let lease = register(&*world.store, LEASE).await;
+    let again = world.store.open(lease, &[alice.again().open()]).await.expect("opened")[0].expect("let in").session;
+    assert!(again.0 > session.0 + 1_000_000);
+}
+
+#[tokio::test]
+async fn a_rival_whose_process_is_dead_is_no_rival() {
+    use rollcall_base::process::ProcessIdentity;
+    let world = World::postgres().await;
+    let other = world.another();
+    let own = ProcessIdentity::current();
+    let registration = Registration { label: "late".to_owned(), lease: LEASE, solitary: true, process: own.clone() };
+    let set = |process: &str| world.sql(&format!("update node set process = '{process}' where label = 'test'"));
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("a child");
+    let of_child = {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("a child's");
+        let started = stat.rsplit_once(") ").expect("a name").1.split(' ').nth(19).expect("a start").to_owned();
+        let text = own.expect("a process of Linux").to_string();
+        let place = text.rsplitn(3, '/').last().expect("a place").to_owned();
+        format!("{place}/{}/{started}", child.id())
+    };
+    set(&of_child);
+    assert!(matches!(other.register(&registration).await, Err(StoreError::Refused(_))), "it lives");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    set(&format!("elsewhere {of_child}"));
+    assert!(matches!(other.register(&registration).await, Err(StoreError::Refused(_))), "it may live elsewhere");
+    set(&of_child);
+    let lease = other.register(&registration).await.expect("alone");
+    assert!(is_fenced(world.store.pulse(world.lease, LEASE).await), "its lease is taken");
+    assert_eq!(other.pulse(lease, LEASE).await.expect("renewed").nodes, 1);
+}

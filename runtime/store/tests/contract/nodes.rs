@@ -1,0 +1,279 @@
+//! Several nodes on one PostgreSQL.
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use rollcall_schema::Sid;
+use rollcall_store::{Change, Closed, Lease, LeftReason, Outbox, Registration, Store, StoreError};
+use tokio::time::{Instant, timeout};
+
+use crate::world::{LEASE, Member, World, classroom, is_fenced, register};
+
+/// A world with a second node.
+async fn two() -> (World, Arc<dyn Store>, Lease) {
+    let world = World::postgres().await;
+    let other = world.another();
+    let lease = register(&*other, LEASE).await;
+    (world, other, lease)
+}
+
+/// Lets the lease of the world's first node run out, long ago.
+async fn expire(world: &World) {
+    let node = world.lease.node;
+    world.sql(&format!("update node set lease_until = clock_timestamp() - interval '1 minute' where id = {node}"));
+}
+
+#[tokio::test]
+async fn a_takeover_from_another_node_is_told_there() {
+    let (world, other, lease) = two().await;
+    let first = Member::new(classroom(), "web.alice");
+    let opened = world.open(&first).await;
+    let second = first.again();
+    let taken = other.open(lease, &[second.open()]).await.expect("opened")[0].expect("taken over");
+    assert_eq!((taken.session, taken.replaced), (opened.session, Some((world.lease.node, first.sid))));
+    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    assert_eq!((pulse.replaced, pulse.nodes), (vec![first.sid], 2));
+    assert!(other.pulse(lease, LEASE).await.expect("renewed").replaced.is_empty());
+    assert_eq!(world.close(&first).await, Closed::NotOwner);
+    assert_eq!(world.sql("select node_id, sid from agent_session"), format!("{}|{}", lease.node, second.sid));
+    assert_eq!(world.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_nodes_sessions_are_ended() {
+    let (world, other, lease) = two().await;
+    let here = classroom();
+    let lesson = world.lesson("algebra-1", here, &[]).await;
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    let session = world.open(&alice).await.session;
+    world.open(&bob).await;
+    world.join(alice.join(session, &lesson)).await;
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0, "its lease holds");
+
+    expire(&world).await;
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 2);
+    assert_eq!(world.sql("select node_id, sid from leaving"), format!("{}|{}", lease.node, alice.sid));
+    assert_eq!(
+        world.sql("select reason, user_id, lesson_id from agent_session_history order by id"),
+        "node_lost|alice|algebra-1\nnode_lost|bob|"
+    );
+    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
+    assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost)); 2]);
+
+    assert!(is_fenced(world.store.pulse(world.lease, LEASE).await));
+    assert!(is_fenced(world.store.open(world.lease, &[alice.open()]).await));
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
+    assert_eq!(world.sql("select id from node"), lease.node.to_string(), "its row is gone");
+}
+
+#[tokio::test]
+async fn an_expired_lease_that_nobody_took_is_renewed() {
+    let (world, other, lease) = two().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    expire(&world).await;
+    world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
+    assert_eq!(world.sql("select count(*) from agent_session"), "1");
+}
+
+#[tokio::test]
+async fn a_retired_nodes_sessions_are_free_at_once() {
+    let (world, other, lease) = two().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    world.store.retire(world.lease).await.expect("retired");
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+    other.retire(lease).await.expect("retired");
+    assert_eq!(world.sql("select count(*) from node"), "0", "without sessions its row goes at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_reap_a_third_without_doubles() {
+    let (world, other, lease) = two().await;
+    let third = world.another();
+    let third_lease = register(&*third, LEASE).await;
+    let opens: Vec<_> = (0..300).map(|n| Member::new(classroom(), &format!("web.u{n}")).open()).collect();
+    world.store.open(world.lease, &opens).await.expect("opened");
+    expire(&world).await;
+    let reap = async |store: &dyn Store, lease| {
+        let mut sessions = 0;
+        while world.sql("select count(*) from agent_session") != "0" {
+            sessions += store.reap(lease, 7).await.expect("reaped");
+        }
+        sessions
+    };
+    let (one, two) = tokio::join!(reap(&*other, lease), reap(&*third, third_lease));
+    assert_eq!(one + two, 300);
+    assert_eq!(world.sql("select count(*) from agent_session_history"), "300");
+    assert_eq!(world.sql("select count(*) from outbox where operation = 'left'"), "300");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_waits_for_the_reaper_is_fenced() {
+    let world = World::postgres().await;
+    let (mut reaper, connection) =
+        tokio_postgres::connect(world.url(), tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let taking = reaper.transaction().await.expect("begun");
+    taking.query("select from node for update", &[]).await.expect("locked");
+    let alice = Member::new(classroom(), "web.alice");
+    let batch = [alice.open()];
+    let write = world.store.open(world.lease, &batch);
+    tokio::pin!(write);
+    assert!(timeout(Duration::from_millis(100), &mut write).await.is_err(), "it waits");
+    taking.execute("update node set epoch = epoch + 1, taken = true", &[]).await.expect("taken");
+    taking.commit().await.expect("committed");
+    assert!(is_fenced(write.await));
+    assert_eq!(world.sql("select count(*) from agent_session"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_racing_for_a_thousand_agents_one_owns_each() {
+    let (world, other, lease) = two().await;
+    let here = classroom();
+    let ours: Vec<_> = (0..1000).map(|n| Member::new(here, &format!("web.u{n}"))).collect();
+    let theirs: Vec<_> = ours.iter().rev().map(Member::again).collect();
+    let race = async |store: &dyn Store, lease, members: &[Member]| {
+        let mut lost = HashSet::new();
+        for chunk in members.chunks(50) {
+            let opens: Vec<_> = chunk.iter().map(Member::open).collect();
+            let opened = store.open(lease, &opens).await.expect("opened");
+            lost.extend(opened.into_iter().flatten().filter_map(|opened| opened.replaced.map(|(_, sid)| sid)));
+        }
+        lost
+    };
+    let (mut lost, theirs_lost) = tokio::join!(race(&*world.store, world.lease, &ours), race(&*other, lease, &theirs));
+    lost.extend(theirs_lost);
+    let owners: HashSet<Sid> =
+        world.sql("select sid from agent_session").lines().map(|line| Sid::parse(line).expect("a sid")).collect();
+    let all: HashSet<Sid> = ours.iter().chain(&theirs).map(|member| member.sid).collect();
+    assert_eq!((owners.len(), lost.len()), (1000, 1000));
+    assert_eq!(owners.union(&lost).copied().collect::<HashSet<_>>(), all);
+    let mut told = world.store.pulse(world.lease, LEASE).await.expect("renewed").replaced;
+    told.extend(other.pulse(lease, LEASE).await.expect("renewed").replaced);
+    assert_eq!(told.len(), 1000);
+    assert_eq!(told.into_iter().collect::<HashSet<_>>(), lost);
+    assert_eq!(world.sql("select count(*), count(distinct session_id) from outbox"), "1000|1000");
+}
+
+#[tokio::test]
+async fn a_solitary_node_lives_alone() {
+    let world = World::postgres().await;
+    let other = world.another();
+    let registration = |solitary| Registration { label: "late".to_owned(), lease: LEASE, solitary, process: None };
+    let answer = other.register(&registration(true)).await;
+    assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("test holds a lease")), "{answer:?}");
+    world.store.retire(world.lease).await.expect("retired");
+    other.register(&registration(true)).await.expect("alone");
+    let answer = world.store.register(&registration(false)).await;
+    assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("late holds a lease")), "{answer:?}");
+    assert_eq!(world.sql("select count(*) from node"), "1");
+}
+
+#[tokio::test]
+async fn relays_share_the_shards() {
+    let world = World::postgres().await;
+    let stores = [world.another(), world.another(), world.another()];
+    let mut relays: Vec<Box<dyn Outbox>> = Vec::new();
+    for store in &stores {
+        relays.push(store.outbox().await.expect("an outbox"));
+        relays.last_mut().expect("one").claim().await.expect("claimed");
+    }
+    let mut held = [0; 3];
+    for _ in 0..3 {
+        for (held, relay) in held.iter_mut().zip(&mut relays) {
+            *held = relay.claim().await.expect("claimed");
+        }
+    }
+    held.sort_unstable();
+    assert_eq!(held, [2, 3, 3]);
+    relays.truncate(1);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while relays[0].claim().await.expect("claimed") < 8 {
+        assert!(Instant::now() < deadline, "what dead relays held is free at once");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_stands_still_loses_its_shards() {
+    let world = World::postgres().await;
+    let mut still = world.outbox().await;
+    let mut relay = world.store.outbox().await.expect("an outbox");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while relay.claim().await.expect("claimed") < 8 {
+        assert!(Instant::now() < deadline, "the server ends the idle connection");
+        relay.wait(Duration::from_millis(50)).await.expect("waited");
+    }
+    assert!(matches!(still.read(1).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn whose_own_lease_has_run_out_takes_nobodys() {
+    let (world, other, lease) = two().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    world.sql("update node set lease_until = clock_timestamp() - interval '1 minute'");
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
+    other.pulse(lease, LEASE).await.expect("renewed");
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_write_hangs_holds_up_no_other_dead_nodes_end() {
+    let (world, other, lease) = two().await;
+    let third = register(&*world.another(), LEASE).await;
+    other.open(third, &[Member::new(classroom(), "web.alice").open()]).await.expect("opened");
+    world.sql(&format!(
+        "update node set lease_until = clock_timestamp() - interval '1 minute' where id <> {}",
+        lease.node
+    ));
+    let (mut hanging, connection) =
+        tokio_postgres::connect(world.url(), tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let write = hanging.transaction().await.expect("begun");
+    write.query("select from node where id = $1 for key share", &[&world.lease.node.0]).await.expect("locked");
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+    write.commit().await.expect("committed");
+}
+
+#[tokio::test]
+async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
+    let world = World::postgres().await;
+    let mut stuck = world.outbox().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The only one goes on.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(stuck.claim().await.expect("claimed"), 8);
+        assert_eq!(stuck.read(10).await.expect("read").len(), 1);
+    }
+    let mut other = world.another().outbox().await.expect("an outbox");
+    while other.claim().await.expect("claimed") < 8 {
+        stuck.claim().await.expect("claimed");
+        stuck.read(10).await.expect("read");
+        assert!(Instant::now() < deadline, "it gives its shards back");
+    }
+    let row = other.read(10).await.expect("read").remove(0);
+    other.delete(&[row.id]).await.expect("deleted");
+    // It comes back later.
+    while stuck.claim().await.expect("claimed") < 4 {
+        other.claim().await.expect("claimed");
+        assert!(Instant::now() < deadline, "it comes back");
+    }
+    drop(other);
+    while stuck.claim().await.expect("claimed") < 8 {
+        assert!(Instant::now() < deadline, "it has nothing to publish, so it stays");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_on_one_node_wakes_the_relay_of_another() {
+    let (world, other, lease) = two().await;
+    let mut relay = world.outbox().await;
+    let mut its_own = other.outbox().await.expect("another relay");
+    other.pulse(lease, LEASE).await.expect("renewed; it knows now that it is not alone");
+    while timeout(Duration::ZERO, relay.wait(Duration::from_secs(60))).await.is_ok() {}
+    let alice = Member::new(classroom(), "web.alice");
+    other.open(lease, &[alice.open()]).await.expect("opened");
+    timeout(Duration::from_secs(5), its_own.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
+    assert!(its_own.read(10).await.expect("read").is_empty(), "the shards are the other's");
+    timeout(Duration::from_secs(5), relay.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
+    assert_eq!(relay.read(10).await.expect("read").len(), 1);
+}

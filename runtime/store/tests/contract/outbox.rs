@@ -1,0 +1,202 @@
+//! What is committed and not yet published.
+use std::{collections::HashMap, time::Duration};
+
+use rollcall_store::{Backlog, Change, LeftReason, Outbox, OutboxRow};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    on_both,
+    world::{Member, World, classroom},
+};
+
+on_both!(
+    all_rows_and_the_oldest_first,
+    what_is_not_deleted_comes_again,
+    a_commit_wakes_the_relay,
+    a_second_relay_reads_nothing_of_the_first,
+    the_backlog_tells_what_waits,
+    a_row_keeps_a_nonce_of_its_own,
+    a_reason_of_a_newer_version_is_left_out,
+    a_row_that_cannot_be_read_is_set_aside_with_what_follows_it,
+    a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it,
+);
+
+async fn all_rows_and_the_oldest_first(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    world.open(&alice).await;
+    world.close(&alice).await;
+    world.open(&alice).await;
+    world.open(&bob).await;
+    let mut outbox = world.outbox().await;
+    let rows = outbox.read(100).await.expect("read");
+    assert!(rows.is_sorted_by_key(|row| row.id));
+    let mut published: HashMap<_, Vec<_>> = HashMap::new();
+    for row in &rows {
+        published.entry(row.agent.clone()).or_default().push(row.change);
+    }
+    assert_eq!(published[&alice.agent], [Change::Entered, Change::Left(Some(LeftReason::Closed)), Change::Entered]);
+    assert_eq!(published[&bob.agent], [Change::Entered]);
+    outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+    assert!(outbox.read(100).await.expect("read").is_empty());
+}
+
+async fn what_is_not_deleted_comes_again(world: World) {
+    let here = classroom();
+    for n in 0..30 {
+        world.open(&Member::new(here, &format!("web.u{n}"))).await;
+    }
+    let mut outbox = world.outbox().await;
+    // All but how long they waited, which grows.
+    let rows = |rows: Vec<OutboxRow>| -> Vec<OutboxRow> {
+        rows.into_iter().map(|row| OutboxRow { waited: Duration::ZERO, ..row }).collect()
+    };
+    // All are of one shard, of Postgres's eight or SQLite's one, and each has a part of what is asked for.
+    let first = rows(outbox.read(24).await.expect("read"));
+    assert!([3, 24].contains(&first.len()), "{first:?}");
+    assert_eq!(rows(outbox.read(24).await.expect("read")), first);
+    let [oldest, between @ .., newest] = &first[..] else { unreachable!("three at least") };
+    outbox.delete(&[oldest.id, newest.id]).await.expect("deleted");
+    let rest = rows(outbox.read(1000).await.expect("read"));
+    assert_eq!(rest.len(), 28);
+    assert!(rest.starts_with(between));
+}
+
+async fn a_commit_wakes_the_relay(world: World) {
+    let mut outbox = world.outbox().await;
+    while timeout(Duration::ZERO, outbox.wait(Duration::from_secs(60))).await.is_ok() {}
+    let alice = Member::new(classroom(), "web.alice");
+    let start = Instant::now();
+    let (opened, woken) = tokio::join!(world.open(&alice), outbox.wait(Duration::from_secs(60)));
+    woken.expect("woken");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(outbox.read(10).await.expect("read")[0].session, opened.session);
+    let start = Instant::now();
+    outbox.wait(Duration::from_millis(20)).await.expect("waited");
+    assert!(start.elapsed() < Duration::from_secs(5), "or the wait ends");
+}
+
+async fn a_second_relay_reads_nothing_of_the_first(world: World) {
+    let mut first = world.outbox().await;
+    for n in 0..50 {
+        world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
+    }
+    let mut second = world.store.outbox().await.expect("an outbox");
+    second.claim().await.expect("claimed");
+    assert!(second.read(100).await.expect("read").is_empty());
+    assert_eq!(first.read(100).await.expect("read").len(), 50);
+    // Whatever its share was, the first's goes over with its end.
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while second.read(100).await.expect("read").len() < 50 {
+        assert!(Instant::now() < deadline, "the shards of a relay that is gone are free at once");
+        second.claim().await.expect("claimed");
+    }
+}
+
+async fn the_backlog_tells_what_waits(world: World) {
+    let backlog = async || world.store.backlog().await.expect("answered");
+    assert_eq!(backlog().await, Backlog::default());
+    for n in 0..3 {
+        world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
+    }
+    let waits = backlog().await;
+    assert_eq!(waits.rows, 3);
+    assert!(waits.lag < Duration::from_secs(5));
+    assert_eq!(world.events().await.len(), 3);
+    assert_eq!(backlog().await.rows, 0);
+}
+
+/// A database that was put back gives the same session id again: its event is another one.
+async fn a_row_keeps_a_nonce_of_its_own(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    world.open(&alice).await;
+    let mut outbox = world.outbox().await;
+    let nonce = async |outbox: &mut dyn Outbox| outbox.read(10).await.expect("read")[0].nonce;
+    let first = nonce(&mut *outbox).await;
+    assert_eq!(nonce(&mut *outbox).await, first);
+    world.sql(
+        "insert into outbox (classroom_id, agent_id, session_id, operation) \
+         select classroom_id, agent_id, session_id, operation from outbox",
+    );
+    world.sql(&format!("delete from outbox where nonce = {}", first.0));
+    assert_ne!(nonce(&mut *outbox).await, first);
+}
+
+async fn a_reason_of_a_newer_version_is_left_out(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    world.open(&alice).await;
+    world.close(&alice).await;
+    world.sql("update outbox set reason = 'bored' where operation = 'left'");
+    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
+    assert_eq!(changes, [Change::Entered, Change::Left(None)]);
+}
+
+/// Everything that is read until nothing is left, as agent and change.
+async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
+    let mut all = Vec::new();
+    loop {
+        let rows = outbox.read(100).await.expect("read");
+        if rows.is_empty() {
+            return all;
+        }
+        outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+        all.extend(rows.into_iter().map(|row| (row.agent.to_string(), row.change)));
+    }
+}
+
+const DUE: &str = "update outbox_aside set retry_at = created_at";
+
+async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    let names = [&alice, &bob].map(|member| member.agent.to_string());
+    let left = Change::Left(Some(LeftReason::Closed));
+    world.open(&alice).await;
+    let mut outbox = world.outbox().await;
+    world.sql(
+        "insert into outbox (classroom_id, agent_id, session_id, operation) \
+         select classroom_id, agent_id, session_id, 'frowned' from outbox",
+    );
+    world.close(&alice).await;
+    // An agent id that is none.
+    world.sql("insert into outbox (classroom_id, agent_id, session_id, operation) select classroom_id, '?', 0, 'left' from outbox");
+    world.open(&bob).await;
+    let read = drained(&mut *outbox).await;
+    assert_eq!(read, [(names[0].clone(), Change::Entered), (names[1].clone(), Change::Entered)]);
+    // What follows later stays behind it as well.
+    world.open(&alice).await;
+    assert_eq!(drained(&mut *outbox).await, []);
+    let aside = "select operation from outbox_aside where agent_id <> '?' order by id";
+    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    assert!(outbox.put_back().await.expect("looked") >= 3);
+    assert_eq!(drained(&mut *outbox).await, [], "it is not time yet");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    assert_eq!(drained(&mut *outbox).await, [], "it can still not be read");
+    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    // A newer version reads it.
+    world.sql("update outbox_aside set operation = 'left' where operation = 'frowned'");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    let [unknown, left, entered] = [Change::Left(None), left, Change::Entered];
+    assert_eq!(drained(&mut *outbox).await, [unknown, left, entered].map(|change| (names[0].clone(), change)));
+}
+
+async fn a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it(world: World) {
+    let here = classroom();
+    let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
+    world.open(&alice).await;
+    world.open(&bob).await;
+    world.close(&alice).await;
+    let mut outbox = world.outbox().await;
+    let rows = outbox.read(100).await.expect("read");
+    outbox.set_aside(&[rows[0].id], "too large").await.expect("set aside");
+    assert_eq!(drained(&mut *outbox).await, [(bob.agent.to_string(), Change::Entered)]);
+    assert_eq!(world.sql("select why from outbox_aside order by id limit 1"), "too large");
+    world.sql(DUE);
+    outbox.put_back().await.expect("put back");
+    let left = Change::Left(Some(LeftReason::Closed));
+    assert_eq!(drained(&mut *outbox).await, [Change::Entered, left].map(|change| (alice.agent.to_string(), change)));
+    assert_eq!(outbox.put_back().await.expect("looked"), 0);
+}

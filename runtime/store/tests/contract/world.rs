@@ -1,0 +1,243 @@
+//! A database of the test's own, and short words for what the cases do with it.
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
+
+use rollcall_loadtest::servers::{self, Postgres, psql};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, Seat, SessionId, Sid, UserId};
+use rollcall_store::{
+    AttendeeRow, Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Outbox, OutboxRow,
+    Registration, Store, StoreError,
+    postgres::{PostgresOptions, PostgresStore},
+    sqlite::SqliteStore,
+};
+use uuid::Uuid;
+
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+enum Database {
+    Postgres(String),
+    Sqlite(PathBuf, #[expect(dead_code, reason = "the folder lives as long as this")] tempfile::TempDir),
+}
+
+/// A database, a store on it, and a lease.
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) lease: Lease,
+    database: Database,
+}
+
+/// One for all cases that do it no harm. They are not about disks, which are slow where other tests run beside them.
+static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_server().expect("a private PostgreSQL starts"));
+
+pub(crate) fn start_server() -> std::io::Result<Postgres> {
+    Postgres::start_with(servers::PostgresOptions { fsync: false, ..Default::default() })
+}
+
+pub(crate) fn connect(url: &str) -> Arc<dyn Store> {
+    let options = PostgresOptions { pool_size: 4, ..PostgresOptions::new(url) };
+    Arc::new(PostgresStore::connect(&options).expect("a URL"))
+}
+
+pub(crate) async fn register(store: &dyn Store, lease: Duration) -> Lease {
+    let registration = Registration { label: "test".to_owned(), lease, solitary: false, process: None };
+    store.register(&registration).await.expect("registered")
+}
+
+impl World {
+    pub(crate) async fn postgres() -> Self {
+        let url = SERVER.create_database().expect("a database");
+        let store = connect(&url);
+        Self::new(store, Database::Postgres(url)).await
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rollcall.db");
+        let store = Arc::new(SqliteStore::open(&path).expect("opened"));
+        Self::new(store, Database::Sqlite(path, folder)).await
+    }
+
+    async fn new(store: Arc<dyn Store>, database: Database) -> Self {
+        store.migrate().await.expect("migrated");
+        let lease = register(&*store, LEASE).await;
+        Self { store, lease, database }
+    }
+
+    /// Another process on the same database.
+    pub(crate) fn another(&self) -> Arc<dyn Store> {
+        match &self.database {
+            Database::Postgres(url) => connect(url),
+            Database::Sqlite(path, _) => Arc::new(SqliteStore::open(path).expect("opened")),
+        }
+    }
+
+    /// The store where one process serves the file, else another process's.
+    pub(crate) fn another_or_same(&self) -> Arc<dyn Store> {
+        match &self.database {
+            Database::Postgres(url) => connect(url),
+            Database::Sqlite(..) => Arc::clone(&self.store),
+        }
+    }
+
+    /// As if its process had ended.
+    pub(crate) fn forgets_its_lock(mut self) -> Self {
+        self.store = self.another();
+        self
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        match &self.database {
+            Database::Postgres(url) => url,
+            Database::Sqlite(..) => panic!("a case for PostgreSQL"),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        match &self.database {
+            Database::Sqlite(path, _) => path,
+            Database::Postgres(_) => panic!("a case for SQLite"),
+        }
+    }
+
+    /// Makes the close of a session fail: its row is in the history already.
+    pub(crate) fn poison(&self, session: SessionId) {
+        let lifetime = match &self.database {
+            Database::Postgres(_) => "lifetime) values ($, 'x', gen_random_uuid(), 'x', 'closed', 'empty')",
+            Database::Sqlite(..) => "started_at) values ($, 'x', 'x', 'x', 'closed', 'x')",
+        };
+        let statement =
+            format!("insert into agent_session_history (id, agent_id, classroom_id, user_id, reason, {lifetime}");
+        self.sql(&statement.replace('$', &session.to_string()));
+    }
+
+    /// What a statement returns, asked from outside: a line a row, columns divided by `|`.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        match &self.database {
+            Database::Postgres(url) => psql(url, statement).expect("answered"),
+            Database::Sqlite(path, _) => sqlite(path, statement),
+        }
+    }
+
+    pub(crate) async fn outbox(&self) -> Box<dyn Outbox> {
+        let mut outbox = self.store.outbox().await.expect("an outbox");
+        // The server may not have heard yet of the end of one that held everything before.
+        let deadline = Instant::now() + LEASE;
+        while outbox.claim().await.expect("claimed") == 0 {
+            assert!(Instant::now() < deadline, "nothing to claim");
+            outbox.wait(Duration::from_millis(10)).await.expect("waited");
+        }
+        outbox
+    }
+
+    /// Everything in the outbox, in the order in which a relay publishes it.
+    pub(crate) async fn events(&self) -> Vec<OutboxRow> {
+        let mut outbox = self.outbox().await;
+        let mut all = Vec::new();
+        loop {
+            let rows = outbox.read(100).await.expect("read");
+            if rows.is_empty() {
+                return all;
+            }
+            outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+            all.extend(rows);
+        }
+    }
+
+    pub(crate) async fn open(&self, member: &Member) -> Opened {
+        self.store.open(self.lease, &[member.open()]).await.expect("opened")[0].expect("its user has few")
+    }
+
+    pub(crate) async fn close(&self, member: &Member) -> Closed {
+        self.store.close(self.lease, &[member.close(LeftReason::Closed)]).await.expect("closed").remove(0)
+    }
+
+    pub(crate) async fn join(&self, join: Join) -> Joined {
+        self.store.join(self.lease, &[join]).await.expect("joined")[0]
+    }
+
+    /// Makes a lesson in a classroom, with the seats of its attendees.
+    pub(crate) async fn lesson(&self, name: &str, classroom: ClassroomId, attendees: &[(&str, u32)]) -> LessonId {
+        let id = LessonId::parse(name).expect("a lesson's id");
+        let mut load = self.store.load().await.expect("begun");
+        load.lessons(vec![LessonRow { id: id.clone(), classroom, seats: 30 }]).await.expect("a lesson");
+        let attendee = |&(user, seat): &(&str, u32)| AttendeeRow {
+            lesson: id.clone(),
+            user: UserId::parse(user).expect("a user"),
+            seat: Seat(seat),
+        };
+        load.attendees(attendees.iter().map(attendee).collect()).await.expect("attendees");
+        load.commit().await.expect("committed");
+        id
+    }
+}
+
+fn sqlite(path: &PathBuf, statement: &str) -> String {
+    let connection = rusqlite::Connection::open(path).expect("opened");
+    connection.busy_timeout(Duration::from_secs(5)).expect("set");
+    let mut statement = connection.prepare(statement).expect("a statement");
+    let columns = statement.column_count();
+    let line = |row: &rusqlite::Row<'_>| {
+        let text = |column| match row.get_ref(column)? {
+            rusqlite::types::ValueRef::Null => Ok(String::new()),
+            rusqlite::types::ValueRef::Integer(number) => Ok(number.to_string()),
+            other => Ok::<_, rusqlite::Error>(String::from_utf8_lossy(other.as_bytes()?).into_owned()),
+        };
+        Ok((0..columns).map(text).collect::<Result<Vec<_>, _>>()?.join("|"))
+    };
+    let lines = statement.query_map([], line).expect("rows").collect::<Result<Vec<_>, _>>();
+    lines.expect("readable").join("\n")
+}
+
+/// A connection of an agent in a classroom.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) classroom: ClassroomId,
+    pub(crate) agent: AgentId,
+    pub(crate) sid: Sid,
+}
+
+impl Member {
+    pub(crate) fn new(classroom: ClassroomId, agent: &str) -> Self {
+        Self { classroom, agent: agent_id(agent), sid: Sid::random() }
+    }
+
+    /// The same agent on another connection.
+    pub(crate) fn again(&self) -> Self {
+        Self { sid: Sid::random(), ..self.clone() }
+    }
+
+    pub(crate) fn open(&self) -> Open {
+        let (agent, user) = (self.agent.clone(), self.agent.user());
+        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant, user_sessions: 10_000 }
+    }
+
+    pub(crate) fn close(&self, reason: LeftReason) -> Close {
+        Close { classroom: self.classroom, agent: self.agent.clone(), sid: self.sid, reason }
+    }
+
+    pub(crate) fn join(&self, session: SessionId, lesson: &LessonId) -> Join {
+        Join {
+            sid: self.sid,
+            session: Some(session),
+            classroom: self.classroom,
+            lesson: lesson.clone(),
+            user: Some(self.agent.user()),
+        }
+    }
+}
+
+/// `label.user`, at example.org.
+pub(crate) fn agent_id(name: &str) -> AgentId {
+    AgentId::parse(&format!("{name}.example.org")).expect("an agent's id")
+}
+
+pub(crate) fn classroom() -> ClassroomId {
+    ClassroomId(Uuid::new_v4())
+}
+
+pub(crate) fn is_fenced<T>(answer: Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Fenced))
+}
