@@ -1,50 +1,24 @@
 //! The machine under the handlers: accept, socket, connection state machine, dispatch, rooms, sessions, backends,
 //! configuration, metrics, shutdown. It knows nothing of any particular event.
 pub mod auth;
-pub mod bus;
-pub mod check;
+pub mod cli;
 pub mod config;
-mod delivery;
-pub mod demo;
-mod departures;
-mod dispatch;
-mod error;
-pub mod events;
-mod failover;
-pub mod failpoint;
 mod gateway;
-pub mod group;
+mod handler;
 pub mod http;
-pub mod kv;
-mod lease;
-mod leavings;
-pub mod load;
-mod log_flood;
-mod log_limit;
+pub mod limits;
 pub mod metrics;
 pub mod mixpanel;
-pub mod names;
-mod places;
-mod pools;
-pub mod process;
-mod projection;
-mod refused_ends;
-mod relay;
+mod node;
 mod rooms;
-mod service;
-mod session;
-mod sessions;
-pub mod socket;
-pub mod store;
-pub mod tasks;
-mod tls;
 
-pub use dispatch::{Handler, Table};
-pub use error::{ConnectError, HandlerError};
+pub use cli::run;
 pub use gateway::{Greeting, Resumption, Welcome};
-pub use leavings::Leavings;
-pub use pools::Pools;
+pub use handler::{
+    error::{ConnectError, HandlerError},
+    resources::Pools,
+    session::{Place, Presence, Session},
+    table::{Handler, Table},
+};
+pub use rollcall_presence::{key_cleanup::Leavings, sessions::Sessions};
 pub use rooms::Rooms;
-pub use service::run;
-pub use session::{Place, Presence, Session};
-pub use sessions::Sessions;

@@ -4,6 +4,8 @@
 //! and a worker hears of a member before it hears of any event that the member must get, since both come through the
 //! same inbox. Members hear of nothing that is not after the position at which their room began: a feed that fills a gap
 //! may bring some of it, and whoever heard that would miss the rest.
+pub mod delivery;
+
 use std::{
     collections::HashMap,
     num::NonZeroU64,

@@ -20,7 +20,7 @@ use super::Secret;
 const READ: Duration = Duration::from_millis(250);
 
 /// Says what is wrong with a text that is no address of this backend.
-pub(super) type Check = fn(&str) -> Result<(), String>;
+pub type Check = fn(&str) -> Result<(), String>;
 
 /// A backend's address. It shows without the user and password that it may hold. Clones share what was read last.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl BackendUrl {
 
     /// An address that was read from this file, and is read from it again for each connection.
     #[must_use]
-    pub(super) fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
+    pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         let initial = Secret::new(text);
         let last = Mutex::new(Last { good: initial.clone(), problem: None });
         let reading = Arc::default();

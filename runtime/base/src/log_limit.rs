@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lets one line pass in an interval, and counts those that it holds back.
 #[derive(Debug)]
-pub(crate) struct LogLimit {
+pub struct LogLimit {
     interval: Duration,
     state: Mutex<State>,
 }
@@ -22,12 +22,12 @@ struct State {
 
 impl LogLimit {
     /// One line in ten seconds.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { interval: INTERVAL, state: Mutex::default() }
     }
 
     /// Whether a line may be written now; if so, how many were held back since the last one.
-    pub(crate) fn pass(&self) -> Option<u64> {
+    pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }
 

@@ -23,9 +23,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use crate::Connections;
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_keys::{Field, Kv, KvError, Leaving};
-use rollcall_runtime::gateway::Mailboxes;
 use rollcall_store::{Lease, Store, StoreError};
 
 /// Fields that wait for SQL; some 100 bytes each.
@@ -67,7 +67,7 @@ impl Leavings {
         store: Arc<dyn Store>,
         kv: Arc<dyn Kv>,
         lease: watch::Receiver<Lease>,
-        mailboxes: Mailboxes,
+        connections: Arc<dyn Connections>,
     ) -> Self {
         let (orders, come) = mpsc::channel(QUEUE);
         let look = Arc::new(Notify::new());
@@ -76,7 +76,7 @@ impl Leavings {
             store,
             kv,
             lease,
-            mailboxes,
+            connections,
             come,
             look: Arc::clone(&look),
             lost: Arc::clone(&lost),
@@ -136,7 +136,7 @@ struct Remover {
     store: Arc<dyn Store>,
     kv: Arc<dyn Kv>,
     lease: watch::Receiver<Lease>,
-    mailboxes: Mailboxes,
+    connections: Arc<dyn Connections>,
     come: mpsc::Receiver<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
@@ -238,7 +238,7 @@ impl Remover {
         // Round and round.
         self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };
         let sids: Vec<Sid> = held.into_iter().map(|(_, sid)| sid).collect();
-        let ended = self.mailboxes.ended(sids).await;
+        let ended = self.connections.ended(sids).await;
         if !ended.is_empty() {
             self.store.leave(node, &[], &ended).await?;
             self.look.notify_one();

@@ -15,9 +15,8 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::key_cleanup::Leavings;
+use crate::{Connections, key_cleanup::Leavings};
 use rollcall_base::{failpoint, names};
-use rollcall_runtime::gateway::{Command, Mailboxes};
 use rollcall_store::{Lease, Registration, Store, StoreError};
 
 /// How many sessions of a dead node end in one transaction.
@@ -41,7 +40,7 @@ pub struct Pulse {
     /// A dead node's fields go with its sessions.
     pub leavings: Leavings,
     /// Where replaced connections live.
-    pub mailboxes: Mailboxes,
+    pub connections: Arc<dyn Connections>,
     /// How to enter again after a lost lease.
     pub registration: Registration,
     /// The lease that writers use.
@@ -130,7 +129,7 @@ impl Pulse {
     /// Their sessions are others' by now. Who is told twice, or after it left, is not there any more.
     async fn replace(&self, node: NodeId, replaced: &[Sid]) {
         for sid in replaced {
-            self.mailboxes.close(*sid, SessionError::Replaced).await;
+            self.connections.close(*sid, SessionError::Replaced).await;
         }
         if !replaced.is_empty()
             && let Err(error) = self.store.told(node, replaced).await
@@ -165,7 +164,7 @@ impl Pulse {
     /// The epoch is another's: nothing here may go on. Clients come back to a node that holds its lease.
     async fn close_all(&self) {
         error!("this node's lease was taken: it was stopped or cut off for too long; closing its sockets");
-        self.mailboxes.broadcast(|| Command::CloseAll(SessionError::InternalServerError)).await;
+        self.connections.close_all(SessionError::InternalServerError).await;
     }
 
     /// Whether there is a new lease.

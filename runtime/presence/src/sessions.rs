@@ -14,9 +14,8 @@ use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::refused_ends::RefusedEnds;
+use crate::{Connections, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
-use rollcall_runtime::gateway::Mailboxes;
 use rollcall_store::{
     Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, Restore, Standing, Store, StoreError,
     group_commit::{Group, Options},
@@ -38,7 +37,7 @@ pub struct Sessions {
     /// Under which this node began.
     began: Option<Uuid>,
     lease: watch::Receiver<Lease>,
-    mailboxes: Mailboxes,
+    connections: Arc<dyn Connections>,
 }
 
 impl Sessions {
@@ -50,7 +49,7 @@ impl Sessions {
         store: &Arc<dyn Store>,
         lease: &watch::Receiver<Lease>,
         late: &watch::Receiver<bool>,
-        mailboxes: Mailboxes,
+        connections: Arc<dyn Connections>,
     ) -> Self {
         macro_rules! group {
             ($call:ident, $key:expr) => {
@@ -84,7 +83,7 @@ impl Sessions {
             began: *store.incarnation().borrow(),
             incarnation: store.incarnation(),
             lease: lease.clone(),
-            mailboxes,
+            connections,
         }
     }
 
@@ -104,7 +103,7 @@ impl Sessions {
         match answer {
             Ok(Some(opened)) => {
                 if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
-                    self.mailboxes.close(sid, SessionError::Replaced).await;
+                    self.connections.close(sid, SessionError::Replaced).await;
                 }
                 Ok((opened, unclaimed))
             }

@@ -1,7 +1,6 @@
 //! What `rollcall` does besides serving.
 use rollcall_schema::Audience;
 
-use super::{StartError, backends};
 use crate::{
     auth::{Wish, mint},
     cli::{
@@ -9,6 +8,7 @@ use crate::{
         load::load,
     },
     config::{Config, LoadArgs, TokenArgs},
+    node::{self, StartError},
 };
 
 /// `rollcall token`: the token alone on stdout.
@@ -36,14 +36,14 @@ pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> 
 
 /// `rollcall migrate`.
 pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
-    let store = backends::store(&config.backends).await?;
+    let store = node::store(&config.backends).await?;
     println!("the tables of {} are up to date", store.name());
     Ok(())
 }
 
 /// `rollcall restored`.
 pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
-    let store = backends::store(&config.backends).await?;
+    let store = node::store(&config.backends).await?;
     let mend = "stop every node, then run it again";
     let done = store.restored().await.map_err(StartError::of("the restored database", mend))?;
     println!(
@@ -55,7 +55,7 @@ pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
 
 /// `rollcall load`.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
-    let store = backends::store(&config.backends).await?;
+    let store = node::store(&config.backends).await?;
     let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it and load again"))?;
     println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
     Ok(())
@@ -64,9 +64,9 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
 /// `rollcall check`: a line for each part; an error where one of them is broken.
 pub(super) async fn report(config: &Config) -> Result<(), StartError> {
     let reached = Reached {
-        store: backends::sql(&config.backends).await,
-        kv: backends::kv(&config.backends).await,
-        bus: backends::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),
+        store: node::sql(&config.backends).await,
+        kv: node::kv(&config.backends).await,
+        bus: node::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),
     };
     let findings = check(config, reached).await;
     for finding in &findings {

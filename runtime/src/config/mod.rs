@@ -1,11 +1,9 @@
 //! Configuration: the command line and the environment, read once into checked values (PROTOCOL 7).
 //!
 //! Invariant: a [`Config`] that exists is free of contradictions; secrets in it print as dots.
-mod address;
 mod cli;
 mod gate;
 pub mod names;
-mod secret;
 mod source;
 mod value;
 
@@ -18,10 +16,9 @@ use clap::ArgMatches;
 use hyper::Uri;
 use rollcall_schema::Audience;
 
-pub use address::BackendUrl;
 pub use cli::{Command, FAULTY, LoadArgs, Stop, TokenArgs, parse};
 pub use gate::{EventRates, Gate};
-pub use secret::Secret;
+use rollcall_base::{BackendUrl, Secret};
 pub use source::{Environment, Fault};
 
 use crate::auth::{Location, Sources, development_secret};

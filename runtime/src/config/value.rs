@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use hyper::{Uri, header::HeaderName};
 use rollcall_schema::Audience;
 
+use rollcall_base::Check;
+
 use super::{
     BackendUrl, Database,
-    address::Check,
     names::{self, Setting},
     source::Given,
 };

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
+use rollcall_presence::Connections;
 use rollcall_schema::{LessonId, Offset, SessionError, Sid};
 use tokio::{sync::oneshot, time::timeout};
 
@@ -209,5 +211,20 @@ impl Mailboxes {
 
     fn workers(&self) -> &Workers<Command> {
         self.0.workers.get().expect("the workers are started before anything is sent to them")
+    }
+}
+
+#[async_trait]
+impl Connections for Mailboxes {
+    async fn close(&self, sid: Sid, error: SessionError) {
+        Mailboxes::close(self, sid, error).await;
+    }
+
+    async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
+        Mailboxes::ended(self, sids).await
+    }
+
+    async fn close_all(&self, error: SessionError) {
+        self.broadcast(|| Command::CloseAll(error)).await;
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: one function of a connection runs at a time, in the order of its messages; a session is in exactly one
 //! place: with its peer, with a running function, or with the departures.
 mod batch;
+pub mod disconnect_queue;
 mod drain;
 mod enumerate;
 mod fanout;

@@ -9,34 +9,34 @@ pub type Reply = Response<Full<Bytes>>;
 
 /// Why a request is refused: the status, and a sentence for whoever sent it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) detail: String,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) detail: String,
     /// What to add to the head.
-    pub(super) header: Option<(header::HeaderName, &'static str)>,
+    pub(crate) header: Option<(header::HeaderName, &'static str)>,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), header: None }
     }
 
-    pub(super) fn bad(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    pub(super) fn method(allowed: &'static str) -> Self {
+    pub(crate) fn method(allowed: &'static str) -> Self {
         let detail = format!("use {allowed}");
         Self { header: Some((header::ALLOW, allowed)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
     /// A backend does not answer; it may soon.
-    pub(super) fn away(backend: &str) -> Self {
+    pub(crate) fn away(backend: &str) -> Self {
         let detail = format!("{backend} is away; try again later");
         Self { header: Some((header::RETRY_AFTER, "1")), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    pub(super) fn reply(&self) -> Reply {
+    pub(crate) fn reply(&self) -> Reply {
         #[derive(Serialize)]
         struct Body<'a> {
             title: &'a str,
@@ -52,16 +52,16 @@ impl Refusal {
     }
 }
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
     let body = serde_json::to_vec(body).expect("texts, numbers and maps of them are JSON");
     with(status, "application/json", body)
 }
 
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     with(status, "text/plain; charset=utf-8", body)
 }
 
-pub(super) fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(crate) fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));

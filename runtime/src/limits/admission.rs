@@ -21,9 +21,9 @@ use rollcall_base::log_limit::LogLimit;
 use super::{
     memory::Memory,
     network::{Proxies, Subscriber, subscriber},
-    reply::{Refusal, Reply},
     silent::{SilentConnections, Unauthenticated},
 };
+use crate::http::{Refusal, Reply};
 use rollcall_base::names;
 use rollcall_websocket::SocketId;
 

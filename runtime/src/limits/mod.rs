@@ -3,7 +3,12 @@
 //!
 //! Invariant: over a limit an event is answered with how long to wait, and nothing else happens; a connection is closed
 //! only if it was over it in every second of a whole span.
+pub mod admission;
+mod forwarded;
+pub mod memory;
+pub mod network;
 mod rate;
+pub mod silent;
 
 use std::time::{Duration, Instant};
 

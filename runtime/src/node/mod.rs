@@ -1,60 +1,11 @@
-//! The process: reads the configuration, then does what the command line asks for.
+//! A node, from its start to the end of its drain.
 mod backends;
-mod commands;
+pub mod demo;
 mod drain;
 mod front;
 mod limits;
 mod serve;
+mod session_check;
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
-
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
-
-use crate::{cli::log_flood::LogFlood, config::{Command, Config, self}, handler::{resources::Pools, table::Table}};
-
-pub use backends::{Backends, StartError};
-
-/// For threads that are still at something when all is done: one that waits for a name's address or for a file may wait
-/// for ever, and a drain has a deadline.
-const LAST_THREADS: Duration = Duration::from_millis(100);
-
-/// Runs `rollcall` with a table of functions, as the command line and the environment say (PROTOCOL 7).
-///
-/// # Panics
-/// Where the system gives no threads.
-pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
-    let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
-        Ok(parsed) => parsed,
-        Err(stop) => return stop.report(),
-    };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // Of a line that cannot be written (a full disk) nothing could be said either: trying to panics.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    let log = tracing_subscriber::registry().with(EnvFilter::new(&config.log)).with(LogFlood::default());
-    log.with(lines).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
-    let runtime = runtime.expect("the system gives threads");
-    let result = runtime.block_on(act(command, config, table));
-    runtime.shutdown_timeout(LAST_THREADS);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn act(command: Command, config: Config, table: fn(&Pools) -> Table) -> Result<(), Box<dyn std::error::Error>> {
-    match command {
-        Command::Serve => serve::serve(config, table).await?,
-        Command::Token(args) => commands::token(&config, args)?,
-        Command::Migrate => commands::migrate(&config).await?,
-        Command::Load(files) => commands::load_files(&config, &files).await?,
-        Command::Restored => commands::restored(&config).await?,
-        Command::Check => commands::report(&config).await?,
-    }
-    Ok(())
-}
+pub use backends::{Backends, StartError, bus, kv, sql, store};
+pub use serve::serve;

@@ -103,13 +103,14 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         None => (Mixpanel::disabled(), None),
     };
     let late = watch::Sender::new(false);
-    let leavings = Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), mailboxes.clone());
+    let leavings =
+        Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.gate.events));
     let table = table(&Pools {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
-        sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), mailboxes.clone()),
+        sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), Arc::new(mailboxes.clone())),
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
@@ -141,7 +142,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
     let pulse = Pulse {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
-        mailboxes: mailboxes.clone(),
+        connections: Arc::new(mailboxes.clone()),
         registration,
         lease,
         nodes,

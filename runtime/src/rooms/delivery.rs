@@ -7,6 +7,7 @@ use rollcall_schema::{EntityEvent, Offset, Push, PushError};
 use crate::{gateway::AgentMark, rooms::RoomKey};
 use rollcall_base::names;
 use rollcall_bus::Incoming;
+use rollcall_websocket::encode_text;
 
 /// What a worker hands to a room's members.
 pub struct Delivery {
@@ -117,6 +118,6 @@ fn push(incoming: &Incoming) -> Result<Push<'_>, PushError> {
 
 fn frame(payload: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(payload.len() + 10);
-    socket::encode_text(payload, &mut frame);
+    encode_text(payload, &mut frame);
     frame.into()
 }

@@ -4,6 +4,7 @@
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group_commit`]), because a commit costs the same for one row as for 256.
 mod aside;
+pub mod group_commit;
 pub mod postgres;
 mod refused;
 mod remembered;

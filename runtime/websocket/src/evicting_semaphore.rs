@@ -23,7 +23,7 @@ const STAY: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     most: usize,
     permits: Arc<Semaphore>,
     order: Mutex<Order>,
@@ -40,13 +40,13 @@ struct Order {
 
 impl Places {
     /// So many; who is ended is counted as dropped for this reason.
-    pub(crate) fn new(most: usize, reason: &'static str) -> Arc<Self> {
+    pub fn new(most: usize, reason: &'static str) -> Arc<Self> {
         Arc::new(Self { most, permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
     }
 
     /// One for a connection that came just now; if none becomes free, that of the first, once it has been here for
     /// [`STAY`].
-    pub(crate) async fn take(self: &Arc<Self>) -> Place {
+    pub async fn take(self: &Arc<Self>) -> Place {
         let permit = loop {
             let free = Arc::clone(&self.permits).acquire_owned();
             let Some((number, since)) = self.first() else { break free.await };
@@ -80,7 +80,7 @@ impl Places {
 
 /// A connection's place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
     number: u64,
     ended: oneshot::Receiver<Infallible>,
@@ -90,7 +90,7 @@ pub(crate) struct Place {
 impl Place {
     /// What comes of it; `None` where somebody else needed the place before. Who has come so far is not to be ended any
     /// more, and has the place until it is dropped.
-    pub(crate) async fn until_needed<T>(&mut self, of: impl Future<Output = T>) -> Option<T> {
+    pub async fn until_needed<T>(&mut self, of: impl Future<Output = T>) -> Option<T> {
         let outcome = tokio::select! {
             biased;
             outcome = of => Some(outcome),

@@ -7,8 +7,10 @@
 //! Invariant: a client costs at most its entry, the bytes it has sent of one message (twice, while they move), and
 //! `max_outbound`; whatever it does, an application hears of each connection one `opened` and one `closed`.
 mod application;
+pub mod certificate;
 mod connection;
 mod doorman;
+pub mod evicting_semaphore;
 mod frame;
 mod handshake;
 mod id;

@@ -40,17 +40,20 @@ struct Ends {
     deleted: AtomicUsize,
 }
 
+/// Reads the rounds.
+struct Script(Arc<Ends>);
+
 #[async_trait]
-impl Outbox for Arc<Ends> {
+impl Outbox for Script {
     async fn claim(&mut self) -> Result<usize, StoreError> {
         Ok(1)
     }
 
     async fn read(&mut self, _: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.late.borrow());
-        let round = self.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.0.late.borrow());
+        let round = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (waited, there) = round.ok_or_else(|| StoreError::Unavailable("over".to_owned()))?;
-        self.there.send_replace(there);
+        self.0.there.send_replace(there);
         Ok(waited.map(|waited| OutboxRow { waited, ..row(1, "web.ann.example.org", 1) }).into_iter().collect())
     }
 
@@ -63,7 +66,7 @@ impl Outbox for Arc<Ends> {
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        self.deleted.fetch_add(ids.len(), Ordering::Relaxed);
+        self.0.deleted.fetch_add(ids.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -131,7 +134,7 @@ async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
         installation: Uuid::nil(),
         late,
     };
-    relay.drain(Box::new(ends.clone()), &mut Memory::default()).await.expect_err("over");
+    relay.drain(Box::new(Script(ends.clone())), &mut Memory::default()).await.expect_err("over");
     ends
 }
 

@@ -6,6 +6,18 @@ use uuid::Uuid;
 use super::*;
 use rollcall_store::{Registration, sqlite::SqliteStore};
 
+/// A node without connections.
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Connections for Nobody {
+    async fn close(&self, _: Sid, _: SessionError) {}
+    async fn close_all(&self, _: SessionError) {}
+    async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
+        sids
+    }
+}
+
 struct Bench {
     store: Arc<dyn Store>,
     sessions: Sessions,
@@ -25,7 +37,7 @@ impl Bench {
             &store,
             &lease,
             &watch::channel(false).1,
-            Mailboxes::default(),
+            Arc::new(Nobody),
         );
         Self { store, sessions, folder }
     }

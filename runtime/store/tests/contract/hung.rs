@@ -23,7 +23,7 @@ fn group(store: &Arc<dyn Store>, lease: Lease) -> Group<Open, Option<Opened>> {
     static HASHER: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
     let store = store.clone();
     Group::spawn(
-        &rollcall_runtime::tasks::Tasks::default(),
+        &rollcall_base::tasks::Tasks::default(),
         "open",
         Options::default(),
         |open| HASHER.hash_one((open.classroom, &open.agent)),

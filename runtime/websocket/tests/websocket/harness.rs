@@ -115,7 +115,7 @@ impl Server {
         let (sender, seen) = channel();
         let recorder = |_| Recorder { seen: sender.clone(), pause_after: pause_after.map(String::from) };
         let workers =
-            Workers::start(&rollcall_runtime::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
+            Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));

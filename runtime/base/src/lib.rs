@@ -1,0 +1,11 @@
+//! What every crate of the runtime stands on. Nothing here knows another crate of the workspace.
+mod address;
+pub mod failpoint;
+pub mod log_limit;
+pub mod names;
+pub mod process;
+mod secret;
+pub mod tasks;
+
+pub use address::{BackendUrl, Check};
+pub use secret::Secret;

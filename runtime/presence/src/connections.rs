@@ -1,0 +1,14 @@
+//! How presence reaches the connections of this node, which live above it.
+use async_trait::async_trait;
+use rollcall_schema::{SessionError, Sid};
+
+/// The connections of this node.
+#[async_trait]
+pub trait Connections: Send + Sync + 'static {
+    /// Ends one, if it is still here.
+    async fn close(&self, sid: Sid, error: SessionError);
+    /// Ends all of them.
+    async fn close_all(&self, error: SessionError);
+    /// Those of these connections that are not here any more.
+    async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid>;
+}

@@ -1,0 +1,5 @@
+//! What a handler is: the table that names it, the session that it is given, and the errors that it may return.
+pub mod error;
+pub mod resources;
+pub mod session;
+pub mod table;
