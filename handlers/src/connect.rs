@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rollcall_base::failpoint;
 use rollcall_bus::Position;
 use rollcall_runtime::{
-    ConnectError, Greeting, Pools, Presence, Resumption, Rooms, Session, Sessions, Welcome,
+    ConnectContext, ConnectError, Connected, Presence, Resources, Resumption, Rooms, Session, Sessions,
     auth::{Hook, Keyring},
     limits::{EventLimits, Payer},
 };
@@ -31,18 +31,18 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the pools.
+    /// Picks it out of the resources.
     #[must_use]
-    pub fn of(pools: &Pools) -> Self {
+    pub fn of(resources: &Resources) -> Self {
         Self {
-            keyring: Arc::clone(&pools.keyring),
-            hook: Arc::clone(&pools.hook),
-            rooms: pools.rooms.clone(),
-            sessions: pools.sessions.clone(),
-            rates: Arc::clone(&pools.rates),
-            user_sessions: pools.user_sessions,
-            guests: pools.guests,
-            join_lesson: join_lesson::Deps::of(pools),
+            keyring: Arc::clone(&resources.keyring),
+            hook: Arc::clone(&resources.hook),
+            rooms: resources.rooms.clone(),
+            sessions: resources.sessions.clone(),
+            rates: Arc::clone(&resources.rates),
+            user_sessions: resources.user_sessions,
+            guests: resources.guests,
+            join_lesson: join_lesson::Deps::of(resources),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Deps {
 ///
 /// # Errors
 /// `unauthenticated`, `access_denied`, `too_many_requests`; `internal_server_error` while SQL is away.
-pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) -> Result<Welcome, ConnectError> {
+pub async fn handle(deps: &Deps, greeting: ConnectContext, request: ConnectRequest) -> Result<Connected, ConnectError> {
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
     let Some(token) = token else { return guest(deps, greeting, classroom) };
     let user = deps.keyring.admit(token.as_str()).await?;
@@ -83,16 +83,16 @@ pub async fn handle(deps: &Deps, greeting: Greeting, request: ConnectRequest) ->
     };
     failpoint::reach("connect done");
     unclaimed.claim();
-    Ok(Welcome { session, resumption })
+    Ok(Connected { session, resumption })
 }
 
 /// Lets somebody in who has no token: no row, no event, nothing of the classroom's.
-fn guest(deps: &Deps, greeting: Greeting, classroom: ClassroomId) -> Result<Welcome, ConnectError> {
+fn guest(deps: &Deps, greeting: ConnectContext, classroom: ClassroomId) -> Result<Connected, ConnectError> {
     if !deps.guests {
         return Err(deps.keyring.refuse_missing().into());
     }
     not_too_often(deps, Payer::Guest(greeting.client))?;
-    Ok(Welcome { session: Session::guest(greeting, classroom), resumption: None })
+    Ok(Connected { session: Session::guest(greeting, classroom), resumption: None })
 }
 
 /// Each connect may cost a row, and two pushes to everybody in the classroom.

@@ -3,22 +3,22 @@
 //! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
 //! connection's; the user's field in Redis goes only if it still names this connection.
 use rollcall_base::failpoint;
-use rollcall_keys::Field;
-use rollcall_runtime::{Leavings, Place, Pools, Session, Sessions};
+use rollcall_keys::KeyField;
+use rollcall_runtime::{JoinedLesson, KeyCleanup, Resources, Session, Sessions};
 use rollcall_schema::LeftReason;
 use rollcall_store::Closed;
 
 /// What disconnect needs.
 pub struct Deps {
     sessions: Sessions,
-    leavings: Leavings,
+    leavings: KeyCleanup,
 }
 
 impl Deps {
-    /// Picks it out of the pools.
+    /// Picks it out of the resources.
     #[must_use]
-    pub fn of(pools: &Pools) -> Self {
-        Self { sessions: pools.sessions.clone(), leavings: pools.leavings.clone() }
+    pub fn of(resources: &Resources) -> Self {
+        Self { sessions: resources.sessions.clone(), leavings: resources.leavings.clone() }
     }
 }
 
@@ -42,8 +42,8 @@ pub async fn handle(deps: &Deps, session: Session, reason: LeftReason) {
     }
     // A join of who had lost its session may have come after whatever else was to remove its field.
     let written = match (place, user) {
-        (Some(Place { lesson, written: Some(_), .. }), Some((user, _))) if closed != Some(Closed::Left) => {
-            Some(Field { lesson, user, sid })
+        (Some(JoinedLesson { lesson, written: Some(_), .. }), Some((user, _))) if closed != Some(Closed::Left) => {
+            Some(KeyField { lesson, user, sid })
         }
         _ => None,
     };

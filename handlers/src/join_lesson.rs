@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use rollcall_base::failpoint;
-use rollcall_keys::{Entry, Field, Kv};
+use rollcall_keys::{KeyEntry, KeyField, LessonKeys};
 use rollcall_runtime::{
-    HandlerError, Leavings, Place, Pools, Presence, Rooms, Session, Sessions,
+    HandlerError, JoinedLesson, KeyCleanup, Presence, Resources, Rooms, Session, Sessions,
     auth::{Claims, Hook, Keyring},
     mixpanel::Mixpanel,
 };
 use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::LessonJoined};
-use rollcall_store::{Join, Joined, Restore, StoreError};
+use rollcall_store::{Join, Joined, RollbackJoin, StoreError};
 use tracing::warn;
 
 use crate::refresh::fresh;
@@ -22,23 +22,23 @@ pub struct Deps {
     hook: Arc<Hook>,
     sessions: Sessions,
     rooms: Rooms,
-    kv: Arc<dyn Kv>,
-    leavings: Leavings,
+    kv: Arc<dyn LessonKeys>,
+    leavings: KeyCleanup,
     mixpanel: Mixpanel,
 }
 
 impl Deps {
-    /// Picks it out of the pools.
+    /// Picks it out of the resources.
     #[must_use]
-    pub fn of(pools: &Pools) -> Self {
+    pub fn of(resources: &Resources) -> Self {
         Self {
-            keyring: Arc::clone(&pools.keyring),
-            hook: Arc::clone(&pools.hook),
-            sessions: pools.sessions.clone(),
-            rooms: pools.rooms.clone(),
-            kv: Arc::clone(&pools.kv),
-            leavings: pools.leavings.clone(),
-            mixpanel: pools.mixpanel.clone(),
+            keyring: Arc::clone(&resources.keyring),
+            hook: Arc::clone(&resources.hook),
+            sessions: resources.sessions.clone(),
+            rooms: resources.rooms.clone(),
+            kv: Arc::clone(&resources.kv),
+            leavings: resources.leavings.clone(),
+            mixpanel: resources.mixpanel.clone(),
         }
     }
 }
@@ -86,10 +86,10 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     failpoint::reach("lesson entered");
     // 9 to 12: the seat map if it is missing, the user's keys, TTLs.
     let named = user.as_ref().map(|user| (user.user.clone(), user.role));
-    let entry = Entry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
+    let entry = KeyEntry { lesson: lesson.clone(), seats, sid: session.sid, user: named.clone() };
     let before = session.place.as_ref().map(|place| &place.lesson).filter(|before| **before != lesson);
     // A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung.
-    let field = named.map(|(user, _)| Box::new(Field { lesson: lesson.clone(), user, sid: session.sid }));
+    let field = named.map(|(user, _)| Box::new(KeyField { lesson: lesson.clone(), user, sid: session.sid }));
     if let Some(earlier) = std::mem::replace(&mut session.tried, field).filter(|earlier| earlier.lesson != lesson) {
         deps.leavings.leave(*earlier);
     }
@@ -109,7 +109,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     }
 
     // 6, 7: the session.
-    session.place = Some(Place { lesson: lesson.clone(), seat, written: user.as_ref().map(|user| user.role) });
+    session.place = Some(JoinedLesson { lesson: lesson.clone(), seat, written: user.as_ref().map(|user| user.role) });
     if let Some(user) = user {
         session.hold(user);
     }
@@ -131,7 +131,7 @@ fn chosen(session: &Session, user: Option<&Claims>, asked: Option<LessonId>) -> 
 async fn undo(deps: &Deps, session: &Session) {
     let Some(Presence { session: id, .. }) = session.presence else { return };
     let lesson = session.place.as_ref().map(|place| (place.lesson.clone(), place.seat));
-    if let Err(error) = deps.sessions.restore(Restore { sid: session.sid, session: id, lesson }).await {
+    if let Err(error) = deps.sessions.restore(RollbackJoin { sid: session.sid, session: id, lesson }).await {
         warn!(%error, "a failed join is not undone in SQL");
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use rollcall_runtime::{
-    HandlerError, Pools, Session,
+    HandlerError, Resources, Session,
     auth::{Claims, Keyring},
 };
 use rollcall_schema::{AckError, Refresh, ack::Empty};
@@ -16,10 +16,10 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the pools.
+    /// Picks it out of the resources.
     #[must_use]
-    pub fn of(pools: &Pools) -> Self {
-        Self { keyring: Arc::clone(&pools.keyring) }
+    pub fn of(resources: &Resources) -> Self {
+        Self { keyring: Arc::clone(&resources.keyring) }
     }
 }
 

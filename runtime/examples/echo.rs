@@ -8,8 +8,8 @@ use clap::Parser;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use rollcall_websocket::{
-    Application, Cause, Front, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions, Sockets, Upgrade,
-    Workers, bind, serve,
+    Application, Cause, HttpHooks, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions, Sockets,
+    Upgrade, Workers, bind, serve,
 };
 
 #[derive(Parser)]
@@ -51,7 +51,7 @@ impl Application for Echo {
 
 struct NotFound;
 
-impl Front for NotFound {
+impl HttpHooks for NotFound {
     async fn other(&self, _: SocketAddr, _: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NOT_FOUND;

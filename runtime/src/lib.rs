@@ -13,12 +13,12 @@ mod node;
 mod rooms;
 
 pub use cli::run;
-pub use gateway::{Greeting, Resumption, Welcome};
+pub use gateway::{ConnectContext, Connected, Resumption};
 pub use handler::{
     error::{ConnectError, HandlerError},
-    resources::Pools,
-    session::{Place, Presence, Session},
+    resources::Resources,
+    session::{JoinedLesson, Presence, Session},
     table::{Handler, Table},
 };
-pub use rollcall_presence::{key_cleanup::Leavings, sessions::Sessions};
+pub use rollcall_presence::{key_cleanup::KeyCleanup, sessions::Sessions};
 pub use rooms::Rooms;

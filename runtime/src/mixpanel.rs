@@ -41,13 +41,13 @@ impl Mixpanel {
 
     /// Where events are told, and the courier that takes them to Mixpanel; that one is to be run.
     #[must_use]
-    pub fn new(config: config::Mixpanel) -> (Self, Courier) {
+    pub fn new(config: config::Mixpanel) -> (Self, Sender) {
         Self::with(config, Client::new(), Pace { attempts: 6, first: Duration::from_secs(1) })
     }
 
-    fn with(config: config::Mixpanel, client: Client, pace: Pace) -> (Self, Courier) {
+    fn with(config: config::Mixpanel, client: Client, pace: Pace) -> (Self, Sender) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let courier = Courier { url: config.url, token: config.token, client, pace, queue, batch: Vec::new() };
+        let courier = Sender { url: config.url, token: config.token, client, pace, queue, batch: Vec::new() };
         (Self(Some(sender)), courier)
     }
 
@@ -73,7 +73,7 @@ struct Pace {
 
 /// Takes events to Mixpanel.
 #[derive(Debug)]
-pub struct Courier {
+pub struct Sender {
     url: Uri,
     token: Secret,
     client: Client,
@@ -83,7 +83,7 @@ pub struct Courier {
     batch: Vec<Event>,
 }
 
-impl Courier {
+impl Sender {
     /// Delivers until `stop`, then what is left, for at most `flush`.
     pub async fn run(mut self, stop: impl Future<Output = ()>, flush: Duration) {
         tokio::select! {

@@ -24,11 +24,11 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    gateway::{Command, Mailboxes},
+    gateway::{Mailboxes, WorkerCommand},
     rooms::delivery::Delivery,
 };
 use rollcall_base::names;
-use rollcall_bus::{Bus, Fed, Incoming, Position, Replay, Replayed};
+use rollcall_bus::{Bus, BusEvent, Incoming, Position, Replay, Replayed};
 use rollcall_websocket::SocketId;
 
 /// How long a client waits for its room's subscription; a bus that takes longer fills the room afterwards.
@@ -154,7 +154,7 @@ impl Rooms {
     pub async fn enter(&self, socket: SocketId, id: RoomId) {
         let hold = self.hold(id, socket.worker());
         hold.life.subscribed.get_or_init(|| self.subscribe(hold.id())).await;
-        self.0.mailboxes.send(socket, Command::Enter { socket, room: hold }).await;
+        self.0.mailboxes.send(socket, WorkerCommand::Enter { socket, room: hold }).await;
     }
 
     async fn subscribe(&self, id: &RoomId) {
@@ -204,34 +204,34 @@ impl Rooms {
     }
 
     /// Hands every event of the feed to the workers that have members of its room, until the feed ends.
-    pub async fn dispatch(self, mut feed: mpsc::Receiver<Fed>) {
+    pub async fn dispatch(self, mut feed: mpsc::Receiver<BusEvent>) {
         while let Some(fed) = feed.recv().await {
             match fed {
-                Fed::Event(incoming) => {
+                BusEvent::Event(incoming) => {
                     if let Some((key, workers)) = self.audience(&incoming)
                         && let Some(delivery) = self.encode(key, incoming)
                     {
                         let delivery = Arc::new(delivery);
                         for worker in workers {
-                            self.0.mailboxes.to(worker, Command::Deliver(Arc::clone(&delivery))).await;
+                            self.0.mailboxes.to(worker, WorkerCommand::Deliver(Arc::clone(&delivery))).await;
                         }
                     }
                 }
-                Fed::Settled(offset) => {
+                BusEvent::Watermark(offset) => {
                     self.0.settled.store(offset.0, Ordering::SeqCst);
                     if self.0.followers.load(Ordering::SeqCst) > 0 {
-                        self.0.mailboxes.broadcast(|| Command::Settled(offset)).await;
+                        self.0.mailboxes.broadcast(|| WorkerCommand::Watermark(offset)).await;
                     }
                 }
-                Fed::Gap(upto) => {
+                BusEvent::Gap(upto) => {
                     warn!(%upto, "events are gone for good: the connections of their rooms are closed");
-                    self.0.mailboxes.broadcast(|| Command::Gap(upto)).await;
+                    self.0.mailboxes.broadcast(|| WorkerCommand::Gap(upto)).await;
                 }
-                Fed::Anew => {
+                BusEvent::StreamReset => {
                     warn!("the stream was made anew or put back: the connections of its rooms are closed");
                     self.0.settled.store(0, Ordering::SeqCst);
                     self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
-                    self.0.mailboxes.broadcast(|| Command::Anew).await;
+                    self.0.mailboxes.broadcast(|| WorkerCommand::StreamReset).await;
                 }
             }
         }

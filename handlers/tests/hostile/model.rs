@@ -16,7 +16,7 @@ use crate::common::{Agent, Backend, Classroom, SOON};
 
 /// The first message.
 #[derive(Debug, Clone, Copy)]
-enum Greeting {
+enum ConnectContext {
     Good,
     Forged,
     ForAnotherClassroom,
@@ -56,7 +56,7 @@ enum Last {
 
 #[derive(Debug, Clone)]
 struct Script {
-    greeting: Greeting,
+    greeting: ConnectContext,
     /// With a `ref`, or without.
     said: Vec<(Said, bool)>,
     last: Last,
@@ -65,9 +65,9 @@ struct Script {
 fn script() -> impl Strategy<Value = Script> {
     use Said::*;
     let greeting = prop_oneof![
-        8 => Just(Greeting::Good),
+        8 => Just(ConnectContext::Good),
         1 => prop::sample::select(vec![
-            Greeting::Forged, Greeting::ForAnotherClassroom, Greeting::FaultyLabel, Greeting::AnotherEvent, Greeting::NoJson,
+            ConnectContext::Forged, ConnectContext::ForAnotherClassroom, ConnectContext::FaultyLabel, ConnectContext::AnotherEvent, ConnectContext::NoJson,
         ]),
     ];
     let said = prop::sample::select(vec![
@@ -107,18 +107,18 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn greeting(&self, greeting: Greeting) -> String {
+    fn greeting(&self, greeting: ConnectContext) -> String {
         let token = self.room.participant(&self.name);
         let mut payload = self.room.connect_request(&token, "web");
         match greeting {
-            Greeting::Good => {}
-            Greeting::Forged => payload["token"] = json!(format!("{token}A")),
-            Greeting::ForAnotherClassroom => {
+            ConnectContext::Good => {}
+            ConnectContext::Forged => payload["token"] = json!(format!("{token}A")),
+            ConnectContext::ForAnotherClassroom => {
                 payload["token"] = json!(self.room.token_with(&self.name, &json!({"classroom_ids": []})));
             }
-            Greeting::FaultyLabel => payload["agent_label"] = json!("a.b"),
-            Greeting::AnotherEvent => return json!({"type": "join_lesson", "ref": 1}).to_string(),
-            Greeting::NoJson => return "[".into(),
+            ConnectContext::FaultyLabel => payload["agent_label"] = json!("a.b"),
+            ConnectContext::AnotherEvent => return json!({"type": "join_lesson", "ref": 1}).to_string(),
+            ConnectContext::NoJson => return "[".into(),
         }
         json!({"type": "connect_request", "payload": payload}).to_string()
     }
@@ -135,7 +135,7 @@ impl Part<'_> {
             Said::RefreshForged => ("refresh", json!({"token": format!("{token}A")})),
             Said::RefreshOfAnother => ("refresh", json!({"token": self.room.participant("another")})),
             Said::UnknownEvent => ("nonsense", json!({})),
-            Said::ConnectAgain => return self.greeting(Greeting::Good),
+            Said::ConnectAgain => return self.greeting(ConnectContext::Good),
             Said::NoJson => return "{".into(),
         };
         let mut message = json!({"type": event, "payload": payload});
@@ -147,13 +147,13 @@ impl Part<'_> {
 }
 
 /// The session error that answers a first message; none lets in.
-fn refusal(greeting: Greeting) -> Option<(&'static str, u16)> {
+fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     match greeting {
-        Greeting::Good => None,
-        Greeting::Forged => Some(("unauthenticated", 3500)),
-        Greeting::ForAnotherClassroom => Some(("access_denied", 3507)),
-        Greeting::FaultyLabel | Greeting::NoJson => Some(("serialization_failed", 3501)),
-        Greeting::AnotherEvent => Some(("unsupported_request", 3501)),
+        ConnectContext::Good => None,
+        ConnectContext::Forged => Some(("unauthenticated", 3500)),
+        ConnectContext::ForAnotherClassroom => Some(("access_denied", 3507)),
+        ConnectContext::FaultyLabel | ConnectContext::NoJson => Some(("serialization_failed", 3501)),
+        ConnectContext::AnotherEvent => Some(("unsupported_request", 3501)),
     }
 }
 

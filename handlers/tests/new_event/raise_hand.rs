@@ -1,11 +1,11 @@
 //! handlers/src/raise_hand.rs
-use rollcall_runtime::{HandlerError, Pools, Session};
+use rollcall_runtime::{HandlerError, Resources, Session};
 use serde::{Deserialize, Serialize};
 
 pub struct Deps;
 
 impl Deps {
-    pub fn of(_pools: &Pools) -> Self {
+    pub fn of(_pools: &Resources) -> Self {
         Self
     }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::clock::SECOND;
 use super::order::{Arrive, Arrived, Pace};
 
-pub(super) struct Arrivals {
+pub(super) struct DisconnectReceiver {
     order: Arrive,
     started: usize,
     on_the_way: usize,
     result: Arrived,
 }
 
-impl Arrivals {
+impl DisconnectReceiver {
     pub(super) fn new(order: Arrive) -> Self {
         let result = Arrived {
             began: order.start,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use super::arrivals::Arrivals;
+use super::arrivals::DisconnectReceiver;
 use super::clock::{SECOND, now};
 use super::connection::{Connection, Step};
 use super::order::{Answer, Goal, Order, Tally};
@@ -27,8 +27,8 @@ const READ_BUFFER: usize = 256 * 1024;
 /// What the engine still owes an answer to.
 pub(super) enum Pending {
     Nothing,
-    Arrivals(Arrivals),
-    Departures { deadline: u64 },
+    DisconnectReceiver(DisconnectReceiver),
+    DisconnectQueue { deadline: u64 },
     Pushes { wanted: u64, deadline: u64 },
     Presence { agents: Range<usize>, deadline: u64 },
 }
@@ -114,11 +114,11 @@ impl Engine {
             }
             Order::Arrive(order) => {
                 self.goal = order.goal;
-                self.pending = Pending::Arrivals(Arrivals::new(order));
+                self.pending = Pending::DisconnectReceiver(DisconnectReceiver::new(order));
             }
             Order::Leave { first, count } => {
                 (first..first + count).for_each(|agent| self.leave(agent));
-                self.pending = Pending::Departures { deadline: now() + LEAVE_LIMIT };
+                self.pending = Pending::DisconnectQueue { deadline: now() + LEAVE_LIMIT };
             }
             Order::Listen(listen) => {
                 self.pushes.listen(listen);
@@ -151,12 +151,12 @@ impl Engine {
         let at = now();
         let (reached, deadline) = match &mut self.pending {
             Pending::Nothing => return None,
-            Pending::Arrivals(arrivals) => {
+            Pending::DisconnectReceiver(arrivals) => {
                 let answer = Answer::Arrived(arrivals.finished(at)?);
                 self.pending = Pending::Nothing;
                 return Some(answer);
             }
-            Pending::Departures { deadline } => (self.leaving == 0, *deadline),
+            Pending::DisconnectQueue { deadline } => (self.leaving == 0, *deadline),
             Pending::Pushes { wanted, deadline } => (self.pushes.count >= *wanted, *deadline),
             Pending::Presence { agents, deadline } => {
                 let present = |connection: &Connection| connection.step == Step::Present;
@@ -188,7 +188,7 @@ impl Engine {
     fn until_next(&self) -> Duration {
         let at = now();
         let arrival = match &self.pending {
-            Pending::Arrivals(arrivals) => arrivals.next_due(),
+            Pending::DisconnectReceiver(arrivals) => arrivals.next_due(),
             _ => None,
         };
         let comeback = self.returns.peek().map(|Reverse((due, _))| *due);
@@ -200,7 +200,7 @@ impl Engine {
     fn start_those_due(&mut self) {
         let at = now();
         for _ in 0..DIALS_AT_ONCE {
-            let Pending::Arrivals(arrivals) = &mut self.pending else {
+            let Pending::DisconnectReceiver(arrivals) = &mut self.pending else {
                 break;
             };
             let Some((agent, due)) = arrivals.start_next(at) else {

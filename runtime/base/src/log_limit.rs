@@ -20,6 +20,12 @@ struct State {
     held_back: u64,
 }
 
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl LogLimit {
     /// One line in ten seconds.
     pub fn new() -> Self {

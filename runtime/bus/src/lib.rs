@@ -2,9 +2,9 @@
 //!
 //! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, without a gap after an
 //! outage, and at once: perhaps late, that is after one that is later in the stream. Events of one publisher keep their
-//! order. Who needs the stream's order, also across rooms, waits for [`Fed::Settled`]. What cannot be filled any more is
-//! said as [`Fed::Gap`].
-mod heading;
+//! order. Who needs the stream's order, also across rooms, waits for [`BusEvent::Watermark`]. What cannot be filled any more is
+//! said as [`BusEvent::Gap`].
+mod headers;
 pub mod memory;
 pub mod nats;
 
@@ -95,18 +95,18 @@ pub struct Incoming {
 
 /// What comes on the feed.
 #[derive(Clone, Debug)]
-pub enum Fed {
+pub enum BusEvent {
     /// An event.
     Event(Incoming),
     /// Every event up to this offset has been on the feed. One may come later still, where the server stood for longer
     /// than anybody waits; it is not lost for that.
-    Settled(Offset),
+    Watermark(Offset),
     /// Events up to this offset may be missing and cannot be had any more: every view of a room that began before is
     /// incomplete.
     Gap(Offset),
     /// The stream was made anew, or put back to an earlier time: offsets go on from there, later ones that were given
     /// before mean nothing any more, and no view is complete.
-    Anew,
+    StreamReset,
 }
 
 /// Where the stream is.

@@ -13,8 +13,8 @@ use bb8_redis::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    KvError,
-    link::{Clock, Links, Scripts, told},
+    KeysError,
+    connection::{Clock, Links, Scripts, told},
 };
 use rollcall_base::{BackendUrl, names};
 
@@ -53,7 +53,7 @@ impl Calls {
         &self,
         operation: &'static str,
         commands: impl Fn(&Scripts, Instant) -> Pipeline,
-    ) -> Result<T, KvError> {
+    ) -> Result<T, KeysError> {
         self.run_until(Instant::now() + ANSWER, operation, commands).await
     }
 
@@ -64,14 +64,14 @@ impl Calls {
         deadline: Instant,
         operation: &'static str,
         commands: impl Fn(&Scripts, Instant) -> Pipeline,
-    ) -> Result<T, KvError> {
+    ) -> Result<T, KeysError> {
         let mut outcome = self.attempt(&commands, deadline).await;
         if let Err(Failure::Closed(_)) = outcome {
             outcome = self.attempt(&commands, deadline).await;
         }
         outcome.map_err(|failure| {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
-            KvError(failure.to_string())
+            KeysError(failure.to_string())
         })
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
 //! harm: a field is removed only by the connection that it names, of a seat map only numbers that are missing are added.
 mod calls;
-mod link;
+mod connection;
 mod marker;
 pub mod memory;
 pub mod redis;
@@ -15,11 +15,11 @@ use rollcall_schema::{LessonId, Role, Sid, UserId};
 /// Why the keys could not be read or written: it is away, or did not answer in time.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the key store is away: {0}")]
-pub struct KvError(pub String);
+pub struct KeysError(pub String);
 
 /// Who joins what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct KeyEntry {
     /// The lesson.
     pub lesson: LessonId,
     /// How many numbers its seat map has at least.
@@ -32,7 +32,7 @@ pub struct Entry {
 
 /// A field of `lesson_teacher_*` or `lesson_student_*`: only one of the two names a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct KeyField {
     /// The lesson.
     pub lesson: LessonId,
     /// The field.
@@ -43,16 +43,16 @@ pub struct Field {
 
 /// A field whose connection is no longer in the lesson.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaving {
+pub struct StaleField {
     /// Removed if it still holds this sid.
-    pub field: Field,
+    pub field: KeyField,
     /// Another connection of the user in the lesson, which takes the field over.
     pub heir: Option<Sid>,
 }
 
 /// The keys. Every call is one round trip and answers within 1.5 s.
 #[async_trait]
-pub trait Kv: Send + Sync + 'static {
+pub trait LessonKeys: Send + Sync + 'static {
     /// `redis` or `memory`.
     fn name(&self) -> &'static str;
     /// Whether it may lose what it has answered, as a server whose replica takes over: then removals are kept for a while,
@@ -61,17 +61,17 @@ pub trait Kv: Send + Sync + 'static {
         false
     }
     /// One round trip that writes something: where it succeeds, a join can.
-    async fn ping(&self) -> Result<(), KvError>;
+    async fn ping(&self) -> Result<(), KeysError>;
     /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
     /// this connection's. True where a participant's `{client_id}` was there before.
-    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError>;
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
     /// Removes fields, or hands them on. Batches of at most a thousand.
-    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError>;
+    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError>;
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand. False where surely nothing was made.
-    async fn project(&self, entries: &[Entry]) -> Result<bool, KvError>;
+    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
     /// Whether everything is there that was written before the last probe, as far as a marker key tells, and the
     /// server's replication id. False, also at the first: project everything again, and repeat removals. The marker has
     /// a TTL, and in its name a `:`, which no user's id may hold.
-    async fn probe(&self, marker: &str) -> Result<bool, KvError>;
+    async fn probe(&self, marker: &str) -> Result<bool, KeysError>;
 }

@@ -1,6 +1,6 @@
 //! The keys in process, for a node without Redis.
 //!
-//! Invariant: they read as they would in Redis ([`MemoryKv::hash`]), but are kept as what they mean, not as text: a
+//! Invariant: they read as they would in Redis ([`MemoryKeys::hash`]), but are kept as what they mean, not as text: a
 //! participant costs some 200 bytes. Each write looks at a few entries more and drops the expired ones, so what nobody
 //! renews goes without a sweep that stops the others.
 use std::{
@@ -14,14 +14,14 @@ use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId, key};
 use tokio::time::Instant;
 
-use super::{Entry, Kv, KvError, Leaving};
+use super::{KeyEntry, KeysError, LessonKeys, StaleField};
 
 /// How many entries of each kind a write looks at.
 const UPKEEP: usize = 4;
 
 /// The keys in process.
 #[derive(Debug, Default)]
-pub struct MemoryKv {
+pub struct MemoryKeys {
     keys: Mutex<Keys>,
 }
 
@@ -136,7 +136,7 @@ impl Keys {
     }
 
     /// Writes a join; with `keep`, what is there stays as it is. True where a participant's key was there before.
-    fn write(&mut self, entry: &Entry, keep: bool, now: Instant) -> bool {
+    fn write(&mut self, entry: &KeyEntry, keep: bool, now: Instant) -> bool {
         let lesson = self.lessons.entries.entry(entry.lesson.clone()).or_default();
         let before = lesson.seats.as_ref().filter(|seats| seats.alive(now)).map_or(0, |seats| seats.value);
         let seats = Timed { until: later(now), value: before.max(entry.seats) };
@@ -168,7 +168,7 @@ impl Keys {
     }
 }
 
-impl MemoryKv {
+impl MemoryKeys {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -220,16 +220,16 @@ impl MemoryKv {
 }
 
 #[async_trait]
-impl Kv for MemoryKv {
+impl LessonKeys for MemoryKeys {
     fn name(&self) -> &'static str {
         "memory"
     }
 
-    async fn ping(&self) -> Result<(), KvError> {
+    async fn ping(&self) -> Result<(), KeysError> {
         Ok(())
     }
 
-    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
         keys.upkeep(now);
@@ -241,10 +241,10 @@ impl Kv for MemoryKv {
         Ok(keys.write(entry, false, now))
     }
 
-    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError> {
+    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
-        for Leaving { field, heir } in leavings {
+        for StaleField { field, heir } in leavings {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
                 lesson.release(&field.user, field.sid, *heir);
@@ -253,7 +253,7 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    async fn project(&self, entries: &[Entry]) -> Result<bool, KvError> {
+    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
         for entry in entries {
@@ -263,7 +263,7 @@ impl Kv for MemoryKv {
         Ok(true)
     }
 
-    async fn probe(&self, marker: &str) -> Result<bool, KvError> {
+    async fn probe(&self, marker: &str) -> Result<bool, KeysError> {
         let now = Instant::now();
         let before = self.lock().markers.insert(marker.to_owned(), later(now));
         Ok(before.is_some_and(|until| until > now))
@@ -275,15 +275,15 @@ impl Kv for MemoryKv {
 mod tests {
     use super::*;
 
-    fn entry(number: usize) -> Entry {
+    fn entry(number: usize) -> KeyEntry {
         let user = UserId::parse(&format!("user-{number}")).unwrap();
         let lesson = LessonId::parse(&format!("lesson-{}", number / 30)).unwrap();
-        Entry { lesson, seats: 30, sid: Sid(number as u128), user: Some((user, Role::Participant)) }
+        KeyEntry { lesson, seats: 30, sid: Sid(number as u128), user: Some((user, Role::Participant)) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_renews_goes_bit_by_bit() {
-        let kv = MemoryKv::new();
+        let kv = MemoryKeys::new();
         for number in 0..1000 {
             kv.join(&entry(number), None).await.unwrap();
         }

@@ -12,9 +12,9 @@ use rollcall_schema::{LessonId, Role, key};
 use tokio::time::Instant;
 
 use super::{
-    Entry, Kv, KvError, Leaving,
+    KeyEntry, KeysError, LessonKeys, StaleField,
     calls::{ANSWER, Calls},
-    link::{Clock, Scripts, Time},
+    connection::{Clock, Scripts, Time},
     marker::{Mark, Marker},
 };
 use rollcall_base::BackendUrl;
@@ -23,22 +23,22 @@ use rollcall_base::BackendUrl;
 const PINGED: (&str, u64) = ("rollcall:marker:ping", 10);
 
 /// The keys in Redis.
-pub struct RedisKv {
+pub struct RedisKeys {
     calls: Calls,
     prefix: String,
     clock: Arc<Clock>,
     marker: Marker,
 }
 
-impl RedisKv {
+impl RedisKeys {
     /// Connects, and asks once. The address is read again for each new connection.
     ///
     /// # Errors
-    /// [`KvError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
+    /// [`KeysError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
     /// a password.
-    pub async fn connect(url: impl Into<BackendUrl>, prefix: &str) -> Result<Self, KvError> {
+    pub async fn connect(url: impl Into<BackendUrl>, prefix: &str) -> Result<Self, KeysError> {
         let clock = Arc::<Clock>::default();
-        let calls = Calls::new(url.into(), Arc::clone(&clock)).map_err(|error| KvError(error.to_string()))?;
+        let calls = Calls::new(url.into(), Arc::clone(&clock)).map_err(|error| KeysError(error.to_string()))?;
         let this = Self { calls, prefix: prefix.to_owned(), clock, marker: Marker::default() };
         this.ping().await?;
         Ok(this)
@@ -61,7 +61,7 @@ impl RedisKv {
         &self,
         pipeline: &mut Pipeline,
         (script, deadline): (&str, Instant),
-        entry: &Entry,
+        entry: &KeyEntry,
         before: Option<&LessonId>,
     ) {
         let mut keys = vec![self.key(key::lesson_seat(&entry.lesson))];
@@ -79,7 +79,7 @@ impl RedisKv {
     }
 
     /// Asks whether all of a join is there, and renews the TTLs of what is. Returns how many answers that takes.
-    fn look(&self, commands: &mut Pipeline, Entry { lesson, seats, user, .. }: &Entry) -> usize {
+    fn look(&self, commands: &mut Pipeline, KeyEntry { lesson, seats, user, .. }: &KeyEntry) -> usize {
         let mut asked = 0;
         let mut ask = |command: &str, key: &str, argument: &str| {
             commands.cmd(command).arg(key).arg(argument);
@@ -104,7 +104,7 @@ impl RedisKv {
 
     /// Those of which something is missing, or of another type. Nearly all is there, and the script, which would do
     /// nothing for it, takes many times as long as a look.
-    async fn missing<'a>(&self, deadline: Instant, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, KvError> {
+    async fn missing<'a>(&self, deadline: Instant, entries: &'a [KeyEntry]) -> Result<Vec<&'a KeyEntry>, KeysError> {
         let mut commands = Pipeline::new();
         commands.ignore_errors();
         let asked: Vec<usize> = entries.iter().map(|entry| self.look(&mut commands, entry)).collect();
@@ -128,12 +128,12 @@ type Marked = (i64, String);
 /// What a script answers that came too late, by the server's clock.
 const LATE: i64 = -1;
 
-fn late() -> KvError {
-    KvError("it came to Redis too late, or Redis's clock was set".to_owned())
+fn late() -> KeysError {
+    KeysError("it came to Redis too late, or Redis's clock was set".to_owned())
 }
 
 #[async_trait]
-impl Kv for RedisKv {
+impl LessonKeys for RedisKeys {
     fn name(&self) -> &'static str {
         "redis"
     }
@@ -142,7 +142,7 @@ impl Kv for RedisKv {
         true
     }
 
-    async fn ping(&self) -> Result<(), KvError> {
+    async fn ping(&self) -> Result<(), KeysError> {
         let (name, seconds) = PINGED;
         self.calls
             .run("ping", |_, _| {
@@ -153,7 +153,7 @@ impl Kv for RedisKv {
             .await
     }
 
-    async fn join(&self, entry: &Entry, before: Option<&LessonId>) -> Result<bool, KvError> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError> {
         let commands = |scripts: &Scripts, deadline| {
             let mut commands = Pipeline::with_capacity(1);
             self.entry(&mut commands, (&scripts.join, deadline), entry, before);
@@ -163,14 +163,14 @@ impl Kv for RedisKv {
         if known == LATE { Err(late()) } else { Ok(known == 1) }
     }
 
-    async fn leave(&self, leavings: &[Leaving]) -> Result<(), KvError> {
+    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
         if leavings.is_empty() {
             return Ok(());
         }
         let mark = self.marker.again();
         let left = self.calls.run("leave", |scripts, _| {
             let mut commands = Pipeline::with_capacity(leavings.len() + 1);
-            for Leaving { field, heir } in leavings {
+            for StaleField { field, heir } in leavings {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
                 commands.cmd("EVALSHA").arg(&scripts.leave).arg(hashes.len()).arg(&hashes);
                 commands.arg(field.user.as_str()).arg(field.sid.to_string());
@@ -184,7 +184,7 @@ impl Kv for RedisKv {
         Ok(())
     }
 
-    async fn project(&self, entries: &[Entry]) -> Result<bool, KvError> {
+    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
         if entries.is_empty() {
             return Ok(false);
         }
@@ -204,7 +204,7 @@ impl Kv for RedisKv {
         if projected.contains(&LATE) { Err(late()) } else { Ok(true) }
     }
 
-    async fn probe(&self, marker: &str) -> Result<bool, KvError> {
+    async fn probe(&self, marker: &str) -> Result<bool, KeysError> {
         let mark = self.marker.next(&self.key(marker.to_owned()));
         let commands = |scripts: &Scripts, _: Instant| {
             let mut commands = Pipeline::with_capacity(2);

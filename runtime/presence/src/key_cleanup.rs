@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::Connections;
 use rollcall_base::{failpoint, names, tasks::Tasks};
-use rollcall_keys::{Field, Kv, KvError, Leaving};
+use rollcall_keys::{KeyField, KeysError, LessonKeys, StaleField};
 use rollcall_store::{Lease, Store, StoreError};
 
 /// Fields that wait for SQL; some 100 bytes each.
@@ -44,7 +44,7 @@ const PAGES: usize = 50;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 enum Order {
-    Remove(Field),
+    Remove(KeyField),
     /// A connection that did not have its session any more.
     Ended(Sid),
     /// Answered when nothing of this node's is left.
@@ -53,26 +53,26 @@ enum Order {
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
-pub struct Leavings {
+pub struct KeyCleanup {
     orders: mpsc::Sender<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
 }
 
-impl Leavings {
+impl KeyCleanup {
     /// Starts the task that removes them, inside a runtime.
     #[must_use]
     pub fn start(
         tasks: &Tasks,
         store: Arc<dyn Store>,
-        kv: Arc<dyn Kv>,
+        kv: Arc<dyn LessonKeys>,
         lease: watch::Receiver<Lease>,
         connections: Arc<dyn Connections>,
     ) -> Self {
         let (orders, come) = mpsc::channel(QUEUE);
         let look = Arc::new(Notify::new());
         let lost = Arc::<AtomicBool>::default();
-        let remover = Remover {
+        let remover = KeyCleanupWorker {
             store,
             kv,
             lease,
@@ -99,7 +99,7 @@ impl Leavings {
     }
 
     /// Removes what no session's end covers, if it still names this connection.
-    pub fn leave(&self, field: Field) {
+    pub fn leave(&self, field: KeyField) {
         self.order(Order::Remove(field));
     }
 
@@ -129,12 +129,12 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Keys(#[from] KvError),
+    Keys(#[from] KeysError),
 }
 
-struct Remover {
+struct KeyCleanupWorker {
     store: Arc<dyn Store>,
-    kv: Arc<dyn Kv>,
+    kv: Arc<dyn LessonKeys>,
     lease: watch::Receiver<Lease>,
     connections: Arc<dyn Connections>,
     come: mpsc::Receiver<Order>,
@@ -146,7 +146,7 @@ struct Remover {
     expired: i64,
 }
 
-impl Remover {
+impl KeyCleanupWorker {
     async fn run(mut self) {
         let mut orders = Vec::with_capacity(BATCH);
         let mut kept_up = Instant::now();
@@ -181,7 +181,7 @@ impl Remover {
     }
 
     /// Writes down what came, then removes all that there is.
-    async fn remove(&self, fields: &mut Vec<Field>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
+    async fn remove(&self, fields: &mut Vec<KeyField>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
         let node = self.lease.borrow().node;
         if !fields.is_empty() || !ended.is_empty() {
             self.store.leave(node, fields, ended).await?;
@@ -199,7 +199,7 @@ impl Remover {
             // What a dead node had sent is carried out before the answer: Redis may have hung with a join of its in a
             // socket, and takes up sockets in no particular order.
             self.kv.ping().await?;
-            let batch: Vec<Leaving> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
+            let batch: Vec<StaleField> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
             failpoint::reach("leavings read");
             self.kv.leave(&batch).await?;
             failpoint::reach("leavings removed");

@@ -11,9 +11,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::key_cleanup::Leavings;
-use rollcall_keys::{Entry, Field, Kv};
-use rollcall_store::{Lease, Placed, Store};
+use crate::key_cleanup::KeyCleanup;
+use rollcall_keys::{KeyEntry, KeyField, LessonKeys};
+use rollcall_store::{Lease, LessonMembership, Store};
 
 /// How soon a flushed or restarted Redis is noticed.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -28,13 +28,13 @@ const BATCH: usize = 250;
 const LEISURE: u32 = 3;
 
 /// What the projection needs.
-pub struct Projection {
+pub struct KeyReconciler {
     /// What is so.
     pub store: Arc<dyn Store>,
     /// What shall say so.
-    pub kv: Arc<dyn Kv>,
+    pub kv: Arc<dyn LessonKeys>,
     /// Removes what was written too late.
-    pub leavings: Leavings,
+    pub leavings: KeyCleanup,
     /// Whose sessions.
     pub lease: watch::Receiver<Lease>,
 }
@@ -50,7 +50,7 @@ impl Sweep {
     const FIRST: Self = Self { after: SessionId(0), hurry: true };
 }
 
-impl Projection {
+impl KeyReconciler {
     /// Projects until the task is dropped.
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(PROBE_EVERY);
@@ -112,22 +112,22 @@ impl Projection {
     async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
         let placed = self.store.placed(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
-        let entries: Vec<Entry> = placed.iter().map(entry).collect();
+        let entries: Vec<KeyEntry> = placed.iter().map(entry).collect();
         if !self.kv.project(&entries).await? {
             return Ok(Some(last));
         }
         let still = self.store.placed(node, after, BATCH).await?;
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
-        for Placed { sid, user, lesson, .. } in placed {
+        for LessonMembership { sid, user, lesson, .. } in placed {
             if !still.contains(&(sid, &lesson)) {
-                self.leavings.leave(Field { lesson, user, sid });
+                self.leavings.leave(KeyField { lesson, user, sid });
             }
         }
         Ok(Some(last))
     }
 }
 
-fn entry(placed: &Placed) -> Entry {
-    let Placed { lesson, seats, sid, user, role, .. } = placed.clone();
-    Entry { lesson, seats, sid, user: Some((user, role)) }
+fn entry(placed: &LessonMembership) -> KeyEntry {
+    let LessonMembership { lesson, seats, sid, user, role, .. } = placed.clone();
+    KeyEntry { lesson, seats, sid, user: Some((user, role)) }
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{Connections, key_cleanup::Leavings};
+use crate::{Connections, key_cleanup::KeyCleanup};
 use rollcall_base::{failpoint, names};
 use rollcall_store::{Lease, Registration, Store, StoreError};
 
@@ -34,11 +34,11 @@ fn ticks(period: Duration) -> Interval {
 }
 
 /// What the pulse needs.
-pub struct Pulse {
+pub struct LeaseKeeper {
     /// Where the lease is.
     pub store: Arc<dyn Store>,
     /// A dead node's fields go with its sessions.
-    pub leavings: Leavings,
+    pub leavings: KeyCleanup,
     /// Where replaced connections live.
     pub connections: Arc<dyn Connections>,
     /// How to enter again after a lost lease.
@@ -49,7 +49,7 @@ pub struct Pulse {
     pub nodes: watch::Sender<u32>,
 }
 
-impl Pulse {
+impl LeaseKeeper {
     /// Pulses until the task is dropped. What may take long (dead nodes, the outbox's gauges) runs beside the renewal and
     /// never holds it up.
     pub async fn run(self) {

@@ -43,7 +43,7 @@ const PUT_BACK_EVERY: Duration = Duration::from_secs(10);
 type Key = (i64, Nonce);
 
 /// What the relay needs.
-pub struct Relay {
+pub struct OutboxRelay {
     /// Holds the outbox.
     pub store: Arc<dyn Store>,
     /// Where events go.
@@ -74,7 +74,7 @@ struct Outcome {
     behind: bool,
 }
 
-impl Relay {
+impl OutboxRelay {
     /// Relays until the task is dropped; every fault is waited out.
     pub async fn run(self) {
         let mut memory = Memory::default();

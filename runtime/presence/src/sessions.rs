@@ -17,8 +17,9 @@ use uuid::Uuid;
 use crate::{Connections, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
-    Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, Restore, Standing, Store, StoreError,
-    group_commit::{Group, Options},
+    Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, RollbackJoin, Standing, Store,
+    StoreError,
+    group_commit::{GroupCommit, Options},
 };
 
 /// Between two tries of a close while the database is away.
@@ -27,11 +28,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    open: Group<Open, Option<Opened>>,
-    join: Group<Join, Joined>,
-    restore: Group<Restore, ()>,
-    close: Group<Close, Closed>,
-    verify: Group<Remembered, Standing>,
+    open: GroupCommit<Open, Option<Opened>>,
+    join: GroupCommit<Join, Joined>,
+    restore: GroupCommit<RollbackJoin, ()>,
+    close: GroupCommit<Close, Closed>,
+    verify: GroupCommit<Remembered, Standing>,
     refused: RefusedEnds,
     incarnation: watch::Receiver<Option<Uuid>>,
     /// Under which this node began.
@@ -57,15 +58,21 @@ impl Sessions {
             };
             ($call:ident, $key:expr, $options:expr) => {{
                 let (store, lease) = (Arc::clone(store), lease.clone());
-                Group::spawn(tasks, concat!("commits of ", stringify!($call)), $options, $key, move |batch: Vec<_>| {
-                    let (store, lease) = (Arc::clone(&store), *lease.borrow());
-                    async move {
-                        failpoint::reach(concat!(stringify!($call), " begins"));
-                        let answer = store.$call(lease, &batch).await;
-                        failpoint::reach(concat!(stringify!($call), " committed"));
-                        answer
-                    }
-                })
+                GroupCommit::spawn(
+                    tasks,
+                    concat!("commits of ", stringify!($call)),
+                    $options,
+                    $key,
+                    move |batch: Vec<_>| {
+                        let (store, lease) = (Arc::clone(&store), *lease.borrow());
+                        async move {
+                            failpoint::reach(concat!(stringify!($call), " begins"));
+                            let answer = store.$call(lease, &batch).await;
+                            failpoint::reach(concat!(stringify!($call), " committed"));
+                            answer
+                        }
+                    },
+                )
             }};
         }
         Self {
@@ -76,7 +83,7 @@ impl Sessions {
                 Options { makes_way: Some(late.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
-            restore: group!(restore, |restore: &Restore| key(&restore.sid)),
+            restore: group!(restore, |restore: &RollbackJoin| key(&restore.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
             verify: group!(verify, |session: &Remembered| key(&session.session)),
             refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),
@@ -92,12 +99,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`OpenError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, Unclaimed), OpenError> {
+    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, OpenGuard), OpenError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         // Dropped while the call is under way, it must not close what is not open yet.
         let mut unclaimed =
-            Unclaimed(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+            OpenGuard(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
         let answer = self.open.call_since(since, open).await;
         unclaimed.settled();
         match answer {
@@ -132,7 +139,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn restore(&self, restore: Restore) -> Result<(), StoreError> {
+    pub async fn restore(&self, restore: RollbackJoin) -> Result<(), StoreError> {
         self.restore.call(restore).await
     }
 
@@ -192,7 +199,7 @@ pub enum OpenError {
 
 /// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
 #[must_use]
-pub struct Unclaimed(Option<Undo>);
+pub struct OpenGuard(Option<Undo>);
 
 struct Undo {
     sessions: Sessions,
@@ -200,7 +207,7 @@ struct Undo {
     after: Duration,
 }
 
-impl Unclaimed {
+impl OpenGuard {
     /// Whatever was written is written.
     fn settled(&mut self) {
         if let Some(undo) = &mut self.0 {
@@ -214,7 +221,7 @@ impl Unclaimed {
     }
 }
 
-impl Drop for Unclaimed {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         if let Some(Undo { sessions, close, after }) = self.0.take() {
             tokio::spawn(async move {

@@ -8,7 +8,7 @@ use rollcall_base::Secret;
 
 /// What the token is to say.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct TokenSpec {
     /// `iss`; must not be an issuer with a JWKS, whose tokens only its own keys sign.
     pub issuer: String,
     /// `sub`.
@@ -51,7 +51,7 @@ struct Body<'a> {
 ///
 /// # Errors
 /// [`MintError`], where the secret cannot sign.
-pub fn mint(secret: &Secret, wish: &Wish) -> Result<String, MintError> {
+pub fn mint(secret: &Secret, wish: &TokenSpec) -> Result<String, MintError> {
     let body = Body {
         iss: &wish.issuer,
         aud: &wish.audience,

@@ -21,7 +21,7 @@ pub use development::development_secret;
 pub use hook::{Hook, HookError, HookOptions};
 pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
-pub use mint::{MintError, Wish, mint};
+pub use mint::{MintError, TokenSpec, mint};
 
 /// A bearer, as the issuer vouched for. Small, because every connection keeps one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,12 @@ pub struct Claims {
     /// `exp`: from this second (Unix time) on the token counts no more.
     pub expires: u64,
     /// Where the bearer may go; none: anywhere.
-    pub limits: Option<Box<Limits>>,
+    pub limits: Option<Box<Grants>>,
 }
 
 /// What narrows a token down to places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct Grants {
     /// The lesson to join where the client names none.
     pub lesson_id: Option<LessonId>,
     /// Only these classrooms may be entered.

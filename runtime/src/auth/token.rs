@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::{AuthError, Claims, Limits};
+use super::{AuthError, Claims, Grants};
 
 /// The longest token that is looked at.
 pub(super) const LONGEST: usize = 16 * 1024;
@@ -165,8 +165,8 @@ impl<'a> Unchecked<'a> {
         }
         let audience = body.aud.choose(rules.audiences)?;
         let limits =
-            Limits { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids };
-        let limits = (limits != Limits::default()).then(|| Box::new(limits));
+            Grants { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids };
+        let limits = (limits != Grants::default()).then(|| Box::new(limits));
         Ok(Claims { user: body.sub, audience, role: body.role.unwrap_or_default(), expires, limits })
     }
 }

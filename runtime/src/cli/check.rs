@@ -9,7 +9,7 @@ use crate::{
     node::StartError,
 };
 use rollcall_bus::Bus;
-use rollcall_keys::Kv;
+use rollcall_keys::LessonKeys;
 use rollcall_store::{Store, StoreError};
 
 /// For one question to a backend.
@@ -19,7 +19,7 @@ const SECRET_BYTES: usize = 32;
 
 /// How one part is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CheckOutcome {
     Fine,
     /// It runs, but somebody should know.
     Doubtful(String),
@@ -32,23 +32,23 @@ enum Verdict {
 pub struct Finding {
     part: &'static str,
     place: String,
-    verdict: Verdict,
+    verdict: CheckOutcome,
 }
 
 impl Finding {
     /// Whether the gateway would not start, or not work.
     #[must_use]
     pub fn broken(&self) -> bool {
-        matches!(self.verdict, Verdict::Broken(_))
+        matches!(self.verdict, CheckOutcome::Broken(_))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (word, remark) = match &self.verdict {
-            Verdict::Fine => ("ok", None),
-            Verdict::Doubtful(remark) => ("note", Some(remark)),
-            Verdict::Broken(remark) => ("FAIL", Some(remark)),
+            CheckOutcome::Fine => ("ok", None),
+            CheckOutcome::Doubtful(remark) => ("note", Some(remark)),
+            CheckOutcome::Broken(remark) => ("FAIL", Some(remark)),
         };
         write!(f, "{word:<5} {:<13} {}", self.part, self.place)?;
         // One line each, whatever a backend's message looks like.
@@ -57,18 +57,18 @@ impl fmt::Display for Finding {
 }
 
 /// The backends as far as they could be reached.
-pub struct Reached {
+pub struct ConnectedBackends {
     /// SQL.
     pub store: Result<Arc<dyn Store>, StartError>,
     /// Keys.
-    pub kv: Result<Arc<dyn Kv>, StartError>,
+    pub kv: Result<Arc<dyn LessonKeys>, StartError>,
     /// Bus.
     pub bus: Result<Arc<dyn Bus>, StartError>,
 }
 
 /// Checks everything. The configuration itself was read already, or there would be none.
-pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
-    let Reached { store, kv, bus } = reached;
+pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> {
+    let ConnectedBackends { store, kv, bus } = reached;
     let backends = &config.backends;
     let in_process = || "in process".to_owned();
     let listeners = format!("listens on {}, admin on {}", config.listen, config.admin_listen);
@@ -86,35 +86,35 @@ pub async fn check(config: &Config, reached: Reached) -> Vec<Finding> {
     ];
     findings.extend(tokens(config).await);
     if let Some(tls) = &config.gate.tls {
-        let verdict = tls.read().map_or_else(|error| Verdict::Broken(error.to_string()), |_| Verdict::Fine);
+        let verdict = tls.read().map_or_else(|error| CheckOutcome::Broken(error.to_string()), |_| CheckOutcome::Fine);
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
     if let Some(mixpanel) = &config.mixpanel {
         // Asking it would be an event in somebody's statistics.
         let place = format!("{} (not asked)", mixpanel.url);
-        findings.push(Finding { part: "mixpanel", place, verdict: Verdict::Fine });
+        findings.push(Finding { part: "mixpanel", place, verdict: CheckOutcome::Fine });
     }
     findings
 }
 
-fn nodes(config: &Config) -> Verdict {
+fn nodes(config: &Config) -> CheckOutcome {
     match config.backends.database {
-        Database::Postgres(_) if config.backends.solitary() => Verdict::Doubtful(
+        Database::Postgres(_) if config.backends.solitary() => CheckOutcome::Doubtful(
             "one node only, because keys or bus are in process; several need REDIS_URL and NATS_URL".into(),
         ),
-        _ => Verdict::Fine,
+        _ => CheckOutcome::Fine,
     }
 }
 
-fn fine((): ()) -> Verdict {
-    Verdict::Fine
+fn fine((): ()) -> CheckOutcome {
+    CheckOutcome::Fine
 }
 
 /// Whether the tables are up to date; a check changes none.
-async fn tables(store: Arc<dyn Store>) -> Result<Verdict, StoreError> {
+async fn tables(store: Arc<dyn Store>) -> Result<CheckOutcome, StoreError> {
     Ok(match store.missing().await?[..] {
-        [] => Verdict::Fine,
-        ref missing => Verdict::Doubtful(format!(
+        [] => CheckOutcome::Fine,
+        ref missing => CheckOutcome::Doubtful(format!(
             "migrations are missing ({}): the next start makes them, or `rollcall migrate` as the owner of the tables",
             missing.join(", ")
         )),
@@ -123,16 +123,16 @@ async fn tables(store: Arc<dyn Store>) -> Result<Verdict, StoreError> {
 
 async fn verdict<T: ?Sized, E: fmt::Display>(
     reached: Result<Arc<T>, StartError>,
-    ask: impl AsyncFnOnce(Arc<T>) -> Result<Verdict, E>,
-) -> Verdict {
+    ask: impl AsyncFnOnce(Arc<T>) -> Result<CheckOutcome, E>,
+) -> CheckOutcome {
     let backend = match reached {
         Ok(backend) => backend,
-        Err(StartError { why, mend, .. }) => return Verdict::Broken(format!("{why}; {mend}")),
+        Err(StartError { why, mend, .. }) => return CheckOutcome::Broken(format!("{why}; {mend}")),
     };
     match timeout(PATIENCE, ask(backend)).await {
         Ok(Ok(verdict)) => verdict,
-        Ok(Err(error)) => Verdict::Broken(error.to_string()),
-        Err(_) => Verdict::Broken(format!("no answer within {PATIENCE:?}; is it stopped, or behind a firewall?")),
+        Ok(Err(error)) => CheckOutcome::Broken(error.to_string()),
+        Err(_) => CheckOutcome::Broken(format!("no answer within {PATIENCE:?}; is it stopped, or behind a firewall?")),
     }
 }
 
@@ -141,27 +141,27 @@ async fn tokens(config: &Config) -> Vec<Finding> {
     let finding = |place: String, verdict| Finding { part: "tokens", place, verdict };
     let mut findings = Vec::new();
     if let Some(path) = &config.keys.development {
-        findings.push(finding(format!("development secret {}", path.display()), Verdict::Fine));
+        findings.push(finding(format!("development secret {}", path.display()), CheckOutcome::Fine));
     }
     if let Some(secret) = &config.keys.hs256 {
         let verdict = match secret.reveal().len() {
-            SECRET_BYTES.. => Verdict::Fine,
-            _ => Verdict::Doubtful(format!("use {SECRET_BYTES} random bytes or more, a short one can be guessed")),
+            SECRET_BYTES.. => CheckOutcome::Fine,
+            _ => CheckOutcome::Doubtful(format!("use {SECRET_BYTES} random bytes or more, a short one can be guessed")),
         };
         findings.push(finding("ROLLCALL_HS256_SECRET".into(), verdict));
     }
     let sources = match config.sources() {
         Ok(sources) => sources,
         Err(error) => {
-            findings.push(finding("secret".into(), Verdict::Broken(error.to_string())));
+            findings.push(finding("secret".into(), CheckOutcome::Broken(error.to_string())));
             return findings;
         }
     };
     let mut faults = Keyring::new(sources).load().await;
     for (issuer, location) in &config.keys.jwks {
         let fault = faults.iter().position(|fault| fault.issuer == *issuer).map(|at| faults.swap_remove(at));
-        let verdict = fault.map_or(Verdict::Fine, |fault| {
-            Verdict::Broken(format!("{}; correct ROLLCALL_JWKS, or what is there", fault.error))
+        let verdict = fault.map_or(CheckOutcome::Fine, |fault| {
+            CheckOutcome::Broken(format!("{}; correct ROLLCALL_JWKS, or what is there", fault.error))
         });
         findings.push(finding(format!("{issuer} at {location}"), verdict));
     }
@@ -174,8 +174,8 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use rollcall_bus::memory::{Limits, MemoryBus};
-    use rollcall_keys::memory::MemoryKv;
+    use rollcall_bus::memory::{LogLimits, MemoryBus};
+    use rollcall_keys::memory::MemoryKeys;
     use rollcall_store::sqlite::SqliteStore;
 
     fn config(variables: &[(&str, &str)]) -> Config {
@@ -188,7 +188,7 @@ mod tests {
         StartError { what: what.into(), why: "connection\nrefused".into(), mend: "start it" }
     }
 
-    async fn lines(config: &Config, reached: Reached) -> Vec<String> {
+    async fn lines(config: &Config, reached: ConnectedBackends) -> Vec<String> {
         check(config, reached).await.iter().map(ToString::to_string).collect()
     }
 
@@ -199,17 +199,21 @@ mod tests {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.missing().await.unwrap(), ["0001_presence"]);
         let unmade = tables(Arc::new(SqliteStore::open(&path).unwrap())).await.unwrap();
-        assert!(matches!(unmade, Verdict::Doubtful(why) if why.contains("0001_presence")));
+        assert!(matches!(unmade, CheckOutcome::Doubtful(why) if why.contains("0001_presence")));
         assert_eq!(store.missing().await.unwrap(), ["0001_presence"], "a check makes none");
         store.migrate().await.unwrap();
-        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let (bus, _feed) = MemoryBus::start(LogLimits::default());
         let config = config(&[
             ("DATABASE_URL", &format!("sqlite:{}", path.display())),
             ("ROLLCALL_HS256_SECRET", "short"),
             ("ROLLCALL_JWKS", "a=/nowhere/a.json"),
             ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
         ]);
-        let reached = Reached { store: Ok(Arc::new(store)), kv: Ok(Arc::new(MemoryKv::new())), bus: Ok(Arc::new(bus)) };
+        let reached = ConnectedBackends {
+            store: Ok(Arc::new(store)),
+            kv: Ok(Arc::new(MemoryKeys::new())),
+            bus: Ok(Arc::new(bus)),
+        };
         let lines = lines(&config, reached).await;
         let begins = |start: &str| assert!(lines.iter().any(|line| line.starts_with(start)), "{start} in {lines:#?}");
         begins("ok    configuration listens on 127.0.0.1:8080, admin on 127.0.0.1:9090");
@@ -230,8 +234,9 @@ mod tests {
             ("REDIS_URL", "redis://:hunter2@r:6379"),
             ("ROLLCALL_HS256_SECRET", "0123456789012345678901234567890123456789"),
         ]);
-        let (bus, _feed) = MemoryBus::start(Limits::default());
-        let reached = Reached { store: Err(away("PostgreSQL")), kv: Err(away("Redis")), bus: Ok(Arc::new(bus)) };
+        let (bus, _feed) = MemoryBus::start(LogLimits::default());
+        let reached =
+            ConnectedBackends { store: Err(away("PostgreSQL")), kv: Err(away("Redis")), bus: Ok(Arc::new(bus)) };
         let findings = check(&config, reached).await;
         let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
         assert!(lines[0].starts_with("note  configuration") && lines[0].contains("one node only"), "{lines:#?}");

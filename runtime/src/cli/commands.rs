@@ -2,9 +2,9 @@
 use rollcall_schema::Audience;
 
 use crate::{
-    auth::{Wish, mint},
+    auth::{TokenSpec, mint},
     cli::{
-        check::{Reached, check},
+        check::{ConnectedBackends, check},
         load::load,
     },
     config::{Config, LoadArgs, TokenArgs},
@@ -17,7 +17,7 @@ pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> 
     let sources = config.sources().map_err(StartError::of("the token", failed))?;
     let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::of("the token", failed))?;
     let audience = args.aud.or_else(|| sources.audiences.first().cloned());
-    let wish = Wish {
+    let wish = TokenSpec {
         issuer: args.iss,
         user: args.sub,
         audience: match audience {
@@ -63,7 +63,7 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
 
 /// `rollcall check`: a line for each part; an error where one of them is broken.
 pub(super) async fn report(config: &Config) -> Result<(), StartError> {
-    let reached = Reached {
+    let reached = ConnectedBackends {
         store: node::sql(&config.backends).await,
         kv: node::kv(&config.backends).await,
         bus: node::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),

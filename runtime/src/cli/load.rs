@@ -15,7 +15,7 @@ use rollcall_schema::{ClassroomId, LessonId, Seat, UserId};
 pub use self::table::LoadFault;
 use self::{
     progress::Progress,
-    table::{Fields, Table},
+    table::{CsvTable, Fields},
 };
 use crate::config::LoadArgs;
 use rollcall_store::{AttendeeRow, LessonRow, Load, LoadError, Store};
@@ -55,7 +55,7 @@ pub async fn load(store: &dyn Store, files: &LoadArgs) -> Result<Loaded, LoadFau
 }
 
 async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
-    let mut table = Table::open(path, &["lesson_id", "classroom_id", "seats"])?;
+    let mut table = CsvTable::open(path, &["lesson_id", "classroom_id", "seats"])?;
     let progress = Progress::new(&table, "lessons");
     loop {
         let mut batch = Batch::new();
@@ -78,7 +78,7 @@ async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
 }
 
 async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
-    let mut table = Table::open(path, &["lesson_id", "user_id", "seat"])?;
+    let mut table = CsvTable::open(path, &["lesson_id", "user_id", "seat"])?;
     let progress = Progress::new(&table, "attendees");
     loop {
         let mut batch = Batch::new();

@@ -10,8 +10,8 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use self::log_flood::LogFlood;
 use crate::{
-    config::{self, Command, Config},
-    handler::{resources::Pools, table::Table},
+    config::{self, Config, Task},
+    handler::{resources::Resources, table::Table},
     node,
 };
 
@@ -23,7 +23,7 @@ const LAST_THREADS: Duration = Duration::from_millis(100);
 ///
 /// # Panics
 /// Where the system gives no threads.
-pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
+pub fn run(table: fn(&Resources) -> Table) -> ExitCode {
     let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(),
@@ -48,14 +48,14 @@ pub fn run(table: fn(&Pools) -> Table) -> ExitCode {
     }
 }
 
-async fn act(command: Command, config: Config, table: fn(&Pools) -> Table) -> Result<(), Box<dyn std::error::Error>> {
+async fn act(command: Task, config: Config, table: fn(&Resources) -> Table) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Serve => node::serve(config, table).await?,
-        Command::Token(args) => commands::token(&config, args)?,
-        Command::Migrate => commands::migrate(&config).await?,
-        Command::Load(files) => commands::load_files(&config, &files).await?,
-        Command::Restored => commands::restored(&config).await?,
-        Command::Check => commands::report(&config).await?,
+        Task::Serve => node::serve(config, table).await?,
+        Task::Token(args) => commands::token(&config, args)?,
+        Task::Migrate => commands::migrate(&config).await?,
+        Task::Load(files) => commands::load_files(&config, &files).await?,
+        Task::Restored => commands::restored(&config).await?,
+        Task::Check => commands::report(&config).await?,
     }
     Ok(())
 }

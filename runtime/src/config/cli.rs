@@ -14,12 +14,12 @@ pub const FAULTY: u8 = 64;
 #[command(name = "rollcall", version, about, disable_help_subcommand = true)]
 struct CommandLine {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Task>,
 }
 
 /// What to do.
 #[derive(Debug, Clone, Default, Subcommand)]
-pub enum Command {
+pub enum Task {
     /// Run the gateway (the default)
     #[default]
     Serve,
@@ -112,7 +112,7 @@ impl Stop {
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
-) -> Result<(Command, Config), Stop> {
+) -> Result<(Task, Config), Stop> {
     let matches = command().try_get_matches_from(arguments).map_err(Stop::CommandLine)?;
     let line = CommandLine::from_arg_matches(&matches).map_err(Stop::CommandLine)?;
     let command = line.command.unwrap_or_default();

@@ -16,7 +16,7 @@ use clap::ArgMatches;
 use hyper::Uri;
 use rollcall_schema::Audience;
 
-pub use cli::{Command, FAULTY, LoadArgs, Stop, TokenArgs, parse};
+pub use cli::{FAULTY, LoadArgs, Stop, Task, TokenArgs, parse};
 pub use gate::{EventRates, Gate};
 use rollcall_base::{BackendUrl, Secret};
 pub use source::{Environment, Fault};
@@ -169,7 +169,7 @@ pub struct Config {
 }
 
 impl Config {
-    fn read(command: &Command, flags: &ArgMatches, environment: Environment<'_>) -> Result<Self, Vec<Fault>> {
+    fn read(command: &Task, flags: &ArgMatches, environment: Environment<'_>) -> Result<Self, Vec<Fault>> {
         let mut source = Source::new(flags, environment);
         let listen = source.value(&names::LISTEN, value::address);
         let admin_listen = source.value(&names::ADMIN_LISTEN, value::address);
@@ -194,7 +194,7 @@ impl Config {
         };
         if !admin_listen.ip().is_loopback()
             && config.admin_token.is_none()
-            && matches!(command, Command::Serve | Command::Check)
+            && matches!(command, Task::Serve | Task::Check)
         {
             source.fault(&names::ADMIN_TOKEN, format!("is needed, because others can reach {admin_listen}"));
         }
@@ -230,7 +230,7 @@ fn backends(source: &mut Source<'_>) -> Backends {
     }
 }
 
-fn keys(source: &mut Source<'_>, command: &Command, listen: SocketAddr, database: &Database) -> Keys {
+fn keys(source: &mut Source<'_>, command: &Task, listen: SocketAddr, database: &Database) -> Keys {
     let faults = source.faults.len();
     let hs256 = source.secret(&names::HS256_SECRET);
     let hs256_previous = source.secret(&names::HS256_PREVIOUS_SECRET);
@@ -245,7 +245,7 @@ fn keys(source: &mut Source<'_>, command: &Command, listen: SocketAddr, database
         }
     }
     let configured = hs256.is_some() || !jwks.is_empty() || source.faults.len() > faults;
-    let needed = matches!(command, Command::Serve | Command::Check | Command::Token(_));
+    let needed = matches!(command, Task::Serve | Task::Check | Task::Token(_));
     if !configured && needed && !listen.ip().is_loopback() {
         let problem = format!("no key is configured, and others can reach {listen}: set this, or {}", names::JWKS.name);
         source.fault(&names::HS256_SECRET, problem);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ffi::OsString};
 use super::*;
 use rollcall_websocket::Origins;
 
-fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Command, Config), Stop> {
+fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Task, Config), Stop> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();
     let arguments = std::iter::once("rollcall").chain(arguments.iter().copied()).map(OsString::from);
     parse(arguments, &|name| variables.get(name).map(OsString::from))
@@ -48,7 +48,7 @@ fn a_flag_beats_a_variable_and_stands_before_or_after_the_command() {
     let variables = [("ROLLCALL_LISTEN", "127.0.0.1:1"), ("ROLLCALL_LEASE", "7s")];
     for arguments in [["--listen", "127.0.0.1:2", "check"], ["check", "--rollcall-listen", "127.0.0.1:2"]] {
         let (command, config) = read(&arguments, &variables).unwrap();
-        assert!(matches!(command, Command::Check));
+        assert!(matches!(command, Task::Check));
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.presence.lease, Duration::from_secs(7));
     }
@@ -175,13 +175,13 @@ fn secrets_come_from_files_and_never_from_flags() {
 #[test]
 fn the_commands_are_those_of_the_protocol() {
     let command = |arguments: &[&str]| read(arguments, &[]).unwrap().0;
-    assert!(matches!(command(&[]), Command::Serve));
-    assert!(matches!(command(&["serve"]), Command::Serve));
-    assert!(matches!(command(&["migrate"]), Command::Migrate));
+    assert!(matches!(command(&[]), Task::Serve));
+    assert!(matches!(command(&["serve"]), Task::Serve));
+    assert!(matches!(command(&["migrate"]), Task::Migrate));
     let token = command(&["token", "--sub", "alice", "--role", "teacher"]);
-    assert!(matches!(token, Command::Token(token) if token.role == rollcall_schema::Role::Teacher));
+    assert!(matches!(token, Task::Token(token) if token.role == rollcall_schema::Role::Teacher));
     let load = command(&["load", "--lessons", "l.csv", "--attendees", "a.csv"]);
-    assert!(matches!(load, Command::Load(LoadArgs { lessons: Some(_), attendees: Some(_) })));
+    assert!(matches!(load, Task::Load(LoadArgs { lessons: Some(_), attendees: Some(_) })));
     for wrong in [&["load"][..], &["token"], &["token", "--sub", "a b"], &["fly"], &["--fly"]] {
         assert!(matches!(read(wrong, &[]), Err(Stop::CommandLine(_))), "{wrong:?}");
     }

@@ -1,6 +1,6 @@
 //! Where sessions go when their connection is over: disconnect runs for each, some after a while.
 //!
-//! Invariant: every session that comes here is given to disconnect exactly once, and [`Departures::finish`] returns only
+//! Invariant: every session that comes here is given to disconnect exactly once, and [`DisconnectQueue::finish`] returns only
 //! when all are written down. Those that are kept for clients who may come back are bounded: by `max_in_grace`, and once a
 //! drain has begun by the connections that the node had.
 mod kept;
@@ -36,7 +36,7 @@ pub struct Grace {
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
-pub struct Departures {
+pub struct DisconnectQueue {
     queue: mpsc::UnboundedSender<Message>,
     /// How many have come and are not written down yet.
     waiting: Arc<watch::Sender<usize>>,
@@ -58,16 +58,16 @@ enum Message {
     Ask(oneshot::Sender<Vec<Sid>>),
 }
 
-/// The other end of [`Departures`], to be run once there is a table.
-pub struct Arrivals(mpsc::UnboundedReceiver<Message>);
+/// The other end of [`DisconnectQueue`], to be run once there is a table.
+pub struct DisconnectReceiver(mpsc::UnboundedReceiver<Message>);
 
-impl Departures {
+impl DisconnectQueue {
     /// A queue; clients whose connection broke may come back within `grace`.
     #[must_use]
-    pub fn new(grace: Grace) -> (Self, Arrivals) {
+    pub fn new(grace: Grace) -> (Self, DisconnectReceiver) {
         let (queue, arrivals) = mpsc::unbounded_channel();
         let (waiting, drained) = (Arc::default(), Arc::default());
-        (Self { queue, waiting, grace, drained }, Arrivals(arrivals))
+        (Self { queue, waiting, grace, drained }, DisconnectReceiver(arrivals))
     }
 
     /// A session whose connection is over.
@@ -112,7 +112,7 @@ impl Departures {
     }
 
     /// Runs disconnect for each that comes, until the task is dropped.
-    pub async fn run(self, Arrivals(mut arrivals): Arrivals, table: Table) {
+    pub async fn run(self, DisconnectReceiver(mut arrivals): DisconnectReceiver, table: Table) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut kept = Kept::default();
         let mut drained = self.drained.subscribe();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rollcall_schema::SessionError;
 
-use super::{Gateway, Peer, peer::Phase};
+use super::{Gateway, Peer, peer::PeerState};
 use rollcall_websocket::{Socket, Sockets};
 
 impl Gateway {
@@ -15,13 +15,13 @@ impl Gateway {
         self.draining = true;
         self.reconnect_within = within;
         sockets.each(|socket| {
-            if count == 0 || socket.peer.told || matches!(socket.peer.phase, Phase::Connecting) {
+            if count == 0 || socket.peer.told || matches!(socket.peer.phase, PeerState::Connecting) {
                 return;
             }
             count -= 1;
             match socket.peer.phase {
-                Phase::Greeting(_) => self.end(socket, SessionError::Terminated),
-                Phase::Connecting | Phase::Busy | Phase::Open(_) => self.announce(socket),
+                PeerState::ConnectContext(_) => self.end(socket, SessionError::Terminated),
+                PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce(socket),
             }
         });
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use rollcall_schema::{LeftReason, Sid};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, Peer, peer::Phase};
+use super::{Gateway, Peer, peer::PeerState};
 use crate::handler::session::Session;
 use rollcall_store::Remembered;
 use rollcall_websocket::{SocketId, Sockets};
@@ -64,11 +64,11 @@ impl Gateway {
         let mut sessions = Vec::new();
         let awaited = &mut self.awaited;
         let next = sockets.each_from(from, max, |socket| match &socket.peer.phase {
-            Phase::Open(session) => sessions.extend(session.remembered(LeftReason::NodeLost)),
-            Phase::Connecting | Phase::Busy => {
+            PeerState::Open(session) => sessions.extend(session.remembered(LeftReason::NodeLost)),
+            PeerState::Connecting | PeerState::Busy => {
                 awaited.0.insert(socket.io.id(), busy.clone());
             }
-            Phase::Greeting(_) => {}
+            PeerState::ConnectContext(_) => {}
         });
         // Whoever asked may have gone.
         let _ = page.send(Page { sessions, next });

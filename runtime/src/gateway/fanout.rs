@@ -38,7 +38,7 @@ impl AgentMark {
 }
 
 /// A room at whose door a connection stands, and what came for it.
-pub struct Entering {
+pub struct JoinBuffer {
     /// Which.
     pub room: RoomKey,
     pub(super) held: Vec<Arc<Delivery>>,
@@ -84,7 +84,7 @@ impl Fanout {
         if socket.peer.rooms().any(|inside| inside == room) {
             return;
         }
-        socket.peer.extra().entering.push(Entering { room, held: Vec::new(), overflowed: false });
+        socket.peer.extra().entering.push(JoinBuffer { room, held: Vec::new(), overflowed: false });
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
@@ -103,7 +103,7 @@ impl Fanout {
         let entering = socket.peer.extra.as_mut().map(|extra| std::mem::take(&mut extra.entering)).unwrap_or_default();
         let resumes = socket.peer.reached().is_some();
         let (mut held, mut whole) = (Vec::new(), true);
-        for Entering { room, held: at_door, overflowed } in entering {
+        for JoinBuffer { room, held: at_door, overflowed } in entering {
             held.extend(at_door);
             whole &= !overflowed;
             match self.id(room) {

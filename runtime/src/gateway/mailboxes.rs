@@ -26,7 +26,7 @@ use rollcall_websocket::{SocketId, Workers};
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a worker is told.
-pub enum Command {
+pub enum WorkerCommand {
     /// A function leads this connection into a room: it is held at the door until the function is done.
     Enter {
         /// Who.
@@ -37,11 +37,11 @@ pub enum Command {
     /// An event for a room's members.
     Deliver(Arc<Delivery>),
     /// Every event up to here has come.
-    Settled(Offset),
+    Watermark(Offset),
     /// Events up to here may be missing.
     Gap(Offset),
     /// Offsets start again.
-    Anew,
+    StreamReset,
     /// A piece of what a resuming connection missed.
     Replay(Chunk),
     /// The end of it.
@@ -51,7 +51,7 @@ pub enum Command {
         /// For whom.
         socket: SocketId,
         /// With what.
-        outcome: Result<Box<Welcome>, Refused>,
+        outcome: Result<Box<Connected>, Refused>,
     },
     /// An event's function is done.
     Answered {
@@ -79,7 +79,7 @@ pub enum Command {
     /// Tells so many more clients that the node drains, and goes on serving them; they enter elsewhere within this.
     AnnounceDrain(usize, Duration),
     /// Closes so many connections, whichever; their clients come back within this.
-    Dismiss(usize, Duration),
+    CloseSome(usize, Duration),
     /// Ends a connection that has not sent connect_request, for one that may.
     CloseSilent(SocketId),
     /// Tells which sessions there are.
@@ -92,7 +92,7 @@ pub enum Command {
 
 /// Who asks to be let in.
 #[derive(Debug)]
-pub struct Greeting {
+pub struct ConnectContext {
     /// The socket, for entering rooms.
     pub socket: SocketId,
     /// The connection's name outside.
@@ -105,7 +105,7 @@ pub struct Greeting {
 
 /// What connect made.
 #[derive(Debug)]
-pub struct Welcome {
+pub struct Connected {
     /// The session.
     pub session: Session,
     /// Where the client asked to resume.
@@ -129,14 +129,14 @@ pub struct Mailboxes(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    workers: OnceLock<Workers<Command>>,
+    workers: OnceLock<Workers<WorkerCommand>>,
     /// Makes the upper half of this process's sids.
     key: RandomState,
 }
 
 impl Mailboxes {
     /// Called once, when the workers are started: functions need the way back before there are workers to run them.
-    pub fn open(&self, workers: Workers<Command>) {
+    pub fn open(&self, workers: Workers<WorkerCommand>) {
         assert!(self.0.workers.set(workers).is_ok(), "the workers start once");
     }
 
@@ -147,17 +147,17 @@ impl Mailboxes {
     }
 
     /// Sends to a socket's worker, waiting for room in its inbox.
-    pub async fn send(&self, socket: SocketId, command: Command) {
+    pub async fn send(&self, socket: SocketId, command: WorkerCommand) {
         self.to(socket.worker(), command).await;
     }
 
     /// Sends to a worker.
-    pub async fn to(&self, worker: usize, command: Command) {
+    pub async fn to(&self, worker: usize, command: WorkerCommand) {
         let _ = self.workers().send(worker, command).await;
     }
 
     /// Sends to all.
-    pub async fn broadcast(&self, command: impl Fn() -> Command) {
+    pub async fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
         for worker in 0..self.len() {
             self.to(worker, command()).await;
         }
@@ -166,7 +166,7 @@ impl Mailboxes {
     /// Ends a connection that may be any node's: nothing happens where it is not this one's.
     pub async fn close(&self, sid: Sid, error: SessionError) {
         if let Some(socket) = self.socket(sid) {
-            self.send(socket, Command::Close { socket, sid, error }).await;
+            self.send(socket, WorkerCommand::Close { socket, sid, error }).await;
         }
     }
 
@@ -183,7 +183,7 @@ impl Mailboxes {
         for (worker, own) in of_workers.into_iter().enumerate().filter(|(_, own)| !own.is_empty()) {
             let (answer, answered) = oneshot::channel();
             let asked = async {
-                self.to(worker, Command::Ended { sids: own, answer }).await;
+                self.to(worker, WorkerCommand::Ended { sids: own, answer }).await;
                 answered.await
             };
             if let Ok(Ok(of_worker)) = timeout(ANSWER, asked).await {
@@ -209,7 +209,7 @@ impl Mailboxes {
         (self.sid(socket) == sid).then_some(socket)
     }
 
-    fn workers(&self) -> &Workers<Command> {
+    fn workers(&self) -> &Workers<WorkerCommand> {
         self.0.workers.get().expect("the workers are started before anything is sent to them")
     }
 }
@@ -225,6 +225,6 @@ impl Connections for Mailboxes {
     }
 
     async fn close_all(&self, error: SessionError) {
-        self.broadcast(|| Command::CloseAll(error)).await;
+        self.broadcast(|| WorkerCommand::CloseAll(error)).await;
     }
 }

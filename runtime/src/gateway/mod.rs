@@ -28,32 +28,34 @@ use rollcall_schema::{
 use self::{
     enumerate::Awaited,
     fanout::Fanout,
-    peer::Phase,
+    peer::PeerState,
     replay::{Chunk, ReplayEnd},
     reset::Resets,
 };
 pub use self::{
     enumerate::{Enumerate, FindMissing, Page},
     fanout::AgentMark,
-    mailboxes::{Command, Greeting, Mailboxes, Resumption, Welcome},
+    mailboxes::{ConnectContext, Connected, Mailboxes, Resumption, WorkerCommand},
     peer::Peer,
 };
 use crate::{
-    gateway::disconnect_queue::Departures,
+    gateway::disconnect_queue::DisconnectQueue,
     handler::{
         error::Refused,
         session::Session,
         table::{Outcome, Table},
     },
     limits::{
-        EventLimits, Payer, Verdict,
-        admission::{Place, Waiting},
+        EventLimits, Payer, RateDecision,
+        admission::{ClientPermit, Waiting},
     },
     rooms::{RoomKey, Rooms},
 };
 use rollcall_base::names;
 use rollcall_bus::Position;
-use rollcall_websocket::{Application, Cause, Close, Farewell, Message, Socket, SocketId, SocketIo, Sockets, Upgrade};
+use rollcall_websocket::{
+    Application, Cause, Close, CloseNotice, Message, Socket, SocketId, SocketIo, Sockets, Upgrade,
+};
 
 /// Bytes that may wait for a client who is over its limit of events: it is told so only while it reads. Else seven bytes
 /// of its own would cost a hundred of ours.
@@ -76,11 +78,11 @@ pub struct GatewayOptions {
 }
 
 /// What the workers share.
-pub struct Shared {
+pub struct GatewayContext {
     /// The functions.
     pub table: Table,
     /// Where sessions go when their connection is over.
-    pub departures: Departures,
+    pub departures: DisconnectQueue,
     /// Where replays come from.
     pub rooms: Rooms,
     /// The way back from a function to its worker.
@@ -93,7 +95,7 @@ pub struct Shared {
 
 /// One worker's part of the gateway.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    shared: Arc<GatewayContext>,
     fanout: Fanout,
     /// Connections that ended while their function ran: why, for when the session comes back.
     orphans: HashMap<SocketId, LeftReason>,
@@ -109,7 +111,7 @@ pub struct Gateway {
 impl Gateway {
     /// A worker's part, without connections.
     #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<GatewayContext>) -> Self {
         let now = Instant::now();
         Self {
             resets: Resets::new(shared.options.reset_spread, now),
@@ -140,33 +142,36 @@ impl Gateway {
         let id = socket.id();
         let asked = socket.peer.extra.as_mut().and_then(|extra| extra.asked.take());
         let client = socket.peer.client();
-        let Phase::Greeting(waiting) = std::mem::replace(&mut socket.peer.phase, Phase::Connecting) else { return };
+        let PeerState::ConnectContext(waiting) = std::mem::replace(&mut socket.peer.phase, PeerState::Connecting)
+        else {
+            return;
+        };
         if let Some(waiting) = &waiting {
             waiting.spoke();
         }
         socket.peer.expires = u64::MAX;
         let sid = self.shared.mailboxes.sid(id);
-        let call = self.shared.table.connect(Greeting { socket: id, sid, client, asked }, connect);
+        let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, asked }, connect);
         let mailboxes = self.shared.mailboxes.clone();
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
             drop(waiting);
-            mailboxes.send(id, Command::Connected { socket: id, outcome }).await;
+            mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome }).await;
         });
     }
 
     /// A message of a connection that was let in, and whose last function is done.
     fn request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
-        let Phase::Open(session) = &socket.peer.phase else { return };
+        let PeerState::Open(session) = &socket.peer.phase else { return };
         let user = session.user();
         let payer = match &user {
             Some((user, audience)) => Payer::User(user, audience),
             None => Payer::Guest(socket.peer.client()),
         };
         match self.shared.events.take(&mut socket.peer.meter, payer) {
-            Verdict::Done => {}
-            Verdict::Refused(wait) if socket.queued() <= UNREAD => return refuse(socket, text, wait),
-            Verdict::Refused(_) | Verdict::Abuse => return self.end(socket, SessionError::TooManyRequests),
+            RateDecision::Done => {}
+            RateDecision::Refused(wait) if socket.queued() <= UNREAD => return refuse(socket, text, wait),
+            RateDecision::Refused(_) | RateDecision::Abuse => return self.end(socket, SessionError::TooManyRequests),
         }
         let request = match Request::parse(text.as_bytes()) {
             Ok(request) => request,
@@ -175,24 +180,24 @@ impl Gateway {
                 return;
             }
         };
-        let Phase::Open(session) = std::mem::replace(&mut socket.peer.phase, Phase::Busy) else { return };
+        let PeerState::Open(session) = std::mem::replace(&mut socket.peer.phase, PeerState::Busy) else { return };
         match self.shared.table.invoke(&request, session) {
             Ok(call) => {
                 let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
                 tokio::spawn(async move {
                     let outcome = call.await;
-                    mailboxes.send(id, Command::Answered { socket: id, outcome }).await;
+                    mailboxes.send(id, WorkerCommand::Answered { socket: id, outcome }).await;
                 });
             }
             Err((session, ack)) => {
-                socket.peer.phase = Phase::Open(session);
+                socket.peer.phase = PeerState::Open(session);
                 socket.send_text(&ack);
             }
         }
     }
 
     /// connect is done: success is the first frame, then what came for the room meanwhile.
-    fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Welcome>, Refused>) {
+    fn connected(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, outcome: Result<Box<Connected>, Refused>) {
         let Some(mut socket) = sockets.get_mut(id) else {
             match outcome {
                 Ok(welcome) => {
@@ -203,7 +208,7 @@ impl Gateway {
             }
             return;
         };
-        let Welcome { session, resumption } = match outcome {
+        let Connected { session, resumption } = match outcome {
             Ok(welcome) => *welcome,
             Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
         };
@@ -228,7 +233,7 @@ impl Gateway {
         });
         socket.peer.admit(session.presence.as_ref(), resumes);
         if let Some(Resumption { position, replay: Some((events, upto)), .. }) = resumption {
-            let Shared { mailboxes, rooms, .. } = &*self.shared;
+            let GatewayContext { mailboxes, rooms, .. } = &*self.shared;
             let upto = Position { offset: upto, ..position };
             let asked = (upto, self.fanout.rooms_of(socket.peer));
             tokio::spawn(replay::replay(mailboxes.clone(), rooms.clone(), (id, session.sid), asked, events));
@@ -280,11 +285,11 @@ impl Gateway {
         let whole = self.fanout.settle(socket, &session, begins);
         socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         self.awaited.settled(socket.id(), &session);
-        socket.peer.phase = Phase::Open(session);
+        socket.peer.phase = PeerState::Open(session);
         if !whole {
             return self.end(socket, SessionError::InternalServerError);
         }
-        while socket.is_open() && matches!(socket.peer.phase, Phase::Open(_)) {
+        while socket.is_open() && matches!(socket.peer.phase, PeerState::Open(_)) {
             let Some(text) = socket.peer.next_waiting() else { return socket.resume() };
             self.request(socket, &text);
         }
@@ -317,7 +322,7 @@ impl Gateway {
 
 impl Application for Gateway {
     type Peer = Peer;
-    type Command = Command;
+    type Command = WorkerCommand;
 
     fn opened(&mut self, socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
         // A lesson_id that cannot be one is as good as none.
@@ -327,16 +332,16 @@ impl Application for Gateway {
         if let Some(waiting) = &waiting {
             waiting.arrived(socket.id());
         }
-        let held = (upgrade.head.extensions.remove::<Place>().flatten(), waiting);
+        let held = (upgrade.head.extensions.remove::<ClientPermit>().flatten(), waiting);
         Peer::new(millis(self.started.elapsed() + self.shared.options.connect_timeout), asked, held)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
         match socket.peer.phase {
-            Phase::Greeting(_) => self.greet(socket, text),
-            Phase::Open(_) => self.request(socket, text),
-            Phase::Connecting | Phase::Busy => {
+            PeerState::ConnectContext(_) => self.greet(socket, text),
+            PeerState::Open(_) => self.request(socket, text),
+            PeerState::Connecting | PeerState::Busy => {
                 if !socket.peer.wait(text, self.shared.options.max_pending) {
                     socket.pause();
                 }
@@ -344,57 +349,59 @@ impl Application for Gateway {
         }
     }
 
-    fn command(&mut self, sockets: &mut Sockets<Peer>, command: Command) {
+    fn command(&mut self, sockets: &mut Sockets<Peer>, command: WorkerCommand) {
         match command {
-            Command::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
-            Command::Deliver(delivery) => self.fanout.deliver(delivery),
-            Command::Settled(offset) => self.fanout.settled(offset),
-            Command::Gap(upto) => {
+            WorkerCommand::Enter { socket, room } => self.fanout.enter(sockets, socket, room),
+            WorkerCommand::Deliver(delivery) => self.fanout.deliver(delivery),
+            WorkerCommand::Watermark(offset) => self.fanout.settled(offset),
+            WorkerCommand::Gap(upto) => {
                 let concerned = |socket: &mut Socket<'_, Peer>| {
                     socket.peer.reached().is_none_or(|reached| reached.last < upto)
                         && self.fanout.is_concerned(socket.peer, upto)
                 };
                 self.resets.add(sockets_of(sockets, concerned), Instant::now());
             }
-            Command::Anew => {
+            WorkerCommand::StreamReset => {
                 self.fanout.start_again();
                 let concerned = |socket: &mut Socket<'_, Peer>| socket.peer.rooms().next().is_some();
                 self.resets.add(sockets_of(sockets, concerned), Instant::now());
             }
-            Command::Replay(chunk) => self.replay(sockets, chunk),
-            Command::Replayed(end) => self.replayed(sockets, end),
-            Command::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
-            Command::Answered { socket, outcome: Outcome { session, ack, begins } } => match sockets.get_mut(socket) {
-                Some(mut socket) => {
-                    if let Some(ack) = ack {
-                        socket.send_text(&ack);
+            WorkerCommand::Replay(chunk) => self.replay(sockets, chunk),
+            WorkerCommand::Replayed(end) => self.replayed(sockets, end),
+            WorkerCommand::Connected { socket, outcome } => self.connected(sockets, socket, outcome),
+            WorkerCommand::Answered { socket, outcome: Outcome { session, ack, begins } } => {
+                match sockets.get_mut(socket) {
+                    Some(mut socket) => {
+                        if let Some(ack) = ack {
+                            socket.send_text(&ack);
+                        }
+                        self.settle(&mut socket, session, begins);
                     }
-                    self.settle(&mut socket, session, begins);
+                    None => self.orphan(socket, session),
                 }
-                None => self.orphan(socket, session),
-            },
-            Command::Close { socket, sid, error } => match sockets.get_mut(socket) {
+            }
+            WorkerCommand::Close { socket, sid, error } => match sockets.get_mut(socket) {
                 Some(mut socket) => self.end(&mut socket, error),
                 None => self.shared.departures.taken_over(sid),
             },
-            Command::Ended { mut sids, answer } => {
+            WorkerCommand::Ended { mut sids, answer } => {
                 let mailboxes = &self.shared.mailboxes;
                 sids.retain(|sid| mailboxes.socket(*sid).and_then(|socket| sockets.get_mut(socket)).is_none());
                 // Who no longer waits needs no answer.
                 let _ = answer.send(sids);
             }
-            Command::CloseSilent(id) => {
+            WorkerCommand::CloseSilent(id) => {
                 if let Some(mut socket) = sockets.get_mut(id).filter(|socket| socket.peer.is_silent()) {
                     self.end(&mut socket, SessionError::TooManyRequests);
                     // It has said nothing: there is nothing unread whose reset could destroy the close frame.
                     socket.release();
                 }
             }
-            Command::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
-            Command::Dismiss(count, within) => self.dismiss(sockets, count, within),
-            Command::Enumerate(ask) => self.enumerate(sockets, ask),
-            Command::FindMissing(ask) => self.find_missing(sockets, ask),
-            Command::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
+            WorkerCommand::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
+            WorkerCommand::CloseSome(count, within) => self.dismiss(sockets, count, within),
+            WorkerCommand::Enumerate(ask) => self.enumerate(sockets, ask),
+            WorkerCommand::FindMissing(ask) => self.find_missing(sockets, ask),
+            WorkerCommand::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }
 
@@ -410,24 +417,24 @@ impl Application for Gateway {
         }
         let (date, age) = (now_ms(), millis(now.saturating_duration_since(self.started)));
         sockets.each(|socket| match socket.peer.phase {
-            Phase::Greeting(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
-            Phase::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
-            Phase::Greeting(_) | Phase::Connecting | Phase::Open(_) | Phase::Busy => {}
+            PeerState::ConnectContext(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
+            PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
+            PeerState::ConnectContext(_) | PeerState::Connecting | PeerState::Open(_) | PeerState::Busy => {}
         });
     }
 
-    fn farewell(&mut self, cause: Cause) -> Farewell {
+    fn farewell(&mut self, cause: Cause) -> CloseNotice {
         let error = match cause {
             Cause::SlowConsumer => SessionError::SlowConsumer,
             Cause::PongTimedOut => SessionError::PongTimedOut,
             Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-        Farewell { close: close(error), text: Some(self.last_words(error, None).into()) }
+        CloseNotice { close: close(error), text: Some(self.last_words(error, None).into()) }
     }
 
     fn expects_life(peer: &Peer) -> bool {
-        !matches!(peer.phase, Phase::Greeting(_))
+        !matches!(peer.phase, PeerState::ConnectContext(_))
     }
 
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
@@ -446,11 +453,11 @@ impl Application for Gateway {
             metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         }
         match peer.phase {
-            Phase::Open(session) => self.shared.departures.leave(session, reason),
-            Phase::Connecting | Phase::Busy => {
+            PeerState::Open(session) => self.shared.departures.leave(session, reason),
+            PeerState::Connecting | PeerState::Busy => {
                 self.orphans.insert(id, reason);
             }
-            Phase::Greeting(_) => {}
+            PeerState::ConnectContext(_) => {}
         }
     }
 }

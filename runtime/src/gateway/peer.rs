@@ -8,14 +8,14 @@ use crate::{
     handler::session::{Presence, Session},
     limits::{
         Meter,
-        admission::{Place, Waiting},
+        admission::{ClientPermit, Waiting},
         network::Subscriber,
     },
     rooms::{Follower, RoomKey},
 };
 
 use super::{
-    fanout::{AgentMark, Entering},
+    fanout::{AgentMark, JoinBuffer},
     replay::Replaying,
 };
 
@@ -25,7 +25,7 @@ const KEPT: usize = 2 * size_of::<Box<str>>() + 24;
 /// One connection.
 pub struct Peer {
     /// Where it is in its life.
-    pub phase: Phase,
+    pub phase: PeerState,
     /// Its rooms here.
     pub classroom: Option<RoomKey>,
     /// See `classroom`.
@@ -40,17 +40,17 @@ pub struct Peer {
     /// Its client knows that the node drains.
     pub told: bool,
     /// Its place among those of its client; given back with it.
-    pub place: Place,
+    pub place: ClientPermit,
     /// How many events it has sent lately.
     pub meter: Meter,
     /// What most connections do not have.
-    pub extra: Option<Box<Extra>>,
+    pub extra: Option<Box<ColdState>>,
 }
 
 /// Where a connection is in its life.
-pub enum Phase {
+pub enum PeerState {
     /// Nothing has come yet.
-    Greeting(Option<Waiting>),
+    ConnectContext(Option<Waiting>),
     /// connect runs: there is no session yet, and no message may come before its answer.
     Connecting,
     /// A function runs, and has the session.
@@ -61,21 +61,21 @@ pub enum Phase {
 
 /// What most connections do not have, or not for long.
 #[derive(Default)]
-pub struct Extra {
+pub struct ColdState {
     /// `lesson_id` of the upgrade request's query.
     pub asked: Option<LessonId>,
     /// Rooms at whose doors it stands, while a function runs.
-    pub entering: Vec<Entering>,
+    pub entering: Vec<JoinBuffer>,
     /// Messages that came while a function ran.
     pub waiting: VecDeque<Box<str>>,
     /// For who resumes: where it is.
-    pub reached: Option<Reached>,
+    pub reached: Option<ResumeCursor>,
     /// For who gets what it missed before anything live.
     pub replaying: Option<Replaying>,
 }
 
 /// Where a connection that resumes is in the stream.
-pub struct Reached {
+pub struct ResumeCursor {
     /// What is not later than this is a double: it was replayed, or came before the connection did.
     start: Offset,
     /// The same for its lesson, which it may have entered later: what came before, and may be on its way, is not for it.
@@ -87,7 +87,7 @@ pub struct Reached {
     pub follower: Follower,
 }
 
-impl Reached {
+impl ResumeCursor {
     /// It starts after this one.
     #[must_use]
     pub fn after(start: Offset, follower: Follower) -> Self {
@@ -114,7 +114,7 @@ impl Reached {
     }
 }
 
-impl Extra {
+impl ColdState {
     /// A connection that resumes has joined a lesson, whose events up to here are not for it.
     pub fn enter_lesson(&mut self, here: Offset) {
         self.reached.iter_mut().for_each(|reached| reached.enter_lesson(here));
@@ -129,10 +129,10 @@ impl Extra {
 impl Peer {
     /// One that has just upgraded.
     #[must_use]
-    pub fn new(deadline: u64, asked: Option<LessonId>, (place, waiting): (Place, Option<Waiting>)) -> Self {
-        let extra = asked.map(|asked| Box::new(Extra { asked: Some(asked), ..Extra::default() }));
+    pub fn new(deadline: u64, asked: Option<LessonId>, (place, waiting): (ClientPermit, Option<Waiting>)) -> Self {
+        let extra = asked.map(|asked| Box::new(ColdState { asked: Some(asked), ..ColdState::default() }));
         Self {
-            phase: Phase::Greeting(waiting),
+            phase: PeerState::ConnectContext(waiting),
             classroom: None,
             lesson: None,
             mark: None,
@@ -154,7 +154,7 @@ impl Peer {
     /// Whether nothing has come from it yet.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        matches!(self.phase, Phase::Greeting(_))
+        matches!(self.phase, PeerState::ConnectContext(_))
     }
 
     /// It was let in, and follows where it resumes.
@@ -162,7 +162,7 @@ impl Peer {
         self.mark = presence.map(|presence| AgentMark::of(&presence.agent));
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let extra = self.extra();
-            extra.reached = Some(Reached::after(position.offset, follower));
+            extra.reached = Some(ResumeCursor::after(position.offset, follower));
             extra.replaying = replay.is_some().then(Replaying::default);
         }
     }
@@ -174,7 +174,7 @@ impl Peer {
     }
 
     /// The rare part, made where it is missing.
-    pub fn extra(&mut self) -> &mut Extra {
+    pub fn extra(&mut self) -> &mut ColdState {
         self.extra.get_or_insert_default()
     }
 
@@ -213,7 +213,7 @@ impl Peer {
     }
 
     /// Where it is, if it resumes.
-    pub fn reached(&mut self) -> Option<&mut Reached> {
+    pub fn reached(&mut self) -> Option<&mut ResumeCursor> {
         self.extra.as_mut()?.reached.as_mut()
     }
 }
@@ -224,15 +224,15 @@ mod tests {
 
     use super::*;
     use crate::{gateway::Mailboxes, rooms::Rooms};
-    use rollcall_bus::memory::{Limits, MemoryBus};
+    use rollcall_bus::memory::{LogLimits, MemoryBus};
 
     #[tokio::test]
     async fn of_a_lesson_entered_during_a_replay_nothing_is_left_out_in_the_middle() {
-        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let (bus, _feed) = MemoryBus::start(LogLimits::default());
         let (follower, _) = Rooms::new(Arc::new(bus), Mailboxes::default(), 1 << 10).follow();
-        let mut reached = Reached::after(Offset(10), follower);
+        let mut reached = ResumeCursor::after(Offset(10), follower);
         reached.enter_lesson(Offset(60));
-        let lacks = |reached: &Reached| [26, 44, 61].map(|offset| reached.lacks(Offset(offset), true));
+        let lacks = |reached: &ResumeCursor| [26, 44, 61].map(|offset| reached.lacks(Offset(offset), true));
         assert_eq!(lacks(&reached), [false, false, true]);
         // A replay of the classroom alone ends.
         reached.pass(Offset(50), false);
@@ -244,13 +244,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_replay_shows_nothing_of_a_lesson_before_it_is_joined() {
-        let (bus, _feed) = MemoryBus::start(Limits::default());
+        let (bus, _feed) = MemoryBus::start(LogLimits::default());
         let (follower, _) = Rooms::new(Arc::new(bus), Mailboxes::default(), 1 << 10).follow();
         let lesson = RoomKey::NONE;
         let mut peer = Peer::new(0, None, (None, None));
-        peer.extra().reached = Some(Reached::after(Offset(10), follower));
+        peer.extra().reached = Some(ResumeCursor::after(Offset(10), follower));
         peer.extra().replaying = Some(Replaying::default());
-        peer.extra().entering.push(Entering { room: lesson, held: Vec::new(), overflowed: false });
+        peer.extra().entering.push(JoinBuffer { room: lesson, held: Vec::new(), overflowed: false });
         let lacks = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.lacks(lesson, Offset(offset)));
         assert_eq!(lacks(&peer), [false; 4]);
         // A replay of the classroom goes further than where the lesson begins.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rollcall_schema::{Offset, RoomId, SessionError, Sid};
 use tokio::sync::oneshot;
 
-use super::{Command, Mailboxes};
+use super::{Mailboxes, WorkerCommand};
 use crate::rooms::Rooms;
 use rollcall_bus::{Incoming, Position, Replayed};
 use rollcall_websocket::SocketId;
@@ -73,7 +73,9 @@ pub async fn replay(
             }
         }
         let (missed, answer) = oneshot::channel();
-        mailboxes.send(socket, Command::Replayed(ReplayEnd { socket, upto: upto.offset, rooms: ids, missed })).await;
+        mailboxes
+            .send(socket, WorkerCommand::Replayed(ReplayEnd { socket, upto: upto.offset, rooms: ids, missed }))
+            .await;
         let Ok(Some((after, more))) = answer.await else { return };
         (upto.offset, ids) = (after, more);
         match rooms.replay(&ids, &upto).await {
@@ -86,6 +88,6 @@ pub async fn replay(
 
 async fn send(mailboxes: &Mailboxes, socket: SocketId, events: Vec<Incoming>) -> Option<usize> {
     let (queued, answer) = oneshot::channel();
-    mailboxes.send(socket, Command::Replay(Chunk { socket, events, queued })).await;
+    mailboxes.send(socket, WorkerCommand::Replay(Chunk { socket, events, queued })).await;
     answer.await.ok()
 }

@@ -5,7 +5,7 @@ use rollcall_schema::{AckError, SessionError, Sid};
 use tracing::warn;
 
 use crate::auth::{AuthError, HookError};
-use rollcall_keys::KvError;
+use rollcall_keys::KeysError;
 use rollcall_presence::sessions::OpenError;
 use rollcall_store::StoreError;
 
@@ -25,7 +25,7 @@ pub enum HandlerError {
     Store(#[from] StoreError),
     /// The keys are away.
     #[error(transparent)]
-    Kv(#[from] KvError),
+    LessonKeys(#[from] KeysError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -50,7 +50,7 @@ impl HandlerError {
             Self::Hook(_) => AckError::TryAgainLater(retry_after()),
             Self::Auth(error) if error.is_temporary() => AckError::TryAgainLater(retry_after()),
             Self::Auth(_) => AckError::InvalidAccessToken,
-            Self::Store(_) | Self::Kv(_) => {
+            Self::Store(_) | Self::LessonKeys(_) => {
                 warn!(error = %self, "a client was asked to try again later");
                 AckError::TryAgainLater(retry_after())
             }

@@ -7,11 +7,11 @@ use crate::{
     mixpanel::Mixpanel,
     rooms::Rooms,
 };
-use rollcall_keys::Kv;
-use rollcall_presence::{key_cleanup::Leavings, sessions::Sessions};
+use rollcall_keys::LessonKeys;
+use rollcall_presence::{key_cleanup::KeyCleanup, sessions::Sessions};
 
 /// The dependencies there are.
-pub struct Pools {
+pub struct Resources {
     /// Checks tokens.
     pub keyring: Arc<Keyring>,
     /// Asks another service about classrooms.
@@ -21,9 +21,9 @@ pub struct Pools {
     /// Sessions in SQL.
     pub sessions: Sessions,
     /// The keys.
-    pub kv: Arc<dyn Kv>,
+    pub kv: Arc<dyn LessonKeys>,
     /// Keys of who left.
-    pub leavings: Leavings,
+    pub leavings: KeyCleanup,
     /// Analytics.
     pub mixpanel: Mixpanel,
     /// How often users and guests may connect.

@@ -9,10 +9,10 @@ use rollcall_schema::{
 };
 
 use crate::{
-    auth::{Claims, Limits},
-    gateway::Greeting,
+    auth::{Claims, Grants},
+    gateway::ConnectContext,
 };
-use rollcall_keys::Field;
+use rollcall_keys::KeyField;
 use rollcall_store::Remembered;
 use rollcall_websocket::SocketId;
 
@@ -30,9 +30,9 @@ pub struct Session {
     /// Whether it asked for offsets.
     pub resumes: bool,
     /// The lesson it joined.
-    pub place: Option<Place>,
+    pub place: Option<JoinedLesson>,
     /// What a join may have written in Redis without saying so: gone with the session, as the place is.
-    pub tried: Option<Box<Field>>,
+    pub tried: Option<Box<KeyField>>,
     /// When its connection was let in.
     since: Instant,
     /// `lesson_id` of the upgrade request's query, the first fallback of a join_lesson without one.
@@ -43,7 +43,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    OfAgent { role: Role, expires: u64, limits: Option<Box<Limits>> },
+    OfAgent { role: Role, expires: u64, limits: Option<Box<Grants>> },
     OfGuest(Box<Claims>),
 }
 
@@ -58,7 +58,7 @@ pub struct Presence {
 
 /// A lesson joined, and the seat in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct JoinedLesson {
     /// The lesson.
     pub lesson: LessonId,
     /// The user's seat, where there is one.
@@ -70,7 +70,7 @@ pub struct Place {
 impl Session {
     /// An agent's.
     #[must_use]
-    pub fn agent(greeting: Greeting, classroom: ClassroomId, presence: Presence, claims: Claims) -> Self {
+    pub fn agent(greeting: ConnectContext, classroom: ClassroomId, presence: Presence, claims: Claims) -> Self {
         let mut session = Self { presence: Some(presence), ..Self::guest(greeting, classroom) };
         session.hold(claims);
         session
@@ -78,8 +78,8 @@ impl Session {
 
     /// Somebody's who came without a token.
     #[must_use]
-    pub fn guest(greeting: Greeting, classroom: ClassroomId) -> Self {
-        let Greeting { sid, asked, .. } = greeting;
+    pub fn guest(greeting: ConnectContext, classroom: ClassroomId) -> Self {
+        let ConnectContext { sid, asked, .. } = greeting;
         Self {
             sid,
             classroom,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::{
-    gateway::{Greeting, Welcome},
+    gateway::{ConnectContext, Connected},
     handler::{
         error::{ConnectError, HandlerError, Interrupted, Refused},
         session::Session,
@@ -47,18 +47,18 @@ where
 /// The handler of connect: makes a session, or says why not.
 pub trait Connect<'a, D: 'a>: Send + Sync {
     /// What it returns.
-    type Future: Future<Output = Result<Welcome, ConnectError>> + Send + 'a;
+    type Future: Future<Output = Result<Connected, ConnectError>> + Send + 'a;
     /// Calls it.
-    fn call(&self, deps: &'a D, greeting: Greeting, request: ConnectRequest) -> Self::Future;
+    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Self::Future;
 }
 
 impl<'a, D: 'a, F, Fut> Connect<'a, D> for F
 where
-    F: Fn(&'a D, Greeting, ConnectRequest) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Welcome, ConnectError>> + Send + 'a,
+    F: Fn(&'a D, ConnectContext, ConnectRequest) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Connected, ConnectError>> + Send + 'a,
 {
     type Future = Fut;
-    fn call(&self, deps: &'a D, greeting: Greeting, request: ConnectRequest) -> Fut {
+    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Fut {
         self(deps, greeting, request)
     }
 }
@@ -92,8 +92,9 @@ pub struct Outcome {
     pub begins: Option<Offset>,
 }
 
-type ConnectFn =
-    Arc<dyn Fn(Greeting, ConnectRequest, Duration) -> BoxFuture<'static, Result<Welcome, Refused>> + Send + Sync>;
+type ConnectFn = Arc<
+    dyn Fn(ConnectContext, ConnectRequest, Duration) -> BoxFuture<'static, Result<Connected, Refused>> + Send + Sync,
+>;
 type DisconnectFn = Arc<dyn Fn(Session, LeftReason) -> BoxFuture<'static, ()> + Send + Sync>;
 type EventFn = Arc<
     dyn Fn(Box<Session>, &Request<'_>, Duration) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, PayloadError)>
@@ -192,7 +193,11 @@ impl Table {
 
     /// Starts connect.
     #[must_use]
-    pub fn connect(&self, greeting: Greeting, request: ConnectRequest) -> BoxFuture<'static, Result<Welcome, Refused>> {
+    pub fn connect(
+        &self,
+        greeting: ConnectContext,
+        request: ConnectRequest,
+    ) -> BoxFuture<'static, Result<Connected, Refused>> {
         (self.connect)(greeting, request, self.timeout)
     }
 

@@ -10,7 +10,7 @@ use hyper::{
     header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE},
 };
 
-use super::reply::Refusal;
+use super::reply::HttpError;
 use rollcall_base::Secret;
 
 /// Who may ask.
@@ -27,16 +27,16 @@ impl Access {
     ///
     /// # Errors
     /// A refusal that says what would be answered.
-    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<(), HttpError> {
         if is_foreign_page(headers) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
+            return Err(HttpError::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
         }
         if self.token.as_ref().is_some_and(|token| bears(headers, token)) {
             return Ok(());
         }
         if api && self.token.is_some() {
-            let asks = Refusal::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
-            return Err(Refusal { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
+            let asks = HttpError::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
+            return Err(HttpError { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
         }
         // HTTP/1.0 has no Host, and no browser speaks it.
         if headers.get_all(HOST).iter().all(|host| self.is_ours(host)) {
@@ -44,7 +44,7 @@ impl Access {
         }
         let detail =
             "this Host is not answered: use an IP address or localhost, or list the name in ROLLCALL_ADMIN_HOSTS";
-        Err(Refusal::new(StatusCode::FORBIDDEN, detail))
+        Err(HttpError::new(StatusCode::FORBIDDEN, detail))
     }
 
     fn is_ours(&self, host: &HeaderValue) -> bool {

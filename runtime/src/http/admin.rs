@@ -14,7 +14,7 @@ use super::{
     access::Access,
     health::Health,
     publish,
-    reply::{Refusal, Reply, json, text, with},
+    reply::{HttpError, Reply, json, text, with},
 };
 use crate::metrics::Metrics;
 use rollcall_bus::Bus;
@@ -49,7 +49,7 @@ impl Admin {
         self.route(request).await.unwrap_or_else(|refusal| refusal.reply())
     }
 
-    async fn route<B>(&self, request: Request<B>) -> Result<Reply, Refusal>
+    async fn route<B>(&self, request: Request<B>) -> Result<Reply, HttpError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -57,8 +57,8 @@ impl Admin {
         let (head, body) = request.into_parts();
         let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         let readable = matches!(head.method, Method::GET | Method::HEAD);
-        let get = || if readable { Ok(()) } else { Err(Refusal::method("GET")) };
-        let post = || if head.method == Method::POST { Ok(()) } else { Err(Refusal::method("POST")) };
+        let get = || if readable { Ok(()) } else { Err(HttpError::method("GET")) };
+        let post = || if head.method == Method::POST { Ok(()) } else { Err(HttpError::method("POST")) };
         // `*` and a bare host, of OPTIONS and CONNECT, have no path.
         self.access.admit(&head.headers, path.first() == Some(&"api"))?;
         match path[..] {
@@ -86,20 +86,21 @@ impl Admin {
                 let result = self.bus.publish(vec![publication]).await.pop();
                 match result {
                     Some(Ok(offset)) => Ok(json(StatusCode::ACCEPTED, &publish::Accepted { offset })),
-                    _ => Err(Refusal::away(self.bus.name())),
+                    _ => Err(HttpError::away(self.bus.name())),
                 }
             }
-            _ => Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
+            _ => Err(HttpError::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
         }
     }
 
-    async fn agents(&self, classroom: &str, query: &str) -> Result<Reply, Refusal> {
+    async fn agents(&self, classroom: &str, query: &str) -> Result<Reply, HttpError> {
         #[derive(Serialize)]
         struct Agent {
             id: SessionId,
             agent_id: AgentId,
         }
-        let classroom = ClassroomId::parse(classroom).map_err(|_| Refusal::bad("the classroom's id must be a UUID"))?;
+        let classroom =
+            ClassroomId::parse(classroom).map_err(|_| HttpError::bad("the classroom's id must be a UUID"))?;
         let (mut after, mut limit) = (0_i64, PAGE);
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             match name {
@@ -114,13 +115,13 @@ impl Admin {
         Ok(json(StatusCode::OK, &agents))
     }
 
-    async fn count(&self, body: &[u8]) -> Result<Reply, Refusal> {
+    async fn count(&self, body: &[u8]) -> Result<Reply, HttpError> {
         #[derive(Deserialize)]
         struct Counted {
             classroom_ids: Vec<ClassroomId>,
         }
         let Counted { mut classroom_ids } = serde_json::from_slice(body)
-            .map_err(|error| Refusal::bad(format!("not {{\"classroom_ids\": [UUID, ...]}}: {error}")))?;
+            .map_err(|error| HttpError::bad(format!("not {{\"classroom_ids\": [UUID, ...]}}: {error}")))?;
         classroom_ids.sort_unstable();
         classroom_ids.dedup();
         let counts = self.store.count(&classroom_ids).await.map_err(|error| self.refusal(&error))?;
@@ -128,30 +129,30 @@ impl Admin {
         Ok(json(StatusCode::OK, &counts))
     }
 
-    fn refusal(&self, error: &StoreError) -> Refusal {
+    fn refusal(&self, error: &StoreError) -> HttpError {
         tracing::warn!(%error, "an operator's question was not answered");
-        Refusal::away(self.store.name())
+        HttpError::away(self.store.name())
     }
 }
 
-fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) -> Result<T, Refusal> {
+fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) -> Result<T, HttpError> {
     let number = value.parse().ok().filter(|number| *number >= T::default());
-    number.ok_or_else(|| Refusal::bad(format!("{name} must be a whole number from 0")))
+    number.ok_or_else(|| HttpError::bad(format!("{name} must be a whole number from 0")))
 }
 
-async fn read<B>(body: B, most: usize) -> Result<Bytes, Refusal>
+async fn read<B>(body: B, most: usize) -> Result<Bytes, HttpError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // What is announced too large is refused unread.
-    let large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
+    let large = || HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
     if body.size_hint().lower() > most as u64 {
         return Err(large());
     }
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(large()),
-        Err(_) => Err(Refusal::bad("the body broke off")),
+        Err(_) => Err(HttpError::bad("the body broke off")),
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::auth::Keyring;
 use rollcall_bus::{Bus, ProbeError};
-use rollcall_keys::Kv;
+use rollcall_keys::LessonKeys;
 use rollcall_store::{Lease, Store, StoreError};
 
 /// How long an answer is good for.
@@ -69,7 +69,7 @@ pub struct Readiness {
 /// Asks the backends.
 pub struct Health {
     store: Arc<dyn Store>,
-    kv: Arc<dyn Kv>,
+    kv: Arc<dyn LessonKeys>,
     bus: Arc<dyn Bus>,
     draining: Arc<AtomicBool>,
     identity: Option<Arc<Keyring>>,
@@ -80,7 +80,7 @@ pub struct Health {
 impl Health {
     /// Of these backends; `draining` is set by whoever shuts the node down.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, kv: Arc<dyn Kv>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
+    pub fn new(store: Arc<dyn Store>, kv: Arc<dyn LessonKeys>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
         Self { store, kv, bus, draining, identity: None, lease: None, last: Mutex::default() }
     }
 

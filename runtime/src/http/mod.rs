@@ -13,6 +13,6 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use reply::Refusal;
+pub(crate) use reply::HttpError;
 pub use reply::Reply;
 pub use server::serve;

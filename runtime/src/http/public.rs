@@ -1,15 +1,15 @@
 //! What the clients' address answers beside the WebSocket.
 use hyper::{Method, StatusCode};
 
-use super::reply::{Refusal, Reply, text};
+use super::reply::{HttpError, Reply, text};
 
 /// Answers a request that is not for the WebSocket.
 #[must_use]
 pub fn answer(method: &Method, path: &str) -> Reply {
     match (path, method) {
         ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok\n"),
-        ("/healthz", _) => Refusal::method("GET").reply(),
-        _ => Refusal::new(StatusCode::NOT_FOUND, "there is /ws, and /healthz").reply(),
+        ("/healthz", _) => HttpError::method("GET").reply(),
+        _ => HttpError::new(StatusCode::NOT_FOUND, "there is /ws, and /healthz").reply(),
     }
 }
 

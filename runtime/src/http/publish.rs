@@ -10,7 +10,7 @@ use rollcall_schema::{AgentId, EntityEvent, Offset, Push, PushError, Subject, he
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::reply::Refusal;
+use super::reply::HttpError;
 use rollcall_bus::Publication;
 
 /// The answer: where the event is in the stream.
@@ -49,24 +49,24 @@ fn word(text: &str) -> bool {
 }
 
 /// Reads a request.
-pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<Publication, Refusal> {
+pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<Publication, HttpError> {
     let request: Request<'_> = serde_json::from_slice(body)
-        .map_err(|error| Refusal::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
+        .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
     let subject = Subject::parse(&request.subject)
-        .map_err(|_| Refusal::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
+        .map_err(|_| HttpError::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
     let body = request.body.get();
     if !body.starts_with('{') {
-        return Err(Refusal::bad("the event's body must be a JSON object"));
+        return Err(HttpError::bad("the event's body must be a JSON object"));
     }
     if body.len() > largest {
         let detail = format!("the event's body is larger than {largest} bytes");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     let mut passed = Vec::new();
     for (name, check, rule) in HEADERS {
         let Some(value) = headers.get(name) else { continue };
         let value = value.to_str().ok().filter(|value| check(value));
-        let value = value.ok_or_else(|| Refusal::bad(format!("the header {name} must be {rule}")))?;
+        let value = value.ok_or_else(|| HttpError::bad(format!("the header {name} must be {rule}")))?;
         passed.push((name, value.to_owned()));
     }
     let has = |name| passed.iter().any(|(passed, _)| *passed == name);
@@ -74,7 +74,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<P
     let entity = EntityEvent { entity_type: "", operation: "", sequence_id: 0 };
     let entity = described.into_iter().all(has).then_some(entity);
     if Push::parse(body.as_bytes(), entity) == Err(PushError::ReservedType) {
-        return Err(Refusal::bad("the event's type must not be that of one of the gateway's own messages"));
+        return Err(HttpError::bad("the event's type must not be that of one of the gateway's own messages"));
     }
     if !has(header::IS_INTERNAL) {
         passed.push((header::IS_INTERNAL, "false".to_owned()));

@@ -9,14 +9,14 @@ pub type Reply = Response<Full<Bytes>>;
 
 /// Why a request is refused: the status, and a sentence for whoever sent it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct HttpError {
     pub(crate) status: StatusCode,
     pub(crate) detail: String,
     /// What to add to the head.
     pub(crate) header: Option<(header::HeaderName, &'static str)>,
 }
 
-impl Refusal {
+impl HttpError {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), header: None }
     }

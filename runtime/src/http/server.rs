@@ -11,9 +11,9 @@ use tokio::{
 
 use super::{
     admin::Admin,
-    reply::{Refusal, Reply},
+    reply::{HttpError, Reply},
 };
-use rollcall_websocket::evicting_semaphore::Places;
+use rollcall_websocket::evicting_semaphore::EvictingSemaphore;
 
 /// Connections at once; scrapers and scripts need few. One more ends the oldest: who does not read its answers is in
 /// nobody's way.
@@ -31,7 +31,7 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` becomes true, and then for as long as the requests under way need, at most [`GOODBYE`].
 pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = Places::new(CONNECTIONS, "operators_full");
+    let places = EvictingSemaphore::new(CONNECTIONS, "operators_full");
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -75,6 +75,6 @@ async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receive
 }
 
 async fn answer(admin: &Admin, request: hyper::Request<Incoming>) -> Reply {
-    let late = || Refusal::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long").reply();
+    let late = || HttpError::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long").reply();
     tokio::time::timeout(ANSWER, admin.answer(request)).await.unwrap_or_else(|_| late())
 }

@@ -1,6 +1,6 @@
 //! Who may open one more connection: limits in all, for each client, and by the second.
 //!
-//! Invariant: a client's count is how many [`Place`]s of it are alive, so it cannot drift, and so it is with the upgrades on
+//! Invariant: a client's count is how many [`ClientPermit`]s of it are alive, so it cannot drift, and so it is with the upgrades on
 //! their way to a worker; the table of clients holds at most about twice as many entries as there are connections from
 //! outside. Where a limit of connections is reached, a silent one makes way for the new one, if there is one
 //! ([`super::silent`]).
@@ -23,7 +23,7 @@ use super::{
     network::{Proxies, Subscriber, subscriber},
     silent::{SilentConnections, Unauthenticated},
 };
-use crate::http::{Refusal, Reply};
+use crate::http::{HttpError, Reply};
 use rollcall_base::names;
 use rollcall_websocket::SocketId;
 
@@ -63,7 +63,7 @@ pub struct Admission {
 }
 
 /// One connection's place; to be kept until it is closed. None for loopback.
-pub type Place = Option<Arc<Held>>;
+pub type ClientPermit = Option<Arc<Held>>;
 
 /// What the places of one client share: whose they are, and what those of them share that were refused.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Full {
             Self::Unauthenticated => (StatusCode::SERVICE_UNAVAILABLE, "too many connections wait to be let in"),
             Self::Rate => (StatusCode::SERVICE_UNAVAILABLE, "too many connections at once"),
         };
-        Refusal { header: Some((header::RETRY_AFTER, "1")), ..Refusal::new(status, detail) }.reply()
+        HttpError { header: Some((header::RETRY_AFTER, "1")), ..HttpError::new(status, detail) }.reply()
     }
 }
 
@@ -284,7 +284,7 @@ impl Admission {
         // Gone with the head, once a worker has the connection.
         head.extensions.insert(Underway(Arc::clone(&gate.underway)));
         drop(gate);
-        head.extensions.insert::<Place>(place.or(knock.take().map(|Knock(held)| held)));
+        head.extensions.insert::<ClientPermit>(place.or(knock.take().map(|Knock(held)| held)));
         // Loopback addresses are told apart too.
         if let Some(client) = client {
             head.extensions.insert::<Waiting>(Arc::new(self.silent.add(client)));
@@ -292,7 +292,7 @@ impl Admission {
         Ok(())
     }
 
-    fn place(&self, client: IpAddr, most: usize) -> Result<Place, Full> {
+    fn place(&self, client: IpAddr, most: usize) -> Result<ClientPermit, Full> {
         let Some(client) = subscriber(client, self.limits.loopback) else { return Ok(None) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let held = clients.places.get(&client).and_then(Weak::upgrade);

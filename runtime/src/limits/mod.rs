@@ -30,7 +30,7 @@ pub struct Meter {
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RateDecision {
     /// It is done.
     Done,
     /// It may come again then.
@@ -77,7 +77,7 @@ impl EventLimits {
     }
 
     /// An event of a connection.
-    pub fn take(&self, meter: &mut Meter, payer: Payer<'_>) -> Verdict {
+    pub fn take(&self, meter: &mut Meter, payer: Payer<'_>) -> RateDecision {
         self.take_at(meter, payer, self.start.elapsed())
     }
 
@@ -104,17 +104,17 @@ impl EventLimits {
         }
     }
 
-    fn take_at(&self, meter: &mut Meter, payer: Payer<'_>, since: Duration) -> Verdict {
+    fn take_at(&self, meter: &mut Meter, payer: Payer<'_>, since: Duration) -> RateDecision {
         let connection = self.connection.take(&mut meter.bucket, since);
         match connection.and_then(|()| self.pay(payer, since)) {
-            Ok(()) => Verdict::Done,
+            Ok(()) => RateDecision::Done,
             Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.patience),
         }
     }
 }
 
 impl Meter {
-    fn refuse(&mut self, wait: Duration, second: u32, patience: u32) -> Verdict {
+    fn refuse(&mut self, wait: Duration, second: u32, patience: u32) -> RateDecision {
         let (last, row) = self.refused;
         let row = match second.saturating_sub(last) {
             0 => row.max(1),
@@ -122,7 +122,7 @@ impl Meter {
             _ => 1,
         };
         self.refused = (second, row);
-        if row > patience { Verdict::Abuse } else { Verdict::Refused(wait.max(Duration::from_millis(1))) }
+        if row > patience { RateDecision::Abuse } else { RateDecision::Refused(wait.max(Duration::from_millis(1))) }
     }
 }
 
@@ -150,7 +150,9 @@ mod tests {
         let alice = user("alice");
         let done = |of: &(UserId, Audience)| {
             let mut meter = Meter::default();
-            (0..100).filter(|_| limits.take_at(&mut meter, Payer::User(&of.0, &of.1), at(0)) == Verdict::Done).count()
+            (0..100)
+                .filter(|_| limits.take_at(&mut meter, Payer::User(&of.0, &of.1), at(0)) == RateDecision::Done)
+                .count()
         };
         assert_eq!([done(&alice), done(&alice), done(&alice), done(&user("bob"))], [40, 40, 0, 40]);
     }
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!([connects(alice, 0), connects(bob, 0), connects(alice, 1_000)], [8, 8, 2]);
         assert_eq!(
             limits.take_at(&mut Meter::default(), alice, at(0)),
-            Verdict::Done,
+            RateDecision::Done,
             "events have a limit of their own"
         );
     }
@@ -175,7 +177,8 @@ mod tests {
         let limits = limits(1_000, 1_000);
         let guest = |last: u8| Payer::Guest(subscriber(std::net::IpAddr::from([192, 0, 2, last]), false));
         assert_eq!((0..10).filter(|_| limits.connect_at(guest(1), at(0)).is_ok()).count(), 10);
-        let done = |of| (0..100).filter(|_| limits.take_at(&mut Meter::default(), of, at(0)) == Verdict::Done).count();
+        let done =
+            |of| (0..100).filter(|_| limits.take_at(&mut Meter::default(), of, at(0)) == RateDecision::Done).count();
         assert_eq!([done(guest(1)), done(guest(2)), done(Payer::Guest(None))], [10, 20, 100]);
     }
 
@@ -184,7 +187,7 @@ mod tests {
         let limits = limits(10, 1_000);
         let mut meter = Meter::default();
         let mut verdicts = (0..6_000).map(|millis| limits.take_at(&mut meter, Payer::Guest(None), at(millis)));
-        let closed = verdicts.position(|verdict| verdict == Verdict::Abuse);
+        let closed = verdicts.position(|verdict| verdict == RateDecision::Abuse);
         assert!(closed.is_some_and(|millis| (2_900..=4_000).contains(&millis)), "{closed:?}");
 
         // A burst now and then is no abuse, however large.
@@ -192,8 +195,8 @@ mod tests {
         for second in (0..60).step_by(2) {
             let take = |_| limits.take_at(&mut meter, Payer::Guest(None), at(second * 1_000));
             let verdicts: Vec<_> = (0..1_000).map(take).collect();
-            assert!(verdicts.contains(&Verdict::Done) && !verdicts.contains(&Verdict::Abuse), "{second}");
-            assert!(verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(wait) if *wait <= at(100))));
+            assert!(verdicts.contains(&RateDecision::Done) && !verdicts.contains(&RateDecision::Abuse), "{second}");
+            assert!(verdicts.iter().any(|verdict| matches!(verdict, RateDecision::Refused(wait) if *wait <= at(100))));
         }
     }
 }

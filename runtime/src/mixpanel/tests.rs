@@ -14,7 +14,7 @@ fn taken() -> Reply {
     Reply::Answer(StatusCode::OK, "1".into())
 }
 
-fn to(server: &Fixture) -> (Mixpanel, Courier) {
+fn to(server: &Fixture) -> (Mixpanel, Sender) {
     let config = config::Mixpanel { token: Secret::new("project"), url: server.url("/track") };
     Mixpanel::with(config, Client::new().patience(Duration::from_millis(200)), QUICK)
 }
@@ -28,7 +28,7 @@ fn events(body: &[u8]) -> Vec<Value> {
 }
 
 /// Runs a courier to its end with a recorder of its own, and shows what was counted.
-async fn counted(courier: Courier, flush: Duration) -> String {
+async fn counted(courier: Sender, flush: Duration) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle: PrometheusHandle = recorder.handle();
     let guard = metrics::set_default_local_recorder(&recorder);

@@ -5,11 +5,11 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, Database};
 use rollcall_bus::{
-    Bus, Fed,
-    memory::{Limits, MemoryBus},
+    Bus, BusEvent,
+    memory::{LogLimits, MemoryBus},
     nats::NatsBus,
 };
-use rollcall_keys::{Kv, memory::MemoryKv, redis::RedisKv};
+use rollcall_keys::{LessonKeys, memory::MemoryKeys, redis::RedisKeys};
 use rollcall_store::{
     Store,
     postgres::{PostgresOptions, PostgresStore},
@@ -45,11 +45,11 @@ pub struct Backends {
     /// SQL, with its tables up to date.
     pub store: Arc<dyn Store>,
     /// Keys.
-    pub kv: Arc<dyn Kv>,
+    pub kv: Arc<dyn LessonKeys>,
     /// Bus.
     pub bus: Arc<dyn Bus>,
     /// What comes from it.
-    pub feed: mpsc::Receiver<Fed>,
+    pub feed: mpsc::Receiver<BusEvent>,
 }
 
 impl Backends {
@@ -105,11 +105,11 @@ pub async fn sql(config: &config::Backends) -> Result<Arc<dyn Store>, StartError
 ///
 /// # Errors
 /// Where they are away.
-pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
+pub async fn kv(config: &config::Backends) -> Result<Arc<dyn LessonKeys>, StartError> {
     Ok(match &config.redis {
-        None => Arc::new(MemoryKv::new()),
+        None => Arc::new(MemoryKeys::new()),
         Some(url) => {
-            Arc::new(patiently(async || RedisKv::connect(url.clone(), &config.redis_prefix).await).await.map_err(
+            Arc::new(patiently(async || RedisKeys::connect(url.clone(), &config.redis_prefix).await).await.map_err(
                 StartError::of(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
             )?)
         }
@@ -123,10 +123,10 @@ pub async fn kv(config: &config::Backends) -> Result<Arc<dyn Kv>, StartError> {
 pub async fn bus(
     config: &config::Backends,
     max_body: usize,
-) -> Result<(Arc<dyn Bus>, mpsc::Receiver<Fed>), StartError> {
+) -> Result<(Arc<dyn Bus>, mpsc::Receiver<BusEvent>), StartError> {
     match &config.nats {
         None => {
-            let (bus, feed) = MemoryBus::start(Limits::default());
+            let (bus, feed) = MemoryBus::start(LogLimits::default());
             Ok((Arc::new(bus), feed))
         }
         Some(url) => {

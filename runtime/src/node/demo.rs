@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
 use uuid::Uuid;
 
-use crate::auth::{MintError, Wish, mint};
+use crate::auth::{MintError, TokenSpec, mint};
 use rollcall_base::Secret;
 use rollcall_store::{AttendeeRow, LessonRow, LoadError, Store};
 
@@ -53,7 +53,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
     let token = |name: &str, role| {
         let audience = audience.cloned();
         let audience = audience.unwrap_or_else(|| Audience::parse(AUDIENCE).expect("the demo has a valid audience"));
-        let wish = Wish {
+        let wish = TokenSpec {
             issuer: "rollcall".into(),
             user: user(name),
             audience,

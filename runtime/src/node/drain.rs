@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::Presence,
-    gateway::{Command, Mailboxes, RECONNECT_WITHIN, disconnect_queue::Departures},
+    gateway::{Mailboxes, RECONNECT_WITHIN, WorkerCommand, disconnect_queue::DisconnectQueue},
 };
-use rollcall_presence::key_cleanup::Leavings;
+use rollcall_presence::key_cleanup::KeyCleanup;
 use rollcall_store::{Lease, Store};
 use rollcall_websocket::Workers;
 
@@ -30,13 +30,13 @@ pub struct Drain {
     /// How long, and at which pace.
     pub presence: Presence,
     /// Who is told.
-    pub workers: Workers<Command>,
+    pub workers: Workers<WorkerCommand>,
     /// How.
     pub mailboxes: Mailboxes,
     /// Where their sessions go.
-    pub departures: Departures,
+    pub departures: DisconnectQueue,
     /// Where their keys go.
-    pub leavings: Leavings,
+    pub leavings: KeyCleanup,
     /// Where they are written.
     pub store: Arc<dyn Store>,
     /// Given back at the end.
@@ -131,7 +131,7 @@ impl Drain {
                 steps = left;
                 // Workers have unequal numbers: the last step tells the rest.
                 let count = if left == 0 { usize::MAX } else { share };
-                self.mailboxes.broadcast(|| Command::AnnounceDrain(count, within)).await;
+                self.mailboxes.broadcast(|| WorkerCommand::AnnounceDrain(count, within)).await;
             }
         }
     }
@@ -142,7 +142,7 @@ impl Drain {
         let mut ticks = interval(STEP);
         while self.workers.connections() > 0 {
             ticks.tick().await;
-            self.mailboxes.broadcast(|| Command::Dismiss(share, within)).await;
+            self.mailboxes.broadcast(|| WorkerCommand::CloseSome(share, within)).await;
         }
     }
 

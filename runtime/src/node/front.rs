@@ -10,32 +10,32 @@ use hyper::{
 };
 
 use crate::{
-    gateway::Command,
+    gateway::WorkerCommand,
     http::public,
     limits::admission::{Admission, Connections, Full},
 };
 use rollcall_base::names;
-use rollcall_websocket::{Front, SocketId, Workers};
+use rollcall_websocket::{HttpHooks, SocketId, Workers};
 
 /// Keeps the limits of connections; `/healthz`; all else but `/ws` is not there.
 pub struct PublicFront {
     /// The limits.
     pub admission: Admission,
     /// Who know how many connections there are.
-    pub workers: Workers<Command>,
+    pub workers: Workers<WorkerCommand>,
 }
 
-impl Connections for Workers<Command> {
+impl Connections for Workers<WorkerCommand> {
     fn count(&self) -> usize {
         self.connections()
     }
 
     fn close_silent(&self, socket: SocketId) -> bool {
-        self.try_send(socket.worker(), Command::CloseSilent(socket)).is_ok()
+        self.try_send(socket.worker(), WorkerCommand::CloseSilent(socket)).is_ok()
     }
 }
 
-impl Front for PublicFront {
+impl HttpHooks for PublicFront {
     fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
         self.admission.knock(remote, holds)
     }

@@ -20,8 +20,8 @@ use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
 use crate::{
     auth::{Hook, Keyring, Location},
     config::Config,
-    gateway::{Gateway, Mailboxes, Shared, disconnect_queue::Departures},
-    handler::{resources::Pools, table::Table},
+    gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
+    handler::{resources::Resources, table::Table},
     http::{self, access::Access, admin::Admin, health::Health},
     limits::{EventLimits, admission::Admission},
     metrics::Metrics,
@@ -34,7 +34,8 @@ use rollcall_base::{
     tasks::{TaskEnded, Tasks},
 };
 use rollcall_presence::{
-    key_cleanup::Leavings, key_reconciler::Projection, lease_keeper::Pulse, outbox_relay::Relay, sessions::Sessions,
+    key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper, outbox_relay::OutboxRelay,
+    sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
@@ -63,7 +64,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]: before anything is served, or after a drain because a task ended.
-pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), ServeError> {
+pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(), ServeError> {
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
@@ -92,7 +93,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
 
     let mailboxes = Mailboxes::default();
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
-    let (departures, arrivals) = Departures::new(limits::grace(&config));
+    let (departures, arrivals) = DisconnectQueue::new(limits::grace(&config));
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, courier)) => (
             mixpanel,
@@ -104,9 +105,9 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
     };
     let late = watch::Sender::new(false);
     let leavings =
-        Leavings::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), Arc::new(mailboxes.clone()));
+        KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.gate.events));
-    let table = table(&Pools {
+    let table = table(&Resources {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.gate.authz.clone())),
         rooms: rooms.clone(),
@@ -119,7 +120,7 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
         guests: config.guests,
     })
     .handler_timeout(config.limits.handler_timeout);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(GatewayContext {
         table: table.clone(),
         departures: departures.clone(),
         rooms: rooms.clone(),
@@ -135,11 +136,11 @@ pub async fn serve(config: Config, table: fn(&Pools) -> Table) -> Result<(), Ser
 
     tasks.spawn("dispatch", rooms.dispatch(feed));
     tasks.spawn("disconnects", departures.clone().run(arrivals, table));
-    tasks.spawn("relay", Relay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
+    tasks.spawn("relay", OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
     let (keys, lost) = (Arc::clone(&kv), leavings.clone());
-    let projection = Projection { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() };
+    let projection = KeyReconciler { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() };
     tasks.spawn("projection of keys", projection.run());
-    let pulse = Pulse {
+    let pulse = LeaseKeeper {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
         connections: Arc::new(mailboxes.clone()),

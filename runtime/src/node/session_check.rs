@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::gateway::{Command, Enumerate, FindMissing, Mailboxes, Page, disconnect_queue::Departures};
+use crate::gateway::{Enumerate, FindMissing, Mailboxes, Page, WorkerCommand, disconnect_queue::DisconnectQueue};
 use rollcall_base::names;
 use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
 
@@ -32,7 +32,7 @@ pub struct SessionCheck {
     /// Where the connections are.
     pub mailboxes: Mailboxes,
     /// Where sessions wait whose connections are over.
-    pub departures: Departures,
+    pub departures: DisconnectQueue,
     /// The node's right to write.
     pub lease: watch::Receiver<Lease>,
     /// Over how long the closes are spread.
@@ -76,7 +76,7 @@ impl SessionCheck {
             while let Some(slot) = from {
                 let (page, came) = oneshot::channel();
                 let enumerate = Enumerate { from: slot, max: PAGE, page, busy: busy.clone() };
-                self.mailboxes.to(worker, Command::Enumerate(enumerate)).await;
+                self.mailboxes.to(worker, WorkerCommand::Enumerate(enumerate)).await;
                 let Page { sessions, next } = came.await.map_err(|_| Failure::Workers)?;
                 self.verify(&sessions, &mut closing).await?;
                 from = next;
@@ -148,7 +148,7 @@ impl SessionCheck {
     async fn missing(&self, mut sids: Vec<Sid>) -> Result<Vec<Sid>, Failure> {
         for worker in 0..self.mailboxes.len() {
             let (answer, came) = oneshot::channel();
-            self.mailboxes.to(worker, Command::FindMissing(FindMissing { sids, answer })).await;
+            self.mailboxes.to(worker, WorkerCommand::FindMissing(FindMissing { sids, answer })).await;
             sids = came.await.map_err(|_| Failure::Workers)?;
         }
         // Asked last: a session goes from its worker to the departures.

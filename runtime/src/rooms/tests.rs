@@ -65,22 +65,22 @@ enum Heard {
 
 impl Application for Listener {
     type Peer = ();
-    type Command = Command;
+    type Command = WorkerCommand;
 
     fn opened(&mut self, _: &mut SocketIo<'_>, _: Upgrade) {}
 
     fn message(&mut self, _: &mut Socket<'_, ()>, _: Message<'_>) {}
 
-    fn command(&mut self, _: &mut Sockets<()>, command: Command) {
+    fn command(&mut self, _: &mut Sockets<()>, command: WorkerCommand) {
         let heard = match command {
-            Command::Enter { room, .. } => {
+            WorkerCommand::Enter { room, .. } => {
                 let begins = (0..).find(|offset| room.has(Offset(offset + 1))).expect("somewhere");
                 // Held for as long as the test lasts.
                 std::mem::forget(room);
                 Heard::Enter { begins }
             }
-            Command::Deliver(delivery) => Heard::Event(delivery.offset().0),
-            Command::Anew => Heard::Anew,
+            WorkerCommand::Deliver(delivery) => Heard::Event(delivery.offset().0),
+            WorkerCommand::StreamReset => Heard::Anew,
             _ => return,
         };
         self.0.send(heard).expect("the test listens");
@@ -92,7 +92,7 @@ impl Application for Listener {
 struct Bench {
     bus: Arc<Scripted>,
     rooms: Rooms,
-    feed: mpsc::Sender<Fed>,
+    feed: mpsc::Sender<BusEvent>,
     heard: mpsc::UnboundedReceiver<Heard>,
     room: RoomId,
 }
@@ -131,7 +131,7 @@ impl Bench {
             age: None,
             body: "{}".into(),
         };
-        self.feed.send(Fed::Event(event)).await.expect("dispatched");
+        self.feed.send(BusEvent::Event(event)).await.expect("dispatched");
     }
 }
 
@@ -163,7 +163,7 @@ async fn where_offsets_start_again_the_room_has_begun() {
     let mut bench = Bench::new();
     bench.bus.subscribed.set(650).expect("set once");
     bench.enter().await;
-    bench.feed.send(Fed::Anew).await.expect("dispatched");
+    bench.feed.send(BusEvent::StreamReset).await.expect("dispatched");
     bench.feed(1).await;
     assert_eq!(bench.heard.recv().await, Some(Heard::Anew));
     assert_eq!(bench.heard.recv().await, Some(Heard::Event(1)));

@@ -17,7 +17,7 @@ use rollcall_base::tasks::Tasks;
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
 use rollcall_store::{
     Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Registration, Store,
-    group_commit::{Group, Options},
+    group_commit::{GroupCommit, Options},
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
 };
@@ -46,9 +46,9 @@ enum Step {
 }
 
 struct Sessions {
-    open: Group<Open, Option<Opened>>,
-    join: Group<Join, Joined>,
-    close: Group<Close, Closed>,
+    open: GroupCommit<Open, Option<Opened>>,
+    join: GroupCommit<Join, Joined>,
+    close: GroupCommit<Close, Closed>,
 }
 
 impl Sessions {
@@ -57,11 +57,11 @@ impl Sessions {
         let open_key = |open: &Open| HASHER.hash_one((open.classroom, &open.agent));
         let close_key = |close: &Close| HASHER.hash_one((close.classroom, &close.agent));
         Self {
-            open: Group::spawn(&Tasks::default(), "open", options.clone(), open_key, move |batch| {
+            open: GroupCommit::spawn(&Tasks::default(), "open", options.clone(), open_key, move |batch| {
                 let store = opens.clone();
                 async move { store.open(lease, &batch).await }
             }),
-            join: Group::spawn(
+            join: GroupCommit::spawn(
                 &Tasks::default(),
                 "join",
                 options.clone(),
@@ -71,7 +71,7 @@ impl Sessions {
                     async move { store.join(lease, &batch).await }
                 },
             ),
-            close: Group::spawn(&Tasks::default(), "close", options, close_key, move |batch| {
+            close: GroupCommit::spawn(&Tasks::default(), "close", options, close_key, move |batch| {
                 let store = closes.clone();
                 async move { store.close(lease, &batch).await }
             }),

@@ -1,4 +1,4 @@
-//! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
+//! GroupCommit commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
 //!
 //! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group makes way.
 //! Invariants:
@@ -75,25 +75,25 @@ struct Waiting<Q, A> {
 }
 
 /// A request on its way, whose answer is still owed.
-struct Owed<A> {
+struct PendingReply<A> {
     since: Instant,
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
 /// The front of one kind of write. Clones share the lanes, which end with the last clone.
-pub struct Group<Q, A> {
+pub struct GroupCommit<Q, A> {
     lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
     key: fn(&Q) -> u64,
     patience: Duration,
 }
 
-impl<Q, A> Clone for Group<Q, A> {
+impl<Q, A> Clone for GroupCommit<Q, A> {
     fn clone(&self) -> Self {
         Self { lanes: self.lanes.clone(), key: self.key, patience: self.patience }
     }
 }
 
-impl<Q, A> Group<Q, A>
+impl<Q, A> GroupCommit<Q, A>
 where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
@@ -122,10 +122,10 @@ where
         self.call_since(Instant::now(), request).await
     }
 
-    /// As [`Group::call`], for a caller who has waited for something else since then.
+    /// As [`GroupCommit::call`], for a caller who has waited for something else since then.
     ///
     /// # Errors
-    /// As [`Group::call`].
+    /// As [`GroupCommit::call`].
     pub async fn call_since(&self, since: Instant, request: Q) -> Result<A, StoreError> {
         let key = (self.key)(&request);
         let slot = Arc::new(Mutex::new(Some(request)));
@@ -186,7 +186,7 @@ where
     }
 
     /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up vanish.
-    fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<Owed<A>>) {
+    fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
         let (mut requests, mut owed) = (Vec::new(), Vec::new());
         let mut candidates: VecDeque<_> = std::mem::take(&mut self.deferred);
@@ -200,14 +200,14 @@ where
             } else if let Some(request) = take(&waiting.slot) {
                 keys.insert(waiting.key);
                 requests.push(request);
-                owed.push(Owed { since: waiting.since, answer: waiting.answer });
+                owed.push(PendingReply { since: waiting.since, answer: waiting.answer });
             }
         }
         self.deferred.extend(candidates);
         (requests, owed)
     }
 
-    async fn write(&self, requests: Vec<Q>, owed: Vec<Owed<A>>) {
+    async fn write(&self, requests: Vec<Q>, owed: Vec<PendingReply<A>>) {
         let spare = (requests.len() > 1).then(|| requests.clone());
         let answers = match (self.run_in_time(requests, &owed).await, spare) {
             (Err(StoreError::Refused(why)), Some(requests)) => {
@@ -222,7 +222,7 @@ where
         }
     }
 
-    async fn write_singly(&self, requests: Vec<Q>, owed: Vec<Owed<A>>) {
+    async fn write_singly(&self, requests: Vec<Q>, owed: Vec<PendingReply<A>>) {
         for (request, owed) in requests.into_iter().zip(owed) {
             if Instant::now() >= owed.since + self.options.limit {
                 owed.pay(Err(too_many()));
@@ -233,7 +233,7 @@ where
         }
     }
 
-    async fn run_in_time(&self, requests: Vec<Q>, owed: &[Owed<A>]) -> Result<Vec<A>, StoreError> {
+    async fn run_in_time(&self, requests: Vec<Q>, owed: &[PendingReply<A>]) -> Result<Vec<A>, StoreError> {
         let oldest = owed.iter().map(|owed| owed.since).min().unwrap_or_else(Instant::now);
         let count = requests.len();
         let run = AssertUnwindSafe((self.run)(requests)).catch_unwind();
@@ -251,7 +251,7 @@ fn short() -> StoreError {
     StoreError::Unavailable("not every request was answered".to_owned())
 }
 
-impl<A> Owed<A> {
+impl<A> PendingReply<A> {
     fn pay(self, answer: Result<A, StoreError>) {
         // A caller that went away needs no answer.
         self.answer.send(answer).ok();

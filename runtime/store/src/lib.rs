@@ -6,7 +6,7 @@
 mod aside;
 pub mod group_commit;
 pub mod postgres;
-mod refused;
+mod quarantine;
 mod remembered;
 mod schema;
 pub mod sqlite;
@@ -61,7 +61,7 @@ pub struct Registration {
 
 /// What a pulse brings back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct HeartbeatReply {
     /// Connections of this node whose session another connection took over, until [`Store::told`]: an answer may be lost.
     pub replaced: Vec<Sid>,
     /// Nodes whose lease holds, this one among them.
@@ -138,7 +138,7 @@ pub enum Joined {
 
 /// Puts a session's lesson back to what it was before a join that failed half way. Unique key: the sid.
 #[derive(Clone, Debug)]
-pub struct Restore {
+pub struct RollbackJoin {
     /// The connection.
     pub sid: Sid,
     /// Its session.
@@ -185,7 +185,7 @@ pub enum Closed {
 
 /// A live session in a lesson, as the keys in Redis reflect it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct LessonMembership {
     /// The session.
     pub session: SessionId,
     /// Its connection.
@@ -222,7 +222,7 @@ pub struct OutboxRow {
 /// A field in Redis that is to be removed, or handed on, because its connection's session ended, was taken over, or left
 /// the lesson. It is in SQL, so that it outlives its node and an outage of Redis; carrying one out twice, or late, does
 /// no harm, because it compares the sid.
-pub use rollcall_keys::{Field, Leaving};
+pub use rollcall_keys::{KeyField, StaleField};
 
 /// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
 /// read the same shard, and a dead holder's shards are free at once.
@@ -328,7 +328,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Refused`] with a sentence for the operator where a solitary node would live beside another.
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError>;
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError>;
     /// These connections have been told that they are replaced: pulses name them no more.
     async fn told(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError>;
     /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), and returns how many.
@@ -346,7 +346,7 @@ pub trait Store: Send + Sync + 'static {
     /// Agents and guests join lessons.
     async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
     /// Joins are undone. Sessions that are no longer the connection's are left alone.
-    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError>;
+    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError>;
     /// Agents leave.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
 
@@ -365,15 +365,15 @@ pub trait Store: Send + Sync + 'static {
     async fn restored(&self) -> Result<Restored, StoreError>;
 
     /// Adds leavings of this node that no end of a session has written, and releases those of connections that were
-    /// taken over and have ended. Needs no lease: see [`Leaving`].
-    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError>;
+    /// taken over and have ended. Needs no lease: see [`StaleField`].
+    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
     /// The oldest leavings of this node that nothing holds, and those of nodes that are no more. Heirs are those of this
     /// moment: the latest to join of the user's sessions in the lesson.
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError>;
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
     /// Forgets leavings that the key store carried out; with `keep`, not before ten minutes have passed. An heir that has
     /// gone meanwhile has one in its turn.
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError>;
-    /// Leavings of this node that are held, ids above `after`, ascending, at most `most`.
+    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError>;
+    /// KeyCleanup of this node that are held, ids above `after`, ascending, at most `most`.
     async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
     /// What was carried out in the last ten minutes, by this node or by nodes that are no more, is a leaving of this
     /// node again. At most `most`; returns how many.
@@ -385,7 +385,7 @@ pub trait Store: Send + Sync + 'static {
     /// A new claim on the outbox, with a connection of its own.
     async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
     /// Live sessions of this node that are in a lesson, ids above `after`, ascending, at most `most`.
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError>;
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError>;
 
     /// Agents of a classroom with session ids above `after`, ascending.
     async fn agents(

@@ -10,7 +10,6 @@ mod connect;
 mod hosts;
 mod keeper;
 mod lease;
-mod leavings;
 mod load;
 mod migrate;
 mod outbox;
@@ -19,6 +18,7 @@ mod reads;
 mod removals;
 mod restored;
 mod sessions;
+mod stale_fields;
 mod timeline;
 mod verify;
 
@@ -42,8 +42,9 @@ use self::{
 use rollcall_base::BackendUrl;
 
 use super::{
-    Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
-    Registration, Remembered, Restore, Restored, Standing, Store, StoreError, refused::Refused,
+    Backlog, Close, Closed, HeartbeatReply, Join, Joined, KeyField, Lease, LessonMembership, Load, Open, Opened,
+    Outbox, Registration, Remembered, Restored, RollbackJoin, StaleField, Standing, Store, StoreError,
+    quarantine::Quarantine,
 };
 
 /// For a call, with all its waits and retries.
@@ -87,7 +88,7 @@ pub struct PostgresStore {
     wake: connect::Wake,
     /// Rows were committed since the relay told other nodes of some.
     untold: Arc<AtomicBool>,
-    refused: Refused,
+    refused: Quarantine,
     timeline: Arc<Timeline>,
 }
 
@@ -110,7 +111,7 @@ impl PostgresStore {
             several,
             wake: connect::Wake::default(),
             untold: Arc::default(),
-            refused: Refused::default(),
+            refused: Quarantine::default(),
             timeline,
         })
     }
@@ -154,7 +155,7 @@ impl Store for PostgresStore {
         self.enter(registration).await
     }
 
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.renew(lease, ttl).await
     }
 
@@ -182,7 +183,7 @@ impl Store for PostgresStore {
         self.join_lessons(lease, batch).await
     }
 
-    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         self.undo_joins(lease, batch).await
     }
 
@@ -210,15 +211,15 @@ impl Store for PostgresStore {
         self.make_anew().await
     }
 
-    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
         self.add_leavings(node, fields, ended).await
     }
 
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
         self.read_leavings(node, most).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError> {
+    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
         self.forget_leavings(node, done, keep).await
     }
 
@@ -238,7 +239,7 @@ impl Store for PostgresStore {
         Ok(Box::new(PostgresOutbox::open(self).await?))
     }
 
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError> {
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError> {
         self.in_lessons(node, after, most).await
     }
 

@@ -6,16 +6,16 @@
 //! What was answered survives the death of the process, kill -9 too: it is in the write-ahead log, in the kernel's
 //! hands (`synchronous = normal`). The log is synced four times a second while there are writes ([`desk`]), so a loss
 //! of power may cost the last quarter of a second, as a whole and in order, but never the file.
-mod desk;
+mod db_thread;
 mod file;
 mod lease;
-mod leavings;
 mod load;
 mod outbox;
 mod read;
 mod removals;
 mod restored;
 mod sessions;
+mod stale_fields;
 mod verify;
 
 use std::{
@@ -34,25 +34,26 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::{desk::Desk, load::SqliteLoad, outbox::SqliteOutbox};
+use self::{db_thread::DbThread, load::SqliteLoad, outbox::SqliteOutbox};
 use super::{
-    Backlog, Close, Closed, Field, Join, Joined, Lease, Leaving, Load, Open, Opened, Outbox, Placed, Pulse,
-    Registration, Remembered, Restore, Restored, Standing, Store, StoreError, refused::Refused,
+    Backlog, Close, Closed, HeartbeatReply, Join, Joined, KeyField, Lease, LessonMembership, Load, Open, Opened,
+    Outbox, Registration, Remembered, Restored, RollbackJoin, StaleField, Standing, Store, StoreError,
+    quarantine::Quarantine,
 };
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
 /// SQLite.
 pub struct SqliteStore {
     path: PathBuf,
-    writer: Desk,
-    reader: Desk,
+    writer: DbThread,
+    reader: DbThread,
     /// Of the process that serves, until it ends.
     lock: OnceCell<File>,
     /// Counts up with each commit that may have put rows into the outbox.
     wake: watch::Sender<u64>,
     /// Held by the relay that reads the outbox.
     relay: Arc<tokio::sync::Mutex<()>>,
-    refused: Arc<Refused>,
+    refused: Arc<Quarantine>,
     /// Hears of the desks' ends.
     threads: Tasks,
     /// Never another: the file is not put back under a running process.
@@ -69,8 +70,9 @@ impl SqliteStore {
         let desks = |error: std::io::Error| StoreError::Refused(error.to_string());
         let threads = Tasks::default();
         Ok(Self {
-            writer: Desk::writer(&threads, lease::notices(file::open(&path)?)?, file::open(&path)?).map_err(desks)?,
-            reader: Desk::reader(&threads, file::open(&path)?).map_err(desks)?,
+            writer: DbThread::writer(&threads, lease::notices(file::open(&path)?)?, file::open(&path)?)
+                .map_err(desks)?,
+            reader: DbThread::reader(&threads, file::open(&path)?).map_err(desks)?,
             path,
             lock: OnceCell::new(),
             wake: watch::Sender::default(),
@@ -131,7 +133,7 @@ impl Store for SqliteStore {
         Ok(lease)
     }
 
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
     }
 
@@ -170,7 +172,7 @@ impl Store for SqliteStore {
         self.writer.call("join", move |connection| sessions::join(connection, lease, &batch)).await
     }
 
-    async fn restore(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         let batch = batch.to_vec();
         self.writer.call("restore", move |connection| sessions::restore(connection, lease, &batch)).await
     }
@@ -207,26 +209,26 @@ impl Store for SqliteStore {
         restored.unwrap_or_else(|_| Err(StoreError::Unavailable("it panicked".to_owned())))
     }
 
-    async fn leave(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
         let (fields, ended) = (fields.to_vec(), ended.to_vec());
         let work = move |connection: &Connection| {
-            leavings::release(connection, &ended)?;
-            leavings::add(connection, node, &fields)
+            stale_fields::release(connection, &ended)?;
+            stale_fields::add(connection, node, &fields)
         };
         self.writer.call("leave", work).await
     }
 
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
-        self.reader.call("leavings", move |connection| leavings::read(connection, node, most)).await
+    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+        self.reader.call("leavings", move |connection| stale_fields::read(connection, node, most)).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, Leaving)], keep: bool) -> Result<(), StoreError> {
+    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
         let done = done.to_vec();
-        self.writer.call("forget", move |connection| leavings::forget(connection, node, &done, keep)).await
+        self.writer.call("forget", move |connection| stale_fields::forget(connection, node, &done, keep)).await
     }
 
     async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
-        self.reader.call("held", move |connection| leavings::held(connection, node, after, most)).await
+        self.reader.call("held", move |connection| stale_fields::held(connection, node, after, most)).await
     }
 
     async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
@@ -241,7 +243,7 @@ impl Store for SqliteStore {
         Ok(Box::new(SqliteOutbox::new(self)))
     }
 
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<Placed>, StoreError> {
+    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError> {
         self.reader.call("placed", move |connection| read::placed(connection, node, after, most)).await
     }
 

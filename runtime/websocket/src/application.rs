@@ -41,9 +41,9 @@ pub trait Application: Sized + Send + 'static {
 
     /// The last words to a client whom the layer itself is about to close: [`Cause::SlowConsumer`],
     /// [`Cause::PongTimedOut`], or [`Cause::Ours`] when the workers shut down.
-    fn farewell(&mut self, cause: Cause) -> Farewell {
+    fn farewell(&mut self, cause: Cause) -> CloseNotice {
         let code = if cause == Cause::Ours { 1001 } else { 1008 };
-        Farewell { close: code.into(), text: None }
+        CloseNotice { close: code.into(), text: None }
     }
 
     /// The connection is over, as soon as that is decided; the close handshake may go on without the application.
@@ -93,7 +93,7 @@ impl From<u16> for Close {
 
 /// A last text message, and the close frame behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Farewell {
+pub struct CloseNotice {
     /// The close frame.
     pub close: Close,
     /// The payload (not yet a frame) of a text message before it.
@@ -105,7 +105,7 @@ pub struct Farewell {
 pub struct Upgrade {
     /// The client's address, as a header of the PROXY protocol says it; else the nearest proxy's, behind one.
     pub remote: SocketAddr,
-    /// The request's head; its extensions carry whatever the listener's [`super::Front`] put there.
+    /// The request's head; its extensions carry whatever the listener's [`super::HttpHooks`] put there.
     pub head: Box<Parts>,
 }
 

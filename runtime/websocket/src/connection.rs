@@ -7,7 +7,7 @@ use fastwebsockets::OpCode;
 use std::{collections::VecDeque, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use super::{
-    Cause, Close, SocketId, SocketOptions, frame, in_flight::InFlight, inbound::Inbound, outbound::Outbound,
+    Cause, Close, SocketId, SocketOptions, frame, inbound::Inbound, outbound::Outbound, send_budget::SendBudget,
     transport::Transport,
 };
 
@@ -19,7 +19,7 @@ const KEPT: usize = 64 << 10;
 
 /// Where the connection stands. Times are the worker's ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ConnectionState {
     /// Messages flow.
     Open {
         /// When the client was pinged, if it has not been heard since.
@@ -43,7 +43,7 @@ pub(super) enum Phase {
 pub(super) struct Connection {
     pub(super) transport: Transport,
     pub(super) generation: u32,
-    pub(super) phase: Phase,
+    pub(super) phase: ConnectionState,
     /// The application wants no messages now.
     pub(super) paused: bool,
     /// The kernel has said that there is something to read, and has not been asked since.
@@ -61,7 +61,7 @@ impl Connection {
         Self {
             transport,
             generation,
-            phase: Phase::Open { pinged: None },
+            phase: ConnectionState::Open { pinged: None },
             paused: false,
             readable: false,
             finished: false,
@@ -74,7 +74,7 @@ impl Connection {
 
 /// What all connections of a worker share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct WorkerContext {
     pub(super) worker: u8,
     pub(super) options: SocketOptions,
     /// For a frame on its way into the kernel; empty in between.
@@ -82,7 +82,7 @@ pub(super) struct Shared {
     /// The tick it is; starts at 1.
     pub(super) now: u32,
     /// What waits for slow readers.
-    pub(super) in_flight: Arc<InFlight>,
+    pub(super) in_flight: Arc<SendBudget>,
     /// Connections that ended within this turn, for the worker to tell the application.
     pub(super) ended: Vec<(SocketId, Cause)>,
     /// Connections with more to read or deliver than one turn allows.
@@ -93,7 +93,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub struct SocketIo<'a> {
     pub(super) connection: &'a mut Connection,
-    pub(super) shared: &'a mut Shared,
+    pub(super) shared: &'a mut WorkerContext,
     pub(super) id: SocketId,
 }
 
@@ -113,7 +113,7 @@ impl SocketIo<'_> {
     /// Whether what is sent has a chance to arrive.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.connection.phase, Phase::Open { .. })
+        matches!(self.connection.phase, ConnectionState::Open { .. })
     }
 
     /// Bytes that the kernel has not taken yet.
@@ -162,8 +162,8 @@ impl SocketIo<'_> {
     /// Gives up on the client's FIN, if the connection is closed and everything has left. Unread input would destroy what is
     /// on its way.
     pub fn release(&mut self) {
-        if matches!(self.connection.phase, Phase::Closing { .. }) && self.connection.outbound.is_none() {
-            self.connection.phase = Phase::Broken;
+        if matches!(self.connection.phase, ConnectionState::Closing { .. }) && self.connection.outbound.is_none() {
+            self.connection.phase = ConnectionState::Broken;
         }
     }
 
@@ -176,7 +176,7 @@ impl SocketIo<'_> {
     /// Ends a pause.
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.connection.paused) {
-            if let Phase::Open { pinged } = &mut self.connection.phase {
+            if let ConnectionState::Open { pinged } = &mut self.connection.phase {
                 *pinged = None;
             }
             self.requeue();
@@ -225,7 +225,7 @@ impl SocketIo<'_> {
     /// Ends the connection for `cause`; the worker says farewell within this turn.
     pub(super) fn condemn(&mut self, cause: Cause) {
         if self.is_open() {
-            self.connection.phase = Phase::Condemned;
+            self.connection.phase = ConnectionState::Condemned;
             self.shared.ended.push((self.id, cause));
         }
     }
@@ -267,7 +267,7 @@ impl SocketIo<'_> {
         outbound.pong = None;
         outbound.push(Bytes::from(frames));
         let deadline = self.shared.now + self.shared.options.ticks(self.shared.options.flush_timeout);
-        self.connection.phase = Phase::Closing { deadline, drained: 0 };
+        self.connection.phase = ConnectionState::Closing { deadline, drained: 0 };
         self.flush();
     }
 
@@ -279,7 +279,7 @@ impl SocketIo<'_> {
             Ok(false) => {}
             Ok(true) => {
                 self.connection.outbound = None;
-                if let Phase::Closing { deadline, .. } = &mut self.connection.phase {
+                if let ConnectionState::Closing { deadline, .. } = &mut self.connection.phase {
                     *deadline = now + self.shared.options.ticks(self.shared.options.close_timeout);
                     self.finish();
                 }
@@ -300,7 +300,7 @@ impl SocketIo<'_> {
 
     /// The stream is of no use any more; if nothing else was the cause, it is lost.
     pub(super) fn give_up(&mut self) {
-        self.connection.phase = Phase::Broken;
+        self.connection.phase = ConnectionState::Broken;
         self.shared.ended.push((self.id, Cause::Lost));
     }
 }

@@ -1,4 +1,4 @@
-//! Places for connections that want something at once: an upgrade, an operator's answer.
+//! EvictingSemaphore for connections that want something at once: an upgrade, an operator's answer.
 //!
 //! Invariant: there are at most so many, and one more connection takes the place of the one that has been here longest,
 //! but for the time that anybody's request takes: however many dribble, say nothing or do not read, who says at once what
@@ -23,7 +23,7 @@ const STAY: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Debug)]
-pub struct Places {
+pub struct EvictingSemaphore {
     most: usize,
     permits: Arc<Semaphore>,
     order: Mutex<Order>,
@@ -38,7 +38,7 @@ struct Order {
     ends: BTreeMap<u64, (Instant, oneshot::Sender<Infallible>)>,
 }
 
-impl Places {
+impl EvictingSemaphore {
     /// So many; who is ended is counted as dropped for this reason.
     pub fn new(most: usize, reason: &'static str) -> Arc<Self> {
         Arc::new(Self { most, permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
@@ -46,7 +46,7 @@ impl Places {
 
     /// One for a connection that came just now; if none becomes free, that of the first, once it has been here for
     /// [`STAY`].
-    pub async fn take(self: &Arc<Self>) -> Place {
+    pub async fn take(self: &Arc<Self>) -> Slot {
         let permit = loop {
             let free = Arc::clone(&self.permits).acquire_owned();
             let Some((number, since)) = self.first() else { break free.await };
@@ -64,7 +64,7 @@ impl Places {
         order.next += 1;
         order.ends.insert(number, (Instant::now(), end));
         drop(order);
-        Place { places: Arc::clone(self), number, ended, _permit: permit }
+        Slot { places: Arc::clone(self), number, ended, _permit: permit }
     }
 
     /// Who goes next, and since when it is here; nobody while a place is about to become free.
@@ -80,14 +80,14 @@ impl Places {
 
 /// A connection's place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct Slot {
+    places: Arc<EvictingSemaphore>,
     number: u64,
     ended: oneshot::Receiver<Infallible>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl Slot {
     /// What comes of it; `None` where somebody else needed the place before. Who has come so far is not to be ended any
     /// more, and has the place until it is dropped.
     pub async fn until_needed<T>(&mut self, of: impl Future<Output = T>) -> Option<T> {
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.places.order().ends.remove(&self.number);
     }

@@ -27,7 +27,7 @@ const BASE64: GeneralPurpose =
 
 /// Why a request is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UpgradeError {
     /// 405.
     #[error("only GET can be upgraded")]
     Method,
@@ -54,7 +54,7 @@ pub enum Refusal {
     Origin,
 }
 
-impl Refusal {
+impl UpgradeError {
     /// The answer's status.
     #[must_use]
     pub fn status(self) -> StatusCode {
@@ -102,31 +102,31 @@ impl Refusal {
 }
 
 /// Checks a request for the WebSocket's path.
-pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Refusal> {
+pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), UpgradeError> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(Refusal::Method);
+        return Err(UpgradeError::Method);
     }
     if request.version() != Version::HTTP_11 {
-        return Err(Refusal::Http);
+        return Err(UpgradeError::Http);
     }
     if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
-        return Err(Refusal::NotAnUpgrade);
+        return Err(UpgradeError::NotAnUpgrade);
     }
     if sole(headers, &VERSION) != Some(b"13") {
-        return Err(Refusal::Version);
+        return Err(UpgradeError::Version);
     }
     if !sole(headers, &KEY).is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16)) {
-        return Err(Refusal::Key);
+        return Err(UpgradeError::Key);
     }
     if sole(headers, &HOST).is_none_or(<[u8]>::is_empty) {
-        return Err(Refusal::Host);
+        return Err(UpgradeError::Host);
     }
     if headers.contains_key(TRANSFER_ENCODING) || sole(headers, &CONTENT_LENGTH).is_some_and(|length| length != b"0") {
-        return Err(Refusal::Body);
+        return Err(UpgradeError::Body);
     }
     if !origins.allow(headers) {
-        return Err(Refusal::Origin);
+        return Err(UpgradeError::Origin);
     }
     Ok(())
 }

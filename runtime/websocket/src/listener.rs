@@ -29,12 +29,12 @@ use tokio::{
 
 use super::{
     Upgrade, Workers,
-    doorman::Doorman,
+    maybe_tls_stream::{Certificate, MaybeTlsStream},
     origins::Origins,
     proxy_protocol,
-    wire::{Certificate, Wire},
+    upgrade_service::UpgradeService,
 };
-use crate::evicting_semaphore::{Place, Places};
+use crate::evicting_semaphore::{EvictingSemaphore, Slot};
 use rollcall_base::{log_limit::LogLimit, names};
 
 /// Pause after an accept that failed for want of something; then twice as long, up to a second.
@@ -55,7 +55,7 @@ pub struct ListenerOptions {
     pub origins: Origins,
     /// Whether pages of loopback addresses may connect besides those, on any port.
     pub loopback_pages: bool,
-    /// Whether connections come from balancers and begin with a header of the PROXY protocol; see [`Front::is_proxy`].
+    /// Whether connections come from balancers and begin with a header of the PROXY protocol; see [`HttpHooks::is_proxy`].
     pub proxy_protocol: bool,
     /// For a request's head.
     pub head_timeout: Duration,
@@ -88,7 +88,7 @@ impl Default for ListenerOptions {
 }
 
 /// What the application has to say before a connection is a socket.
-pub trait Front: Send + Sync + 'static {
+pub trait HttpHooks: Send + Sync + 'static {
     /// Whether an accepted connection may send a head at all; if not, it is closed without a word. What is put into
     /// `holds` is found in the extensions of the head that is upgraded, and else lives until the connection is over.
     fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
@@ -129,15 +129,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until `shutdown` is done. Requests under way then are finished; accepted sockets are the workers' business.
-pub async fn serve<C: Send + 'static, F: Front>(
+pub async fn serve<C: Send + 'static, F: HttpHooks>(
     listener: TcpListener,
     options: ListenerOptions,
     front: F,
     workers: Workers<C>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Places::new(options.half_open, "half_open_full");
-    let house = Arc::new(House { options, front, workers, origin_log: LogLimit::new(), stranger_log: LogLimit::new() });
+    let places = EvictingSemaphore::new(options.half_open, "half_open_full");
+    let house = Arc::new(ListenerContext {
+        options,
+        front,
+        workers,
+        origin_log: LogLimit::new(),
+        stranger_log: LogLimit::new(),
+    });
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = BACKOFF;
     loop {
@@ -190,7 +196,7 @@ pub(super) fn upgraded(outcome: &'static str) {
 }
 
 #[derive(Debug)]
-pub(super) struct House<C, F> {
+pub(super) struct ListenerContext<C, F> {
     pub(super) options: ListenerOptions,
     pub(super) front: F,
     pub(super) origin_log: LogLimit,
@@ -198,7 +204,7 @@ pub(super) struct House<C, F> {
     workers: Workers<C>,
 }
 
-impl<C, F> House<C, F> {
+impl<C, F> ListenerContext<C, F> {
     fn log_stranger(&self, remote: SocketAddr) {
         if let Some(held_back) = self.stranger_log.pass() {
             let mend = "a connection that is no balancer's was closed; ROLLCALL_TRUSTED_PROXIES names the balancers";
@@ -208,13 +214,13 @@ impl<C, F> House<C, F> {
 }
 
 /// One connection until a worker has it, or it is over.
-async fn enter<C: Send + 'static, F: Front>(
-    house: Arc<House<C, F>>,
+async fn enter<C: Send + 'static, F: HttpHooks>(
+    house: Arc<ListenerContext<C, F>>,
     stream: TcpStream,
     who: (SocketAddr, Extensions),
-    mut place: Place,
+    mut place: Slot,
 ) {
-    let Some(Some(Entrant { stream, unread, upgrade })) = place.until_needed(converse(&house, stream, who)).await
+    let Some(Some(Upgraded { stream, unread, upgrade })) = place.until_needed(converse(&house, stream, who)).await
     else {
         return;
     };
@@ -226,19 +232,19 @@ async fn enter<C: Send + 'static, F: Front>(
 }
 
 /// Who has upgraded.
-struct Entrant {
-    stream: Wire,
+struct Upgraded {
+    stream: MaybeTlsStream,
     /// What came right behind the request.
     unread: Bytes,
     upgrade: Upgrade,
 }
 
 /// One connection's requests until one is upgraded.
-async fn converse<C: Send + 'static, F: Front>(
-    house: &Arc<House<C, F>>,
+async fn converse<C: Send + 'static, F: HttpHooks>(
+    house: &Arc<ListenerContext<C, F>>,
     mut stream: TcpStream,
     (mut remote, mut holds): (SocketAddr, Extensions),
-) -> Option<Entrant> {
+) -> Option<Upgraded> {
     let options = &house.options;
     if options.proxy_protocol {
         let Ok(Ok(client)) = timeout(options.head_timeout, proxy_protocol::read(&mut stream)).await else {
@@ -253,11 +259,11 @@ async fn converse<C: Send + 'static, F: Front>(
             }
         }
     }
-    let Some(stream) = Wire::open(stream, options.certificate.as_ref(), options.head_timeout).await else {
+    let Some(stream) = MaybeTlsStream::open(stream, options.certificate.as_ref(), options.head_timeout).await else {
         upgraded("tls");
         return None;
     };
-    let doorman = Doorman::new(Arc::clone(house), remote, holds);
+    let doorman = UpgradeService::new(Arc::clone(house), remote, holds);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)
@@ -268,7 +274,7 @@ async fn converse<C: Send + 'static, F: Front>(
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
     if let (Ok(Ok(())), Some(head)) = (&served, parts.service.upgraded()) {
-        return Some(Entrant { stream, unread: parts.read_buf, upgrade: Upgrade { remote, head: Box::new(head) } });
+        return Some(Upgraded { stream, unread: parts.read_buf, upgrade: Upgrade { remote, head: Box::new(head) } });
     }
     if let Ok(Err(error)) = &served
         && !parts.service.was_asked()
@@ -287,7 +293,7 @@ async fn converse<C: Send + 'static, F: Front>(
 }
 
 /// Half-closes and waits for the client to have read the answer.
-async fn linger(mut stream: Wire) {
+async fn linger(mut stream: MaybeTlsStream) {
     let drain = async {
         stream.shutdown().await?;
         let mut scratch = [0; 2048];

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{in_flight::InFlight, transport::Transport};
+use super::{send_budget::SendBudget, transport::Transport};
 
 /// Charged for each queued slice besides its bytes: the slice itself.
 const SLICE: usize = size_of::<Bytes>();
@@ -20,7 +20,7 @@ pub(super) struct Outbound {
     queue: VecDeque<Bytes>,
     charged: usize,
     /// What all of the worker are charged.
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<SendBudget>,
     /// A whole pong frame that waits for the queue to empty; a later one replaces it (RFC 6455, 5.5.3).
     pub(super) pong: Option<Bytes>,
     /// The tick of the last byte that the kernel took, or of the first that it did not.
@@ -28,7 +28,7 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(now: u32, in_flight: Arc<InFlight>) -> Self {
+    pub(super) fn new(now: u32, in_flight: Arc<SendBudget>) -> Self {
         Self { queue: VecDeque::new(), charged: 0, in_flight, pong: None, stalled: now }
     }
 

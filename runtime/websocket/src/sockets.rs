@@ -5,7 +5,7 @@ use slab::Slab;
 
 use super::{
     SocketId, SocketIo,
-    connection::{Connection, Phase, Shared},
+    connection::{Connection, ConnectionState, WorkerContext},
 };
 
 /// One connection of the application: its state, and the way to its client.
@@ -41,7 +41,7 @@ pub(super) struct Entry<P> {
 #[derive(Debug)]
 pub struct Sockets<P> {
     pub(super) slab: Slab<Entry<P>>,
-    pub(super) shared: Shared,
+    pub(super) shared: WorkerContext,
     /// Entries that still have their peer.
     pub(super) open: usize,
 }
@@ -51,7 +51,7 @@ impl<P> Sockets<P> {
     pub fn get_mut(&mut self, id: SocketId) -> Option<Socket<'_, P>> {
         let entry = self.slab.get_mut(id.slot())?;
         let current = entry.connection.generation == id.generation();
-        let open = matches!(entry.connection.phase, Phase::Open { .. });
+        let open = matches!(entry.connection.phase, ConnectionState::Open { .. });
         let peer = entry.peer.as_mut().filter(|_| current && open)?;
         Some(Socket { peer, io: SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id } })
     }
@@ -63,7 +63,7 @@ impl<P> Sockets<P> {
         entry.is_some_and(|entry| {
             entry.peer.is_some()
                 && entry.connection.generation == id.generation()
-                && matches!(entry.connection.phase, Phase::Open { .. })
+                && matches!(entry.connection.phase, ConnectionState::Open { .. })
         })
     }
 

@@ -1,7 +1,7 @@
 //! The clock: one scan of the slab a tick instead of a timer a connection.
 use std::num::NonZeroU32;
 
-use super::{Application, Cause, SocketId, SocketIo, connection::Phase, worker::Worker};
+use super::{Application, Cause, SocketId, SocketIo, connection::ConnectionState, worker::Worker};
 
 impl<A: Application> Worker<A> {
     /// Pings whose time has come, and deadlines that have passed.
@@ -26,18 +26,18 @@ impl<A: Application> Worker<A> {
             let paused = connection.paused;
             let mut io = SocketIo { connection, shared: &mut sockets.shared, id };
             match phase {
-                Phase::Open { .. } if paused => {}
-                Phase::Open { .. } if choked == Some(true) => io.condemn(Cause::SlowConsumer),
-                Phase::Open { pinged: Some(at) } if now - at.get() >= patience => {
+                ConnectionState::Open { .. } if paused => {}
+                ConnectionState::Open { .. } if choked == Some(true) => io.condemn(Cause::SlowConsumer),
+                ConnectionState::Open { pinged: Some(at) } if now - at.get() >= patience => {
                     io.condemn(if choked.is_some() { Cause::SlowConsumer } else { Cause::PongTimedOut });
                 }
-                Phase::Open { pinged: None } if due && expected => {
+                ConnectionState::Open { pinged: None } if due && expected => {
                     io.ping();
                     if io.is_open() {
-                        io.connection.phase = Phase::Open { pinged: NonZeroU32::new(now) };
+                        io.connection.phase = ConnectionState::Open { pinged: NonZeroU32::new(now) };
                     }
                 }
-                Phase::Closing { deadline, .. } if now >= deadline => {
+                ConnectionState::Closing { deadline, .. } if now >= deadline => {
                     if choked.is_some() {
                         io.connection.transport.abort();
                     }

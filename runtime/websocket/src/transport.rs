@@ -7,7 +7,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use super::{tls::Tls, wire::Carrier};
+use super::{maybe_tls_stream::Handoff, tls::Tls};
 
 /// A non-blocking stream; an answer of `None` is "not now".
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) enum Transport {
 impl Transport {
     /// Takes over an accepted, non-blocking socket; both directions are watched once and for all, edge-triggered.
     pub(super) fn new(
-        Carrier { stream, session }: Carrier,
+        Handoff { stream, session }: Handoff,
         send_buffer: Option<usize>,
         registry: &Registry,
         token: Token,

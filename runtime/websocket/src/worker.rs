@@ -24,8 +24,8 @@ use tokio::{
 
 use super::{
     Application, Cause, SocketId, SocketIo, SocketOptions, Sockets,
-    connection::{Connection, Phase, Shared},
-    in_flight::InFlight,
+    connection::{Connection, ConnectionState, WorkerContext},
+    send_budget::SendBudget,
     sockets::Entry,
     transport::Transport,
     workers::{Adoption, Input},
@@ -58,11 +58,11 @@ impl<A: Application> Worker<A> {
         worker: u8,
         options: SocketOptions,
         application: A,
-        (connections, in_flight): (Arc<AtomicUsize>, Arc<InFlight>),
+        (connections, in_flight): (Arc<AtomicUsize>, Arc<SendBudget>),
     ) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe, for values whose fd could change; Poll owns its own")]
         let epoll = AsyncFd::with_interest(Poll::new()?, tokio::io::Interest::READABLE)?;
-        let shared = Shared {
+        let shared = WorkerContext {
             worker,
             options,
             encoded: Vec::new(),
@@ -227,12 +227,12 @@ impl<A: Application> Worker<A> {
                 continue;
             }
             let peer = entry.peer.take();
-            if entry.connection.phase == Phase::Condemned {
+            if entry.connection.phase == ConnectionState::Condemned {
                 let farewell = self.application.farewell(cause);
                 let mut io = SocketIo { connection: &mut entry.connection, shared: &mut self.sockets.shared, id };
                 io.hang_up(Some(farewell.close), farewell.text.as_deref());
             }
-            if entry.connection.phase == Phase::Broken {
+            if entry.connection.phase == ConnectionState::Broken {
                 self.sockets.slab.remove(id.slot());
                 self.connections.fetch_sub(1, Ordering::Relaxed);
                 self.gauge.decrement(1);

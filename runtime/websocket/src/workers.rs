@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Application, SocketId, SocketOptions, Upgrade, in_flight, in_flight::InFlight, wire::Carrier, worker::Worker,
+    Application, SocketId, SocketOptions, Upgrade, maybe_tls_stream::Handoff, send_budget, send_budget::SendBudget,
+    worker::Worker,
 };
 use rollcall_base::tasks::Tasks;
 
@@ -32,7 +33,7 @@ pub(super) enum Input<C> {
 /// A connection on its way from the listener to a worker.
 #[derive(Debug)]
 pub(super) struct Adoption {
-    pub(super) carrier: Carrier,
+    pub(super) carrier: Handoff,
     pub(super) unread: Bytes,
     pub(super) upgrade: Upgrade,
 }
@@ -87,7 +88,7 @@ impl<C: Send + 'static> Inbox<C> {
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
-    in_flight: Arc<[Arc<InFlight>]>,
+    in_flight: Arc<[Arc<SendBudget>]>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -113,7 +114,8 @@ impl<C: Send + 'static> Workers<C> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
         let count = count.clamp(1, SocketId::WORKERS);
-        let in_flight: Arc<[_]> = (0..count).map(|_| Arc::new(InFlight::new(options.max_in_flight / count))).collect();
+        let in_flight: Arc<[_]> =
+            (0..count).map(|_| Arc::new(SendBudget::new(options.max_in_flight / count))).collect();
         for (worker, in_flight) in in_flight.iter().enumerate() {
             let (sender, receiver) = mpsc::channel(options.inbox);
             let worker = u8::try_from(worker).expect("clamped to what a u8 holds");
@@ -142,7 +144,7 @@ impl<C: Send + 'static> Workers<C> {
     /// Whether so much waits for slow readers that new connections had better come later.
     #[must_use]
     pub fn crowded(&self) -> bool {
-        in_flight::crowd(self.in_flight.iter().map(|worker| &**worker))
+        send_budget::crowd(self.in_flight.iter().map(|worker| &**worker))
     }
 
     /// Sends a command to one worker, waiting for room.
@@ -159,7 +161,7 @@ impl<C: Send + 'static> Workers<C> {
     }
 
     /// Gives an upgraded connection (non-blocking), and what it sent already, to the worker with the fewest.
-    pub async fn adopt(&self, carrier: impl Into<Carrier>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+    pub async fn adopt(&self, carrier: impl Into<Handoff>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
         let inbox = self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)?;
         inbox.connections.fetch_add(1, Ordering::Relaxed);
         let adoption = Input::Adopt(Box::new(Adoption { carrier: carrier.into(), unread, upgrade }));

@@ -11,7 +11,7 @@ use std::{
 use rollcall_schema::{Offset, RoomId};
 use tokio::time::Instant;
 
-use crate::{Incoming, Publication, heading};
+use crate::{Incoming, Publication, headers};
 
 /// How long a message id is remembered (PROTOCOL 3).
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
@@ -20,7 +20,7 @@ const OVERHEAD: usize = 550;
 
 /// How much the log holds; the first limit reached counts.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct LogLimits {
     /// How many events.
     pub events: usize,
     /// How many bytes, with what it takes to keep them.
@@ -30,7 +30,7 @@ pub struct Limits {
 }
 
 /// An hour, as the stream has, but no more than 4 MiB: some six thousand entered and left.
-impl Default for Limits {
+impl Default for LogLimits {
     fn default() -> Self {
         Self { events: 100_000, bytes: 4 * 1024 * 1024, age: Duration::from_secs(60 * 60) }
     }
@@ -51,7 +51,7 @@ impl Kept {
 
 #[derive(Debug)]
 pub(super) struct Log {
-    limits: Limits,
+    limits: LogLimits,
     events: VecDeque<Kept>,
     bytes: usize,
     /// Where the events of each room are.
@@ -61,7 +61,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: LogLimits) -> Self {
         let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::new(Instant::now(), limits.events));
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
@@ -88,7 +88,7 @@ impl Log {
         let offset = Offset(self.last);
         let headers = publication.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let subject = publication.subject.to_string();
-        let kept = Kept { at: now, event: heading::incoming(&subject, headers, offset, None, publication.body) };
+        let kept = Kept { at: now, event: headers::incoming(&subject, headers, offset, None, publication.body) };
         self.bytes += kept.bytes();
         if let Some(event) = &kept.event {
             self.rooms.entry(event.room.clone()).or_default().push_back(offset.0);

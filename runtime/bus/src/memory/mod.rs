@@ -18,9 +18,9 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::log::Limits;
 use self::log::Log;
-use super::{Bus, BusError, Fed, Incoming, Position, Publication, PublishError, Replay};
+pub use self::log::LogLimits;
+use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
 /// Events on the feed that nobody has read yet.
@@ -59,7 +59,7 @@ impl Shared {
 impl MemoryBus {
     /// Starts one, inside a runtime; returns it with its feed.
     #[must_use]
-    pub fn start(limits: Limits) -> (Self, mpsc::Receiver<Fed>) {
+    pub fn start(limits: LogLimits) -> (Self, mpsc::Receiver<BusEvent>) {
         let state = State { log: Log::new(limits), rooms: HashMap::new() };
         let epoch = Sid::random().to_string();
         let shared = Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), epoch });
@@ -76,7 +76,7 @@ impl MemoryBus {
 }
 
 /// Reads the log from end to end, and writes what is for subscribed rooms.
-async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<Fed>) {
+async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
     let mut cursor = 0;
     loop {
         let (found, reached) = shared.lock().after(cursor);
@@ -94,20 +94,20 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<Fed>) {
 
 impl State {
     /// What there is for the feed after this offset, and up to which offset that is all.
-    fn after(&self, mut cursor: u64) -> (Vec<Fed>, u64) {
+    fn after(&self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
         let mut found = Vec::new();
         if self.log.first() > cursor + 1 {
             cursor = self.log.first() - 1;
-            found.push(Fed::Gap(Offset(cursor)));
+            found.push(BusEvent::Gap(Offset(cursor)));
         }
         let end = self.log.last().min(cursor + CHUNK as u64);
         for (event, at) in (cursor + 1..=end).filter_map(|offset| self.log.get(offset)) {
             if self.rooms.get(&event.room).is_some_and(|since| event.offset.0 > *since) {
-                found.push(Fed::Event(Incoming { age: Some(at.elapsed()), ..event.clone() }));
+                found.push(BusEvent::Event(Incoming { age: Some(at.elapsed()), ..event.clone() }));
             }
         }
         if !found.is_empty() {
-            found.push(Fed::Settled(Offset(end)));
+            found.push(BusEvent::Watermark(Offset(end)));
         }
         (found, end)
     }

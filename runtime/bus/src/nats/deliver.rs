@@ -1,7 +1,7 @@
 //! The one writer of the feed: live events as they come, and after a break what the stream has of the time between.
 //!
 //! Invariant: between two breaks the feed is what the flow passes, in that order. At a break the stream is read from where
-//! everything has been delivered ([`Seen::floor`]) up to an offset that was asked for after the flow began to pass again,
+//! everything has been delivered ([`SequenceTracker::floor`]) up to an offset that was asked for after the flow began to pass again,
 //! and what was delivered of that already is left out; of what passes from then on, what is later is delivered. So
 //! nothing is missing, also of what was on its way late at the break, and nothing comes twice.
 use std::{
@@ -19,14 +19,14 @@ use tokio::{
 
 use super::{
     ANSWER,
-    fetch::{Reading, Window},
-    flow::{Flow, Next},
+    backfill::{Backfill, Window},
     known::Known,
-    rooms::Rooms,
-    seen::{Arrival, Seen},
+    live_buffer::{LiveBuffer, Next},
+    sequence_tracker::{Arrival, SequenceTracker},
     stream::{self, LookError, State},
+    subscriptions::Subscriptions,
 };
-use crate::{BusError, Fed, Incoming};
+use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;
 
 /// Between attempts to fill.
@@ -46,13 +46,13 @@ const BEHIND: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Delivery {
-    flow: Arc<Flow>,
-    rooms: Arc<Rooms>,
+    flow: Arc<LiveBuffer>,
+    rooms: Arc<Subscriptions>,
     known: Arc<Known>,
     /// The connection to read the stream on.
     work: Client,
-    feed: mpsc::Sender<Fed>,
-    seen: Seen,
+    feed: mpsc::Sender<BusEvent>,
+    seen: SequenceTracker,
     /// Makes digests of events.
     key: RandomState,
     /// When the stream was last read because of an event that it did not confirm.
@@ -66,12 +66,12 @@ struct Closed;
 
 impl Delivery {
     pub(super) fn new(
-        flow: Arc<Flow>,
-        rooms: Arc<Rooms>,
+        flow: Arc<LiveBuffer>,
+        rooms: Arc<Subscriptions>,
         known: Arc<Known>,
         work: Client,
-        feed: mpsc::Sender<Fed>,
-        seen: Seen,
+        feed: mpsc::Sender<BusEvent>,
+        seen: SequenceTracker,
     ) -> Self {
         Self { flow, rooms, known, work, feed, seen, key: RandomState::new(), reread: None, behind: None }
     }
@@ -173,7 +173,7 @@ impl Delivery {
         match arrival {
             Arrival::New | Arrival::Contested => {
                 self.known.hear(offset);
-                self.feed.send(Fed::Event(event)).await.map_err(|_| Closed)
+                self.feed.send(BusEvent::Event(event)).await.map_err(|_| Closed)
             }
             Arrival::Stale if live => {
                 metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
@@ -185,7 +185,7 @@ impl Delivery {
 
     async fn settle(&mut self, now: Instant) -> Result<(), Closed> {
         match self.seen.settle(now) {
-            Some(offset) => self.feed.send(Fed::Settled(Offset(offset))).await.map_err(|_| Closed),
+            Some(offset) => self.feed.send(BusEvent::Watermark(Offset(offset))).await.map_err(|_| Closed),
             None => Ok(()),
         }
     }
@@ -219,7 +219,7 @@ impl Delivery {
         let after = self.seen.floor();
         if state.last > after {
             let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
-            let mut reading = match Reading::open(&self.work, rooms, state.last).await {
+            let mut reading = match Backfill::open(&self.work, rooms, state.last).await {
                 Ok(reading) => reading,
                 Err(error) => return Ok(Err(error)),
             };
@@ -273,12 +273,12 @@ impl Delivery {
             self.known.renew(state.epoch.clone(), end);
             self.known.learn(state, Instant::now());
             self.rooms.put_back(end);
-            self.seen = Seen::new(end);
-            Some(Fed::Anew)
+            self.seen = SequenceTracker::new(end);
+            Some(BusEvent::StreamReset)
         } else if state.last > after && state.first > after + 1 {
             // Said once, also where the rest cannot be read yet.
             self.seen.pass(state.first - 1);
-            Some(Fed::Gap(Offset(state.first - 1)))
+            Some(BusEvent::Gap(Offset(state.first - 1)))
         } else {
             None
         };

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{
     ANSWER,
+    connection::{LinkError, NatsConnection},
     flight::{Flight, Request},
-    link::{Link, LinkError},
     message::away,
     servers::{PAUSE, PING, Servers},
     wire::Op,
@@ -40,7 +40,7 @@ impl Line {
     }
 
     /// Publishes until it is dropped, on one connection after another.
-    pub(super) async fn run(mut self, link: Link) {
+    pub(super) async fn run(mut self, link: NatsConnection) {
         let mut next = Some(link);
         loop {
             if let Some(link) = next.take() {
@@ -67,7 +67,7 @@ impl Line {
         }
     }
 
-    async fn serve(&mut self, mut link: Link) -> Result<Infallible, LinkError> {
+    async fn serve(&mut self, mut link: NatsConnection) -> Result<Infallible, LinkError> {
         let mut clock = interval(PING);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.unanswered = 0;
@@ -101,7 +101,7 @@ impl Line {
     }
 
     /// Takes what was read. True where the server wants to know whether we are here.
-    fn take(&mut self, link: &mut Link) -> Result<bool, LinkError> {
+    fn take(&mut self, link: &mut NatsConnection) -> Result<bool, LinkError> {
         let mut pinged = false;
         while let Some(op) = link.next()? {
             match op {

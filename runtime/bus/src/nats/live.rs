@@ -4,7 +4,7 @@
 //! Why that is enough: a room's SUB is on the wire before the question for the stream's state, and both are on one
 //! connection. What the stream holds when it answers can be read from it; what is stored afterwards finds the
 //! subscription there. The republished copy of an event may come before the answer that counts it or after, early or
-//! late: [`super::seen::Seen`] tells whether it was delivered.
+//! late: [`super::sequence_tracker::SequenceTracker`] tells whether it was delivered.
 //!
 //! Invariant: events are passed on in the order of the wire, those of one connection until it breaks; a break is said to
 //! the flow before anything of the next connection passes.
@@ -17,15 +17,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     ANSWER,
-    flow::Flow,
+    connection::{LinkError, NatsConnection},
     known::Known,
-    link::{Link, LinkError},
-    rooms::{Rooms, Waiter},
+    live_buffer::LiveBuffer,
     servers::{PING, Servers},
     stream::{self, LookError},
+    subscriptions::{Subscriptions, Waiter},
     wire::{self, Message, Op},
 };
-use crate::{Incoming, heading};
+use crate::{Incoming, headers};
 use rollcall_base::names;
 
 /// A server that leaves so many of our pings unanswered is given up.
@@ -35,10 +35,10 @@ const INBOX: u64 = 0;
 
 /// See the module.
 pub(super) struct Live {
-    link: Link,
+    link: NatsConnection,
     servers: Servers,
-    rooms: Arc<Rooms>,
-    flow: Arc<Flow>,
+    rooms: Arc<Subscriptions>,
+    flow: Arc<LiveBuffer>,
     known: Arc<Known>,
     /// Where answers come; its last token is the question's number.
     inbox: String,
@@ -54,7 +54,13 @@ struct Question {
 }
 
 impl Live {
-    pub(super) fn new(link: Link, servers: Servers, rooms: Arc<Rooms>, flow: Arc<Flow>, known: Arc<Known>) -> Self {
+    pub(super) fn new(
+        link: NatsConnection,
+        servers: Servers,
+        rooms: Arc<Subscriptions>,
+        flow: Arc<LiveBuffer>,
+        known: Arc<Known>,
+    ) -> Self {
         // Before the task runs: who asks now waits for it.
         rooms.connected();
         let inbox = format!("_INBOX.{}.", Sid::random());
@@ -154,7 +160,7 @@ impl Live {
 
 /// Tells all who asked; who has given up meanwhile needs no answer. A stream that is gone, or is another one, breaks the
 /// flow: filling it sets that right.
-fn answer(question: Option<Question>, body: &[u8], known: &Known, flow: &Flow) {
+fn answer(question: Option<Question>, body: &[u8], known: &Known, flow: &LiveBuffer) {
     let Some(Question { waiters, since }) = question else { return };
     let state = stream::read(body);
     let sound = match &state {
@@ -198,5 +204,5 @@ fn arrival(message: &Message<'_>) -> Option<Incoming> {
     let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
     // Copied: a part of the buffer would keep all of it.
     let body = Bytes::copy_from_slice(message.body);
-    heading::incoming(subject, wire::headers(&head), Offset(sequence), age, body)
+    headers::incoming(subject, wire::headers(&head), Offset(sequence), age, body)
 }

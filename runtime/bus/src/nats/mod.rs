@@ -7,24 +7,24 @@
 //!
 //! Invariant: that of [`crate`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
+mod backfill;
+mod connection;
 mod deliver;
-mod fetch;
 mod flight;
-mod flow;
 mod known;
 mod line;
-mod link;
 mod live;
+mod live_buffer;
 mod message;
-mod pass;
 mod probe;
 mod publish;
 mod replays;
-mod rooms;
-mod seen;
+mod sequence_tracker;
 mod servers;
 mod stored;
 mod stream;
+mod stream_scan;
+mod subscriptions;
 mod watch;
 mod wire;
 
@@ -41,18 +41,18 @@ use tokio::{
 
 use self::{
     deliver::Delivery,
-    flow::Flow,
     known::Known,
     live::Live,
+    live_buffer::LiveBuffer,
     probe::Depth,
     publish::Publisher,
     replays::Replays,
-    rooms::Rooms,
-    seen::Seen,
+    sequence_tracker::SequenceTracker,
     servers::{PING, Servers},
+    subscriptions::Subscriptions,
     watch::Watch,
 };
-use super::{Bus, BusError, Fed, Position, ProbeError, Publication, PublishError, Replay};
+use super::{Bus, BusError, BusEvent, Position, ProbeError, Publication, PublishError, Replay};
 use rollcall_base::{
     BackendUrl, names,
     tasks::{TaskEnded, Tasks},
@@ -101,9 +101,9 @@ pub struct NatsBus {
     /// When a probe last found everything well, and what it found otherwise.
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
-    rooms: Arc<Rooms>,
+    rooms: Arc<Subscriptions>,
     known: Arc<Known>,
-    flow: Arc<Flow>,
+    flow: Arc<LiveBuffer>,
     /// Dropped with the bus, and ended by that.
     _tasks: JoinSet<()>,
     supervisor: Tasks,
@@ -114,7 +114,7 @@ impl NatsBus {
     ///
     /// # Errors
     /// [`NatsError`], by what the operator has to mend.
-    pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
+    pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         Self::connect_to(BackendUrl::new(url), MAX_BODY).await
     }
 
@@ -123,7 +123,7 @@ impl NatsBus {
     ///
     /// # Errors
     /// [`NatsError`], by what the operator has to mend.
-    pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<Fed>), NatsError> {
+    pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(url, max_body)?;
         let work = servers.connect("rollcall work").await?;
         probe::probe(&servers, Depth::Rights).await.map_err(|error| match error {
@@ -138,11 +138,17 @@ impl NatsBus {
         let line = servers.open("rollcall publish").await?;
 
         let known = Arc::new(Known::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
-        let (rooms, flow) = (Arc::new(Rooms::default()), Arc::new(Flow::new()));
+        let (rooms, flow) = (Arc::new(Subscriptions::default()), Arc::new(LiveBuffer::new()));
         let (feed, fed) = mpsc::channel(FEED);
         let live = Live::new(link, servers.clone(), rooms.clone(), flow.clone(), known.clone());
-        let delivery =
-            Delivery::new(flow.clone(), rooms.clone(), known.clone(), work.clone(), feed, Seen::new(state.last));
+        let delivery = Delivery::new(
+            flow.clone(),
+            rooms.clone(),
+            known.clone(),
+            work.clone(),
+            feed,
+            SequenceTracker::new(state.last),
+        );
         let watch = Watch { rooms: rooms.clone(), known: known.clone() };
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     ANSWER,
-    link::{Link, LinkError},
+    connection::{LinkError, NatsConnection},
     message::{self, Failed},
     servers::Servers,
     stream::NAME,
@@ -45,7 +45,7 @@ pub(super) enum Depth {
 }
 
 struct Probe {
-    link: Link,
+    link: NatsConnection,
     inbox: String,
     /// Of each of [`SUBJECTS`]: the answer to its message.
     answers: [Option<Result<Offset, Failed>>; 2],

@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     ANSWER,
+    connection::NatsConnection,
     flight::{Outcome, Request},
     line::Line,
-    link::Link,
     message::away,
     servers::Servers,
 };
@@ -35,7 +35,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// On this connection first; the task ends with `tasks`.
-    pub(super) fn start(servers: Servers, link: Link, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
+    pub(super) fn start(servers: Servers, link: NatsConnection, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
         let (requests, waiting) = mpsc::channel(WAITING);
         let line = Line::new(servers, waiting);
         tasks.spawn(supervisor.supervise("publishing to NATS", line.run(link)));

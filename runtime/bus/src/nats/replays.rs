@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    fetch::{Reading, Window},
-    rooms::Rooms,
+    backfill::{Backfill, Window},
     stream::State,
+    subscriptions::Subscriptions,
 };
 use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
@@ -50,7 +50,12 @@ pub(super) struct Replays {
 
 impl Replays {
     /// Two readers, which end with `tasks`.
-    pub(super) fn start(client: &Client, rooms: &Arc<Rooms>, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
+    pub(super) fn start(
+        client: &Client,
+        rooms: &Arc<Subscriptions>,
+        supervisor: &Tasks,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
         let mut reader = || {
             let (requests, waiting) = mpsc::channel(WAITING);
             tasks.spawn(supervisor.supervise("replays from NATS", serve(client.clone(), rooms.clone(), waiting)));
@@ -69,21 +74,21 @@ impl Replays {
     }
 }
 
-async fn serve(client: Client, rooms: Arc<Rooms>, mut waiting: mpsc::Receiver<Request>) {
+async fn serve(client: Client, rooms: Arc<Subscriptions>, mut waiting: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(AT_ONCE);
     while waiting.recv_many(&mut requests, AT_ONCE).await > 0 {
-        Together::of(requests.drain(..)).read(&client, &rooms).await;
+        ReplayBatch::of(requests.drain(..)).read(&client, &rooms).await;
     }
 }
 
 /// Replays that are read in one go.
-struct Together {
+struct ReplayBatch {
     requests: HashMap<usize, Request>,
     /// Whose each room is.
     of_room: HashMap<RoomId, Vec<usize>>,
 }
 
-impl Together {
+impl ReplayBatch {
     fn of(requests: impl Iterator<Item = Request>) -> Self {
         let requests: HashMap<usize, Request> = requests.enumerate().collect();
         let mut of_room: HashMap<RoomId, Vec<usize>> = HashMap::new();
@@ -95,7 +100,7 @@ impl Together {
         Self { requests, of_room }
     }
 
-    async fn read(mut self, client: &Client, rooms: &Arc<Rooms>) {
+    async fn read(mut self, client: &Client, rooms: &Arc<Subscriptions>) {
         if let Err(error) = self.read_all(client, rooms).await {
             let error = failed(error);
             for Request { events, .. } in self.requests.into_values() {
@@ -106,11 +111,11 @@ impl Together {
         }
     }
 
-    async fn read_all(&mut self, client: &Client, rooms: &Arc<Rooms>) -> Result<(), BusError> {
+    async fn read_all(&mut self, client: &Client, rooms: &Arc<Subscriptions>) -> Result<(), BusError> {
         let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].sent.0).min();
         let from = self.of_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
         let upto = self.requests.values().map(|request| request.upto).max().unwrap_or_default();
-        let mut reading = Reading::open(client, from, upto).await?;
+        let mut reading = Backfill::open(client, from, upto).await?;
         while !self.requests.is_empty()
             && let Some(window) = reading.window().await?
         {
@@ -119,7 +124,7 @@ impl Together {
         self.end(rooms).await
     }
 
-    fn pass_on(&mut self, window: Window, client: &Client, rooms: &Arc<Rooms>) {
+    fn pass_on(&mut self, window: Window, client: &Client, rooms: &Arc<Subscriptions>) {
         for event in window.events {
             let offset = event.offset;
             for number in self.of_room.get(&event.room).into_iter().flatten() {
@@ -139,7 +144,7 @@ impl Together {
         }
     }
 
-    async fn end(&mut self, rooms: &Rooms) -> Result<(), BusError> {
+    async fn end(&mut self, rooms: &Subscriptions) -> Result<(), BusError> {
         if self.requests.is_empty() {
             return Ok(());
         }
@@ -151,15 +156,15 @@ impl Together {
 
 impl Request {
     /// Reads at the pace of who receives, until the end or until nobody receives.
-    async fn alone(self, client: Client, rooms: Arc<Rooms>) {
+    async fn alone(self, client: Client, rooms: Arc<Subscriptions>) {
         if let Err(error) = self.read(client, &rooms).await {
             self.events.send(Err(failed(error))).await.ok();
         }
     }
 
-    async fn read(&self, client: Client, rooms: &Rooms) -> Result<(), BusError> {
+    async fn read(&self, client: Client, rooms: &Subscriptions) -> Result<(), BusError> {
         let from = self.rooms.iter().map(|room| (room.clone(), self.sent.0));
-        let mut reading = Reading::open(&client, from, self.upto).await?;
+        let mut reading = Backfill::open(&client, from, self.upto).await?;
         while let Some(window) = reading.window().await? {
             for event in window.events {
                 if self.events.send(Ok(event)).await.is_err() {
@@ -172,7 +177,7 @@ impl Request {
 }
 
 /// At the end: what the stream forgot meanwhile may have been among what was asked for.
-async fn state(rooms: &Rooms) -> Result<State, BusError> {
+async fn state(rooms: &Subscriptions) -> Result<State, BusError> {
     rooms.round().await.map_err(|error| BusError(error.to_string()))
 }
 

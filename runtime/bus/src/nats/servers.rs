@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     ANSWER, NatsError,
-    link::{Address, Link, LinkError, Login},
+    connection::{Address, LinkError, Login, NatsConnection},
 };
 use rollcall_base::BackendUrl;
 
@@ -75,7 +75,7 @@ impl Servers {
     }
 
     /// A connection of our own, to the first server that lets us in.
-    pub(super) async fn open(&self, name: &str) -> Result<Link, NatsError> {
+    pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, NatsError> {
         let Parsed { addresses, login } = self.current().await?;
         let mut last = NatsError::Url;
         for address in &addresses {
@@ -89,12 +89,12 @@ impl Servers {
     }
 
     /// The live connection, to the first server that lets us in.
-    pub(super) async fn link(&self) -> Result<Link, NatsError> {
+    pub(super) async fn link(&self) -> Result<NatsConnection, NatsError> {
         self.open("rollcall live").await
     }
 
     /// The same after a break, from server to server until one does.
-    pub(super) async fn link_again(&self) -> Link {
+    pub(super) async fn link_again(&self) -> NatsConnection {
         loop {
             match self.link().await {
                 Ok(link) => return link,
@@ -126,8 +126,13 @@ impl Parsed {
     }
 }
 
-async fn link_to(address: &ServerAddr, login: &Login, name: &str, max_body: usize) -> Result<Link, LinkError> {
+async fn link_to(
+    address: &ServerAddr,
+    login: &Login,
+    name: &str,
+    max_body: usize,
+) -> Result<NatsConnection, LinkError> {
     let tls = address.tls_required();
     let address = Address { host: address.host().to_owned(), port: address.port(), tls };
-    Link::open(&address, login, name, max_body).await
+    NatsConnection::open(&address, login, name, max_body).await
 }

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::{
     ANSWER,
-    fetch::failed,
+    backfill::failed,
     stream::{self, NAME},
 };
 use crate::BusError;

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{known::Known, rooms::Rooms};
+use super::{known::Known, subscriptions::Subscriptions};
 
 /// Between two questions while events arrive.
 const PACE: Duration = Duration::from_millis(50);
@@ -16,7 +16,7 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Watch {
-    pub(super) rooms: Arc<Rooms>,
+    pub(super) rooms: Arc<Subscriptions>,
     pub(super) known: Arc<Known>,
 }
 

@@ -3,8 +3,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use rollcall_bus::{
-    Bus, Fed, Incoming, Publication,
-    memory::{Limits, MemoryBus},
+    Bus, BusEvent, Incoming, Publication,
+    memory::{LogLimits, MemoryBus},
     nats::NatsBus,
 };
 use rollcall_loadtest::servers::Nats;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// An implementation.
 pub(crate) struct Bench {
     pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) feed: mpsc::Receiver<Fed>,
+    pub(crate) feed: mpsc::Receiver<BusEvent>,
     backend: Backend,
 }
 
@@ -28,7 +28,7 @@ enum Backend {
 }
 
 pub(crate) fn memory() -> Bench {
-    let (bus, feed) = MemoryBus::start(Limits::default());
+    let (bus, feed) = MemoryBus::start(LogLimits::default());
     let bus = Arc::new(bus);
     Bench { bus: bus.clone(), feed, backend: Backend::Memory(bus) }
 }
@@ -91,26 +91,26 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
 }
 
 /// Whatever comes next on the feed.
-pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
 }
 
 /// The next event on the feed, or what is missing.
-pub(crate) async fn fed(feed: &mut mpsc::Receiver<Fed>) -> Fed {
+pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     loop {
         match fed_any(feed).await {
-            Fed::Settled(_) => {}
+            BusEvent::Watermark(_) => {}
             other => return other,
         }
     }
 }
 
 /// So many events from the feed. Here one publishes at a time: their offsets must ascend.
-pub(crate) async fn collect(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec<Incoming> {
+pub(crate) async fn collect(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<Incoming> {
     let mut events: Vec<Incoming> = Vec::new();
     while events.len() < count {
         match fed(feed).await {
-            Fed::Event(event) => {
+            BusEvent::Event(event) => {
                 assert!(events.last().is_none_or(|last| last.offset < event.offset), "{events:?}\nthen {event:?}");
                 events.push(event);
             }

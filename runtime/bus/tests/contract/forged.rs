@@ -1,7 +1,7 @@
 //! Messages on `live.>` that the server never republished: whoever may publish there can say what he likes, but must not
 //! stop, swallow or misplace what the stream has.
 use async_nats::{Client, HeaderMap};
-use rollcall_bus::{Bus, Fed, nats::NatsBus};
+use rollcall_bus::{Bus, BusEvent, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
 use rollcall_schema::RoomId;
 use tokio::sync::mpsc;
@@ -20,12 +20,12 @@ async fn forge(client: &Client, room: &RoomId, headers: &[(&str, &str)]) {
 }
 
 /// The numbers of the next events that are not forged, in any order.
-async fn genuine(feed: &mut mpsc::Receiver<Fed>, count: usize) -> Vec<i64> {
+async fn genuine(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<i64> {
     let mut events = Vec::new();
     while events.len() < count {
         match fed(feed).await {
-            Fed::Event(event) if event.body == "{\"forged\":1}" => {}
-            Fed::Event(event) => events.push(event),
+            BusEvent::Event(event) if event.body == "{\"forged\":1}" => {}
+            BusEvent::Event(event) => events.push(event),
             other => panic!("{other:?}"),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
 use futures_util::future::join_all;
-use rollcall_bus::{Bus, Fed, nats::NatsBus};
+use rollcall_bus::{Bus, BusEvent, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{
@@ -55,11 +55,11 @@ struct Heard {
 }
 
 /// Reads so many events, which must be different ones, until all are settled.
-async fn hear(mut feed: mpsc::Receiver<Fed>, count: usize) -> Heard {
+async fn hear(mut feed: mpsc::Receiver<BusEvent>, count: usize) -> Heard {
     let (mut heard, mut kept, mut settled) = (Heard::default(), BTreeSet::new(), Offset(0));
     while heard.events.len() < count || !kept.is_empty() {
         match fed_any(&mut feed).await {
-            Fed::Event(event) => {
+            BusEvent::Event(event) => {
                 let twice = heard.events.insert(event.offset, (event.room, event.entity.unwrap().2));
                 assert_eq!(twice, None, "{} came twice", event.offset);
                 heard.at_once.push(event.offset);
@@ -69,7 +69,7 @@ async fn hear(mut feed: mpsc::Receiver<Fed>, count: usize) -> Heard {
                     heard.later_still += 1;
                 }
             }
-            Fed::Settled(upto) => {
+            BusEvent::Watermark(upto) => {
                 assert!(upto > settled, "{upto} after {settled}");
                 settled = upto;
                 let unsettled = kept.split_off(&Offset(upto.0 + 1));
@@ -85,7 +85,7 @@ fn pairs_of_rooms() -> Vec<[RoomId; 2]> {
     (0..PUBLISHERS).map(|_| [classroom(), lesson()]).collect()
 }
 
-async fn subscribed(url: &str, pairs: &[[RoomId; 2]]) -> (NatsBus, mpsc::Receiver<Fed>) {
+async fn subscribed(url: &str, pairs: &[[RoomId; 2]]) -> (NatsBus, mpsc::Receiver<BusEvent>) {
     let (bus, feed) = NatsBus::connect(url).await.unwrap();
     for room in pairs.iter().flatten() {
         bus.subscribe(room).await.unwrap();
@@ -177,7 +177,7 @@ async fn what_comes_late_comes_at_once_and_only_once() {
     republish(&server.url(), &room, [1, 4, 3, 3, 6, 1, 2, 7, 4, 5, 8]).await;
     let mut offsets = Vec::new();
     while offsets.len() < 8 {
-        let Fed::Event(event) = fed(&mut feed).await else { panic!("no event") };
+        let BusEvent::Event(event) = fed(&mut feed).await else { panic!("no event") };
         offsets.push(event.offset.0);
     }
     assert_eq!(offsets, [1, 4, 3, 6, 2, 7, 5, 8]);
@@ -194,18 +194,18 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     republish(&server.url(), &room, [1, 3]).await;
     let mut settled = Vec::new();
     while settled.last() != Some(&3) {
-        if let Fed::Settled(upto) = fed_any(&mut feed).await {
+        if let BusEvent::Watermark(upto) = fed_any(&mut feed).await {
             settled.push(upto.0);
         }
     }
     assert!(settled.iter().all(|upto| *upto != 2), "{settled:?}");
     // It was this node's after all.
     republish(&server.url(), &room, [2, 4]).await;
-    let Fed::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
+    let BusEvent::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
     assert_eq!(event.offset, Offset(2));
-    let Fed::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
+    let BusEvent::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
     assert_eq!(event.offset, Offset(4));
-    assert!(matches!(timeout(PAUSE * 100, fed_any(&mut feed)).await.unwrap(), Fed::Settled(Offset(4))));
+    assert!(matches!(timeout(PAUSE * 100, fed_any(&mut feed)).await.unwrap(), BusEvent::Watermark(Offset(4))));
 }
 
 /// Between a node's events there are other nodes', so when the connection breaks any may still be on its way: the stream

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use rollcall_bus::{Bus, Fed, Replay, nats::NatsBus};
+use rollcall_bus::{Bus, BusEvent, Replay, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -53,8 +53,8 @@ async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &
         let mut events = Vec::new();
         while let Ok(Some(fed)) = timeout(Duration::from_secs(6), feed.recv()).await {
             match fed {
-                Fed::Event(event) => events.push(event),
-                Fed::Settled(_) => {}
+                BusEvent::Event(event) => events.push(event),
+                BusEvent::Watermark(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -186,7 +186,7 @@ async fn what_the_stream_forgot_during_an_outage_is_told() {
     purge(&server.url()).await;
     publish_surely(&other, &room, 2).await;
     proxy.mend();
-    assert!(matches!(fed(&mut feed).await, Fed::Gap(upto) if upto == last));
+    assert!(matches!(fed(&mut feed).await, BusEvent::Gap(upto) if upto == last));
     assert_eq!(ids(&collect(&mut feed, 1).await), [2]);
 }
 
@@ -204,7 +204,7 @@ async fn a_stream_made_anew_is_another_epoch() {
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
     context.delete_stream("CLASSROOM").await.unwrap();
     proxy.mend();
-    assert!(matches!(fed(&mut feed).await, Fed::Anew), "the stream is made again, and told");
+    assert!(matches!(fed(&mut feed).await, BusEvent::StreamReset), "the stream is made again, and told");
     assert_ne!(bus.position().epoch, old.epoch);
     assert!(matches!(bus.replay(std::slice::from_ref(&room), &old).await.unwrap(), Replay::Lost));
     publish_surely(&bus, &room, 2).await;
@@ -232,7 +232,7 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
         // Its offsets are below those of before, and its message ids are new.
         publish_surely(&bus, &room, BEFORE).await;
         // It may come before anybody has noticed; afterwards it comes for certain.
-        while !matches!(fed(&mut feed).await, Fed::Anew) {}
+        while !matches!(fed(&mut feed).await, BusEvent::StreamReset) {}
         assert_eq!(ids(&collect(&mut feed, 1).await), [BEFORE]);
         let now = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
         assert_eq!((now.republish, now.duplicate_window), (settings.republish, settings.duplicate_window));
@@ -266,7 +266,7 @@ async fn a_stream_put_back_to_an_earlier_time_brings_nothing_again() {
     server.kill().unwrap();
     assert!(copy(&backup, &folder));
     server.restart().unwrap();
-    assert!(matches!(fed(&mut feed).await, Fed::Anew), "two events are gone, and that is told");
+    assert!(matches!(fed(&mut feed).await, BusEvent::StreamReset), "two events are gone, and that is told");
     publish_surely(&bus, &room, 4).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [4]);
 }

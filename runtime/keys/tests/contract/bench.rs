@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bb8_redis::redis::{Client, aio::MultiplexedConnection, cmd};
-use rollcall_keys::{Entry, Field, Kv, Leaving, memory::MemoryKv, redis::RedisKv};
+use rollcall_keys::{KeyEntry, KeyField, LessonKeys, StaleField, memory::MemoryKeys, redis::RedisKeys};
 use rollcall_schema::{LessonId, Role, Sid, UserId, key::TTL_SECONDS};
 
 pub(crate) type Hash = BTreeMap<String, String>;
@@ -11,17 +11,17 @@ pub(crate) type Hash = BTreeMap<String, String>;
 /// An implementation, and a view of its keys that does not go through it.
 #[async_trait]
 pub(crate) trait Bench: Send + Sync {
-    fn kv(&self) -> Arc<dyn Kv>;
+    fn kv(&self) -> Arc<dyn LessonKeys>;
     /// HGETALL and TTL.
     async fn read(&self, key: &str) -> Option<(Hash, u64)>;
     async fn flush(&self);
 }
 
-pub(crate) struct InMemory(pub(crate) Arc<MemoryKv>);
+pub(crate) struct InMemory(pub(crate) Arc<MemoryKeys>);
 
 #[async_trait]
 impl Bench for InMemory {
-    fn kv(&self) -> Arc<dyn Kv> {
+    fn kv(&self) -> Arc<dyn LessonKeys> {
         self.0.clone()
     }
     async fn read(&self, key: &str) -> Option<(Hash, u64)> {
@@ -34,14 +34,14 @@ impl Bench for InMemory {
 }
 
 pub(crate) struct InRedis {
-    pub(crate) kv: Arc<RedisKv>,
+    pub(crate) kv: Arc<RedisKeys>,
     prefix: String,
     pub(crate) connection: MultiplexedConnection,
 }
 
 impl InRedis {
     pub(crate) async fn at(url: &str, prefix: &str) -> Self {
-        let kv = Arc::new(RedisKv::connect(url, prefix).await.unwrap());
+        let kv = Arc::new(RedisKeys::connect(url, prefix).await.unwrap());
         Self { kv, prefix: prefix.to_owned(), connection: raw(url).await }
     }
 }
@@ -52,7 +52,7 @@ pub(crate) async fn raw(url: &str) -> MultiplexedConnection {
 
 #[async_trait]
 impl Bench for InRedis {
-    fn kv(&self) -> Arc<dyn Kv> {
+    fn kv(&self) -> Arc<dyn LessonKeys> {
         self.kv.clone()
     }
     async fn read(&self, key: &str) -> Option<(Hash, u64)> {
@@ -74,18 +74,18 @@ pub(crate) fn lesson(id: &str) -> LessonId {
     LessonId::parse(id).unwrap()
 }
 
-pub(crate) fn entry(id: &str, user: &str, role: Role, sid: u128) -> Entry {
-    Entry { lesson: lesson(id), seats: 3, sid: Sid(sid), user: Some((UserId::parse(user).unwrap(), role)) }
+pub(crate) fn entry(id: &str, user: &str, role: Role, sid: u128) -> KeyEntry {
+    KeyEntry { lesson: lesson(id), seats: 3, sid: Sid(sid), user: Some((UserId::parse(user).unwrap(), role)) }
 }
 
-pub(crate) fn participant(id: &str, user: &str, sid: u128) -> Entry {
+pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
 /// The end of a join, without or with an heir.
-pub(crate) fn leaving(entry: &Entry, heir: Option<u128>) -> Leaving {
+pub(crate) fn leaving(entry: &KeyEntry, heir: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
-    Leaving { field: Field { lesson: entry.lesson.clone(), user, sid: entry.sid }, heir: heir.map(Sid) }
+    StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, heir: heir.map(Sid) }
 }
 
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> Option<Hash> {

@@ -3,7 +3,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 
 use bb8_redis::redis::{aio::MultiplexedConnection, cmd};
 use rollcall_base::BackendUrl;
-use rollcall_keys::{Kv, redis::RedisKv};
+use rollcall_keys::{LessonKeys, redis::RedisKeys};
 use rollcall_loadtest::servers::Redis;
 use rollcall_runtime::config;
 use tokio::time::{Instant, sleep};
@@ -46,7 +46,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Asks until it goes well.
-async fn heals(kv: &RedisKv) {
+async fn heals(kv: &RedisKeys) {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
         assert!(since.elapsed() < HEALED, "{error}");
@@ -54,7 +54,7 @@ async fn heals(kv: &RedisKv) {
 }
 
 /// What the keys say that cannot be written.
-async fn refusal(kv: &RedisKv) -> String {
+async fn refusal(kv: &RedisKeys) -> String {
     let pinged = kv.ping().await.expect_err("a ping writes").to_string();
     kv.probe("rollcall:marker:1").await.expect_err("a probe writes");
     pinged
@@ -65,7 +65,7 @@ async fn a_primary_that_was_demoted_is_left_for_the_new_one() {
     let (old, new) = (Redis::start().unwrap(), Redis::start().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("url");
-    let kv = RedisKv::connect(in_file(&path, &old.url()), "").await.unwrap();
+    let kv = RedisKeys::connect(in_file(&path, &old.url()), "").await.unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     replicates(&old, &new).await;
     kv.join(&participant("algebra-1", "alice", 1), None).await.expect_err("refused");
@@ -85,7 +85,7 @@ async fn a_password_that_was_rotated_is_read_again() {
     let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port());
     let operator = raw(&server.url()).await;
     tell(&operator, &["CONFIG", "SET", "requirepass", "first"]).await;
-    let kv = RedisKv::connect(in_file(&path, &url("first")), "").await.unwrap();
+    let kv = RedisKeys::connect(in_file(&path, &url("first")), "").await.unwrap();
     tell(&operator, &["CONFIG", "SET", "requirepass", "second"]).await;
     // Redis keeps connections that were let in.
     tell_number(&operator, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
@@ -104,7 +104,7 @@ async fn tell_number(connection: &MultiplexedConnection, words: &[&str]) -> i64 
 #[tokio::test]
 async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     let server = Redis::start().unwrap();
-    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
     let operator = raw(&server.url()).await;
     let states = [
         (["min-replicas-to-write", "1", "0"], "min-replicas-to-write: start them"),
@@ -129,7 +129,7 @@ async fn a_lost_removal_is_noticed(info: bool) {
             tell(&raw(&server.url()).await, &["ACL", "SETUSER", "default", "-info"]).await;
         }
     }
-    let kv = RedisKv::connect(in_file(&path, &old.url()), "").await.unwrap();
+    let kv = RedisKeys::connect(in_file(&path, &old.url()), "").await.unwrap();
     let alice = participant("algebra-1", "alice", 1);
     kv.join(&alice, None).await.unwrap();
     assert!(!kv.probe("rollcall:marker:1").await.unwrap());
@@ -171,7 +171,7 @@ async fn a_removal_that_a_failover_lost_is_noticed_without_the_right_to_info() {
 #[tokio::test]
 async fn a_failover_is_noticed_by_the_replications_id() {
     let server = Redis::start().unwrap();
-    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
     kv.probe("rollcall:marker:1").await.unwrap();
     assert!(kv.probe("rollcall:marker:1").await.unwrap());
     let operator = raw(&server.url()).await;

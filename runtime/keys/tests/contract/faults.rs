@@ -2,7 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bb8_redis::redis::cmd;
-use rollcall_keys::{Entry, Kv, redis::RedisKv};
+use rollcall_keys::{KeyEntry, LessonKeys, redis::RedisKeys};
 use rollcall_loadtest::{
     Way, Wire,
     servers::{self, Redis},
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::bench::{InRedis, entry, fresh, hash, leaving, participant, raw, sid};
 
 /// Asks until it goes well, and returns how long that took.
-async fn recovered(kv: &RedisKv) -> Duration {
+async fn recovered(kv: &RedisKeys) -> Duration {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
         assert!(since.elapsed() < Duration::from_secs(10), "{error}");
@@ -22,7 +22,7 @@ async fn recovered(kv: &RedisKv) -> Duration {
 }
 
 /// A failing call, which must not take longer than the contract allows.
-async fn fails_in_time(kv: &RedisKv) {
+async fn fails_in_time(kv: &RedisKeys) {
     let joined = participant("algebra-1", "alice", 1);
     let answer = timeout(Duration::from_millis(1600), kv.join(&joined, None)).await;
     answer.expect("an answer in time").expect_err("Redis is away");
@@ -31,7 +31,7 @@ async fn fails_in_time(kv: &RedisKv) {
 #[tokio::test]
 async fn keys_have_no_prefix_by_default() {
     let server = Redis::start().unwrap();
-    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     kv.join(&entry("algebra-1", "tom", Role::Teacher, 2), None).await.unwrap();
     let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut raw(&server.url()).await).await.unwrap();
@@ -54,7 +54,7 @@ async fn the_seat_maps_values_belong_to_others() {
     bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
     let taken = hash([("2", "alice"), ("3", "")]);
     assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, taken, "the last number is there");
-    let raised = Entry { seats: 4, ..participant("algebra-1", "carol", 3) };
+    let raised = KeyEntry { seats: 4, ..participant("algebra-1", "carol", 3) };
     bench.kv.join(&raised, None).await.unwrap();
     let more = hash([("1", ""), ("2", "alice"), ("3", ""), ("4", "")]);
     assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, more);
@@ -119,7 +119,7 @@ async fn what_is_no_hash_holds_up_nobody() {
 #[tokio::test]
 async fn a_killed_server_is_told_in_time_and_found_again() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
     assert!(!kv.probe("marker").await.unwrap());
     server.kill().unwrap();
     fails_in_time(&kv).await;
@@ -132,7 +132,7 @@ async fn a_killed_server_is_told_in_time_and_found_again() {
 #[tokio::test]
 async fn a_restart_between_two_calls_goes_unnoticed() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKv::connect(server.url(), "").await.unwrap();
+    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
     server.restart().unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
 }
@@ -140,7 +140,7 @@ async fn a_restart_between_two_calls_goes_unnoticed() {
 #[tokio::test]
 async fn a_stopped_server_hangs_nothing_and_is_found_again() {
     let server = Redis::start().unwrap();
-    let kv = Arc::new(RedisKv::connect(server.url(), "").await.unwrap());
+    let kv = Arc::new(RedisKeys::connect(server.url(), "").await.unwrap());
     server.pause().unwrap();
     let calls = (0..200).map(|_| {
         let kv = kv.clone();
@@ -159,7 +159,7 @@ async fn a_stopped_server_hangs_nothing_and_is_found_again() {
 async fn a_join_that_a_server_carries_out_late_does_nothing() {
     let server = Redis::start().unwrap();
     let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
-    let kv = RedisKv::connect(wire.instead_of(&server.url()), "").await.unwrap();
+    let kv = RedisKeys::connect(wire.instead_of(&server.url()), "").await.unwrap();
     let before = [participant("algebra-1", "bob", 2)];
     kv.project(&before).await.unwrap();
     wire.hold(Way::Both);
@@ -200,7 +200,7 @@ async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
     server.kill().unwrap();
     let url = format!("redis://:canary@127.0.0.1:{}", server.port());
     for url in [url.as_str(), "nonsense://canary", "redis://canary:canary@[::1:1"] {
-        let error = timeout(Duration::from_secs(2), RedisKv::connect(url, "")).await.unwrap().err().unwrap();
+        let error = timeout(Duration::from_secs(2), RedisKeys::connect(url, "")).await.unwrap().err().unwrap();
         assert!(!error.to_string().contains("canary"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
-use rollcall_keys::{Entry, memory::MemoryKv};
+use rollcall_keys::{KeyEntry, memory::MemoryKeys};
 use rollcall_loadtest::servers;
 use rollcall_schema::Role;
 
@@ -22,7 +22,7 @@ macro_rules! cases {
             use super::*;
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&InMemory(Arc::new(MemoryKv::new()))).await;
+                super::$case(&InMemory(Arc::new(MemoryKeys::new()))).await;
             })*
         }
         mod redis {
@@ -74,7 +74,7 @@ async fn a_participants_join_writes_the_seeds_keys(bench: &dyn Bench) {
 }
 
 async fn a_guests_join_writes_the_seat_map_only(bench: &dyn Bench) {
-    let guest = Entry { user: None, ..participant("algebra-1", "nobody", 3) };
+    let guest = KeyEntry { user: None, ..participant("algebra-1", "nobody", 3) };
     assert!(!bench.kv().join(&guest, Some(&lesson("geometry-1"))).await.unwrap());
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", ""), ("3", "")]));
     for key in ["lesson_student_algebra-1", "lesson_teacher_algebra-1", "nobody"] {
@@ -83,7 +83,7 @@ async fn a_guests_join_writes_the_seat_map_only(bench: &dyn Bench) {
 }
 
 async fn a_lesson_without_seats_has_no_seat_map(bench: &dyn Bench) {
-    bench.kv().join(&Entry { seats: 0, ..participant("lecture", "alice", 4) }, None).await.unwrap();
+    bench.kv().join(&KeyEntry { seats: 0, ..participant("lecture", "alice", 4) }, None).await.unwrap();
     assert_eq!(fresh(bench, "lesson_seat_lecture").await, None);
     assert_eq!(fresh(bench, "lesson_student_lecture").await, hash([("alice", &sid(4))]));
 }
@@ -147,7 +147,8 @@ async fn leaving_hands_the_field_to_the_heir(bench: &dyn Bench) {
 }
 
 async fn many_leave_at_once(bench: &dyn Bench) {
-    let joined: Vec<Entry> = (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
+    let joined: Vec<KeyEntry> =
+        (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
     bench.kv().project(&joined).await.unwrap();
     let (left, stay) = joined.split_at(499);
     let left: Vec<_> = left.iter().map(|entry| leaving(entry, None)).collect();
@@ -164,7 +165,7 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
         participant("algebra-1", "alice", 99),
         participant("algebra-1", "bob", 2),
         entry("algebra-1", "carol", Role::Teacher, 3),
-        Entry { user: None, ..participant("geometry-1", "nobody", 4) },
+        KeyEntry { user: None, ..participant("geometry-1", "nobody", 4) },
     ];
     bench.kv().project(&entries).await.unwrap();
     let students = hash([("alice", &sid(1)), ("bob", &sid(2))]);
@@ -184,7 +185,7 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
     assert!(bench.kv().project(&entries).await.unwrap(), "one field is lost");
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
 
-    let many: Vec<Entry> = (0..1000_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
+    let many: Vec<KeyEntry> = (0..1000_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
     bench.kv().project(&many).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 1002);
     bench.kv().project(&[]).await.unwrap();
@@ -194,7 +195,7 @@ async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
     let joins = (0..100_u32).map(|n| {
         let kv = bench.kv();
         // Each would make it another size.
-        let joined = Entry { seats: 30 + n, ..participant("algebra-1", &format!("user-{n}"), n.into()) };
+        let joined = KeyEntry { seats: 30 + n, ..participant("algebra-1", &format!("user-{n}"), n.into()) };
         tokio::spawn(async move { kv.join(&joined, None).await })
     });
     for join in joins.collect::<Vec<_>>() {
@@ -207,7 +208,7 @@ async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
 }
 
 async fn seats_that_are_added_later_are_in_the_map(bench: &dyn Bench) {
-    let joined = |seats| Entry { seats, ..participant("algebra-1", "alice", 1) };
+    let joined = |seats| KeyEntry { seats, ..participant("algebra-1", "alice", 1) };
     let numbers = async || fresh(bench, "lesson_seat_algebra-1").await.unwrap().into_keys().collect::<Vec<_>>();
     bench.kv().join(&joined(2), None).await.unwrap();
     assert_eq!(numbers().await, ["1", "2"]);
@@ -215,7 +216,7 @@ async fn seats_that_are_added_later_are_in_the_map(bench: &dyn Bench) {
     assert_eq!(numbers().await, ["1", "2", "3", "4"]);
     bench.kv().join(&joined(3), None).await.unwrap();
     assert_eq!(numbers().await, ["1", "2", "3", "4"], "fewer seats take no number away");
-    let guest = Entry { user: None, ..joined(5) };
+    let guest = KeyEntry { user: None, ..joined(5) };
     bench.kv().join(&guest, None).await.unwrap();
     assert_eq!(numbers().await, ["1", "2", "3", "4", "5"]);
     assert!(bench.kv().project(&[joined(6)]).await.unwrap(), "a number is missing");

@@ -128,7 +128,7 @@ async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
         published: AtomicUsize::new(0),
         deleted: AtomicUsize::new(0),
     });
-    let relay = Relay {
+    let relay = OutboxRelay {
         store: Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened")),
         bus: ends.clone(),
         installation: Uuid::nil(),

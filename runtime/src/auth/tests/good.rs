@@ -129,7 +129,7 @@ async fn a_token_counts_from_nbf_with_leeway_until_exp_without() {
 
 #[tokio::test]
 async fn a_token_of_our_own_is_let_in() {
-    let wish = Wish {
+    let wish = TokenSpec {
         issuer: "rollcall".into(),
         user: UserId::parse("bob").unwrap(),
         audience: Audience::parse("example.org").unwrap(),

@@ -1,13 +1,13 @@
 //! A bar for whoever watches: on a terminal only, on stderr.
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::table::Table;
+use super::table::CsvTable;
 
 /// The bar of one file.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(table: &Table, what: &'static str) -> Self {
+    pub(super) fn new(table: &CsvTable, what: &'static str) -> Self {
         let style = ProgressStyle::with_template("{prefix:>10} {bar:40} {percent:>3}% {msg} rows, {eta} left");
         // Indicatif draws nothing where stderr is no terminal.
         let bar = ProgressBar::new(table.extent().0).with_prefix(what);
@@ -15,7 +15,7 @@ impl Progress {
         Self(bar)
     }
 
-    pub(super) fn at(&self, table: &Table) {
+    pub(super) fn at(&self, table: &CsvTable) {
         self.0.set_position(table.extent().1);
         self.0.set_message(table.rows().to_string());
     }

@@ -47,7 +47,7 @@ fn named(name: &str) -> String {
 }
 
 /// An open file with its heading checked.
-pub(super) struct Table {
+pub(super) struct CsvTable {
     path: PathBuf,
     reader: Reader<File>,
     columns: [&'static str; 3],
@@ -58,11 +58,11 @@ pub(super) struct Table {
 
 /// One row's fields, in the order of the heading.
 pub(super) struct Fields<'a> {
-    table: &'a Table,
+    table: &'a CsvTable,
     place: u64,
 }
 
-impl Table {
+impl CsvTable {
     /// Opens a file that must have exactly these columns.
     pub(super) fn open(path: &Path, columns: &[&'static str; 3]) -> Result<Self, LoadFault> {
         let unreadable = |error| LoadFault::File { path: path.to_owned(), error };

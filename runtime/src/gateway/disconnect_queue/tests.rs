@@ -4,14 +4,14 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    gateway::{Greeting, Welcome},
+    gateway::{ConnectContext, Connected},
     handler::error::ConnectError,
 };
 use rollcall_websocket::SocketId;
 
 struct Ends(mpsc::UnboundedSender<(Sid, LeftReason)>);
 
-async fn nobody(_: &(), _: Greeting, _: ConnectRequest) -> Result<Welcome, ConnectError> {
+async fn nobody(_: &(), _: ConnectContext, _: ConnectRequest) -> Result<Connected, ConnectError> {
     Err(ConnectError::Session(SessionError::Unauthenticated))
 }
 
@@ -19,15 +19,15 @@ async fn end(ends: &Ends, session: Session, reason: LeftReason) {
     ends.0.send((session.sid, reason)).unwrap();
 }
 
-fn departures(max: usize) -> (Departures, mpsc::UnboundedReceiver<(Sid, LeftReason)>) {
-    let (departures, arrivals) = Departures::new(Grace { time: Duration::from_secs(600), max });
+fn departures(max: usize) -> (DisconnectQueue, mpsc::UnboundedReceiver<(Sid, LeftReason)>) {
+    let (departures, arrivals) = DisconnectQueue::new(Grace { time: Duration::from_secs(600), max });
     let (ends, ended) = mpsc::unbounded_channel();
     tokio::spawn(departures.clone().run(arrivals, Table::new(((), nobody), (Ends(ends), end))));
     (departures, ended)
 }
 
 fn session(sid: u128) -> Box<Session> {
-    let greeting = Greeting { socket: SocketId::from_bits(0), sid: Sid(sid), client: None, asked: None };
+    let greeting = ConnectContext { socket: SocketId::from_bits(0), sid: Sid(sid), client: None, asked: None };
     Box::new(Session::guest(greeting, ClassroomId(Uuid::nil())))
 }
 

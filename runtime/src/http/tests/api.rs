@@ -71,7 +71,7 @@ async fn what_is_published_reaches_the_room_as_it_was_written() {
         .unwrap();
     let (status, body) = bench.ask(request).await;
     assert_eq!((status, body), (StatusCode::ACCEPTED, json!({"offset": 1})));
-    let Some(Fed::Event(event)) = soon(bench.feed.recv()).await else { panic!("not an event") };
+    let Some(BusEvent::Event(event)) = soon(bench.feed.recv()).await else { panic!("not an event") };
     assert_eq!(event.room, room);
     assert_eq!(event.body, r#"{"z": 1.0,  "a":"é"}"#);
     assert_eq!((event.sender, event.receiver), (AgentId::parse(ALICE).ok(), AgentId::parse(BOB).ok()));
@@ -142,7 +142,7 @@ async fn paths_and_methods_are_told_apart() {
 
 #[tokio::test]
 async fn the_api_asks_for_its_token_and_the_probes_do_not() {
-    let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKv::new())).await;
+    let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKeys::new())).await;
     let path = agents(ROOM, "");
     let with = |value: &str| Request::get(&path).header("Authorization", value).body(Full::default()).unwrap();
     let (status, body) = bench.get(&path).await;

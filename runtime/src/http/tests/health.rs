@@ -10,7 +10,7 @@ use crate::{
     auth::{Keyring, Location, Sources},
     http::fixture::{Fixture, Reply},
 };
-use rollcall_keys::{Entry, KvError, Leaving};
+use rollcall_keys::{KeyEntry, KeysError, StaleField};
 use rollcall_store::postgres::{PostgresOptions, PostgresStore};
 
 /// Keys that never answer a ping, and count them.
@@ -18,24 +18,24 @@ use rollcall_store::postgres::{PostgresOptions, PostgresStore};
 struct Mute(AtomicUsize);
 
 #[async_trait]
-impl Kv for Mute {
+impl LessonKeys for Mute {
     fn name(&self) -> &'static str {
         "redis"
     }
-    async fn ping(&self) -> Result<(), KvError> {
+    async fn ping(&self) -> Result<(), KeysError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         std::future::pending().await
     }
-    async fn join(&self, _: &Entry, _: Option<&LessonId>) -> Result<bool, KvError> {
+    async fn join(&self, _: &KeyEntry, _: Option<&LessonId>) -> Result<bool, KeysError> {
         std::future::pending().await
     }
-    async fn leave(&self, _: &[Leaving]) -> Result<(), KvError> {
+    async fn leave(&self, _: &[StaleField]) -> Result<(), KeysError> {
         std::future::pending().await
     }
-    async fn project(&self, _: &[Entry]) -> Result<bool, KvError> {
+    async fn project(&self, _: &[KeyEntry]) -> Result<bool, KeysError> {
         std::future::pending().await
     }
-    async fn probe(&self, _: &str) -> Result<bool, KvError> {
+    async fn probe(&self, _: &str) -> Result<bool, KeysError> {
         std::future::pending().await
     }
 }
@@ -57,7 +57,7 @@ async fn a_node_is_ready_until_it_drains() {
 #[tokio::test]
 async fn keys_that_hang_are_named_and_asked_once() {
     let mute = Arc::new(Mute::default());
-    let bench = Bench::with(None, Arc::clone(&mute) as Arc<dyn Kv>).await;
+    let bench = Bench::with(None, Arc::clone(&mute) as Arc<dyn LessonKeys>).await;
     let answers = futures_util::future::join_all((0..20).map(|_| bench.get("/readyz"))).await;
     for (status, body) in answers {
         let keys = json!({"name": "redis", "up": false, "problem": "no answer within 1.5s"});
@@ -79,7 +79,7 @@ async fn a_node_that_can_let_nobody_in_is_not_ready() {
     let keyring = Arc::new(Keyring::new(Sources { hs256: None, jwks, ..sources }));
     let health = || async {
         let bench = Bench::new().await;
-        let (bus, kv) = (Arc::clone(&bench.bus), Arc::new(MemoryKv::new()));
+        let (bus, kv) = (Arc::clone(&bench.bus), Arc::new(MemoryKeys::new()));
         let health = Health::new(Arc::clone(&bench.store), kv, bus, Arc::clone(&bench.draining));
         health.with_identity(Arc::clone(&keyring)).readiness().await
     };
@@ -94,9 +94,9 @@ async fn a_node_that_can_let_nobody_in_is_not_ready() {
 async fn without_sql_a_node_is_not_ready() {
     // Nothing listens on port 1.
     let store = PostgresStore::connect(&PostgresOptions::new("postgres://nobody@127.0.0.1:1/x")).unwrap();
-    let (bus, _feed) = MemoryBus::start(Limits::default());
+    let (bus, _feed) = MemoryBus::start(LogLimits::default());
     let draining = Arc::new(AtomicBool::new(false));
-    let health = Health::new(Arc::new(store), Arc::new(MemoryKv::new()), Arc::new(bus), draining);
+    let health = Health::new(Arc::new(store), Arc::new(MemoryKeys::new()), Arc::new(bus), draining);
     let readiness = health.readiness().await;
     assert!(!readiness.ready && !readiness.backends.sql.up && readiness.backends.bus.up);
     assert_eq!(readiness.backends.sql.name, "postgres");
@@ -108,7 +108,7 @@ async fn a_node_whose_database_takes_no_write_is_not_ready() {
     let bench = Bench::new().await;
     let lease = tokio::sync::watch::Sender::new(bench.lease);
     let health = || {
-        let (kv, draining) = (Arc::new(MemoryKv::new()), Arc::clone(&bench.draining));
+        let (kv, draining) = (Arc::new(MemoryKeys::new()), Arc::clone(&bench.draining));
         let health = Health::new(Arc::clone(&bench.store), kv, Arc::clone(&bench.bus), draining);
         health.with_lease(lease.subscribe(), Duration::from_secs(15))
     };

@@ -21,10 +21,10 @@ use super::{access::Access, admin::Admin, health::Health};
 use crate::metrics::Metrics;
 use rollcall_base::Secret;
 use rollcall_bus::{
-    Bus, Fed,
-    memory::{Limits, MemoryBus},
+    Bus, BusEvent,
+    memory::{LogLimits, MemoryBus},
 };
-use rollcall_keys::{Kv, memory::MemoryKv};
+use rollcall_keys::{LessonKeys, memory::MemoryKeys};
 use rollcall_store::{Lease, Open, Registration, Store, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
@@ -36,7 +36,7 @@ struct Bench {
     admin: Arc<Admin>,
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
-    feed: mpsc::Receiver<Fed>,
+    feed: mpsc::Receiver<BusEvent>,
     lease: Lease,
     draining: Arc<AtomicBool>,
     recorder: PrometheusRecorder,
@@ -45,10 +45,10 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::with(None, Arc::new(MemoryKv::new())).await
+        Self::with(None, Arc::new(MemoryKeys::new())).await
     }
 
-    async fn with(token: Option<&str>, kv: Arc<dyn Kv>) -> Self {
+    async fn with(token: Option<&str>, kv: Arc<dyn LessonKeys>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("x.db")).unwrap();
         store.migrate().await.unwrap();
@@ -56,7 +56,7 @@ impl Bench {
             Registration { label: "test".into(), lease: Duration::from_secs(15), solitary: true, process: None };
         let lease = store.register(&registration).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let (bus, feed) = MemoryBus::start(Limits::default());
+        let (bus, feed) = MemoryBus::start(LogLimits::default());
         let bus: Arc<dyn Bus> = Arc::new(bus);
         let draining = Arc::new(AtomicBool::new(false));
         let (metrics, recorder) = Metrics::local();

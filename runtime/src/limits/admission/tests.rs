@@ -33,11 +33,11 @@ impl Connections for Count {
     }
 }
 
-fn enter(admission: &Admission, remote: &str) -> Result<Place, Full> {
+fn enter(admission: &Admission, remote: &str) -> Result<ClientPermit, Full> {
     enter_by(admission, remote, None)
 }
 
-fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result<Place, Full> {
+fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result<ClientPermit, Full> {
     let remote = format!("{remote}:1").parse().unwrap();
     let mut request = hyper::Request::builder();
     if let Some(header) = header {
@@ -48,7 +48,7 @@ fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result
         return Err(Full::Client);
     }
     admission.enter(remote, &mut head, &Count(0))?;
-    Ok(head.extensions.remove::<Place>().unwrap())
+    Ok(head.extensions.remove::<ClientPermit>().unwrap())
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_silent_connection_makes_way_at_each_limit() {
         head.extensions.remove::<Underway>();
         let waiting = head.extensions.remove::<Waiting>().unwrap();
         waiting.arrived(SocketId::from_bits(1));
-        Ok::<_, Full>((head.extensions.remove::<Place>(), waiting))
+        Ok::<_, Full>((head.extensions.remove::<ClientPermit>(), waiting))
     };
     let _held = (enter("1.2.3.4", 0).unwrap(), enter("1.2.3.4", 1).unwrap());
     assert_eq!(enter("1.2.3.4", 2).unwrap_err(), Full::Client, "they have just come");

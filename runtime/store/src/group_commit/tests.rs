@@ -8,9 +8,9 @@ use super::*;
 type Batch = (Vec<u64>, oneshot::Sender<Result<Vec<u64>, StoreError>>);
 
 /// A group of numbers; a number's key is its last digit, its answer itself.
-fn group(options: Options) -> (Group<u64, u64>, mpsc::UnboundedReceiver<Batch>) {
+fn group(options: Options) -> (GroupCommit<u64, u64>, mpsc::UnboundedReceiver<Batch>) {
     let (sender, batches) = mpsc::unbounded_channel();
-    let group = Group::spawn(
+    let group = GroupCommit::spawn(
         &rollcall_base::tasks::Tasks::default(),
         "test",
         options,
@@ -31,13 +31,13 @@ fn one_lane() -> Options {
     Options { lanes: 1, ..Options::default() }
 }
 
-fn call(group: &Group<u64, u64>, number: u64) -> JoinHandle<Result<u64, StoreError>> {
+fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, StoreError>> {
     let group = group.clone();
     tokio::spawn(async move { group.call(number).await })
 }
 
 /// Calls in this order, and returns when all are queued.
-async fn calls(group: &Group<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle<Result<u64, StoreError>>> {
+async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle<Result<u64, StoreError>>> {
     let mut tasks = Vec::new();
     for number in numbers {
         let free = group.lanes[0].capacity();
@@ -165,7 +165,7 @@ async fn a_full_queue_refuses_at_once() {
 async fn a_key_is_in_one_batch_at_a_time_whatever_the_lanes() {
     static RUNNING: [AtomicUsize; 10] = [const { AtomicUsize::new(0) }; 10];
     let slot = |number: &u64| &RUNNING[usize::try_from(number % 10).expect("a digit")];
-    let group = Group::spawn(
+    let group = GroupCommit::spawn(
         &rollcall_base::tasks::Tasks::default(),
         "test",
         Options { lanes: 4, ..Options::default() },

@@ -9,7 +9,7 @@ use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{Lease, Pulse, Registration, StoreError};
+use crate::{HeartbeatReply, Lease, Registration, StoreError};
 use rollcall_base::process::ProcessIdentity;
 
 const REGISTER: &str = "insert into node (label, lease_until, solitary, process) \
@@ -151,7 +151,7 @@ impl PostgresStore {
         )))
     }
 
-    pub(super) async fn renew(&self, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+    pub(super) async fn renew(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.pool.observe();
         let Lease { node, epoch } = lease;
         let rows = self.heartbeat.rows("pulse", PULSE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?;
@@ -159,7 +159,7 @@ impl PostgresStore {
         let replaced: Vec<&str> = row.try_get(0).map_err(unreadable)?;
         let nodes: i64 = row.try_get(1).map_err(unreadable)?;
         self.several.store(nodes > 1, Ordering::Relaxed);
-        Ok(Pulse {
+        Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: u32::try_from(nodes).map_err(unreadable)?,
             had_run_out: row.try_get(2).map_err(unreadable)?,

@@ -41,7 +41,7 @@ struct Identity {
     started: String,
 }
 
-struct Backend {
+struct ServerProcess {
     client: ClientWrapper,
     identity: Identity,
     /// Of the database that it leads to.
@@ -49,14 +49,14 @@ struct Backend {
 }
 
 /// Makes backends that know who they are, and where they lead.
-struct Backends(Arc<Connector>);
+struct ConnectionManager(Arc<Connector>);
 
-impl managed::Manager for Backends {
-    type Type = Backend;
+impl managed::Manager for ConnectionManager {
+    type Type = ServerProcess;
     type Error = StoreError;
 
     /// Within the connector's limits; whoever waits for it has a limit of its own, too.
-    async fn create(&self) -> Result<Backend, StoreError> {
+    async fn create(&self) -> Result<ServerProcess, StoreError> {
         const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
         let (client, connection) = self.0.connect("", Duration::ZERO).await?;
         let driver = tokio::spawn(async move {
@@ -70,10 +70,10 @@ impl managed::Manager for Backends {
         let identity =
             Identity { pid: row.try_get(0).map_err(unreadable)?, started: row.try_get(1).map_err(unreadable)? };
         let incarnation = self.0.timeline.compare(&client).await.map_err(away)?;
-        Ok(Backend { client, identity, incarnation })
+        Ok(ServerProcess { client, identity, incarnation })
     }
 
-    async fn recycle(&self, backend: &mut Backend, _: &Metrics) -> RecycleResult<StoreError> {
+    async fn recycle(&self, backend: &mut ServerProcess, _: &Metrics) -> RecycleResult<StoreError> {
         if backend.client.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
         }
@@ -93,7 +93,7 @@ fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
 
 /// A backend in use. Dropped before its statement was answered, it is lost.
 struct Busy {
-    backend: Option<managed::Object<Backends>>,
+    backend: Option<managed::Object<ConnectionManager>>,
     lost: Arc<Lost>,
 }
 
@@ -107,7 +107,7 @@ impl Busy {
         self.backend.take().map(managed::Object::take);
     }
 
-    fn get(&self) -> &Backend {
+    fn get(&self) -> &ServerProcess {
         self.backend.as_ref().expect("only answered() and drop() take it, and both end the value")
     }
 }
@@ -171,13 +171,13 @@ pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
 
 #[derive(Clone)]
 pub(super) struct Pool {
-    backends: managed::Pool<Backends>,
+    backends: managed::Pool<ConnectionManager>,
     lost: Arc<Lost>,
 }
 
 impl Pool {
     pub(super) fn new(connector: Arc<Connector>, size: usize) -> Result<Self, StoreError> {
-        let backends = managed::Pool::builder(Backends(connector))
+        let backends = managed::Pool::builder(ConnectionManager(connector))
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(LIMIT))
@@ -250,14 +250,19 @@ impl Pool {
         Ok(Busy { backend: Some(backend), lost: self.lost.clone() })
     }
 
-    async fn run(&self, backend: &Backend, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
+    async fn run(
+        &self,
+        backend: &ServerProcess,
+        sql: &'static str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Failure> {
         self.settle(backend).await?;
         let statement = backend.client.prepare_cached(sql).await?;
         Ok(backend.client.query(&statement, parameters).await?)
     }
 
     /// Returns when no lost backend is left.
-    async fn settle(&self, backend: &Backend) -> Result<(), Failure> {
+    async fn settle(&self, backend: &ServerProcess) -> Result<(), Failure> {
         const END: &str = "select count(pg_terminate_backend(a.pid)) \
             from unnest($1::int[], $2::text[]) as l(pid, started) \
             join pg_stat_activity a on a.pid = l.pid and a.backend_start::text = l.started";

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{PostgresStore, pool::unreadable};
-use crate::{Placed, StoreError};
+use crate::{LessonMembership, StoreError};
 
 const PLACED: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats
     from agent_session s join lesson l on l.id = s.lesson_id
@@ -35,8 +35,8 @@ fn number(row: &Row, column: usize) -> Result<u32, StoreError> {
 }
 
 /// Reads id, sid, user, role, lesson and its seats.
-fn placed(row: &Row) -> Result<Placed, StoreError> {
-    Ok(Placed {
+fn placed(row: &Row) -> Result<LessonMembership, StoreError> {
+    Ok(LessonMembership {
         session: SessionId(row.try_get(0).map_err(unreadable)?),
         sid: sid(row.try_get(1).map_err(unreadable)?)?,
         user: UserId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
@@ -66,7 +66,7 @@ impl PostgresStore {
         node: NodeId,
         after: SessionId,
         most: usize,
-    ) -> Result<Vec<Placed>, StoreError> {
+    ) -> Result<Vec<LessonMembership>, StoreError> {
         let rows = self.pool.rows("placed", PLACED, &[&node.0, &after.0, &whole(most)]).await?;
         rows.iter().map(placed).collect()
     }

@@ -14,7 +14,7 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
+use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
 /// lost) gets the same answer, and no second event. A session that was there when the database lost commits is entered
@@ -223,14 +223,14 @@ impl PostgresStore {
         batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
     }
 
-    pub(super) async fn undo_joins(&self, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+    pub(super) async fn undo_joins(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let sorted = sorted(batch, |restore| restore.session);
         let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
         let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
-        let before = |restore: &&'_ Restore| match &restore.lesson {
+        let before = |restore: &&'_ RollbackJoin| match &restore.lesson {
             Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
             None => (None, None),
         };

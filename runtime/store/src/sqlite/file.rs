@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 use rollcall_schema::sql::{Migration, SQLITE};
 use rusqlite::{Connection, Row, TransactionBehavior, config::DbConfig};
 
-use super::desk::failed;
+use super::db_thread::failed;
 use crate::{
     StoreError,
     schema::{STATE, State, migration_table, names},

@@ -12,16 +12,16 @@ use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    desk::{failed, in_savepoint},
-    leavings, read, restored,
+    db_thread::{failed, in_savepoint},
+    read, restored, stale_fields,
 };
-use crate::{Lease, Pulse, Registration, StoreError, refused::Refused};
+use crate::{HeartbeatReply, Lease, Registration, StoreError, quarantine::Quarantine};
 
 pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
 /// The end of a session whose process is dead.
 const LOSE: [&str; 4] = [
-    leavings::OF_SESSION,
+    stale_fields::OF_SESSION,
     "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
      select id, agent_id, classroom_id, user_id, lesson_id, started_at, 'node_lost' from agent_session where id = ?1",
     "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
@@ -85,7 +85,12 @@ pub(super) fn register(connection: &Connection, registration: &Registration) -> 
 }
 
 /// Ends sessions of earlier processes whose lease has ended, the oldest first.
-pub(super) fn reap(connection: &Connection, refused: &Refused, lease: Lease, most: usize) -> Result<usize, StoreError> {
+pub(super) fn reap(
+    connection: &Connection,
+    refused: &Quarantine,
+    lease: Lease,
+    most: usize,
+) -> Result<usize, StoreError> {
     fence(connection, lease)?;
     let expired: Vec<i64> = connection
         .prepare_cached(&format!("select id from node where id <> ?1 and lease_until <= {NOW}"))
@@ -152,7 +157,7 @@ fn extend(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), St
         .map_err(failed)
 }
 
-pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Result<Pulse, StoreError> {
+pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
     renew(connection, lease, ttl)?;
     let replaced = connection
         .prepare_cached("select sid from temp.takeover")
@@ -161,7 +166,7 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
         })
         .map_err(failed)?;
     let replaced = replaced.iter().map(|text| read::sid(text)).collect::<Result<_, _>>()?;
-    Ok(Pulse {
+    Ok(HeartbeatReply {
         replaced,
         nodes: 1,
         // Nobody is beside it.

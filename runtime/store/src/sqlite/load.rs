@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
-use super::{desk::failed, file};
+use super::{db_thread::failed, file};
 use crate::{AttendeeRow, LessonRow, Load, LoadError, StoreError};
 
 const TABLES: &str =

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     SqliteStore,
-    desk::{Desk, failed},
+    db_thread::{DbThread, failed},
     read,
 };
 use crate::{
@@ -39,8 +39,8 @@ fn run(connection: &Connection, sql: &str, values: impl Params) -> Result<(), St
 }
 
 pub(super) struct SqliteOutbox {
-    writer: Desk,
-    reader: Desk,
+    writer: DbThread,
+    reader: DbThread,
     relay: Arc<Mutex<()>>,
     claimed: Option<OwnedMutexGuard<()>>,
     changed: watch::Receiver<u64>,

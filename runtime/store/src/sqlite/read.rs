@@ -5,8 +5,8 @@ use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, Nonce, SessionId, 
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
-use super::desk::failed;
-use crate::{Backlog, Change, OutboxRow, Placed, StoreError, aside};
+use super::db_thread::failed;
+use crate::{Backlog, Change, LessonMembership, OutboxRow, StoreError, aside};
 
 /// A row that cannot be read: somebody else wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
@@ -47,12 +47,12 @@ pub(super) fn placed(
     node: NodeId,
     after: SessionId,
     most: usize,
-) -> Result<Vec<Placed>, StoreError> {
+) -> Result<Vec<LessonMembership>, StoreError> {
     const SQL: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats \
         from agent_session s join lesson l on l.id = s.lesson_id \
         where s.node_id = ?1 and s.id > ?2 order by s.id limit ?3";
     rows(connection, SQL, params![node.0, after.0, whole(most)], |row| {
-        Ok(Placed {
+        Ok(LessonMembership {
             session: SessionId(row.get(0).map_err(failed)?),
             sid: sid(&text(row, 1)?)?,
             user: UserId::parse(&text(row, 2)?).map_err(unreadable)?,

@@ -2,7 +2,7 @@
 use rollcall_schema::NodeId;
 use rusqlite::{Connection, params};
 
-use super::{desk::failed, read::whole};
+use super::{db_thread::failed, read::whole};
 use crate::{REPEATED_MINUTES, StoreError};
 
 const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \

@@ -4,7 +4,7 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
-use super::{desk::failed, file, lease};
+use super::{db_thread::failed, file, lease};
 use crate::{Restored, StoreError, now_micros};
 
 const LEAVINGS: &str = "insert into leaving (node_id, lesson_id, user_id, sid) \

@@ -2,8 +2,8 @@
 use rollcall_schema::{NodeId, Seat, SessionId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{desk::failed, lease::fence, leavings, read};
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, Restore, StoreError};
+use super::{db_thread::failed, lease::fence, read, stale_fields};
+use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, StoreError};
 
 pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
     fence(connection, lease)?;
@@ -36,7 +36,7 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
         return Ok(Some(Opened { session, replaced: None }));
     }
     connection
-        .prepare_cached(leavings::OF_OTHER)
+        .prepare_cached(stale_fields::OF_OTHER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
     // The same connection asking again gets the same answer.
@@ -99,12 +99,12 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
             return Ok(Joined::NotOwner);
         }
     } else if let Some(user) = &join.user {
-        leavings::hold(connection, lease.node, &join.lesson, user, join.sid)?;
+        stale_fields::hold(connection, lease.node, &join.lesson, user, join.sid)?;
     }
     Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
 }
 
-pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[Restore]) -> Result<Vec<()>, StoreError> {
+pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
     fence(connection, lease)?;
     let mut statement = connection
         .prepare_cached(
@@ -130,7 +130,7 @@ pub(super) fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> R
 fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreError> {
     let (classroom, agent, sid) = (close.classroom.to_string(), close.agent.as_str(), close.sid.to_string());
     connection
-        .prepare_cached(leavings::OF_OWNER)
+        .prepare_cached(stale_fields::OF_OWNER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
     let row: Option<(i64, String, Option<String>, String)> = connection

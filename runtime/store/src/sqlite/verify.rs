@@ -3,7 +3,7 @@ use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, Sessio
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    desk::failed,
+    db_thread::failed,
     lease::fence,
     read::{rows, sid, text, unreadable, whole},
 };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 use rollcall_loadtest::servers::{Postgres, psql};
 use rollcall_store::{
     Closed, Lease, LeftReason, Open, Opened, Store, StoreError,
-    group_commit::{Group, Options},
+    group_commit::{GroupCommit, Options},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -18,11 +18,11 @@ async fn start() -> (Postgres, Arc<dyn Store>, Lease) {
     (server, store, lease)
 }
 
-fn group(store: &Arc<dyn Store>, lease: Lease) -> Group<Open, Option<Opened>> {
+fn group(store: &Arc<dyn Store>, lease: Lease) -> GroupCommit<Open, Option<Opened>> {
     use std::hash::{BuildHasher, RandomState};
     static HASHER: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
     let store = store.clone();
-    Group::spawn(
+    GroupCommit::spawn(
         &rollcall_base::tasks::Tasks::default(),
         "open",
         Options::default(),

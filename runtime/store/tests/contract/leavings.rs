@@ -1,6 +1,6 @@
 //! What sessions leave in Redis waits in SQL.
 use rollcall_schema::{LessonId, SessionId, Sid};
-use rollcall_store::{Closed, Field, Join, Joined, Leaving, LeftReason, Restore};
+use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, RollbackJoin, StaleField};
 
 use crate::{
     on_both,
@@ -28,14 +28,14 @@ async fn joined(world: &World, member: &Member, lesson: &LessonId) {
     world.join(member.join(session, lesson)).await;
 }
 
-async fn leavings(world: &World) -> Vec<(i64, Leaving)> {
+async fn leavings(world: &World) -> Vec<(i64, StaleField)> {
     world.store.leavings(world.lease.node, 10).await.expect("read")
 }
 
 /// Lesson, sid and heir of each.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
     let all = leavings(world).await.into_iter();
-    all.map(|(_, Leaving { field, heir })| (field.lesson.to_string(), field.sid, heir)).collect()
+    all.map(|(_, StaleField { field, heir })| (field.lesson.to_string(), field.sid, heir)).collect()
 }
 
 async fn who_leaves_a_lesson_leaves_its_field(world: World) {
@@ -45,8 +45,8 @@ async fn who_leaves_a_lesson_leaves_its_field(world: World) {
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::Left);
     let found = leavings(&world).await;
-    let field = Field { lesson, user: alice.agent.user(), sid: alice.sid };
-    assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&Leaving { field, heir: None }]);
+    let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
+    assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&StaleField { field, heir: None }]);
     world.store.forget(world.lease.node, &found, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
@@ -78,7 +78,7 @@ async fn a_join_that_failed_is_left_too(world: World) {
     let session = world.open(&alice).await.session;
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     world.join(alice.join(session, &lesson)).await;
-    let restore = Restore { sid: alice.sid, session, lesson: None };
+    let restore = RollbackJoin { sid: alice.sid, session, lesson: None };
     world.store.restore(world.lease, &[restore]).await.expect("restored");
     world.close(&alice).await;
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, None)]);
@@ -157,7 +157,7 @@ async fn who_is_still_there_is_its_own_heir(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
-    let field = Field { lesson, user: alice.agent.user(), sid: alice.sid };
+    let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
     world.store.leave(world.lease.node, &[field], &[]).await.expect("added");
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, Some(alice.sid))]);
 }

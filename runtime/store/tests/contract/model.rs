@@ -3,7 +3,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use rollcall_schema::{ClassroomId, LessonId, SessionId, Sid};
-use rollcall_store::{Change, Closed, Joined, LeftReason, Restore};
+use rollcall_store::{Change, Closed, Joined, LeftReason, RollbackJoin};
 use tokio::runtime::Runtime;
 
 use crate::world::{Member, World, classroom};
@@ -17,7 +17,7 @@ const SIDS: usize = 3;
 enum Call {
     Open,
     Join { known: bool },
-    Restore,
+    RollbackJoin,
     Close,
 }
 
@@ -34,7 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let call = prop_oneof![
         3 => Just(Call::Open),
         2 => any::<bool>().prop_map(|known| Call::Join { known }),
-        1 => Just(Call::Restore),
+        1 => Just(Call::RollbackJoin),
         2 => Just(Call::Close),
     ];
     let step =
@@ -125,8 +125,8 @@ impl<'a> Run<'a> {
                     live.lesson = true;
                 }
             }
-            Call::Restore => {
-                let restore = Restore { sid: member.sid, session, lesson: None };
+            Call::RollbackJoin => {
+                let restore = RollbackJoin { sid: member.sid, session, lesson: None };
                 self.world.store.restore(self.world.lease, &[restore]).await.expect("answered");
                 if let (true, Some(live)) = (owner, self.model.live.get_mut(&key)) {
                     live.lesson = false;

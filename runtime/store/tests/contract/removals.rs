@@ -1,5 +1,5 @@
 //! Removals that the key store carried out are kept for ten minutes, and held ones can be found.
-use rollcall_store::{Field, LeftReason};
+use rollcall_store::{KeyField, LeftReason};
 
 use crate::{
     on_both,
@@ -15,7 +15,7 @@ on_both!(
 );
 
 /// Alice's field, removed and forgotten.
-async fn carried_out(world: &World, keep: bool) -> Field {
+async fn carried_out(world: &World, keep: bool) -> KeyField {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     let session = world.open(&alice).await.session;
@@ -27,7 +27,7 @@ async fn carried_out(world: &World, keep: bool) -> Field {
     done[0].1.field.clone()
 }
 
-async fn waiting(world: &World) -> Vec<Field> {
+async fn waiting(world: &World) -> Vec<KeyField> {
     let waiting = world.store.leavings(world.lease.node, 10).await.expect("read");
     waiting.into_iter().map(|(_, leaving)| leaving.field).collect()
 }

@@ -1,6 +1,6 @@
 //! Entering, joining and leaving.
 use rollcall_schema::{LessonId, Seat, UserId};
-use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, Restore, StoreError};
+use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, RollbackJoin, StoreError};
 
 use crate::{
     on_both,
@@ -164,7 +164,7 @@ async fn a_restore_puts_the_lesson_back(world: World) {
     let session = world.open(&alice).await.session;
     let before = world.lesson("algebra-1", alice.classroom, &[("alice", 7)]).await;
     let failed = world.lesson("algebra-2", alice.classroom, &[]).await;
-    let restore = |sid, lesson| Restore { sid, session, lesson };
+    let restore = |sid, lesson| RollbackJoin { sid, session, lesson };
     for lesson in [Some((before, Some(Seat(7)))), None] {
         world.join(alice.join(session, &failed)).await;
         let foreign = restore(alice.again().sid, None);

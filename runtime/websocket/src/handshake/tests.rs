@@ -1,6 +1,6 @@
 use hyper::{Method, Request, StatusCode, Version};
 
-use super::{Origins, Refusal, accept, check};
+use super::{Origins, UpgradeError, accept, check};
 
 /// A good request, but for the headers named: another value, or none.
 fn request(changes: &[(&'static str, Option<&'static str>)]) -> Request<()> {
@@ -25,7 +25,7 @@ fn request(changes: &[(&'static str, Option<&'static str>)]) -> Request<()> {
 }
 
 #[track_caller]
-fn refused(request: &Request<()>, refusal: Refusal, status: StatusCode) {
+fn refused(request: &Request<()>, refusal: UpgradeError, status: StatusCode) {
     assert_eq!(check(request, &Origins::SameHost), Err(refusal));
     assert_eq!(refusal.response().status(), status);
 }
@@ -45,15 +45,15 @@ fn the_example_of_the_rfc_is_accepted() {
 fn only_get_is_upgraded() {
     let mut request = request(&[]);
     *request.method_mut() = Method::POST;
-    refused(&request, Refusal::Method, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(Refusal::Method.response().headers()["allow"], "GET");
+    refused(&request, UpgradeError::Method, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(UpgradeError::Method.response().headers()["allow"], "GET");
 }
 
 #[test]
 fn http_1_0_is_not_upgraded() {
     let mut request = request(&[]);
     *request.version_mut() = Version::HTTP_10;
-    refused(&request, Refusal::Http, StatusCode::BAD_REQUEST);
+    refused(&request, UpgradeError::Http, StatusCode::BAD_REQUEST);
 }
 
 #[test]
@@ -61,16 +61,16 @@ fn upgrade_and_connection_must_say_so() {
     for change in
         [("upgrade", None), ("upgrade", Some("h2c")), ("connection", None), ("connection", Some("keep-alive"))]
     {
-        refused(&request(&[change]), Refusal::NotAnUpgrade, StatusCode::UPGRADE_REQUIRED);
+        refused(&request(&[change]), UpgradeError::NotAnUpgrade, StatusCode::UPGRADE_REQUIRED);
     }
 }
 
 #[test]
 fn version_13_is_named_to_others() {
     for change in [None, Some("12"), Some("8"), Some("13, 8"), Some("013")] {
-        refused(&request(&[("sec-websocket-version", change)]), Refusal::Version, StatusCode::UPGRADE_REQUIRED);
+        refused(&request(&[("sec-websocket-version", change)]), UpgradeError::Version, StatusCode::UPGRADE_REQUIRED);
     }
-    assert_eq!(Refusal::Version.response().headers()["sec-websocket-version"], "13");
+    assert_eq!(UpgradeError::Version.response().headers()["sec-websocket-version"], "13");
 }
 
 #[test]
@@ -83,19 +83,19 @@ fn the_key_is_16_bytes_in_base64() {
         Some("dGhlIHNhbXBsZSBub25jZSE="),
         Some("!!!!"),
     ] {
-        refused(&request(&[("sec-websocket-key", key)]), Refusal::Key, StatusCode::BAD_REQUEST);
+        refused(&request(&[("sec-websocket-key", key)]), UpgradeError::Key, StatusCode::BAD_REQUEST);
     }
     let mut twice = request(&[]);
     twice.headers_mut().append("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".parse().expect("a value"));
-    refused(&twice, Refusal::Key, StatusCode::BAD_REQUEST);
+    refused(&twice, UpgradeError::Key, StatusCode::BAD_REQUEST);
 }
 
 #[test]
 fn a_host_is_required_and_a_body_is_not_taken() {
-    refused(&request(&[("host", None)]), Refusal::Host, StatusCode::BAD_REQUEST);
-    refused(&request(&[("host", Some(""))]), Refusal::Host, StatusCode::BAD_REQUEST);
-    refused(&request(&[("content-length", Some("5"))]), Refusal::Body, StatusCode::BAD_REQUEST);
-    refused(&request(&[("transfer-encoding", Some("chunked"))]), Refusal::Body, StatusCode::BAD_REQUEST);
+    refused(&request(&[("host", None)]), UpgradeError::Host, StatusCode::BAD_REQUEST);
+    refused(&request(&[("host", Some(""))]), UpgradeError::Host, StatusCode::BAD_REQUEST);
+    refused(&request(&[("content-length", Some("5"))]), UpgradeError::Body, StatusCode::BAD_REQUEST);
+    refused(&request(&[("transfer-encoding", Some("chunked"))]), UpgradeError::Body, StatusCode::BAD_REQUEST);
     assert_eq!(check(&request(&[("content-length", Some("0"))]), &Origins::SameHost), Ok(()));
 }
 
@@ -114,7 +114,7 @@ fn origins_of_the_same_host_pass_and_others_do_not() {
         "file://school.example.org:8080",
         "school.example.org:8080",
     ] {
-        refused(&request(&[("origin", Some(origin))]), Refusal::Origin, StatusCode::FORBIDDEN);
+        refused(&request(&[("origin", Some(origin))]), UpgradeError::Origin, StatusCode::FORBIDDEN);
     }
 }
 
@@ -123,13 +123,13 @@ fn listed_origins_pass_besides_the_same_host() {
     let listed = Origins::Listed(vec!["https://app.example.org".into()]);
     assert_eq!(check(&request(&[("origin", Some("https://app.example.org"))]), &listed), Ok(()));
     assert_eq!(check(&request(&[("origin", Some("http://school.example.org:8080"))]), &listed), Ok(()));
-    assert_eq!(check(&request(&[("origin", Some("http://app.example.org"))]), &listed), Err(Refusal::Origin));
-    assert_eq!(check(&request(&[("origin", Some("null"))]), &listed), Err(Refusal::Origin));
+    assert_eq!(check(&request(&[("origin", Some("http://app.example.org"))]), &listed), Err(UpgradeError::Origin));
+    assert_eq!(check(&request(&[("origin", Some("null"))]), &listed), Err(UpgradeError::Origin));
     assert_eq!(check(&request(&[("origin", Some("null"))]), &Origins::Any), Ok(()));
     for app in ["capacitor://localhost", "ionic://localhost", "tauri://localhost", "app://-"] {
         let listed = Origins::Listed(vec![app.into()]);
         assert_eq!(check(&request(&[("origin", Some(app))]), &listed), Ok(()), "{app}");
-        assert_eq!(check(&request(&[("origin", Some(app))]), &Origins::SameHost), Err(Refusal::Origin), "{app}");
-        assert_eq!(check(&request(&[("origin", Some("app://+"))]), &listed), Err(Refusal::Origin), "{app}");
+        assert_eq!(check(&request(&[("origin", Some(app))]), &Origins::SameHost), Err(UpgradeError::Origin), "{app}");
+        assert_eq!(check(&request(&[("origin", Some("app://+"))]), &listed), Err(UpgradeError::Origin), "{app}");
     }
 }

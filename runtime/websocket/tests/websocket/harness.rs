@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming};
 use rollcall_websocket::{
-    Application, Cause, Farewell, Front, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions, Sockets,
-    Upgrade, Workers, bind, serve,
+    Application, Cause, CloseNotice, HttpHooks, ListenerOptions, Message, Socket, SocketId, SocketIo, SocketOptions,
+    Sockets, Upgrade, Workers, bind, serve,
 };
 use tokio::runtime::Runtime;
 
@@ -67,13 +67,13 @@ impl Application for Recorder {
         order(sockets);
     }
 
-    fn farewell(&mut self, cause: Cause) -> Farewell {
+    fn farewell(&mut self, cause: Cause) -> CloseNotice {
         let (code, text) = match cause {
             Cause::SlowConsumer => (3008, "slow_consumer"),
             Cause::PongTimedOut => (3012, "pong_timed_out"),
             _ => (3001, "terminated"),
         };
-        Farewell { close: code.into(), text: Some(Bytes::from_static(text.as_bytes())) }
+        CloseNotice { close: code.into(), text: Some(Bytes::from_static(text.as_bytes())) }
     }
 
     fn closed(&mut self, sockets: &mut Sockets<()>, id: SocketId, (): (), cause: Cause) {
@@ -84,7 +84,7 @@ impl Application for Recorder {
 
 struct Fallback;
 
-impl Front for Fallback {
+impl HttpHooks for Fallback {
     async fn other(&self, _: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         Response::new(Full::from(format!("other {}", request.uri().path())))
     }
@@ -114,8 +114,7 @@ impl Server {
         let _entered = runtime.enter();
         let (sender, seen) = channel();
         let recorder = |_| Recorder { seen: sender.clone(), pause_after: pause_after.map(String::from) };
-        let workers =
-            Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
+        let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));

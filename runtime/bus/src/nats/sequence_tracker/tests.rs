@@ -10,20 +10,20 @@ fn at(start: Instant, ms: u32) -> Instant {
 }
 
 /// Everything up to `end` was delivered, and the stream has told that it goes much further.
-fn confirmed(end: u64) -> Seen {
-    let mut seen = Seen::new(end);
+fn confirmed(end: u64) -> SequenceTracker {
+    let mut seen = SequenceTracker::new(end);
     seen.tell(u64::MAX / 2, Instant::now());
     seen
 }
 
-fn first(seen: &mut Seen, offset: u64, at: Instant) -> bool {
+fn first(seen: &mut SequenceTracker, offset: u64, at: Instant) -> bool {
     seen.first(offset, offset, at) == Arrival::New
 }
 
 #[test]
 fn what_the_stream_has_not_told_moves_nothing() {
     let start = Instant::now();
-    let mut seen = Seen::new(7);
+    let mut seen = SequenceTracker::new(7);
     assert!(first(&mut seen, 9_000, start) && first(&mut seen, 8, start));
     seen.age(at(start, 60_000));
     assert_eq!((seen.settle(at(start, 60_000)), seen.due(), seen.floor()), (None, None, 7));
@@ -36,7 +36,7 @@ fn what_the_stream_has_not_told_moves_nothing() {
 #[test]
 fn a_number_that_somebody_took_before_the_stream_gave_it_swallows_nothing() {
     let start = Instant::now();
-    let mut seen = Seen::new(7);
+    let mut seen = SequenceTracker::new(7);
     assert_eq!(seen.first(8, 1, start), Arrival::New, "forged");
     seen.tell(8, start);
     assert_eq!(seen.first(8, 2, start), Arrival::Contested, "also when the floor has passed it");
@@ -133,7 +133,7 @@ proptest! {
         let start = Instant::now();
         let mut seen = confirmed(0);
         let mut delivered = Vec::new();
-        let mut deliver = |seen: &mut Seen, offset: u64, now| if first(seen, offset, now) { delivered.push(offset) };
+        let mut deliver = |seen: &mut SequenceTracker, offset: u64, now| if first(seen, offset, now) { delivered.push(offset) };
         let stored = |place: usize| place as u32 * 3;
         let mut coming: Vec<(u32, u64)> = Vec::new();
         let (mut place, mut told) = (0, 0);

@@ -1,7 +1,7 @@
 //! One connection's turn: a scratch full of input off the socket, and what it says delivered.
 use super::{
     Application, Cause, Close, Socket, SocketId, SocketIo,
-    connection::Phase,
+    connection::ConnectionState,
     frame,
     inbound::{Event, Inbound},
     worker::Worker,
@@ -16,7 +16,7 @@ impl<A: Application> Worker<A> {
     /// Reads and delivers; asks for another turn if there is more.
     pub(super) fn turn(&mut self, id: SocketId) {
         let Some(connection) = self.connection(id) else { return };
-        if connection.paused && matches!(connection.phase, Phase::Open { .. }) {
+        if connection.paused && matches!(connection.phase, ConnectionState::Open { .. }) {
             return;
         }
         let held = connection.inbound.as_deref_mut().map(|inbound| std::mem::take(&mut inbound.held));
@@ -57,17 +57,17 @@ impl<A: Application> Worker<A> {
             io.connection.readable = false;
         }
         match &mut io.connection.phase {
-            Phase::Open { pinged } => {
+            ConnectionState::Open { pinged } => {
                 *pinged = None;
                 self.deliver(id, &mut scratch[..size]);
             }
-            Phase::Closing { drained, .. } => {
+            ConnectionState::Closing { drained, .. } => {
                 *drained = drained.saturating_add(size as u32);
                 if *drained as usize > io.shared.options.max_drain {
                     io.give_up();
                 }
             }
-            Phase::Condemned | Phase::Broken => {}
+            ConnectionState::Condemned | ConnectionState::Broken => {}
         }
     }
 

@@ -35,12 +35,12 @@ type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Reply + Send>;
 
 /// Where work is handed in. The thread ends with the last clone.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct DbThread {
     queue: SyncSender<Work>,
     writes: bool,
 }
 
-impl Desk {
+impl DbThread {
     /// A desk whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
     /// takes would hold up every write.
     pub(super) fn writer(threads: &Tasks, connection: Connection, aside: Connection) -> io::Result<Self> {
@@ -204,7 +204,7 @@ mod tests {
 
     /// A database that has room for little, with a writer whose first work waits for a word.
     struct Bench {
-        desk: Desk,
+        desk: DbThread,
         go: std::sync::mpsc::Sender<()>,
         file: tempfile::NamedTempFile,
     }
@@ -217,7 +217,7 @@ mod tests {
             connection.execute_batch("pragma journal_mode = wal; create table kept (what)").expect("made");
             let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0)).expect("counted");
             connection.execute_batch(&format!("pragma max_page_count = {}", pages + 1)).expect("limited");
-            let desk = Desk::writer(&Tasks::default(), connection, open()).expect("a thread");
+            let desk = DbThread::writer(&Tasks::default(), connection, open()).expect("a thread");
             let (go, wait) = channel::<()>();
             desk.queue
                 .try_send(Box::new(move |_| {

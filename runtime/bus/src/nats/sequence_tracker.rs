@@ -25,10 +25,10 @@ const MOST: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SequenceTracker {
     /// Nothing up to here is missing for certain: whatever else comes of that is a double.
     certain: u64,
-    /// Nothing up to here is missing, unless it is later than [`Seen::age`] was told.
+    /// Nothing up to here is missing, unless it is later than [`SequenceTracker::age`] was told.
     floor: u64,
     /// The stream's end, as it has told.
     end: u64,
@@ -60,7 +60,7 @@ pub(super) enum Arrival {
     Stale,
 }
 
-impl Seen {
+impl SequenceTracker {
     /// Where everything up to here needs no delivery.
     pub(super) fn new(end: u64) -> Self {
         let (recent, marks) = (BTreeMap::new(), VecDeque::new());
@@ -138,7 +138,7 @@ impl Seen {
         }
     }
 
-    /// When [`Seen::settle`] has something to say, if nothing comes before.
+    /// When [`SequenceTracker::settle`] has something to say, if nothing comes before.
     pub(super) fn due(&self) -> Option<Instant> {
         let next = self.marks.partition_point(|(_, offset)| *offset <= self.settled);
         // What the stream has not confirmed waits for its answer.

@@ -21,9 +21,9 @@ use hyper::{
 };
 
 use super::{
-    Front,
-    handshake::{self, Refusal},
-    listener::{House, upgraded},
+    HttpHooks,
+    handshake::{self, UpgradeError},
+    listener::{ListenerContext, upgraded},
     origins::is_loopback_page,
 };
 
@@ -32,8 +32,8 @@ const SHOWN: usize = 100;
 
 /// Answers the requests of one connection, and keeps the head of the one that is upgraded.
 #[derive(Debug)]
-pub(super) struct Doorman<C, F> {
-    house: Arc<House<C, F>>,
+pub(super) struct UpgradeService<C, F> {
+    house: Arc<ListenerContext<C, F>>,
     remote: SocketAddr,
     holds: Mutex<Extensions>,
     head: Mutex<Option<Parts>>,
@@ -41,9 +41,9 @@ pub(super) struct Doorman<C, F> {
     asked: AtomicBool,
 }
 
-impl<C, F: Front> Doorman<C, F> {
+impl<C, F: HttpHooks> UpgradeService<C, F> {
     /// For a connection from there, with what it holds so far.
-    pub(super) fn new(house: Arc<House<C, F>>, remote: SocketAddr, holds: Extensions) -> Self {
+    pub(super) fn new(house: Arc<ListenerContext<C, F>>, remote: SocketAddr, holds: Extensions) -> Self {
         Self { house, remote, holds: Mutex::new(holds), head: Mutex::default(), asked: AtomicBool::new(false) }
     }
 
@@ -70,10 +70,10 @@ impl<C, F: Front> Doorman<C, F> {
         let options = &self.house.options;
         match handshake::check(&request, &options.origins) {
             // The origin is checked last.
-            Err(Refusal::Origin) if options.loopback_pages && is_loopback_page(request.headers()) => {}
+            Err(UpgradeError::Origin) if options.loopback_pages && is_loopback_page(request.headers()) => {}
             Err(refusal) => {
                 upgraded(refusal.outcome());
-                if refusal == Refusal::Origin {
+                if refusal == UpgradeError::Origin {
                     self.log_origin(&request);
                 }
                 return refusal.response();
@@ -97,7 +97,7 @@ impl<C, F: Front> Doorman<C, F> {
     }
 }
 
-impl<C: Send + 'static, F: Front> Service<Request<Incoming>> for Doorman<C, F> {
+impl<C: Send + 'static, F: HttpHooks> Service<Request<Incoming>> for UpgradeService<C, F> {
     type Response = Response<Full<Bytes>>;
     type Error = std::convert::Infallible;
     type Future = Answer;

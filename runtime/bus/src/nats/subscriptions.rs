@@ -22,13 +22,13 @@ use super::{
 pub(super) type Waiter = oneshot::Sender<Result<State, LookError>>;
 
 #[derive(Default)]
-pub(super) struct Rooms {
-    table: Mutex<Table>,
+pub(super) struct Subscriptions {
+    table: Mutex<SubscriptionTable>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct SubscriptionTable {
     rooms: HashMap<RoomId, Slot>,
     /// The last subscription's number.
     sid: u64,
@@ -47,7 +47,7 @@ struct Slot {
     since: u64,
 }
 
-impl Rooms {
+impl Subscriptions {
     /// Notes the wish for a room; events up to `since` are not for it. False where it was there already.
     pub(super) fn want(&self, room: &RoomId, since: u64) -> bool {
         let mut table = self.lock();
@@ -149,7 +149,7 @@ impl Rooms {
         (std::mem::take(&mut table.unsaid), std::mem::take(&mut table.waiters))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, SubscriptionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,13 @@
-//! Leavings: what waits until the key store has carried it out. Written before the rows of their sessions change.
+//! KeyCleanup: what waits until the key store has carried it out. Written before the rows of their sessions change.
 use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use rusqlite::{Connection, params};
 
 use super::{
-    desk::failed,
+    db_thread::failed,
     read::{rows, sid, text, unreadable, whole},
     removals,
 };
-use crate::{Field, Leaving, StoreError};
+use crate::{KeyField, StaleField, StoreError};
 
 /// "or fail": what may be undone half way keeps a journal of its own, and a savepoint undoes all of it anyway.
 macro_rules! leavings {
@@ -49,9 +49,9 @@ const RELEASE: &str = "update leaving set held = false where held and sid = ?1";
 
 const STAYS: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2 and sid = ?3";
 
-pub(super) fn add(connection: &Connection, node: NodeId, fields: &[Field]) -> Result<(), StoreError> {
+pub(super) fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(ADD).map_err(failed)?;
-    for Field { lesson, user, sid } in fields {
+    for KeyField { lesson, user, sid } in fields {
         statement.execute(params![node.0, lesson.as_str(), user.as_str(), sid.to_string()]).map_err(failed)?;
     }
     Ok(())
@@ -74,16 +74,16 @@ pub(super) fn release(connection: &Connection, ended: &[Sid]) -> Result<(), Stor
     ended.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
 }
 
-pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
+pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
     rows(connection, READ, params![node.0, whole(most)], |row| {
         let heir: Option<String> = row.get(4).map_err(failed)?;
-        let field = Field {
+        let field = KeyField {
             lesson: LessonId::parse(&text(row, 1)?).map_err(unreadable)?,
             user: UserId::parse(&text(row, 2)?).map_err(unreadable)?,
             sid: sid(&text(row, 3)?)?,
         };
         let heir = heir.as_deref().map(sid).transpose()?;
-        Ok((row.get(0).map_err(failed)?, Leaving { field, heir }))
+        Ok((row.get(0).map_err(failed)?, StaleField { field, heir }))
     })
 }
 
@@ -102,20 +102,20 @@ pub(super) fn held(
 pub(super) fn forget(
     connection: &Connection,
     node: NodeId,
-    done: &[(i64, Leaving)],
+    done: &[(i64, StaleField)],
     keep: bool,
 ) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from leaving where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
-    for (id, Leaving { field, heir }) in done {
+    for (id, StaleField { field, heir }) in done {
         if keep {
             removals::keep(connection, node, *id)?;
         }
         delete.execute([id]).map_err(failed)?;
         let Some(heir) = heir else { continue };
-        let Field { lesson, user, .. } = field;
+        let KeyField { lesson, user, .. } = field;
         if !stays.exists(params![user.as_str(), lesson.as_str(), heir.to_string()]).map_err(failed)? {
-            add(connection, node, &[Field { sid: *heir, ..field.clone() }])?;
+            add(connection, node, &[KeyField { sid: *heir, ..field.clone() }])?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! The client library costs 5.9 KB for each subscription, and keeps what is published while there is no connection; this
 //! does neither.
 //!
-//! Invariant: nothing waits for the server without a timeout but [`Link::read`], and that loses nothing when it is
+//! Invariant: nothing waits for the server without a timeout but [`NatsConnection::read`], and that loses nothing when it is
 //! dropped.
 use std::{io, sync::Arc, time::Duration};
 
@@ -90,7 +90,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 /// See the module.
-pub(super) struct Link {
+pub(super) struct NatsConnection {
     stream: Box<dyn Stream>,
     input: BytesMut,
     /// How much of the input is used up.
@@ -100,7 +100,7 @@ pub(super) struct Link {
     max_payload: usize,
 }
 
-impl Link {
+impl NatsConnection {
     /// Connects, and returns when the server has let us in.
     pub(super) async fn open(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, LinkError> {
         timeout(CONNECT, Self::let_in(address, login, name, max_body)).await.unwrap_or(Err(LinkError::Silent))

@@ -78,7 +78,7 @@ impl Scripts {
 
 /// A connection; clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
+pub(super) struct RedisConnection {
     connection: MultiplexedConnection,
     broken: Arc<AtomicBool>,
     scripts: Arc<Scripts>,
@@ -86,7 +86,7 @@ pub(super) struct Link {
     made: Instant,
 }
 
-impl Link {
+impl RedisConnection {
     pub(super) fn scripts(&self) -> &Scripts {
         &self.scripts
     }
@@ -149,7 +149,7 @@ impl Links {
         Arc::clone(&self.failure)
     }
 
-    async fn link(&self) -> Result<Link, RedisError> {
+    async fn link(&self) -> Result<RedisConnection, RedisError> {
         // Deadlines of calls are the caller's: they span the wait for a connection too.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
@@ -160,7 +160,13 @@ impl Links {
         let scripts = tokio::time::timeout(self.patience, Scripts::load(&mut connection, &self.clock));
         let scripts = scripts.await.map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))??;
         let clock = Arc::clone(&self.clock);
-        Ok(Link { connection, broken: Arc::default(), scripts: Arc::new(scripts), clock, made: Instant::now() })
+        Ok(RedisConnection {
+            connection,
+            broken: Arc::default(),
+            scripts: Arc::new(scripts),
+            clock,
+            made: Instant::now(),
+        })
     }
 }
 
@@ -178,21 +184,21 @@ pub(super) fn told(error: &RedisError) -> String {
 }
 
 impl ManageConnection for Links {
-    type Connection = Link;
+    type Connection = RedisConnection;
     type Error = RedisError;
 
-    async fn connect(&self) -> Result<Link, RedisError> {
+    async fn connect(&self) -> Result<RedisConnection, RedisError> {
         let link = self.link().await;
         // An option is whole after any panic.
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = link.as_ref().err().map(told);
         link
     }
 
-    async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
+    async fn is_valid(&self, link: &mut RedisConnection) -> Result<(), RedisError> {
         if link.is_broken() { Err((ErrorKind::Io, "the connection broke").into()) } else { Ok(()) }
     }
 
-    fn has_broken(&self, link: &mut Link) -> bool {
+    fn has_broken(&self, link: &mut RedisConnection) -> bool {
         link.is_broken()
     }
 }

@@ -1,4 +1,4 @@
-//! Reading the stream once, event by event, for many rooms.
+//! Backfill the stream once, event by event, for many rooms.
 //!
 //! A server of version 2.9 looks for a room's next event by going over all that come before it: with many rooms, reading
 //! each by itself costs the server the rooms times the events, and ten nodes that filled their gaps like this kept one
@@ -21,10 +21,10 @@ use tokio::time::{Duration, timeout};
 
 use super::{
     ANSWER,
-    fetch::{self, Width, Window, failed},
+    backfill::{self, Width, Window, failed},
     stream::NAME,
 };
-use crate::{BusError, heading};
+use crate::{BusError, headers};
 
 /// The server forgets a reader that asks for nothing for so long.
 const FORGOTTEN: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module.
-pub(super) struct Pass {
+pub(super) struct StreamScan {
     client: Client,
     stream: Stream<()>,
     consumer: Consumer<pull::Config>,
@@ -45,8 +45,8 @@ pub(super) struct Pass {
     pending: u64,
 }
 
-impl Pass {
-    /// Rooms with the offset after which each is read, up to a common one.
+impl StreamScan {
+    /// Subscriptions with the offset after which each is read, up to a common one.
     pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, upto: u64) -> Result<Self, BusError> {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER);
@@ -101,7 +101,7 @@ impl Pass {
                 let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
                 let headers = headers.map(|(name, value)| (name.as_ref(), value.as_str()));
                 let body = message.payload.clone();
-                events.extend(heading::incoming(&message.subject, headers, Offset(offset), None, body));
+                events.extend(headers::incoming(&message.subject, headers, Offset(offset), None, body));
             }
         }
         if wanted > 0 {
@@ -114,7 +114,7 @@ impl Pass {
     /// The last one may have been deleted; but the server's count alone is not believed.
     async fn end(&self) -> Result<(), BusError> {
         if self.read < self.upto {
-            let next = fetch::next(&self.client, ">", self.read + 1).await?;
+            let next = backfill::next(&self.client, ">", self.read + 1).await?;
             if next.is_some_and(|next| next.seq <= self.upto) {
                 return Err(failed("it ended early"));
             }

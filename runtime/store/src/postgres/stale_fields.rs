@@ -1,11 +1,11 @@
-//! Leavings: what waits until the key store has carried it out.
+//! KeyCleanup: what waits until the key store has carried it out.
 //!
 //! Their rows are written by the statements that end or take over sessions ([`super::sessions`], [`super::lease`]).
 use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use tokio_postgres::Row;
 
 use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{Field, Leaving, StoreError};
+use crate::{KeyField, StaleField, StoreError};
 
 const ADD: &str = "with released as (
         update leaving set held = false where held and sid = any ($5)
@@ -40,7 +40,12 @@ const FORGET: &str = "with forgotten as (
 const HELD: &str = "select id, sid from leaving where node_id = $1 and held and id > $2 order by id limit $3";
 
 impl PostgresStore {
-    pub(super) async fn add_leavings(&self, node: NodeId, fields: &[Field], ended: &[Sid]) -> Result<(), StoreError> {
+    pub(super) async fn add_leavings(
+        &self,
+        node: NodeId,
+        fields: &[KeyField],
+        ended: &[Sid],
+    ) -> Result<(), StoreError> {
         let lessons: Vec<&str> = fields.iter().map(|field| field.lesson.as_str()).collect();
         let users: Vec<&str> = fields.iter().map(|field| field.user.as_str()).collect();
         let sids: Vec<String> = fields.iter().map(|field| field.sid.to_string()).collect();
@@ -48,7 +53,7 @@ impl PostgresStore {
         self.pool.rows("leave", ADD, &[&node.0, &lessons, &users, &sids, &ended]).await.map(drop)
     }
 
-    pub(super) async fn read_leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, Leaving)>, StoreError> {
+    pub(super) async fn read_leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
         let most = i64::try_from(most).map_err(unreadable)?;
         let rows = self.pool.rows("leavings", READ, &[&node.0, &most]).await?;
         rows.iter().map(leaving).collect()
@@ -57,7 +62,7 @@ impl PostgresStore {
     pub(super) async fn forget_leavings(
         &self,
         node: NodeId,
-        done: &[(i64, Leaving)],
+        done: &[(i64, StaleField)],
         keep: bool,
     ) -> Result<(), StoreError> {
         let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
@@ -81,12 +86,12 @@ impl PostgresStore {
     }
 }
 
-fn leaving(row: &Row) -> Result<(i64, Leaving), StoreError> {
+fn leaving(row: &Row) -> Result<(i64, StaleField), StoreError> {
     let heir: Option<&str> = row.try_get(4).map_err(unreadable)?;
-    let field = Field {
+    let field = KeyField {
         lesson: LessonId::parse(row.try_get(1).map_err(unreadable)?).map_err(unreadable)?,
         user: UserId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
         sid: sid(row.try_get(3).map_err(unreadable)?)?,
     };
-    Ok((row.try_get(0).map_err(unreadable)?, Leaving { field, heir: heir.map(sid).transpose()? }))
+    Ok((row.try_get(0).map_err(unreadable)?, StaleField { field, heir: heir.map(sid).transpose()? }))
 }

@@ -1,8 +1,8 @@
-//! Reading events of several rooms out of the stream, in order.
+//! Backfill events of several rooms out of the stream, in order.
 //!
 //! A server of version 2.9 filters by one subject at a time, so each of a few rooms is read by itself, event after event,
-//! and the rooms are merged in windows of offsets. Rooms are read side by side; a room without events in a window costs
-//! nothing. Many rooms are read in one pass over all events ([`Pass`]).
+//! and the rooms are merged in windows of offsets. Subscriptions are read side by side; a room without events in a window costs
+//! nothing. Many rooms are read in one pass over all events ([`StreamScan`]).
 //!
 //! Invariant: memory holds one window and at most one event more for each of a few rooms, whatever the stream holds.
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rollcall_schema::{Offset, RoomId};
 use serde::Deserialize;
 
-use super::{pass::Pass, stream::NAME, wire};
-use crate::{BusError, Incoming, heading};
+use super::{stream::NAME, stream_scan::StreamScan, wire};
+use crate::{BusError, Incoming, headers};
 
 /// Requests of one reading that are under way at once.
 const AT_ONCE: usize = 32;
@@ -55,15 +55,15 @@ pub(super) struct Window {
 }
 
 /// A reading: rooms, each from its own offset, up to a common one.
-pub(super) enum Reading {
+pub(super) enum Backfill {
     /// Each by itself.
     Few(Merge),
     /// All in one pass.
-    Many(Box<Pass>),
+    Many(Box<StreamScan>),
 }
 
-impl Reading {
-    /// Rooms with the offset after which each is read.
+impl Backfill {
+    /// Subscriptions with the offset after which each is read.
     pub(super) async fn open(
         client: &Client,
         rooms: impl IntoIterator<Item = (RoomId, u64)>,
@@ -72,7 +72,7 @@ impl Reading {
         let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < upto).collect();
         Ok(match rooms.len() {
             ..=FEW => Self::Few(Merge::new(client.clone(), rooms, upto)),
-            _ => Self::Many(Box::new(Pass::open(client, rooms, upto).await?)),
+            _ => Self::Many(Box::new(StreamScan::open(client, rooms, upto).await?)),
         })
     }
 
@@ -117,7 +117,7 @@ impl Stored {
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
         let body = STANDARD.decode(self.data).unwrap_or_default();
-        heading::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
+        headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
     }
 }
 
@@ -170,7 +170,7 @@ impl Lane {
     }
 }
 
-/// Rooms that are each read by itself.
+/// Subscriptions that are each read by itself.
 pub(super) struct Merge {
     client: Client,
     lanes: Vec<Lane>,

@@ -1,7 +1,7 @@
 //! What passes from the live connection to the delivery: events as they came, or the word that some are
 //! missing.
 //!
-//! Invariant: the events taken are those of one connection, complete, since the last [`Flow::resume`]; from a break on
+//! Invariant: the events taken are those of one connection, complete, since the last [`LiveBuffer::resume`]; from a break on
 //! nothing passes until the next. What was stored since somebody wished for a room, which may have been before the server
 //! knew of that, does not count as republished until the server has answered or a filling has brought it.
 use std::{
@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// with an event stored and not yet republished. Of three answers to pings this far apart, it stood between two at most.
 const APART: Duration = Duration::from_millis(500);
 
-pub(super) struct Flow {
+pub(super) struct LiveBuffer {
     inner: Mutex<Inner>,
     bell: Notify,
 }
@@ -47,19 +47,19 @@ struct Inner {
 
 /// Somebody waits for a room's subscription. Dropped without an answer it breaks the flow: until the server answers again
 /// other rooms' events would pass, and filling goes on after the last event that passed.
-pub(super) struct Wish<'a> {
-    flow: &'a Flow,
+pub(super) struct PendingSubscription<'a> {
+    flow: &'a LiveBuffer,
     key: (Instant, u64),
 }
 
-impl Wish<'_> {
+impl PendingSubscription<'_> {
     /// The subscription is live.
     pub(super) fn answered(self) {
         self.flow.lock().wishes.remove(&self.key);
     }
 }
 
-impl Drop for Wish<'_> {
+impl Drop for PendingSubscription<'_> {
     fn drop(&mut self) {
         let mut inner = self.flow.lock();
         if inner.wishes.remove(&self.key) {
@@ -72,14 +72,14 @@ impl Drop for Wish<'_> {
     }
 }
 
-/// What [`Flow::next`] finds.
+/// What [`LiveBuffer::next`] finds.
 pub(super) enum Next {
     Events(Vec<(Instant, Incoming)>),
     Broken,
     Nothing,
 }
 
-impl Flow {
+impl LiveBuffer {
     /// It starts intact.
     pub(super) fn new() -> Self {
         let inner = Inner {
@@ -95,15 +95,15 @@ impl Flow {
     }
 
     /// A room is wished for.
-    pub(super) fn wish(&self) -> Wish<'_> {
+    pub(super) fn wish(&self) -> PendingSubscription<'_> {
         let mut inner = self.lock();
         inner.wished += 1;
         let key = (Instant::now(), inner.wished);
         inner.wishes.insert(key);
-        Wish { flow: self, key }
+        PendingSubscription { flow: self, key }
     }
 
-    /// A filling that began after the last [`Flow::resume`] is done.
+    /// A filling that began after the last [`LiveBuffer::resume`] is done.
     pub(super) fn filled(&self) {
         let mut inner = self.lock();
         if inner.intact {
@@ -122,7 +122,7 @@ impl Flow {
         self.bell.notify_one();
     }
 
-    /// There is news for whoever waits for [`Flow::changed`].
+    /// There is news for whoever waits for [`LiveBuffer::changed`].
     pub(super) fn wake(&self) {
         self.bell.notify_one();
     }
@@ -184,7 +184,7 @@ impl Flow {
         }
     }
 
-    /// Returns when [`Flow::next`] may have something.
+    /// Returns when [`LiveBuffer::next`] may have something.
     pub(super) async fn changed(&self) {
         self.bell.notified().await;
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stood_is_given_time_to_republish() {
-        let flow = Flow::new();
+        let flow = LiveBuffer::new();
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(at(ms)));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_filling() {
-        let flow = Flow::new();
+        let flow = LiveBuffer::new();
         let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
         let before = Instant::now();
         let (answered, forgotten) = (flow.wish(), flow.wish());

@@ -23,18 +23,18 @@ struct Aside {
 }
 
 /// Those of a store.
-pub(super) struct Refused {
+pub(super) struct Quarantine {
     aside: Mutex<HashMap<i64, Aside>>,
     said: LogLimit,
 }
 
-impl Default for Refused {
+impl Default for Quarantine {
     fn default() -> Self {
         Self { aside: Mutex::default(), said: LogLimit::new() }
     }
 }
 
-impl Refused {
+impl Quarantine {
     /// Those that are to be left aside now.
     pub(super) fn aside(&self) -> Vec<i64> {
         let now = Instant::now();

@@ -5,17 +5,17 @@
 //! to take.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Application, Cause, SocketId, SocketIo, connection::Phase, worker::Worker};
+use super::{Application, Cause, SocketId, SocketIo, connection::ConnectionState, worker::Worker};
 use rollcall_base::names;
 
 /// One worker's count.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct SendBudget {
     bytes: AtomicUsize,
     most: usize,
 }
 
-impl InFlight {
+impl SendBudget {
     /// With this share.
     pub(super) fn new(most: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), most }
@@ -40,8 +40,8 @@ impl InFlight {
 }
 
 /// Whether it is nearly too much for these workers together: no time for new connections.
-pub(super) fn crowd<'a>(workers: impl IntoIterator<Item = &'a InFlight>) -> bool {
-    let both = |(bytes, most), worker: &InFlight| (bytes + worker.bytes.load(Relaxed), most + worker.most);
+pub(super) fn crowd<'a>(workers: impl IntoIterator<Item = &'a SendBudget>) -> bool {
+    let both = |(bytes, most), worker: &SendBudget| (bytes + worker.bytes.load(Relaxed), most + worker.most);
     let (bytes, most): (usize, usize) = workers.into_iter().fold((0, 0), both);
     bytes > most / 8 * 7
 }
@@ -54,7 +54,7 @@ impl<A: Application> Worker<A> {
             return;
         }
         let slow = sockets.slab.iter().filter_map(|(slot, entry)| {
-            let open = matches!(entry.connection.phase, Phase::Open { .. });
+            let open = matches!(entry.connection.phase, ConnectionState::Open { .. });
             let outbound = entry.connection.outbound.as_ref().filter(|_| open)?;
             Some((outbound.stalled, std::cmp::Reverse(outbound.charged()), slot))
         });

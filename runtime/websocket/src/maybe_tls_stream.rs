@@ -21,14 +21,14 @@ pub type Certificate = watch::Receiver<Arc<ServerConfig>>;
 
 /// A socket on its way to a worker.
 #[derive(Debug)]
-pub struct Carrier {
+pub struct Handoff {
     /// Non-blocking.
     pub(super) stream: std::net::TcpStream,
     /// With its handshake done.
     pub(super) session: Option<Box<ServerConnection>>,
 }
 
-impl From<std::net::TcpStream> for Carrier {
+impl From<std::net::TcpStream> for Handoff {
     fn from(stream: std::net::TcpStream) -> Self {
         Self { stream, session: None }
     }
@@ -36,12 +36,12 @@ impl From<std::net::TcpStream> for Carrier {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(super) enum MaybeTlsStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Wire {
+impl MaybeTlsStream {
     /// Shakes hands where there is a certificate; `None` where the client does not, in time.
     pub(super) async fn open(stream: TcpStream, certificate: Option<&Certificate>, patience: Duration) -> Option<Self> {
         let Some(certificate) = certificate else { return Some(Self::Plain(stream)) };
@@ -51,7 +51,7 @@ impl Wire {
     }
 
     /// Away from tokio.
-    pub(super) fn into_carrier(self) -> io::Result<Carrier> {
+    pub(super) fn into_carrier(self) -> io::Result<Handoff> {
         let (stream, session) = match self {
             Self::Plain(stream) => (stream, None),
             Self::Tls(tls) => {
@@ -59,11 +59,11 @@ impl Wire {
                 (stream, Some(Box::new(session)))
             }
         };
-        Ok(Carrier { stream: stream.into_std()?, session })
+        Ok(Handoff { stream: stream.into_std()?, session })
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, into),
@@ -72,7 +72,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
