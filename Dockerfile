@@ -9,10 +9,17 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY schema/Cargo.toml schema/
 COPY runtime/Cargo.toml runtime/
+COPY runtime/base/Cargo.toml runtime/base/
+COPY runtime/bus/Cargo.toml runtime/bus/
+COPY runtime/keys/Cargo.toml runtime/keys/
+COPY runtime/presence/Cargo.toml runtime/presence/
+COPY runtime/store/Cargo.toml runtime/store/
+COPY runtime/websocket/Cargo.toml runtime/websocket/
 COPY handlers/Cargo.toml handlers/
 COPY loadtest/Cargo.toml loadtest/
-RUN mkdir schema/src runtime/src handlers/src loadtest/src \
- && touch schema/src/lib.rs runtime/src/lib.rs handlers/src/lib.rs loadtest/src/lib.rs \
+RUN for crate in schema runtime runtime/* handlers loadtest; do \
+      [ ! -e "$crate/Cargo.toml" ] || { mkdir "$crate/src" && touch "$crate/src/lib.rs"; }; \
+    done \
  && echo 'fn main() {}' >handlers/src/main.rs \
  && cargo build --release --locked --package rollcall
 

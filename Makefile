@@ -15,10 +15,11 @@ setup: ## install the Debian packages that the tests need, if they are missing
 test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
 	@loadtest/setup/test
 
-lint: ## rustfmt and clippy, warnings are errors
+lint: ## rustfmt and clippy, where warnings are errors; whether patches apply, and the Dockerfile knows every crate
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for patch in loadtest/sabotage/*.patch; do git apply --check -C1 "$$patch" || exit 1; done
+	@for manifest in $$(git ls-files '*/Cargo.toml' ':!*/fuzz/*'); do grep -q "^COPY $$manifest " Dockerfile || { echo "error: no $$manifest in the Dockerfile" >&2; exit 1; }; done
 
 run: ## start the gateway, embedded, with a demo classroom
 	cargo run --release
@@ -33,14 +34,14 @@ bench: setup ## every load scenario beside its floor, one table (10 minutes)
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
 
-race: setup ## PAIRS=2000 of agents enter at once on three nodes, and everybody must see everybody
+race: setup ## PAIRS=2000 pairs of agents enter at once on three nodes, and every agent must see every other
 	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- race --pairs $(PAIRS)
 
-chaos: setup ## nodes, faults from SEEDS=50 seeds, and a ledger that must balance
+chaos: setup ## three nodes, faults drawn from SEEDS=50 seeds, and a ledger that must balance
 	@loadtest/setup/chaos --seeds $(SEEDS)
 
-sabotage: setup ## break each mechanism of presence once, and let the ledger find it
+sabotage: setup ## break each mechanism of presence once: the chaos suite must fail
 	@loadtest/setup/sabotage $(SEEDS)
 
 fuzz: ## every cargo-fuzz target for SECONDS_EACH=600
