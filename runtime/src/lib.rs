@@ -13,8 +13,9 @@ mod node;
 mod rooms;
 
 pub use cli::run;
-pub use gateway::{ConnectContext, Connected, Resumption};
 pub use handler::{
+    connect_context::ConnectContext,
+    connected::{Connected, Resumption},
     error::{ConnectError, HandlerError},
     resources::Resources,
     session::{JoinedLesson, Presence, Session},

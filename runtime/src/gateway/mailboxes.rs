@@ -1,13 +1,12 @@
 //! What other tasks say to the workers, and how it gets there.
 use std::{
-    hash::{BuildHasher, RandomState},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rollcall_presence::Connections;
-use rollcall_schema::{LessonId, Offset, SessionError, Sid};
+use rollcall_schema::{Offset, SessionError, Sid};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
@@ -15,11 +14,9 @@ use super::{
     replay::{Chunk, ReplayEnd},
 };
 use crate::{
-    handler::{error::Refused, session::Session, table::Outcome},
-    limits::network::Subscriber,
+    handler::{connected::Connected, error::Refused, sids::Sids, table::Outcome},
     rooms::{RoomHold, delivery::Delivery},
 };
-use rollcall_bus::{Position, Replayed};
 use rollcall_websocket::{SocketId, Workers};
 
 /// How long a worker may take to answer.
@@ -90,39 +87,6 @@ pub enum WorkerCommand {
     CloseAll(SessionError),
 }
 
-/// Who asks to be let in.
-#[derive(Debug)]
-pub struct ConnectContext {
-    /// The socket, for entering rooms.
-    pub socket: SocketId,
-    /// The connection's name outside.
-    pub sid: Sid,
-    /// Its address, where the connections of addresses are limited.
-    pub client: Option<Subscriber>,
-    /// `lesson_id` of the upgrade request's query.
-    pub asked: Option<LessonId>,
-}
-
-/// What connect made.
-#[derive(Debug)]
-pub struct Connected {
-    /// The session.
-    pub session: Session,
-    /// Where the client asked to resume.
-    pub resumption: Option<Resumption>,
-}
-
-/// Where a resumable connection starts.
-#[derive(Debug)]
-pub struct Resumption {
-    /// Told to the client: pushes have higher offsets.
-    pub position: Position,
-    /// Whether what was missed follows; false where nothing was asked for.
-    pub recovered: bool,
-    /// What was missed, and up to where.
-    pub replay: Option<(Replayed, Offset)>,
-}
-
 /// The inboxes of all workers. Cheap to clone. Messages to a process that ends go nowhere, and nobody misses them.
 #[derive(Clone, Default)]
 pub struct Mailboxes(Arc<Inner>);
@@ -130,8 +94,7 @@ pub struct Mailboxes(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     workers: OnceLock<Workers<WorkerCommand>>,
-    /// Makes the upper half of this process's sids.
-    key: RandomState,
+    sids: Sids,
 }
 
 impl Mailboxes {
@@ -193,20 +156,16 @@ impl Mailboxes {
         ended
     }
 
-    /// A name for a socket's connection: its lower half is the socket's own id, so that no map is needed to find it; the
-    /// upper half is made of that under a secret of this process, so that nobody can tell another's, and another
-    /// process's is known for one.
+    /// See [`Sids::sid`].
     #[must_use]
     pub fn sid(&self, socket: SocketId) -> Sid {
-        let upper = self.0.key.hash_one(socket.to_bits());
-        Sid(u128::from(upper) << 64 | u128::from(socket.to_bits()))
+        self.0.sids.sid(socket)
     }
 
-    /// The socket of a connection; none where the name is not this process's.
+    /// See [`Sids::socket`].
     #[must_use]
     pub fn socket(&self, sid: Sid) -> Option<SocketId> {
-        let socket = SocketId::from_bits(sid.0 as u64);
-        (self.sid(socket) == sid).then_some(socket)
+        self.0.sids.socket(sid)
     }
 
     fn workers(&self) -> &Workers<WorkerCommand> {

@@ -35,12 +35,14 @@ use self::{
 pub use self::{
     enumerate::{Enumerate, FindMissing, Page},
     fanout::AgentMark,
-    mailboxes::{ConnectContext, Connected, Mailboxes, Resumption, WorkerCommand},
+    mailboxes::{Mailboxes, WorkerCommand},
     peer::Peer,
 };
 use crate::{
     gateway::disconnect_queue::DisconnectQueue,
     handler::{
+        connect_context::ConnectContext,
+        connected::{Connected, Resumption},
         error::Refused,
         session::Session,
         table::{Outcome, Table},

@@ -3,9 +3,11 @@ use std::collections::VecDeque;
 
 use rollcall_schema::{LeftReason, LessonId, Offset};
 
-use super::Resumption;
 use crate::{
-    handler::session::{Presence, Session},
+    handler::{
+        connected::Resumption,
+        session::{Presence, Session},
+    },
     limits::{
         Meter,
         admission::{ClientPermit, Waiting},

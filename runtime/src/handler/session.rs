@@ -10,7 +10,7 @@ use rollcall_schema::{
 
 use crate::{
     auth::{Claims, Grants},
-    gateway::ConnectContext,
+    handler::{connect_context::ConnectContext, sids},
 };
 use rollcall_keys::KeyField;
 use rollcall_store::Remembered;
@@ -164,7 +164,7 @@ impl Session {
     /// The socket, for entering rooms. A session is only ever where its connection is, so its sid is this process's.
     #[must_use]
     pub fn socket(&self) -> SocketId {
-        SocketId::from_bits(self.sid.0 as u64)
+        sids::socket_of_own(self.sid)
     }
 
     /// The rooms that its events come from; a guest gets nothing of the classroom's.

@@ -13,12 +13,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::{
-    gateway::{ConnectContext, Connected},
-    handler::{
-        error::{ConnectError, HandlerError, Interrupted, Refused},
-        session::Session,
-    },
+use crate::handler::{
+    connect_context::ConnectContext,
+    connected::Connected,
+    error::{ConnectError, HandlerError, Interrupted, Refused},
+    session::Session,
 };
 use rollcall_base::names;
 

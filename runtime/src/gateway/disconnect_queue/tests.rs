@@ -3,10 +3,7 @@ use rollcall_schema::{ClassroomId, ConnectRequest, SessionError};
 use uuid::Uuid;
 
 use super::*;
-use crate::{
-    gateway::{ConnectContext, Connected},
-    handler::error::ConnectError,
-};
+use crate::handler::{connect_context::ConnectContext, connected::Connected, error::ConnectError};
 use rollcall_websocket::SocketId;
 
 struct Ends(mpsc::UnboundedSender<(Sid, LeftReason)>);
