@@ -8,7 +8,7 @@ use rollcall_runtime::{
     HandlerError, Resources, Session,
     auth::{Claims, Keyring},
 };
-use rollcall_schema::{AckError, Refresh, ack::Empty};
+use rollcall_schema::{AckError, Refresh, ack::Refreshed};
 
 /// What refresh needs.
 pub struct Deps {
@@ -27,7 +27,7 @@ impl Deps {
 ///
 /// # Errors
 /// `invalid access token`, `access token of another user`. A guest is nobody yet, and becomes somebody by join_lesson.
-pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Result<Empty, HandlerError> {
+pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Result<Refreshed, HandlerError> {
     let user = fresh(&deps.keyring, session, request.token.as_str()).await?;
     if session.expires().is_none() {
         return Err(AckError::AccessTokenOfAnotherUser.into());
@@ -36,8 +36,9 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Res
     if !stays || !user.admits_classroom(session.classroom) {
         return Err(AckError::InvalidAccessToken.into());
     }
+    let expires_at = user.expires;
     session.hold(user);
-    Ok(Empty {})
+    Ok(Refreshed { expires_at })
 }
 
 /// A later token than connect_request's: it must hold, and be the session's own user's, if there is one.

@@ -73,13 +73,14 @@ impl std::error::Error for AckError {}
 pub struct Reply {
     data: Box<RawValue>,
     joined: Option<LessonJoined>,
+    expires_at: Option<u64>,
 }
 
 impl<D: Serialize> From<D> for Reply {
     /// # Panics
     /// Where `data` cannot be written as JSON; plain structs always can.
     fn from(data: D) -> Self {
-        Self { data: to_raw_value(&data).expect("an answer is plain data"), joined: None }
+        Self { data: to_raw_value(&data).expect("an answer is plain data"), joined: None, expires_at: None }
     }
 }
 
@@ -102,6 +103,19 @@ impl From<LessonJoined> for Reply {
     }
 }
 
+/// The success of refresh. Its `data` is `{}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// When the new token ends, in Unix seconds.
+    pub expires_at: u64,
+}
+
+impl From<Refreshed> for Reply {
+    fn from(refreshed: Refreshed) -> Self {
+        Self { expires_at: Some(refreshed.expires_at), ..Self::from(Empty {}) }
+    }
+}
+
 impl Reply {
     /// From where the events of a lesson come that was joined by a connection that resumes.
     #[must_use]
@@ -120,6 +134,8 @@ struct Success<'a> {
     lesson: Option<Lesson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<Offset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -163,6 +179,7 @@ pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
         data: &reply.data,
         lesson,
         offset: reply.offset(),
+        expires_at: reply.expires_at,
     }))
 }
 

@@ -59,6 +59,12 @@ impl Subject {
         Self { room: RoomId::Classroom(classroom), entity: "agent".into() }
     }
 
+    /// The last token: what the event is about.
+    #[must_use]
+    pub fn entity(&self) -> &str {
+        &self.entity
+    }
+
     /// Checks a subject as it came, without [`LIVE_PREFIX`].
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 use rollcall_schema::{
     AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
     LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Seat, SessionError, SessionId, Sid, Violation,
-    ack::{self, Empty, LessonJoined},
+    ack::{self, Empty, LessonJoined, Refreshed},
     connect_success::Start,
     request::RefText,
     session_error,
@@ -31,6 +31,8 @@ fn acks() {
         let lesson = LessonId::parse("algebra-1").expect("a lesson");
         ack::success(one, &LessonJoined { lesson, seat, seats: 12, offset }.into()).expect("a ref was given")
     };
+    let refreshed = Refreshed { expires_at: 1_700_000_000 }.into();
+    let refreshed = ack::success(one, &refreshed).expect("a ref was given");
     assert_golden(
         vec![
             success(one),
@@ -38,6 +40,7 @@ fn acks() {
             joined(Some(Seat(3)), None),
             joined(None, None),
             joined(None, Some(Offset(41))),
+            refreshed,
             ack::error(one, AckError::LessonIdRequired),
             ack::error(one, AckError::LessonNotFound),
             ack::error(one, AckError::HubCannotJoin),

@@ -1,7 +1,7 @@
 //! `POST /api/v1/publish`: a request read into a publication.
 //!
 //! Invariant: what is published has a subject of ours, a JSON object as its body, and headers that every node reads
-//! alike.
+//! alike. It is never of the entity type `agent`: only the gateway says who is present.
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -26,6 +26,9 @@ struct Request<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
 }
+
+/// The entity type of presence events.
+const AGENT: &str = "agent";
 
 /// A header's name, its check, and what the check asks for.
 type Header = (&'static str, fn(&str) -> bool, &'static str);
@@ -54,6 +57,12 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<P
         .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
     let subject = Subject::parse(&request.subject)
         .map_err(|_| HttpError::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
+    let is_agent = |entity: &[u8]| entity == AGENT.as_bytes();
+    if is_agent(subject.entity().as_bytes())
+        || headers.get_all(header::ENTITY_EVENT_TYPE).iter().any(|value| is_agent(value.as_bytes()))
+    {
+        return Err(HttpError::bad(format!("only the gateway publishes events of the entity type {AGENT}")));
+    }
     let body = request.body.get();
     if !body.starts_with('{') {
         return Err(HttpError::bad("the event's body must be a JSON object"));

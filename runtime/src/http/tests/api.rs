@@ -113,6 +113,24 @@ async fn what_is_no_event_is_not_published() {
 }
 
 #[tokio::test]
+async fn presence_cannot_be_published() {
+    let bench = Bench::new().await;
+    let refused = async |subject: &str, entity: &'static str| {
+        let body = json!({"subject": subject, "body": {"label": "left"}}).to_string();
+        let request = Request::post("/api/v1/publish").header("Entity-Event-Type", entity);
+        let (status, body) = bench.ask(request.body(Full::new(body.into())).unwrap()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{subject}, {entity}");
+        assert!(body["detail"].as_str().unwrap().contains("entity type agent"), "{body}");
+    };
+    refused(&format!("classroom.{ROOM}.agent"), "note").await;
+    refused("lesson.a.agent", "note").await;
+    refused(&format!("classroom.{ROOM}.note"), "agent").await;
+    assert_eq!(bench.bus.position().offset.0, 0, "nothing was stored");
+    let allowed = json!({"subject": "lesson.agent.agents", "body": {}}).to_string();
+    assert_eq!(bench.post("/api/v1/publish", allowed).await.0, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn an_event_is_as_large_as_it_may_be_and_no_larger() {
     let bench = Bench::new().await;
     let sized = |bytes: usize| format!(r#"{{"subject":"lesson.a.note","body":{{"x":"{}"}}}}"#, "x".repeat(bytes - 8));
