@@ -12,6 +12,7 @@ mod classroom;
 mod frames;
 mod keys;
 mod look;
+mod machine;
 mod mixpanel;
 mod publish;
 mod stream;
@@ -27,13 +28,14 @@ pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, sess
 pub(crate) use classroom::Classroom;
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};
 pub(crate) use keys::{DAY, Keys, expect_field, hash};
+pub(crate) use machine::{loads_the_machine, measures_time};
 pub(crate) use mixpanel::Mixpanel;
 pub(crate) use publish::Fence;
 pub(crate) use stream::{Stored, Stream};
 pub(crate) use wait::{SOON, until};
 
 /// How many tests may ask a backend for a classroom.
-const CLASSROOMS: usize = 80;
+const CLASSROOMS: usize = 200;
 
 /// Runs cases (`async fn case(backend: &Backend)`) on both kinds of backend, as `embedded::case` and `real::case`.
 macro_rules! on_both_kinds {

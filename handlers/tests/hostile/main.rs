@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admission;
 mod amplification;
 mod authz;
 mod encoding;

@@ -170,7 +170,7 @@ fn ack(said: Said, reference: Option<usize>) -> Option<Value> {
         Said::RefreshForged => ("invalid access token", reference),
         Said::RefreshOfAnother => ("access token of another user", reference),
         Said::UnknownEvent => ("unknown event", reference),
-        Said::ConnectAgain => ("unknown event", None),
+        Said::ConnectAgain => ("already connected", None),
         Said::NoJson => ("invalid payload", None),
     };
     Some(json!({"type": "ack", "ref": reference, "status": "ERROR", "message": message}))
@@ -276,6 +276,10 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
         return;
     }
     assert_eq!(heard.code, ends, "{heard:?}");
+    // What explains an error is text for people.
+    for answer in &mut heard.texts {
+        answer.as_object_mut().unwrap().remove("detail");
+    }
     let (success, answers) = match heard.texts.split_first() {
         Some((success, answers)) => (Some(success), answers),
         None => (None, &[][..]),

@@ -97,6 +97,7 @@ async fn stream_agrees(backend: &Backend, room: &Classroom, expected: &Events) {
 }
 
 async fn a_backlog(begin: fn(&mut Nats), end: fn(&mut Nats)) {
+    let _held = crate::common::loads_the_machine().await;
     let mut nats = Nats::start().unwrap();
     let servers = Servers { nats: nats.url(), ..Servers::shared() };
     let backend = Arc::new(Backend::start(Some(servers), Clone::clone));

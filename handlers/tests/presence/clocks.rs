@@ -51,6 +51,7 @@ async fn refused(node: &Gateway, room: &Classroom, token: &str) -> Option<Value>
 
 #[tokio::test]
 async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
+    let _held = crate::common::measures_time().await;
     let right = Backend::start(Some(Servers::shared()), leased);
     let options = leased(&right.beside());
     let mut fast = Gateway::start(with_a_clock(&options, "FAKETIME", "+5m")).unwrap();

@@ -1,5 +1,6 @@
-//! Promises of presence that take a node to its limits: a backlog of events, a drain beside servers that hang, clocks that
-//! are wrong, resources that run out, and views that must be whole all the same.
+//! Promises of presence that need more than one node, or servers that fail: sessions that move, nodes that die, backends
+//! that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, and views that are whole all
+//! the same.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,10 +9,14 @@ mod common;
 
 mod backlog;
 mod clocks;
+mod database_failover;
 mod drain;
 mod exhaustion;
-mod failover;
+mod nodes;
+mod outages;
 mod pairs;
+mod partitions;
 mod races;
+mod redis_failover;
 mod tasks;
 mod views;

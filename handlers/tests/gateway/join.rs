@@ -1,10 +1,6 @@
 //! PROTOCOL 2, join_lesson: which lesson, who may, and that a join which fails changes nothing.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Agent, Backend, Classroom, SOON, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds};
 use rollcall_loadtest::{Client, token};
 use serde_json::{Value, json};
 
@@ -140,7 +136,7 @@ async fn joining_the_same_lesson_again_changes_nothing(backend: &Backend) {
     assert!(hears(backend, room, &mut alice, &room.algebra).await, "once, not twice");
     if let Some(mut keys) = backend.keys().await {
         let students = keys.hash(&format!("lesson_student_{}", room.algebra)).await;
-        assert_eq!(students, common::hash([(room.user("alice").as_str(), alice.sid.as_str())]));
+        assert_eq!(students, crate::common::hash([(room.user("alice").as_str(), alice.sid.as_str())]));
     }
 }
 

@@ -1,12 +1,8 @@
 //! PROTOCOL 2, "While a backend is away": each server is killed, and stopped where it stands, under people who stay.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
+use crate::common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::{Value, json};
@@ -90,7 +86,8 @@ async fn lesson_of(backend: &Backend, agent: &Agent) -> String {
 }
 
 async fn without_postgres(fault: Fault) {
-    let mut postgres = common::start_postgres().unwrap();
+    let _held = crate::common::measures_time().await;
+    let mut postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
     let backend = Backend::start(Some(servers), Clone::clone);
     let (room, mut alice, mut bob) = people(&backend).await;
@@ -129,7 +126,7 @@ async fn postgres_hangs() {
 
 /// Longer than the leases, so that all of them have run out on its return: who lives is not taken for dead.
 async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
-    let mut postgres = common::start_postgres().unwrap();
+    let mut postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
     let short = |options: &GatewayOptions| options.clone().env("ROLLCALL_LEASE", "500ms");
     let backend = Backend::start(Some(servers.clone()), short);
@@ -147,13 +144,14 @@ async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     fault.begin(&mut postgres);
     for node in [&backend.gateway, &others[0]] {
         let pulse = [r#"operation="pulse""#];
-        node.wait_for_metric("rollcall_backend_errors_total", &pulse, common::SOON, |missed| missed >= 3.0).unwrap();
+        node.wait_for_metric("rollcall_backend_errors_total", &pulse, crate::common::SOON, |missed| missed >= 3.0)
+            .unwrap();
     }
     others[1].kill().unwrap();
     fault.end(&mut postgres);
     // One is dead. When that is found out, whoever else would be taken for dead has been.
     let dead = format!("{}|{}|node_lost", beyond[1].session, beyond[1].id);
-    until("the history", common::SOON, async || backend.history(room).await, |rows| rows.contains(&dead)).await;
+    until("the history", crate::common::SOON, async || backend.history(room).await, |rows| rows.contains(&dead)).await;
     assert_eq!(backend.history(room).await, [dead]);
     let whole = [&alice, &bob, &beyond[0]].map(|agent| format!("{}|{}", agent.session, agent.id));
     assert_eq!(backend.live(room).await, whole);
@@ -172,7 +170,7 @@ async fn postgres_hangs_for_longer_than_the_leases() {
 /// As after a failover: the connections of before are gone, and whoever connects meanwhile cannot write, ever.
 #[tokio::test]
 async fn postgres_is_a_standby_for_a_while() {
-    let postgres = common::start_postgres().unwrap();
+    let postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
     let backend = Backend::start(Some(servers), Clone::clone);
     let (room, alice, mut bob) = people(&backend).await;
@@ -195,6 +193,7 @@ async fn postgres_is_a_standby_for_a_while() {
 }
 
 async fn without_redis(fault: Fault) {
+    let _held = crate::common::measures_time().await;
     let mut redis = Redis::start().unwrap();
     let backend = Backend::start(Some(Servers { redis: redis.url(), ..Servers::shared() }), Clone::clone);
     let (room, mut alice, mut bob) = people(&backend).await;
@@ -233,6 +232,7 @@ async fn redis_hangs() {
 }
 
 async fn without_nats(fault: Fault) {
+    let _held = crate::common::measures_time().await;
     let mut nats = Nats::start().unwrap();
     let backend = Backend::start(Some(Servers { nats: nats.url(), ..Servers::shared() }), Clone::clone);
     let (room, mut alice, mut bob) = people(&backend).await;
@@ -258,7 +258,7 @@ async fn without_nats(fault: Fault) {
     // Once and in order in the stream, too, and nothing is left to publish.
     backend.wait_for_rows(&outbox, &[]).await;
     let stored = backend.stored(&room.subject("agent"), 5).await.unwrap();
-    let mut ids: Vec<_> = stored.iter().map(common::Stored::id).collect();
+    let mut ids: Vec<_> = stored.iter().map(crate::common::Stored::id).collect();
     ids.dedup();
     assert_eq!(ids.len(), 5, "alice, bob, carol, and the visitor twice: {ids:?}");
     backend.nothing_came(room, [&mut alice]).await;
@@ -287,7 +287,7 @@ async fn arrive(agent: &mut Agent, expected: &[(&str, Whom)], returned: Instant)
 
 /// That this event comes, after whatever else.
 async fn hears(agent: &mut Agent, event: &Value) {
-    while agent.client.next_event(common::SOON).await.unwrap().body != *event {}
+    while agent.client.next_event(crate::common::SOON).await.unwrap().body != *event {}
 }
 
 #[tokio::test]

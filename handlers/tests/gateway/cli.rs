@@ -1,15 +1,11 @@
 //! PROTOCOL 7, the command line: token, migrate, load, check.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fmt::Write;
 use std::fs;
 use std::process::Output;
 use std::time::Instant;
 
-use common::Backend;
+use crate::common::Backend;
 use rollcall_loadtest::servers::{psql, shared};
 use rollcall_loadtest::{Client, GatewayOptions};
 use uuid::Uuid;
@@ -29,7 +25,7 @@ impl Place {
 
     fn real() -> Self {
         let place = Self::embedded();
-        let url = common::postgres().create_database().unwrap();
+        let url = crate::common::postgres().create_database().unwrap();
         let options = place.options.env("DATABASE_URL", &url).env("REDIS_URL", shared::redis().url());
         Self { options: options.env("NATS_URL", shared::nats().url()), postgres: Some(url), ..place }
     }
@@ -118,8 +114,9 @@ fn migrate_makes_the_tables_and_may_be_repeated() {
     }
 }
 
-#[test]
-fn two_thousand_lessons_and_sixty_thousand_attendees_are_loaded() {
+#[tokio::test]
+async fn two_thousand_lessons_and_sixty_thousand_attendees_are_loaded() {
+    let _held = crate::common::loads_the_machine().await;
     let (mut lessons, mut attendees) = (String::new(), String::new());
     for lesson in 0..2000 {
         writeln!(lessons, "lesson-{lesson},{},30", Uuid::new_v4()).unwrap();

@@ -1,12 +1,8 @@
 //! PROTOCOL 2 and 3: what ends a connection that is in a classroom, and the reason that history and agent.left give.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, SystemTime};
 
-use common::{Agent, Backend, Classroom, SOON, Whom, agent_event, on_both_kinds, session_error};
+use crate::common::{Agent, Backend, Classroom, SOON, Whom, agent_event, on_both_kinds, session_error};
 use rollcall_loadtest::client::Closing;
 use rollcall_loadtest::token;
 use serde_json::json;

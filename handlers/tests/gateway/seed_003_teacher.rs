@@ -1,12 +1,8 @@
 //! Seed 003, flow 1: the Teacher App joins a lesson. The diagram numbers its arrows; so do the comments.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Backend, Classroom, SOON, hash, on_both_kinds};
+use crate::common::{Backend, Classroom, SOON, hash, on_both_kinds};
 use serde_json::json;
 
 on_both_kinds!(the_diagram, a_seat_map_that_is_there_is_left_alone, leaving_takes_its_own_field_only);
@@ -32,13 +28,13 @@ async fn the_diagram(backend: &Backend) {
     //   4. B->>A: return error
     let request = |lesson: &str| json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
     teacher.client.send(&request("no-such-lesson")).await.unwrap();
-    let error = common::next_text(&mut teacher.client, SOON).await;
+    let error = crate::common::next_text(&mut teacher.client, SOON).await;
     assert_eq!(error, r#"{"type":"ack","ref":1,"status":"ERROR","message":"lesson not found"}"#);
     assert_eq!(saved(backend, teacher.session).await, "|");
 
     // 1, 2 again: there is such a lesson.
     teacher.client.send(&request(lesson)).await.unwrap();
-    let success = common::next_text(&mut teacher.client, SOON).await;
+    let success = crate::common::next_text(&mut teacher.client, SOON).await;
 
     // 5. B->>B: enter_room
     // From now on what is published to the lesson comes to the teacher, and to nobody who did not join it.
@@ -107,7 +103,7 @@ async fn leaving_takes_its_own_field_only(backend: &Backend) {
     tablet.joins(&room.algebra).await;
     backend.settled(room, [&mut witness]).await;
     let mut keys = backend.keys().await;
-    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+    crate::common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
     // Who leaves without holding it takes nothing.
     let left = teacher.leaves().await;
@@ -115,11 +111,11 @@ async fn leaving_takes_its_own_field_only(backend: &Backend) {
     let in_flight = |count| count == 0.0;
     let gateway = &backend.gateway;
     gateway.wait_for_metric("rollcall_function_in_flight", &["disconnect"], SOON, in_flight).unwrap();
-    common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
+    crate::common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
     // Who holds it takes it; [{user_id}] stays for its day.
     tablet.leaves().await;
-    common::expect_field(&mut keys, &teachers, &user, None).await;
+    crate::common::expect_field(&mut keys, &teachers, &user, None).await;
     if let Some(keys) = &mut keys {
         assert_eq!(keys.hash(&user).await, hash([("lesson_id", room.algebra.as_str())]));
     }

@@ -1,12 +1,8 @@
 //! Two nodes on one Postgres, Redis and NATS: who is on one of them sees who is on the other, and a session moves.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
@@ -60,6 +56,7 @@ async fn who_is_on_one_node_sees_who_is_on_the_other() {
 
 #[tokio::test]
 async fn a_session_moves_to_another_node_without_leaving() {
+    let _held = crate::common::measures_time().await;
     let (first, second) = two_nodes();
     let room = first.classroom();
     let mut witness = first.participant(room, "witness").await;
@@ -77,11 +74,12 @@ async fn a_session_moves_to_another_node_without_leaving() {
     // The end of the first touched nothing of the second.
     let mut keys = first.keys().await;
     let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
-    common::expect_field(&mut keys, &students, &user, Some(&after.sid)).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&after.sid)).await;
 }
 
 #[tokio::test]
 async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
+    let _held = crate::common::measures_time().await;
     let (first, mut second) = two_nodes();
     let room = first.classroom();
     let mut witness = first.participant(room, "witness").await;
@@ -95,7 +93,7 @@ async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
     assert_eq!(first.history(room).await, [format!("{}|{}|node_lost", bob.session, bob.id)]);
     // Its fields go with its sessions.
     let mut keys = first.keys().await;
-    common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
+    crate::common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
     assert_eq!(first.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
 }
 
@@ -150,7 +148,7 @@ async fn a_guest_who_brought_a_token_leaves_no_field_when_its_node_dies() {
     assert_eq!(guest.request("join_lesson", join).await.unwrap()["status"], "SUCCESS");
     let mut keys = first.keys().await;
     let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
-    common::expect_field(&mut keys, &students, &user, success["sid"].as_str()).await;
+    crate::common::expect_field(&mut keys, &students, &user, success["sid"].as_str()).await;
     node.kill().unwrap();
-    common::expect_field(&mut keys, &students, &user, None).await;
+    crate::common::expect_field(&mut keys, &students, &user, None).await;
 }

@@ -1,7 +1,5 @@
 //! Secrets are seen nowhere: not in the log, the metrics, errors or the process's title (a canary in each of them).
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};

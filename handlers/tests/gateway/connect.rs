@@ -1,10 +1,6 @@
 //! PROTOCOL 2, connect_request: order and visibility, and what is refused.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
+use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
 use rollcall_loadtest::client::Closing;
 use rollcall_loadtest::{GatewayOptions, token};
 use serde_json::{Value, json};
@@ -63,7 +59,7 @@ async fn of_two_who_enter_at_once_at_least_one_sees_the_other(backend: &Backend)
 }
 
 /// Whether entered of another session comes before a fence; nothing else may.
-async fn sees_before(agent: &mut Agent, fence: &common::Fence, other: i64) -> bool {
+async fn sees_before(agent: &mut Agent, fence: &crate::common::Fence, other: i64) -> bool {
     let seen = fence.read_to(agent).await;
     assert!(seen.len() <= 1, "{seen:?}");
     for event in &seen {
@@ -74,7 +70,7 @@ async fn sees_before(agent: &mut Agent, fence: &common::Fence, other: i64) -> bo
 
 /// Until the witness is alone.
 async fn until_all_left(backend: &Backend, room: &Classroom) {
-    common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
+    crate::common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
 }
 
 async fn who_comes_later_hears_nothing_of_what_was_before(backend: &Backend) {
@@ -196,6 +192,7 @@ async fn a_classroom_outside_of_the_claim_is_denied(backend: &Backend) {
 }
 
 async fn who_says_nothing_for_10_s_is_told_so(backend: &Backend) {
+    let _held = crate::common::measures_time().await;
     let mut client = backend.client().await;
     let upgraded = std::time::Instant::now();
     let closing = client.expect_close(SOON + SOON).await.unwrap();
@@ -246,7 +243,7 @@ async fn guests_come_in_only_where_they_are_allowed(backend: &Backend) {
     assert_eq!(ack["status"], "SUCCESS", "{ack}");
     let mut keys = own.keys().await;
     if let Some(keys) = &mut keys {
-        let seats = common::hash([("1", ""), ("2", ""), ("3", "")]);
+        let seats = crate::common::hash([("1", ""), ("2", ""), ("3", "")]);
         assert_eq!(keys.hash(&format!("lesson_seat_{}", room.algebra)).await, seats);
         assert_eq!(keys.hash(&format!("lesson_student_{}", room.algebra)).await.len(), 0);
     }

@@ -1,12 +1,8 @@
 //! Seed 000, the first diagram: an agent enters a classroom. Each arrow is a numbered comment and what proves it.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Agent, Backend, Classroom, Frame, PONG, SOON, agent_event, agent_event_text, next_frame, next_text, on_both_kinds,
 };
 use rollcall_loadtest::{Client, token};

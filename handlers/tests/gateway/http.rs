@@ -1,10 +1,6 @@
 //! PROTOCOL 7, HTTP on the admin address.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Backend, on_both_kinds};
+use crate::common::{Backend, on_both_kinds};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::{
@@ -46,12 +42,12 @@ async fn agents_of_a_classroom_are_listed(backend: &Backend) {
     let alice = backend.participant(room, "alice").await;
     let tess = backend.teacher(room, "tess").await;
     let (status, body) = backend.gateway.get(&path).unwrap();
-    let entry = |agent: &common::Agent| format!(r#"{{"id":{},"agent_id":"{}"}}"#, agent.session, agent.id);
+    let entry = |agent: &crate::common::Agent| format!(r#"{{"id":{},"agent_id":"{}"}}"#, agent.session, agent.id);
     assert_eq!((status, body), (200, format!("[{},{}]", entry(&alice), entry(&tess))));
     alice.leaves().await;
-    common::until(
+    crate::common::until(
         "the listing",
-        common::SOON,
+        crate::common::SOON,
         async || get(backend, &path),
         |agents| *agents == json!([{"id": tess.session, "agent_id": tess.id}]),
     )

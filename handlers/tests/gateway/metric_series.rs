@@ -1,9 +1,4 @@
-//! Names that strangers make up are no labels of metrics. Apart from the other hostile input, whose deadlines it would
-//! use up.
-
-#![allow(clippy::unwrap_used)]
-
-mod common;
+//! Names that strangers make up are no labels of metrics.
 
 use futures_util::future::{join, join_all};
 use rollcall_loadtest::client::ClientError;
@@ -13,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use common::{Agent, Backend, Classroom, SOON, until};
+use crate::common::{Agent, Backend, Classroom, SOON, until};
 
 /// Of each: classrooms, labels, events.
 const NAMES: usize = 100_000;
@@ -103,6 +98,7 @@ async fn ask(alice: &mut Agent, numbers: std::ops::Range<usize>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_names_make_no_series() {
+    let _held = crate::common::loads_the_machine().await;
     // Nobody reads pings while others are at it.
     let fast = [
         ("ROLLCALL_EVENT_RATE", "1000000"),

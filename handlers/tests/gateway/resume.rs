@@ -1,14 +1,10 @@
 //! PROTOCOL 3, Resume, while several clients publish at once: nobody misses anything or gets it twice, and for those who
 //! resume offsets never go back.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeSet;
 
+use crate::common::{Backend, Classroom, SOON, Servers, Stream};
 use async_nats::HeaderMap;
-use common::{Backend, Classroom, SOON, Servers, Stream};
 use futures_util::future::join_all;
 use rollcall_loadtest::{
     Client,

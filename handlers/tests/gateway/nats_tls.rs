@@ -1,15 +1,11 @@
 //! NATS behind TLS, with credentials: every connection to it is private and let in.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use common::SOON;
+use crate::common::SOON;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rollcall_loadtest::GatewayOptions;
 

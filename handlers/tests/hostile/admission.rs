@@ -1,7 +1,5 @@
 //! Who may connect at all: limits, pages, proxies, and the authorization hook.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};

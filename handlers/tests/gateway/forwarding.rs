@@ -1,10 +1,6 @@
 //! PROTOCOL 3: what other services publish, to whom it goes, and in which form.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Agent, Backend, Classroom, SOON, next_text, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, SOON, next_text, on_both_kinds};
 use rollcall_loadtest::servers::shared;
 use serde_json::{Value, json};
 
@@ -17,7 +13,7 @@ on_both_kinds!(
 
 /// Publishes as another service does on a real backend, through NATS.
 async fn send(subject: &str, headers: &[(&'static str, &str)], body: &str) {
-    common::Stream::of(&shared::nats().url()).await.publish(subject, headers, body).await;
+    crate::common::Stream::of(&shared::nats().url()).await.publish(subject, headers, body).await;
 }
 
 /// Two people in one classroom, with nothing to read.

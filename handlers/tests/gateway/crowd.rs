@@ -1,13 +1,9 @@
 //! 500 agents in rooms of 30 enter at once, join their lessons and leave: each sees exactly the others' events, and the
 //! ledger balances.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Agent, Backend, Classroom, Fence, SOON, on_both_kinds, until};
+use crate::common::{Agent, Backend, Classroom, Fence, SOON, on_both_kinds, until};
 use futures_util::future::join_all;
 
 on_both_kinds!(five_hundred_agents);
@@ -19,6 +15,7 @@ const ROOM: usize = 30;
 type Seen = Vec<(String, i64)>;
 
 async fn five_hundred_agents(backend: &Backend) {
+    let _held = crate::common::loads_the_machine().await;
     let sizes = (0..AGENTS).step_by(ROOM).map(|first| ROOM.min(AGENTS - first));
     let rooms: Vec<_> = sizes.map(|size| (backend.classroom(), size)).collect();
     // One who is there before the others sees them all, exactly.

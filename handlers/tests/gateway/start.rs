@@ -1,16 +1,12 @@
 //! PROTOCOL 7, start and end of the process: configuration, the first run, what refuses to start, SIGTERM.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
+use crate::common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
 use serde_json::json;
 

@@ -1,14 +1,10 @@
 //! A database that has lost its last commits: a replica that lagged is promoted, or a copy is put back (PROTOCOL 5).
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Agent, Backend, SOON, Servers, agent_event, session_error, until};
+use crate::common::{Agent, Backend, SOON, Servers, agent_event, session_error, until};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Nats, Postgres, Standby};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Wire};
@@ -30,7 +26,7 @@ fn at(port: u16) -> SocketAddr {
 
 impl Database {
     fn start() -> Self {
-        let primary = common::start_postgres().unwrap();
+        let primary = crate::common::start_postgres().unwrap();
         let direct = primary.create_database().unwrap();
         let standby = Standby::of(primary.port()).unwrap();
         let line = Wire::before(at(primary.port())).unwrap();
@@ -166,7 +162,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
     let nats = Nats::start().unwrap();
     let mut gateway =
         Gateway::start(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("NATS_URL", nats.url())).unwrap();
-    let room = common::Classroom::new();
+    let room = crate::common::Classroom::new();
     let kept = tempfile::tempdir().unwrap();
     let enter = async |gateway: &Gateway, name: &str| {
         let mut client = Client::connect(gateway.address()).await.unwrap();
@@ -180,7 +176,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
     for name in ["bob", "carol"] {
         agents.push(enter(&gateway, name).await);
     }
-    let stream = common::Stream::of(&nats.url()).await;
+    let stream = crate::common::Stream::of(&nats.url()).await;
     stream.wait_for(&room.subject("agent"), 3).await;
     gateway.kill().unwrap();
     copy(kept.path(), gateway.folder());
@@ -192,7 +188,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
     sessions.sort_unstable();
     sessions.dedup();
     assert_eq!(sessions.len(), 5, "{sessions:?}");
-    let entered = |message: &common::Stored| message.header("Entity-Event-Operation") == "entered";
+    let entered = |message: &crate::common::Stored| message.header("Entity-Event-Operation") == "entered";
     let all = async || stream.messages(&room.subject("agent")).await.into_iter().filter(entered).count();
     until("what is new is in the stream", SOON, all, |count| *count == 5).await;
 }
@@ -200,7 +196,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
 /// The lease is long, so that only the proof of its process's death frees it.
 #[tokio::test]
 async fn a_solitary_node_that_was_killed_starts_again_at_once() {
-    let postgres = common::postgres().create_database().unwrap();
+    let postgres = crate::common::postgres().create_database().unwrap();
     let options =
         GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("DATABASE_URL", postgres).env("ROLLCALL_LEASE", "10m");
     let mut gateway = Gateway::start(options.clone()).unwrap();
@@ -214,7 +210,7 @@ async fn a_solitary_node_that_was_killed_starts_again_at_once() {
 
 #[tokio::test]
 async fn a_backup_that_was_put_back_is_made_fit_for_use() {
-    let postgres = common::postgres().create_database().unwrap();
+    let postgres = crate::common::postgres().create_database().unwrap();
     let options =
         GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("DATABASE_URL", &postgres).env("ROLLCALL_LEASE", "2s");
     let mut gateway = Gateway::start(options.clone()).unwrap();
@@ -225,7 +221,7 @@ async fn a_backup_that_was_put_back_is_made_fit_for_use() {
     };
     let (done, said) = restored();
     assert!(!done && said.contains("stop every node"), "{said}");
-    let room = common::Classroom::new();
+    let room = crate::common::Classroom::new();
     let mut client = Client::connect(gateway.address()).await.unwrap();
     let success = client.connect_request(&room.participant("alice"), &room.id, "web").await.unwrap();
     gateway.kill().unwrap();

@@ -1,10 +1,6 @@
 //! Seed 000, the second diagram: an agent leaves a classroom. Each arrow is a numbered comment and what proves it.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Agent, Backend, Classroom, SOON, Whom, agent_event_text, next_text, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, SOON, Whom, agent_event_text, next_text, on_both_kinds};
 use rollcall_loadtest::client::Closing;
 use tokio::io::AsyncWriteExt;
 
@@ -90,7 +86,7 @@ async fn a_shutdown_is_drained(backend: &Backend) {
     own.gateway.terminate().unwrap();
     for client in [&mut witness.client, &mut agent.client] {
         let closing = client.expect_close(SOON).await.unwrap();
-        common::session_error(&closing, "terminated", 422, 3001);
+        crate::common::session_error(&closing, "terminated", 422, 3001);
     }
     own.wait_for_rows("select count(*) from agent_session", &["0"]).await;
     for whom in [first, second] {
@@ -108,5 +104,5 @@ async fn no_pong_is_timed_out(backend: &Backend) {
     left_is_in_the_stream(&own, room, &whom, "timed_out").await;
     expect_history(&own, room, &whom, "timed_out").await;
     let closing = agent.client.expect_close(SOON).await.unwrap();
-    common::session_error(&closing, "pong_timed_out", 422, 3012);
+    crate::common::session_error(&closing, "pong_timed_out", 422, 3012);
 }

@@ -1,12 +1,8 @@
 //! Seed 003, flow 2: a Participant joins a lesson. The arrows are numbered in the diagram's order.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Agent, Backend, Classroom, Keys, Mixpanel, SOON, hash, next_text, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, Keys, Mixpanel, SOON, hash, next_text, on_both_kinds};
 use futures_util::future::join_all;
 use rollcall_loadtest::GatewayOptions;
 use serde_json::json;
@@ -118,7 +114,7 @@ async fn enter(backend: &Backend, room: &Classroom, number: usize) -> Agent {
 }
 
 async fn take_seat(keys: &mut Keys, seats: &str) {
-    common::until(seats, SOON, async || keys.ask::<bool>(&["EXISTS", seats]).await, |there| *there).await;
+    crate::common::until(seats, SOON, async || keys.ask::<bool>(&["EXISTS", seats]).await, |there| *there).await;
     let _: i64 = keys.ask(&["HSET", seats, "1", "taken"]).await;
 }
 
@@ -131,11 +127,11 @@ async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     phone.joins(&room.algebra).await;
     tablet.joins(&room.algebra).await;
     let mut keys = backend.keys().await;
-    common::expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
     tablet.leaves().await;
-    common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
     phone.leaves().await;
-    common::expect_field(&mut keys, &students, &user, None).await;
+    crate::common::expect_field(&mut keys, &students, &user, None).await;
     if let Some(keys) = &mut keys {
         // Disconnect does not remove what says that the user was here.
         assert_eq!(keys.field(&user, "client_id").await, Some(user.clone()));

@@ -1,10 +1,6 @@
 //! PROTOCOL 2, acks: what is answered, how, and that an error ends nothing.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Agent, Backend, SOON, next_text, on_both_kinds};
+use crate::common::{Agent, Backend, SOON, next_text, on_both_kinds};
 use serde_json::json;
 
 on_both_kinds!(
@@ -18,7 +14,7 @@ on_both_kinds!(
     one_event_at_a_time_in_order,
 );
 
-async fn alice(backend: &Backend) -> (&common::Classroom, Agent) {
+async fn alice(backend: &Backend) -> (&crate::common::Classroom, Agent) {
     let room = backend.classroom();
     (room, backend.participant(room, "alice").await)
 }

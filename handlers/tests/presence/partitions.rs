@@ -1,14 +1,10 @@
 //! A node whose line to one of the servers is at fault, while that server and the other node are well (PROTOCOL 2 and 5):
 //! who asks is answered in time, nobody is told a lie meanwhile, and everything works again soon after.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, session_error, until};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, session_error, until};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::shared;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
@@ -61,7 +57,7 @@ impl Nodes {
         let healthy = Backend::start(Some(Servers::shared()), |options| leased(options.clone()));
         let Servers { postgres: database, redis: keys, nats: bus } = healthy.servers().unwrap();
         let before = |port| Wire::before(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
-        let postgres = before(common::postgres().port());
+        let postgres = before(crate::common::postgres().port());
         let (redis, nats) = (before(shared::redis().port()), before(shared::nats().port()));
         let options = leased(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
         let options = options.env("DATABASE_URL", postgres.instead_of(database));
@@ -109,6 +105,7 @@ async fn joins_soon(agent: &mut Agent, lesson: &str) {
 
 /// Longer than the lease: who is there is gone for all others, and nobody has two sessions afterwards.
 async fn cut_off_from_postgres(fault: Fault) {
+    let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
     let room = nodes.healthy.classroom();
     let mut witness = nodes.healthy.participant(room, "witness").await;
@@ -126,7 +123,7 @@ async fn cut_off_from_postgres(fault: Fault) {
     assert!(began.elapsed() < LEASE + Duration::from_secs(5), "after {:?}", began.elapsed());
     let mut keys = nodes.healthy.keys().await;
     let students = format!("lesson_student_{}", room.algebra);
-    common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
+    crate::common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
 
     nodes.postgres.clear();
     // It hears that its lease was taken, and closes what it held.
@@ -231,6 +228,7 @@ async fn who_is_replaced_on_the_same_node_hears_of_it_although_an_answer_is_lost
 }
 
 async fn cut_off_from_redis(fault: Fault) {
+    let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
     let room = nodes.healthy.classroom();
     let mut witness = nodes.healthy.participant(room, "witness").await;
@@ -252,9 +250,9 @@ async fn cut_off_from_redis(fault: Fault) {
     let mut keys = nodes.healthy.keys().await;
     // What was held of earlier joins came late, and did nothing.
     let (algebra, biology) = (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
-    common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
-    common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
-    common::expect_field(&mut keys, &algebra, &room.user("carol"), None).await;
+    crate::common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
+    crate::common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
+    crate::common::expect_field(&mut keys, &algebra, &room.user("carol"), None).await;
 }
 
 #[tokio::test]
@@ -276,6 +274,7 @@ async fn redis_is_far_away() {
 
 /// The other node's clients hear of everything in time, whichever node was to publish it; its own hear of it afterwards.
 async fn cut_off_from_nats(fault: Fault) {
+    let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
     let rooms = &nodes.healthy.classrooms()[..MANY];
     let mut witnesses = Vec::new();
@@ -326,6 +325,7 @@ async fn nats_is_not_reached() {
 
 #[tokio::test]
 async fn a_node_without_any_server_answers_in_time() {
+    let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
     let room = nodes.healthy.classroom();
     let mut bob = nodes.enters_beyond(room, "bob").await.unwrap();

@@ -1,0 +1,25 @@
+//! What PROTOCOL promises to the clients and the operator of one gateway: connect, join, events and their order, the end of
+//! a connection, HTTP, the command line, start and end of the process. `seed_*` are the seed's diagrams, step by step.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod acks;
+mod cli;
+mod connect;
+mod crowd;
+mod ends;
+mod forwarding;
+mod http;
+mod join;
+mod metric_series;
+mod nats_tls;
+mod resume;
+mod secrets;
+mod seed_000_entered;
+mod seed_000_left;
+mod seed_003_participant;
+mod seed_003_teacher;
+mod start;
