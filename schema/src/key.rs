@@ -1,5 +1,8 @@
 //! The keys in Redis, named exactly as the seed names them (PROTOCOL 4), without the optional prefix.
-use crate::id::{LessonId, UserId};
+use crate::{
+    id::{LessonId, UserId},
+    sid::Sid,
+};
 
 /// How long every key stands unless it is renewed, in seconds (24 h).
 pub const TTL_SECONDS: u64 = 24 * 60 * 60;
@@ -26,4 +29,24 @@ pub fn lesson_student(lesson: &LessonId) -> String {
 #[must_use]
 pub fn user(user: &UserId) -> String {
     user.to_string()
+}
+
+/// A field of `lesson_teacher_*` or `lesson_student_*`. A connection writes only one of the two, by its role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyField {
+    /// The lesson, which names the hash.
+    pub lesson: LessonId,
+    /// The field's name.
+    pub user: UserId,
+    /// The field's value.
+    pub sid: Sid,
+}
+
+/// A field whose connection is no longer in the lesson.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaleField {
+    /// Removed only while it holds this sid.
+    pub field: KeyField,
+    /// Another connection of the user in the lesson: the field is set to it instead of being removed.
+    pub successor: Option<Sid>,
 }

@@ -25,6 +25,7 @@ pub use id::{
     AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,
     UserId,
 };
+pub use key::{KeyField, StaleField};
 pub use push::{Push, PushError};
 pub use reason::LeftReason;
 pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::common::{Backend, Classroom, SOON, hash, on_both_kinds};
 use serde_json::json;
 
-on_both_kinds!(the_diagram, a_seat_map_that_is_there_is_left_alone, leaving_takes_its_own_field_only);
+on_both_kinds!(the_diagram, a_seat_map_keeps_its_values_and_gets_the_missing_numbers, leaving_takes_its_own_field_only);
 
 /// The session's own columns: lesson and seat.
 async fn saved(backend: &Backend, session: i64) -> String {
@@ -73,7 +73,7 @@ async fn the_diagram(backend: &Backend) {
     assert_eq!(success, r#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#);
 }
 
-async fn a_seat_map_that_is_there_is_left_alone(backend: &Backend) {
+async fn a_seat_map_keeps_its_values_and_gets_the_missing_numbers(backend: &Backend) {
     let room = backend.classroom();
     let Some(mut keys) = backend.keys().await else {
         // No window into the keys; that a join succeeds a second time is all that shows.
@@ -86,7 +86,7 @@ async fn a_seat_map_that_is_there_is_left_alone(backend: &Backend) {
     let _: i64 = keys.ask(&["EXPIRE", &seats, "100"]).await;
     let mut teacher = backend.teacher(room, "tess").await;
     teacher.joins(&room.algebra).await;
-    assert_eq!(keys.hash(&seats).await, hash([("1", "taken")]));
+    assert_eq!(keys.hash(&seats).await, hash([("1", "taken"), ("2", ""), ("3", "")]));
     // Its TTL is renewed by each join.
     keys.expect_full_ttl(&seats).await;
 }

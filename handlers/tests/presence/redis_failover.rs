@@ -92,7 +92,7 @@ async fn what_is_held_for_a_connection_that_is_no_more_is_removed() {
     let _: i64 = keys.ask(&["HSET", &students, &user, &gone]).await;
     let held = |user: &str, sid: &str| {
         format!(
-            "insert into leaving (node_id, lesson_id, user_id, sid, held) \
+            "insert into stale_field (node_id, lesson_id, user_id, sid, held) \
              select id, '{}', '{user}', '{sid}', true from node where not taken returning 1",
             room.algebra
         )
@@ -101,6 +101,6 @@ async fn what_is_held_for_a_connection_that_is_no_more_is_removed() {
     backend.value(&held(&room.user("alice"), &alice.sid)).await;
     until("carl's removal", SOON, async || keys.field(&students, &user).await, Option::is_none).await;
     assert_eq!(keys.field(&students, &room.user("alice")).await, Some(alice.sid.clone()));
-    let left = format!("select user_id from leaving where lesson_id = '{}'", room.algebra);
+    let left = format!("select user_id from stale_field where lesson_id = '{}'", room.algebra);
     backend.wait_for_rows(&left, &[&room.user("alice")]).await;
 }

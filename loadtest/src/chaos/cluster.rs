@@ -122,7 +122,7 @@ impl Cluster {
     pub(super) fn remove_poison(&self) -> io::Result<()> {
         if self.servers.is_some() {
             let rows = format!("where agent_id in ('{POISONED}', '{UNREADABLE}')");
-            self.sql(&format!("delete from outbox {rows}; delete from outbox_aside {rows}"))?;
+            self.sql(&format!("delete from outbox {rows}; delete from outbox_quarantine {rows}"))?;
         }
         Ok(())
     }
@@ -140,9 +140,9 @@ impl Cluster {
             "select 'session ' || id || ' of ' || agent_id || ' on node ' || node_id || ' sid ' || sid \
                  from agent_session where classroom_id in ({among}) \
              union all select 'outbox ' || operation || ' ' || session_id from outbox where classroom_id in ({among}) \
-             union all select 'set aside ' || operation || ' ' || session_id from outbox_aside \
+             union all select 'set aside ' || operation || ' ' || session_id from outbox_quarantine \
                  where classroom_id in ({among}) \
-             union all select 'leaving ' || sid || ' of node ' || node_id from leaving where lesson_id in ({of})"
+             union all select 'leaving ' || sid || ' of node ' || node_id from stale_field where lesson_id in ({of})"
         ))
     }
 

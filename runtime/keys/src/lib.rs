@@ -30,25 +30,7 @@ pub struct KeyEntry {
     pub user: Option<(UserId, Role)>,
 }
 
-/// A field of `lesson_teacher_*` or `lesson_student_*`: only one of the two names a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyField {
-    /// The lesson.
-    pub lesson: LessonId,
-    /// The field.
-    pub user: UserId,
-    /// The value.
-    pub sid: Sid,
-}
-
-/// A field whose connection is no longer in the lesson.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaleField {
-    /// Removed if it still holds this sid.
-    pub field: KeyField,
-    /// Another connection of the user in the lesson, which takes the field over.
-    pub heir: Option<Sid>,
-}
+pub use rollcall_schema::{KeyField, StaleField};
 
 /// The keys. Every call is one round trip and answers within 1.5 s.
 #[async_trait]
@@ -66,10 +48,10 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// this connection's. True where a participant's `{client_id}` was there before.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
     /// Removes fields, or hands them on. Batches of at most a thousand.
-    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError>;
+    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError>;
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand. False where surely nothing was made.
-    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
+    async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
     /// Whether everything is there that was written before the last probe, as far as a marker key tells, and the
     /// server's replication id. False, also at the first: project everything again, and repeat removals. The marker has
     /// a TTL, and in its name a `:`, which no user's id may hold.

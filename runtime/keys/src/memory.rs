@@ -79,15 +79,15 @@ impl Lesson {
     }
 
     /// Takes the field away, or hands it on, where it is this connection's.
-    fn release(&mut self, user: &UserId, sid: Sid, heir: Option<Sid>) {
+    fn release(&mut self, user: &UserId, sid: Sid, successor: Option<Sid>) {
         for slot in [&mut self.teachers, &mut self.students] {
             let Some(Timed { value: holders, .. }) = slot else { continue };
             let Ok(place) = holders.binary_search_by(|held| held.0.cmp(user)) else { continue };
             if holders[place].1 != sid {
                 continue;
             }
-            match heir {
-                Some(heir) => holders[place].1 = heir,
+            match successor {
+                Some(successor) => holders[place].1 = successor,
                 None => drop(holders.remove(place)),
             }
             // As in Redis, where a hash without fields is no key.
@@ -241,19 +241,19 @@ impl LessonKeys for MemoryKeys {
         Ok(keys.write(entry, false, now))
     }
 
-    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
+    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
-        for StaleField { field, heir } in leavings {
+        for StaleField { field, successor } in leavings {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
-                lesson.release(&field.user, field.sid, *heir);
+                lesson.release(&field.user, field.sid, *successor);
             }
         }
         Ok(())
     }
 
-    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
+    async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
         for entry in entries {

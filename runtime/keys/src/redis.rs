@@ -163,18 +163,18 @@ impl LessonKeys for RedisKeys {
         if known == LATE { Err(late()) } else { Ok(known == 1) }
     }
 
-    async fn leave(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
+    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
         if leavings.is_empty() {
             return Ok(());
         }
         let mark = self.marker.again();
         let left = self.calls.run("leave", |scripts, _| {
             let mut commands = Pipeline::with_capacity(leavings.len() + 1);
-            for StaleField { field, heir } in leavings {
+            for StaleField { field, successor } in leavings {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
                 commands.cmd("EVALSHA").arg(&scripts.leave).arg(hashes.len()).arg(&hashes);
                 commands.arg(field.user.as_str()).arg(field.sid.to_string());
-                commands.arg(heir.map(|heir| heir.to_string()).unwrap_or_default()).ignore();
+                commands.arg(successor.map(|successor| successor.to_string()).unwrap_or_default()).ignore();
             }
             mark.iter().for_each(|mark| write(&mut commands, scripts, mark, false));
             commands
@@ -184,7 +184,7 @@ impl LessonKeys for RedisKeys {
         Ok(())
     }
 
-    async fn project(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
+    async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
         if entries.is_empty() {
             return Ok(false);
         }

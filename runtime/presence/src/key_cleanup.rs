@@ -184,7 +184,7 @@ impl KeyCleanupWorker {
     async fn remove(&self, fields: &mut Vec<KeyField>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
         let node = self.lease.borrow().node;
         if !fields.is_empty() || !ended.is_empty() {
-            self.store.leave(node, fields, ended).await?;
+            self.store.add_stale_fields(node, fields, ended).await?;
             fields.clear();
             ended.clear();
         }
@@ -192,7 +192,7 @@ impl KeyCleanupWorker {
             self.repeat(node).await.inspect_err(|_| self.lost.store(true, Ordering::SeqCst))?;
         }
         loop {
-            let leavings = self.store.leavings(node, BATCH).await?;
+            let leavings = self.store.stale_fields(node, BATCH).await?;
             if leavings.is_empty() {
                 return Ok(());
             }
@@ -201,9 +201,9 @@ impl KeyCleanupWorker {
             self.kv.ping().await?;
             let batch: Vec<StaleField> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
             failpoint::reach("leavings read");
-            self.kv.leave(&batch).await?;
+            self.kv.remove(&batch).await?;
             failpoint::reach("leavings removed");
-            self.store.forget(node, &leavings, self.kv.may_lose()).await?;
+            self.store.forget_stale_fields(node, &leavings, self.kv.may_lose()).await?;
         }
     }
 
@@ -211,7 +211,7 @@ impl KeyCleanupWorker {
     async fn repeat(&self, node: NodeId) -> Result<(), StoreError> {
         let mut repeated = 0;
         loop {
-            let page = self.store.repeat(node, PAGE).await?;
+            let page = self.store.repeat_removals(node, PAGE).await?;
             repeated += page;
             if page < PAGE {
                 break;
@@ -227,20 +227,20 @@ impl KeyCleanupWorker {
     /// said so, where its connect was cut off or the queue was full.
     async fn upkeep(&mut self) -> Result<(), StoreError> {
         for _ in 0..PAGES {
-            let (minute, more) = self.store.expire(self.expired, PAGE).await?;
+            let (minute, more) = self.store.expire_removals(self.expired, PAGE).await?;
             self.expired = minute;
             if !more {
                 break;
             }
         }
         let node = self.lease.borrow().node;
-        let held = self.store.held(node, self.held_after, BATCH).await?;
+        let held = self.store.held_stale_fields(node, self.held_after, BATCH).await?;
         // Round and round.
         self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };
         let sids: Vec<Sid> = held.into_iter().map(|(_, sid)| sid).collect();
         let ended = self.connections.ended(sids).await;
         if !ended.is_empty() {
-            self.store.leave(node, &[], &ended).await?;
+            self.store.add_stale_fields(node, &[], &ended).await?;
             self.look.notify_one();
         }
         Ok(())

@@ -110,13 +110,13 @@ impl KeyReconciler {
 
     /// Sessions above `after`, a batch of them; returns the last.
     async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
-        let placed = self.store.placed(node, after, BATCH).await?;
+        let placed = self.store.lesson_memberships(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
         let entries: Vec<KeyEntry> = placed.iter().map(entry).collect();
-        if !self.kv.project(&entries).await? {
+        if !self.kv.repair(&entries).await? {
             return Ok(Some(last));
         }
-        let still = self.store.placed(node, after, BATCH).await?;
+        let still = self.store.lesson_memberships(node, after, BATCH).await?;
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
         for LessonMembership { sid, user, lesson, .. } in placed {
             if !still.contains(&(sid, &lesson)) {

@@ -72,9 +72,9 @@ impl LeaseKeeper {
             ticks.tick().await;
             failpoint::reach("pulse");
             let lease = *self.lease.borrow();
-            match self.store.pulse(lease, self.registration.lease).await {
+            match self.store.renew_lease(lease, self.registration.lease).await {
                 Ok(pulse) => {
-                    if pulse.had_run_out || renewed_at.elapsed() > self.registration.lease {
+                    if pulse.was_expired || renewed_at.elapsed() > self.registration.lease {
                         renewed_since = Instant::now();
                     }
                     renewed_at = Instant::now();
@@ -85,7 +85,7 @@ impl LeaseKeeper {
                 Err(StoreError::Fenced) => {
                     may_reap.send_replace(false);
                     let lost_commits = *incarnation.borrow() != registered;
-                    match self.store.knows(lease.node).await {
+                    match self.store.knows_node(lease.node).await {
                         // The connections live, and their sessions are checked ([`rollcall_runtime::node::session_check`]).
                         Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
                         Ok(_) => self.close_all().await,
@@ -132,7 +132,7 @@ impl LeaseKeeper {
             self.connections.close(*sid, SessionError::Replaced).await;
         }
         if !replaced.is_empty()
-            && let Err(error) = self.store.told(node, replaced).await
+            && let Err(error) = self.store.ack_takeovers(node, replaced).await
         {
             warn!(%error, "connections that were replaced are told again");
         }

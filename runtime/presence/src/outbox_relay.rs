@@ -79,7 +79,7 @@ impl OutboxRelay {
     pub async fn run(self) {
         let mut memory = Memory::default();
         loop {
-            let error = match self.store.outbox().await {
+            let error = match self.store.open_outbox().await {
                 Ok(outbox) => match self.drain(outbox, &mut memory).await {
                     Err(error) => error,
                 },
@@ -108,7 +108,7 @@ impl OutboxRelay {
                 claimed = Some(Instant::now());
             }
             if put_back.is_none_or(|at| at.elapsed() >= PUT_BACK_EVERY) {
-                metrics::gauge!(names::OUTBOX_ASIDE).set(outbox.put_back().await? as f64);
+                metrics::gauge!(names::OUTBOX_ASIDE).set(outbox.release_quarantined().await? as f64);
                 put_back = Some(Instant::now());
             }
             let (asked, wall) = (Instant::now(), SystemTime::now());
@@ -151,7 +151,7 @@ impl OutboxRelay {
                     .increment(outcome.refused.len() as u64);
             }
             for (id, why) in &outcome.refused {
-                outbox.set_aside(&[*id], why).await?;
+                outbox.quarantine(&[*id], why).await?;
             }
             let stored = outcome.stored.len();
             memory.forget(&mut *outbox, outcome.stored).await?;

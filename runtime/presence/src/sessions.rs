@@ -80,10 +80,10 @@ impl Sessions {
                 open,
                 // A lane is found by the last bits: a user's sessions are opened in one, where they count each other.
                 |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
-                Options { makes_way: Some(late.clone()), ..Options::default() }
+                Options { throttle_while: Some(late.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
-            restore: group!(restore, |restore: &RollbackJoin| key(&restore.sid)),
+            restore: group!(rollback, |restore: &RollbackJoin| key(&restore.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
             verify: group!(verify, |session: &Remembered| key(&session.session)),
             refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),

@@ -99,7 +99,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
 
 fn nodes(config: &Config) -> CheckOutcome {
     match config.backends.database {
-        Database::Postgres(_) if config.backends.solitary() => CheckOutcome::Doubtful(
+        Database::Postgres(_) if config.backends.standalone() => CheckOutcome::Doubtful(
             "one node only, because keys or bus are in process; several need REDIS_URL and NATS_URL".into(),
         ),
         _ => CheckOutcome::Fine,
@@ -112,7 +112,7 @@ fn fine((): ()) -> CheckOutcome {
 
 /// Whether the tables are up to date; a check changes none.
 async fn tables(store: Arc<dyn Store>) -> Result<CheckOutcome, StoreError> {
-    Ok(match store.missing().await?[..] {
+    Ok(match store.missing_migrations().await?[..] {
         [] => CheckOutcome::Fine,
         ref missing => CheckOutcome::Doubtful(format!(
             "migrations are missing ({}): the next start makes them, or `rollcall migrate` as the owner of the tables",
@@ -197,10 +197,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         let store = SqliteStore::open(&path).unwrap();
-        assert_eq!(store.missing().await.unwrap(), ["0001_presence"]);
+        assert_eq!(store.missing_migrations().await.unwrap(), ["0001_presence"]);
         let unmade = tables(Arc::new(SqliteStore::open(&path).unwrap())).await.unwrap();
         assert!(matches!(unmade, CheckOutcome::Doubtful(why) if why.contains("0001_presence")));
-        assert_eq!(store.missing().await.unwrap(), ["0001_presence"], "a check makes none");
+        assert_eq!(store.missing_migrations().await.unwrap(), ["0001_presence"], "a check makes none");
         store.migrate().await.unwrap();
         let (bus, _feed) = MemoryBus::start(LogLimits::default());
         let config = config(&[

@@ -45,7 +45,7 @@ pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
 pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
     let mend = "stop every node, then run it again";
-    let done = store.restored().await.map_err(StartError::of("the restored database", mend))?;
+    let done = store.prepare_restored().await.map_err(StartError::of("the restored database", mend))?;
     println!(
         "it is another installation now: ids are raised, {} sessions of the backup are in the history, {} events are gone",
         done.sessions, done.events

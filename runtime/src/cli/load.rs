@@ -40,7 +40,7 @@ pub struct Loaded {
 /// [`LoadFault`]; nothing was loaded then.
 pub async fn load(store: &dyn Store, files: &LoadArgs) -> Result<Loaded, LoadFault> {
     let mut loaded = Loaded::default();
-    let mut load = store.load().await?;
+    let mut load = store.begin_load().await?;
     if let Some(path) = &files.lessons {
         loaded.lessons = lessons(load.as_mut(), path).await?;
     }

@@ -54,7 +54,7 @@ pub struct Backends {
 impl Backends {
     /// Whether this node must be the only one: its keys or its bus are not seen by others.
     #[must_use]
-    pub fn solitary(&self) -> bool {
+    pub fn standalone(&self) -> bool {
         self.redis.is_none() || self.nats.is_none()
     }
 }

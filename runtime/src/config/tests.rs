@@ -27,7 +27,7 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.backends.database, Database::Sqlite("rollcall.db".into()));
-    assert!(config.backends.redis.is_none() && config.backends.nats.is_none() && config.backends.solitary());
+    assert!(config.backends.redis.is_none() && config.backends.nats.is_none() && config.backends.standalone());
     assert_eq!(config.keys.development, Some("rollcall.db.secret".into()));
     assert!(config.keys.audiences.is_empty() && !config.guests && config.mixpanel.is_none());
     let presence = config.presence;
@@ -83,7 +83,7 @@ fn every_setting_can_be_given() {
         ("ROLLCALL_MIXPANEL_URL", "http://127.0.0.1:1/track"),
     ]);
     assert!(matches!(&config.backends.database, Database::Postgres(url) if url.reveal().contains("hunter2")));
-    assert!(!config.backends.solitary() && config.guests);
+    assert!(!config.backends.standalone() && config.guests);
     assert_eq!(config.keys.jwks[0].1, Location::Url("https://a.example/jwks?x=1".parse().unwrap()));
     assert_eq!(config.keys.jwks[1], ("b".into(), Location::File("/etc/b.json".into())));
     assert_eq!(config.keys.development, None);

@@ -124,7 +124,7 @@ impl Admin {
             .map_err(|error| HttpError::bad(format!("not {{\"classroom_ids\": [UUID, ...]}}: {error}")))?;
         classroom_ids.sort_unstable();
         classroom_ids.dedup();
-        let counts = self.store.count(&classroom_ids).await.map_err(|error| self.refusal(&error))?;
+        let counts = self.store.count_agents(&classroom_ids).await.map_err(|error| self.refusal(&error))?;
         let counts: BTreeMap<_, _> = classroom_ids.iter().map(ToString::to_string).zip(counts).collect();
         Ok(json(StatusCode::OK, &counts))
     }

@@ -33,10 +33,10 @@ fn user(name: &str) -> UserId {
 /// # Errors
 /// [`LoadError`], where the database is away.
 pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
-    if !store.is_empty().await? {
+    if !store.has_no_lesson().await? {
         return Ok(false);
     }
-    let mut load = store.load().await?;
+    let mut load = store.begin_load().await?;
     load.lessons(vec![LessonRow { id: lesson(), classroom: CLASSROOM, seats: SEATS }]).await?;
     let attendees = PARTICIPANTS.iter().zip(1..);
     let attendees = attendees.map(|(name, seat)| AttendeeRow { lesson: lesson(), user: user(name), seat: Seat(seat) });
@@ -97,7 +97,7 @@ mod tests {
         let store = SqliteStore::open(folder.path().join("x.db")).unwrap();
         store.migrate().await.unwrap();
         assert!(seed(&store).await.unwrap());
-        assert!(!store.is_empty().await.unwrap());
+        assert!(!store.has_no_lesson().await.unwrap());
         assert!(!seed(&store).await.unwrap());
     }
 

@@ -94,7 +94,7 @@ impl Drain {
         let _ = timeout_at(schedule.cleaned, self.leavings.finish()).await;
         let _ = timeout_at(schedule.published, self.published()).await;
         let lease = *self.lease.borrow();
-        match timeout_at(schedule.over, self.store.retire(lease)).await {
+        match timeout_at(schedule.over, self.store.release_lease(lease)).await {
             Ok(Ok(())) => info!("drained"),
             Ok(Err(error)) => warn!(%error, "the lease runs out by itself"),
             Err(_) => warn!("the deadline is over"),

@@ -80,7 +80,7 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
         lease: config.presence.lease,
-        solitary: config.backends.solitary(),
+        standalone: config.backends.standalone(),
         process: ProcessIdentity::current(),
     };
     let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";

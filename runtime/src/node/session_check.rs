@@ -114,7 +114,7 @@ impl SessionCheck {
         let (mut after, mut ended) = (SessionId(0), 0);
         loop {
             let lease = *self.lease.borrow();
-            let rows = self.store.owned(lease.node, after, PAGE).await?;
+            let rows = self.store.owned_sessions(lease.node, after, PAGE).await?;
             let Some((last, _)) = rows.last() else { return Ok(ended) };
             after = *last;
             let missing = self.missing(rows.iter().map(|(_, close)| close.sid).collect()).await?;

@@ -145,7 +145,7 @@ async fn phase(
 
 /// Deletes what the steps write into the outbox, as the gateway's relay does after publishing.
 async fn relay(store: Arc<dyn Store>) -> Result<(), Failure> {
-    let mut outbox = store.outbox().await?;
+    let mut outbox = store.open_outbox().await?;
     outbox.claim().await?;
     loop {
         let rows = outbox.read(1024).await?;
@@ -158,7 +158,7 @@ async fn relay(store: Arc<dyn Store>) -> Result<(), Failure> {
 }
 
 async fn members(store: &Arc<dyn Store>, count: usize) -> Result<Vec<Member>, Failure> {
-    let mut load = store.load().await?;
+    let mut load = store.begin_load().await?;
     let (mut members, mut lessons) = (Vec::new(), Vec::new());
     for room in 0..count.div_ceil(ROOM) {
         let (classroom, lesson) = (ClassroomId(Uuid::new_v4()), LessonId::parse(&format!("rate-{room}"))?);
@@ -188,8 +188,9 @@ async fn main() -> Result<(), Failure> {
     };
     store.migrate().await?;
     let lease = Duration::from_secs(600);
-    let lease =
-        store.register(&Registration { label: "store_rate".to_owned(), lease, solitary: false, process: None }).await?;
+    let lease = store
+        .register(&Registration { label: "store_rate".to_owned(), lease, standalone: false, process: None })
+        .await?;
     let members = Arc::new(members(&store, agents).await?);
     let sessions = Arc::new(Sessions::new(&store, lease, Options { lanes, ..Options::default() }));
     let mut relay = tokio::spawn(relay(store.clone()));
@@ -202,6 +203,6 @@ async fn main() -> Result<(), Failure> {
             ended = &mut relay => return ended?,
         }
     }
-    store.retire(lease).await?;
+    store.release_lease(lease).await?;
     Ok(())
 }

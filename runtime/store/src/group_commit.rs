@@ -3,7 +3,7 @@
 //! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group makes way.
 //! Invariants:
 //! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
-//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::patience`] never begins; what
+//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`] never begins; what
 //!   has begun is written whether its caller still listens or not.
 //! - One request that the store refuses fails alone: a refused batch is run again one by one.
 use std::{
@@ -32,29 +32,29 @@ const MAKE_WAY: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Requests a batch.
-    pub most: usize,
+    pub max_batch: usize,
     /// Batches at once; a key is always in the same lane.
     pub lanes: usize,
     /// Requests that may wait, all lanes together; more are refused at once.
     pub queue: usize,
     /// How long a request may wait for its batch to begin.
-    pub patience: Duration,
+    pub queue_timeout: Duration,
     /// How long a call takes at most.
     pub limit: Duration,
     /// While it is true the group makes way for others: its batches begin later, and are larger and fewer.
-    pub makes_way: Option<watch::Receiver<bool>>,
+    pub throttle_while: Option<watch::Receiver<bool>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            most: 256,
+            max_batch: 256,
             lanes: 2,
             queue: 32_768,
-            patience: Duration::from_millis(1100),
+            queue_timeout: Duration::from_millis(1100),
             // PROTOCOL 2 gives a connect two seconds, and there is more to it than this.
             limit: Duration::from_millis(1900),
-            makes_way: None,
+            throttle_while: None,
         }
     }
 }
@@ -74,7 +74,7 @@ struct Waiting<Q, A> {
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// A request on its way, whose answer is still owed.
+/// A request on its way, whose answer is still pending.
 struct PendingReply<A> {
     since: Instant,
     answer: oneshot::Sender<Result<A, StoreError>>,
@@ -84,12 +84,12 @@ struct PendingReply<A> {
 pub struct GroupCommit<Q, A> {
     lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
     key: fn(&Q) -> u64,
-    patience: Duration,
+    queue_timeout: Duration,
 }
 
 impl<Q, A> Clone for GroupCommit<Q, A> {
     fn clone(&self) -> Self {
-        Self { lanes: self.lanes.clone(), key: self.key, patience: self.patience }
+        Self { lanes: self.lanes.clone(), key: self.key, queue_timeout: self.queue_timeout }
     }
 }
 
@@ -111,7 +111,7 @@ where
             tasks.spawn(name, Lane { name, options, inbox, deferred: VecDeque::new(), run: run.clone() }.work());
             sender
         });
-        Self { lanes: lanes.collect(), key, patience: options.patience }
+        Self { lanes: lanes.collect(), key, queue_timeout: options.queue_timeout }
     }
 
     /// Writes one request, in a batch with others.
@@ -136,7 +136,7 @@ where
             TrySendError::Full(_) => too_many(),
             TrySendError::Closed(_) => ended(),
         })?;
-        if let Ok(answer) = timeout_at(since + self.patience, &mut answered).await {
+        if let Ok(answer) = timeout_at(since + self.queue_timeout, &mut answered).await {
             return answer.unwrap_or_else(|_| Err(ended()));
         }
         if take(&slot).is_some() {
@@ -170,17 +170,17 @@ where
     F: Future<Output = Result<Vec<A>, StoreError>>,
 {
     async fn work(mut self) {
-        let mut arrived = Vec::with_capacity(self.options.most);
+        let mut arrived = Vec::with_capacity(self.options.max_batch);
         loop {
-            if self.deferred.is_empty() && self.inbox.recv_many(&mut arrived, self.options.most).await == 0 {
+            if self.deferred.is_empty() && self.inbox.recv_many(&mut arrived, self.options.max_batch).await == 0 {
                 return;
             }
-            if self.options.makes_way.as_ref().is_some_and(|makes_way| *makes_way.borrow()) {
+            if self.options.throttle_while.as_ref().is_some_and(|throttle_while| *throttle_while.borrow()) {
                 sleep(MAKE_WAY).await;
             }
-            let (requests, owed) = self.batch(&mut arrived);
+            let (requests, pending) = self.batch(&mut arrived);
             if !requests.is_empty() {
-                self.write(requests, owed).await;
+                self.write(requests, pending).await;
             }
         }
     }
@@ -188,11 +188,11 @@ where
     /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up vanish.
     fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
-        let (mut requests, mut owed) = (Vec::new(), Vec::new());
+        let (mut requests, mut pending) = (Vec::new(), Vec::new());
         let mut candidates: VecDeque<_> = std::mem::take(&mut self.deferred);
         candidates.extend(arrived.drain(..));
-        while requests.len() < self.options.most {
-            let room = self.deferred.len() < self.options.most;
+        while requests.len() < self.options.max_batch {
+            let room = self.deferred.len() < self.options.max_batch;
             let next = candidates.pop_front().or_else(|| if room { self.inbox.try_recv().ok() } else { None });
             let Some(waiting) = next else { break };
             if keys.contains(&waiting.key) {
@@ -200,41 +200,41 @@ where
             } else if let Some(request) = take(&waiting.slot) {
                 keys.insert(waiting.key);
                 requests.push(request);
-                owed.push(PendingReply { since: waiting.since, answer: waiting.answer });
+                pending.push(PendingReply { since: waiting.since, answer: waiting.answer });
             }
         }
         self.deferred.extend(candidates);
-        (requests, owed)
+        (requests, pending)
     }
 
-    async fn write(&self, requests: Vec<Q>, owed: Vec<PendingReply<A>>) {
+    async fn write(&self, requests: Vec<Q>, pending: Vec<PendingReply<A>>) {
         let spare = (requests.len() > 1).then(|| requests.clone());
-        let answers = match (self.run_in_time(requests, &owed).await, spare) {
+        let answers = match (self.run_in_time(requests, &pending).await, spare) {
             (Err(StoreError::Refused(why)), Some(requests)) => {
                 tracing::warn!(group = self.name, why, "a batch was refused; its requests go one by one");
-                return self.write_singly(requests, owed).await;
+                return self.write_singly(requests, pending).await;
             }
             (answers, _) => answers,
         };
         match answers {
-            Ok(answers) => owed.into_iter().zip(answers).for_each(|(owed, answer)| owed.pay(Ok(answer))),
-            Err(error) => owed.into_iter().for_each(|owed| owed.pay(Err(error.clone()))),
+            Ok(answers) => pending.into_iter().zip(answers).for_each(|(pending, answer)| pending.respond(Ok(answer))),
+            Err(error) => pending.into_iter().for_each(|pending| pending.respond(Err(error.clone()))),
         }
     }
 
-    async fn write_singly(&self, requests: Vec<Q>, owed: Vec<PendingReply<A>>) {
-        for (request, owed) in requests.into_iter().zip(owed) {
-            if Instant::now() >= owed.since + self.options.limit {
-                owed.pay(Err(too_many()));
+    async fn write_singly(&self, requests: Vec<Q>, pending: Vec<PendingReply<A>>) {
+        for (request, pending) in requests.into_iter().zip(pending) {
+            if Instant::now() >= pending.since + self.options.limit {
+                pending.respond(Err(too_many()));
                 continue;
             }
-            let answer = self.run_in_time(vec![request], std::slice::from_ref(&owed)).await;
-            owed.pay(answer.and_then(|answers| answers.into_iter().next().ok_or_else(short)));
+            let answer = self.run_in_time(vec![request], std::slice::from_ref(&pending)).await;
+            pending.respond(answer.and_then(|answers| answers.into_iter().next().ok_or_else(short)));
         }
     }
 
-    async fn run_in_time(&self, requests: Vec<Q>, owed: &[PendingReply<A>]) -> Result<Vec<A>, StoreError> {
-        let oldest = owed.iter().map(|owed| owed.since).min().unwrap_or_else(Instant::now);
+    async fn run_in_time(&self, requests: Vec<Q>, pending: &[PendingReply<A>]) -> Result<Vec<A>, StoreError> {
+        let oldest = pending.iter().map(|pending| pending.since).min().unwrap_or_else(Instant::now);
         let count = requests.len();
         let run = AssertUnwindSafe((self.run)(requests)).catch_unwind();
         match timeout_at(oldest + self.options.limit, run).await {
@@ -252,7 +252,7 @@ fn short() -> StoreError {
 }
 
 impl<A> PendingReply<A> {
-    fn pay(self, answer: Result<A, StoreError>) {
+    fn respond(self, answer: Result<A, StoreError>) {
         // A caller that went away needs no answer.
         self.answer.send(answer).ok();
     }

@@ -54,7 +54,7 @@ pub struct Registration {
     /// How long the lease holds without a pulse, on the database's clock.
     pub lease: Duration,
     /// Its keys or its bus are in process: no other node may live beside it.
-    pub solitary: bool,
+    pub standalone: bool,
     /// Its process, by which a later one on the same machine can tell that it is dead.
     pub process: Option<ProcessIdentity>,
 }
@@ -62,12 +62,12 @@ pub struct Registration {
 /// What a pulse brings back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeartbeatReply {
-    /// Connections of this node whose session another connection took over, until [`Store::told`]: an answer may be lost.
+    /// Connections of this node whose session another connection took over, until [`Store::ack_takeovers`]: an answer may be lost.
     pub replaced: Vec<Sid>,
     /// Nodes whose lease holds, this one among them.
     pub nodes: u32,
     /// Whether the lease had run out before this, by the store's clock, whatever ours says: so may others' have.
-    pub had_run_out: bool,
+    pub was_expired: bool,
 }
 
 /// What waits in the outbox of the whole installation.
@@ -222,7 +222,7 @@ pub struct OutboxRow {
 /// A field in Redis that is to be removed, or handed on, because its connection's session ended, was taken over, or left
 /// the lesson. It is in SQL, so that it outlives its node and an outage of Redis; carrying one out twice, or late, does
 /// no harm, because it compares the sid.
-pub use rollcall_keys::{KeyField, StaleField};
+pub use rollcall_schema::{KeyField, StaleField};
 
 /// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
 /// read the same shard, and a dead holder's shards are free at once.
@@ -241,10 +241,10 @@ pub trait Outbox: Send {
     }
     /// Takes rows that cannot be published out of the way; [`Outbox::read`] does so with those that it cannot read. Later
     /// rows of the same agents in the same classrooms follow when they are read.
-    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError>;
+    async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError>;
     /// Puts rows back whose time to be tried again has come. Returns how many are left aside, or 10,000 where there are
     /// more.
-    async fn put_back(&mut self) -> Result<u64, StoreError>;
+    async fn release_quarantined(&mut self) -> Result<u64, StoreError>;
     /// Forgets what is published.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
     /// Returns when rows may have come (from this node or, within milliseconds, from another), or after `most`.
@@ -316,7 +316,7 @@ pub trait Store: Send + Sync + 'static {
     /// the account may not change them.
     async fn migrate(&self) -> Result<(), StoreError>;
     /// The names of the migrations that are missing; writes nothing.
-    async fn missing(&self) -> Result<Vec<&'static str>, StoreError>;
+    async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError>;
     /// One round trip.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Writes, as serving does, and changes nothing that counts. [`StoreError::Fenced`] where the lease is not held.
@@ -325,12 +325,12 @@ pub trait Store: Send + Sync + 'static {
     async fn installation(&self) -> Result<Uuid, StoreError>;
 
     /// Enters the `node` table with a fresh lease.
-    /// [`StoreError::Refused`] with a sentence for the operator where a solitary node would live beside another.
+    /// [`StoreError::Refused`] with a sentence for the operator where a standalone node would live beside another.
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, also an expired one that nobody took; [`StoreError::Fenced`] where the epoch was taken.
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError>;
+    async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError>;
     /// These connections have been told that they are replaced: pulses name them no more.
-    async fn told(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError>;
+    async fn ack_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError>;
     /// Takes over expired leases of other nodes, ends up to `most` of their sessions (node_lost), and returns how many.
     /// Several nodes may do it at once. Zero when there is nothing more. Takes nothing while its own lease has run out:
     /// so may everybody's have. One whose end the database refuses is left aside, and holds up nobody else's.
@@ -338,7 +338,7 @@ pub trait Store: Send + Sync + 'static {
     /// What waits in the outbox.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
     /// Gives the lease back; its sessions, if any are left, are free for [`Store::reap`] at once.
-    async fn retire(&self, lease: Lease) -> Result<(), StoreError>;
+    async fn release_lease(&self, lease: Lease) -> Result<(), StoreError>;
 
     /// Agents enter; none where the user has as many sessions as it may. Batches at the same moment do not count each
     /// other's.
@@ -346,7 +346,7 @@ pub trait Store: Send + Sync + 'static {
     /// Agents and guests join lessons.
     async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
     /// Joins are undone. Sessions that are no longer the connection's are left alone.
-    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError>;
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError>;
     /// Agents leave.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;
 
@@ -357,35 +357,46 @@ pub trait Store: Send + Sync + 'static {
     /// key of a batch: the session.
     async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError>;
     /// Rows of this node, ids above `after`, ascending, at most `max`, as ends with `node_lost`.
-    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError>;
+    async fn owned_sessions(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, Close)>, StoreError>;
     /// Whether the node has a row, whatever its epoch.
-    async fn knows(&self, node: NodeId) -> Result<bool, StoreError>;
+    async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError>;
     /// Makes a database that was put back from a backup fit to be used: a new installation, higher ids, an empty outbox,
     /// and no session live. [`StoreError::Refused`] while a node is alive.
-    async fn restored(&self) -> Result<Restored, StoreError>;
+    async fn prepare_restored(&self) -> Result<Restored, StoreError>;
 
     /// Adds leavings of this node that no end of a session has written, and releases those of connections that were
     /// taken over and have ended. Needs no lease: see [`StaleField`].
-    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
+    async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
     /// The oldest leavings of this node that nothing holds, and those of nodes that are no more. Heirs are those of this
     /// moment: the latest to join of the user's sessions in the lesson.
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
-    /// Forgets leavings that the key store carried out; with `keep`, not before ten minutes have passed. An heir that has
+    async fn stale_fields(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
+    /// Forgets leavings that the key store carried out; with `keep`, not before ten minutes have passed. An successor that has
     /// gone meanwhile has one in its turn.
-    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError>;
+    async fn forget_stale_fields(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool)
+    -> Result<(), StoreError>;
     /// KeyCleanup of this node that are held, ids above `after`, ascending, at most `most`.
-    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
+    async fn held_stale_fields(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
     /// What was carried out in the last ten minutes, by this node or by nodes that are no more, is a leaving of this
     /// node again. At most `most`; returns how many.
-    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError>;
+    async fn repeat_removals(&self, node: NodeId, most: usize) -> Result<usize, StoreError>;
     /// Forgets what was carried out more than ten minutes ago, at most `most`. Looks from a minute on, and returns from
     /// which one to look next, and whether there is more.
-    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError>;
+    async fn expire_removals(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError>;
 
     /// A new claim on the outbox, with a connection of its own.
-    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
     /// Live sessions of this node that are in a lesson, ids above `after`, ascending, at most `most`.
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError>;
+    async fn lesson_memberships(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<LessonMembership>, StoreError>;
 
     /// Agents of a classroom with session ids above `after`, ascending.
     async fn agents(
@@ -395,11 +406,11 @@ pub trait Store: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<(SessionId, AgentId)>, StoreError>;
     /// How many agents each classroom has, zeros included, in the order asked for.
-    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
+    async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
     /// Whether there is no lesson at all.
-    async fn is_empty(&self) -> Result<bool, StoreError>;
+    async fn has_no_lesson(&self) -> Result<bool, StoreError>;
     /// Begins a load.
-    async fn load(&self) -> Result<Box<dyn Load>, StoreError>;
+    async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError>;
 }
 
 /// Microseconds since 1970: an id that is above all that were ever given out. JSON's readers hold it exactly until 2255.

@@ -135,7 +135,7 @@ impl Store for PostgresStore {
         migrate::migrate(&self.connector).await
     }
 
-    async fn missing(&self) -> Result<Vec<&'static str>, StoreError> {
+    async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
         migrate::missing(&self.connector).await
     }
 
@@ -155,11 +155,11 @@ impl Store for PostgresStore {
         self.enter(registration).await
     }
 
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
+    async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.renew(lease, ttl).await
     }
 
-    async fn told(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+    async fn ack_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         self.forget_takeovers(node, replaced).await
     }
 
@@ -171,7 +171,7 @@ impl Store for PostgresStore {
         self.waiting().await
     }
 
-    async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
+    async fn release_lease(&self, lease: Lease) -> Result<(), StoreError> {
         self.give_back(lease).await
     }
 
@@ -183,7 +183,7 @@ impl Store for PostgresStore {
         self.join_lessons(lease, batch).await
     }
 
-    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         self.undo_joins(lease, batch).await
     }
 
@@ -199,47 +199,62 @@ impl Store for PostgresStore {
         self.verify_sessions(lease, batch).await
     }
 
-    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError> {
+    async fn owned_sessions(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, Close)>, StoreError> {
         self.owned_by(node, after, max).await
     }
 
-    async fn knows(&self, node: NodeId) -> Result<bool, StoreError> {
+    async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
         self.knows_node(node).await
     }
 
-    async fn restored(&self) -> Result<Restored, StoreError> {
+    async fn prepare_restored(&self) -> Result<Restored, StoreError> {
         self.make_anew().await
     }
 
-    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
+    async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
         self.add_leavings(node, fields, ended).await
     }
 
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+    async fn stale_fields(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
         self.read_leavings(node, most).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
+    async fn forget_stale_fields(
+        &self,
+        node: NodeId,
+        done: &[(i64, StaleField)],
+        keep: bool,
+    ) -> Result<(), StoreError> {
         self.forget_leavings(node, done, keep).await
     }
 
-    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+    async fn held_stale_fields(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
         self.held_leavings(node, after, most).await
     }
 
-    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
+    async fn repeat_removals(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
         self.repeat_removals(node, most).await
     }
 
-    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+    async fn expire_removals(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
         self.expire_removals(minute, most).await
     }
 
-    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
         Ok(Box::new(PostgresOutbox::open(self).await?))
     }
 
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError> {
+    async fn lesson_memberships(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<LessonMembership>, StoreError> {
         self.in_lessons(node, after, most).await
     }
 
@@ -252,15 +267,15 @@ impl Store for PostgresStore {
         self.page(classroom, after, most).await
     }
 
-    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
+    async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
         self.sizes(classrooms).await
     }
 
-    async fn is_empty(&self) -> Result<bool, StoreError> {
+    async fn has_no_lesson(&self) -> Result<bool, StoreError> {
         self.has_no_lesson().await
     }
 
-    async fn load(&self) -> Result<Box<dyn Load>, StoreError> {
+    async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError> {
         Ok(Box::new(PostgresLoad::begin(self).await?))
     }
 }

@@ -108,7 +108,7 @@ impl Store for SqliteStore {
         migrated.unwrap_or_else(|_| Err(StoreError::Unavailable("the migration panicked".to_owned())))
     }
 
-    async fn missing(&self) -> Result<Vec<&'static str>, StoreError> {
+    async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
         self.reader.call("missing", file::missing).await
     }
 
@@ -133,11 +133,11 @@ impl Store for SqliteStore {
         Ok(lease)
     }
 
-    async fn pulse(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
+    async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.writer.call("pulse", move |connection| lease::pulse(connection, lease, ttl)).await
     }
 
-    async fn told(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+    async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         let replaced = replaced.to_vec();
         self.writer.call("told", move |connection| lease::told(connection, &replaced)).await
     }
@@ -156,7 +156,7 @@ impl Store for SqliteStore {
         self.reader.call("backlog", read::backlog).await
     }
 
-    async fn retire(&self, lease: Lease) -> Result<(), StoreError> {
+    async fn release_lease(&self, lease: Lease) -> Result<(), StoreError> {
         self.writer.call("retire", move |connection| lease::retire(connection, lease)).await
     }
 
@@ -172,7 +172,7 @@ impl Store for SqliteStore {
         self.writer.call("join", move |connection| sessions::join(connection, lease, &batch)).await
     }
 
-    async fn restore(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         let batch = batch.to_vec();
         self.writer.call("restore", move |connection| sessions::restore(connection, lease, &batch)).await
     }
@@ -195,21 +195,26 @@ impl Store for SqliteStore {
         Ok(verified)
     }
 
-    async fn owned(&self, node: NodeId, after: SessionId, max: usize) -> Result<Vec<(SessionId, Close)>, StoreError> {
+    async fn owned_sessions(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, Close)>, StoreError> {
         self.reader.call("owned", move |connection| verify::owned(connection, node, after, max)).await
     }
 
-    async fn knows(&self, node: NodeId) -> Result<bool, StoreError> {
+    async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
         self.reader.call("knows", move |connection| verify::knows(connection, node)).await
     }
 
-    async fn restored(&self) -> Result<Restored, StoreError> {
+    async fn prepare_restored(&self) -> Result<Restored, StoreError> {
         let path = self.path.clone();
         let restored = spawn_blocking(move || restored::make_anew(&path)).await;
         restored.unwrap_or_else(|_| Err(StoreError::Unavailable("it panicked".to_owned())))
     }
 
-    async fn leave(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
+    async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
         let (fields, ended) = (fields.to_vec(), ended.to_vec());
         let work = move |connection: &Connection| {
             stale_fields::release(connection, &ended)?;
@@ -218,32 +223,42 @@ impl Store for SqliteStore {
         self.writer.call("leave", work).await
     }
 
-    async fn leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+    async fn stale_fields(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
         self.reader.call("leavings", move |connection| stale_fields::read(connection, node, most)).await
     }
 
-    async fn forget(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
+    async fn forget_stale_fields(
+        &self,
+        node: NodeId,
+        done: &[(i64, StaleField)],
+        keep: bool,
+    ) -> Result<(), StoreError> {
         let done = done.to_vec();
         self.writer.call("forget", move |connection| stale_fields::forget(connection, node, &done, keep)).await
     }
 
-    async fn held(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+    async fn held_stale_fields(&self, node: NodeId, after: i64, most: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
         self.reader.call("held", move |connection| stale_fields::held(connection, node, after, most)).await
     }
 
-    async fn repeat(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
+    async fn repeat_removals(&self, node: NodeId, most: usize) -> Result<usize, StoreError> {
         self.writer.call("repeat", move |connection| removals::repeat(connection, node, most)).await
     }
 
-    async fn expire(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+    async fn expire_removals(&self, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
         self.writer.call("expire", move |connection| removals::expire(connection, minute, most)).await
     }
 
-    async fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
         Ok(Box::new(SqliteOutbox::new(self)))
     }
 
-    async fn placed(&self, node: NodeId, after: SessionId, most: usize) -> Result<Vec<LessonMembership>, StoreError> {
+    async fn lesson_memberships(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        most: usize,
+    ) -> Result<Vec<LessonMembership>, StoreError> {
         self.reader.call("placed", move |connection| read::placed(connection, node, after, most)).await
     }
 
@@ -256,16 +271,16 @@ impl Store for SqliteStore {
         self.reader.call("agents", move |connection| read::agents(connection, classroom, after, most)).await
     }
 
-    async fn count(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
+    async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
         let classrooms = classrooms.to_vec();
         self.reader.call("count", move |connection| read::count(connection, &classrooms)).await
     }
 
-    async fn is_empty(&self) -> Result<bool, StoreError> {
+    async fn has_no_lesson(&self) -> Result<bool, StoreError> {
         self.reader.call("is_empty", read::is_empty).await
     }
 
-    async fn load(&self) -> Result<Box<dyn Load>, StoreError> {
+    async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError> {
         Ok(Box::new(SqliteLoad::begin(self.path.clone()).await?))
     }
 }

@@ -33,7 +33,7 @@ create table node (
     label text not null,
     epoch bigint not null default 1,
     lease_until timestamptz not null,
-    solitary boolean not null,
+    standalone boolean not null,
     -- Boot, namespaces, pid and start: a later process on the same machine can tell that this one is dead.
     process text,
     taken boolean not null default false
@@ -106,7 +106,7 @@ create table outbox (
 
 -- Rows of outbox that cannot be published now, and all later rows of the same agent in the same classroom, so that those
 -- keep their order. Each goes back to outbox, under its own id, at `retry_at`.
-create table outbox_aside (
+create table outbox_quarantine (
     id bigint not null,
     shard smallint not null,
     classroom_id uuid not null,
@@ -120,12 +120,12 @@ create table outbox_aside (
     retry_at timestamptz not null,
     primary key (classroom_id, agent_id, id)
 );
-create index outbox_aside_retry on outbox_aside (shard, retry_at);
+create index outbox_quarantine_retry on outbox_quarantine (shard, retry_at);
 
 -- Fields in Redis that connections left behind, written in the transaction that ends or takes over the session, and
 -- deleted once Redis has answered. A node removes its own, and those of nodes that are no more. Those of a connection
 -- that was taken over are its node's, and held until that connection has ended: a join of its may be under way.
-create table leaving (
+create table stale_field (
     id bigint generated always as identity primary key,
     node_id bigint not null,
     lesson_id text not null,
@@ -133,7 +133,7 @@ create table leaving (
     sid text not null,
     held boolean not null default false
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-create index leaving_held on leaving (sid) where held;
+create index stale_field_held on stale_field (sid) where held;
 
 -- Fields that the key store has removed, or handed on, in the last ten minutes, each by the node that asked for it: a
 -- failover may undo it. Minutes are whole ones since 1970. Rows go in the order of the minutes, which are looked for from
@@ -157,6 +157,6 @@ create function raise_ids(highest bigint) returns bigint language sql security d
 as $$
     select setval('node_id_seq', last_value + 1000000) from node_id_seq;
     select setval('outbox_id_seq', last_value + 1000000) from outbox_id_seq;
-    select setval('leaving_id_seq', last_value + 1000000) from leaving_id_seq;
+    select setval('stale_field_id_seq', last_value + 1000000) from stale_field_id_seq;
     select setval('agent_session_id_seq', greatest(last_value, highest) + 1000000) from agent_session_id_seq;
 $$;

@@ -29,7 +29,7 @@ create table node (
     label text not null,
     epoch integer not null default 1,
     lease_until text not null,
-    solitary integer not null
+    standalone integer not null
 );
 
 -- autoincrement: the id of an ended session is never given again.
@@ -76,7 +76,7 @@ create table outbox (
     created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 );
 
-create table outbox_aside (
+create table outbox_quarantine (
     id integer not null,
     classroom_id text not null,
     agent_id text not null,
@@ -89,10 +89,10 @@ create table outbox_aside (
     retry_at text not null,
     primary key (classroom_id, agent_id, id)
 ) without rowid;
-create index outbox_aside_retry on outbox_aside (retry_at);
+create index outbox_quarantine_retry on outbox_quarantine (retry_at);
 
 -- As in Postgres.
-create table leaving (
+create table stale_field (
     id integer primary key autoincrement,
     node_id integer not null,
     lesson_id text not null,
@@ -100,7 +100,7 @@ create table leaving (
     sid text not null,
     held integer not null default false
 );
-create index leaving_held on leaving (sid) where held;
+create index stale_field_held on stale_field (sid) where held;
 
 -- As in Postgres.
 create table removal (

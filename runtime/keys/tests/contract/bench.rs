@@ -82,10 +82,10 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
-/// The end of a join, without or with an heir.
-pub(crate) fn leaving(entry: &KeyEntry, heir: Option<u128>) -> StaleField {
+/// The end of a join, without or with an successor.
+pub(crate) fn leaving(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
-    StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, heir: heir.map(Sid) }
+    StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }
 }
 
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> Option<Hash> {

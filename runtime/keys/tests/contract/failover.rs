@@ -1,11 +1,10 @@
 //! Redis servers that take over from each other, and servers that refuse to work.
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bb8_redis::redis::{aio::MultiplexedConnection, cmd};
 use rollcall_base::BackendUrl;
 use rollcall_keys::{LessonKeys, redis::RedisKeys};
 use rollcall_loadtest::servers::Redis;
-use rollcall_runtime::config;
 use tokio::time::{Instant, sleep};
 
 use crate::bench::{InRedis, fresh, hash, leaving, participant, raw, sid};
@@ -16,8 +15,7 @@ const HEALED: Duration = Duration::from_secs(5);
 /// The address that this file holds, as REDIS_URL_FILE.
 fn in_file(path: &Path, url: &str) -> BackendUrl {
     lead(path, url);
-    let variable = |name: &str| (name == "REDIS_URL_FILE").then(|| OsString::from(path));
-    config::parse([OsString::from("rollcall")], &variable).ok().unwrap().1.backends.redis.unwrap()
+    BackendUrl::in_file(url, "REDIS_URL", path.to_owned(), |_| Ok(()))
 }
 
 fn lead(path: &Path, url: &str) {
@@ -141,7 +139,7 @@ async fn a_lost_removal_is_noticed(info: bool) {
         async || tell_number(&replica, &["EXISTS", "lesson_student_algebra-1", "rollcall:marker:1"]).await == 2;
     until(copied).await;
     tell(&replica, &["REPLICAOF", "NO", "ONE"]).await;
-    kv.leave(&[leaving(&alice, None)]).await.unwrap();
+    kv.remove(&[leaving(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
 
     tell(&raw(&old.url()).await, &["REPLICAOF", "127.0.0.1", "1"]).await;

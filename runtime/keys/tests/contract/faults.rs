@@ -48,7 +48,7 @@ async fn the_seat_maps_values_belong_to_others() {
     seat.arg("others:lesson_seat_algebra-1").arg(2).arg("alice");
     seat.exec_async(&mut bench.connection.clone()).await.unwrap();
     bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
-    bench.kv.project(&[participant("algebra-1", "bob", 2)]).await.unwrap();
+    bench.kv.repair(&[participant("algebra-1", "bob", 2)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
     cmd("HDEL").arg("others:lesson_seat_algebra-1").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
     bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
@@ -64,13 +64,13 @@ async fn the_seat_maps_values_belong_to_others() {
 async fn each_key_that_is_lost_alone_is_projected_and_only_then_anything_is_written() {
     let bench = InRedis::at(&servers::shared::redis().url(), "lost:").await;
     let entries = [participant("algebra-1", "alice", 1), entry("algebra-1", "tom", Role::Teacher, 2)];
-    assert!(bench.kv.project(&entries).await.unwrap());
+    assert!(bench.kv.repair(&entries).await.unwrap());
     let keys = ["lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "alice", "tom"];
     for key in keys {
-        assert!(!bench.kv.project(&entries).await.unwrap(), "all is there");
+        assert!(!bench.kv.repair(&entries).await.unwrap(), "all is there");
         let before = fresh(&bench, key).await;
         cmd("DEL").arg(format!("lost:{key}")).exec_async(&mut bench.connection.clone()).await.unwrap();
-        assert!(bench.kv.project(&entries).await.unwrap(), "{key} is lost");
+        assert!(bench.kv.repair(&entries).await.unwrap(), "{key} is lost");
         assert_eq!(fresh(&bench, key).await, before);
     }
     let fields = [("lesson_student_algebra-1", "alice"), ("alice", "sid"), ("alice", "client_id"), ("alice", "role")];
@@ -78,7 +78,7 @@ async fn each_key_that_is_lost_alone_is_projected_and_only_then_anything_is_writ
         let (key, before) = (format!("lost:{key}"), fresh(&bench, key).await);
         cmd("HSET").arg(&key).arg("kept").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
         cmd("HDEL").arg(&key).arg(field).exec_async(&mut bench.connection.clone()).await.unwrap();
-        assert!(bench.kv.project(&entries).await.unwrap(), "{field} of {key} is lost");
+        assert!(bench.kv.repair(&entries).await.unwrap(), "{field} of {key} is lost");
         cmd("HDEL").arg(&key).arg("kept").exec_async(&mut bench.connection.clone()).await.unwrap();
         assert_eq!(fresh(&bench, &key["lost:".len()..]).await, before);
     }
@@ -93,9 +93,9 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
     forget().await;
     bench.kv.join(&alice, None).await.unwrap();
     forget().await;
-    bench.kv.project(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
+    bench.kv.repair(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
     forget().await;
-    bench.kv.leave(&[leaving(&alice, None)]).await.unwrap();
+    bench.kv.remove(&[leaving(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("bob", &sid(2))]));
 }
 
@@ -108,10 +108,10 @@ async fn what_is_no_hash_holds_up_nobody() {
     foreign.arg("foreign:lesson_student_geometry-1").arg("of another type");
     foreign.exec_async(&mut bench.connection.clone()).await.unwrap();
     let blocked = leaving(&participant("geometry-1", "bob", 2), None);
-    bench.kv.leave(&[blocked, leaving(&alice, None)]).await.unwrap();
+    bench.kv.remove(&[blocked, leaving(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
     let entries = [participant("geometry-1", "bob", 2), alice];
-    bench.kv.project(&entries).await.unwrap();
+    bench.kv.repair(&entries).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
     assert_eq!(fresh(&bench, "bob").await.unwrap()["sid"], sid(2), "what can be mended of it");
 }
@@ -161,10 +161,10 @@ async fn a_join_that_a_server_carries_out_late_does_nothing() {
     let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
     let kv = RedisKeys::connect(wire.instead_of(&server.url()), "").await.unwrap();
     let before = [participant("algebra-1", "bob", 2)];
-    kv.project(&before).await.unwrap();
+    kv.repair(&before).await.unwrap();
     wire.hold(Way::Both);
     let joined = participant("algebra-1", "alice", 1);
-    let (join, project) = tokio::join!(kv.join(&joined, None), kv.project(std::slice::from_ref(&joined)));
+    let (join, project) = tokio::join!(kv.join(&joined, None), kv.repair(std::slice::from_ref(&joined)));
     assert!(join.is_err() && project.is_err(), "{join:?} {project:?}");
     wire.clear();
     let mut connection = raw(&server.url()).await;
@@ -185,7 +185,7 @@ async fn a_join_that_a_server_carries_out_late_does_nothing() {
         wire.clear();
         kv.ping().await.unwrap();
         wire.delay(Duration::from_millis(480));
-        kv.project(std::slice::from_ref(&joined)).await.unwrap_err();
+        kv.repair(std::slice::from_ref(&joined)).await.unwrap_err();
     }
     wire.clear();
     let students: Vec<String> =

@@ -124,38 +124,38 @@ async fn leaving_removes_only_its_own_field(bench: &dyn Bench) {
     let (old, new) = (participant("algebra-1", "alice", 1), participant("algebra-1", "alice", 2));
     bench.kv().join(&old, None).await.unwrap();
     bench.kv().join(&new, None).await.unwrap();
-    bench.kv().leave(&[leaving(&old, None)]).await.unwrap();
+    bench.kv().remove(&[leaving(&old, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
-    bench.kv().leave(&[leaving(&old, Some(7))]).await.unwrap();
-    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]), "no heir of another's");
-    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
+    bench.kv().remove(&[leaving(&old, Some(7))]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]), "no successor of another's");
+    bench.kv().remove(&[leaving(&new, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, None);
     assert!(fresh(bench, "alice").await.is_some(), "the client's own key stays");
-    bench.kv().leave(&[leaving(&new, None)]).await.unwrap();
+    bench.kv().remove(&[leaving(&new, None)]).await.unwrap();
 
     let teacher = entry("algebra-1", "tom", Role::Teacher, 3);
     bench.kv().join(&teacher, None).await.unwrap();
-    bench.kv().leave(&[leaving(&teacher, None)]).await.unwrap();
+    bench.kv().remove(&[leaving(&teacher, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
 }
 
 async fn leaving_hands_the_field_to_the_heir(bench: &dyn Bench) {
     let joined = participant("algebra-1", "alice", 1);
     bench.kv().join(&joined, None).await.unwrap();
-    bench.kv().leave(&[leaving(&joined, Some(8))]).await.unwrap();
+    bench.kv().remove(&[leaving(&joined, Some(8))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(8))]));
 }
 
 async fn many_leave_at_once(bench: &dyn Bench) {
     let joined: Vec<KeyEntry> =
         (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
-    bench.kv().project(&joined).await.unwrap();
+    bench.kv().repair(&joined).await.unwrap();
     let (left, stay) = joined.split_at(499);
     let left: Vec<_> = left.iter().map(|entry| leaving(entry, None)).collect();
-    bench.kv().leave(&left).await.unwrap();
+    bench.kv().remove(&left).await.unwrap();
     let last = stay[0].user.as_ref().unwrap().0.to_string();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([(&last, &sid(499))]));
-    bench.kv().leave(&[]).await.unwrap();
+    bench.kv().remove(&[]).await.unwrap();
 }
 
 async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench) {
@@ -167,7 +167,7 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
         entry("algebra-1", "carol", Role::Teacher, 3),
         KeyEntry { user: None, ..participant("geometry-1", "nobody", 4) },
     ];
-    bench.kv().project(&entries).await.unwrap();
+    bench.kv().repair(&entries).await.unwrap();
     let students = hash([("alice", &sid(1)), ("bob", &sid(2))]);
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, students);
     assert_eq!(fresh(bench, "alice").await.unwrap()["sid"], sid(1));
@@ -176,19 +176,19 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
     assert_eq!(fresh(bench, "lesson_seat_geometry-1").await.unwrap().len(), 3);
 
     bench.flush().await;
-    bench.kv().project(&entries).await.unwrap();
+    bench.kv().repair(&entries).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, hash([("carol", &sid(3))]));
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await.unwrap().len(), 3);
 
-    bench.kv().leave(&[leaving(&entries[1], None)]).await.unwrap();
-    assert!(bench.kv().project(&entries).await.unwrap(), "one field is lost");
+    bench.kv().remove(&[leaving(&entries[1], None)]).await.unwrap();
+    assert!(bench.kv().repair(&entries).await.unwrap(), "one field is lost");
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
 
     let many: Vec<KeyEntry> = (0..1000_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
-    bench.kv().project(&many).await.unwrap();
+    bench.kv().repair(&many).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await.unwrap().len(), 1002);
-    bench.kv().project(&[]).await.unwrap();
+    bench.kv().repair(&[]).await.unwrap();
 }
 
 async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
@@ -219,7 +219,7 @@ async fn seats_that_are_added_later_are_in_the_map(bench: &dyn Bench) {
     let guest = KeyEntry { user: None, ..joined(5) };
     bench.kv().join(&guest, None).await.unwrap();
     assert_eq!(numbers().await, ["1", "2", "3", "4", "5"]);
-    assert!(bench.kv().project(&[joined(6)]).await.unwrap(), "a number is missing");
+    assert!(bench.kv().repair(&[joined(6)]).await.unwrap(), "a number is missing");
     assert_eq!(numbers().await, ["1", "2", "3", "4", "5", "6"]);
 }
 

@@ -57,11 +57,11 @@ impl Outbox for Script {
         Ok(waited.map(|waited| OutboxRow { waited, ..row(1, "web.ann.example.org", 1) }).into_iter().collect())
     }
 
-    async fn set_aside(&mut self, _: &[i64], _: &str) -> Result<(), StoreError> {
+    async fn quarantine(&mut self, _: &[i64], _: &str) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn put_back(&mut self) -> Result<u64, StoreError> {
+    async fn release_quarantined(&mut self) -> Result<u64, StoreError> {
         Ok(0)
     }
 

@@ -30,7 +30,7 @@ impl Bench {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened"));
         store.migrate().await.expect("migrated");
         let lease = Duration::from_secs(30);
-        let registration = Registration { label: "test".to_owned(), lease, solitary: true, process: None };
+        let registration = Registration { label: "test".to_owned(), lease, standalone: true, process: None };
         let (_, lease) = watch::channel(store.register(&registration).await.expect("registered"));
         let sessions = Sessions::start(
             &rollcall_base::tasks::Tasks::default(),
@@ -77,7 +77,7 @@ async fn an_opening_that_is_cut_off_is_undone() {
     // Its batch runs on, whoever listens.
     assert!(bench.sessions.open(Instant::now(), open.clone()).now_or_never().is_none());
     let closed = Close { classroom: open.classroom, agent: open.agent, sid: open.sid, reason: LeftReason::Closed };
-    let mut outbox = bench.store.outbox().await.expect("an outbox");
+    let mut outbox = bench.store.open_outbox().await.expect("an outbox");
     outbox.claim().await.expect("claimed");
     let deadline = Instant::now() + Duration::from_secs(10);
     while outbox.read(10).await.expect("read").is_empty() {

@@ -38,7 +38,7 @@ impl Bench {
         let registration = Registration {
             label: "test".into(),
             lease: std::time::Duration::from_secs(15),
-            solitary: true,
+            standalone: true,
             process: None,
         };
         let lease = self.store.register(&registration).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_bad_row_is_named_and_nothing_is_loaded() {
         let bench = Bench::new().await;
         let fault = bench.load(lessons, attendees).await.unwrap_err();
         assert!(fault.contains(expected) && fault.ends_with("nothing was loaded"), "{expected} in {fault}");
-        assert!(bench.store.is_empty().await.unwrap(), "{expected}");
+        assert!(bench.store.has_no_lesson().await.unwrap(), "{expected}");
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_bad_row_far_down_is_named_too() {
     let people: String = (0..2 * BATCH).map(|row| format!("lesson-{row},bob,1\n")).collect();
     let fault = bench.load(lessons(&rows), attendees(&format!("{people}nowhere,bob,1\n"))).await.unwrap_err();
     assert!(fault.contains(&format!("attendees.csv, line {}, column 1", 2 * BATCH + 2)), "{fault}");
-    assert!(bench.store.is_empty().await.unwrap());
+    assert!(bench.store.has_no_lesson().await.unwrap());
 }
 
 #[tokio::test]

@@ -29,10 +29,10 @@ impl LessonKeys for Mute {
     async fn join(&self, _: &KeyEntry, _: Option<&LessonId>) -> Result<bool, KeysError> {
         std::future::pending().await
     }
-    async fn leave(&self, _: &[StaleField]) -> Result<(), KeysError> {
+    async fn remove(&self, _: &[StaleField]) -> Result<(), KeysError> {
         std::future::pending().await
     }
-    async fn project(&self, _: &[KeyEntry]) -> Result<bool, KeysError> {
+    async fn repair(&self, _: &[KeyEntry]) -> Result<bool, KeysError> {
         std::future::pending().await
     }
     async fn probe(&self, _: &str) -> Result<bool, KeysError> {

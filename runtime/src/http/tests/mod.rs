@@ -53,7 +53,7 @@ impl Bench {
         let store = SqliteStore::open(folder.path().join("x.db")).unwrap();
         store.migrate().await.unwrap();
         let registration =
-            Registration { label: "test".into(), lease: Duration::from_secs(15), solitary: true, process: None };
+            Registration { label: "test".into(), lease: Duration::from_secs(15), standalone: true, process: None };
         let lease = store.register(&registration).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let (bus, feed) = MemoryBus::start(LogLimits::default());

@@ -57,7 +57,7 @@ fn echo((batch, answer): Batch) -> Vec<u64> {
 #[tokio::test(start_paused = true)]
 async fn a_group_that_makes_way_gathers_first() {
     let way = watch::Sender::new(true);
-    let (group, mut batches) = group(Options { makes_way: Some(way.subscribe()), ..one_lane() });
+    let (group, mut batches) = group(Options { throttle_while: Some(way.subscribe()), ..one_lane() });
     let since = Instant::now();
     let first = call(&group, 1);
     sleep(MAKE_WAY / 2).await;
@@ -91,7 +91,7 @@ async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_batch_has_its_limit() {
-    let (group, mut batches) = group(Options { most: 2, ..one_lane() });
+    let (group, mut batches) = group(Options { max_batch: 2, ..one_lane() });
     let _first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let _rest = calls(&group, &[2, 3, 4, 5, 6]).await;

@@ -12,12 +12,12 @@ use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::{HeartbeatReply, Lease, Registration, StoreError};
 use rollcall_base::process::ProcessIdentity;
 
-const REGISTER: &str = "insert into node (label, lease_until, solitary, process) \
+const REGISTER: &str = "insert into node (label, lease_until, standalone, process) \
     values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4) returning id, epoch";
 
 /// Another live node that may not be beside this one. Both of two that start at once see each other: none stays.
 const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8, id, process from node \
-    where id <> $1 and not taken and lease_until > clock_timestamp() and (solitary or $2) order by id limit 1";
+    where id <> $1 and not taken and lease_until > clock_timestamp() and (standalone or $2) order by id limit 1";
 
 /// Takes the lease of a node whose process is dead. Its sessions stay until they are reaped, for their clients to take over.
 const TAKE_DEAD: &str = "with dead as materialized (
@@ -49,7 +49,7 @@ const PROBE: &str = "update node set lease_until = greatest(lease_until, clock_t
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
 /// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
-/// was under way to the key store was carried out there, or never will be ([`rollcall_keys::redis`]). Whose own lease has run
+/// was under way to the key store was carried out there, or never will be (the Redis keys). Whose own lease has run
 /// out takes nobody's: it stood still, and so may all have. A node that is writing at this moment is not dead, and one
 /// whose writes hang holds up no other's end.
 const TAKE: &str = "with fence as materialized (
@@ -91,7 +91,7 @@ macro_rules! sweep {
         insert into outbox (classroom_id, agent_id, session_id, operation, reason)
         select classroom_id, agent_id, id, 'left', 'node_lost' from gone
     ), leavings as (
-        insert into leaving (node_id, lesson_id, user_id, sid)
+        insert into stale_field (node_id, lesson_id, user_id, sid)
         select $1, l.id, g.user_id, g.sid
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     )
@@ -124,14 +124,14 @@ const RETIRE: &str = "with fence as materialized (
 
 impl PostgresStore {
     pub(super) async fn enter(&self, registration: &Registration) -> Result<Lease, StoreError> {
-        let Registration { label, lease, solitary, process } = registration;
+        let Registration { label, lease, standalone, process } = registration;
         let own = process.as_ref().map(ProcessIdentity::to_string);
-        let rows = self.pool.rows("register", REGISTER, &[label, &lease.as_secs_f64(), solitary, &own]).await?;
+        let rows = self.pool.rows("register", REGISTER, &[label, &lease.as_secs_f64(), standalone, &own]).await?;
         let row = rows.first().ok_or_else(|| unreadable("none"))?;
         let node: i64 = row.try_get(0).map_err(unreadable)?;
         let epoch = Epoch(row.try_get(1).map_err(unreadable)?);
         let rival = loop {
-            let rivals = self.pool.rows("register", RIVAL, &[&node, solitary]).await?;
+            let rivals = self.pool.rows("register", RIVAL, &[&node, standalone]).await?;
             let Some(rival) = rivals.into_iter().next() else { return Ok(Lease { node: NodeId(node), epoch }) };
             let theirs: Option<&str> = rival.try_get(3).map_err(unreadable)?;
             let dead = theirs.and_then(ProcessIdentity::parse).zip(process.as_ref());
@@ -144,7 +144,7 @@ impl PostgresStore {
         self.pool.rows("register", FORGET, &[&node]).await?;
         let rival_label: String = rival.try_get(0).map_err(unreadable)?;
         let rest: f64 = rival.try_get(1).map_err(unreadable)?;
-        let why = if *solitary { "this node keeps" } else { "that node keeps" };
+        let why = if *standalone { "this node keeps" } else { "that node keeps" };
         Err(StoreError::Refused(format!(
             "{why} its keys or its bus in process, and may not share a database with another node: {rival_label} \
              holds a lease for another {rest:.0} s; stop it, or set REDIS_URL and NATS_URL on both"
@@ -162,7 +162,7 @@ impl PostgresStore {
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: u32::try_from(nodes).map_err(unreadable)?,
-            had_run_out: row.try_get(2).map_err(unreadable)?,
+            was_expired: row.try_get(2).map_err(unreadable)?,
         })
     }
 

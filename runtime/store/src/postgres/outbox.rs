@@ -70,7 +70,7 @@ const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' 
 const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
         greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
         o.operation, o.nonce, exists (
-            select from outbox_aside a
+            select from outbox_quarantine a
             where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
         )
     from unnest($1::smallint[], $3::bigint[]) as mine(shard, after) cross join lateral (
@@ -87,25 +87,25 @@ const SET_ASIDE: &str = "with gone as (
         where o.shard = any (array[d.shard]) and o.id = d.id
         returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at
     )
-    insert into outbox_aside (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, why,
+    insert into outbox_quarantine (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, why,
         retry_at)
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
 /// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
 const PUT_BACK: &str = "with due as (
         select distinct classroom_id, agent_id from (
-            select classroom_id, agent_id from outbox_aside
+            select classroom_id, agent_id from outbox_quarantine
             where shard = any ($1) and retry_at <= clock_timestamp() order by retry_at limit $2
         ) as first
     ), gone as (
-        delete from outbox_aside a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
+        delete from outbox_quarantine a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
         returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at
     )
     insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at)
     overriding system value select * from gone returning id";
 
 /// At leisure, and not further than this.
-const ASIDE_ROWS: &str = "select count(*) from (select from outbox_aside where shard = any ($1) limit 10000) as a";
+const ASIDE_ROWS: &str = "select count(*) from (select from outbox_quarantine where shard = any ($1) limit 10000) as a";
 
 /// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
 /// comes once a minute.
@@ -296,7 +296,7 @@ impl Outbox for PostgresOutbox {
             }
             let (rows, aside) = sorted.end();
             for (ids, why) in &aside {
-                self.set_aside(ids, why).await?;
+                self.quarantine(ids, why).await?;
             }
             if !rows.is_empty() {
                 self.stuck.get_or_insert_with(Instant::now);
@@ -308,12 +308,12 @@ impl Outbox for PostgresOutbox {
         Ok(Vec::new())
     }
 
-    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
+    async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
         let (shards, rows): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
         self.rows(SET_ASIDE, &[&shards, &rows, &why, &RETRY_ASIDE.as_secs_f64()]).await.map(drop)
     }
 
-    async fn put_back(&mut self) -> Result<u64, StoreError> {
+    async fn release_quarantined(&mut self) -> Result<u64, StoreError> {
         let most = i64::try_from(PUT_BACK_MOST).map_err(unreadable)?;
         if !self.rows(PUT_BACK, &[&self.held, &most]).await?.is_empty() {
             self.marks.forget_all();

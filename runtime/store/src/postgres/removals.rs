@@ -13,7 +13,7 @@ const REPEAT: &str = "with again as (
     ), gone as (
         delete from removal where ctid = any (array(select ctid from again)) returning lesson_id, user_id, sid
     ), added as (
-        insert into leaving (node_id, lesson_id, user_id, sid) select $1, lesson_id, user_id, sid from gone
+        insert into stale_field (node_id, lesson_id, user_id, sid) select $1, lesson_id, user_id, sid from gone
     )
     select count(*) from gone";
 

@@ -31,13 +31,14 @@ const END: &str = "with gone as (
             tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), 'node_lost'
         from gone on conflict (id) do nothing
     ), leavings as (
-        insert into leaving (node_id, lesson_id, user_id, sid)
+        insert into stale_field (node_id, lesson_id, user_id, sid)
         select 0, l.id, g.user_id, g.sid
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     )
     select count(*) from gone";
 
-const EMPTY: &str = "with gone as (delete from outbox returning id), aside as (delete from outbox_aside returning id)
+const EMPTY: &str =
+    "with gone as (delete from outbox returning id), aside as (delete from outbox_quarantine returning id)
     select (select count(*) from gone) + (select count(*) from aside)";
 
 const FORGET: &str = "delete from takeover; delete from node";

@@ -53,7 +53,7 @@ const OPEN: &str = "with fence as materialized (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
     ), leavings as (
-        insert into leaving (node_id, lesson_id, user_id, sid, held)
+        insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select e.previous_node, l.id, e.user_id, e.previous_sid, true
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
         where e.takeovers > 0 and l.id is not null
@@ -80,10 +80,10 @@ const JOIN: &str = "with fence as materialized (
         from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
         returning w.place
     ), guests as (
-        insert into leaving (node_id, lesson_id, user_id, sid, held)
+        insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
         where w.session_id is null and w.user_id is not null and w.lesson_id is not null and not exists (
-            select from leaving l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
+            select from stale_field l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
         )
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
@@ -117,7 +117,7 @@ const CLOSE: &str = "with fence as materialized (
         insert into outbox (classroom_id, agent_id, session_id, operation, reason)
         select classroom_id, agent_id, id, 'left', reason from gone
     ), leavings as (
-        insert into leaving (node_id, lesson_id, user_id, sid)
+        insert into stale_field (node_id, lesson_id, user_id, sid)
         select $1, l.id, g.user_id, g.sid
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     )

@@ -8,36 +8,36 @@ use super::{PostgresStore, pool::unreadable, reads::sid};
 use crate::{KeyField, StaleField, StoreError};
 
 const ADD: &str = "with released as (
-        update leaving set held = false where held and sid = any ($5)
+        update stale_field set held = false where held and sid = any ($5)
     )
-    insert into leaving (node_id, lesson_id, user_id, sid)
+    insert into stale_field (node_id, lesson_id, user_id, sid)
     select $1, lesson_id, user_id, sid from unnest($2::text[], $3::text[], $4::text[]) as i(lesson_id, user_id, sid)";
 
-/// A connection that is still in the lesson is its own heir: its field stays.
+/// A connection that is still in the lesson is its own successor: its field stays.
 const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id
         order by s.joined_at desc limit 1
     )
-    from leaving l
+    from stale_field l
     where l.node_id = $1 and not l.held or l.node_id <> all (array(select id from node where not taken))
     order by l.id limit $2";
 
-/// An heir that left before this statement may have been made the holder after its own leaving was carried out; one
+/// An successor that left before this statement may have been made the holder after its own leaving was carried out; one
 /// that leaves later finds itself the holder.
 const FORGET: &str = "with forgotten as (
-        delete from leaving where id = any ($2) returning lesson_id, user_id, sid
+        delete from stale_field where id = any ($2) returning lesson_id, user_id, sid
     ), kept as (
         insert into removal (node_id, lesson_id, user_id, sid)
         select $1, lesson_id, user_id, sid from forgotten where $6::bool
     )
-    insert into leaving (node_id, lesson_id, user_id, sid)
-    select $1, i.lesson_id, i.user_id, i.heir
-    from unnest($3::text[], $4::text[], $5::text[]) as i(lesson_id, user_id, heir)
+    insert into stale_field (node_id, lesson_id, user_id, sid)
+    select $1, i.lesson_id, i.user_id, i.successor
+    from unnest($3::text[], $4::text[], $5::text[]) as i(lesson_id, user_id, successor)
     where not exists (
-        select from agent_session s where s.user_id = i.user_id and s.lesson_id = i.lesson_id and s.sid = i.heir
+        select from agent_session s where s.user_id = i.user_id and s.lesson_id = i.lesson_id and s.sid = i.successor
     )";
 
-const HELD: &str = "select id, sid from leaving where node_id = $1 and held and id > $2 order by id limit $3";
+const HELD: &str = "select id, sid from stale_field where node_id = $1 and held and id > $2 order by id limit $3";
 
 impl PostgresStore {
     pub(super) async fn add_leavings(
@@ -66,11 +66,12 @@ impl PostgresStore {
         keep: bool,
     ) -> Result<(), StoreError> {
         let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-        let handed: Vec<_> = done.iter().filter_map(|(_, leaving)| Some((&leaving.field, leaving.heir?))).collect();
+        let handed: Vec<_> =
+            done.iter().filter_map(|(_, leaving)| Some((&leaving.field, leaving.successor?))).collect();
         let lessons: Vec<&str> = handed.iter().map(|(field, _)| field.lesson.as_str()).collect();
         let users: Vec<&str> = handed.iter().map(|(field, _)| field.user.as_str()).collect();
-        let heirs: Vec<String> = handed.iter().map(|(_, heir)| heir.to_string()).collect();
-        self.pool.rows("forget", FORGET, &[&node.0, &ids, &lessons, &users, &heirs, &keep]).await.map(drop)
+        let successors: Vec<String> = handed.iter().map(|(_, successor)| successor.to_string()).collect();
+        self.pool.rows("forget", FORGET, &[&node.0, &ids, &lessons, &users, &successors, &keep]).await.map(drop)
     }
 
     pub(super) async fn held_leavings(
@@ -87,11 +88,11 @@ impl PostgresStore {
 }
 
 fn leaving(row: &Row) -> Result<(i64, StaleField), StoreError> {
-    let heir: Option<&str> = row.try_get(4).map_err(unreadable)?;
+    let successor: Option<&str> = row.try_get(4).map_err(unreadable)?;
     let field = KeyField {
         lesson: LessonId::parse(row.try_get(1).map_err(unreadable)?).map_err(unreadable)?,
         user: UserId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
         sid: sid(row.try_get(3).map_err(unreadable)?)?,
     };
-    Ok((row.try_get(0).map_err(unreadable)?, StaleField { field, heir: heir.map(sid).transpose()? }))
+    Ok((row.try_get(0).map_err(unreadable)?, StaleField { field, successor: successor.map(sid).transpose()? }))
 }

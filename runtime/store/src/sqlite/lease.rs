@@ -75,8 +75,8 @@ pub(super) fn register(connection: &Connection, registration: &Registration) -> 
     connection.execute("update node set epoch = epoch + 1", []).map_err(failed)?;
     connection
         .execute(
-            &format!("insert into node (label, lease_until, solitary) values (?1, {NOW}, ?2)"),
-            params![registration.label, registration.solitary],
+            &format!("insert into node (label, lease_until, standalone) values (?1, {NOW}, ?2)"),
+            params![registration.label, registration.standalone],
         )
         .map_err(failed)?;
     let lease = Lease { node: NodeId(connection.last_insert_rowid()), epoch: Epoch(1) };
@@ -170,7 +170,7 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
         replaced,
         nodes: 1,
         // Nobody is beside it.
-        had_run_out: false,
+        was_expired: false,
     })
 }
 

@@ -22,17 +22,17 @@ use crate::{
 const READS: usize = 8;
 
 const DELETE: &str = "delete from outbox where id = ?1";
-const SET_ASIDE: &str = "insert into outbox_aside (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
+const SET_ASIDE: &str = "insert into outbox_quarantine (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
     created_at, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, ?2, \
     strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
-const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_aside \
+const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
 /// Under their old ids, so that those that come later stay behind them.
 const PUT_BACK: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at) \
-    select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at from outbox_aside \
+    select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at from outbox_quarantine \
     where classroom_id = ?1 and agent_id = ?2";
-const FORGET_ASIDE: &str = "delete from outbox_aside where classroom_id = ?1 and agent_id = ?2";
-const ASIDE_ROWS: &str = "select count(*) from (select 1 from outbox_aside limit 10000)";
+const FORGET_ASIDE: &str = "delete from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
+const ASIDE_ROWS: &str = "select count(*) from (select 1 from outbox_quarantine limit 10000)";
 
 fn run(connection: &Connection, sql: &str, values: impl Params) -> Result<(), StoreError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
@@ -76,7 +76,7 @@ impl Outbox for SqliteOutbox {
             let read = self.reader.call("outbox_read", move |connection| read::outbox(connection, most));
             let (rows, aside) = read.await?;
             for (ids, why) in &aside {
-                self.set_aside(ids, why).await?;
+                self.quarantine(ids, why).await?;
             }
             if !rows.is_empty() || aside.is_empty() {
                 return Ok(rows);
@@ -85,7 +85,7 @@ impl Outbox for SqliteOutbox {
         Ok(Vec::new())
     }
 
-    async fn set_aside(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
+    async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
         let (ids, why) = (ids.to_vec(), why.to_owned());
         let later = format!("+{} seconds", RETRY_ASIDE.as_secs());
         let work = move |connection: &Connection| {
@@ -98,7 +98,7 @@ impl Outbox for SqliteOutbox {
         self.writer.call("outbox_set_aside", work).await
     }
 
-    async fn put_back(&mut self) -> Result<u64, StoreError> {
+    async fn release_quarantined(&mut self) -> Result<u64, StoreError> {
         if self.claimed.is_none() {
             return Ok(0);
         }
@@ -106,7 +106,7 @@ impl Outbox for SqliteOutbox {
         let count = |connection: &Connection| {
             connection.query_row(ASIDE_ROWS, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
         };
-        if self.reader.call("outbox_aside", count).await? == 0 {
+        if self.reader.call("outbox_quarantine", count).await? == 0 {
             return Ok(0);
         }
         let work = move |connection: &Connection| {

@@ -108,7 +108,7 @@ pub(super) type Sorted = (Vec<OutboxRow>, Vec<(Vec<i64>, String)>);
 pub(super) fn outbox(connection: &Connection, most: usize) -> Result<Sorted, StoreError> {
     const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
         max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
-            select 1 from outbox_aside a
+            select 1 from outbox_quarantine a
             where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
         ) from outbox order by id limit ?1";
     let mut statement = connection.prepare_cached(SQL).map_err(failed)?;

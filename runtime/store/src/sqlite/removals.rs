@@ -6,10 +6,10 @@ use super::{db_thread::failed, read::whole};
 use crate::{REPEATED_MINUTES, StoreError};
 
 const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
-    select ?1, lesson_id, user_id, sid from leaving where id = ?2";
+    select ?1, lesson_id, user_id, sid from stale_field where id = ?2";
 
 /// There is no other node that lives.
-const REPEAT: &str = "insert into leaving (node_id, lesson_id, user_id, sid) \
+const REPEAT: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) \
     select ?3, lesson_id, user_id, sid from removal \
     where minute >= strftime('%s', 'now') / 60 - ?1 order by minute, rowid limit ?2";
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{db_thread::failed, file, lease};
 use crate::{Restored, StoreError, now_micros};
 
-const LEAVINGS: &str = "insert into leaving (node_id, lesson_id, user_id, sid) \
+const LEAVINGS: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) \
     select 0, lesson_id, user_id, sid from agent_session where lesson_id is not null \
     union all select 0, lesson_before, user_id, sid from agent_session where lesson_before is not null";
 
@@ -40,7 +40,7 @@ pub(super) fn make_anew(path: &Path) -> Result<Restored, StoreError> {
     run(LEAVINGS)?;
     run(END)?;
     let sessions = run("delete from agent_session")?;
-    let events = run("delete from outbox")? + run("delete from outbox_aside")?;
+    let events = run("delete from outbox")? + run("delete from outbox_quarantine")?;
     run("delete from node")?;
     anew.commit().map_err(failed)?;
     Ok(Restored { sessions: sessions as u64, events: events as u64 })

@@ -13,7 +13,7 @@ use crate::{KeyField, StaleField, StoreError};
 macro_rules! leavings {
     ($held:literal, $where:literal) => {
         concat!(
-            "insert or fail into leaving (node_id, lesson_id, user_id, sid, held) select node_id, lesson_id, user_id, sid, ",
+            "insert or fail into stale_field (node_id, lesson_id, user_id, sid, held) select node_id, lesson_id, user_id, sid, ",
             $held,
             " from agent_session where lesson_id is not null and ",
             $where,
@@ -32,20 +32,20 @@ pub(super) const OF_OWNER: &str = leavings!("false", "classroom_id = ?1 and agen
 /// Of an agent's session in a classroom, if another connection has it, which has not ended yet.
 pub(super) const OF_OTHER: &str = leavings!("true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
 
-const ADD: &str = "insert into leaving (node_id, lesson_id, user_id, sid) values (?1, ?2, ?3, ?4)";
+const ADD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) values (?1, ?2, ?3, ?4)";
 
-const HOLD: &str = "insert into leaving (node_id, lesson_id, user_id, sid, held) select ?1, ?2, ?3, ?4, true \
-    where not exists (select 1 from leaving where held and sid = ?4 and lesson_id = ?2)";
+const HOLD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid, held) select ?1, ?2, ?3, ?4, true \
+    where not exists (select 1 from stale_field where held and sid = ?4 and lesson_id = ?2)";
 
-/// A connection that is still in the lesson is its own heir: its field stays.
+/// A connection that is still in the lesson is its own successor: its field stays.
 const READ: &str = "select id, lesson_id, user_id, sid, ( \
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id \
         order by s.joined_at desc, s.id desc limit 1 \
-    ) from leaving l where node_id <> ?1 or not held order by id limit ?2";
+    ) from stale_field l where node_id <> ?1 or not held order by id limit ?2";
 
-const HELD: &str = "select id, sid from leaving where node_id = ?1 and held and id > ?2 order by id limit ?3";
+const HELD: &str = "select id, sid from stale_field where node_id = ?1 and held and id > ?2 order by id limit ?3";
 
-const RELEASE: &str = "update leaving set held = false where held and sid = ?1";
+const RELEASE: &str = "update stale_field set held = false where held and sid = ?1";
 
 const STAYS: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2 and sid = ?3";
 
@@ -76,14 +76,14 @@ pub(super) fn release(connection: &Connection, ended: &[Sid]) -> Result<(), Stor
 
 pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
     rows(connection, READ, params![node.0, whole(most)], |row| {
-        let heir: Option<String> = row.get(4).map_err(failed)?;
+        let successor: Option<String> = row.get(4).map_err(failed)?;
         let field = KeyField {
             lesson: LessonId::parse(&text(row, 1)?).map_err(unreadable)?,
             user: UserId::parse(&text(row, 2)?).map_err(unreadable)?,
             sid: sid(&text(row, 3)?)?,
         };
-        let heir = heir.as_deref().map(sid).transpose()?;
-        Ok((row.get(0).map_err(failed)?, StaleField { field, heir }))
+        let successor = successor.as_deref().map(sid).transpose()?;
+        Ok((row.get(0).map_err(failed)?, StaleField { field, successor }))
     })
 }
 
@@ -98,24 +98,24 @@ pub(super) fn held(
     })
 }
 
-/// An heir that left before this may have been made the holder after its own leaving was carried out.
+/// An successor that left before this may have been made the holder after its own leaving was carried out.
 pub(super) fn forget(
     connection: &Connection,
     node: NodeId,
     done: &[(i64, StaleField)],
     keep: bool,
 ) -> Result<(), StoreError> {
-    let mut delete = connection.prepare_cached("delete from leaving where id = ?1").map_err(failed)?;
+    let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
-    for (id, StaleField { field, heir }) in done {
+    for (id, StaleField { field, successor }) in done {
         if keep {
             removals::keep(connection, node, *id)?;
         }
         delete.execute([id]).map_err(failed)?;
-        let Some(heir) = heir else { continue };
+        let Some(successor) = successor else { continue };
         let KeyField { lesson, user, .. } = field;
-        if !stays.exists(params![user.as_str(), lesson.as_str(), heir.to_string()]).map_err(failed)? {
-            add(connection, node, &[KeyField { sid: *heir, ..field.clone() }])?;
+        if !stays.exists(params![user.as_str(), lesson.as_str(), successor.to_string()]).map_err(failed)? {
+            add(connection, node, &[KeyField { sid: *successor, ..field.clone() }])?;
         }
     }
     Ok(())

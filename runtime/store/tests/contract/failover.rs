@@ -52,7 +52,7 @@ async fn a_session_without_a_row_is_ended_from_memory_once(world: World) {
     assert_eq!((events[0].session, &events[0].change), (lost, &Change::Left(Some(LeftReason::NodeLost))));
 
     let wrong = register(&*world.another_or_same(), LEASE).await;
-    world.store.retire(wrong).await.expect("retired");
+    world.store.release_lease(wrong).await.expect("retired");
     assert!(is_fenced(world.store.verify(wrong, &batch).await));
 }
 
@@ -64,7 +64,7 @@ async fn a_session_that_is_anothers_is_not_ended(world: World) {
     assert_eq!(verify(&world, remembered(&first, session)).await, Standing::Replaced);
     assert_eq!(verify(&world, remembered(&second, session)).await, Standing::Owned);
     // The takeover was told, so it is not known any more by whom.
-    world.store.told(world.lease.node, &[first.sid]).await.expect("told");
+    world.store.ack_takeovers(world.lease.node, &[first.sid]).await.expect("told");
     assert_eq!(verify(&world, remembered(&first, session)).await, Standing::NotOwned);
     // The agent came again, with a later session.
     let earlier = SessionId(session.0 - 1);
@@ -80,16 +80,16 @@ async fn rows_of_a_node_come_in_pages(world: World) {
         sessions.push(world.open(member).await.session);
     }
     let node = world.lease.node;
-    let page = world.store.owned(node, SessionId(0), 2).await.expect("read");
+    let page = world.store.owned_sessions(node, SessionId(0), 2).await.expect("read");
     assert_eq!(page.iter().map(|(session, _)| *session).collect::<Vec<_>>(), sessions[..2]);
-    let page = world.store.owned(node, sessions[1], 2).await.expect("read");
+    let page = world.store.owned_sessions(node, sessions[1], 2).await.expect("read");
     assert_eq!(
         page.iter().map(|(session, close)| (*session, close.sid)).collect::<Vec<_>>(),
         [(sessions[2], members[2].sid)]
     );
-    assert!(world.store.knows(node).await.expect("answered"));
+    assert!(world.store.knows_node(node).await.expect("answered"));
     world.sql("delete from node");
-    assert!(!world.store.knows(node).await.expect("answered"));
+    assert!(!world.store.knows_node(node).await.expect("answered"));
 }
 
 async fn a_restored_database_begins_anew(world: World) {
@@ -97,13 +97,13 @@ async fn a_restored_database_begins_anew(world: World) {
     let session = world.open(&alice).await.session;
     let installation = world.store.installation().await.expect("an id");
     let store = world.another();
-    let refused = store.restored().await;
+    let refused = store.prepare_restored().await;
     assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("stop")), "{refused:?}");
 
     // As if that node had never lived: its backup was put back.
     let world = world.forgets_its_lock();
     world.sql("update node set lease_until = '2000-01-01 00:00:00'");
-    let done = store.restored().await.expect("restored");
+    let done = store.prepare_restored().await.expect("restored");
     assert_eq!((done.sessions, done.events), (1, 1));
     assert_ne!(store.installation().await.expect("an id"), installation);
     assert_eq!(world.sql("select id, reason from agent_session_history"), format!("{session}|node_lost"));
@@ -202,7 +202,7 @@ async fn a_rival_whose_process_is_dead_is_no_rival() {
     let world = World::postgres().await;
     let other = world.another();
     let own = ProcessIdentity::current();
-    let registration = Registration { label: "late".to_owned(), lease: LEASE, solitary: true, process: own.clone() };
+    let registration = Registration { label: "late".to_owned(), lease: LEASE, standalone: true, process: own.clone() };
     let set = |process: &str| world.sql(&format!("update node set process = '{process}' where label = 'test'"));
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("a child");
     let of_child = {
@@ -220,6 +220,6 @@ async fn a_rival_whose_process_is_dead_is_no_rival() {
     assert!(matches!(other.register(&registration).await, Err(StoreError::Refused(_))), "it may live elsewhere");
     set(&of_child);
     let lease = other.register(&registration).await.expect("alone");
-    assert!(is_fenced(world.store.pulse(world.lease, LEASE).await), "its lease is taken");
-    assert_eq!(other.pulse(lease, LEASE).await.expect("renewed").nodes, 1);
+    assert!(is_fenced(world.store.renew_lease(world.lease, LEASE).await), "its lease is taken");
+    assert_eq!(other.renew_lease(lease, LEASE).await.expect("renewed").nodes, 1);
 }

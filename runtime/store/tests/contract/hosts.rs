@@ -1,6 +1,5 @@
 //! Several hosts in the URL, some of which are gone without a word, and a password that is replaced.
 use std::{
-    ffi::OsString,
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -8,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rollcall_base::BackendUrl;
 use rollcall_loadtest::servers::{self, Postgres, Standby, psql};
-use rollcall_runtime::config::{self, Database};
 use rollcall_store::{
     Store,
     postgres::{PostgresOptions, PostgresStore},
@@ -31,9 +30,9 @@ async fn all_connect(store: &dyn Store) {
     store.ping().await.expect("the second host is found");
     store.migrate().await.expect("migrated");
     let lease = register(store, LEASE).await;
-    store.pulse(lease, LEASE).await.expect("renewed");
-    store.outbox().await.expect("an outbox").claim().await.expect("claimed");
-    store.load().await.expect("begun").commit().await.expect("committed");
+    store.renew_lease(lease, LEASE).await.expect("renewed");
+    store.open_outbox().await.expect("an outbox").claim().await.expect("claimed");
+    store.begin_load().await.expect("begun").commit().await.expect("committed");
 }
 
 #[tokio::test]
@@ -68,7 +67,7 @@ async fn serves_again(store: &dyn Store, since: Instant) {
     let member = Member::new(classroom(), "web.alice");
     loop {
         let registration =
-            rollcall_store::Registration { label: "t".into(), lease: LEASE, solitary: false, process: None };
+            rollcall_store::Registration { label: "t".into(), lease: LEASE, standalone: false, process: None };
         if let Ok(lease) = store.register(&registration).await
             && store.open(lease, &[member.open()]).await.is_ok()
         {
@@ -96,7 +95,7 @@ async fn after_a_failover_the_new_primary_is_found() {
     standby.promote().expect("promoted");
     let promoted = Instant::now();
     serves_again(&*store, promoted).await;
-    store.pulse(lease, LEASE).await.expect("the lease came along");
+    store.renew_lease(lease, LEASE).await.expect("the lease came along");
     primary.resume().expect("resumed");
 }
 
@@ -125,9 +124,8 @@ async fn a_password_that_is_replaced_in_its_file_counts_from_the_next_connection
         fs::rename(next, &file).expect("renamed");
     };
     write("first");
-    let variable = |name: &str| (name == "DATABASE_URL_FILE").then(|| file.clone().into_os_string());
-    let (_, config) = config::parse([OsString::from("rollcall")], &variable).expect("a configuration");
-    let Database::Postgres(url) = config.backends.database else { panic!("PostgreSQL") };
+    let first = fs::read_to_string(&file).expect("read");
+    let url = BackendUrl::in_file(first.trim(), "DATABASE_URL", file.clone(), |_| Ok(()));
     let store = PostgresStore::connect(&PostgresOptions::new(url)).expect("a URL");
     store.ping().await.expect("answered");
 

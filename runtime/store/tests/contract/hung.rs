@@ -58,11 +58,11 @@ async fn a_hung_server_answers_within_two_seconds_and_recovers_within_three() {
     }
     // With every connection lost, new ones cannot be made either.
     let start = Instant::now();
-    assert!(matches!(store.pulse(lease, LEASE).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.renew_lease(lease, LEASE).await, Err(StoreError::Unavailable(_))));
     assert!(start.elapsed() < Duration::from_secs(2));
     server.resume().expect("resumed");
     recovered(&*store, Instant::now()).await;
-    store.pulse(lease, LEASE).await.expect("an expired lease, and nobody took it");
+    store.renew_lease(lease, LEASE).await.expect("an expired lease, and nobody took it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +106,7 @@ async fn a_call_that_is_dropped_gives_no_busy_connection_back() {
     }
     let closed = store.close(lease, &[alice.close(LeftReason::Closed)]).await.expect("answered");
     assert!(matches!(closed[0], Closed::Left | Closed::NotOwner));
-    assert!(store.count(&[alice.classroom]).await.expect("answered") == [0]);
+    assert!(store.count_agents(&[alice.classroom]).await.expect("answered") == [0]);
 }
 
 #[tokio::test]

@@ -32,12 +32,12 @@ async fn expect_fenced(world: &World, lease: Lease, member: &Member) {
     assert!(is_fenced(store.open(lease, &[Member::new(classroom(), "web.new").open()]).await));
     assert!(is_fenced(store.join(lease, &[member.join(session, &lesson)]).await));
     let restore = RollbackJoin { sid: member.sid, session, lesson: Some((lesson, None)) };
-    assert!(is_fenced(store.restore(lease, &[restore]).await));
+    assert!(is_fenced(store.rollback(lease, &[restore]).await));
     assert!(is_fenced(store.close(lease, &[member.close(LeftReason::Closed)]).await));
     assert!(is_fenced(store.close(lease, &[member.again().close(LeftReason::Closed)]).await));
-    assert!(is_fenced(store.pulse(lease, LEASE).await));
+    assert!(is_fenced(store.renew_lease(lease, LEASE).await));
     assert!(is_fenced(store.reap(lease, 10).await));
-    assert!(is_fenced(store.retire(lease).await));
+    assert!(is_fenced(store.release_lease(lease).await));
     assert_eq!(seen(world), before);
 }
 
@@ -46,16 +46,16 @@ async fn a_node_without_the_epoch_commits_nothing(world: World) {
     world.open(&alice).await;
     let wrong = Lease { epoch: Epoch(world.lease.epoch.0 + 1), ..world.lease };
     expect_fenced(&world, wrong, &alice).await;
-    world.store.retire(world.lease).await.expect("retired");
+    world.store.release_lease(world.lease).await.expect("retired");
     expect_fenced(&world, world.lease, &alice).await;
 }
 
 async fn a_pulse_renews_a_lease_that_ran_out(world: World) {
     let lease = register(&*world.store, Duration::ZERO).await;
-    world.store.pulse(lease, Duration::ZERO).await.expect("renewed");
+    world.store.renew_lease(lease, Duration::ZERO).await.expect("renewed");
     let alice = Member::new(classroom(), "web.alice");
     world.store.open(lease, &[alice.open()]).await.expect("nobody took it");
-    world.store.pulse(lease, LEASE).await.expect("renewed");
+    world.store.renew_lease(lease, LEASE).await.expect("renewed");
 }
 
 async fn one_session_that_cannot_be_ended_holds_up_nobody_elses(mut world: World) {

@@ -29,13 +29,13 @@ async fn joined(world: &World, member: &Member, lesson: &LessonId) {
 }
 
 async fn leavings(world: &World) -> Vec<(i64, StaleField)> {
-    world.store.leavings(world.lease.node, 10).await.expect("read")
+    world.store.stale_fields(world.lease.node, 10).await.expect("read")
 }
 
-/// Lesson, sid and heir of each.
+/// Lesson, sid and successor of each.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
     let all = leavings(world).await.into_iter();
-    all.map(|(_, StaleField { field, heir })| (field.lesson.to_string(), field.sid, heir)).collect()
+    all.map(|(_, StaleField { field, successor })| (field.lesson.to_string(), field.sid, successor)).collect()
 }
 
 async fn who_leaves_a_lesson_leaves_its_field(world: World) {
@@ -46,8 +46,8 @@ async fn who_leaves_a_lesson_leaves_its_field(world: World) {
     assert_eq!(world.close(&alice).await, Closed::Left);
     let found = leavings(&world).await;
     let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
-    assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&StaleField { field, heir: None }]);
-    world.store.forget(world.lease.node, &found, false).await.expect("forgotten");
+    assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&StaleField { field, successor: None }]);
+    world.store.forget_stale_fields(world.lease.node, &found, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
     assert_eq!(left(&world).await, []);
@@ -79,7 +79,7 @@ async fn a_join_that_failed_is_left_too(world: World) {
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     world.join(alice.join(session, &lesson)).await;
     let restore = RollbackJoin { sid: alice.sid, session, lesson: None };
-    world.store.restore(world.lease, &[restore]).await.expect("restored");
+    world.store.rollback(world.lease, &[restore]).await.expect("restored");
     world.close(&alice).await;
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, None)]);
 }
@@ -95,7 +95,7 @@ async fn who_is_taken_over_leaves_its_field_when_it_has_ended(world: World) {
     world.open(&second).await;
     world.close(&second).await;
     assert_eq!(left(&world).await, [], "a join of its may be under way");
-    world.store.leave(world.lease.node, &[], &[alice.sid]).await.expect("released");
+    world.store.add_stale_fields(world.lease.node, &[], &[alice.sid]).await.expect("released");
     let expected = ["algebra-2", "algebra-1"].map(|lesson| (lesson.to_owned(), alice.sid, None));
     assert_eq!(left(&world).await, expected);
 }
@@ -108,7 +108,7 @@ async fn who_was_taken_over_on_a_node_that_is_no_more_leaves_its_field(mut world
     let before = world.lease;
     world.lease = register(&*world.store, LEASE).await;
     if world.store.name() == "postgres" {
-        world.store.retire(before).await.expect("retired");
+        world.store.release_lease(before).await.expect("retired");
         world.store.reap(world.lease, 10).await.expect("reaped");
     }
     assert!(left(&world).await.contains(&("algebra-1".to_owned(), alice.sid, None)));
@@ -124,14 +124,15 @@ async fn the_heir_is_the_latest_session_of_the_user_in_the_lesson(world: World) 
     let [web, ios, tv, bob] = members;
     let closes = [bob.close(LeftReason::Closed), web.close(LeftReason::Closed)];
     world.store.close(world.lease, &closes).await.expect("closed");
-    let heirs = async || {
-        let mut heirs: Vec<_> = left(&world).await.into_iter().map(|(_, sid, heir)| (sid, heir)).collect();
-        heirs.sort_by_key(|(sid, _)| *sid != web.sid);
-        heirs
+    let successors = async || {
+        let mut successors: Vec<_> =
+            left(&world).await.into_iter().map(|(_, sid, successor)| (sid, successor)).collect();
+        successors.sort_by_key(|(sid, _)| *sid != web.sid);
+        successors
     };
-    assert_eq!(heirs().await, [(web.sid, Some(tv.sid)), (bob.sid, None)]);
+    assert_eq!(successors().await, [(web.sid, Some(tv.sid)), (bob.sid, None)]);
     world.close(&tv).await;
-    assert_eq!(heirs().await[0], (web.sid, Some(ios.sid)), "of the moment of reading");
+    assert_eq!(successors().await[0], (web.sid, Some(ios.sid)), "of the moment of reading");
 }
 
 async fn an_heir_that_went_meanwhile_leaves_in_its_turn(world: World) {
@@ -142,14 +143,14 @@ async fn an_heir_that_went_meanwhile_leaves_in_its_turn(world: World) {
     joined(&world, &ios, &lesson).await;
     world.close(&web).await;
     let one = leavings(&world).await;
-    assert_eq!(one[0].1.heir, Some(ios.sid));
-    // The heir's own is carried out before it is made the holder, on another node.
+    assert_eq!(one[0].1.successor, Some(ios.sid));
+    // The successor's own is carried out before it is made the holder, on another node.
     world.close(&ios).await;
     let other = leavings(&world).await.split_off(1);
-    world.store.forget(world.lease.node, &other, false).await.expect("forgotten");
-    world.store.forget(world.lease.node, &one, false).await.expect("forgotten");
+    world.store.forget_stale_fields(world.lease.node, &other, false).await.expect("forgotten");
+    world.store.forget_stale_fields(world.lease.node, &one, false).await.expect("forgotten");
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), ios.sid, None)]);
-    world.store.forget(world.lease.node, &leavings(&world).await, false).await.expect("forgotten");
+    world.store.forget_stale_fields(world.lease.node, &leavings(&world).await, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
 }
 
@@ -158,7 +159,7 @@ async fn who_is_still_there_is_its_own_heir(world: World) {
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
     let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
-    world.store.leave(world.lease.node, &[field], &[]).await.expect("added");
+    world.store.add_stale_fields(world.lease.node, &[field], &[]).await.expect("added");
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, Some(alice.sid))]);
 }
 
@@ -171,7 +172,7 @@ async fn what_an_earlier_process_left_is_everybodys(mut world: World) {
     world.lease = register(&*world.store, LEASE).await;
     if world.store.name() == "postgres" {
         assert_eq!(left(&world).await, [], "its own node lives");
-        world.store.retire(before).await.expect("retired");
+        world.store.release_lease(before).await.expect("retired");
     }
     assert_eq!(left(&world).await.len(), 1);
 }
@@ -192,7 +193,7 @@ async fn guest(world: &World) -> Member {
 
 async fn a_guest_with_a_token_leaves_its_field_when_it_has_ended(world: World) {
     let alice = guest(&world).await;
-    world.store.leave(world.lease.node, &[], &[alice.sid]).await.expect("released");
+    world.store.add_stale_fields(world.lease.node, &[], &[alice.sid]).await.expect("released");
     let expected = ["algebra-1", "algebra-2"].map(|lesson| (lesson.to_owned(), alice.sid, None));
     assert_eq!(left(&world).await, expected);
 }
@@ -202,7 +203,7 @@ async fn a_guest_of_a_node_that_is_no_more_leaves_its_field(mut world: World) {
     let before = world.lease;
     world.lease = register(&*world.store, LEASE).await;
     if world.store.name() == "postgres" {
-        world.store.retire(before).await.expect("retired");
+        world.store.release_lease(before).await.expect("retired");
         world.store.reap(world.lease, 10).await.expect("reaped");
     }
     let expected = ["algebra-1", "algebra-2"].map(|lesson| (lesson.to_owned(), alice.sid, None));

@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
             }
             Call::RollbackJoin => {
                 let restore = RollbackJoin { sid: member.sid, session, lesson: None };
-                self.world.store.restore(self.world.lease, &[restore]).await.expect("answered");
+                self.world.store.rollback(self.world.lease, &[restore]).await.expect("answered");
                 if let (true, Some(live)) = (owner, self.model.live.get_mut(&key)) {
                     live.lesson = false;
                 }
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
         }
         assert_eq!(events, model.events);
         let in_lessons = model.live.values().filter(|live| live.lesson).count();
-        let placed = world.store.placed(world.lease.node, SessionId(0), 10_000).await.expect("answered");
+        let placed = world.store.lesson_memberships(world.lease.node, SessionId(0), 10_000).await.expect("answered");
         assert_eq!(placed.iter().filter(|placed| lessons.contains(&placed.lesson)).count(), in_lessons);
     }
 }

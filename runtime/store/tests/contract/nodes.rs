@@ -29,9 +29,9 @@ async fn a_takeover_from_another_node_is_told_there() {
     let second = first.again();
     let taken = other.open(lease, &[second.open()]).await.expect("opened")[0].expect("taken over");
     assert_eq!((taken.session, taken.replaced), (opened.session, Some((world.lease.node, first.sid))));
-    let pulse = world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    let pulse = world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
     assert_eq!((pulse.replaced, pulse.nodes), (vec![first.sid], 2));
-    assert!(other.pulse(lease, LEASE).await.expect("renewed").replaced.is_empty());
+    assert!(other.renew_lease(lease, LEASE).await.expect("renewed").replaced.is_empty());
     assert_eq!(world.close(&first).await, Closed::NotOwner);
     assert_eq!(world.sql("select node_id, sid from agent_session"), format!("{}|{}", lease.node, second.sid));
     assert_eq!(world.events().await.len(), 1);
@@ -50,7 +50,7 @@ async fn a_dead_nodes_sessions_are_ended() {
 
     expire(&world).await;
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 2);
-    assert_eq!(world.sql("select node_id, sid from leaving"), format!("{}|{}", lease.node, alice.sid));
+    assert_eq!(world.sql("select node_id, sid from stale_field"), format!("{}|{}", lease.node, alice.sid));
     assert_eq!(
         world.sql("select reason, user_id, lesson_id from agent_session_history order by id"),
         "node_lost|alice|algebra-1\nnode_lost|bob|"
@@ -58,7 +58,7 @@ async fn a_dead_nodes_sessions_are_ended() {
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost)); 2]);
 
-    assert!(is_fenced(world.store.pulse(world.lease, LEASE).await));
+    assert!(is_fenced(world.store.renew_lease(world.lease, LEASE).await));
     assert!(is_fenced(world.store.open(world.lease, &[alice.open()]).await));
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     assert_eq!(world.sql("select id from node"), lease.node.to_string(), "its row is gone");
@@ -69,7 +69,7 @@ async fn an_expired_lease_that_nobody_took_is_renewed() {
     let (world, other, lease) = two().await;
     world.open(&Member::new(classroom(), "web.alice")).await;
     expire(&world).await;
-    world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     assert_eq!(world.sql("select count(*) from agent_session"), "1");
 }
@@ -78,9 +78,9 @@ async fn an_expired_lease_that_nobody_took_is_renewed() {
 async fn a_retired_nodes_sessions_are_free_at_once() {
     let (world, other, lease) = two().await;
     world.open(&Member::new(classroom(), "web.alice")).await;
-    world.store.retire(world.lease).await.expect("retired");
+    world.store.release_lease(world.lease).await.expect("retired");
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
-    other.retire(lease).await.expect("retired");
+    other.release_lease(lease).await.expect("retired");
     assert_eq!(world.sql("select count(*) from node"), "0", "without sessions its row goes at once");
 }
 
@@ -146,8 +146,8 @@ async fn of_two_nodes_racing_for_a_thousand_agents_one_owns_each() {
     let all: HashSet<Sid> = ours.iter().chain(&theirs).map(|member| member.sid).collect();
     assert_eq!((owners.len(), lost.len()), (1000, 1000));
     assert_eq!(owners.union(&lost).copied().collect::<HashSet<_>>(), all);
-    let mut told = world.store.pulse(world.lease, LEASE).await.expect("renewed").replaced;
-    told.extend(other.pulse(lease, LEASE).await.expect("renewed").replaced);
+    let mut told = world.store.renew_lease(world.lease, LEASE).await.expect("renewed").replaced;
+    told.extend(other.renew_lease(lease, LEASE).await.expect("renewed").replaced);
     assert_eq!(told.len(), 1000);
     assert_eq!(told.into_iter().collect::<HashSet<_>>(), lost);
     assert_eq!(world.sql("select count(*), count(distinct session_id) from outbox"), "1000|1000");
@@ -157,10 +157,10 @@ async fn of_two_nodes_racing_for_a_thousand_agents_one_owns_each() {
 async fn a_solitary_node_lives_alone() {
     let world = World::postgres().await;
     let other = world.another();
-    let registration = |solitary| Registration { label: "late".to_owned(), lease: LEASE, solitary, process: None };
+    let registration = |standalone| Registration { label: "late".to_owned(), lease: LEASE, standalone, process: None };
     let answer = other.register(&registration(true)).await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("test holds a lease")), "{answer:?}");
-    world.store.retire(world.lease).await.expect("retired");
+    world.store.release_lease(world.lease).await.expect("retired");
     other.register(&registration(true)).await.expect("alone");
     let answer = world.store.register(&registration(false)).await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("late holds a lease")), "{answer:?}");
@@ -173,7 +173,7 @@ async fn relays_share_the_shards() {
     let stores = [world.another(), world.another(), world.another()];
     let mut relays: Vec<Box<dyn Outbox>> = Vec::new();
     for store in &stores {
-        relays.push(store.outbox().await.expect("an outbox"));
+        relays.push(store.open_outbox().await.expect("an outbox"));
         relays.last_mut().expect("one").claim().await.expect("claimed");
     }
     let mut held = [0; 3];
@@ -195,7 +195,7 @@ async fn relays_share_the_shards() {
 async fn a_relay_that_stands_still_loses_its_shards() {
     let world = World::postgres().await;
     let mut still = world.outbox().await;
-    let mut relay = world.store.outbox().await.expect("an outbox");
+    let mut relay = world.store.open_outbox().await.expect("an outbox");
     let deadline = Instant::now() + Duration::from_secs(10);
     while relay.claim().await.expect("claimed") < 8 {
         assert!(Instant::now() < deadline, "the server ends the idle connection");
@@ -210,7 +210,7 @@ async fn whose_own_lease_has_run_out_takes_nobodys() {
     world.open(&Member::new(classroom(), "web.alice")).await;
     world.sql("update node set lease_until = clock_timestamp() - interval '1 minute'");
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
-    other.pulse(lease, LEASE).await.expect("renewed");
+    other.renew_lease(lease, LEASE).await.expect("renewed");
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
 }
 
@@ -244,7 +244,7 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
         assert_eq!(stuck.claim().await.expect("claimed"), 8);
         assert_eq!(stuck.read(10).await.expect("read").len(), 1);
     }
-    let mut other = world.another().outbox().await.expect("an outbox");
+    let mut other = world.another().open_outbox().await.expect("an outbox");
     while other.claim().await.expect("claimed") < 8 {
         stuck.claim().await.expect("claimed");
         stuck.read(10).await.expect("read");
@@ -267,8 +267,8 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
 async fn a_commit_on_one_node_wakes_the_relay_of_another() {
     let (world, other, lease) = two().await;
     let mut relay = world.outbox().await;
-    let mut its_own = other.outbox().await.expect("another relay");
-    other.pulse(lease, LEASE).await.expect("renewed; it knows now that it is not alone");
+    let mut its_own = other.open_outbox().await.expect("another relay");
+    other.renew_lease(lease, LEASE).await.expect("renewed; it knows now that it is not alone");
     while timeout(Duration::ZERO, relay.wait(Duration::from_secs(60))).await.is_ok() {}
     let alice = Member::new(classroom(), "web.alice");
     other.open(lease, &[alice.open()]).await.expect("opened");

@@ -81,7 +81,7 @@ async fn a_second_relay_reads_nothing_of_the_first(world: World) {
     for n in 0..50 {
         world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
     }
-    let mut second = world.store.outbox().await.expect("an outbox");
+    let mut second = world.store.open_outbox().await.expect("an outbox");
     second.claim().await.expect("claimed");
     assert!(second.read(100).await.expect("read").is_empty());
     assert_eq!(first.read(100).await.expect("read").len(), 50);
@@ -145,7 +145,7 @@ async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
     }
 }
 
-const DUE: &str = "update outbox_aside set retry_at = created_at";
+const DUE: &str = "update outbox_quarantine set retry_at = created_at";
 
 async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: World) {
     let here = classroom();
@@ -167,18 +167,18 @@ async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: Worl
     // What follows later stays behind it as well.
     world.open(&alice).await;
     assert_eq!(drained(&mut *outbox).await, []);
-    let aside = "select operation from outbox_aside where agent_id <> '?' order by id";
+    let aside = "select operation from outbox_quarantine where agent_id <> '?' order by id";
     assert_eq!(world.sql(aside), "frowned\nleft\nentered");
-    assert!(outbox.put_back().await.expect("looked") >= 3);
+    assert!(outbox.release_quarantined().await.expect("looked") >= 3);
     assert_eq!(drained(&mut *outbox).await, [], "it is not time yet");
     world.sql(DUE);
-    outbox.put_back().await.expect("put back");
+    outbox.release_quarantined().await.expect("put back");
     assert_eq!(drained(&mut *outbox).await, [], "it can still not be read");
     assert_eq!(world.sql(aside), "frowned\nleft\nentered");
     // A newer version reads it.
-    world.sql("update outbox_aside set operation = 'left' where operation = 'frowned'");
+    world.sql("update outbox_quarantine set operation = 'left' where operation = 'frowned'");
     world.sql(DUE);
-    outbox.put_back().await.expect("put back");
+    outbox.release_quarantined().await.expect("put back");
     let [unknown, left, entered] = [Change::Left(None), left, Change::Entered];
     assert_eq!(drained(&mut *outbox).await, [unknown, left, entered].map(|change| (names[0].clone(), change)));
 }
@@ -191,12 +191,12 @@ async fn a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it(world: Wor
     world.close(&alice).await;
     let mut outbox = world.outbox().await;
     let rows = outbox.read(100).await.expect("read");
-    outbox.set_aside(&[rows[0].id], "too large").await.expect("set aside");
+    outbox.quarantine(&[rows[0].id], "too large").await.expect("set aside");
     assert_eq!(drained(&mut *outbox).await, [(bob.agent.to_string(), Change::Entered)]);
-    assert_eq!(world.sql("select why from outbox_aside order by id limit 1"), "too large");
+    assert_eq!(world.sql("select why from outbox_quarantine order by id limit 1"), "too large");
     world.sql(DUE);
-    outbox.put_back().await.expect("put back");
+    outbox.release_quarantined().await.expect("put back");
     let left = Change::Left(Some(LeftReason::Closed));
     assert_eq!(drained(&mut *outbox).await, [Change::Entered, left].map(|change| (alice.agent.to_string(), change)));
-    assert_eq!(outbox.put_back().await.expect("looked"), 0);
+    assert_eq!(outbox.release_quarantined().await.expect("looked"), 0);
 }

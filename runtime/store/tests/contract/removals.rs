@@ -21,28 +21,28 @@ async fn carried_out(world: &World, keep: bool) -> KeyField {
     let session = world.open(&alice).await.session;
     world.join(alice.join(session, &lesson)).await;
     world.store.close(world.lease, &[alice.close(LeftReason::Closed)]).await.expect("closed");
-    let done = world.store.leavings(world.lease.node, 10).await.expect("read");
-    world.store.forget(world.lease.node, &done, keep).await.expect("forgotten");
+    let done = world.store.stale_fields(world.lease.node, 10).await.expect("read");
+    world.store.forget_stale_fields(world.lease.node, &done, keep).await.expect("forgotten");
     assert_eq!(waiting(world).await, []);
     done[0].1.field.clone()
 }
 
 async fn waiting(world: &World) -> Vec<KeyField> {
-    let waiting = world.store.leavings(world.lease.node, 10).await.expect("read");
+    let waiting = world.store.stale_fields(world.lease.node, 10).await.expect("read");
     waiting.into_iter().map(|(_, leaving)| leaving.field).collect()
 }
 
 async fn repeat(world: &World) -> usize {
-    world.store.repeat(world.lease.node, 10).await.expect("repeated")
+    world.store.repeat_removals(world.lease.node, 10).await.expect("repeated")
 }
 
 async fn what_was_carried_out_is_repeated_and_compares_the_connection(world: World) {
     let field = carried_out(&world, true).await;
     for _ in 0..2 {
         assert_eq!((repeat(&world).await, repeat(&world).await), (1, 0), "each once");
-        let again = world.store.leavings(world.lease.node, 10).await.expect("read");
+        let again = world.store.stale_fields(world.lease.node, 10).await.expect("read");
         assert_eq!(again.iter().map(|(_, leaving)| &leaving.field).collect::<Vec<_>>(), [&field]);
-        world.store.forget(world.lease.node, &again, true).await.expect("forgotten");
+        world.store.forget_stale_fields(world.lease.node, &again, true).await.expect("forgotten");
     }
 }
 
@@ -57,7 +57,7 @@ async fn what_a_node_that_is_no_more_carried_out_is_repeated(mut world: World) {
     world.lease = register(&*world.store, LEASE).await;
     if world.store.name() == "postgres" {
         assert_eq!(repeat(&world).await, 0, "its own node lives");
-        world.store.retire(before).await.expect("retired");
+        world.store.release_lease(before).await.expect("retired");
     }
     assert_eq!(repeat(&world).await, 1);
     assert_eq!(waiting(&world).await, [field]);
@@ -65,15 +65,15 @@ async fn what_a_node_that_is_no_more_carried_out_is_repeated(mut world: World) {
 
 async fn after_ten_minutes_it_is_forgotten(world: World) {
     carried_out(&world, true).await;
-    let (next, more) = world.store.expire(0, 1).await.expect("expired");
+    let (next, more) = world.store.expire_removals(0, 1).await.expect("expired");
     assert!(!more, "it is young");
     world.sql("update removal set minute = minute - 9");
-    assert_eq!(world.store.expire(0, 10).await.expect("expired"), (next, false));
+    assert_eq!(world.store.expire_removals(0, 10).await.expect("expired"), (next, false));
     assert_eq!(world.sql("select count(*) from removal"), "1");
     world.sql("update removal set minute = minute - 3");
     assert_eq!(repeat(&world).await, 0, "it is too old");
-    assert!(world.store.expire(0, 1).await.expect("expired").1, "there may be more");
-    assert!(!world.store.expire(0, 1).await.expect("expired").1);
+    assert!(world.store.expire_removals(0, 1).await.expect("expired").1, "there may be more");
+    assert!(!world.store.expire_removals(0, 1).await.expect("expired").1);
     assert_eq!(world.sql("select count(*) from removal"), "0");
 }
 
@@ -88,10 +88,10 @@ async fn what_is_held_is_found_page_by_page(world: World) {
         held.push(guest.sid);
     }
     let node = world.lease.node;
-    let first = world.store.held(node, 0, 2).await.expect("read");
-    let rest = world.store.held(node, first[1].0, 2).await.expect("read");
+    let first = world.store.held_stale_fields(node, 0, 2).await.expect("read");
+    let rest = world.store.held_stale_fields(node, first[1].0, 2).await.expect("read");
     let found: Vec<_> = first.into_iter().chain(rest).map(|(_, sid)| sid).collect();
     assert_eq!(found, held);
-    world.store.leave(node, &[], &held).await.expect("released");
-    assert_eq!(world.store.held(node, 0, 2).await.expect("read"), []);
+    world.store.add_stale_fields(node, &[], &held).await.expect("released");
+    assert_eq!(world.store.held_stale_fields(node, 0, 2).await.expect("read"), []);
 }

@@ -20,10 +20,10 @@ async fn a_role_that_may_change_no_table_serves() {
     let store = role(&world);
     world.sql(GRANTS);
     store.migrate().await.expect("nothing is missing");
-    assert!(store.missing().await.expect("answered").is_empty());
+    assert!(store.missing_migrations().await.expect("answered").is_empty());
     store.installation().await.expect("read");
     let lease = register(&*store, LEASE).await;
-    store.pulse(lease, LEASE).await.expect("renewed");
+    store.renew_lease(lease, LEASE).await.expect("renewed");
     store.probe(lease, LEASE).await.expect("written");
 
     let alice = Member::new(crate::world::classroom(), "web.alice");
@@ -33,22 +33,22 @@ async fn a_role_that_may_change_no_table_serves() {
     assert!(matches!(joined[0], Joined::Lesson { .. }));
     assert_eq!(store.close(lease, &[alice.close(LeftReason::Closed)]).await.expect("closed"), [Closed::Left]);
     // The relay: locks, notifications, deletions.
-    let mut outbox = store.outbox().await.expect("an outbox");
+    let mut outbox = store.open_outbox().await.expect("an outbox");
     while outbox.claim().await.expect("claimed") < 8 {}
     let rows = outbox.read(100).await.expect("read");
     assert_eq!(store.backlog().await.expect("counted").rows, 2);
     outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
     assert_eq!(store.backlog().await.expect("counted"), Backlog::default());
-    let leavings = store.leavings(lease.node, 10).await.expect("read");
-    store.forget(lease.node, &leavings, false).await.expect("forgotten");
+    let leavings = store.stale_fields(lease.node, 10).await.expect("read");
+    store.forget_stale_fields(lease.node, &leavings, false).await.expect("forgotten");
     // A call that is given up ends its own backend.
     let given_up = [alice.open()];
     tokio::time::timeout(std::time::Duration::from_micros(300), store.open(lease, &given_up)).await.ok();
     store.close(lease, &[alice.close(LeftReason::Lost)]).await.expect("answered");
     world.sql(&format!("update node set lease_until = '2000-01-01' where id = {}", world.lease.node));
     assert_eq!(store.reap(lease, 10).await.expect("reaped"), 0);
-    store.load().await.expect("begun").commit().await.expect("loaded");
-    store.retire(lease).await.expect("retired");
+    store.begin_load().await.expect("begun").commit().await.expect("loaded");
+    store.release_lease(lease).await.expect("retired");
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn where_tables_are_missing_the_role_is_told_what_to_run() {
     world.sql("create schema public");
     let store = role(&world);
     world.sql("grant usage on schema public to app");
-    assert_eq!(store.missing().await.expect("answered"), ["0001_presence"]);
+    assert_eq!(store.missing_migrations().await.expect("answered"), ["0001_presence"]);
     let refused = store.migrate().await;
     let Err(StoreError::Refused(why)) = &refused else { panic!("{refused:?}") };
     for part in ["0001_presence", "role app", "rollcall migrate", "permission denied"] {

@@ -9,7 +9,7 @@ use crate::world::{LEASE, Member, World, classroom, is_fenced, register};
 async fn a_second_process_may_not_serve_the_file() {
     let world = World::sqlite().await;
     let second = world.another();
-    let registration = Registration { label: "second".to_owned(), lease: LEASE, solitary: true, process: None };
+    let registration = Registration { label: "second".to_owned(), lease: LEASE, standalone: true, process: None };
     let answer = second.register(&registration).await;
     assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("another rollcall")), "{answer:?}");
     world.open(&Member::new(classroom(), "web.alice")).await;
@@ -41,7 +41,7 @@ async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease(
         world.sql("select id || reason || user_id || lesson_id from agent_session_history"),
         format!("{session}node_lostalicealgebra-1")
     );
-    let leavings = world.store.leavings(world.lease.node, 10).await.expect("read");
+    let leavings = world.store.stale_fields(world.lease.node, 10).await.expect("read");
     assert_eq!(leavings.iter().map(|(_, leaving)| leaving.field.sid).collect::<Vec<_>>(), [alice.sid]);
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost))]);

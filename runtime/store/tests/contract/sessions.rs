@@ -63,7 +63,7 @@ async fn a_takeover_is_named_until_it_was_told(world: World) {
     // Asking again replaces nobody.
     world.open(&first).await;
     world.open(&first).await;
-    let replaced = async || world.store.pulse(world.lease, LEASE).await.expect("renewed").replaced;
+    let replaced = async || world.store.renew_lease(world.lease, LEASE).await.expect("renewed").replaced;
     assert_eq!(replaced().await, []);
     let (second, third) = (first.again(), first.again());
     world.open(&second).await;
@@ -71,9 +71,9 @@ async fn a_takeover_is_named_until_it_was_told(world: World) {
     world.open(&third).await;
     let both = replaced().await;
     assert_eq!((both.len(), both.contains(&first.sid), both.contains(&second.sid)), (2, true, true));
-    world.store.told(world.lease.node, &[first.sid]).await.expect("told");
+    world.store.ack_takeovers(world.lease.node, &[first.sid]).await.expect("told");
     assert_eq!(replaced().await, [second.sid]);
-    world.store.told(world.lease.node, &[first.sid, second.sid]).await.expect("told");
+    world.store.ack_takeovers(world.lease.node, &[first.sid, second.sid]).await.expect("told");
     assert_eq!(replaced().await, []);
 }
 
@@ -126,7 +126,8 @@ async fn the_user_is_the_one_of_the_token_in_the_row_and_in_history(world: World
     assert_eq!(world.sql("select user_id from agent_session"), user.as_str());
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     world.join(alice.join(session, &lesson)).await;
-    let placed = world.store.placed(world.lease.node, rollcall_schema::SessionId(0), 1).await.expect("read");
+    let placed =
+        world.store.lesson_memberships(world.lease.node, rollcall_schema::SessionId(0), 1).await.expect("read");
     assert_eq!(placed[0].user, user);
     assert_eq!(world.close(&alice).await, Closed::Left);
     let history = "select id, user_id, lesson_id from agent_session_history";
@@ -168,9 +169,9 @@ async fn a_restore_puts_the_lesson_back(world: World) {
     for lesson in [Some((before, Some(Seat(7)))), None] {
         world.join(alice.join(session, &failed)).await;
         let foreign = restore(alice.again().sid, None);
-        world.store.restore(world.lease, &[foreign]).await.expect("answered");
+        world.store.rollback(world.lease, &[foreign]).await.expect("answered");
         assert_eq!(world.sql("select lesson_id from agent_session"), "algebra-2");
-        world.store.restore(world.lease, &[restore(alice.sid, lesson.clone())]).await.expect("restored");
+        world.store.rollback(world.lease, &[restore(alice.sid, lesson.clone())]).await.expect("restored");
         let row = lesson.map_or("|".to_owned(), |(lesson, _)| format!("{lesson}|7"));
         assert_eq!(world.sql("select lesson_id, seat from agent_session"), row);
     }
@@ -221,7 +222,7 @@ async fn what_the_tables_do_not_take_is_refused_whole(world: World) {
 async fn empty_batches_are_answered(world: World) {
     assert!(world.store.open(world.lease, &[]).await.expect("answered").is_empty());
     assert!(world.store.join(world.lease, &[]).await.expect("answered").is_empty());
-    assert!(world.store.restore(world.lease, &[]).await.expect("answered").is_empty());
+    assert!(world.store.rollback(world.lease, &[]).await.expect("answered").is_empty());
     assert!(world.store.close(world.lease, &[]).await.expect("answered").is_empty());
 }
 
@@ -250,9 +251,9 @@ async fn empty_classrooms_count_as_zero(world: World) {
     for n in 0..3 {
         world.open(&Member::new(full, &format!("web.u{n}"))).await;
     }
-    let counts = world.store.count(&[empty, full, empty, full]).await.expect("answered");
+    let counts = world.store.count_agents(&[empty, full, empty, full]).await.expect("answered");
     assert_eq!(counts, [0, 3, 0, 3]);
-    assert!(world.store.count(&[]).await.expect("answered").is_empty());
+    assert!(world.store.count_agents(&[]).await.expect("answered").is_empty());
 }
 
 async fn placed_sessions_come_in_pages(world: World) {
@@ -268,8 +269,8 @@ async fn placed_sessions_come_in_pages(world: World) {
         }
     }
     let node = world.lease.node;
-    let first = world.store.placed(node, rollcall_schema::SessionId(0), 3).await.expect("answered");
-    let rest = world.store.placed(node, first[2].session, 3).await.expect("answered");
+    let first = world.store.lesson_memberships(node, rollcall_schema::SessionId(0), 3).await.expect("answered");
+    let rest = world.store.lesson_memberships(node, first[2].session, 3).await.expect("answered");
     let found: Vec<_> =
         first.iter().chain(&rest).map(|placed| (placed.session, placed.sid, placed.user.clone())).collect();
     assert_eq!(found, expected);

@@ -53,7 +53,7 @@ async fn a_lease_is_renewed_without_a_look_at_dead_rows() {
     let walked = "select heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read \
         from pg_statio_user_tables where relname in ('outbox', 'agent_session') order by relname";
     let before = world.sql(walked);
-    let pulse = async || drop(world.store.pulse(world.lease, LEASE).await.expect("renewed"));
+    let pulse = async || drop(world.store.renew_lease(world.lease, LEASE).await.expect("renewed"));
     assert_eq!(until_read(&world, "node", walked, pulse).await, before);
 }
 
@@ -91,7 +91,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     let waiting: Vec<_> = (0..16)
         .map(|_| {
             let store = world.store.clone();
-            tokio::spawn(async move { store.is_empty().await })
+            tokio::spawn(async move { store.has_no_lesson().await })
         })
         .collect();
     let waits = "select count(*) >= 4 from pg_stat_activity \
@@ -100,7 +100,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     while world.sql(waits) != "t" {
         assert!(Instant::now() < deadline, "the pool waits");
     }
-    world.store.pulse(world.lease, LEASE).await.expect("renewed");
+    world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
     assert_eq!(world.store.reap(world.lease, 10).await.expect("reaped"), 0);
     assert_eq!(world.store.backlog().await.expect("counted"), Backlog::default());
     assert!(waiting.iter().all(|call| !call.is_finished()), "the pool still waits");

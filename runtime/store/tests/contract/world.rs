@@ -42,7 +42,7 @@ pub(crate) fn connect(url: &str) -> Arc<dyn Store> {
 }
 
 pub(crate) async fn register(store: &dyn Store, lease: Duration) -> Lease {
-    let registration = Registration { label: "test".to_owned(), lease, solitary: false, process: None };
+    let registration = Registration { label: "test".to_owned(), lease, standalone: false, process: None };
     store.register(&registration).await.expect("registered")
 }
 
@@ -122,7 +122,7 @@ impl World {
     }
 
     pub(crate) async fn outbox(&self) -> Box<dyn Outbox> {
-        let mut outbox = self.store.outbox().await.expect("an outbox");
+        let mut outbox = self.store.open_outbox().await.expect("an outbox");
         // The server may not have heard yet of the end of one that held everything before.
         let deadline = Instant::now() + LEASE;
         while outbox.claim().await.expect("claimed") == 0 {
@@ -161,7 +161,7 @@ impl World {
     /// Makes a lesson in a classroom, with the seats of its attendees.
     pub(crate) async fn lesson(&self, name: &str, classroom: ClassroomId, attendees: &[(&str, u32)]) -> LessonId {
         let id = LessonId::parse(name).expect("a lesson's id");
-        let mut load = self.store.load().await.expect("begun");
+        let mut load = self.store.begin_load().await.expect("begun");
         load.lessons(vec![LessonRow { id: id.clone(), classroom, seats: 30 }]).await.expect("a lesson");
         let attendee = |&(user, seat): &(&str, u32)| AttendeeRow {
             lesson: id.clone(),
