@@ -162,8 +162,9 @@ pub trait Bus: Send + Sync + 'static {
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// Where the stream is now, asked of the stream: what has been stored before the call is not after it. While the
-    /// stream is away, the last event known.
+    /// Where the stream is now, asked of the stream: what has been stored before the call is not after it. Where the
+    /// stream does not answer within half a second, the last event known: whatever has been on the feed before the call is
+    /// not after it either.
     async fn end(&self) -> Position;
     /// Events of these rooms after `after.offset`, merged in order, up to where the stream is now.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;

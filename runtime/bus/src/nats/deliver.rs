@@ -273,6 +273,8 @@ impl Delivery {
             self.known.renew(state.epoch.clone(), end);
             self.known.learn(state, Instant::now());
             self.rooms.put_back(end);
+            // What came before the answer was read with nothing in between: it would come after the reset.
+            self.flow.discard();
             self.seen = SequenceTracker::new(end);
             Some(BusEvent::StreamReset)
         } else if state.last > after && state.first > after + 1 {

@@ -122,6 +122,16 @@ impl LiveBuffer {
         self.bell.notify_one();
     }
 
+    /// Everything that has come is of a stream that is gone, or of a time that it was put back from. The delivery reads
+    /// the stream once more, so what was of the new one comes all the same.
+    pub(super) fn discard(&self) {
+        let mut inner = self.lock();
+        inner.events.clear();
+        (inner.bytes, inner.intact) = (0, false);
+        drop(inner);
+        self.bell.notify_one();
+    }
+
     /// There is news for whoever waits for [`LiveBuffer::changed`].
     pub(super) fn wake(&self) {
         self.bell.notify_one();

@@ -60,6 +60,8 @@ use rollcall_base::{
 
 /// How long a call takes at most.
 const ANSWER: Duration = Duration::from_millis(1400);
+/// How long the stream is waited for before its end is taken from the events that were delivered.
+const END: Duration = Duration::from_millis(500);
 /// How long after a write that was stored no other is needed to know that one would be.
 const PROVED: Duration = Duration::from_secs(5);
 /// Events on the feed that nobody has read yet.
@@ -210,12 +212,12 @@ impl Bus for NatsBus {
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
         let wish = self.flow.wish();
-        let new = self.rooms.want(room, self.known.told());
+        let new = self.rooms.want(room, &self.known);
         let state = self.round("subscribe").await?;
         wish.answered();
         if new {
             // Or a filling would bring what was stored before, and known to nobody here.
-            self.rooms.begin(room, state.last);
+            self.rooms.begin(room, state.last, &self.known);
         }
         Ok(Offset(state.last))
     }
@@ -229,9 +231,9 @@ impl Bus for NatsBus {
     }
 
     async fn end(&self) -> Position {
-        match self.round("end").await {
-            Ok(state) => Position { epoch: state.epoch, offset: Offset(state.last) },
-            Err(_) => self.known.latest(),
+        match timeout(END, self.round("end")).await {
+            Ok(Ok(state)) => Position { epoch: state.epoch, offset: Offset(state.last) },
+            Ok(Err(_)) | Err(_) => self.known.latest(),
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     ANSWER,
+    known::Known,
     stream::{LookError, State},
 };
 
@@ -48,9 +49,11 @@ struct Slot {
 }
 
 impl Subscriptions {
-    /// Notes the wish for a room; events up to `since` are not for it. False where it was there already.
-    pub(super) fn want(&self, room: &RoomId, since: u64) -> bool {
+    /// Notes the wish for a room; events up to the stream's known end are not for it. False where it was there already.
+    pub(super) fn want(&self, room: &RoomId, known: &Known) -> bool {
         let mut table = self.lock();
+        // Under the lock, so that it cannot be an offset of before a reset that has put the rooms back already.
+        let since = known.told();
         if table.rooms.contains_key(room) {
             return false;
         }
@@ -64,9 +67,10 @@ impl Subscriptions {
     }
 
     /// Whoever wanted the room knows that it is subscribed to: events up to here are not for it.
-    pub(super) fn begin(&self, room: &RoomId, upto: u64) {
+    pub(super) fn begin(&self, room: &RoomId, upto: u64, known: &Known) {
         if let Some(slot) = self.lock().rooms.get_mut(room) {
-            slot.since = slot.since.max(upto);
+            // As in `want`: the answer may be one of before a reset.
+            slot.since = slot.since.max(upto.min(known.told()));
         }
     }
 

@@ -2,8 +2,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use rollcall_bus::{Bus, BusEvent, Replay, nats::NatsBus};
-use rollcall_loadtest::servers::Nats;
+use rollcall_bus::{Bus, BusEvent, Publication, Replay, nats::NatsBus};
+use rollcall_loadtest::{
+    servers::Nats,
+    wire::{Way, Wire},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -237,6 +240,63 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
         let now = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
         assert_eq!((now.republish, now.duplicate_window), (settings.republish, settings.duplicate_window));
     }
+}
+
+/// The line to the node stands while the stream is replaced; what the old one sent comes when the node asks already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_old_stream_sent_does_not_come_after_the_reset() {
+    const OLD: i64 = 100;
+    let server = Nats::start().unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let (bus, mut feed) = NatsBus::connect(&wire.instead_of(&server.url())).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    wire.hold(Way::Down);
+    for number in 0..OLD {
+        let body = format!("\"{}\"", "x".repeat(4096)).into();
+        let event = Publication { body, ..note(&room, format!("old-{number}"), number) };
+        other.publish(vec![event]).await.remove(0).unwrap();
+    }
+    let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    context.delete_stream("CLASSROOM").await.unwrap();
+    let (again, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let new = publish_surely(&again, &room, OLD).await;
+    // It breaks the flow, so that the node asks where the stream is.
+    timeout(PAUSE, bus.subscribe(&lesson())).await.unwrap_err();
+    timeout(20 * PAUSE, bus.ping()).await.unwrap_err();
+    wire.clear();
+    while !matches!(fed(&mut feed).await, BusEvent::StreamReset) {}
+    assert_eq!(bus.position().offset, new);
+    publish_surely(&again, &room, OLD + 1).await;
+    assert_eq!(ids(&collect(&mut feed, 2).await), [OLD, OLD + 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_is_not_before_what_was_on_the_feed_where_the_stream_is_silent() {
+    let server = Nats::start().unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let (bus, mut feed) = NatsBus::connect(&wire.instead_of(&server.url())).await.unwrap();
+    let (other, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    wire.hold(Way::Up);
+    for number in 0..3 {
+        publish_surely(&other, &room, number).await;
+    }
+    let last = collect(&mut feed, 3).await.pop().unwrap().offset;
+    assert!(bus.position().offset < last, "nobody has told the node");
+    let asked = Instant::now();
+    assert_eq!(bus.end().await.offset, last);
+    assert!(asked.elapsed() < Duration::from_secs(1), "a connect waits for it");
+    // The same for a room that is new here.
+    let late = classroom();
+    timeout(PAUSE, bus.subscribe(&late)).await.unwrap_err();
+    let end = bus.end().await.offset;
+    publish_surely(&other, &late, 3).await;
+    wire.clear();
+    let event = collect(&mut feed, 1).await.remove(0);
+    assert!(event.room == late && event.offset > end);
 }
 
 /// As it is after a restored backup, or where a killed server had not written its latest events yet.
