@@ -42,8 +42,8 @@ fn read<'a>(
     let room = Subject::parse(subject).map_err(|_| "subject")?.room;
     let mut values: [Option<&str>; NAMES.len()] = Default::default();
     for (name, value) in headers {
-        let Some(place) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) else { continue };
-        if values[place].replace(value).is_some_and(|other| other != value) {
+        let Some(index) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) else { continue };
+        if values[index].replace(value).is_some_and(|other| other != value) {
             return Err("header");
         }
     }

@@ -37,13 +37,13 @@ impl Default for LogLimits {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct LogEntry {
     at: Instant,
     /// None for what cannot be forwarded: it keeps its place all the same, as in the stream.
     event: Option<Incoming>,
 }
 
-impl Kept {
+impl LogEntry {
     fn bytes(&self) -> usize {
         OVERHEAD + self.event.as_ref().map_or(0, |event| event.body.len())
     }
@@ -52,17 +52,17 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Log {
     limits: LogLimits,
-    events: VecDeque<Kept>,
+    events: VecDeque<LogEntry>,
     bytes: usize,
     /// Where the events of each room are.
     rooms: HashMap<RoomId, VecDeque<u64>>,
     last: u64,
-    recent: Recent,
+    recent: RecentIds,
 }
 
 impl Log {
     pub(super) fn new(limits: LogLimits) -> Self {
-        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), Recent::new(Instant::now(), limits.events));
+        let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), RecentIds::new(Instant::now(), limits.events));
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
 
@@ -88,12 +88,12 @@ impl Log {
         let offset = Offset(self.last);
         let headers = publication.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let subject = publication.subject.to_string();
-        let kept = Kept { at: now, event: headers::incoming(&subject, headers, offset, None, publication.body) };
-        self.bytes += kept.bytes();
-        if let Some(event) = &kept.event {
+        let entry = LogEntry { at: now, event: headers::incoming(&subject, headers, offset, None, publication.body) };
+        self.bytes += entry.bytes();
+        if let Some(event) = &entry.event {
             self.rooms.entry(event.room.clone()).or_default().push_back(offset.0);
         }
-        self.events.push_back(kept);
+        self.events.push_back(entry);
         self.trim(now);
         offset
     }
@@ -101,16 +101,16 @@ impl Log {
     /// The event with this offset, if it is still there, and how old it is.
     pub(super) fn get(&self, offset: u64) -> Option<(&Incoming, Instant)> {
         let place = offset.checked_sub(self.first())?;
-        let kept = self.events.get(usize::try_from(place).ok()?)?;
-        Some((kept.event.as_ref()?, kept.at))
+        let entry = self.events.get(usize::try_from(place).ok()?)?;
+        Some((entry.event.as_ref()?, entry.at))
     }
 
     /// Where the events of a room after one offset up to another are, at most `most` of them.
-    pub(super) fn of_room(&self, room: &RoomId, after: u64, upto: u64, most: usize) -> impl Iterator<Item = u64> {
+    pub(super) fn offsets_of(&self, room: &RoomId, after: u64, through: u64, max: usize) -> impl Iterator<Item = u64> {
         let offsets = self.rooms.get(room);
         let from = offsets.map_or(0, |offsets| offsets.partition_point(|offset| *offset <= after));
         let offsets = offsets.into_iter().flat_map(move |offsets| offsets.range(from..));
-        offsets.copied().take_while(move |offset| *offset <= upto).take(most)
+        offsets.copied().take_while(move |offset| *offset <= through).take(max)
     }
 
     /// Forgets everything but its place.
@@ -143,38 +143,38 @@ impl Log {
 /// The message ids of the duplicate window, as 64 bits of a keyed hash each: among a million ids, the chance that a new
 /// one is taken for one of them is one in 10^13. Those of a whole window are forgotten together, one window later.
 #[derive(Debug)]
-struct Recent {
+struct RecentIds {
     hasher: RandomState,
     /// How many a window has room for.
-    most: usize,
-    young: HashMap<u64, u64>,
-    old: HashMap<u64, u64>,
+    max: usize,
+    newer: HashMap<u64, u64>,
+    older: HashMap<u64, u64>,
     /// When the young were none.
-    turned: Instant,
+    rotated_at: Instant,
 }
 
-impl Recent {
+impl RecentIds {
     /// Takes its memory at once, so that what a gateway has does not grow with its first hundred thousand events.
-    fn new(now: Instant, most: usize) -> Self {
-        let (young, old) = (HashMap::with_capacity(most), HashMap::with_capacity(most));
-        Self { hasher: RandomState::new(), most, young, old, turned: now }
+    fn new(now: Instant, max: usize) -> Self {
+        let (newer, older) = (HashMap::with_capacity(max), HashMap::with_capacity(max));
+        Self { hasher: RandomState::new(), max, newer, older, rotated_at: now }
     }
 
     /// The offset under which the id is known; notes it under `offset` where it is not.
     fn remember(&mut self, id: &str, offset: u64) -> Option<u64> {
         let hash = self.hasher.hash_one(id);
-        if let Some(known) = self.young.get(&hash).or_else(|| self.old.get(&hash)) {
+        if let Some(known) = self.newer.get(&hash).or_else(|| self.older.get(&hash)) {
             return Some(*known);
         }
-        self.young.insert(hash, offset);
+        self.newer.insert(hash, offset);
         None
     }
 
     fn forget(&mut self, now: Instant) {
-        if self.young.len() >= self.most || now.duration_since(self.turned) > DUPLICATE_WINDOW {
-            std::mem::swap(&mut self.old, &mut self.young);
-            self.young.clear();
-            self.turned = now;
+        if self.newer.len() >= self.max || now.duration_since(self.rotated_at) > DUPLICATE_WINDOW {
+            std::mem::swap(&mut self.older, &mut self.newer);
+            self.newer.clear();
+            self.rotated_at = now;
         }
     }
 }

@@ -28,7 +28,7 @@ const FEED: usize = 256;
 /// Events of a replay that nobody has read yet.
 const REPLAY: usize = 64;
 /// How many places of the log are looked at under one lock.
-const CHUNK: usize = 256;
+const MAX_CHUNK: usize = 256;
 
 /// The bus in process.
 pub struct MemoryBus {
@@ -63,10 +63,10 @@ impl MemoryBus {
         let state = State { log: Log::new(limits), rooms: HashMap::new() };
         let epoch = Sid::random().to_string();
         let shared = Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), epoch });
-        let (feed, fed) = mpsc::channel(FEED);
+        let (feed, events) = mpsc::channel(FEED);
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("delivery in process", deliver(shared.clone(), feed)));
-        (Self { shared, _tasks: tasks, supervisor }, fed)
+        (Self { shared, _tasks: tasks, supervisor }, events)
     }
 
     /// Forgets all events, as a purge of the stream does.
@@ -84,8 +84,8 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
             shared.grown.notified().await;
         }
         cursor = reached;
-        for fed in found {
-            if feed.send(fed).await.is_err() {
+        for item in found {
+            if feed.send(item).await.is_err() {
                 return;
             }
         }
@@ -100,7 +100,7 @@ impl State {
             cursor = self.log.first() - 1;
             found.push(BusEvent::Gap(Offset(cursor)));
         }
-        let end = self.log.last().min(cursor + CHUNK as u64);
+        let end = self.log.last().min(cursor + MAX_CHUNK as u64);
         for (event, at) in (cursor + 1..=end).filter_map(|offset| self.log.get(offset)) {
             if self.rooms.get(&event.room).is_some_and(|since| event.offset.0 > *since) {
                 found.push(BusEvent::Event(Incoming { age: Some(at.elapsed()), ..event.clone() }));
@@ -172,13 +172,13 @@ async fn replay(
     shared: Arc<Shared>,
     rooms: Vec<RoomId>,
     mut after: u64,
-    upto: u64,
+    through: u64,
     events: mpsc::Sender<Result<Incoming, BusError>>,
 ) {
     loop {
         let (found, forgotten) = {
             let state = shared.lock();
-            (state.of_rooms(&rooms, after, upto), after < upto && state.log.first() > after + 1)
+            (state.of_rooms(&rooms, after, through), after < through && state.log.first() > after + 1)
         };
         if forgotten {
             // It may have been among what was asked for.
@@ -198,12 +198,12 @@ async fn replay(
 
 impl State {
     /// The next events of these rooms, in order.
-    fn of_rooms(&self, rooms: &[RoomId], after: u64, upto: u64) -> Vec<Incoming> {
-        let of_room = |room| self.log.of_room(room, after, upto, CHUNK);
+    fn of_rooms(&self, rooms: &[RoomId], after: u64, through: u64) -> Vec<Incoming> {
+        let of_room = |room| self.log.offsets_of(room, after, through, MAX_CHUNK);
         let mut offsets: Vec<u64> = rooms.iter().flat_map(of_room).collect();
         offsets.sort_unstable();
         offsets.dedup();
-        offsets.truncate(CHUNK);
+        offsets.truncate(MAX_CHUNK);
         offsets.into_iter().filter_map(|offset| self.log.get(offset)).map(|(event, _)| event.clone()).collect()
     }
 }

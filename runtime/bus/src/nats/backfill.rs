@@ -17,32 +17,32 @@ use super::{stream::NAME, stream_scan::StreamScan, wire};
 use crate::{BusError, Incoming, headers};
 
 /// Requests of one reading that are under way at once.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENT: usize = 32;
 /// So many rooms are read each by itself: to go over an event costs the server much less than to send it, so a pass is
 /// worth it for many rooms only, and for as many however long the gap is.
-const FEW: usize = 25;
+const MAX_MERGED_ROOMS: usize = 25;
 /// Offsets in a window: few at first, more while the events are small.
-const WINDOW: u64 = 64;
+const MIN_WINDOW: u64 = 64;
 const MAX_WINDOW: u64 = 1024;
-const SMALL: usize = 256 * 1024;
+const MAX_WINDOW_BYTES: usize = 256 * 1024;
 
 /// How much of the stream is read at once.
-pub(super) struct Width(u64);
+pub(super) struct WindowSize(u64);
 
-impl Default for Width {
+impl Default for WindowSize {
     fn default() -> Self {
-        Self(WINDOW)
+        Self(MIN_WINDOW)
     }
 }
 
-impl Width {
+impl WindowSize {
     pub(super) fn events(&self) -> u64 {
         self.0
     }
 
     /// After so many bytes of the last window.
-    pub(super) fn next(&mut self, bytes: usize) {
-        self.0 = if bytes < SMALL { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
+    pub(super) fn adapt(&mut self, bytes: usize) {
+        self.0 = if bytes < MAX_WINDOW_BYTES { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
     }
 }
 
@@ -51,13 +51,13 @@ pub(super) struct Window {
     /// In order.
     pub(super) events: Vec<Incoming>,
     /// There are no others up to here.
-    pub(super) upto: u64,
+    pub(super) through: u64,
 }
 
 /// A reading: rooms, each from its own offset, up to a common one.
 pub(super) enum Backfill {
     /// Each by itself.
-    Few(Merge),
+    Few(RoomMerge),
     /// All in one pass.
     Many(Box<StreamScan>),
 }
@@ -67,12 +67,12 @@ impl Backfill {
     pub(super) async fn open(
         client: &Client,
         rooms: impl IntoIterator<Item = (RoomId, u64)>,
-        upto: u64,
+        through: u64,
     ) -> Result<Self, BusError> {
-        let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < upto).collect();
+        let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < through).collect();
         Ok(match rooms.len() {
-            ..=FEW => Self::Few(Merge::new(client.clone(), rooms, upto)),
-            _ => Self::Many(Box::new(StreamScan::open(client, rooms, upto).await?)),
+            ..=MAX_MERGED_ROOMS => Self::Few(RoomMerge::new(client.clone(), rooms, through)),
+            _ => Self::Many(Box::new(StreamScan::open(client, rooms, through).await?)),
         })
     }
 
@@ -80,7 +80,7 @@ impl Backfill {
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         match self {
             Self::Few(merge) => merge.window().await,
-            Self::Many(pass) => pass.window().await,
+            Self::Many(scan) => scan.window().await,
         }
     }
 }
@@ -121,19 +121,21 @@ impl Stored {
     }
 }
 
-pub(super) fn failed(error: impl std::fmt::Display) -> BusError {
+pub(super) fn read_error(error: impl std::fmt::Display) -> BusError {
     BusError(format!("reading the stream: {error}"))
 }
 
 /// The first event at or after an offset.
-pub(super) async fn next(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
+pub(super) async fn next_event(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
     let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
     let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
-    let answer: Answer = serde_json::from_slice(&answer.map_err(failed)?.payload).map_err(failed)?;
+    let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?.payload).map_err(read_error)?;
     match answer {
         Answer { message: Some(stored), .. } => Ok(Some(stored)),
         Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),
-        Answer { error, .. } => Err(failed(error.map_or_else(|| "nothing said".to_owned(), |error| error.description))),
+        Answer { error, .. } => {
+            Err(read_error(error.map_or_else(|| "nothing said".to_owned(), |error| error.description)))
+        }
     }
 }
 
@@ -150,14 +152,14 @@ impl Lane {
         mut self,
         client: &Client,
         end: u64,
-        upto: u64,
+        through: u64,
     ) -> Result<(Option<Self>, Vec<Incoming>), BusError> {
         let mut events = Vec::new();
         loop {
             let head = match self.head.take() {
                 Some(head) => Some(head),
-                None if self.from > upto => None,
-                None => next(client, &self.filter, self.from).await?.filter(|head| head.seq <= upto),
+                None if self.from > through => None,
+                None => next_event(client, &self.filter, self.from).await?.filter(|head| head.seq <= through),
             };
             let Some(head) = head else { return Ok((None, events)) };
             self.from = head.seq + 1;
@@ -171,18 +173,24 @@ impl Lane {
 }
 
 /// Subscriptions that are each read by itself.
-pub(super) struct Merge {
+pub(super) struct RoomMerge {
     client: Client,
     lanes: Vec<Lane>,
-    upto: u64,
-    width: Width,
+    through: u64,
+    window_size: WindowSize,
     begun: bool,
 }
 
-impl Merge {
-    fn new(client: Client, rooms: impl IntoIterator<Item = (RoomId, u64)>, upto: u64) -> Self {
+impl RoomMerge {
+    fn new(client: Client, rooms: impl IntoIterator<Item = (RoomId, u64)>, through: u64) -> Self {
         let lane = |(room, after): (RoomId, u64)| Lane { filter: room.filter(), from: after + 1, head: None };
-        Self { client, lanes: rooms.into_iter().map(lane).collect(), upto, width: Width::default(), begun: false }
+        Self {
+            client,
+            lanes: rooms.into_iter().map(lane).collect(),
+            through,
+            window_size: WindowSize::default(),
+            begun: false,
+        }
     }
 
     async fn window(&mut self) -> Result<Option<Window>, BusError> {
@@ -195,20 +203,20 @@ impl Merge {
             let Some(first) = self.lanes.iter().filter_map(|lane| Some(lane.head.as_ref()?.seq)).min() else {
                 return Ok(None);
             };
-            let upto = (first + self.width.events() - 1).min(self.upto);
-            let mut events = self.advance(upto).await?;
-            self.width.next(events.iter().map(|event| event.body.len()).sum());
+            let through = (first + self.window_size.events() - 1).min(self.through);
+            let mut events = self.advance(through).await?;
+            self.window_size.adapt(events.iter().map(|event| event.body.len()).sum());
             if !events.is_empty() {
                 events.sort_unstable_by_key(|event| event.offset);
-                return Ok(Some(Window { events, upto }));
+                return Ok(Some(Window { events, through }));
             }
         }
     }
 
     async fn advance(&mut self, end: u64) -> Result<Vec<Incoming>, BusError> {
-        let (client, upto) = (&self.client, self.upto);
-        let lanes = stream::iter(std::mem::take(&mut self.lanes)).map(|lane| lane.advance(client, end, upto));
-        let advanced: Vec<_> = lanes.buffer_unordered(AT_ONCE).try_collect().await?;
+        let (client, through) = (&self.client, self.through);
+        let lanes = stream::iter(std::mem::take(&mut self.lanes)).map(|lane| lane.advance(client, end, through));
+        let advanced: Vec<_> = lanes.buffer_unordered(MAX_CONCURRENT).try_collect().await?;
         let mut events = Vec::new();
         for (lane, of_lane) in advanced {
             self.lanes.extend(lane);

@@ -19,12 +19,12 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    servers::CONNECT,
+    servers::CONNECT_TIMEOUT,
     wire::{Malformed, Op, Parser},
 };
 
 /// A server that takes nothing for so long is given up.
-const WRITE: Duration = Duration::from_secs(3);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much is read at once.
 const READ: usize = 64 * 1024;
 
@@ -49,7 +49,7 @@ pub(super) struct Login {
 
 /// Why a connection was not made, or is over.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(super) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("no answer in time")]
@@ -102,31 +102,39 @@ pub(super) struct NatsConnection {
 
 impl NatsConnection {
     /// Connects, and returns when the server has let us in.
-    pub(super) async fn open(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, LinkError> {
-        timeout(CONNECT, Self::let_in(address, login, name, max_body)).await.unwrap_or(Err(LinkError::Silent))
+    pub(super) async fn open(
+        address: &Address,
+        login: &Login,
+        name: &str,
+        max_body: usize,
+    ) -> Result<Self, ConnectionError> {
+        timeout(CONNECT_TIMEOUT, Self::handshake(address, login, name, max_body))
+            .await
+            .unwrap_or(Err(ConnectionError::Silent))
     }
 
-    async fn let_in(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, LinkError> {
+    async fn handshake(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
         // What a connection that is given up has not sent yet must not be sent afterwards.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let mut link = Self::of(stream, max_body);
+        let mut connection = Self::new(stream, max_body);
         let info: Info = loop {
-            match link.next()? {
+            match connection.next()? {
                 Some(Op::Info(json)) => break serde_json::from_slice(json).map_err(io::Error::from)?,
                 Some(Op::Error(error)) => return Err(refusal(error)),
                 Some(_) => {}
-                None => link.read().await?,
+                None => connection.read().await?,
             }
         };
         let tls = address.tls || info.tls_required;
         if tls {
             // Before this the server has said nothing but INFO.
             let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
-            link = Self::of(TlsConnector::from(trusting().await?).connect(name, link.stream).await?, max_body);
+            connection =
+                Self::new(TlsConnector::from(tls_config().await?).connect(name, connection.stream).await?, max_body);
         }
-        link.max_payload = info.max_payload;
+        connection.max_payload = info.max_payload;
         let connect = Connect {
             login,
             name,
@@ -141,18 +149,18 @@ impl NatsConnection {
             protocol: 1,
         };
         let connect = serde_json::to_string(&connect).map_err(io::Error::from)?;
-        link.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
+        connection.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
         loop {
-            match link.next()? {
-                Some(Op::Pong) => return Ok(link),
+            match connection.next()? {
+                Some(Op::Pong) => return Ok(connection),
                 Some(Op::Error(error)) => return Err(refusal(error)),
                 Some(_) => {}
-                None => link.read().await?,
+                None => connection.read().await?,
             }
         }
     }
 
-    fn of(stream: impl Stream + 'static, max_body: usize) -> Self {
+    fn new(stream: impl Stream + 'static, max_body: usize) -> Self {
         let parser = Parser::new(max_body);
         Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser, max_payload: 0 }
     }
@@ -163,7 +171,7 @@ impl NatsConnection {
     }
 
     /// Waits for more bytes.
-    pub(super) async fn read(&mut self) -> Result<(), LinkError> {
+    pub(super) async fn read(&mut self) -> Result<(), ConnectionError> {
         self.input.advance(std::mem::take(&mut self.used));
         if self.input.is_empty() && self.input.capacity() > 2 * READ {
             // A large message has gone.
@@ -188,26 +196,26 @@ impl NatsConnection {
     }
 
     /// Writes all of it.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let written = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        Ok(timeout(WRITE, written).await.map_err(|_| LinkError::Silent)??)
+        Ok(timeout(WRITE_TIMEOUT, written).await.map_err(|_| ConnectionError::Silent)??)
     }
 }
 
-fn refusal(error: &[u8]) -> LinkError {
+fn refusal(error: &[u8]) -> ConnectionError {
     let text = String::from_utf8_lossy(error).to_ascii_lowercase();
     if text.contains("authorization") || text.contains("authentication") {
-        LinkError::Refused
+        ConnectionError::Refused
     } else {
-        LinkError::Said(text)
+        ConnectionError::Said(text)
     }
 }
 
 /// Trusts whom this machine trusts, as the other connection's library does.
-async fn trusting() -> io::Result<Arc<ClientConfig>> {
+async fn tls_config() -> io::Result<Arc<ClientConfig>> {
     let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?.certs;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates);

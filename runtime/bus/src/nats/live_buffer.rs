@@ -24,11 +24,11 @@ const BATCH_BYTES: usize = 1024 * 1024;
 
 /// A server that runs for so long republishes what it has stored. The clock does not say that it ran: a server may stand,
 /// with an event stored and not yet republished. Of three answers to pings this far apart, it stood between two at most.
-const APART: Duration = Duration::from_millis(500);
+const MIN_PONG_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct LiveBuffer {
     inner: Mutex<Inner>,
-    bell: Notify,
+    changed: Notify,
 }
 
 struct Inner {
@@ -36,11 +36,11 @@ struct Inner {
     /// With the time of its coming.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
-    /// When the server answered, [`APART`]: the oldest first.
-    answers: [Instant; 3],
+    /// When the server answered, [`MIN_PONG_INTERVAL`]: the oldest first.
+    pongs: [Instant; 3],
     /// When rooms were wished for whose subscription the server has not answered for yet, each with a number of its own.
-    wishes: BTreeSet<(Instant, u64)>,
-    wished: u64,
+    pending: BTreeSet<(Instant, u64)>,
+    last_pending: u64,
     /// When the first was wished for whose answer nobody waits for any more: a filling will bring its events.
     unanswered: Option<Instant>,
 }
@@ -48,26 +48,26 @@ struct Inner {
 /// Somebody waits for a room's subscription. Dropped without an answer it breaks the flow: until the server answers again
 /// other rooms' events would pass, and filling goes on after the last event that passed.
 pub(super) struct PendingSubscription<'a> {
-    flow: &'a LiveBuffer,
+    buffer: &'a LiveBuffer,
     key: (Instant, u64),
 }
 
 impl PendingSubscription<'_> {
     /// The subscription is live.
     pub(super) fn answered(self) {
-        self.flow.lock().wishes.remove(&self.key);
+        self.buffer.lock().pending.remove(&self.key);
     }
 }
 
 impl Drop for PendingSubscription<'_> {
     fn drop(&mut self) {
-        let mut inner = self.flow.lock();
-        if inner.wishes.remove(&self.key) {
+        let mut inner = self.buffer.lock();
+        if inner.pending.remove(&self.key) {
             let since = self.key.0;
             inner.unanswered = Some(inner.unanswered.map_or(since, |earlier| earlier.min(since)));
             inner.intact = false;
             drop(inner);
-            self.flow.bell.notify_one();
+            self.buffer.changed.notify_one();
         }
     }
 }
@@ -86,25 +86,25 @@ impl LiveBuffer {
             intact: true,
             events: VecDeque::new(),
             bytes: 0,
-            answers: [Instant::now(); 3],
-            wishes: BTreeSet::new(),
-            wished: 0,
+            pongs: [Instant::now(); 3],
+            pending: BTreeSet::new(),
+            last_pending: 0,
             unanswered: None,
         };
-        Self { inner: Mutex::new(inner), bell: Notify::new() }
+        Self { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
     /// A room is wished for.
-    pub(super) fn wish(&self) -> PendingSubscription<'_> {
+    pub(super) fn pend(&self) -> PendingSubscription<'_> {
         let mut inner = self.lock();
-        inner.wished += 1;
-        let key = (Instant::now(), inner.wished);
-        inner.wishes.insert(key);
-        PendingSubscription { flow: self, key }
+        inner.last_pending += 1;
+        let key = (Instant::now(), inner.last_pending);
+        inner.pending.insert(key);
+        PendingSubscription { buffer: self, key }
     }
 
     /// A filling that began after the last [`LiveBuffer::resume`] is done.
-    pub(super) fn filled(&self) {
+    pub(super) fn backfilled(&self) {
         let mut inner = self.lock();
         if inner.intact {
             inner.unanswered = None;
@@ -117,9 +117,9 @@ impl LiveBuffer {
     }
 
     /// Something was lost, or may have been.
-    pub(super) fn break_off(&self) {
+    pub(super) fn mark_broken(&self) {
         self.lock().intact = false;
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
     /// Everything that has come is of a stream that is gone, or of a time that it was put back from. The delivery reads
@@ -129,34 +129,34 @@ impl LiveBuffer {
         inner.events.clear();
         (inner.bytes, inner.intact) = (0, false);
         drop(inner);
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
     /// There is news for whoever waits for [`LiveBuffer::changed`].
     pub(super) fn wake(&self) {
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
     /// The server has answered a ping.
-    pub(super) fn answered(&self, at: Instant) {
+    pub(super) fn ponged(&self, at: Instant) {
         let mut inner = self.lock();
-        let [_, before, last] = inner.answers;
-        if at.duration_since(last) >= APART {
-            inner.answers = [before, last, at];
+        let [_, before, last] = inner.pongs;
+        if at.duration_since(last) >= MIN_PONG_INTERVAL {
+            inner.pongs = [before, last, at];
         }
     }
 
     /// What was stored before anything that came until then has been republished, and is not to be filled.
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
-        let first = inner.wishes.first().map(|(at, _)| *at);
-        [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
+        let first = inner.pending.first().map(|(at, _)| *at);
+        [first, inner.unanswered].into_iter().flatten().fold(inner.pongs[0], Instant::min)
     }
 
     /// Whether nobody waits for a subscription, and none is to be filled.
     pub(super) fn is_certain(&self) -> bool {
         let inner = self.lock();
-        inner.intact && inner.wishes.is_empty() && inner.unanswered.is_none()
+        inner.intact && inner.pending.is_empty() && inner.unanswered.is_none()
     }
 
     /// Passes on events that came at this time. Where the flow is broken they are thrown away.
@@ -175,7 +175,7 @@ impl LiveBuffer {
             }
         }
         drop(inner);
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
     pub(super) fn next(&self) -> Next {
@@ -196,7 +196,7 @@ impl LiveBuffer {
 
     /// Returns when [`LiveBuffer::next`] may have something.
     pub(super) async fn changed(&self) {
-        self.bell.notified().await;
+        self.changed.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -214,39 +214,39 @@ mod tests {
 
     #[test]
     fn a_server_that_stood_is_given_time_to_republish() {
-        let flow = LiveBuffer::new();
+        let buffer = LiveBuffer::new();
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(at(ms)));
-        assert_eq!(flow.republished(), at(1_000));
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        assert_eq!(buffer.republished(), at(1_000));
         // It stands from 3,500 on, and then answers three pings at once.
-        [9_000, 9_001, 9_002].into_iter().for_each(|ms| flow.answered(at(ms)));
-        assert_eq!(flow.republished(), at(2_000));
-        [10_000, 11_000].into_iter().for_each(|ms| flow.answered(at(ms)));
-        assert_eq!(flow.republished(), at(9_000));
+        [9_000, 9_001, 9_002].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        assert_eq!(buffer.republished(), at(2_000));
+        [10_000, 11_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        assert_eq!(buffer.republished(), at(9_000));
     }
 
     #[test]
     fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_filling() {
-        let flow = LiveBuffer::new();
+        let buffer = LiveBuffer::new();
         let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
         let before = Instant::now();
-        let (answered, forgotten) = (flow.wish(), flow.wish());
-        [1_000, 2_000, 3_000].into_iter().for_each(|ms| flow.answered(later(ms)));
-        let since = flow.republished();
+        let (answered, forgotten) = (buffer.pend(), buffer.pend());
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(later(ms)));
+        let since = buffer.republished();
         assert!(before <= since && since <= Instant::now(), "no later than the wishes");
         answered.answered();
-        assert!(matches!(flow.next(), Next::Nothing));
+        assert!(matches!(buffer.next(), Next::Nothing));
         drop(forgotten);
-        assert!(matches!(flow.next(), Next::Broken));
-        flow.resume();
-        assert!(since <= flow.republished() && flow.republished() <= Instant::now(), "not yet");
+        assert!(matches!(buffer.next(), Next::Broken));
+        buffer.resume();
+        assert!(since <= buffer.republished() && buffer.republished() <= Instant::now(), "not yet");
         // It breaks during the filling.
-        drop(flow.wish());
-        flow.filled();
-        assert!(!flow.is_certain() && flow.republished() <= Instant::now());
-        flow.resume();
-        flow.filled();
-        assert!(flow.is_certain() && flow.republished() > Instant::now());
+        drop(buffer.pend());
+        buffer.backfilled();
+        assert!(!buffer.is_certain() && buffer.republished() <= Instant::now());
+        buffer.resume();
+        buffer.backfilled();
+        assert!(buffer.is_certain() && buffer.republished() > Instant::now());
     }
 }

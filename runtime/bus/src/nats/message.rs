@@ -28,7 +28,7 @@ struct Refusal {
 }
 
 /// Why a message was not stored.
-pub(super) enum Failed {
+pub(super) enum PublishFailure {
     Away(String),
     /// The stream answers and does not store: it is full, or has lost its disk.
     Unable(String),
@@ -37,7 +37,7 @@ pub(super) enum Failed {
     Refused(String),
 }
 
-impl Failed {
+impl PublishFailure {
     pub(super) fn into_error(self) -> PublishError {
         match self {
             Self::Away(why) | Self::Unable(why) => away(&why),
@@ -52,27 +52,27 @@ pub(super) fn away(why: &str) -> PublishError {
 }
 
 /// The server's answer to one message.
-pub(super) fn read(head: &[u8], body: &[u8]) -> Result<u64, Failed> {
+pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<u64, PublishFailure> {
     if head.starts_with(b"NATS/1.0 503") {
-        return Err(Failed::Away("JetStream is not there".to_owned()));
+        return Err(PublishFailure::Away("JetStream is not there".to_owned()));
     }
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| Failed::Away(error.to_string()))?;
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| PublishFailure::Away(error.to_string()))?;
     match answer {
         Answer { error: Some(Refusal { err_code, description }), .. } => Err(match err_code {
             code if WRONG_SEQUENCE.contains(&code) => {
-                Failed::Sequence(description.rsplit_once(": ").and_then(|(_, number)| number.parse().ok()))
+                PublishFailure::Sequence(description.rsplit_once(": ").and_then(|(_, number)| number.parse().ok()))
             }
-            code if TOO_LARGE.contains(&code) => Failed::Refused(description),
-            UNAVAILABLE => Failed::Away(description),
-            _ => Failed::Unable(description),
+            code if TOO_LARGE.contains(&code) => PublishFailure::Refused(description),
+            UNAVAILABLE => PublishFailure::Away(description),
+            _ => PublishFailure::Unable(description),
         }),
         Answer { seq: Some(sequence), .. } => Ok(sequence),
-        Answer { .. } => Err(Failed::Away("an answer without a sequence".to_owned())),
+        Answer { .. } => Err(PublishFailure::Away("an answer without a sequence".to_owned())),
     }
 }
 
 /// Why the server would end the connection over this message, or read another one out of it.
-pub(super) fn unfit(publication: &Publication, limit: usize) -> Option<String> {
+pub(super) fn why_unsendable(publication: &Publication, limit: usize) -> Option<String> {
     let lines = |text: &str| text.contains(['\r', '\n']);
     let headers = publication.headers.iter().map(|(_, value)| value).chain(&publication.message_id);
     let (mut bytes, mut broken) = (publication.body.len(), false);

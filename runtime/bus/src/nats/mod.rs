@@ -1,31 +1,31 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
 //! Three connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
-//! them; `publish` publishes; `work` reads the stream. So none stands in another's way. The tasks: [`live`] subscribes
-//! and passes on what arrives, [`line`] publishes, [`deliver`] writes the feed and fills its gaps, [`watch`] asks the
+//! them; `publish` publishes; `work` reads the stream. So none stands in another's way. The tasks: [`live_connection`] subscribes
+//! and passes on what arrives, [`publishing`] publishes, [`feed_writer`] writes the feed and fills its gaps, [`poller`] asks the
 //! stream where it is, and [`replays`] reads for clients that come back.
 //!
 //! Invariant: that of [`crate`]. Whatever waits for the server does so with a timeout; the connections come back by
 //! themselves, and until then events wait in the stream.
 mod backfill;
 mod connection;
-mod deliver;
-mod flight;
-mod known;
-mod line;
-mod live;
+mod end_poller;
+mod feed_writer;
+mod in_flight;
 mod live_buffer;
+mod live_connection;
 mod message;
 mod probe;
-mod publish;
+mod publish_connection;
+mod publisher;
 mod replays;
 mod sequence_tracker;
 mod servers;
-mod stored;
+mod stored_ids;
 mod stream;
+mod stream_end;
 mod stream_scan;
 mod subscriptions;
-mod watch;
 mod wire;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -40,17 +40,17 @@ use tokio::{
 };
 
 use self::{
-    deliver::Delivery,
-    known::Known,
-    live::Live,
+    end_poller::EndPoller,
+    feed_writer::FeedWriter,
     live_buffer::LiveBuffer,
+    live_connection::LiveConnection,
     probe::Depth,
-    publish::Publisher,
+    publisher::Publisher,
     replays::Replays,
     sequence_tracker::SequenceTracker,
-    servers::{PING, Servers},
+    servers::{PING_INTERVAL, Servers},
+    stream_end::StreamEnd,
     subscriptions::Subscriptions,
-    watch::Watch,
 };
 use super::{Bus, BusError, BusEvent, Position, ProbeError, Publication, PublishError, Replay};
 use rollcall_base::{
@@ -59,9 +59,9 @@ use rollcall_base::{
 };
 
 /// How long a call takes at most.
-const ANSWER: Duration = Duration::from_millis(1400);
+const CALL_TIMEOUT: Duration = Duration::from_millis(1400);
 /// How long the stream is waited for before its end is taken from the events that were delivered.
-const END: Duration = Duration::from_millis(500);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long after a write that was stored no other is needed to know that one would be.
 const PROVED: Duration = Duration::from_secs(5);
 /// Events on the feed that nobody has read yet.
@@ -104,8 +104,8 @@ pub struct NatsBus {
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
     rooms: Arc<Subscriptions>,
-    known: Arc<Known>,
-    flow: Arc<LiveBuffer>,
+    stream_end: Arc<StreamEnd>,
+    buffer: Arc<LiveBuffer>,
     /// Dropped with the bus, and ended by that.
     _tasks: JoinSet<()>,
     supervisor: Tasks,
@@ -128,43 +128,48 @@ impl NatsBus {
     pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(url, max_body)?;
         let work = servers.connect("rollcall work").await?;
-        probe::probe(&servers, Depth::Rights).await.map_err(|error| match error {
+        // Only who makes the stream needs the right to.
+        let create = stream::state(&work).await.is_err();
+        probe::probe(&servers, Depth::Rights { create }).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
             ProbeError::Away(error) => NatsError::Away(error.to_string()),
         })?;
-        stream::ensure(&work, ANSWER).await?;
-        let state = stream::look(&work).await.map_err(|error| NatsError::Away(error.to_string()))?;
-        let link = timeout(ANSWER, servers.link()).await;
-        let link = link.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
+        stream::ensure(&work, CALL_TIMEOUT).await?;
+        let state = stream::state(&work).await.map_err(|error| NatsError::Away(error.to_string()))?;
+        let connection = timeout(CALL_TIMEOUT, servers.open_live()).await;
+        let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
 
-        let line = servers.open("rollcall publish").await?;
+        let publishing = servers.open("rollcall publish").await?;
 
-        let known = Arc::new(Known::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
-        let (rooms, flow) = (Arc::new(Subscriptions::default()), Arc::new(LiveBuffer::new()));
-        let (feed, fed) = mpsc::channel(FEED);
-        let live = Live::new(link, servers.clone(), rooms.clone(), flow.clone(), known.clone());
-        let delivery = Delivery::new(
-            flow.clone(),
+        let stream_end = Arc::new(StreamEnd::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
+        let (rooms, buffer) = (Arc::new(Subscriptions::default()), Arc::new(LiveBuffer::new()));
+        let (feed, events) = mpsc::channel(FEED);
+        let live = LiveConnection::new(connection, servers.clone(), rooms.clone(), buffer.clone(), stream_end.clone());
+        let writer = FeedWriter::new(
+            buffer.clone(),
             rooms.clone(),
-            known.clone(),
+            stream_end.clone(),
             work.clone(),
             feed,
             SequenceTracker::new(state.last),
         );
-        let watch = Watch { rooms: rooms.clone(), known: known.clone() };
+        let poller = EndPoller { rooms: rooms.clone(), stream_end: stream_end.clone() };
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
-        tasks.spawn(supervisor.supervise("delivery from NATS", delivery.run()));
-        tasks.spawn(supervisor.supervise("the watch on the stream", watch.run()));
+        tasks.spawn(supervisor.supervise("delivery from NATS", writer.run()));
+        tasks.spawn(supervisor.supervise("the watch on the stream", poller.run()));
         let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
-        let publisher = Publisher::start(servers.clone(), line, &supervisor, &mut tasks);
+        let publisher = Publisher::start(servers.clone(), publishing, &supervisor, &mut tasks);
         let probed = tokio::sync::Mutex::default();
-        Ok((Self { publisher, servers, work, probed, replays, rooms, known, flow, _tasks: tasks, supervisor }, fed))
+        Ok((
+            Self { publisher, servers, work, probed, replays, rooms, stream_end, buffer, _tasks: tasks, supervisor },
+            events,
+        ))
     }
 
     /// A round trip on the live connection, shared with whoever asks at the same time.
-    async fn round(&self, operation: &'static str) -> Result<stream::State, BusError> {
-        self.rooms.round().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
+    async fn round_trip(&self, operation: &'static str) -> Result<stream::State, BusError> {
+        self.rooms.round_trip().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
         })
     }
@@ -177,7 +182,7 @@ impl Bus for NatsBus {
     }
 
     async fn ping(&self) -> Result<(), BusError> {
-        self.round("ping").await.map(drop)
+        self.round_trip("ping").await.map(drop)
     }
 
     async fn failed(&self) -> TaskEnded {
@@ -188,7 +193,7 @@ impl Bus for NatsBus {
     async fn probe(&self) -> Result<(), ProbeError> {
         let mut probed = self.probed.lock().await;
         if let Some((at, outcome)) = &*probed
-            && at.elapsed() < if outcome.is_ok() { PROVED } else { PING }
+            && at.elapsed() < if outcome.is_ok() { PROVED } else { PING_INTERVAL }
         {
             return outcome.clone();
         }
@@ -207,39 +212,39 @@ impl Bus for NatsBus {
     }
 
     async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {
-        stored::find(&self.work, ids, age).await
+        stored_ids::find(&self.work, ids, age).await
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
-        let wish = self.flow.wish();
-        let new = self.rooms.want(room, &self.known);
-        let state = self.round("subscribe").await?;
-        wish.answered();
+        let pending = self.buffer.pend();
+        let new = self.rooms.add(room, &self.stream_end);
+        let state = self.round_trip("subscribe").await?;
+        pending.answered();
         if new {
             // Or a filling would bring what was stored before, and known to nobody here.
-            self.rooms.begin(room, state.last, &self.known);
+            self.rooms.begin_after(room, state.last, &self.stream_end);
         }
         Ok(Offset(state.last))
     }
 
     fn unsubscribe(&self, room: &RoomId) {
-        self.rooms.drop_room(room);
+        self.rooms.remove(room);
     }
 
     fn position(&self) -> Position {
-        self.known.position()
+        self.stream_end.position()
     }
 
     async fn end(&self) -> Position {
-        match timeout(END, self.round("end")).await {
+        match timeout(END_TIMEOUT, self.round_trip("end")).await {
             Ok(Ok(state)) => Position { epoch: state.epoch, offset: Offset(state.last) },
-            Ok(Err(_)) | Err(_) => self.known.latest(),
+            Ok(Err(_)) | Err(_) => self.stream_end.latest(),
         }
     }
 
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {
-        let state = self.round("replay").await?;
-        if !state.reaches(after) {
+        let state = self.round_trip("replay").await?;
+        if !state.covers(after) {
             return Ok(Replay::Lost);
         }
         let events = self.replays.begin(rooms, after, state.last)?;

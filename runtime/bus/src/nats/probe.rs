@@ -10,9 +10,9 @@ use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    ANSWER,
-    connection::{LinkError, NatsConnection},
-    message::{self, Failed},
+    CALL_TIMEOUT,
+    connection::{ConnectionError, NatsConnection},
+    message::{self, PublishFailure},
     servers::Servers,
     stream::NAME,
     wire::Op,
@@ -24,31 +24,32 @@ const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcal
 /// Larger than an event of presence, so that there is room for one where there is for a probe.
 const BODY: usize = 1024;
 /// What is asked of the stream, now or later.
-const REQUESTS: [&str; 6] = [
+const REQUESTS: [&str; 5] = [
     "STREAM.INFO.CLASSROOM",
-    "STREAM.CREATE.CLASSROOM",
     "STREAM.MSG.GET.CLASSROOM",
     "STREAM.MSG.DELETE.CLASSROOM",
     "CONSUMER.CREATE.CLASSROOM.probe",
     "CONSUMER.MSG.NEXT.CLASSROOM.probe",
 ];
+/// What is asked where there is no stream yet.
+const CREATE: &str = "STREAM.CREATE.CLASSROOM";
 /// The numbers of the subscriptions: answers, then those of [`SUBJECTS`].
 const ANSWERS: u64 = 1;
 
 /// What a probe may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// Stores nothing: each message names another stream than ours.
-    Rights,
+    /// Stores nothing: each message names another stream than ours. `create` asks for the right to make the stream too.
+    Rights { create: bool },
     /// Stores one message a subject, waits for its copy, and deletes it.
     Write,
 }
 
 struct Probe {
-    link: NatsConnection,
+    connection: NatsConnection,
     inbox: String,
     /// Of each of [`SUBJECTS`]: the answer to its message.
-    answers: [Option<Result<Offset, Failed>>; 2],
+    answers: [Option<Result<Offset, PublishFailure>>; 2],
     heard: [bool; 2],
     /// The deleted ones.
     deleted: usize,
@@ -57,13 +58,13 @@ struct Probe {
     ponged: bool,
 }
 
-/// Probes on a connection of its own, in less than [`ANSWER`].
+/// Probes on a connection of its own, in less than [`CALL_TIMEOUT`].
 pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeError> {
-    let deadline = Instant::now() + ANSWER;
-    let link = timeout_at(deadline, servers.open("rollcall probe")).await;
-    let link = link.map_err(|_| away("no answer in time"))?.map_err(|error| away(&error.to_string()))?;
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let connection = timeout_at(deadline, servers.open("rollcall probe")).await;
+    let connection = connection.map_err(|_| away("no answer in time"))?.map_err(|error| away(&error.to_string()))?;
     let mut probe = Probe {
-        link,
+        connection,
         inbox: format!("_INBOX.{}.", Sid::random()),
         answers: [None, None],
         heard: [false; 2],
@@ -79,45 +80,46 @@ pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeEr
 }
 
 impl Probe {
-    async fn run(&mut self, depth: Depth) -> Result<(), LinkError> {
+    async fn run(&mut self, depth: Depth) -> Result<(), ConnectionError> {
         let mut ask = format!("SUB {}* {ANSWERS}\r\n", self.inbox);
         for (number, subject) in (2..).zip(SUBJECTS) {
             ask.push_str(&format!("SUB {LIVE_PREFIX}{subject} {number}\r\n"));
         }
         for (number, subject) in SUBJECTS.iter().enumerate() {
             let mut head = "NATS/1.0\r\n".to_owned();
-            if depth == Depth::Rights {
+            if let Depth::Rights { .. } = depth {
                 head.push_str("Nats-Expected-Stream: none\r\n");
             }
             head.push_str("\r\n");
             let (length, all) = (head.len(), head.len() + BODY);
             ask.push_str(&format!("HPUB {subject} {}{number} {length} {all}\r\n{head}{:BODY$}\r\n", self.inbox, "{}"));
         }
-        for (number, request) in REQUESTS.iter().enumerate() {
+        let create = (depth == Depth::Rights { create: true }).then_some(CREATE);
+        for (number, request) in REQUESTS.into_iter().chain(create).enumerate() {
             // Without a body each but the first is refused, unless the user may not even ask.
             ask.push_str(&format!("PUB $JS.API.{request} {}api{number} 0\r\n\r\n", self.inbox));
         }
         ask.push_str("PING\r\n");
-        self.link.write(ask.as_bytes()).await?;
+        self.connection.write(ask.as_bytes()).await?;
         while !self.is_done(depth) {
-            self.link.read().await?;
+            self.connection.read().await?;
             let delete = self.take()?;
             if !delete.is_empty() {
-                self.link.write(delete.as_bytes()).await?;
+                self.connection.write(delete.as_bytes()).await?;
             }
         }
         Ok(())
     }
 
     /// Takes what was read; what is stored is to be deleted.
-    fn take(&mut self) -> Result<String, LinkError> {
+    fn take(&mut self) -> Result<String, ConnectionError> {
         let mut delete = String::new();
-        while let Some(op) = self.link.next()? {
+        while let Some(op) = self.connection.next()? {
             match op {
                 Op::Message(message) if message.sid == ANSWERS => {
                     match message.subject.strip_prefix(&self.inbox) {
                         Some(number @ ("0" | "1")) => {
-                            let answer = message::read(message.head, message.body).map(Offset);
+                            let answer = message::parse_answer(message.head, message.body).map(Offset);
                             if let Ok(offset) = &answer {
                                 // Its place stays empty; it need not be overwritten.
                                 let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);
@@ -160,7 +162,7 @@ impl Probe {
         let answered = self.answers.iter().all(Option::is_some);
         let stored = self.answers.iter().flatten().filter(|answer| answer.is_ok()).count();
         match depth {
-            Depth::Rights => true,
+            Depth::Rights { .. } => true,
             Depth::Write => answered && (stored < 2 || self.heard == [true; 2] && self.deleted == 2),
         }
     }
@@ -174,14 +176,14 @@ impl Probe {
         if !self.ponged {
             return Err(away("no answer in time"));
         }
-        if depth == Depth::Rights {
+        if let Depth::Rights { .. } = depth {
             return Ok(());
         }
         for (answer, subject) in self.answers.iter().zip(SUBJECTS) {
             match answer {
                 None => return Err(away(&format!("no acknowledgement of a message to {subject}"))),
-                Some(Err(Failed::Away(why))) => return Err(away(why)),
-                Some(Err(Failed::Unable(why) | Failed::Refused(why))) => {
+                Some(Err(PublishFailure::Away(why))) => return Err(away(why)),
+                Some(Err(PublishFailure::Unable(why) | PublishFailure::Refused(why))) => {
                     return unable(format!("JetStream does not store: {why}"));
                 }
                 Some(_) => {}

@@ -24,19 +24,19 @@ use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
 
 /// Read together at most.
-const AT_ONCE: usize = 2048;
+const MAX_BATCH: usize = 2048;
 /// Waiting to be read at most.
-const WAITING: usize = 16 * 1024;
+const MAX_WAITING: usize = 16 * 1024;
 /// Events that a replay may be ahead of who receives it.
-const AHEAD: usize = 512;
+const MAX_AHEAD: usize = 512;
 /// Whoever asks for what is in more events than this is far back.
-const NEAR: u64 = 50_000;
+const MAX_NEAR: u64 = 50_000;
 
 /// One connection's.
 struct Request {
     rooms: Vec<RoomId>,
     after: Position,
-    upto: u64,
+    through: u64,
     /// All up to here was sent.
     sent: Offset,
     events: mpsc::Sender<Result<Incoming, BusError>>,
@@ -57,7 +57,7 @@ impl Replays {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let mut reader = || {
-            let (requests, waiting) = mpsc::channel(WAITING);
+            let (requests, waiting) = mpsc::channel(MAX_WAITING);
             tasks.spawn(supervisor.supervise("replays from NATS", serve(client.clone(), rooms.clone(), waiting)));
             requests
         };
@@ -65,19 +65,19 @@ impl Replays {
     }
 
     /// Events of these rooms after a position that the stream reaches back to.
-    pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, upto: u64) -> Result<Replayed, BusError> {
-        let (events, replayed) = mpsc::channel(AHEAD);
-        let reader = if upto.saturating_sub(after.offset.0) <= NEAR { &self.near } else { &self.far };
-        let request = Request { rooms: rooms.to_vec(), after: after.clone(), upto, sent: after.offset, events };
+    pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, through: u64) -> Result<Replayed, BusError> {
+        let (events, replayed) = mpsc::channel(MAX_AHEAD);
+        let reader = if through.saturating_sub(after.offset.0) <= MAX_NEAR { &self.near } else { &self.far };
+        let request = Request { rooms: rooms.to_vec(), after: after.clone(), through, sent: after.offset, events };
         reader.try_send(request).map_err(|_| failed(BusError("too many replays wait".to_owned())))?;
         Ok(replayed)
     }
 }
 
 async fn serve(client: Client, rooms: Arc<Subscriptions>, mut waiting: mpsc::Receiver<Request>) {
-    let mut requests = Vec::with_capacity(AT_ONCE);
-    while waiting.recv_many(&mut requests, AT_ONCE).await > 0 {
-        ReplayBatch::of(requests.drain(..)).read(&client, &rooms).await;
+    let mut requests = Vec::with_capacity(MAX_BATCH);
+    while waiting.recv_many(&mut requests, MAX_BATCH).await > 0 {
+        ReplayBatch::new(requests.drain(..)).read(&client, &rooms).await;
     }
 }
 
@@ -85,19 +85,19 @@ async fn serve(client: Client, rooms: Arc<Subscriptions>, mut waiting: mpsc::Rec
 struct ReplayBatch {
     requests: HashMap<usize, Request>,
     /// Whose each room is.
-    of_room: HashMap<RoomId, Vec<usize>>,
+    by_room: HashMap<RoomId, Vec<usize>>,
 }
 
 impl ReplayBatch {
-    fn of(requests: impl Iterator<Item = Request>) -> Self {
+    fn new(requests: impl Iterator<Item = Request>) -> Self {
         let requests: HashMap<usize, Request> = requests.enumerate().collect();
-        let mut of_room: HashMap<RoomId, Vec<usize>> = HashMap::new();
+        let mut by_room: HashMap<RoomId, Vec<usize>> = HashMap::new();
         for (number, request) in &requests {
             for room in &request.rooms {
-                of_room.entry(room.clone()).or_default().push(*number);
+                by_room.entry(room.clone()).or_default().push(*number);
             }
         }
-        Self { requests, of_room }
+        Self { requests, by_room }
     }
 
     async fn read(mut self, client: &Client, rooms: &Arc<Subscriptions>) {
@@ -113,30 +113,31 @@ impl ReplayBatch {
 
     async fn read_all(&mut self, client: &Client, rooms: &Arc<Subscriptions>) -> Result<(), BusError> {
         let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].sent.0).min();
-        let from = self.of_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
-        let upto = self.requests.values().map(|request| request.upto).max().unwrap_or_default();
-        let mut reading = Backfill::open(client, from, upto).await?;
+        let from = self.by_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
+        let through = self.requests.values().map(|request| request.through).max().unwrap_or_default();
+        let mut reading = Backfill::open(client, from, through).await?;
         while !self.requests.is_empty()
             && let Some(window) = reading.window().await?
         {
-            self.pass_on(window, client, rooms);
+            self.deliver(window, client, rooms);
         }
         self.end(rooms).await
     }
 
-    fn pass_on(&mut self, window: Window, client: &Client, rooms: &Arc<Subscriptions>) {
+    fn deliver(&mut self, window: Window, client: &Client, rooms: &Arc<Subscriptions>) {
         for event in window.events {
             let offset = event.offset;
-            for number in self.of_room.get(&event.room).into_iter().flatten() {
+            for number in self.by_room.get(&event.room).into_iter().flatten() {
                 let Some(request) = self.requests.get_mut(number) else { continue };
-                if offset <= request.sent || offset.0 > request.upto {
+                if offset <= request.sent || offset.0 > request.through {
                     continue;
                 }
                 match request.events.try_send(Ok(event.clone())) {
                     Ok(()) => request.sent = offset,
                     Err(TrySendError::Full(_)) => {
                         let slow = self.requests.remove(number);
-                        slow.into_iter().for_each(|slow| drop(tokio::spawn(slow.alone(client.clone(), rooms.clone()))));
+                        slow.into_iter()
+                            .for_each(|slow| drop(tokio::spawn(slow.read_alone(client.clone(), rooms.clone()))));
                     }
                     Err(TrySendError::Closed(_)) => drop(self.requests.remove(number)),
                 }
@@ -149,14 +150,14 @@ impl ReplayBatch {
             return Ok(());
         }
         let state = state(rooms).await?;
-        self.requests.retain(|_, request| !state.reaches(&request.after));
+        self.requests.retain(|_, request| !state.covers(&request.after));
         if self.requests.is_empty() { Ok(()) } else { Err(forgotten()) }
     }
 }
 
 impl Request {
     /// Reads at the pace of who receives, until the end or until nobody receives.
-    async fn alone(self, client: Client, rooms: Arc<Subscriptions>) {
+    async fn read_alone(self, client: Client, rooms: Arc<Subscriptions>) {
         if let Err(error) = self.read(client, &rooms).await {
             self.events.send(Err(failed(error))).await.ok();
         }
@@ -164,7 +165,7 @@ impl Request {
 
     async fn read(&self, client: Client, rooms: &Subscriptions) -> Result<(), BusError> {
         let from = self.rooms.iter().map(|room| (room.clone(), self.sent.0));
-        let mut reading = Backfill::open(&client, from, self.upto).await?;
+        let mut reading = Backfill::open(&client, from, self.through).await?;
         while let Some(window) = reading.window().await? {
             for event in window.events {
                 if self.events.send(Ok(event)).await.is_err() {
@@ -172,13 +173,13 @@ impl Request {
                 }
             }
         }
-        if state(rooms).await?.reaches(&self.after) { Ok(()) } else { Err(forgotten()) }
+        if state(rooms).await?.covers(&self.after) { Ok(()) } else { Err(forgotten()) }
     }
 }
 
 /// At the end: what the stream forgot meanwhile may have been among what was asked for.
 async fn state(rooms: &Subscriptions) -> Result<State, BusError> {
-    rooms.round().await.map_err(|error| BusError(error.to_string()))
+    rooms.round_trip().await.map_err(|error| BusError(error.to_string()))
 }
 
 fn forgotten() -> BusError {

@@ -8,7 +8,7 @@
 //! ever is; above it, it is known for each event whether it was. The floor never passes what the stream itself has told to
 //! be its end, so an event with a sequence number that somebody made up moves nothing. Where such an event took a number
 //! before the stream gave it, the stream's own is told from it by its content, and delivered too. Memory is bounded by
-//! [`MOST`].
+//! [`MAX_REMEMBERED`].
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -21,14 +21,14 @@ use tokio::time::Instant;
 /// scheduler, and less than anybody notices.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
 /// Offsets that are remembered one by one.
-const MOST: usize = 64 * 1024;
+const MAX_REMEMBERED: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct SequenceTracker {
     /// Nothing up to here is missing for certain: whatever else comes of that is a double.
     certain: u64,
-    /// Nothing up to here is missing, unless it is later than [`SequenceTracker::age`] was told.
+    /// Nothing up to here is missing, unless it is later than [`SequenceTracker::expire`] was told.
     floor: u64,
     /// The stream's end, as it has told.
     end: u64,
@@ -36,7 +36,7 @@ pub(super) struct SequenceTracker {
     recent: BTreeMap<u64, Delivered>,
     /// Nothing at or below is yet to come.
     settled: u64,
-    told: u64,
+    announced: u64,
     /// The highest offset so far, by the time of its coming; both ascend, above the floor.
     marks: VecDeque<(Instant, u64)>,
 }
@@ -53,9 +53,9 @@ pub(super) enum Arrival {
     /// It was not delivered yet.
     New,
     /// It was.
-    Double,
+    Duplicate,
     /// Another one was delivered as this one: one of the two is not the stream's.
-    Contested,
+    Conflicting,
     /// It is one of those of before, and not known one by one any more.
     Stale,
 }
@@ -64,14 +64,14 @@ impl SequenceTracker {
     /// Where everything up to here needs no delivery.
     pub(super) fn new(end: u64) -> Self {
         let (recent, marks) = (BTreeMap::new(), VecDeque::new());
-        Self { certain: end, floor: end, end, recent, settled: end, told: end, marks }
+        Self { certain: end, floor: end, end, recent, settled: end, announced: end, marks }
     }
 
     /// What this event is, which came at this time; now it is delivered. The digest is one of its content.
-    pub(super) fn first(&mut self, offset: u64, digest: u64, at: Instant) -> Arrival {
+    pub(super) fn record(&mut self, offset: u64, digest: u64, at: Instant) -> Arrival {
         if let Some(delivered) = self.recent.get_mut(&offset) {
             let same = std::mem::replace(&mut delivered.digest, digest) == digest;
-            return if same { Arrival::Double } else { Arrival::Contested };
+            return if same { Arrival::Duplicate } else { Arrival::Conflicting };
         }
         if offset <= self.certain {
             return Arrival::Stale;
@@ -79,24 +79,24 @@ impl SequenceTracker {
         let highest = self.highest();
         self.recent.insert(offset, Delivered { digest, at });
         if offset > self.floor {
-            self.go_on();
+            self.advance();
             if offset > highest && offset > self.floor {
                 self.marks.push_back((at, offset));
             }
         }
-        while self.recent.len() > MOST {
+        while self.recent.len() > MAX_REMEMBERED {
             let oldest = self.recent.pop_first().map_or(0, |(oldest, _)| oldest);
             if oldest <= self.end {
                 self.floor = self.floor.max(oldest);
             }
-            self.go_on();
+            self.advance();
         }
         Arrival::New
     }
 
     /// The stream's end, as it has told, and the time before which everything that came is known to it. Returns how many
     /// of the events delivered are not in the stream: they are forgotten.
-    pub(super) fn tell(&mut self, end: u64, before: Instant) -> usize {
+    pub(super) fn confirm(&mut self, end: u64, before: Instant) -> usize {
         self.end = self.end.max(end);
         let mut forged = 0;
         if self.recent.last_key_value().is_some_and(|(highest, _)| *highest > self.end) {
@@ -107,7 +107,7 @@ impl SequenceTracker {
             let end = self.end;
             self.marks.retain(|(at, offset)| *offset <= end || *at > before);
         }
-        self.go_on();
+        self.advance();
         forged
     }
 
@@ -117,18 +117,18 @@ impl SequenceTracker {
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
             self.settled = self.settled.max(offset.min(self.end));
         }
-        self.go_on();
-        let grown = self.settled > self.told;
-        self.told = self.settled;
+        self.advance();
+        let grown = self.settled > self.announced;
+        self.announced = self.settled;
         grown.then_some(self.settled)
     }
 
     /// What was stored before something that came until then has come too, or will not be read again after a break. Not
     /// while the stream is read: what was delivered above the floor is known one by one, and the reading comes by it.
-    pub(super) fn age(&mut self, until: Instant) {
+    pub(super) fn expire(&mut self, until: Instant) {
         let aged = self.marks.partition_point(|(at, _)| *at <= until);
         if let Some((_, offset)) = aged.checked_sub(1).map(|last| self.marks[last]) {
-            self.pass(offset.min(self.end));
+            self.skip_to(offset.min(self.end));
         }
         while let Some(oldest) = self.recent.first_entry().filter(|oldest| *oldest.key() <= self.floor) {
             if oldest.get().at > until {
@@ -146,17 +146,17 @@ impl SequenceTracker {
     }
 
     /// Everything up to here was read from the stream and delivered.
-    pub(super) fn fill(&mut self, upto: u64) {
-        self.end = self.end.max(upto);
-        self.certain = self.certain.max(upto);
-        self.pass(upto);
+    pub(super) fn filled_through(&mut self, through: u64) {
+        self.end = self.end.max(through);
+        self.certain = self.certain.max(through);
+        self.skip_to(through);
     }
 
     /// Everything up to here has come, or was never for this node.
-    pub(super) fn pass(&mut self, upto: u64) {
-        self.end = self.end.max(upto);
-        self.floor = self.floor.max(upto);
-        self.go_on();
+    pub(super) fn skip_to(&mut self, through: u64) {
+        self.end = self.end.max(through);
+        self.floor = self.floor.max(through);
+        self.advance();
     }
 
     /// Where filling starts.
@@ -170,7 +170,7 @@ impl SequenceTracker {
     }
 
     /// Moves the floor and what is settled over whatever follows without a gap.
-    fn go_on(&mut self) {
+    fn advance(&mut self) {
         while self.floor < self.end && self.recent.contains_key(&(self.floor + 1)) {
             if self.certain == self.floor {
                 self.certain += 1;

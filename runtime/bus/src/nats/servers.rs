@@ -9,17 +9,17 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    ANSWER, NatsError,
-    connection::{Address, LinkError, Login, NatsConnection},
+    CALL_TIMEOUT, NatsError,
+    connection::{Address, ConnectionError, Login, NatsConnection},
 };
 use rollcall_base::BackendUrl;
 
 /// A server that does not answer three of these is given up, on either connection.
-pub(super) const PING: Duration = Duration::from_secs(1);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// From the first packet to the answer to our CONNECT.
-pub(super) const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between attempts to connect again.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(super) struct Servers {
@@ -63,11 +63,11 @@ impl Servers {
         };
         let options = ConnectOptions::with_auth_callback(login)
             .name(name)
-            .ping_interval(PING)
-            .connection_timeout(CONNECT)
-            .request_timeout(Some(ANSWER))
-            .reconnect_delay_callback(|attempts| if attempts > 1 { PAUSE } else { Duration::ZERO });
-        let connected = timeout(ANSWER, options.connect(&addresses[..])).await;
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(CALL_TIMEOUT))
+            .reconnect_delay_callback(|attempts| if attempts > 1 { RECONNECT_DELAY } else { Duration::ZERO });
+        let connected = timeout(CALL_TIMEOUT, options.connect(&addresses[..])).await;
         connected.map_err(|_| NatsError::Away("no answer in time".to_owned()))?.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => NatsError::Refused,
             _ => NatsError::Away(error.to_string()),
@@ -79,9 +79,9 @@ impl Servers {
         let Parsed { addresses, login } = self.current().await?;
         let mut last = NatsError::Url;
         for address in &addresses {
-            match link_to(address, &login, name, self.max_body).await {
-                Ok(link) => return Ok(link),
-                Err(LinkError::Refused) => last = NatsError::Refused,
+            match connect_to(address, &login, name, self.max_body).await {
+                Ok(connection) => return Ok(connection),
+                Err(ConnectionError::Refused) => last = NatsError::Refused,
                 Err(error) => last = NatsError::Away(error.to_string()),
             }
         }
@@ -89,18 +89,18 @@ impl Servers {
     }
 
     /// The live connection, to the first server that lets us in.
-    pub(super) async fn link(&self) -> Result<NatsConnection, NatsError> {
+    pub(super) async fn open_live(&self) -> Result<NatsConnection, NatsError> {
         self.open("rollcall live").await
     }
 
     /// The same after a break, from server to server until one does.
-    pub(super) async fn link_again(&self) -> NatsConnection {
+    pub(super) async fn reopen_live(&self) -> NatsConnection {
         loop {
-            match self.link().await {
-                Ok(link) => return link,
+            match self.open_live().await {
+                Ok(connection) => return connection,
                 Err(error) => tracing::debug!(%error, "no live connection to NATS"),
             }
-            sleep(PAUSE).await;
+            sleep(RECONNECT_DELAY).await;
         }
     }
 }
@@ -126,12 +126,12 @@ impl Parsed {
     }
 }
 
-async fn link_to(
+async fn connect_to(
     address: &ServerAddr,
     login: &Login,
     name: &str,
     max_body: usize,
-) -> Result<NatsConnection, LinkError> {
+) -> Result<NatsConnection, ConnectionError> {
     let tls = address.tls_required();
     let address = Address { host: address.host().to_owned(), port: address.port(), tls };
     NatsConnection::open(&address, login, name, max_body).await

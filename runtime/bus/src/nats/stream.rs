@@ -36,7 +36,7 @@ pub(super) struct State {
 
 impl State {
     /// Whether everything after this position is still there.
-    pub(super) fn reaches(&self, after: &Position) -> bool {
+    pub(super) fn covers(&self, after: &Position) -> bool {
         let offset = after.offset.0;
         self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
     }
@@ -44,7 +44,7 @@ impl State {
 
 /// Why there is no [`State`].
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(super) enum StateError {
     #[error("no stream {NAME}")]
     Missing,
     #[error("{0}")]
@@ -71,14 +71,14 @@ struct Refusal {
 }
 
 /// Asks on the connection of this client.
-pub(super) async fn look(client: &Client) -> Result<State, LookError> {
+pub(super) async fn state(client: &Client) -> Result<State, StateError> {
     let answer = client.request(INFO, "".into()).await;
-    read(&answer.map_err(|error| LookError::Away(error.to_string()))?.payload)
+    parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?.payload)
 }
 
 /// Reads an answer from [`INFO`]. An empty one is the server's own: nobody is there who could answer.
-pub(super) fn read(answer: &[u8]) -> Result<State, LookError> {
-    let away = |error: &dyn std::fmt::Display| LookError::Away(error.to_string());
+pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
+    let away = |error: &dyn std::fmt::Display| StateError::Away(error.to_string());
     if answer.is_empty() {
         return Err(away(&"JetStream is not there"));
     }
@@ -87,20 +87,22 @@ pub(super) fn read(answer: &[u8]) -> Result<State, LookError> {
         Answer { created: Some(epoch), state: Some(state), .. } => {
             Ok(State { epoch, first: state.first_seq, last: state.last_seq })
         }
-        Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => Err(LookError::Missing),
+        Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => {
+            Err(StateError::Missing)
+        }
         Answer { error, .. } => Err(away(&error.map_or_else(|| "no state".to_owned(), |error| error.description))),
     }
 }
 
 /// Makes the stream where it is missing, and compares its settings. Safe beside other nodes that do the same.
-pub(super) async fn ensure(client: &Client, patience: Duration) -> Result<(), NatsError> {
+pub(super) async fn ensure(client: &Client, timeout: Duration) -> Result<(), NatsError> {
     let mut context = jetstream::new(client.clone());
-    context.set_timeout(patience);
+    context.set_timeout(timeout);
     let found = match context.get_stream(NAME).await {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                context.create_stream(wanted()).await.map_err(|error| match error.kind() {
+                context.create_stream(required_config()).await.map_err(|error| match error.kind() {
                     CreateStreamErrorKind::TimedOut => NatsError::Away(error.to_string()),
                     CreateStreamErrorKind::JetStreamUnavailable => NatsError::NoJetStream,
                     _ => NatsError::Stream(error.to_string()),
@@ -121,7 +123,7 @@ pub(super) async fn ensure(client: &Client, patience: Duration) -> Result<(), Na
     if differences.is_empty() { Ok(()) } else { Err(NatsError::Settings(differences)) }
 }
 
-fn wanted() -> Config {
+fn required_config() -> Config {
     Config {
         name: NAME.to_owned(),
         subjects: SUBJECTS.map(str::to_owned).to_vec(),
@@ -147,8 +149,8 @@ fn republish() -> Republish {
 /// What would break a promise, each as `setting is A, must be B`. Replicas, placement and a limit of bytes are the
 /// operator's.
 fn differences(found: &Config) -> Vec<String> {
-    fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, wanted: T) -> Option<String> {
-        (found != wanted).then(|| format!("{setting} is {found:?}, must be {wanted:?}"))
+    fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
+        (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))
     }
     let mut subjects = found.subjects.clone();
     subjects.sort();

@@ -20,16 +20,16 @@ use rollcall_schema::{Offset, RoomId, Subject};
 use tokio::time::{Duration, timeout};
 
 use super::{
-    ANSWER,
-    backfill::{self, Width, Window, failed},
+    CALL_TIMEOUT,
+    backfill::{self, Window, WindowSize, read_error},
     stream::NAME,
 };
 use crate::{BusError, headers};
 
 /// The server forgets a reader that asks for nothing for so long.
-const FORGOTTEN: Duration = Duration::from_secs(10);
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
 /// A window comes within this time, also from a server that answers ten nodes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct StreamScan {
@@ -37,8 +37,8 @@ pub(super) struct StreamScan {
     stream: Stream<()>,
     consumer: Consumer<pull::Config>,
     rooms: HashMap<RoomId, u64>,
-    upto: u64,
-    width: Width,
+    through: u64,
+    window_size: WindowSize,
     /// Read so far, other rooms' events too.
     read: u64,
     /// How many the stream has after those.
@@ -47,28 +47,28 @@ pub(super) struct StreamScan {
 
 impl StreamScan {
     /// Subscriptions with the offset after which each is read, up to a common one.
-    pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, upto: u64) -> Result<Self, BusError> {
+    pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, through: u64) -> Result<Self, BusError> {
         let mut context = jetstream::new(client.clone());
-        context.set_timeout(ANSWER);
-        let after = rooms.values().copied().min().unwrap_or(upto);
+        context.set_timeout(CALL_TIMEOUT);
+        let after = rooms.values().copied().min().unwrap_or(through);
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             ack_policy: AckPolicy::None,
-            inactive_threshold: FORGOTTEN,
+            inactive_threshold: INACTIVE_THRESHOLD,
             memory_storage: true,
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let stream = context.get_stream_no_info(NAME).await.map_err(failed)?;
-        let consumer = stream.create_consumer(config).await.map_err(failed)?;
+        let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
+        let consumer = stream.create_consumer(config).await.map_err(read_error)?;
         let pending = consumer.cached_info().num_pending;
         Ok(Self {
             client: client.clone(),
             stream,
             consumer,
             rooms,
-            upto,
-            width: Width::default(),
+            through,
+            window_size: WindowSize::default(),
             read: after,
             pending,
         })
@@ -76,27 +76,27 @@ impl StreamScan {
 
     /// The next events of the rooms, in order; none after the last. After an error the reading is over.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
-        if self.pending == 0 || self.read >= self.upto {
+        if self.pending == 0 || self.read >= self.through {
             // It would be forgotten all the same.
             self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
             return self.end().await.map(|()| None);
         }
-        timeout(PATIENCE, self.next()).await.unwrap_or_else(|_| Err(failed("no answer in time"))).map(Some)
+        timeout(PAGE_TIMEOUT, self.next()).await.unwrap_or_else(|_| Err(read_error("no answer in time"))).map(Some)
     }
 
     async fn next(&mut self) -> Result<Window, BusError> {
-        let mut wanted = self.pending.min(self.width.events());
+        let mut wanted = self.pending.min(self.window_size.events());
         let messages = self.consumer.fetch().max_messages(wanted as usize).messages();
-        let mut messages = messages.await.map_err(failed)?;
+        let mut messages = messages.await.map_err(read_error)?;
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some(message) = messages.next().await {
-            let message = message.map_err(failed)?;
-            let info = message.info().map_err(failed)?;
+            let message = message.map_err(read_error)?;
+            let info = message.info().map_err(read_error)?;
             let offset = info.stream_sequence;
             (self.read, self.pending) = (offset, info.pending);
             wanted -= 1;
             bytes += message.payload.len();
-            if offset <= self.upto && self.wants(&message.subject, offset) {
+            if offset <= self.through && self.wants(&message.subject, offset) {
                 let headers = message.headers.iter().flat_map(|headers| headers.iter());
                 let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
                 let headers = headers.map(|(name, value)| (name.as_ref(), value.as_str()));
@@ -105,18 +105,18 @@ impl StreamScan {
             }
         }
         if wanted > 0 {
-            return Err(failed("it ended early"));
+            return Err(read_error("it ended early"));
         }
-        self.width.next(bytes);
-        Ok(Window { events, upto: self.read.min(self.upto) })
+        self.window_size.adapt(bytes);
+        Ok(Window { events, through: self.read.min(self.through) })
     }
 
     /// The last one may have been deleted; but the server's count alone is not believed.
     async fn end(&self) -> Result<(), BusError> {
-        if self.read < self.upto {
-            let next = backfill::next(&self.client, ">", self.read + 1).await?;
-            if next.is_some_and(|next| next.seq <= self.upto) {
-                return Err(failed("it ended early"));
+        if self.read < self.through {
+            let next = backfill::next_event(&self.client, ">", self.read + 1).await?;
+            if next.is_some_and(|next| next.seq <= self.through) {
+                return Err(read_error("it ended early"));
             }
         }
         Ok(())

@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use super::{
-    ANSWER,
-    known::Known,
-    stream::{LookError, State},
+    CALL_TIMEOUT,
+    stream::{State, StateError},
+    stream_end::StreamEnd,
 };
 
 /// Who waits for a round trip.
-pub(super) type Waiter = oneshot::Sender<Result<State, LookError>>;
+pub(super) type Waiter = oneshot::Sender<Result<State, StateError>>;
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -30,92 +30,92 @@ pub(super) struct Subscriptions {
 
 #[derive(Default)]
 struct SubscriptionTable {
-    rooms: HashMap<RoomId, Slot>,
+    rooms: HashMap<RoomId, Subscription>,
     /// The last subscription's number.
     sid: u64,
     connected: bool,
     /// What the server has not been told yet. Nothing is kept here while there is no connection, and the writer gives a
     /// connection up that takes nothing.
-    unsaid: Vec<u8>,
+    outgoing: Vec<u8>,
     /// Who waits for the next round trip.
     waiters: Vec<Waiter>,
 }
 
-struct Slot {
+struct Subscription {
     /// The number of its subscription: of an earlier one of the room, nothing is wanted any more.
     sid: u64,
     /// Only events after this one are for the room.
-    since: u64,
+    start: u64,
 }
 
 impl Subscriptions {
     /// Notes the wish for a room; events up to the stream's known end are not for it. False where it was there already.
-    pub(super) fn want(&self, room: &RoomId, known: &Known) -> bool {
+    pub(super) fn add(&self, room: &RoomId, stream_end: &StreamEnd) -> bool {
         let mut table = self.lock();
         // Under the lock, so that it cannot be an offset of before a reset that has put the rooms back already.
-        let since = known.told();
+        let start = stream_end.confirmed();
         if table.rooms.contains_key(room) {
             return false;
         }
         table.sid += 1;
-        let slot = Slot { sid: table.sid, since };
+        let subscription = Subscription { sid: table.sid, start };
         if table.connected {
-            say_subscribe(&mut table.unsaid, room, slot.sid);
+            write_subscribe(&mut table.outgoing, room, subscription.sid);
         }
-        table.rooms.insert(room.clone(), slot);
+        table.rooms.insert(room.clone(), subscription);
         true
     }
 
     /// Whoever wanted the room knows that it is subscribed to: events up to here are not for it.
-    pub(super) fn begin(&self, room: &RoomId, upto: u64, known: &Known) {
-        if let Some(slot) = self.lock().rooms.get_mut(room) {
+    pub(super) fn begin_after(&self, room: &RoomId, through: u64, stream_end: &StreamEnd) {
+        if let Some(subscription) = self.lock().rooms.get_mut(room) {
             // As in `want`: the answer may be one of before a reset.
-            slot.since = slot.since.max(upto.min(known.told()));
+            subscription.start = subscription.start.max(through.min(stream_end.confirmed()));
         }
     }
 
     /// Forgets a room.
-    pub(super) fn drop_room(&self, room: &RoomId) {
+    pub(super) fn remove(&self, room: &RoomId) {
         let mut table = self.lock();
-        let Some(Slot { sid, .. }) = table.rooms.remove(room) else { return };
+        let Some(Subscription { sid, .. }) = table.rooms.remove(room) else { return };
         if table.connected {
-            table.unsaid.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+            table.outgoing.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
             drop(table);
             self.changed.notify_one();
         }
     }
 
     /// A round trip on the live connection that begins after this call, with all rooms wanted so far subscribed before
-    /// it: the stream's state. An error at once where there is no connection, and after [`ANSWER`] in any case.
-    pub(super) async fn round(&self) -> Result<State, LookError> {
+    /// it: the stream's state. An error at once where there is no connection, and after [`CALL_TIMEOUT`] in any case.
+    pub(super) async fn round_trip(&self) -> Result<State, StateError> {
         let (waiter, answer) = oneshot::channel();
         {
             let mut table = self.lock();
             if !table.connected {
-                return Err(LookError::Away("not connected".to_owned()));
+                return Err(StateError::Away("not connected".to_owned()));
             }
             table.waiters.push(waiter);
         }
         self.changed.notify_one();
-        match timeout(ANSWER, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(LookError::Away("the connection broke".to_owned()))),
-            Err(_) => Err(LookError::Away("no answer in time".to_owned())),
+        match timeout(CALL_TIMEOUT, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(StateError::Away("the connection broke".to_owned()))),
+            Err(_) => Err(StateError::Away("no answer in time".to_owned())),
         }
     }
 
     /// Whether a message of this subscription is one for this room.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
-        self.lock().rooms.get(room).is_some_and(|slot| slot.sid == sid)
+        self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid)
     }
 
     /// The rooms, and after which event each.
-    pub(super) fn wanted(&self) -> Vec<(RoomId, u64)> {
-        self.lock().rooms.iter().map(|(room, slot)| (room.clone(), slot.since)).collect()
+    pub(super) fn all(&self) -> Vec<(RoomId, u64)> {
+        self.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
     }
 
     /// The stream's offsets go on from here: a new one's from 0.
-    pub(super) fn put_back(&self, end: u64) {
-        self.lock().rooms.values_mut().for_each(|slot| slot.since = slot.since.min(end));
+    pub(super) fn cap_starts(&self, end: u64) {
+        self.lock().rooms.values_mut().for_each(|subscription| subscription.start = subscription.start.min(end));
     }
 
     /// There is a connection: all rooms are to be said on it.
@@ -123,8 +123,8 @@ impl Subscriptions {
         let mut table = self.lock();
         let table = &mut *table;
         table.connected = true;
-        for (room, slot) in &table.rooms {
-            say_subscribe(&mut table.unsaid, room, slot.sid);
+        for (room, subscription) in &table.rooms {
+            write_subscribe(&mut table.outgoing, room, subscription.sid);
         }
         self.changed.notify_one();
     }
@@ -133,7 +133,7 @@ impl Subscriptions {
     pub(super) fn disconnected(&self) {
         let mut table = self.lock();
         table.connected = false;
-        table.unsaid = Vec::new();
+        table.outgoing = Vec::new();
         table.waiters.clear();
     }
 
@@ -143,14 +143,14 @@ impl Subscriptions {
     }
 
     /// What is to be said.
-    pub(super) fn unsaid(&self) -> Vec<u8> {
-        std::mem::take(&mut self.lock().unsaid)
+    pub(super) fn take_outgoing(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().outgoing)
     }
 
     /// What is to be said, and who waits for a round trip after that.
-    pub(super) fn waiting(&self) -> (Vec<u8>, Vec<Waiter>) {
+    pub(super) fn take_round_trip(&self) -> (Vec<u8>, Vec<Waiter>) {
         let mut table = self.lock();
-        (std::mem::take(&mut table.unsaid), std::mem::take(&mut table.waiters))
+        (std::mem::take(&mut table.outgoing), std::mem::take(&mut table.waiters))
     }
 
     fn lock(&self) -> MutexGuard<'_, SubscriptionTable> {
@@ -158,6 +158,6 @@ impl Subscriptions {
     }
 }
 
-fn say_subscribe(unsaid: &mut Vec<u8>, room: &RoomId, sid: u64) {
-    unsaid.extend_from_slice(format!("SUB {LIVE_PREFIX}{} {sid}\r\n", room.filter()).as_bytes());
+fn write_subscribe(outgoing: &mut Vec<u8>, room: &RoomId, sid: u64) {
+    outgoing.extend_from_slice(format!("SUB {LIVE_PREFIX}{} {sid}\r\n", room.filter()).as_bytes());
 }

@@ -150,6 +150,26 @@ async fn a_right_that_is_missing_is_named_at_the_start() {
 }
 
 #[tokio::test]
+async fn the_right_to_make_the_stream_is_needed_only_where_there_is_none() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let denied = "publish: { allow: \">\", deny: \"$JS.API.STREAM.CREATE.CLASSROOM\" }, subscribe: \">\"";
+    let users = format!("{{ user: admin, password: p }}, {{ user: u, password: p, permissions: {{ {denied} }} }}");
+    writeln!(file, "authorization {{ users: [{users}] }}").unwrap();
+    let server = Handmade::start(&["--jetstream", "--config", file.path().to_str().unwrap()]);
+    let connect = async |user: &str| loop {
+        match NatsBus::connect(&format!("nats://{user}:p@127.0.0.1:{}", server.port)).await.map(drop) {
+            // JetStream takes a moment.
+            Err(NatsError::Away(_) | NatsError::NoJetStream) => sleep(PAUSE).await,
+            other => return other,
+        }
+    };
+    let error = connect("u").await.unwrap_err();
+    assert!(matches!(&error, NatsError::Rights(why) if why.contains("STREAM.CREATE")), "{error}");
+    connect("admin").await.unwrap();
+    connect("u").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stream_that_is_full_is_no_bus_to_serve_with() {
     let server = Nats::start().unwrap();
     let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();

@@ -7,28 +7,28 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{known::Known, subscriptions::Subscriptions};
+use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 
 /// Between two questions while events arrive.
-const PACE: Duration = Duration::from_millis(50);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two questions while none does.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// See the module.
-pub(super) struct Watch {
+pub(super) struct EndPoller {
     pub(super) rooms: Arc<Subscriptions>,
-    pub(super) known: Arc<Known>,
+    pub(super) stream_end: Arc<StreamEnd>,
 }
 
-impl Watch {
+impl EndPoller {
     /// Asks until it is dropped.
     pub(super) async fn run(self) {
         loop {
             // Either is a reason to ask.
-            let _ = timeout(IDLE, self.known.doubted()).await;
+            let _ = timeout(IDLE_INTERVAL, self.stream_end.poll_requested()).await;
             // An answer is learned where it arrives; without one, the connection's end is noticed elsewhere.
-            let _ = self.rooms.round().await;
-            sleep(PACE).await;
+            let _ = self.rooms.round_trip().await;
+            sleep(MIN_INTERVAL).await;
         }
     }
 }

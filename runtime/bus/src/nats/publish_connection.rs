@@ -2,7 +2,7 @@
 //! in the kernel, and its callers are told. The client library keeps its queue over an outage of any length and sends it
 //! afterwards, when the stream has forgotten the message ids.
 //!
-//! Invariant: a message that has no answer after [`ANSWER`] ends the connection, for it may still be on its way.
+//! Invariant: a message that has no answer after [`CALL_TIMEOUT`] ends the connection, for it may still be on its way.
 use std::convert::Infallible;
 
 use rollcall_schema::Sid;
@@ -12,52 +12,52 @@ use tokio::{
 };
 
 use super::{
-    ANSWER,
-    connection::{LinkError, NatsConnection},
-    flight::{Flight, Request},
+    CALL_TIMEOUT,
+    connection::{ConnectionError, NatsConnection},
+    in_flight::{InFlight, Request},
     message::away,
-    servers::{PAUSE, PING, Servers},
+    servers::{PING_INTERVAL, RECONNECT_DELAY, Servers},
     wire::Op,
 };
 use rollcall_base::names;
 
 /// A server that leaves so many of our pings unanswered is given up.
-const UNANSWERED: u32 = 3;
+const MAX_UNANSWERED: u32 = 3;
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct PublishConnection {
     servers: Servers,
     requests: mpsc::Receiver<Request>,
-    flight: Flight,
+    in_flight: InFlight,
     /// Where answers come; the last token is the message's number.
     inbox: String,
     unanswered: u32,
 }
 
-impl Line {
+impl PublishConnection {
     pub(super) fn new(servers: Servers, requests: mpsc::Receiver<Request>) -> Self {
-        Self { servers, requests, flight: Flight::new(), inbox: String::new(), unanswered: 0 }
+        Self { servers, requests, in_flight: InFlight::new(), inbox: String::new(), unanswered: 0 }
     }
 
     /// Publishes until it is dropped, on one connection after another.
-    pub(super) async fn run(mut self, link: NatsConnection) {
-        let mut next = Some(link);
+    pub(super) async fn run(mut self, connection: NatsConnection) {
+        let mut next = Some(connection);
         loop {
-            if let Some(link) = next.take() {
-                let Err(error) = self.serve(link).await;
+            if let Some(connection) = next.take() {
+                let Err(error) = self.serve(connection).await;
                 metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "publish").increment(1);
                 tracing::warn!(%error, "the publishing connection to NATS broke");
-                self.flight.forget(&error.to_string());
+                self.in_flight.fail_all(&error.to_string());
             }
             let servers = self.servers.clone();
             let connecting = async {
-                sleep(PAUSE).await;
+                sleep(RECONNECT_DELAY).await;
                 servers.open("rollcall publish").await
             };
             tokio::pin!(connecting);
             next = loop {
                 tokio::select! {
-                    link = &mut connecting => break link.ok(),
+                    connection = &mut connecting => break connection.ok(),
                     request = self.requests.recv() => {
                         let Some(request) = request else { return };
                         request.answer.send(vec![Err(away("not connected")); request.batch.len()]).ok();
@@ -67,48 +67,48 @@ impl Line {
         }
     }
 
-    async fn serve(&mut self, mut link: NatsConnection) -> Result<Infallible, LinkError> {
-        let mut clock = interval(PING);
+    async fn serve(&mut self, mut connection: NatsConnection) -> Result<Infallible, ConnectionError> {
+        let mut clock = interval(PING_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.unanswered = 0;
         self.inbox = format!("_INBOX.{}.", Sid::random());
-        link.write(format!("SUB {}* 1\r\n", self.inbox).as_bytes()).await?;
-        let limit = link.max_payload();
+        connection.write(format!("SUB {}* 1\r\n", self.inbox).as_bytes()).await?;
+        let limit = connection.max_payload();
         loop {
-            let due = self.flight.due();
+            let deadline = self.in_flight.deadline();
             tokio::select! {
-                read = link.read() => {
+                read = connection.read() => {
                     read?;
-                    if self.take(&mut link)? {
-                        link.write(b"PONG\r\n").await?;
+                    if self.process_input(&mut connection)? {
+                        connection.write(b"PONG\r\n").await?;
                     }
                 }
-                Some(request) = self.requests.recv(), if self.flight.has_room() => self.flight.begin(request, limit),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => return Err(LinkError::Silent),
+                Some(request) = self.requests.recv(), if self.in_flight.has_capacity() => self.in_flight.add(request, limit),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return Err(ConnectionError::Silent),
                 _ = clock.tick() => {
-                    if self.unanswered == UNANSWERED {
-                        return Err(LinkError::Silent);
+                    if self.unanswered == MAX_UNANSWERED {
+                        return Err(ConnectionError::Silent);
                     }
                     self.unanswered += 1;
-                    link.write(b"PING\r\n").await?;
+                    connection.write(b"PING\r\n").await?;
                 }
             }
-            let out = self.flight.outgoing(&self.inbox);
+            let out = self.in_flight.outgoing(&self.inbox);
             if !out.is_empty() {
-                timeout(ANSWER, link.write(&out)).await.unwrap_or(Err(LinkError::Silent))?;
+                timeout(CALL_TIMEOUT, connection.write(&out)).await.unwrap_or(Err(ConnectionError::Silent))?;
             }
         }
     }
 
     /// Takes what was read. True where the server wants to know whether we are here.
-    fn take(&mut self, link: &mut NatsConnection) -> Result<bool, LinkError> {
+    fn process_input(&mut self, connection: &mut NatsConnection) -> Result<bool, ConnectionError> {
         let mut pinged = false;
-        while let Some(op) = link.next()? {
+        while let Some(op) = connection.next()? {
             match op {
                 Op::Message(message) => {
                     let number = message.subject.strip_prefix(&self.inbox).and_then(|number| number.parse().ok());
                     if let Some(number) = number {
-                        self.flight.take(number, message.head, message.body);
+                        self.in_flight.handle_answer(number, message.head, message.body);
                     }
                 }
                 Op::Ping => pinged = true,
@@ -116,7 +116,7 @@ impl Line {
                 Op::Error(error) => {
                     let error = String::from_utf8_lossy(error).into_owned();
                     tracing::warn!(error, "NATS refuses to publish");
-                    self.flight.forbidden(&error);
+                    self.in_flight.forbidden(&error);
                 }
                 Op::Info(_) | Op::Ok | Op::Dropped => {}
             }

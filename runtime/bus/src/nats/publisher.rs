@@ -14,18 +14,18 @@ use tokio::{
 };
 
 use super::{
-    ANSWER,
+    CALL_TIMEOUT,
     connection::NatsConnection,
-    flight::{Outcome, Request},
-    line::Line,
+    in_flight::{Outcome, Request},
     message::away,
+    publish_connection::PublishConnection,
     servers::Servers,
 };
 use crate::Publication;
 use rollcall_base::{names, tasks::Tasks};
 
-/// Requests that wait for the connection; whoever comes then waits, within [`ANSWER`].
-const WAITING: usize = 64;
+/// Requests that wait for the connection; whoever comes then waits, within [`CALL_TIMEOUT`].
+const MAX_WAITING: usize = 64;
 
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
@@ -35,10 +35,15 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// On this connection first; the task ends with `tasks`.
-    pub(super) fn start(servers: Servers, link: NatsConnection, supervisor: &Tasks, tasks: &mut JoinSet<()>) -> Self {
-        let (requests, waiting) = mpsc::channel(WAITING);
-        let line = Line::new(servers, waiting);
-        tasks.spawn(supervisor.supervise("publishing to NATS", line.run(link)));
+    pub(super) fn start(
+        servers: Servers,
+        connection: NatsConnection,
+        supervisor: &Tasks,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let (requests, waiting) = mpsc::channel(MAX_WAITING);
+        let connection_task = PublishConnection::new(servers, waiting);
+        tasks.spawn(supervisor.supervise("publishing to NATS", connection_task.run(connection)));
         Self { requests, stored: Mutex::default() }
     }
 
@@ -51,7 +56,7 @@ impl Publisher {
             self.requests.send(request).await.ok()?;
             answered.await.ok()
         };
-        let results = timeout(ANSWER, all).await.ok().flatten();
+        let results = timeout(CALL_TIMEOUT, all).await.ok().flatten();
         let results = results.unwrap_or_else(|| vec![Err(away("no acknowledgement in time")); count]);
         if results.iter().any(Result::is_ok) {
             *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

@@ -16,12 +16,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    ANSWER,
-    connection::{LinkError, NatsConnection},
-    known::Known,
+    CALL_TIMEOUT,
+    connection::{ConnectionError, NatsConnection},
     live_buffer::LiveBuffer,
-    servers::{PING, Servers},
-    stream::{self, LookError},
+    servers::{PING_INTERVAL, Servers},
+    stream::{self, StateError},
+    stream_end::StreamEnd,
     subscriptions::{Subscriptions, Waiter},
     wire::{self, Message, Op},
 };
@@ -29,20 +29,20 @@ use crate::{Incoming, headers};
 use rollcall_base::names;
 
 /// A server that leaves so many of our pings unanswered is given up.
-const UNANSWERED: u32 = 3;
+const MAX_UNANSWERED: u32 = 3;
 /// The subscription for answers; those of rooms have higher numbers.
 const INBOX: u64 = 0;
 
 /// See the module.
-pub(super) struct Live {
-    link: NatsConnection,
+pub(super) struct LiveConnection {
+    connection: NatsConnection,
     servers: Servers,
     rooms: Arc<Subscriptions>,
-    flow: Arc<LiveBuffer>,
-    known: Arc<Known>,
+    buffer: Arc<LiveBuffer>,
+    stream_end: Arc<StreamEnd>,
     /// Where answers come; its last token is the question's number.
     inbox: String,
-    asked: u64,
+    question_number: u64,
     question: Option<Question>,
     unanswered: u32,
 }
@@ -53,18 +53,28 @@ struct Question {
     waiters: Vec<Waiter>,
 }
 
-impl Live {
+impl LiveConnection {
     pub(super) fn new(
-        link: NatsConnection,
+        connection: NatsConnection,
         servers: Servers,
         rooms: Arc<Subscriptions>,
-        flow: Arc<LiveBuffer>,
-        known: Arc<Known>,
+        buffer: Arc<LiveBuffer>,
+        stream_end: Arc<StreamEnd>,
     ) -> Self {
         // Before the task runs: who asks now waits for it.
         rooms.connected();
         let inbox = format!("_INBOX.{}.", Sid::random());
-        Self { link, servers, rooms, flow, known, inbox, asked: 0, question: None, unanswered: 0 }
+        Self {
+            connection,
+            servers,
+            rooms,
+            buffer,
+            stream_end,
+            inbox,
+            question_number: 0,
+            question: None,
+            unanswered: 0,
+        }
     }
 
     /// Runs until it is dropped, on one connection after another.
@@ -73,105 +83,107 @@ impl Live {
             let Err(error) = self.serve().await;
             tracing::warn!(%error, "the live connection to NATS broke");
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "live").increment(1);
-            self.known.trust_heard();
-            self.flow.break_off();
+            self.stream_end.trust_delivered();
+            self.buffer.mark_broken();
             self.rooms.disconnected();
             self.question = None;
-            self.link = self.servers.link_again().await;
+            self.connection = self.servers.reopen_live().await;
             self.rooms.connected();
         }
     }
 
-    async fn serve(&mut self) -> Result<Infallible, LinkError> {
-        let mut clock = interval(PING);
+    async fn serve(&mut self) -> Result<Infallible, ConnectionError> {
+        let mut clock = interval(PING_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.unanswered = 0;
-        self.link.write(format!("SUB {}* {INBOX}\r\n", self.inbox).as_bytes()).await?;
+        self.connection.write(format!("SUB {}* {INBOX}\r\n", self.inbox).as_bytes()).await?;
         loop {
             tokio::select! {
-                read = self.link.read() => {
+                read = self.connection.read() => {
                     read?;
-                    if self.take()? {
-                        self.link.write(b"PONG\r\n").await?;
+                    if self.process_input()? {
+                        self.connection.write(b"PONG\r\n").await?;
                     }
                 }
                 () = self.rooms.changed() => {}
                 _ = clock.tick() => self.ping().await?,
             }
-            self.say().await?;
+            self.flush().await?;
         }
     }
 
-    async fn ping(&mut self) -> Result<(), LinkError> {
-        if self.unanswered == UNANSWERED {
-            return Err(LinkError::Silent);
+    async fn ping(&mut self) -> Result<(), ConnectionError> {
+        if self.unanswered == MAX_UNANSWERED {
+            return Err(ConnectionError::Silent);
         }
         self.unanswered += 1;
         // A server may live on without the part of it that answers.
-        self.question.take_if(|question| question.since.elapsed() > ANSWER);
-        self.link.write(b"PING\r\n").await
+        self.question.take_if(|question| question.since.elapsed() > CALL_TIMEOUT);
+        self.connection.write(b"PING\r\n").await
     }
 
     /// Says what there is to say: of all rooms in one piece, with one question behind them for all who wait.
-    async fn say(&mut self) -> Result<(), LinkError> {
+    async fn flush(&mut self) -> Result<(), ConnectionError> {
         if self.question.is_some() {
-            let unsaid = self.rooms.unsaid();
-            return if unsaid.is_empty() { Ok(()) } else { self.link.write(&unsaid).await };
+            let outgoing = self.rooms.take_outgoing();
+            return if outgoing.is_empty() { Ok(()) } else { self.connection.write(&outgoing).await };
         }
-        let (mut unsaid, waiters) = self.rooms.waiting();
+        let (mut outgoing, waiters) = self.rooms.take_round_trip();
         if !waiters.is_empty() {
-            self.asked += 1;
-            unsaid.extend_from_slice(format!("PUB {} {}{} 0\r\n\r\n", stream::INFO, self.inbox, self.asked).as_bytes());
+            self.question_number += 1;
+            outgoing.extend_from_slice(
+                format!("PUB {} {}{} 0\r\n\r\n", stream::INFO, self.inbox, self.question_number).as_bytes(),
+            );
             self.question = Some(Question { since: Instant::now(), waiters });
         }
-        if unsaid.is_empty() { Ok(()) } else { self.link.write(&unsaid).await }
+        if outgoing.is_empty() { Ok(()) } else { self.connection.write(&outgoing).await }
     }
 
     /// Takes what was read. True where the server wants to know whether we are here.
-    fn take(&mut self) -> Result<bool, LinkError> {
+    fn process_input(&mut self) -> Result<bool, ConnectionError> {
         let now = Instant::now();
         let (mut pinged, mut events) = (false, Vec::new());
-        while let Some(op) = self.link.next()? {
+        while let Some(op) = self.connection.next()? {
             match op {
                 Op::Message(message) if message.sid == INBOX => {
                     let number = message.subject.strip_prefix(&self.inbox).and_then(|number| number.parse().ok());
-                    if number == Some(self.asked) {
-                        answer(self.question.take(), message.body, &self.known, &self.flow);
+                    if number == Some(self.question_number) {
+                        resolve_question(self.question.take(), message.body, &self.stream_end, &self.buffer);
                     }
                 }
                 Op::Message(message) => {
                     let sid = message.sid;
-                    events.extend(arrival(&message).filter(|event| self.rooms.has(&event.room, sid)));
+                    events.extend(parse_event(&message).filter(|event| self.rooms.has(&event.room, sid)));
                 }
                 Op::Dropped => metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1),
                 Op::Ping => pinged = true,
                 Op::Pong => {
                     self.unanswered = 0;
-                    self.flow.answered(now);
+                    self.buffer.ponged(now);
                 }
                 Op::Error(error) => tracing::warn!(error = %String::from_utf8_lossy(error), "NATS"),
                 Op::Info(_) | Op::Ok => {}
             }
         }
-        self.flow.push(now, events);
+        self.buffer.push(now, events);
         Ok(pinged)
     }
 }
 
 /// Tells all who asked; who has given up meanwhile needs no answer. A stream that is gone, or is another one, breaks the
 /// flow: filling it sets that right.
-fn answer(question: Option<Question>, body: &[u8], known: &Known, flow: &LiveBuffer) {
+fn resolve_question(question: Option<Question>, body: &[u8], stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Some(Question { waiters, since }) = question else { return };
-    let state = stream::read(body);
-    let sound = match &state {
-        Ok(state) => known.learn(state, since),
-        Err(LookError::Missing) => false,
-        Err(LookError::Away(_)) => true,
+    let state = stream::parse_state(body);
+    let is_current = match &state {
+        Ok(state) => stream_end.confirm(state, since),
+        Err(StateError::Missing) => false,
+        Err(StateError::Away(_)) => true,
     };
-    if sound {
-        flow.wake()
+    if is_current {
+        buffer.wake()
     } else {
-        flow.break_off()
+        buffer.mark_broken()
     }
     for waiter in waiters {
         let _ = waiter.send(state.clone());
@@ -180,7 +192,7 @@ fn answer(question: Option<Question>, body: &[u8], known: &Known, flow: &LiveBuf
 
 /// An event, or a count where it is none. The stream's headers come after those of the publisher, so a forged one does
 /// not count.
-fn arrival(message: &Message<'_>) -> Option<Incoming> {
+fn parse_event(message: &Message<'_>) -> Option<Incoming> {
     let head = String::from_utf8_lossy(message.head);
     let (mut origin, mut sequence, mut stored) = (None, None, None);
     for (name, value) in wire::headers(&head) {

@@ -18,41 +18,41 @@ use tokio::{
 };
 
 use super::{
-    ANSWER,
+    CALL_TIMEOUT,
     backfill::{Backfill, Window},
-    known::Known,
     live_buffer::{LiveBuffer, Next},
     sequence_tracker::{Arrival, SequenceTracker},
-    stream::{self, LookError, State},
+    stream::{self, State, StateError},
+    stream_end::StreamEnd,
     subscriptions::Subscriptions,
 };
 use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;
 
 /// Between attempts to fill.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How often the stream's end is asked for while nothing happens. An event that was stored that long ago has come.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far an event may be ahead of what the stream has told. The stream is asked several times a second while events
 /// come; one that is further ahead waits for the answer.
-const AHEAD: u64 = 32 * 1024;
+const MAX_AHEAD: u64 = 32 * 1024;
 /// A stream that is behind an event by more than this is not one whose leader has just changed.
-const LAGGING: u64 = 1_000_000;
+const MAX_LAG: u64 = 1_000_000;
 /// Between two readings of the stream because of events that it does not confirm.
-const REREAD: Duration = Duration::from_secs(5);
+const MIN_REREAD_INTERVAL: Duration = Duration::from_secs(5);
 /// A stream that is behind for so long was put back. A leader that has just been elected may be behind for a moment.
-const BEHIND: Duration = Duration::from_secs(1);
+const MAX_BEHIND: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(super) struct Delivery {
-    flow: Arc<LiveBuffer>,
+pub(super) struct FeedWriter {
+    buffer: Arc<LiveBuffer>,
     rooms: Arc<Subscriptions>,
-    known: Arc<Known>,
+    stream_end: Arc<StreamEnd>,
     /// The connection to read the stream on.
     work: Client,
     feed: mpsc::Sender<BusEvent>,
-    seen: SequenceTracker,
+    tracker: SequenceTracker,
     /// Makes digests of events.
     key: RandomState,
     /// When the stream was last read because of an event that it did not confirm.
@@ -64,33 +64,33 @@ pub(super) struct Delivery {
 /// Nobody reads the feed any more.
 struct Closed;
 
-impl Delivery {
+impl FeedWriter {
     pub(super) fn new(
-        flow: Arc<LiveBuffer>,
+        buffer: Arc<LiveBuffer>,
         rooms: Arc<Subscriptions>,
-        known: Arc<Known>,
+        stream_end: Arc<StreamEnd>,
         work: Client,
         feed: mpsc::Sender<BusEvent>,
-        seen: SequenceTracker,
+        tracker: SequenceTracker,
     ) -> Self {
-        Self { flow, rooms, known, work, feed, seen, key: RandomState::new(), reread: None, behind: None }
+        Self { buffer, rooms, stream_end, work, feed, tracker, key: RandomState::new(), reread: None, behind: None }
     }
 
     /// Delivers until nobody reads any more.
     pub(super) async fn run(mut self) {
-        let mut idle = interval(IDLE);
+        let mut idle = interval(IDLE_INTERVAL);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The stream's end a while ago, on the same connection.
         let mut end = None;
         loop {
             // Before the look: what comes after it has not come by then.
             let now = Instant::now();
-            self.hear_of_end();
-            let outcome = match self.flow.next() {
+            self.confirm_end();
+            let outcome = match self.buffer.next() {
                 Next::Events(events) => self.deliver_all(events).await,
                 Next::Broken => {
                     end = None;
-                    self.fill().await
+                    self.backfill().await
                 }
                 Next::Nothing => self.wait(now, &mut idle, &mut end).await,
             };
@@ -103,16 +103,16 @@ impl Delivery {
     /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
     /// whether what the stream has forgotten since was ever for it.
     async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
-        self.seen.age(self.flow.republished());
+        self.tracker.expire(self.buffer.republished());
         self.settle(now).await?;
-        let due = self.seen.due();
+        let due = self.tracker.due();
         tokio::select! {
-            () = self.flow.changed() => {}
+            () = self.buffer.changed() => {}
             () = self.feed.closed() => return Err(Closed),
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
-                end.take().filter(|_| self.flow.is_certain()).into_iter().for_each(|last| self.seen.pass(last));
-                *end = stream::look(&self.work).await.ok().map(|state| state.last);
+                end.take().filter(|_| self.buffer.is_certain()).into_iter().for_each(|last| self.tracker.skip_to(last));
+                *end = stream::state(&self.work).await.ok().map(|state| state.last);
             }
         }
         Ok(())
@@ -125,17 +125,17 @@ impl Delivery {
                 self.deliver(event, at, true).await?;
             }
         }
-        self.seen.age(self.flow.republished());
+        self.tracker.expire(self.buffer.republished());
         // By the clock of the events' coming: while they wait here, nothing settles that one of them belongs before.
         self.settle(last).await
     }
 
     /// Takes over what the stream has told. Events that it does not know were forged.
-    fn hear_of_end(&mut self) {
-        let [before, _] = self.known.asked();
-        let forged = self.seen.tell(self.known.told(), before);
+    fn confirm_end(&mut self) {
+        let [before, _] = self.stream_end.asked();
+        let forged = self.tracker.confirm(self.stream_end.confirmed(), before);
         if forged > 0 {
-            self.known.forget_heard();
+            self.stream_end.forget_delivered();
             metrics::counter!(names::DROPPED, "reason" => "sequence").increment(forged as u64);
         }
     }
@@ -143,22 +143,24 @@ impl Delivery {
     /// Whether the stream may have this event, which came on the live connection. Where that takes a question, one answers
     /// it for all that came before.
     async fn is_plausible(&mut self, offset: u64, at: Instant) -> bool {
-        if offset <= self.known.told().saturating_add(AHEAD) {
+        if offset <= self.stream_end.confirmed().saturating_add(MAX_AHEAD) {
             return true;
         }
-        if self.known.asked()[1] <= at {
+        if self.stream_end.asked()[1] <= at {
             // Without an answer it is not confirmed.
-            let _ = self.rooms.round().await;
+            let _ = self.rooms.round_trip().await;
         }
-        let told = self.known.told();
-        if offset <= told.saturating_add(AHEAD) {
+        let confirmed = self.stream_end.confirmed();
+        if offset <= confirmed.saturating_add(MAX_AHEAD) {
             return true;
         }
         metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
         // Were it the stream's all the same, it would be read from there.
-        if offset <= told.saturating_add(LAGGING) && self.reread.is_none_or(|at| at.elapsed() >= REREAD) {
+        if offset <= confirmed.saturating_add(MAX_LAG)
+            && self.reread.is_none_or(|at| at.elapsed() >= MIN_REREAD_INTERVAL)
+        {
             self.reread = Some(Instant::now());
-            self.flow.break_off();
+            self.buffer.mark_broken();
         }
         false
     }
@@ -166,41 +168,41 @@ impl Delivery {
     /// Delivers an event that was not delivered yet; `live` is one that did not come from reading the stream.
     async fn deliver(&mut self, event: Incoming, at: Instant, live: bool) -> Result<(), Closed> {
         let offset = event.offset.0;
-        let arrival = self.seen.first(offset, self.key.hash_one((&event.room, &event.body)), at);
-        if live && (arrival != Arrival::New || offset > self.known.told()) {
-            self.known.doubt();
+        let arrival = self.tracker.record(offset, self.key.hash_one((&event.room, &event.body)), at);
+        if live && (arrival != Arrival::New || offset > self.stream_end.confirmed()) {
+            self.stream_end.request_poll();
         }
         match arrival {
-            Arrival::New | Arrival::Contested => {
-                self.known.hear(offset);
+            Arrival::New | Arrival::Conflicting => {
+                self.stream_end.note_delivered(offset);
                 self.feed.send(BusEvent::Event(event)).await.map_err(|_| Closed)
             }
             Arrival::Stale if live => {
                 metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
                 Ok(())
             }
-            Arrival::Double | Arrival::Stale => Ok(()),
+            Arrival::Duplicate | Arrival::Stale => Ok(()),
         }
     }
 
     async fn settle(&mut self, now: Instant) -> Result<(), Closed> {
-        match self.seen.settle(now) {
+        match self.tracker.settle(now) {
             Some(offset) => self.feed.send(BusEvent::Watermark(Offset(offset))).await.map_err(|_| Closed),
             None => Ok(()),
         }
     }
 
     /// Fills from the stream, as often as it takes.
-    async fn fill(&mut self) -> Result<(), Closed> {
+    async fn backfill(&mut self) -> Result<(), Closed> {
         while !self.feed.is_closed() {
-            self.flow.resume();
-            match self.fill_once().await? {
+            self.buffer.resume();
+            match self.backfill_once().await? {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "fill").increment(1);
-                    tracing::debug!(%error, "the gap in the feed is not filled yet");
-                    self.flow.break_off();
-                    sleep(PAUSE).await;
+                    tracing::debug!(%error, "the gap in the feed is not backfilled yet");
+                    self.buffer.mark_broken();
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -208,17 +210,17 @@ impl Delivery {
     }
 
     /// The flow passes already; a connection that breaks from now on breaks it again.
-    async fn fill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
-        let state = match self.rooms.round().await {
+    async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
+        let state = match self.rooms.round_trip().await {
             Ok(state) => state,
-            Err(error) => return Ok(Err(self.mend(&error).await)),
+            Err(error) => return Ok(Err(self.recreate_stream(&error).await)),
         };
-        if let Err(error) = self.compare(&state).await? {
+        if let Err(error) = self.check_stream(&state).await? {
             return Ok(Err(error));
         }
-        let after = self.seen.floor();
+        let after = self.tracker.floor();
         if state.last > after {
-            let rooms = self.rooms.wanted().into_iter().map(|(room, since)| (room, since.max(after)));
+            let rooms = self.rooms.all().into_iter().map(|(room, since)| (room, since.max(after)));
             let mut reading = match Backfill::open(&self.work, rooms, state.last).await {
                 Ok(reading) => reading,
                 Err(error) => return Ok(Err(error)),
@@ -231,8 +233,8 @@ impl Delivery {
                 }
             }
         }
-        self.seen.fill(state.last);
-        self.flow.filled();
+        self.tracker.filled_through(state.last);
+        self.buffer.backfilled();
         self.settle(Instant::now()).await?;
         Ok(Ok(()))
     }
@@ -243,14 +245,14 @@ impl Delivery {
         for event in window.events {
             self.deliver(event, now, false).await?;
         }
-        self.seen.fill(window.upto);
+        self.tracker.filled_through(window.through);
         self.settle(now).await
     }
 
     /// A server that lost its stream gets a new one; all else is waited for.
-    async fn mend(&self, error: &LookError) -> BusError {
-        if let LookError::Missing = error
-            && let Err(error) = stream::ensure(&self.work, ANSWER).await
+    async fn recreate_stream(&self, error: &StateError) -> BusError {
+        if let StateError::Missing = error
+            && let Err(error) = stream::ensure(&self.work, CALL_TIMEOUT).await
         {
             return BusError(error.to_string());
         }
@@ -258,28 +260,28 @@ impl Delivery {
     }
 
     /// Says what the stream cannot give any more. An error where it is behind, and may catch up.
-    async fn compare(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
-        let before = self.known.position();
-        let after = self.seen.floor();
+    async fn check_stream(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
+        let before = self.stream_end.position();
+        let after = self.tracker.floor();
         let (anew, behind) = (state.epoch != before.epoch, state.last < before.offset.0);
-        if behind && !anew && self.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND {
-            return Ok(Err(BusError("the stream is behind what it has told before".to_owned())));
+        if behind && !anew && self.behind.get_or_insert_with(Instant::now).elapsed() < MAX_BEHIND {
+            return Ok(Err(BusError("the stream is behind what it has confirmed before".to_owned())));
         }
         self.behind = None;
         let gap = if anew || behind {
             // Other events have these offsets now. A stream that was put back to an earlier time, or a server that was
             // killed before it had written its latest events, holds nothing that was not delivered.
             let end = if anew { 0 } else { state.last };
-            self.known.renew(state.epoch.clone(), end);
-            self.known.learn(state, Instant::now());
-            self.rooms.put_back(end);
+            self.stream_end.reset(state.epoch.clone(), end);
+            self.stream_end.confirm(state, Instant::now());
+            self.rooms.cap_starts(end);
             // What came before the answer was read with nothing in between: it would come after the reset.
-            self.flow.discard();
-            self.seen = SequenceTracker::new(end);
+            self.buffer.discard();
+            self.tracker = SequenceTracker::new(end);
             Some(BusEvent::StreamReset)
         } else if state.last > after && state.first > after + 1 {
             // Said once, also where the rest cannot be read yet.
-            self.seen.pass(state.first - 1);
+            self.tracker.skip_to(state.first - 1);
             Some(BusEvent::Gap(Offset(state.first - 1)))
         } else {
             None

@@ -9,7 +9,7 @@
 //! before will have would be faster for one large room, and would let one pass whose guess happens to fit later.
 //!
 //! Invariant: the events of a subject are stored in the order in which they were handed in; nothing is sent later than
-//! [`SEND`] after that.
+//! [`SEND_TIMEOUT`] after that.
 use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, SystemTime},
@@ -19,20 +19,20 @@ use rollcall_schema::Offset;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    ANSWER,
-    message::{self, Failed, away},
+    CALL_TIMEOUT,
+    message::{self, PublishFailure, away},
 };
 use crate::{Publication, PublishError};
 
 /// Messages on the way without an answer.
-const WINDOW: usize = 256;
+const MAX_UNANSWERED: usize = 256;
 /// Requests under way at once; others wait in the channel.
-const ACTIVE: usize = 256;
+const MAX_REQUESTS: usize = 256;
 /// How long after a request was made its messages may be sent, by the monotonic clock and by the wall clock: the first
-/// stands still with a virtual machine that is paused. The rest of [`ANSWER`] is for the answers.
-const SEND: Duration = Duration::from_millis(700);
+/// stands still with a virtual machine that is paused. The rest of [`CALL_TIMEOUT`] is for the answers.
+const SEND_TIMEOUT: Duration = Duration::from_millis(700);
 /// Subjects whose last sequence is known. Beyond that all are forgotten; each then costs one refused message.
-const KNOWN: usize = 100_000;
+const MAX_SUBJECTS: usize = 100_000;
 
 pub(super) type Outcome = Result<Offset, PublishError>;
 
@@ -47,7 +47,7 @@ pub(super) struct Request {
 impl Request {
     fn is_fresh(since: Instant, wall: SystemTime) -> bool {
         // A wall clock that was set back says nothing.
-        since.elapsed() < SEND && wall.elapsed().is_ok_and(|elapsed| elapsed < SEND)
+        since.elapsed() < SEND_TIMEOUT && wall.elapsed().is_ok_and(|elapsed| elapsed < SEND_TIMEOUT)
     }
 }
 
@@ -56,67 +56,67 @@ struct Active {
     since: Instant,
     wall: SystemTime,
     results: Vec<Option<Outcome>>,
-    open: usize,
+    unresolved: usize,
     answer: oneshot::Sender<Vec<Outcome>>,
 }
 
 /// One message of a request.
 struct Pending {
     request: u64,
-    place: usize,
+    index: usize,
     publication: Publication,
 }
 
 /// A message on the way.
-struct Flying {
+struct SentMessage {
     pending: Pending,
     sent: Instant,
 }
 
 /// See the module.
-pub(super) struct Flight {
+pub(super) struct InFlight {
     active: HashMap<u64, Active>,
-    asked: u64,
+    last_request: u64,
     /// By the last token of the subject that the answer comes to.
-    flying: HashMap<u64, Flying>,
+    sent_messages: HashMap<u64, SentMessage>,
     sent: u64,
     /// Without a fence.
-    free: VecDeque<Pending>,
+    unfenced: VecDeque<Pending>,
     /// The fenced messages of each subject that wait. A subject is here while it has any, or one on the way.
-    lanes: HashMap<String, VecDeque<Pending>>,
+    queues: HashMap<String, VecDeque<Pending>>,
     /// Subjects of `lanes` that have none on the way.
     ready: VecDeque<String>,
     /// The last sequence of each subject, as far as known.
-    ends: HashMap<String, u64>,
+    last_sequences: HashMap<String, u64>,
 }
 
-impl Flight {
+impl InFlight {
     pub(super) fn new() -> Self {
         Self {
             active: HashMap::new(),
-            asked: 0,
-            flying: HashMap::new(),
+            last_request: 0,
+            sent_messages: HashMap::new(),
             sent: 0,
-            free: VecDeque::new(),
-            lanes: HashMap::new(),
+            unfenced: VecDeque::new(),
+            queues: HashMap::new(),
             ready: VecDeque::new(),
-            ends: HashMap::new(),
+            last_sequences: HashMap::new(),
         }
     }
 
     /// Whether another request may begin.
-    pub(super) fn has_room(&self) -> bool {
-        self.active.len() < ACTIVE
+    pub(super) fn has_capacity(&self) -> bool {
+        self.active.len() < MAX_REQUESTS
     }
 
     /// Until when the oldest message on the way must be answered.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.flying.values().map(|flying| flying.sent + ANSWER).min()
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sent_messages.values().map(|message| message.sent + CALL_TIMEOUT).min()
     }
 
     /// What was under way has an unknown outcome.
-    pub(super) fn forget(&mut self, why: &str) {
-        (self.flying, self.free, self.lanes) = (HashMap::new(), VecDeque::new(), HashMap::new());
+    pub(super) fn fail_all(&mut self, why: &str) {
+        (self.sent_messages, self.unfenced, self.queues) = (HashMap::new(), VecDeque::new(), HashMap::new());
         self.ready.clear();
         for (_, active) in self.active.drain() {
             let result = |result: Option<Outcome>| result.unwrap_or_else(|| Err(away(why)));
@@ -124,59 +124,59 @@ impl Flight {
         }
     }
 
-    pub(super) fn begin(&mut self, request: Request, limit: usize) {
+    pub(super) fn add(&mut self, request: Request, limit: usize) {
         let Request { batch, since, wall, answer } = request;
-        self.asked += 1;
-        let (number, open) = (self.asked, batch.len());
-        let active = Active { since, wall, results: vec![None; open], open, answer };
+        self.last_request += 1;
+        let (number, unresolved) = (self.last_request, batch.len());
+        let active = Active { since, wall, results: vec![None; unresolved], unresolved, answer };
         self.active.insert(number, active);
-        for (place, publication) in batch.into_iter().enumerate() {
-            if let Some(why) = message::unfit(&publication, limit) {
-                self.settle(number, place, Err(PublishError::Refused(why)));
+        for (index, publication) in batch.into_iter().enumerate() {
+            if let Some(why) = message::why_unsendable(&publication, limit) {
+                self.resolve(number, index, Err(PublishError::Refused(why)));
                 continue;
             }
-            let pending = Pending { request: number, place, publication };
+            let pending = Pending { request: number, index, publication };
             if pending.publication.fenced {
                 let subject = pending.publication.subject.to_string();
-                let lane = self.lanes.entry(subject.clone()).or_insert_with(|| {
+                let queue = self.queues.entry(subject.clone()).or_insert_with(|| {
                     self.ready.push_back(subject);
                     VecDeque::new()
                 });
-                lane.push_back(pending);
+                queue.push_back(pending);
             } else {
-                self.free.push_back(pending);
+                self.unfenced.push_back(pending);
             }
         }
-        if open == 0 {
-            self.settle_empty(number);
+        if unresolved == 0 {
+            self.respond_if_complete(number);
         }
     }
 
     /// What may be sent now, encoded.
     pub(super) fn outgoing(&mut self, inbox: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        while self.flying.len() < WINDOW {
-            let Some(pending) = self.free.pop_front() else { break };
+        while self.sent_messages.len() < MAX_UNANSWERED {
+            let Some(pending) = self.unfenced.pop_front() else { break };
             if self.is_fresh(&pending) {
                 self.send(&mut out, inbox, pending, None);
             }
         }
-        while self.flying.len() < WINDOW {
+        while self.sent_messages.len() < MAX_UNANSWERED {
             let Some(subject) = self.ready.pop_front() else { break };
-            self.release(&mut out, inbox, &subject);
+            self.send_next(&mut out, inbox, &subject);
         }
         out
     }
 
     /// Sends the next of a subject, none of which is on the way.
-    fn release(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
-        while let Some(pending) = self.lanes.get_mut(subject).and_then(VecDeque::pop_front) {
+    fn send_next(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
+        while let Some(pending) = self.queues.get_mut(subject).and_then(VecDeque::pop_front) {
             if self.is_fresh(&pending) {
-                let expected = self.ends.get(subject).copied().unwrap_or(0);
+                let expected = self.last_sequences.get(subject).copied().unwrap_or(0);
                 return self.send(out, inbox, pending, Some(expected));
             }
         }
-        self.lanes.remove(subject);
+        self.queues.remove(subject);
     }
 
     /// Too late a message is answered for, and not sent: its row may be another node's by now.
@@ -185,20 +185,20 @@ impl Flight {
         if Request::is_fresh(active.since, active.wall) && !active.answer.is_closed() {
             return true;
         }
-        self.settle(pending.request, pending.place, Err(PublishError::Behind));
+        self.resolve(pending.request, pending.index, Err(PublishError::Behind));
         false
     }
 
     fn send(&mut self, out: &mut Vec<u8>, inbox: &str, pending: Pending, expected: Option<u64>) {
         self.sent += 1;
         message::encode(out, &pending.publication, expected, &format!("{inbox}{}", self.sent));
-        self.flying.insert(self.sent, Flying { pending, sent: Instant::now() });
+        self.sent_messages.insert(self.sent, SentMessage { pending, sent: Instant::now() });
     }
 
     /// The answer with this number has come.
-    pub(super) fn take(&mut self, number: u64, head: &[u8], body: &[u8]) {
-        if let Some(flying) = self.flying.remove(&number) {
-            self.answered(flying, message::read(head, body));
+    pub(super) fn handle_answer(&mut self, number: u64, head: &[u8], body: &[u8]) {
+        if let Some(message) = self.sent_messages.remove(&number) {
+            self.handle_outcome(message, message::parse_answer(head, body));
         }
     }
 
@@ -206,53 +206,53 @@ impl Flight {
     pub(super) fn forbidden(&mut self, error: &str) {
         let Some((_, subject)) = error.split_once("Publish to \"") else { return };
         let subject = subject.trim_end_matches(['\'', '"']);
-        let is_it = |flying: &Flying| flying.pending.publication.subject.to_string() == subject;
+        let is_it = |message: &SentMessage| message.pending.publication.subject.to_string() == subject;
         let numbers: Vec<u64> =
-            self.flying.iter().filter(|(_, flying)| is_it(flying)).map(|(number, _)| *number).collect();
-        for flying in numbers.into_iter().filter_map(|number| self.flying.remove(&number)).collect::<Vec<_>>() {
-            self.answered(flying, Err(Failed::Away(format!("no right to publish to {subject}"))));
+            self.sent_messages.iter().filter(|(_, message)| is_it(message)).map(|(number, _)| *number).collect();
+        for message in numbers.into_iter().filter_map(|number| self.sent_messages.remove(&number)).collect::<Vec<_>>() {
+            self.handle_outcome(message, Err(PublishFailure::Away(format!("no right to publish to {subject}"))));
         }
     }
 
-    fn answered(&mut self, flying: Flying, outcome: Result<u64, Failed>) {
-        let Pending { request, place, publication } = flying.pending;
+    fn handle_outcome(&mut self, message: SentMessage, outcome: Result<u64, PublishFailure>) {
+        let Pending { request, index, publication } = message.pending;
         if !publication.fenced {
-            return self.settle(request, place, outcome.map(Offset).map_err(Failed::into_error));
+            return self.resolve(request, index, outcome.map(Offset).map_err(PublishFailure::into_error));
         }
         let subject = publication.subject.to_string();
-        if self.ends.len() >= KNOWN {
-            self.ends.clear();
+        if self.last_sequences.len() >= MAX_SUBJECTS {
+            self.last_sequences.clear();
         }
         match outcome {
             Ok(sequence) => {
-                self.ends.insert(subject.clone(), sequence);
-                self.settle(request, place, Ok(Offset(sequence)));
+                self.last_sequences.insert(subject.clone(), sequence);
+                self.resolve(request, index, Ok(Offset(sequence)));
                 self.ready.push_back(subject);
             }
             Err(failed) => {
-                if let Failed::Sequence(Some(sequence)) = failed {
-                    self.ends.insert(subject.clone(), sequence);
+                if let PublishFailure::Sequence(Some(sequence)) = failed {
+                    self.last_sequences.insert(subject.clone(), sequence);
                 }
-                self.settle(request, place, Err(failed.into_error()));
+                self.resolve(request, index, Err(failed.into_error()));
                 // What follows must not overtake it.
-                for Pending { request, place, .. } in self.lanes.remove(&subject).into_iter().flatten() {
-                    self.settle(request, place, Err(PublishError::Behind));
+                for Pending { request, index, .. } in self.queues.remove(&subject).into_iter().flatten() {
+                    self.resolve(request, index, Err(PublishError::Behind));
                 }
             }
         }
     }
 
-    fn settle(&mut self, request: u64, place: usize, outcome: Outcome) {
+    fn resolve(&mut self, request: u64, index: usize, outcome: Outcome) {
         let Some(active) = self.active.get_mut(&request) else { return };
-        if active.results[place].replace(outcome).is_none() {
-            active.open -= 1;
+        if active.results[index].replace(outcome).is_none() {
+            active.unresolved -= 1;
         }
-        self.settle_empty(request);
+        self.respond_if_complete(request);
     }
 
     /// Answers a request of which nothing is open.
-    fn settle_empty(&mut self, request: u64) {
-        if self.active.get(&request).is_some_and(|active| active.open == 0)
+    fn respond_if_complete(&mut self, request: u64) {
+        if self.active.get(&request).is_some_and(|active| active.unresolved == 0)
             && let Some(active) = self.active.remove(&request)
         {
             active.answer.send(active.results.into_iter().flatten().collect()).ok();
