@@ -1,4 +1,4 @@
-//! The log behind the in-process bus: what the stream is for NATS.
+//! The log of the in-process bus, as the stream is that of NATS.
 //!
 //! Invariant: offsets ascend without gaps from 1; the log holds the latest events, within all of its limits, and knows
 //! for each room where its own are.
@@ -15,21 +15,21 @@ use crate::{Incoming, Publication, headers};
 
 /// How long a message id is remembered (PROTOCOL 3).
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
-/// What an event costs beside its body, about.
+/// What an event costs beside its body, in bytes, about.
 const OVERHEAD: usize = 550;
 
 /// How much the log holds; the first limit reached counts.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
-    /// How many events.
+    /// In events.
     pub events: usize,
-    /// How many bytes, with what it takes to keep them.
+    /// In bytes, overhead included.
     pub bytes: usize,
-    /// How old.
+    /// The age of the oldest event.
     pub age: Duration,
 }
 
-/// An hour, as the stream has, but no more than 4 MiB: some six thousand entered and left.
+/// An hour, like the stream, but at most 4 MiB: about six thousand events of presence.
 impl Default for LogLimits {
     fn default() -> Self {
         Self { events: 100_000, bytes: 4 * 1024 * 1024, age: Duration::from_secs(60 * 60) }
@@ -39,7 +39,7 @@ impl Default for LogLimits {
 #[derive(Debug)]
 struct LogEntry {
     at: Instant,
-    /// None for what cannot be forwarded: it keeps its place all the same, as in the stream.
+    /// None if it cannot be forwarded: it keeps its offset all the same, as in the stream.
     event: Option<Incoming>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Log {
     limits: LogLimits,
     events: VecDeque<LogEntry>,
     bytes: usize,
-    /// Where the events of each room are.
+    /// The offsets of each room's events.
     rooms: HashMap<RoomId, VecDeque<u64>>,
     last: u64,
     recent: RecentIds,
@@ -76,7 +76,7 @@ impl Log {
         self.last + 1 - self.events.len() as u64
     }
 
-    /// Adds an event: its offset, or that of the one with the same message id.
+    /// Adds an event. Returns its offset, or that of the event with the same message id.
     pub(super) fn append(&mut self, publication: Publication, now: Instant) -> Offset {
         self.recent.forget(now);
         if let Some(id) = &publication.message_id
@@ -98,14 +98,14 @@ impl Log {
         offset
     }
 
-    /// The event with this offset, if it is still there, and how old it is.
+    /// The event with this offset, if it is still there, and when it was stored.
     pub(super) fn get(&self, offset: u64) -> Option<(&Incoming, Instant)> {
         let place = offset.checked_sub(self.first())?;
         let entry = self.events.get(usize::try_from(place).ok()?)?;
         Some((entry.event.as_ref()?, entry.at))
     }
 
-    /// Where the events of a room after one offset up to another are, at most `most` of them.
+    /// The offsets of a room's events after one offset and through another, at most `max` of them.
     pub(super) fn offsets_of(&self, room: &RoomId, after: u64, through: u64, max: usize) -> impl Iterator<Item = u64> {
         let offsets = self.rooms.get(room);
         let from = offsets.map_or(0, |offsets| offsets.partition_point(|offset| *offset <= after));
@@ -113,7 +113,7 @@ impl Log {
         offsets.copied().take_while(move |offset| *offset <= through).take(max)
     }
 
-    /// Forgets everything but its place.
+    /// Forgets all events; offsets go on.
     pub(super) fn clear(&mut self) {
         self.events.clear();
         self.rooms.clear();
@@ -140,21 +140,21 @@ impl Log {
     }
 }
 
-/// The message ids of the duplicate window, as 64 bits of a keyed hash each: among a million ids, the chance that a new
-/// one is taken for one of them is one in 10^13. Those of a whole window are forgotten together, one window later.
+/// The message ids of the duplicate window, each as 64 bits of a keyed hash: among a million ids, a new one is taken
+/// for a known one with a chance of one in 10^13. The ids of a whole window are forgotten together, one window later.
 #[derive(Debug)]
 struct RecentIds {
     hasher: RandomState,
-    /// How many a window has room for.
+    /// How many ids a window may have.
     max: usize,
     newer: HashMap<u64, u64>,
     older: HashMap<u64, u64>,
-    /// When the young were none.
+    /// When `newer` was last empty.
     rotated_at: Instant,
 }
 
 impl RecentIds {
-    /// Takes its memory at once, so that what a gateway has does not grow with its first hundred thousand events.
+    /// Allocates at once, so that the gateway's memory does not grow with its first hundred thousand events.
     fn new(now: Instant, max: usize) -> Self {
         let (newer, older) = (HashMap::with_capacity(max), HashMap::with_capacity(max));
         Self { hasher: RandomState::new(), max, newer, older, rotated_at: now }

@@ -1,8 +1,8 @@
 //! Events in process, for a single node.
 //!
-//! Invariant: that of [`crate`]. The log is the only queue: the feed and every replay read it with a cursor of
-//! their own, at their own pace, and are told where it has forgotten what they had not read yet. The log is gone with the
-//! process, so each start is an epoch of its own.
+//! Invariant: that of [`crate`]. The log is the only queue: the feed and every replay read it with their own cursor, at
+//! their own pace, and are told if it has forgotten what they had not read yet. The log ends with the process, so each
+//! start is a new epoch.
 mod log;
 
 use std::{
@@ -27,7 +27,7 @@ use rollcall_base::tasks::{TaskEnded, Tasks};
 const FEED: usize = 256;
 /// Events of a replay that nobody has read yet.
 const REPLAY: usize = 64;
-/// How many places of the log are looked at under one lock.
+/// How many offsets of the log are read under one lock.
 const MAX_CHUNK: usize = 256;
 
 /// The bus in process.
@@ -46,7 +46,7 @@ struct Shared {
 
 struct State {
     log: Log,
-    /// The rooms subscribed to, each from which offset on.
+    /// The rooms subscribed to, each with the offset after which its events are for it.
     rooms: HashMap<RoomId, u64>,
 }
 
@@ -57,7 +57,7 @@ impl Shared {
 }
 
 impl MemoryBus {
-    /// Starts one, inside a runtime; returns it with its feed.
+    /// Starts it, inside a Tokio runtime; returns it with its feed.
     #[must_use]
     pub fn start(limits: LogLimits) -> (Self, mpsc::Receiver<BusEvent>) {
         let state = State { log: Log::new(limits), rooms: HashMap::new() };
@@ -75,7 +75,7 @@ impl MemoryBus {
     }
 }
 
-/// Reads the log from end to end, and writes what is for subscribed rooms.
+/// Reads the log from end to end, and writes the events of subscribed rooms to the feed.
 async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
     let mut cursor = 0;
     loop {
@@ -93,7 +93,7 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
 }
 
 impl State {
-    /// What there is for the feed after this offset, and up to which offset that is all.
+    /// The feed's items after this offset, and the offset up to which that is all.
     fn after(&self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
         let mut found = Vec::new();
         if self.log.first() > cursor + 1 {
@@ -167,7 +167,7 @@ impl Bus for MemoryBus {
     }
 }
 
-/// Reads at the pace of who receives, until the end or until nobody receives.
+/// Reads at the receiver's pace, until the end or until it is dropped.
 async fn replay(
     shared: Arc<Shared>,
     rooms: Vec<RoomId>,
@@ -181,7 +181,7 @@ async fn replay(
             (state.of_rooms(&rooms, after, through), after < through && state.log.first() > after + 1)
         };
         if forgotten {
-            // It may have been among what was asked for.
+            // The forgotten events may have been among those asked for.
             let error = BusError("the log does not reach back that far any more".to_owned());
             let _ = events.send(Err(error)).await;
             return;

@@ -1,10 +1,10 @@
-//! Backfill events of several rooms out of the stream, in order.
+//! Reads events of several rooms from the stream, in order.
 //!
-//! A server of version 2.9 filters by one subject at a time, so each of a few rooms is read by itself, event after event,
-//! and the rooms are merged in windows of offsets. Subscriptions are read side by side; a room without events in a window costs
-//! nothing. Many rooms are read in one pass over all events ([`StreamScan`]).
+//! A server of version 2.9 filters by one subject at a time. So a few rooms are read one by one, event after event, and
+//! merged in windows of offsets. The rooms are read side by side; a room without events in a window costs nothing. Many
+//! rooms are read in one pass over all events ([`StreamScan`]).
 //!
-//! Invariant: memory holds one window and at most one event more for each of a few rooms, whatever the stream holds.
+//! Invariant: memory holds one window and at most one more event for each of a few rooms, whatever the stream holds.
 use std::collections::HashMap;
 
 use async_nats::Client;
@@ -16,17 +16,17 @@ use serde::Deserialize;
 use super::{stream::NAME, stream_scan::StreamScan, wire};
 use crate::{BusError, Incoming, headers};
 
-/// Requests of one reading that are under way at once.
+/// How many requests of one backfill run at once.
 const MAX_CONCURRENT: usize = 32;
-/// So many rooms are read each by itself: to go over an event costs the server much less than to send it, so a pass is
-/// worth it for many rooms only, and for as many however long the gap is.
+/// Up to this many rooms are read one by one. Going over an event costs the server much less than sending it, so a pass
+/// pays for many rooms only, however long the gap is.
 const MAX_MERGED_ROOMS: usize = 25;
 /// Offsets in a window: few at first, more while the events are small.
 const MIN_WINDOW: u64 = 64;
 const MAX_WINDOW: u64 = 1024;
 const MAX_WINDOW_BYTES: usize = 256 * 1024;
 
-/// How much of the stream is read at once.
+/// How many offsets are read at once.
 pub(super) struct WindowSize(u64);
 
 impl Default for WindowSize {
@@ -40,30 +40,30 @@ impl WindowSize {
         self.0
     }
 
-    /// After so many bytes of the last window.
+    /// Adapts to the bytes of the last window.
     pub(super) fn adapt(&mut self, bytes: usize) {
         self.0 = if bytes < MAX_WINDOW_BYTES { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
     }
 }
 
-/// What is next.
+/// The next part of a backfill.
 pub(super) struct Window {
     /// In order.
     pub(super) events: Vec<Incoming>,
-    /// There are no others up to here.
+    /// There are no other events up to here.
     pub(super) through: u64,
 }
 
-/// A reading: rooms, each from its own offset, up to a common one.
+/// A reading of rooms, each from its own offset, up to a common one.
 pub(super) enum Backfill {
-    /// Each by itself.
+    /// Each room by itself.
     Few(RoomMerge),
-    /// All in one pass.
+    /// All rooms in one pass.
     Many(Box<StreamScan>),
 }
 
 impl Backfill {
-    /// Subscriptions with the offset after which each is read.
+    /// Opens it for rooms, each with the offset after which it is read.
     pub(super) async fn open(
         client: &Client,
         rooms: impl IntoIterator<Item = (RoomId, u64)>,
@@ -76,7 +76,7 @@ impl Backfill {
         })
     }
 
-    /// The next events, in order; none after the last. After an error the reading is over.
+    /// The next events, in order; none after the last. After an error no more can be read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         match self {
             Self::Few(merge) => merge.window().await,
@@ -85,7 +85,7 @@ impl Backfill {
     }
 }
 
-/// "No message found", as the server numbers it.
+/// The server's code for "no message found".
 const NO_MESSAGE: u64 = 10037;
 
 #[derive(Deserialize)]
@@ -100,7 +100,7 @@ struct Refusal {
     description: String,
 }
 
-/// A message as the stream has it; headers and data in base64.
+/// A message as the stream returns it; headers and data in base64.
 #[derive(Deserialize)]
 pub(super) struct Stored {
     subject: String,
@@ -113,7 +113,7 @@ pub(super) struct Stored {
 
 impl Stored {
     fn event(self) -> Option<Incoming> {
-        // The server made the base64. Headers are the publisher's: what is not UTF-8 in them is no header of ours.
+        // The base64 is the server's, the headers are the publisher's: those that are not UTF-8 are none of ours.
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
         let body = STANDARD.decode(self.data).unwrap_or_default();
@@ -139,7 +139,7 @@ pub(super) async fn next_event(client: &Client, filter: &str, from: u64) -> Resu
     }
 }
 
-/// One room on the way.
+/// The reading of one room.
 struct Lane {
     filter: String,
     from: u64,
@@ -147,7 +147,7 @@ struct Lane {
 }
 
 impl Lane {
-    /// Reads on up to `end`; the first event after that stays as the head. None where there is no event up to `upto`.
+    /// Reads on up to `end`; the first event after that stays as the head. None if there is no event up to `through`.
     async fn advance(
         mut self,
         client: &Client,
@@ -172,7 +172,7 @@ impl Lane {
     }
 }
 
-/// Subscriptions that are each read by itself.
+/// Rooms that are read one by one.
 pub(super) struct RoomMerge {
     client: Client,
     lanes: Vec<Lane>,
@@ -195,7 +195,7 @@ impl RoomMerge {
 
     async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if !self.begun {
-            // Every lane's head: then it is known where the first window is.
+            // Reads every room's head first, which tells where the first window is.
             self.begun = true;
             self.advance(0).await?;
         }

@@ -1,10 +1,10 @@
-//! One connection to one server: the bytes, from the first INFO on.
+//! One connection to one server: its bytes, from the first INFO on.
 //!
-//! The client library costs 5.9 KB for each subscription, and keeps what is published while there is no connection; this
-//! does neither.
+//! The client library costs 5.9 KB for each subscription, and keeps what is published while there is no connection.
+//! This one does neither.
 //!
-//! Invariant: nothing waits for the server without a timeout but [`NatsConnection::read`], and that loses nothing when it is
-//! dropped.
+//! Invariant: everything that waits for the server has a timeout, except [`NatsConnection::read`], which is safe to
+//! cancel.
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
@@ -23,12 +23,12 @@ use super::{
     wire::{Malformed, Op, Parser},
 };
 
-/// A server that takes nothing for so long is given up.
+/// A server that takes no bytes for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much is read at once.
 const READ: usize = 64 * 1024;
 
-/// Where a server is, and who we are for it.
+/// A server's address.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -36,7 +36,7 @@ pub(super) struct Address {
     pub(super) tls: bool,
 }
 
-/// What CONNECT says of us.
+/// The credentials in CONNECT.
 #[derive(Clone, Default, Serialize)]
 pub(super) struct Login {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub(super) struct Login {
     pub(super) auth_token: Option<String>,
 }
 
-/// Why a connection was not made, or is over.
+/// Why a connection failed or ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
     #[error("{0}")]
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 pub(super) struct NatsConnection {
     stream: Box<dyn Stream>,
     input: BytesMut,
-    /// How much of the input is used up.
+    /// How many bytes of the input are consumed.
     used: usize,
     parser: Parser,
     /// The largest message with its headers that the server takes.
@@ -101,7 +101,7 @@ pub(super) struct NatsConnection {
 }
 
 impl NatsConnection {
-    /// Connects, and returns when the server has let us in.
+    /// Connects, and returns when the server has accepted the credentials.
     pub(super) async fn open(
         address: &Address,
         login: &Login,
@@ -116,7 +116,7 @@ impl NatsConnection {
     async fn handshake(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
-        // What a connection that is given up has not sent yet must not be sent afterwards.
+        // When a connection is given up, bytes that the kernel has not sent yet must not be sent afterwards.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut connection = Self::new(stream, max_body);
         let info: Info = loop {
@@ -129,7 +129,7 @@ impl NatsConnection {
         };
         let tls = address.tls || info.tls_required;
         if tls {
-            // Before this the server has said nothing but INFO.
+            // The server sends nothing but INFO before TLS.
             let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
             connection =
                 Self::new(TlsConnector::from(tls_config().await?).connect(name, connection.stream).await?, max_body);
@@ -174,7 +174,7 @@ impl NatsConnection {
     pub(super) async fn read(&mut self) -> Result<(), ConnectionError> {
         self.input.advance(std::mem::take(&mut self.used));
         if self.input.is_empty() && self.input.capacity() > 2 * READ {
-            // A large message has gone.
+            // A large message has been consumed.
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
@@ -214,7 +214,7 @@ fn refusal(error: &[u8]) -> ConnectionError {
     }
 }
 
-/// Trusts whom this machine trusts, as the other connection's library does.
+/// Trusts the certificates that this machine trusts, as the client library does.
 async fn tls_config() -> io::Result<Arc<ClientConfig>> {
     let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?.certs;
     let mut roots = RootCertStore::empty();

@@ -1,8 +1,8 @@
-//! Asks the stream where it is, so that what arrives can be checked and a stream that was deleted, made anew or put back is
-//! noticed while the connection lives.
+//! Asks the stream where it is, so that arriving events can be checked, and so that a stream that was deleted, made
+//! anew or put back is noticed while the connection lives.
 //!
-//! Invariant: the questions are bounded in rate, whatever arrives and however many rooms there are. What an answer means is
-//! the live connection's and the delivery's business.
+//! Invariant: the rate of the questions is bounded, whatever arrives and however many rooms there are. The live
+//! connection and the feed writer handle the answers.
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
@@ -24,9 +24,9 @@ impl EndPoller {
     /// Asks until it is dropped.
     pub(super) async fn run(self) {
         loop {
-            // Either is a reason to ask.
+            // Both are reasons to ask.
             let _ = timeout(IDLE_INTERVAL, self.stream_end.poll_requested()).await;
-            // An answer is learned where it arrives; without one, the connection's end is noticed elsewhere.
+            // The live connection handles the answer, and notices when none comes.
             let _ = self.rooms.round_trip().await;
             sleep(MIN_INTERVAL).await;
         }

@@ -1,9 +1,10 @@
-//! The one writer of the feed: live events as they come, and after a break what the stream has of the time between.
+//! The only writer of the feed: live events as they come, and after a break the stream's events of the time between.
 //!
-//! Invariant: between two breaks the feed is what the flow passes, in that order. At a break the stream is read from where
-//! everything has been delivered ([`SequenceTracker::floor`]) up to an offset that was asked for after the flow began to pass again,
-//! and what was delivered of that already is left out; of what passes from then on, what is later is delivered. So
-//! nothing is missing, also of what was on its way late at the break, and nothing comes twice.
+//! Invariant: between two breaks the feed is what the live buffer passes, in that order. After a break the stream is
+//! read from the offset up to which everything was delivered ([`SequenceTracker::floor`]) to its end, which is asked
+//! for after the buffer has resumed. Events of that range that were delivered already are left out; of those that pass
+//! meanwhile, the later ones are delivered. So nothing is missing, even if it was late at the break, and nothing comes
+//! twice.
 use std::{
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -29,19 +30,19 @@ use super::{
 use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;
 
-/// Between attempts to fill.
+/// Between two attempts to backfill.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often the stream's end is asked for while nothing happens. An event that was stored that long ago has come.
+/// How often an idle node asks for the stream's end. An event that was stored this long ago has arrived.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How far an event may be ahead of what the stream has told. The stream is asked several times a second while events
-/// come; one that is further ahead waits for the answer.
+/// How far an event may be ahead of the confirmed end. While events arrive, the end is asked for several times a
+/// second; an event further ahead waits for the answer.
 const MAX_AHEAD: u64 = 32 * 1024;
-/// A stream that is behind an event by more than this is not one whose leader has just changed.
+/// If an event is ahead by more than this, the reason is not that the stream's leader has just changed.
 const MAX_LAG: u64 = 1_000_000;
-/// Between two readings of the stream because of events that it does not confirm.
+/// Between two backfills because of events that the stream does not confirm.
 const MIN_REREAD_INTERVAL: Duration = Duration::from_secs(5);
-/// A stream that is behind for so long was put back. A leader that has just been elected may be behind for a moment.
+/// A stream that is behind for this long was put back. A leader that has just been elected may be behind for a moment.
 const MAX_BEHIND: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -49,19 +50,19 @@ pub(super) struct FeedWriter {
     buffer: Arc<LiveBuffer>,
     rooms: Arc<Subscriptions>,
     stream_end: Arc<StreamEnd>,
-    /// The connection to read the stream on.
+    /// Reads the stream.
     work: Client,
     feed: mpsc::Sender<BusEvent>,
     tracker: SequenceTracker,
-    /// Makes digests of events.
+    /// Hashes events.
     key: RandomState,
     /// When the stream was last read because of an event that it did not confirm.
     reread: Option<Instant>,
-    /// Since when the stream is behind what it has told before.
+    /// Since when the stream is behind what it has confirmed before.
     behind: Option<Instant>,
 }
 
-/// Nobody reads the feed any more.
+/// The feed's receiver was dropped.
 struct Closed;
 
 impl FeedWriter {
@@ -76,14 +77,14 @@ impl FeedWriter {
         Self { buffer, rooms, stream_end, work, feed, tracker, key: RandomState::new(), reread: None, behind: None }
     }
 
-    /// Delivers until nobody reads any more.
+    /// Runs until the feed's receiver is dropped.
     pub(super) async fn run(mut self) {
         let mut idle = interval(IDLE_INTERVAL);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The stream's end a while ago, on the same connection.
+        // The stream's end, as asked for at the last idle tick.
         let mut end = None;
         loop {
-            // Before the look: what comes after it has not come by then.
+            // Taken before the buffer is read: what arrives later is not in it.
             let now = Instant::now();
             self.confirm_end();
             let outcome = match self.buffer.next() {
@@ -100,8 +101,8 @@ impl FeedWriter {
         }
     }
 
-    /// Nothing happens. A quiet node must know how far the stream is all the same, or it could not tell after an outage
-    /// whether what the stream has forgotten since was ever for it.
+    /// Waits for events. An idle node asks how far the stream is too: after an outage it could not tell otherwise
+    /// whether events that the stream has forgotten were for it.
     async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
         self.tracker.expire(self.buffer.republished());
         self.settle(now).await?;
@@ -126,11 +127,11 @@ impl FeedWriter {
             }
         }
         self.tracker.expire(self.buffer.republished());
-        // By the clock of the events' coming: while they wait here, nothing settles that one of them belongs before.
+        // By the arrival time of the last event: nothing settles while an event that belongs before it waits here.
         self.settle(last).await
     }
 
-    /// Takes over what the stream has told. Events that it does not know were forged.
+    /// Passes the confirmed end to the tracker. Events above it that the stream should know were forged.
     fn confirm_end(&mut self) {
         let [before, _] = self.stream_end.asked();
         let forged = self.tracker.confirm(self.stream_end.confirmed(), before);
@@ -140,14 +141,14 @@ impl FeedWriter {
         }
     }
 
-    /// Whether the stream may have this event, which came on the live connection. Where that takes a question, one answers
-    /// it for all that came before.
+    /// Whether the stream may hold this event, which came on the live connection. If the stream must be asked, one
+    /// answer does for every event that arrived before the question.
     async fn is_plausible(&mut self, offset: u64, at: Instant) -> bool {
         if offset <= self.stream_end.confirmed().saturating_add(MAX_AHEAD) {
             return true;
         }
         if self.stream_end.asked()[1] <= at {
-            // Without an answer it is not confirmed.
+            // Without an answer it stays unconfirmed.
             let _ = self.rooms.round_trip().await;
         }
         let confirmed = self.stream_end.confirmed();
@@ -155,7 +156,7 @@ impl FeedWriter {
             return true;
         }
         metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
-        // Were it the stream's all the same, it would be read from there.
+        // If it is the stream's after all, the backfill reads it.
         if offset <= confirmed.saturating_add(MAX_LAG)
             && self.reread.is_none_or(|at| at.elapsed() >= MIN_REREAD_INTERVAL)
         {
@@ -165,7 +166,7 @@ impl FeedWriter {
         false
     }
 
-    /// Delivers an event that was not delivered yet; `live` is one that did not come from reading the stream.
+    /// Delivers an event unless it was delivered before. `live` means that it was not read from the stream.
     async fn deliver(&mut self, event: Incoming, at: Instant, live: bool) -> Result<(), Closed> {
         let offset = event.offset.0;
         let arrival = self.tracker.record(offset, self.key.hash_one((&event.room, &event.body)), at);
@@ -192,7 +193,7 @@ impl FeedWriter {
         }
     }
 
-    /// Fills from the stream, as often as it takes.
+    /// Backfills from the stream, with retries.
     async fn backfill(&mut self) -> Result<(), Closed> {
         while !self.feed.is_closed() {
             self.buffer.resume();
@@ -209,7 +210,7 @@ impl FeedWriter {
         Err(Closed)
     }
 
-    /// The flow passes already; a connection that breaks from now on breaks it again.
+    /// The buffer has resumed already; if the connection breaks from now on, it is broken again.
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
@@ -239,7 +240,7 @@ impl FeedWriter {
         Ok(Ok(()))
     }
 
-    /// Delivers what is next in the stream: up to there, nothing is missing.
+    /// Delivers the next window of the stream: nothing up to its end is missing then.
     async fn deliver_window(&mut self, window: Window) -> Result<(), Closed> {
         let now = Instant::now();
         for event in window.events {
@@ -249,7 +250,7 @@ impl FeedWriter {
         self.settle(now).await
     }
 
-    /// A server that lost its stream gets a new one; all else is waited for.
+    /// Makes the stream if the server has lost it. All other errors are only retried.
     async fn recreate_stream(&self, error: &StateError) -> BusError {
         if let StateError::Missing = error
             && let Err(error) = stream::ensure(&self.work, CALL_TIMEOUT).await
@@ -259,7 +260,7 @@ impl FeedWriter {
         BusError(error.to_string())
     }
 
-    /// Says what the stream cannot give any more. An error where it is behind, and may catch up.
+    /// Tells the feed what the stream has lost. An error if the stream is behind and may catch up.
     async fn check_stream(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
         let before = self.stream_end.position();
         let after = self.tracker.floor();
@@ -269,18 +270,19 @@ impl FeedWriter {
         }
         self.behind = None;
         let gap = if anew || behind {
-            // Other events have these offsets now. A stream that was put back to an earlier time, or a server that was
-            // killed before it had written its latest events, holds nothing that was not delivered.
+            // Its offsets belong to other events now. A stream that was put back, or whose server was killed before it
+            // wrote its latest events, holds nothing that was not delivered.
             let end = if anew { 0 } else { state.last };
             self.stream_end.reset(state.epoch.clone(), end);
             self.stream_end.confirm(state, Instant::now());
             self.rooms.cap_starts(end);
-            // What came before the answer was read with nothing in between: it would come after the reset.
+            // The buffer may hold events of the old stream that arrived before this answer: they must not follow the
+            // reset.
             self.buffer.discard();
             self.tracker = SequenceTracker::new(end);
             Some(BusEvent::StreamReset)
         } else if state.last > after && state.first > after + 1 {
-            // Said once, also where the rest cannot be read yet.
+            // Told once, even if the rest cannot be read yet.
             self.tracker.skip_to(state.first - 1);
             Some(BusEvent::Gap(Offset(state.first - 1)))
         } else {

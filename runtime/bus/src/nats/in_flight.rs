@@ -1,12 +1,13 @@
-//! What is on the way on the publishing connection, and what waits for its turn.
+//! Messages that were sent and have no answer yet, and those that wait to be sent.
 //!
-//! Bytes that have left this machine cannot be called back: a path or a server that stands still may deliver them minutes
-//! later, when the stream has forgotten the message id and another node has published the same event. So an event of
-//! presence carries the sequence of the last event of its subject (`Nats-Expected-Last-Subject-Sequence`), and the server
-//! refuses it once the subject has moved on.
+//! Sent bytes cannot be recalled: a network path or a server that stands still may deliver them minutes later, when the
+//! stream has forgotten the message id and another node has published the same event. So an event of presence carries
+//! the sequence of its subject's last event (`Nats-Expected-Last-Subject-Sequence`), and the server refuses it once the
+//! subject has moved on.
 //!
-//! So events of one subject go one by one, those of different subjects side by side. To guess the sequence that the one
-//! before will have would be faster for one large room, and would let one pass whose guess happens to fit later.
+//! So events of one subject are sent one by one, those of different subjects side by side. Guessing the sequence that
+//! the previous event will get would be faster for a large room, but a late copy could pass if its guess happens to
+//! fit.
 //!
 //! Invariant: the events of a subject are stored in the order in which they were handed in; nothing is sent later than
 //! [`SEND_TIMEOUT`] after that.
@@ -24,19 +25,19 @@ use super::{
 };
 use crate::{Publication, PublishError};
 
-/// Messages on the way without an answer.
+/// How many messages may be without an answer.
 const MAX_UNANSWERED: usize = 256;
-/// Requests under way at once; others wait in the channel.
+/// How many requests are handled at once; others wait in the channel.
 const MAX_REQUESTS: usize = 256;
-/// How long after a request was made its messages may be sent, by the monotonic clock and by the wall clock: the first
-/// stands still with a virtual machine that is paused. The rest of [`CALL_TIMEOUT`] is for the answers.
+/// How long after its request a message may be sent, by the monotonic and by the wall clock: the monotonic one stops
+/// while a virtual machine is paused. The rest of [`CALL_TIMEOUT`] is for the answers.
 const SEND_TIMEOUT: Duration = Duration::from_millis(700);
-/// Subjects whose last sequence is known. Beyond that all are forgotten; each then costs one refused message.
+/// How many subjects have a known last sequence. Beyond that all are forgotten, which costs each one refused message.
 const MAX_SUBJECTS: usize = 100_000;
 
 pub(super) type Outcome = Result<Offset, PublishError>;
 
-/// A batch, and who waits for its results.
+/// A batch, and where its results go.
 pub(super) struct Request {
     pub(super) batch: Vec<Publication>,
     pub(super) since: Instant,
@@ -46,12 +47,12 @@ pub(super) struct Request {
 
 impl Request {
     fn is_fresh(since: Instant, wall: SystemTime) -> bool {
-        // A wall clock that was set back says nothing.
+        // A wall clock that was set back proves nothing.
         since.elapsed() < SEND_TIMEOUT && wall.elapsed().is_ok_and(|elapsed| elapsed < SEND_TIMEOUT)
     }
 }
 
-/// A request under way.
+/// A request without all of its results.
 struct Active {
     since: Instant,
     wall: SystemTime,
@@ -67,7 +68,7 @@ struct Pending {
     publication: Publication,
 }
 
-/// A message on the way.
+/// A message without an answer.
 struct SentMessage {
     pending: Pending,
     sent: Instant,
@@ -80,13 +81,13 @@ pub(super) struct InFlight {
     /// By the last token of the subject that the answer comes to.
     sent_messages: HashMap<u64, SentMessage>,
     sent: u64,
-    /// Without a fence.
+    /// Messages without a fence that wait.
     unfenced: VecDeque<Pending>,
-    /// The fenced messages of each subject that wait. A subject is here while it has any, or one on the way.
+    /// The waiting fenced messages of each subject. A subject is here while it has any, or one that was sent.
     queues: HashMap<String, VecDeque<Pending>>,
-    /// Subjects of `lanes` that have none on the way.
+    /// Subjects of `queues` without a sent message.
     ready: VecDeque<String>,
-    /// The last sequence of each subject, as far as known.
+    /// The last sequence of each subject, if known.
     last_sequences: HashMap<String, u64>,
 }
 
@@ -104,17 +105,17 @@ impl InFlight {
         }
     }
 
-    /// Whether another request may begin.
+    /// Whether another request may be added.
     pub(super) fn has_capacity(&self) -> bool {
         self.active.len() < MAX_REQUESTS
     }
 
-    /// Until when the oldest message on the way must be answered.
+    /// When the oldest sent message must be answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.sent_messages.values().map(|message| message.sent + CALL_TIMEOUT).min()
     }
 
-    /// What was under way has an unknown outcome.
+    /// Everything that was sent has an unknown outcome.
     pub(super) fn fail_all(&mut self, why: &str) {
         (self.sent_messages, self.unfenced, self.queues) = (HashMap::new(), VecDeque::new(), HashMap::new());
         self.ready.clear();
@@ -168,7 +169,7 @@ impl InFlight {
         out
     }
 
-    /// Sends the next of a subject, none of which is on the way.
+    /// Sends the next message of a subject that has none without an answer.
     fn send_next(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
         while let Some(pending) = self.queues.get_mut(subject).and_then(VecDeque::pop_front) {
             if self.is_fresh(&pending) {
@@ -179,7 +180,7 @@ impl InFlight {
         self.queues.remove(subject);
     }
 
-    /// Too late a message is answered for, and not sent: its row may be another node's by now.
+    /// A message that is too late gets its result without being sent: its row may belong to another node by now.
     fn is_fresh(&mut self, pending: &Pending) -> bool {
         let Some(active) = self.active.get(&pending.request) else { return false };
         if Request::is_fresh(active.since, active.wall) && !active.answer.is_closed() {
@@ -195,14 +196,14 @@ impl InFlight {
         self.sent_messages.insert(self.sent, SentMessage { pending, sent: Instant::now() });
     }
 
-    /// The answer with this number has come.
+    /// Handles the answer with this number.
     pub(super) fn handle_answer(&mut self, number: u64, head: &[u8], body: &[u8]) {
         if let Some(message) = self.sent_messages.remove(&number) {
             self.handle_outcome(message, message::parse_answer(head, body));
         }
     }
 
-    /// No answer comes for what the user has no right to publish. The server names the subject.
+    /// A message gets no answer if the user may not publish it. The server's error names the subject.
     pub(super) fn forbidden(&mut self, error: &str) {
         let Some((_, subject)) = error.split_once("Publish to \"") else { return };
         let subject = subject.trim_end_matches(['\'', '"']);
@@ -234,7 +235,7 @@ impl InFlight {
                     self.last_sequences.insert(subject.clone(), sequence);
                 }
                 self.resolve(request, index, Err(failed.into_error()));
-                // What follows must not overtake it.
+                // The following ones must not overtake it.
                 for Pending { request, index, .. } in self.queues.remove(&subject).into_iter().flatten() {
                     self.resolve(request, index, Err(PublishError::Behind));
                 }
@@ -250,7 +251,7 @@ impl InFlight {
         self.respond_if_complete(request);
     }
 
-    /// Answers a request of which nothing is open.
+    /// Answers a request that has all of its results.
     fn respond_if_complete(&mut self, request: u64) {
         if self.active.get(&request).is_some_and(|active| active.unresolved == 0)
             && let Some(active) = self.active.remove(&request)

@@ -1,9 +1,8 @@
-//! What passes from the live connection to the delivery: events as they came, or the word that some are
-//! missing.
+//! Events on their way from the live connection to the feed writer, or the note that some are missing.
 //!
-//! Invariant: the events taken are those of one connection, complete, since the last [`LiveBuffer::resume`]; from a break on
-//! nothing passes until the next. What was stored since somebody wished for a room, which may have been before the server
-//! knew of that, does not count as republished until the server has answered or a filling has brought it.
+//! Invariant: the events taken are those of one connection, complete, since the last [`LiveBuffer::resume`]. After a
+//! break nothing passes until the next resume. A room may be added before the server knows its subscription: what is
+//! stored from then on does not count as republished until the server has answered, or a backfill has read it.
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},

@@ -1,13 +1,13 @@
-//! The live connection: subscribes to the rooms, passes on what comes for them, and carries the round trips that prove
-//! subscriptions and say where the stream is.
+//! The live connection: subscribes to the rooms, passes on their events, and carries the round trips that prove
+//! subscriptions and tell where the stream is.
 //!
-//! Why that is enough: a room's SUB is on the wire before the question for the stream's state, and both are on one
-//! connection. What the stream holds when it answers can be read from it; what is stored afterwards finds the
-//! subscription there. The republished copy of an event may come before the answer that counts it or after, early or
-//! late: [`super::sequence_tracker::SequenceTracker`] tells whether it was delivered.
+//! Why one round trip proves a subscription: the room's SUB is written before the question for the stream's state, on
+//! the same connection. What the stream holds when it answers can be read from it; what is stored later finds the
+//! subscription. The republished copy of an event may come before or after the answer that counts it:
+//! [`super::sequence_tracker::SequenceTracker`] knows whether it was delivered.
 //!
-//! Invariant: events are passed on in the order of the wire, those of one connection until it breaks; a break is said to
-//! the flow before anything of the next connection passes.
+//! Invariant: events are passed on in the order of the wire, from one connection until it breaks. The buffer is marked
+//! as broken before anything of the next connection passes.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -28,9 +28,9 @@ use super::{
 use crate::{Incoming, headers};
 use rollcall_base::names;
 
-/// A server that leaves so many of our pings unanswered is given up.
+/// A server that leaves this many pings unanswered is given up.
 const MAX_UNANSWERED: u32 = 3;
-/// The subscription for answers; those of rooms have higher numbers.
+/// The subscription for answers; rooms have higher numbers.
 const INBOX: u64 = 0;
 
 /// See the module.
@@ -40,14 +40,14 @@ pub(super) struct LiveConnection {
     rooms: Arc<Subscriptions>,
     buffer: Arc<LiveBuffer>,
     stream_end: Arc<StreamEnd>,
-    /// Where answers come; its last token is the question's number.
+    /// The subject of answers without its last token, which is the question's number.
     inbox: String,
     question_number: u64,
     question: Option<Question>,
     unanswered: u32,
 }
 
-/// A round trip under way.
+/// A round trip that waits for its answer.
 struct Question {
     since: Instant,
     waiters: Vec<Waiter>,
@@ -61,7 +61,7 @@ impl LiveConnection {
         buffer: Arc<LiveBuffer>,
         stream_end: Arc<StreamEnd>,
     ) -> Self {
-        // Before the task runs: who asks now waits for it.
+        // Before the task runs: a round trip that starts now waits for it.
         rooms.connected();
         let inbox = format!("_INBOX.{}.", Sid::random());
         Self {
@@ -117,12 +117,12 @@ impl LiveConnection {
             return Err(ConnectionError::Silent);
         }
         self.unanswered += 1;
-        // A server may live on without the part of it that answers.
+        // A server may live while the part of it that answers does not.
         self.question.take_if(|question| question.since.elapsed() > CALL_TIMEOUT);
         self.connection.write(b"PING\r\n").await
     }
 
-    /// Says what there is to say: of all rooms in one piece, with one question behind them for all who wait.
+    /// Writes the SUB and UNSUB lines of all rooms in one piece, and after them one question for all waiting callers.
     async fn flush(&mut self) -> Result<(), ConnectionError> {
         if self.question.is_some() {
             let outgoing = self.rooms.take_outgoing();
@@ -139,7 +139,7 @@ impl LiveConnection {
         if outgoing.is_empty() { Ok(()) } else { self.connection.write(&outgoing).await }
     }
 
-    /// Takes what was read. True where the server wants to know whether we are here.
+    /// Handles what was read. True if the server sent a PING.
     fn process_input(&mut self) -> Result<bool, ConnectionError> {
         let now = Instant::now();
         let (mut pinged, mut events) = (false, Vec::new());
@@ -170,8 +170,8 @@ impl LiveConnection {
     }
 }
 
-/// Tells all who asked; who has given up meanwhile needs no answer. A stream that is gone, or is another one, breaks the
-/// flow: filling it sets that right.
+/// Answers all callers; those that timed out are skipped. If the stream is gone or is another one, the buffer is marked
+/// as broken, and the backfill resets the feed.
 fn resolve_question(question: Option<Question>, body: &[u8], stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Some(Question { waiters, since }) = question else { return };
     let state = stream::parse_state(body);
@@ -190,8 +190,8 @@ fn resolve_question(question: Option<Question>, body: &[u8], stream_end: &Stream
     }
 }
 
-/// An event, or a count where it is none. The stream's headers come after those of the publisher, so a forged one does
-/// not count.
+/// Reads an event; what is none is counted. The stream's headers come after the publisher's, so forged ones are
+/// overwritten.
 fn parse_event(message: &Message<'_>) -> Option<Incoming> {
     let head = String::from_utf8_lossy(message.head);
     let (mut origin, mut sequence, mut stored) = (None, None, None);
@@ -208,13 +208,13 @@ fn parse_event(message: &Message<'_>) -> Option<Incoming> {
         metrics::counter!(names::DROPPED, "reason" => "header").increment(1);
         return None;
     };
-    // Servers before 2.10 do not say when it was stored. Clocks differ: a negative age is none, and so is one that an
-    // event of the stream cannot have.
+    // Servers before 2.10 do not tell when it was stored. Clocks differ: a negative age is ignored, and so is one above
+    // the stream's maximum.
     let stored = stored.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
     let age = age.filter(|age: &Duration| *age <= stream::MAX_AGE);
     let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
-    // Copied: a part of the buffer would keep all of it.
+    // Copied, because a slice would keep the whole buffer alive.
     let body = Bytes::copy_from_slice(message.body);
     headers::incoming(subject, wire::headers(&head), Offset(sequence), age, body)
 }

@@ -1,12 +1,12 @@
 //! One message and its answer, as bytes.
 //!
-//! Invariant: what is encoded is one message, whatever its headers hold, and not larger than the server takes: it would
-//! end the connection.
+//! Invariant: the encoded bytes are one message, whatever its headers hold, and not larger than the server accepts: it
+//! would end the connection.
 use serde::Deserialize;
 
 use crate::{BusError, Publication, PublishError};
 
-/// "wrong last sequence", with the true one in the text and without it.
+/// "wrong last sequence", with the true one in its text and without it.
 const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
 /// "JetStream system temporarily unavailable": a cluster without a leader.
 const UNAVAILABLE: u64 = 10_008;
@@ -30,9 +30,9 @@ struct Refusal {
 /// Why a message was not stored.
 pub(super) enum PublishFailure {
     Away(String),
-    /// The stream answers and does not store: it is full, or has lost its disk.
+    /// The stream answers but does not store: it is full, or has lost its disk.
     Unable(String),
-    /// The subject's last message is another one than expected: its sequence, where the server says it.
+    /// The subject's last message is not the expected one: its sequence, if the server tells it.
     Sequence(Option<u64>),
     Refused(String),
 }
@@ -71,7 +71,7 @@ pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<u64, PublishFailu
     }
 }
 
-/// Why the server would end the connection over this message, or read another one out of it.
+/// Why the server would end the connection over this message, or read another one from it.
 pub(super) fn why_unsendable(publication: &Publication, limit: usize) -> Option<String> {
     let lines = |text: &str| text.contains(['\r', '\n']);
     let headers = publication.headers.iter().map(|(_, value)| value).chain(&publication.message_id);

@@ -1,11 +1,12 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
-//! Three connections: `live` has a subscription for each room, on the republished subjects, and the round trips that prove
-//! them; `publish` publishes; `work` reads the stream. So none stands in another's way. The tasks: [`live_connection`] subscribes
-//! and passes on what arrives, [`publishing`] publishes, [`feed_writer`] writes the feed and fills its gaps, [`poller`] asks the
-//! stream where it is, and [`replays`] reads for clients that come back.
+//! Three connections, so that none delays another: `live` has a subscription for each room, on the republished
+//! subjects, and the round trips that prove them; `publish` publishes; `work` reads the stream. The tasks:
+//! [`live_connection`] subscribes and passes on what arrives, [`publish_connection`] publishes, [`feed_writer`] writes
+//! the feed and fills its gaps, [`end_poller`] asks the stream where it is, and [`replays`] reads for clients that come
+//! back.
 //!
-//! Invariant: that of [`crate`]. Whatever waits for the server does so with a timeout; the connections come back by
+//! Invariant: that of [`crate`]. Everything that waits for the server has a timeout. The connections come back by
 //! themselves, and until then events wait in the stream.
 mod backfill;
 mod connection;
@@ -58,36 +59,36 @@ use rollcall_base::{
     tasks::{TaskEnded, Tasks},
 };
 
-/// How long a call takes at most.
+/// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1400);
-/// How long the stream is waited for before its end is taken from the events that were delivered.
+/// How long a caller waits for the stream's end before it gets the last event delivered.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long after a write that was stored no other is needed to know that one would be.
+/// For this long after a stored write, a probe need not write.
 const PROVED: Duration = Duration::from_secs(5);
 /// Events on the feed that nobody has read yet.
 const FEED: usize = 256;
-/// The largest body where nothing else is said, in bytes.
+/// The default of the largest body, in bytes.
 const MAX_BODY: usize = 128 * 1024;
 
-/// Why there is no bus at the start. None has a part of NATS_URL in it, which may hold a password.
+/// Why the bus did not start. No error holds a part of NATS_URL, which may contain a password.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NatsError {
-    /// Not understood.
+    /// NATS_URL was not understood.
     #[error("NATS_URL is not a nats:// or tls:// URL, or several separated by commas")]
     Url,
-    /// Nobody answers.
+    /// No server answers.
     #[error("NATS does not answer: {0}")]
     Away(String),
-    /// Wrong credentials.
+    /// The credentials are wrong.
     #[error("NATS refuses the user and password, or the token, of NATS_URL")]
     Refused,
     /// JetStream is off.
     #[error("this NATS server has no JetStream: start it with --jetstream")]
     NoJetStream,
-    /// The stream is there, and set up otherwise: each setting that differs.
+    /// The stream exists with other settings: each one that differs.
     #[error("the stream CLASSROOM has other settings: {}", .0.join("; "))]
     Settings(Vec<String>),
-    /// JetStream refused.
+    /// JetStream refused to make it.
     #[error("the stream CLASSROOM cannot be made: {0}")]
     Stream(String),
     /// The user lacks a right.
@@ -100,7 +101,7 @@ pub struct NatsBus {
     publisher: Publisher,
     servers: Servers,
     work: Client,
-    /// When a probe last found everything well, and what it found otherwise.
+    /// When the last probe ran, and its result.
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
     rooms: Arc<Subscriptions>,
@@ -115,20 +116,20 @@ impl NatsBus {
     /// Connects, makes the stream where it is missing, and returns the bus with its feed.
     ///
     /// # Errors
-    /// [`NatsError`], by what the operator has to mend.
+    /// [`NatsError`], by what the operator has to change.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         Self::connect_to(BackendUrl::new(url), MAX_BODY).await
     }
 
-    /// The same with an address that may be in a file, which is read again for each new connection, and where events with
-    /// a body over `max_body` bytes need not be fed.
+    /// The same with an address that may come from a file, which is read again for each new connection. Events with a
+    /// body over `max_body` bytes may be dropped.
     ///
     /// # Errors
-    /// [`NatsError`], by what the operator has to mend.
+    /// [`NatsError`], by what the operator has to change.
     pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(url, max_body)?;
         let work = servers.connect("rollcall work").await?;
-        // Only who makes the stream needs the right to.
+        // Only a node that makes the stream needs the right to.
         let create = stream::state(&work).await.is_err();
         probe::probe(&servers, Depth::Rights { create }).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
@@ -167,7 +168,7 @@ impl NatsBus {
         ))
     }
 
-    /// A round trip on the live connection, shared with whoever asks at the same time.
+    /// A round trip on the live connection, shared with concurrent callers.
     async fn round_trip(&self, operation: &'static str) -> Result<stream::State, BusError> {
         self.rooms.round_trip().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
@@ -189,7 +190,7 @@ impl Bus for NatsBus {
         self.supervisor.failed().await
     }
 
-    /// What was stored a moment ago proves the right to write and the room for it; only otherwise something is written.
+    /// A recently stored event proves the right to write, and that there is room; otherwise a probe is written.
     async fn probe(&self) -> Result<(), ProbeError> {
         let mut probed = self.probed.lock().await;
         if let Some((at, outcome)) = &*probed
@@ -221,7 +222,7 @@ impl Bus for NatsBus {
         let state = self.round_trip("subscribe").await?;
         pending.answered();
         if new {
-            // Or a filling would bring what was stored before, and known to nobody here.
+            // Otherwise a backfill would bring older events, which no client here knows of.
             self.rooms.begin_after(room, state.last, &self.stream_end);
         }
         Ok(Offset(state.last))

@@ -1,9 +1,9 @@
-//! Whether NATS lets us do what serving needs: publish, hear it back, and read the stream.
+//! Checks that NATS lets a node do what serving needs: publish, receive the copy, and read the stream.
 //!
-//! A connection of its own, because the server says of a missing right on the connection that lacks it, without saying
-//! for which request. It says so before it answers the PING that follows.
+//! It uses a connection of its own: the server reports a missing right on the connection that lacks it, without naming
+//! the request. It does so before it answers the PING that follows.
 //!
-//! Invariant: the subjects are of no classroom and no lesson, so nobody hears of a probe; what it stored it deletes.
+//! Invariant: the subjects belong to no classroom and no lesson, so no client sees a probe; what it stores it deletes.
 use std::collections::BTreeSet;
 
 use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{BusError, ProbeError};
 
-/// No id of a classroom or lesson has a `$`.
+/// No id of a classroom or lesson contains a `$`.
 const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcall"];
-/// Larger than an event of presence, so that there is room for one where there is for a probe.
+/// Larger than an event of presence: if a probe fits into the stream, so does an event.
 const BODY: usize = 1024;
-/// What is asked of the stream, now or later.
+/// The requests that a node sends to the stream.
 const REQUESTS: [&str; 5] = [
     "STREAM.INFO.CLASSROOM",
     "STREAM.MSG.GET.CLASSROOM",
@@ -31,27 +31,27 @@ const REQUESTS: [&str; 5] = [
     "CONSUMER.CREATE.CLASSROOM.probe",
     "CONSUMER.MSG.NEXT.CLASSROOM.probe",
 ];
-/// What is asked where there is no stream yet.
+/// Sent too while there is no stream.
 const CREATE: &str = "STREAM.CREATE.CLASSROOM";
-/// The numbers of the subscriptions: answers, then those of [`SUBJECTS`].
+/// The number of the subscription for answers; those of [`SUBJECTS`] follow.
 const ANSWERS: u64 = 1;
 
 /// What a probe may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// Stores nothing: each message names another stream than ours. `create` asks for the right to make the stream too.
+    /// Stores nothing: each message names another stream than ours. `create` also checks the right to make the stream.
     Rights { create: bool },
-    /// Stores one message a subject, waits for its copy, and deletes it.
+    /// Stores one message for each subject, waits for its copy, and deletes it.
     Write,
 }
 
 struct Probe {
     connection: NatsConnection,
     inbox: String,
-    /// Of each of [`SUBJECTS`]: the answer to its message.
+    /// For each of [`SUBJECTS`], the answer to its message.
     answers: [Option<Result<Offset, PublishFailure>>; 2],
     heard: [bool; 2],
-    /// The deleted ones.
+    /// How many messages were deleted.
     deleted: usize,
     /// What the server refused.
     violations: BTreeSet<String>,
@@ -96,7 +96,7 @@ impl Probe {
         }
         let create = (depth == Depth::Rights { create: true }).then_some(CREATE);
         for (number, request) in REQUESTS.into_iter().chain(create).enumerate() {
-            // Without a body each but the first is refused, unless the user may not even ask.
+            // Without a body, the server refuses each but the first, unless the user may not even ask.
             ask.push_str(&format!("PUB $JS.API.{request} {}api{number} 0\r\n\r\n", self.inbox));
         }
         ask.push_str("PING\r\n");
@@ -111,7 +111,7 @@ impl Probe {
         Ok(())
     }
 
-    /// Takes what was read; what is stored is to be deleted.
+    /// Handles what was read. Returns the requests that delete what was stored.
     fn take(&mut self) -> Result<String, ConnectionError> {
         let mut delete = String::new();
         while let Some(op) = self.connection.next()? {
@@ -121,7 +121,7 @@ impl Probe {
                         Some(number @ ("0" | "1")) => {
                             let answer = message::parse_answer(message.head, message.body).map(Offset);
                             if let Ok(offset) = &answer {
-                                // Its place stays empty; it need not be overwritten.
+                                // Its offset stays empty; the bytes need not be overwritten.
                                 let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);
                                 let (inbox, length) = (&self.inbox, body.len());
                                 delete.push_str(&format!(

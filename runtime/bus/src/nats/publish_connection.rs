@@ -1,8 +1,8 @@
-//! The connection that publishes. Nothing outlives it: what is queued or unanswered when it breaks is forgotten, here and
-//! in the kernel, and its callers are told. The client library keeps its queue over an outage of any length and sends it
-//! afterwards, when the stream has forgotten the message ids.
+//! The connection that publishes. When it breaks, all that is queued or unanswered is dropped, here and in the kernel,
+//! and its callers get an error. The client library would keep its queue over any outage and send it afterwards, when
+//! the stream has forgotten the message ids.
 //!
-//! Invariant: a message that has no answer after [`CALL_TIMEOUT`] ends the connection, for it may still be on its way.
+//! Invariant: a message without an answer after [`CALL_TIMEOUT`] ends the connection, for it may still be on its way.
 use std::convert::Infallible;
 
 use rollcall_schema::Sid;
@@ -21,7 +21,7 @@ use super::{
 };
 use rollcall_base::names;
 
-/// A server that leaves so many of our pings unanswered is given up.
+/// A server that leaves this many pings unanswered is given up.
 const MAX_UNANSWERED: u32 = 3;
 
 /// See the module.
@@ -29,7 +29,7 @@ pub(super) struct PublishConnection {
     servers: Servers,
     requests: mpsc::Receiver<Request>,
     in_flight: InFlight,
-    /// Where answers come; the last token is the message's number.
+    /// The subject of answers without its last token, which is the message's number.
     inbox: String,
     unanswered: u32,
 }
@@ -100,7 +100,7 @@ impl PublishConnection {
         }
     }
 
-    /// Takes what was read. True where the server wants to know whether we are here.
+    /// Handles what was read. True if the server sent a PING.
     fn process_input(&mut self, connection: &mut NatsConnection) -> Result<bool, ConnectionError> {
         let mut pinged = false;
         while let Some(op) = connection.next()? {

@@ -1,7 +1,7 @@
-//! Publishing: in order, with many acknowledgements under way.
+//! Publishing: in order, with many acknowledgements outstanding.
 //!
-//! Invariant: Ok means stored. What failed may have been stored all the same, so it is published again under the same
-//! message id.
+//! Invariant: Ok means stored. A message that failed may have been stored all the same, so it is published again under
+//! the same message id.
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -24,17 +24,17 @@ use super::{
 use crate::Publication;
 use rollcall_base::{names, tasks::Tasks};
 
-/// Requests that wait for the connection; whoever comes then waits, within [`CALL_TIMEOUT`].
+/// How many requests wait for the connection; further callers wait too, within [`CALL_TIMEOUT`].
 const MAX_WAITING: usize = 64;
 
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
-    /// When the stream last stored something for us.
+    /// When the stream last stored something of this node.
     stored: Mutex<Option<Instant>>,
 }
 
 impl Publisher {
-    /// On this connection first; the task ends with `tasks`.
+    /// Starts on this connection; the task ends with `tasks`.
     pub(super) fn start(
         servers: Servers,
         connection: NatsConnection,
@@ -47,7 +47,7 @@ impl Publisher {
         Self { requests, stored: Mutex::default() }
     }
 
-    /// A result for each, in order.
+    /// One result for each message, in order.
     pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Outcome> {
         let count = batch.len();
         let (answer, answered) = oneshot::channel();
@@ -69,7 +69,7 @@ impl Publisher {
         results
     }
 
-    /// Whether the stream stored something for us so lately.
+    /// Whether the stream stored something of this node within this time.
     pub(super) fn stored_within(&self, time: Duration) -> bool {
         let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.is_some_and(|at| at.elapsed() < time)

@@ -1,11 +1,11 @@
-//! Replays: what connections missed, read out of the stream for many of them at once.
+//! Replays: what connections missed, read from the stream for many of them at once.
 //!
-//! Whoever comes back after a node has died or a server was restarted comes with thousands. Read for each by itself, the
-//! server goes over the same events for every one of them; together they cost it one pass. Those who ask for what is far
-//! back wait for each other and hold up nobody else.
+//! After a node has died or a server was restarted, thousands of clients come back at once. If each were read alone,
+//! the server would go over the same events for each; together they cost it one pass. Requests that go far back share a
+//! reader of their own, and hold up no others.
 //!
-//! Invariant: each has its events in order, and an end only after all of them; who takes them too slowly for the others
-//! reads on alone, at its own pace. What waits is bounded, and refused beyond that.
+//! Invariant: each request gets its events in order, and an end only after all of them. A receiver that is too slow for
+//! the others is read alone, at its own pace. Waiting requests are bounded, and refused beyond that.
 use std::{collections::HashMap, sync::Arc};
 
 use async_nats::Client;
@@ -23,16 +23,16 @@ use super::{
 use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
 
-/// Read together at most.
+/// How many requests are read together.
 const MAX_BATCH: usize = 2048;
-/// Waiting to be read at most.
+/// How many requests wait to be read.
 const MAX_WAITING: usize = 16 * 1024;
-/// Events that a replay may be ahead of who receives it.
+/// How many events a replay may be ahead of its receiver.
 const MAX_AHEAD: usize = 512;
-/// Whoever asks for what is in more events than this is far back.
+/// A request that goes back over more events than this is far.
 const MAX_NEAR: u64 = 50_000;
 
-/// One connection's.
+/// One connection's request.
 struct Request {
     rooms: Vec<RoomId>,
     after: Position,
@@ -49,7 +49,7 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    /// Two readers, which end with `tasks`.
+    /// Starts two readers, which end with `tasks`.
     pub(super) fn start(
         client: &Client,
         rooms: &Arc<Subscriptions>,
@@ -64,7 +64,7 @@ impl Replays {
         Self { near: reader(), far: reader() }
     }
 
-    /// Events of these rooms after a position that the stream reaches back to.
+    /// Events of these rooms after a position that the stream still covers.
     pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, through: u64) -> Result<Replayed, BusError> {
         let (events, replayed) = mpsc::channel(MAX_AHEAD);
         let reader = if through.saturating_sub(after.offset.0) <= MAX_NEAR { &self.near } else { &self.far };
@@ -81,10 +81,10 @@ async fn serve(client: Client, rooms: Arc<Subscriptions>, mut waiting: mpsc::Rec
     }
 }
 
-/// Replays that are read in one go.
+/// Requests that are read together.
 struct ReplayBatch {
     requests: HashMap<usize, Request>,
-    /// Whose each room is.
+    /// Which requests want each room.
     by_room: HashMap<RoomId, Vec<usize>>,
 }
 
@@ -105,7 +105,7 @@ impl ReplayBatch {
             let error = failed(error);
             for Request { events, .. } in self.requests.into_values() {
                 let error = error.clone();
-                // Whoever receives must hear of it, or would take the part for the whole.
+                // The receiver must get the error, or it would take the part for the whole.
                 tokio::spawn(async move { events.send(Err(error)).await.ok() });
             }
         }
@@ -156,7 +156,7 @@ impl ReplayBatch {
 }
 
 impl Request {
-    /// Reads at the pace of who receives, until the end or until nobody receives.
+    /// Reads at the receiver's pace, until the end or until it is dropped.
     async fn read_alone(self, client: Client, rooms: Arc<Subscriptions>) {
         if let Err(error) = self.read(client, &rooms).await {
             self.events.send(Err(failed(error))).await.ok();
@@ -177,7 +177,7 @@ impl Request {
     }
 }
 
-/// At the end: what the stream forgot meanwhile may have been among what was asked for.
+/// Asked at the end: what the stream has forgotten meanwhile may have been among the events asked for.
 async fn state(rooms: &Subscriptions) -> Result<State, BusError> {
     rooms.round_trip().await.map_err(|error| BusError(error.to_string()))
 }

@@ -1,13 +1,13 @@
-//! What was delivered, where events may come out of order.
+//! Which events were delivered, although they may arrive out of order.
 //!
-//! nats-server 2.9 numbers an event under the stream's lock and republishes it after it: where several clients publish at
-//! once, one in some hundred overtakes another. On one connection an event comes once all the same; it can come twice
-//! only from the connection and from a filling, or from two fillings.
+//! nats-server 2.9 numbers an event under the stream's lock and republishes it after releasing it: if several clients
+//! publish at once, about one event in a hundred overtakes another. One connection never brings an event twice;
+//! duplicates come only from a connection and a backfill, or from two backfills.
 //!
-//! Invariant: everything up to the floor was delivered, or was never for this node, or is later than a server that runs
-//! ever is; above it, it is known for each event whether it was. The floor never passes what the stream itself has told to
-//! be its end, so an event with a sequence number that somebody made up moves nothing. Where such an event took a number
-//! before the stream gave it, the stream's own is told from it by its content, and delivered too. Memory is bounded by
+//! Invariant: everything up to the floor was delivered, or was never for this node, or is later than a running server
+//! ever is. Above the floor it is known for each event whether it was delivered. The floor never passes the end that
+//! the stream has confirmed, so a forged sequence number moves nothing. If a forged event took a number before the
+//! stream gave it to an event, the two differ by content, and the stream's is delivered too. Memory is bounded by
 //! [`MAX_REMEMBERED`].
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,28 +16,28 @@ use std::{
 
 use tokio::time::Instant;
 
-/// An event whose predecessor is missing waits this long for it, where its reader wants them in order. What comes late
-/// comes after some microseconds, unless the server's threads are waiting for a processor: this is several turns of the
-/// scheduler, and less than anybody notices.
+/// If an event's predecessor is missing, a reader that wants the stream's order waits this long for it. A late event is
+/// some microseconds late, unless the server's threads wait for a CPU: this is several time slices of the scheduler,
+/// and too short to be noticed.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
-/// Offsets that are remembered one by one.
+/// How many offsets are remembered one by one.
 const MAX_REMEMBERED: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct SequenceTracker {
-    /// Nothing up to here is missing for certain: whatever else comes of that is a double.
+    /// Nothing up to here is missing for certain: anything else that arrives from there is a duplicate.
     certain: u64,
-    /// Nothing up to here is missing, unless it is later than [`SequenceTracker::expire`] was told.
+    /// Nothing up to here is missing, unless it arrives later than [`SequenceTracker::expire`] allows.
     floor: u64,
-    /// The stream's end, as it has told.
+    /// The stream's end, as the stream has confirmed it.
     end: u64,
     /// What was delivered lately, or above the floor.
     recent: BTreeMap<u64, Delivered>,
-    /// Nothing at or below is yet to come.
+    /// Nothing up to here is yet to come.
     settled: u64,
     announced: u64,
-    /// The highest offset so far, by the time of its coming; both ascend, above the floor.
+    /// The highest offset so far, with its arrival time; both ascend, and are above the floor.
     marks: VecDeque<(Instant, u64)>,
 }
 
@@ -47,27 +47,27 @@ struct Delivered {
     at: Instant,
 }
 
-/// What an event is that arrives.
+/// What an arriving event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It was not delivered yet.
+    /// Not delivered before.
     New,
-    /// It was.
+    /// Delivered before.
     Duplicate,
-    /// Another one was delivered as this one: one of the two is not the stream's.
+    /// Another event was delivered under its offset: one of the two is not the stream's.
     Conflicting,
-    /// It is one of those of before, and not known one by one any more.
+    /// Too old to be known one by one.
     Stale,
 }
 
 impl SequenceTracker {
-    /// Where everything up to here needs no delivery.
+    /// Everything up to `end` needs no delivery.
     pub(super) fn new(end: u64) -> Self {
         let (recent, marks) = (BTreeMap::new(), VecDeque::new());
         Self { certain: end, floor: end, end, recent, settled: end, announced: end, marks }
     }
 
-    /// What this event is, which came at this time; now it is delivered. The digest is one of its content.
+    /// Records an event as delivered, with its arrival time and a hash of its content. Returns what it was before.
     pub(super) fn record(&mut self, offset: u64, digest: u64, at: Instant) -> Arrival {
         if let Some(delivered) = self.recent.get_mut(&offset) {
             let same = std::mem::replace(&mut delivered.digest, digest) == digest;
@@ -94,8 +94,8 @@ impl SequenceTracker {
         Arrival::New
     }
 
-    /// The stream's end, as it has told, and the time before which everything that came is known to it. Returns how many
-    /// of the events delivered are not in the stream: they are forgotten.
+    /// The stream has confirmed its end; what arrived before `before` was stored before the question. Returns how many
+    /// delivered events the stream does not have: they are forgotten.
     pub(super) fn confirm(&mut self, end: u64, before: Instant) -> usize {
         self.end = self.end.max(end);
         let mut forged = 0;
@@ -111,7 +111,7 @@ impl SequenceTracker {
         forged
     }
 
-    /// Time has passed: up to where the events are settled, where that has grown.
+    /// Up to where events are settled at this time, if that has grown.
     pub(super) fn settle(&mut self, now: Instant) -> Option<u64> {
         let settled = self.marks.partition_point(|(at, _)| now.duration_since(*at) >= SETTLING);
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
@@ -123,8 +123,8 @@ impl SequenceTracker {
         grown.then_some(self.settled)
     }
 
-    /// What was stored before something that came until then has come too, or will not be read again after a break. Not
-    /// while the stream is read: what was delivered above the floor is known one by one, and the reading comes by it.
+    /// What was stored before something that arrived until then has arrived too, or is not read again after a break.
+    /// Not called during a backfill: what was delivered above the floor is known one by one, and the backfill reads it.
     pub(super) fn expire(&mut self, until: Instant) {
         let aged = self.marks.partition_point(|(at, _)| *at <= until);
         if let Some((_, offset)) = aged.checked_sub(1).map(|last| self.marks[last]) {
@@ -138,10 +138,10 @@ impl SequenceTracker {
         }
     }
 
-    /// When [`SequenceTracker::settle`] has something to say, if nothing comes before.
+    /// When [`SequenceTracker::settle`] has news next, if nothing arrives before.
     pub(super) fn due(&self) -> Option<Instant> {
         let next = self.marks.partition_point(|(_, offset)| *offset <= self.settled);
-        // What the stream has not confirmed waits for its answer.
+        // An unconfirmed offset waits for the stream's answer.
         self.marks.get(next).filter(|(_, offset)| *offset <= self.end).map(|(at, _)| *at + SETTLING)
     }
 
@@ -152,24 +152,24 @@ impl SequenceTracker {
         self.skip_to(through);
     }
 
-    /// Everything up to here has come, or was never for this node.
+    /// Everything up to here has arrived, or was never for this node.
     pub(super) fn skip_to(&mut self, through: u64) {
         self.end = self.end.max(through);
         self.floor = self.floor.max(through);
         self.advance();
     }
 
-    /// Where filling starts.
+    /// A backfill starts after this offset.
     pub(super) fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// The highest offset that was delivered or passed.
+    /// The highest offset that was delivered or skipped.
     pub(super) fn highest(&self) -> u64 {
         self.recent.last_key_value().map_or(0, |(highest, _)| *highest).max(self.floor)
     }
 
-    /// Moves the floor and what is settled over whatever follows without a gap.
+    /// Moves the floor and the settled offset over all that follows without a gap.
     fn advance(&mut self) {
         while self.floor < self.end && self.recent.contains_key(&(self.floor + 1)) {
             if self.certain == self.floor {

@@ -14,7 +14,7 @@ use super::{
 };
 use rollcall_base::BackendUrl;
 
-/// A server that does not answer three of these is given up, on either connection.
+/// A server that does not answer three of these is given up, on any connection.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// From the first packet to the answer to our CONNECT.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,11 +24,11 @@ pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Servers {
     url: BackendUrl,
-    /// Of a message that a connection of ours reads, in bytes.
+    /// The largest body that a connection of ours has to read, in bytes.
     max_body: usize,
 }
 
-/// What the URL says.
+/// The parts of the URL.
 struct Parsed {
     addresses: Vec<ServerAddr>,
     login: Login,
@@ -74,7 +74,7 @@ impl Servers {
         })
     }
 
-    /// A connection of our own, to the first server that lets us in.
+    /// Opens a connection of our own, to the first server that accepts it.
     pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, NatsError> {
         let Parsed { addresses, login } = self.current().await?;
         let mut last = NatsError::Url;
@@ -88,12 +88,12 @@ impl Servers {
         Err(last)
     }
 
-    /// The live connection, to the first server that lets us in.
+    /// The live connection, to the first server that accepts it.
     pub(super) async fn open_live(&self) -> Result<NatsConnection, NatsError> {
         self.open("rollcall live").await
     }
 
-    /// The same after a break, from server to server until one does.
+    /// The same after a break, with retries over all servers.
     pub(super) async fn reopen_live(&self) -> NatsConnection {
         loop {
             match self.open_live().await {

@@ -1,8 +1,8 @@
-//! Which of some message ids the stream has already.
+//! Which of some message ids the stream holds already.
 //!
-//! The server knows a message id for two minutes only. Whoever publishes what is older looks first.
+//! The server remembers a message id for two minutes only, so a relay looks before it publishes an older event.
 //!
-//! Invariant: memory holds one page of headers, whatever the stream holds; what the server left out is an error.
+//! Invariant: memory holds one page of headers, whatever the stream holds; what the server leaves out is an error.
 use std::{
     collections::HashSet,
     time::{Duration, SystemTime},
@@ -28,11 +28,11 @@ use crate::BusError;
 
 /// Events of presence in all classrooms.
 const PRESENCE: &str = "classroom.*.agent";
-/// Messages that are asked for at once, without their bodies.
+/// Messages in one request, without their bodies.
 const PAGE_SIZE: u64 = 1_000;
 /// A page comes within this time.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The server forgets a reader that asks for nothing for so long.
+/// The server forgets a consumer that asks for nothing for this long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
 /// By how much the clocks of the database, this machine and NATS may differ.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ pub(super) async fn find(
         };
         timeout(PAGE_TIMEOUT, page).await.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
     }
-    // It would be forgotten all the same.
+    // The server would forget it anyway.
     stream.delete_consumer(&consumer.cached_info().name).await.ok();
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! The stream CLASSROOM: how it must be set up, and where it is.
+//! The stream CLASSROOM: its settings, and where it is.
 //!
 //! Invariant: a node works on a stream with exactly the settings of PROTOCOL 3, or not at all.
 use std::time::Duration;
@@ -26,16 +26,16 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 /// Where the stream is.
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    /// When it was made: an epoch of offsets.
+    /// When it was made, which names the epoch of its offsets.
     pub(super) epoch: String,
-    /// The first event that it still has.
+    /// The first event that it still holds.
     pub(super) first: u64,
-    /// The last; smaller than the first where it has none.
+    /// The last event; smaller than the first if it holds none.
     pub(super) last: u64,
 }
 
 impl State {
-    /// Whether everything after this position is still there.
+    /// Whether the stream still holds everything after this position.
     pub(super) fn covers(&self, after: &Position) -> bool {
         let offset = after.offset.0;
         self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
@@ -76,7 +76,7 @@ pub(super) async fn state(client: &Client) -> Result<State, StateError> {
     parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?.payload)
 }
 
-/// Reads an answer from [`INFO`]. An empty one is the server's own: nobody is there who could answer.
+/// Reads an answer from [`INFO`]. The server itself sends an empty one if JetStream is not there.
 pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     let away = |error: &dyn std::fmt::Display| StateError::Away(error.to_string());
     if answer.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     }
 }
 
-/// Makes the stream where it is missing, and compares its settings. Safe beside other nodes that do the same.
+/// Makes the stream if it is missing, and compares its settings. Safe if other nodes do the same.
 pub(super) async fn ensure(client: &Client, timeout: Duration) -> Result<(), NatsError> {
     let mut context = jetstream::new(client.clone());
     context.set_timeout(timeout);
@@ -114,7 +114,7 @@ pub(super) async fn ensure(client: &Client, timeout: Duration) -> Result<(), Nat
                 return Err(NatsError::NoJetStream);
             }
             GetStreamErrorKind::JetStream(_) => return Err(NatsError::Stream(error.to_string())),
-            // It does not tell a server without JetStream from one that is silent.
+            // The error does not tell a server without JetStream from a silent one.
             _ if client.server_info().jetstream => return Err(NatsError::Away(error.to_string())),
             _ => return Err(NatsError::NoJetStream),
         },
@@ -146,8 +146,8 @@ fn republish() -> Republish {
     Republish { source: ">".to_owned(), destination: "live.>".to_owned(), headers_only: false }
 }
 
-/// What would break a promise, each as `setting is A, must be B`. Replicas, placement and a limit of bytes are the
-/// operator's.
+/// The settings that would break a guarantee, each as `setting is A, must be B`. Replicas, placement and a limit of
+/// bytes are the operator's choice.
 fn differences(found: &Config) -> Vec<String> {
     fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
         (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))

@@ -1,7 +1,7 @@
 //! What is known of the stream's end.
 //!
-//! Anybody who may publish on `live.>` can send a message with any sequence number. So only an answer of the stream itself
-//! moves the position that clients are told, and from which rooms begin; a live event moves nothing but
+//! Every client that may publish on `live.>` can send a message with any sequence number. So only an answer of the
+//! stream moves the position that clients are told and that rooms begin at. A live event moves only
 //! [`StreamEnd::latest`], which is used while the stream does not answer.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,11 +18,11 @@ pub(super) struct StreamEnd {
 
 struct Inner {
     epoch: String,
-    /// The last offset that the stream has told.
+    /// The last offset that the stream has confirmed.
     confirmed: u64,
-    /// The highest offset of an event that was delivered.
+    /// The highest offset of a delivered event.
     delivered: u64,
-    /// When the last two questions were asked that the stream has answered; the earlier one first.
+    /// When the last two questions were asked that the stream has answered; the earlier first.
     asked: [Instant; 2],
 }
 
@@ -32,7 +32,7 @@ impl StreamEnd {
         Self { inner: Mutex::new(inner), poll_requests: Notify::new() }
     }
 
-    /// The last position that the stream has told.
+    /// The last position that the stream has confirmed.
     pub(super) fn position(&self) -> Position {
         let inner = self.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed) }
@@ -43,13 +43,13 @@ impl StreamEnd {
         self.lock().confirmed
     }
 
-    /// The last event that is known of, also where the stream has not confirmed it.
+    /// The last event known, confirmed or not: no delivered event is after it.
     pub(super) fn latest(&self) -> Position {
         let inner = self.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed.max(inner.delivered)) }
     }
 
-    /// When the last question was asked that the stream has answered, and the one before.
+    /// When the last two questions were asked that the stream has answered; the earlier first.
     pub(super) fn asked(&self) -> [Instant; 2] {
         self.lock().asked
     }
@@ -60,19 +60,19 @@ impl StreamEnd {
         inner.delivered = inner.delivered.max(offset);
     }
 
-    /// Some events that were delivered are not in the stream.
+    /// Some delivered events are not in the stream.
     pub(super) fn forget_delivered(&self) {
         let mut inner = self.lock();
         inner.delivered = inner.confirmed;
     }
 
-    /// The connection is gone, and whatever was delivered on it counts as told: a server that was killed may have lost it.
+    /// The connection is gone: what it delivered counts as confirmed, for a server that was killed may have lost it.
     pub(super) fn trust_delivered(&self) {
         let mut inner = self.lock();
         inner.confirmed = inner.confirmed.max(inner.delivered);
     }
 
-    /// The stream's answer to a question. False where it is another stream, or one that was put back.
+    /// The stream's answer to a question. False if it is another stream, or one that was put back.
     pub(super) fn confirm(&self, state: &State, asked: Instant) -> bool {
         let mut inner = self.lock();
         if state.epoch != inner.epoch || state.last < inner.confirmed {
@@ -83,14 +83,14 @@ impl StreamEnd {
         true
     }
 
-    /// Offsets go on from here, in this stream.
+    /// The stream is this one now, and its offsets continue from `end`.
     pub(super) fn reset(&self, epoch: String, end: u64) {
         let mut inner = self.lock();
         let asked = inner.asked;
         *inner = Inner { epoch, confirmed: end, delivered: end, asked };
     }
 
-    /// An event came that the stream has not confirmed yet, or that cannot be: the stream is to be asked.
+    /// An event came that the stream has not confirmed, or cannot: ask the stream.
     pub(super) fn request_poll(&self) {
         self.poll_requests.notify_one();
     }

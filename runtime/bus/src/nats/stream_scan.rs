@@ -1,10 +1,11 @@
-//! Backfill the stream once, event by event, for many rooms.
+//! Reads the stream once, event by event, for many rooms.
 //!
-//! A server of version 2.9 looks for a room's next event by going over all that come before it: with many rooms, reading
-//! each by itself costs the server the rooms times the events, and ten nodes that filled their gaps like this kept one
-//! busy for good. One pass costs it each event once.
+//! A server of version 2.9 finds a room's next event by going over all events before it. With many rooms, reading each
+//! by itself costs the server the rooms times the events: ten nodes that backfilled like this kept one busy for good.
+//! One pass costs it each event once.
 //!
-//! Invariant: memory holds one window, whatever the stream holds; what the server left out is an error, never the end.
+//! Invariant: memory holds one window, whatever the stream holds; what the server leaves out is an error, never the
+//! end.
 use std::collections::HashMap;
 
 use async_nats::{
@@ -26,9 +27,9 @@ use super::{
 };
 use crate::{BusError, headers};
 
-/// The server forgets a reader that asks for nothing for so long.
+/// The server forgets a consumer that asks for nothing for this long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
-/// A window comes within this time, also from a server that answers ten nodes.
+/// A window comes within this time, even from a server that answers ten nodes.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -39,14 +40,14 @@ pub(super) struct StreamScan {
     rooms: HashMap<RoomId, u64>,
     through: u64,
     window_size: WindowSize,
-    /// Read so far, other rooms' events too.
+    /// The last offset read, other rooms' events included.
     read: u64,
-    /// How many the stream has after those.
+    /// How many events the stream has after that.
     pending: u64,
 }
 
 impl StreamScan {
-    /// Subscriptions with the offset after which each is read, up to a common one.
+    /// Opens it for rooms, each with the offset after which it is read, up to a common one.
     pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, through: u64) -> Result<Self, BusError> {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(CALL_TIMEOUT);
@@ -74,10 +75,10 @@ impl StreamScan {
         })
     }
 
-    /// The next events of the rooms, in order; none after the last. After an error the reading is over.
+    /// The next events of the rooms, in order; none after the last. After an error no more can be read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if self.pending == 0 || self.read >= self.through {
-            // It would be forgotten all the same.
+            // The server would forget it anyway.
             self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
             return self.end().await.map(|()| None);
         }
@@ -111,7 +112,7 @@ impl StreamScan {
         Ok(Window { events, through: self.read.min(self.through) })
     }
 
-    /// The last one may have been deleted; but the server's count alone is not believed.
+    /// The last event may have been deleted, but the server's count alone is not trusted.
     async fn end(&self) -> Result<(), BusError> {
         if self.read < self.through {
             let next = backfill::next_event(&self.client, ">", self.read + 1).await?;

@@ -1,7 +1,8 @@
-//! The rooms that this node wants, and what is to be said of them on the live connection.
+//! The rooms that this node needs, and the SUB and UNSUB lines that the live connection has yet to write.
 //!
-//! Invariant: a room is in the table from the wish until it is unsubscribed, whether or not the server knows of it; while
-//! the connection lives, each change of the table is said on it, in order. A room costs an entry here and nothing else.
+//! Invariant: a room is in the table from its subscribe call until its unsubscribe call, whether or not the server
+//! knows of it. While the connection lives, each change of the table is written to it, in order. A room costs one entry
+//! here and nothing else.
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,7 +20,7 @@ use super::{
     stream_end::StreamEnd,
 };
 
-/// Who waits for a round trip.
+/// A caller that waits for a round trip.
 pub(super) type Waiter = oneshot::Sender<Result<State, StateError>>;
 
 #[derive(Default)]
@@ -31,28 +32,27 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct SubscriptionTable {
     rooms: HashMap<RoomId, Subscription>,
-    /// The last subscription's number.
+    /// The number of the last subscription.
     sid: u64,
     connected: bool,
-    /// What the server has not been told yet. Nothing is kept here while there is no connection, and the writer gives a
-    /// connection up that takes nothing.
+    /// Lines that are not written yet. Empty without a connection; a connection that takes no bytes is given up.
     outgoing: Vec<u8>,
-    /// Who waits for the next round trip.
+    /// Callers that wait for the next round trip.
     waiters: Vec<Waiter>,
 }
 
 struct Subscription {
-    /// The number of its subscription: of an earlier one of the room, nothing is wanted any more.
+    /// Its number. Messages of the room's earlier subscriptions are dropped.
     sid: u64,
-    /// Only events after this one are for the room.
+    /// Only events after this offset are for the room.
     start: u64,
 }
 
 impl Subscriptions {
-    /// Notes the wish for a room; events up to the stream's known end are not for it. False where it was there already.
+    /// Adds a room; events up to the stream's confirmed end are not for it. False if it is there already.
     pub(super) fn add(&self, room: &RoomId, stream_end: &StreamEnd) -> bool {
         let mut table = self.lock();
-        // Under the lock, so that it cannot be an offset of before a reset that has put the rooms back already.
+        // Read under the lock: after a reset has capped the starts, no offset of before may come in.
         let start = stream_end.confirmed();
         if table.rooms.contains_key(room) {
             return false;
@@ -66,15 +66,15 @@ impl Subscriptions {
         true
     }
 
-    /// Whoever wanted the room knows that it is subscribed to: events up to here are not for it.
+    /// The room's subscription is live: events up to here are not for it.
     pub(super) fn begin_after(&self, room: &RoomId, through: u64, stream_end: &StreamEnd) {
         if let Some(subscription) = self.lock().rooms.get_mut(room) {
-            // As in `want`: the answer may be one of before a reset.
+            // Capped as in `add`: the answer may be one of before a reset.
             subscription.start = subscription.start.max(through.min(stream_end.confirmed()));
         }
     }
 
-    /// Forgets a room.
+    /// Removes a room.
     pub(super) fn remove(&self, room: &RoomId) {
         let mut table = self.lock();
         let Some(Subscription { sid, .. }) = table.rooms.remove(room) else { return };
@@ -85,8 +85,8 @@ impl Subscriptions {
         }
     }
 
-    /// A round trip on the live connection that begins after this call, with all rooms wanted so far subscribed before
-    /// it: the stream's state. An error at once where there is no connection, and after [`CALL_TIMEOUT`] in any case.
+    /// The stream's state, asked on the live connection after this call and after the SUB of every room added so far.
+    /// Without a connection it fails at once, otherwise after [`CALL_TIMEOUT`].
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
         let (waiter, answer) = oneshot::channel();
         {
@@ -103,22 +103,22 @@ impl Subscriptions {
         }
     }
 
-    /// Whether a message of this subscription is one for this room.
+    /// Whether a message of this subscription belongs to the room's current one.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
         self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid)
     }
 
-    /// The rooms, and after which event each.
+    /// All rooms, each with the offset after which its events are for it.
     pub(super) fn all(&self) -> Vec<(RoomId, u64)> {
         self.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
     }
 
-    /// The stream's offsets go on from here: a new one's from 0.
+    /// The stream's offsets continue from `end`: 0 in a new stream.
     pub(super) fn cap_starts(&self, end: u64) {
         self.lock().rooms.values_mut().for_each(|subscription| subscription.start = subscription.start.min(end));
     }
 
-    /// There is a connection: all rooms are to be said on it.
+    /// There is a connection: all rooms are to be subscribed on it.
     pub(super) fn connected(&self) {
         let mut table = self.lock();
         let table = &mut *table;
@@ -129,7 +129,7 @@ impl Subscriptions {
         self.changed.notify_one();
     }
 
-    /// The connection is gone, and with it whoever waited for it.
+    /// The connection is gone; round trips on it fail.
     pub(super) fn disconnected(&self) {
         let mut table = self.lock();
         table.connected = false;
@@ -137,17 +137,17 @@ impl Subscriptions {
         table.waiters.clear();
     }
 
-    /// Returns when there may be something to say.
+    /// Returns when there may be something to write.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// What is to be said.
+    /// What is to be written.
     pub(super) fn take_outgoing(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().outgoing)
     }
 
-    /// What is to be said, and who waits for a round trip after that.
+    /// What is to be written, and the callers of the round trip that follows it.
     pub(super) fn take_round_trip(&self) -> (Vec<u8>, Vec<Waiter>) {
         let mut table = self.lock();
         (std::mem::take(&mut table.outgoing), std::mem::take(&mut table.waiters))

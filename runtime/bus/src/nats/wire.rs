@@ -1,24 +1,24 @@
-//! What a NATS server says, out of the bytes of a connection.
+//! The operations that a NATS server sends, parsed from the bytes of a connection.
 //!
-//! Invariant: whatever comes, an operation is found without looking at more than [`MAX_LINE`] bytes and those of the largest
-//! message, and no byte is looked at before it is here. A message that is too large or not understood is dropped alone; only where
-//! it is not known any more where the next operation starts is the connection at its end.
+//! Invariant: whatever arrives, the parser finds an operation in at most [`MAX_LINE`] bytes and those of the largest
+//! message, and never looks past the input. A message that is too large or not understood is dropped alone; only if the
+//! start of the next operation is unknown does the connection end.
 /// A control line. INFO of a server with many neighbours is the longest.
 pub(super) const MAX_LINE: usize = 32 * 1024;
-/// What a message may have beside a body of the largest size.
+/// What a message may have beside a body of the largest size, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 /// No server sends more in one message.
 const MAX_ANNOUNCED: usize = 64 * 1024 * 1024;
 
 const END: &[u8] = b"\r\n";
 
-/// What a server says.
+/// An operation of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op<'a> {
-    /// About itself, in JSON.
+    /// Facts about the server, in JSON.
     Info(&'a [u8]),
     Message(Message<'a>),
-    /// A message that was left out.
+    /// A message that was dropped.
     Dropped,
     Ping,
     Pong,
@@ -37,26 +37,26 @@ pub(super) struct Message<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// Bytes that are not of the protocol.
+/// Bytes that violate the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent {0}")]
 pub(super) struct Malformed(&'static str);
 
-/// Finds operations. What it has to know between two of them is only how much of a message is still to be left out.
+/// Finds operations. Between two of them it only remembers how much of a dropped message is still to be skipped.
 #[derive(Debug)]
 pub(super) struct Parser {
     skip: usize,
-    /// Headers and body of a message; a larger one is left out.
+    /// The largest size of headers and body together; larger messages are skipped.
     max_message: usize,
 }
 
 impl Parser {
-    /// Messages with a body over `max_body` bytes may be left out.
+    /// Messages with a body over `max_body` bytes may be skipped.
     pub(super) fn new(max_body: usize) -> Self {
         Self { skip: 0, max_message: max_body.saturating_add(MAX_HEAD) }
     }
 
-    /// How many of these bytes are used up, and for which operation. Where both are nothing, more has to come first.
+    /// How many of these bytes are consumed, and the operation in them. Without either, more bytes are needed.
     pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Op<'a>>), Malformed> {
         if self.skip > 0 {
             let skipped = self.skip.min(input.len());
@@ -78,7 +78,7 @@ impl Parser {
         }
     }
 
-    /// `subject sid [reply] [length of the headers] length of all`, and behind that line the message.
+    /// `subject sid [reply] [length of the headers] length of all`; the message follows that line.
     fn message<'a>(
         &mut self,
         input: &'a [u8],
@@ -115,7 +115,7 @@ impl Parser {
     }
 }
 
-/// A block's headers, in order. A line that is none is left out.
+/// The headers of a block, in order. A line that is no header is skipped.
 pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name, value.trim()))
