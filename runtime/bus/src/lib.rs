@@ -1,9 +1,9 @@
 //! Events of rooms (PROTOCOL 3), behind one trait: NATS JetStream, or a log in process.
 //!
-//! Invariant: a node has one feed, and on it every event of a subscribed room comes exactly once, without a gap after an
-//! outage, and at once: perhaps late, that is after one that is later in the stream. Events of one publisher keep their
-//! order. Who needs the stream's order, also across rooms, waits for [`BusEvent::Watermark`]. What cannot be filled any more is
-//! said as [`BusEvent::Gap`].
+//! Invariant: a node has one feed. Every event of a subscribed room comes on it exactly once, and without a gap after
+//! an outage. It comes at once, so it may follow an event that is later in the stream; events of one publisher keep
+//! their order. A reader that needs the stream's order, also across rooms, waits for [`BusEvent::Watermark`]. What
+//! cannot be delivered any more is reported as [`BusEvent::Gap`].
 mod headers;
 pub mod memory;
 pub mod nats;
@@ -17,28 +17,28 @@ use tokio::sync::mpsc;
 
 use rollcall_base::tasks::TaskEnded;
 
-/// Why the bus did not do what it was asked for.
+/// Why a call to the bus failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the bus is away: {0}")]
 pub struct BusError(pub String);
 
-/// Why one message is not stored.
+/// Why a message was not stored.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The bus is away, full, or does not let us. Whether it was stored is unknown.
+    /// The bus is away, full, or the user lacks a right. Whether it was stored is unknown.
     #[error(transparent)]
     Away(BusError),
     /// This message can never be stored.
     #[error("the bus refuses this message: {0}")]
     Refused(String),
-    /// It was not stored, because it was late or another event of its subject came before. Whoever still owns the event
-    /// tries again at once.
+    /// It was not stored, because it was late or another event of its subject came first. If the caller still owns the
+    /// event, it tries again at once.
     #[error("another event came before")]
     Behind,
 }
 
 impl PublishError {
-    /// Whether it says nothing of the bus or the message.
+    /// Whether it is an error neither of the bus nor of the message.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         matches!(self, Self::Behind)
@@ -48,84 +48,83 @@ impl PublishError {
 /// Why the bus cannot serve.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// It is away; events wait.
+    /// The bus is away; events wait.
     #[error(transparent)]
     Away(BusError),
-    /// It answers, and somebody has to change something: a right that is missing, a disk that is full.
+    /// The bus answers, but an operator has to act: a right is missing, or a disk is full.
     #[error("{0}")]
     Unable(String),
 }
 
-/// What is published.
+/// A message to publish.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// Where.
+    /// Its room and type.
     pub subject: Subject,
-    /// `Nats-Msg-Id`: the same every time that the same event is published.
+    /// `Nats-Msg-Id`: the same whenever the same event is published.
     pub message_id: Option<String>,
     /// Further headers, in order.
     pub headers: Vec<(&'static str, String)>,
     /// A JSON object.
     pub body: Bytes,
-    /// It is stored only directly after the last event of its subject that this bus knows of: then a copy of it that is
-    /// delivered late, after another node has published it, is refused.
+    /// Store it only directly after the last event of its subject that this bus knows: a copy that is delivered late,
+    /// after another node has published the event, is refused.
     pub fenced: bool,
 }
 
-/// An event as it arrives, headers already read (PROTOCOL 3).
+/// An event that arrives, with its headers read (PROTOCOL 3).
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// The room that it is for.
+    /// Its room.
     pub room: RoomId,
-    /// Its place in the stream.
+    /// Its number in the stream.
     pub offset: Offset,
-    /// `Sender-Agent-Id`: not echoed to that agent.
+    /// `Sender-Agent-Id`: that agent does not get it.
     pub sender: Option<AgentId>,
-    /// `Receiver-Agent-Id`: to that agent only.
+    /// `Receiver-Agent-Id`: only that agent gets it.
     pub receiver: Option<AgentId>,
-    /// `Is-Internal: true`: not forwarded.
+    /// `Is-Internal: true`: no client gets it.
     pub internal: bool,
-    /// `Entity-Event-Type`, `-Operation`, `-Sequence-Id`, where all three are there.
+    /// `Entity-Event-Type`, `-Operation` and `-Sequence-Id`, if all three are there.
     pub entity: Option<(String, String, i64)>,
-    /// When it was stored, where known: how long ago, for `publish_to_push_seconds`.
+    /// How long ago it was stored, if known; for `publish_to_push_seconds`.
     pub age: Option<Duration>,
-    /// The body.
+    /// Its body.
     pub body: Bytes,
 }
 
-/// What comes on the feed.
+/// An item of the feed.
 #[derive(Clone, Debug)]
 pub enum BusEvent {
     /// An event.
     Event(Incoming),
-    /// Every event up to this offset has been on the feed. One may come later still, where the server stood for longer
-    /// than anybody waits; it is not lost for that.
+    /// Every event up to this offset has been on the feed. If the server stood still for longer than readers wait, one
+    /// may come later; it is not lost.
     Watermark(Offset),
-    /// Events up to this offset may be missing and cannot be had any more: every view of a room that began before is
-    /// incomplete.
+    /// Events up to this offset may be missing for good: every view of a room that began before is incomplete.
     Gap(Offset),
-    /// The stream was made anew, or put back to an earlier time: offsets go on from there, later ones that were given
-    /// before mean nothing any more, and no view is complete.
+    /// The stream was made anew, or put back to an earlier time. Offsets continue from there, later ones of before mean
+    /// nothing any more, and no view is complete.
     StreamReset,
 }
 
-/// Where the stream is.
+/// A position in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Names the stream's creation: offsets of another epoch mean nothing.
     pub epoch: String,
-    /// The last event's.
+    /// The last event's offset.
     pub offset: Offset,
 }
 
-/// Events of a replay, or the reason why the rest does not come.
+/// Events of a replay, or the error that ends it.
 pub type Replayed = mpsc::Receiver<Result<Incoming, BusError>>;
 
-/// What was missed.
+/// The result of [`Bus::replay`].
 #[derive(Debug)]
 pub enum Replay {
-    /// The events in order, and up to where they are all; the channel ends after the last one. An error is the last item:
-    /// the rest cannot be had now, and who is told nothing would take the part for the whole.
+    /// The events in order, and the offset up to which they are complete; the channel ends after the last one. If the
+    /// rest cannot be read, an error is the last item, so that no part is taken for the whole.
     Events(Replayed, Offset),
     /// Some of it is gone, or the epoch is another.
     Lost,
@@ -138,33 +137,33 @@ pub trait Bus: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// One round trip to the server.
     async fn ping(&self) -> Result<(), BusError>;
-    /// Whether an event would be stored and heard back: a write, unless one was stored a moment ago.
+    /// Whether an event would be stored and received back: writes one, unless one was stored a moment ago.
     async fn probe(&self) -> Result<(), ProbeError> {
         self.ping().await.map_err(ProbeError::Away)
     }
-    /// Publishes in order, many in flight; a result for each, in the batch's order. Ok means stored (acknowledged). After
+    /// Publishes in order, many at once; a result for each, in the batch's order. Ok means stored (acknowledged). After
     /// a fenced event that was not stored, no later one of its subject is.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>>;
     /// Those of these message ids of presence that were stored within this time. It may take longer than other calls.
-    /// None where the bus ends with the process: the relay remembers what it published in this one.
+    /// Empty if the bus ends with the process: the relay remembers what it published in this one.
     async fn stored(&self, _ids: &HashSet<String>, _age: Duration) -> Result<HashSet<String>, BusError> {
         Ok(HashSet::new())
     }
-    /// From Ok on, whatever is stored in the room reaches the feed; so may a part of what was stored before, which is not
-    /// for who comes now: its offsets are not after the one in Ok. Where the server is away it is Err, but the wish is kept
-    /// and fulfilled on its return, from [`Bus::position`] at the time of the call on.
+    /// After Ok, every event stored in the room reaches the feed. Some of what was stored before may too, with offsets
+    /// up to the one in Ok; it is not for new members. If the server is away, the result is Err, but the room is kept:
+    /// once the server is back, it is filled from [`Bus::position`] at the time of the call on.
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError>;
-    /// Ends it.
+    /// Ends the subscription.
     fn unsubscribe(&self, room: &RoomId);
-    /// The last position that the stream itself has told. It may be behind what has come on the feed.
+    /// The last position that the stream has confirmed. It may be behind the feed.
     fn position(&self) -> Position;
-    /// Waits until one of its tasks has ended; it does not work any more then.
+    /// Waits until one of the bus's tasks has ended; the bus does not work any more then.
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// Where the stream is now, asked of the stream: what has been stored before the call is not after it. Where the
-    /// stream does not answer within half a second, the last event known: whatever has been on the feed before the call is
-    /// not after it either.
+    /// Where the stream is now, asked of the stream: everything stored before the call is up to there. If the stream
+    /// does not answer within half a second, the last event known: everything on the feed before the call is up to
+    /// there.
     async fn end(&self) -> Position;
     /// Events of these rooms after `after.offset`, merged in order, up to where the stream is now.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;

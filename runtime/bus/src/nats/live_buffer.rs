@@ -13,16 +13,17 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::Incoming;
 
-/// More than this is not kept: what lies in the stream can be fetched from there.
+/// The buffer's limit in bytes. What is dropped beyond it is read from the stream.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// What an event costs beside its body.
+/// What an event costs beside its body, in bytes.
 const OVERHEAD: usize = 256;
 /// How much is taken at a time.
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// A server that runs for so long republishes what it has stored. The clock does not say that it ran: a server may stand,
-/// with an event stored and not yet republished. Of three answers to pings this far apart, it stood between two at most.
+/// A server that runs for this long republishes what it has stored. Elapsed time does not show that it ran: it may have
+/// been stopped with an event stored and not yet republished. Among three pongs this far apart, it was stopped between
+/// two at most.
 const MIN_PONG_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct LiveBuffer {
@@ -32,20 +33,21 @@ pub(super) struct LiveBuffer {
 
 struct Inner {
     intact: bool,
-    /// With the time of its coming.
+    /// Each with its arrival time.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
-    /// When the server answered, [`MIN_PONG_INTERVAL`]: the oldest first.
+    /// When the server sent pongs, at least [`MIN_PONG_INTERVAL`] apart; the oldest first.
     pongs: [Instant; 3],
-    /// When rooms were wished for whose subscription the server has not answered for yet, each with a number of its own.
+    /// When rooms were added whose subscription the server has not answered yet, each with a number of its own.
     pending: BTreeSet<(Instant, u64)>,
     last_pending: u64,
-    /// When the first was wished for whose answer nobody waits for any more: a filling will bring its events.
+    /// When the first room was added whose answer nobody waits for any more: a backfill brings its events.
     unanswered: Option<Instant>,
 }
 
-/// Somebody waits for a room's subscription. Dropped without an answer it breaks the flow: until the server answers again
-/// other rooms' events would pass, and filling goes on after the last event that passed.
+/// A subscription that the server has not answered yet. If it is dropped without an answer, the buffer is broken:
+/// otherwise other rooms' events would pass until the server answers, and a backfill starts after the last event that
+/// passed.
 pub(super) struct PendingSubscription<'a> {
     buffer: &'a LiveBuffer,
     key: (Instant, u64),
@@ -71,7 +73,7 @@ impl Drop for PendingSubscription<'_> {
     }
 }
 
-/// What [`LiveBuffer::next`] finds.
+/// The result of [`LiveBuffer::next`].
 pub(super) enum Next {
     Events(Vec<(Instant, Incoming)>),
     Broken,
@@ -93,7 +95,7 @@ impl LiveBuffer {
         Self { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
-    /// A room is wished for.
+    /// A room is being added.
     pub(super) fn pend(&self) -> PendingSubscription<'_> {
         let mut inner = self.lock();
         inner.last_pending += 1;
@@ -102,7 +104,7 @@ impl LiveBuffer {
         PendingSubscription { buffer: self, key }
     }
 
-    /// A filling that began after the last [`LiveBuffer::resume`] is done.
+    /// A backfill that began after the last [`LiveBuffer::resume`] is done.
     pub(super) fn backfilled(&self) {
         let mut inner = self.lock();
         if inner.intact {
@@ -115,14 +117,14 @@ impl LiveBuffer {
         self.lock().intact = true;
     }
 
-    /// Something was lost, or may have been.
+    /// Events were lost, or may have been.
     pub(super) fn mark_broken(&self) {
         self.lock().intact = false;
         self.changed.notify_one();
     }
 
-    /// Everything that has come is of a stream that is gone, or of a time that it was put back from. The delivery reads
-    /// the stream once more, so what was of the new one comes all the same.
+    /// The stream was replaced or put back: what the buffer holds is of before. A backfill brings the new stream's
+    /// events.
     pub(super) fn discard(&self) {
         let mut inner = self.lock();
         inner.events.clear();
@@ -131,12 +133,12 @@ impl LiveBuffer {
         self.changed.notify_one();
     }
 
-    /// There is news for whoever waits for [`LiveBuffer::changed`].
+    /// Wakes the caller of [`LiveBuffer::changed`].
     pub(super) fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// The server has answered a ping.
+    /// The server has sent a pong.
     pub(super) fn ponged(&self, at: Instant) {
         let mut inner = self.lock();
         let [_, before, last] = inner.pongs;
@@ -145,20 +147,20 @@ impl LiveBuffer {
         }
     }
 
-    /// What was stored before anything that came until then has been republished, and is not to be filled.
+    /// What was stored before an event that arrived until then was republished, and needs no backfill.
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
         let first = inner.pending.first().map(|(at, _)| *at);
         [first, inner.unanswered].into_iter().flatten().fold(inner.pongs[0], Instant::min)
     }
 
-    /// Whether nobody waits for a subscription, and none is to be filled.
+    /// Whether no subscription waits for its answer or for a backfill.
     pub(super) fn is_certain(&self) -> bool {
         let inner = self.lock();
         inner.intact && inner.pending.is_empty() && inner.unanswered.is_none()
     }
 
-    /// Passes on events that came at this time. Where the flow is broken they are thrown away.
+    /// Passes on events that arrived at this time. A broken buffer drops them.
     pub(super) fn push(&self, at: Instant, events: Vec<Incoming>) {
         if events.is_empty() {
             return;
@@ -218,7 +220,7 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
         assert_eq!(buffer.republished(), at(1_000));
-        // It stands from 3,500 on, and then answers three pings at once.
+        // It is stopped at 3,500, and later answers three pings at once.
         [9_000, 9_001, 9_002].into_iter().for_each(|ms| buffer.ponged(at(ms)));
         assert_eq!(buffer.republished(), at(2_000));
         [10_000, 11_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
@@ -240,7 +242,7 @@ mod tests {
         assert!(matches!(buffer.next(), Next::Broken));
         buffer.resume();
         assert!(since <= buffer.republished() && buffer.republished() <= Instant::now(), "not yet");
-        // It breaks during the filling.
+        // It breaks during the backfill.
         drop(buffer.pend());
         buffer.backfilled();
         assert!(!buffer.is_certain() && buffer.republished() <= Instant::now());
