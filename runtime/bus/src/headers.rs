@@ -10,7 +10,7 @@ use super::Incoming;
 use rollcall_base::names;
 
 /// Reads a message. Header names are compared without case. A value that cannot be read, or a header that comes twice with
-/// two values, drops the event: whatever else it was read as could show it to somebody who must not see it.
+/// two values, drops the event: any guess could show it to a client that must not see it.
 pub(super) fn incoming<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,

@@ -23,9 +23,9 @@ pub use self::log::LogLimits;
 use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
-/// Events on the feed that nobody has read yet.
+/// How many events of the feed may be unread.
 const FEED: usize = 256;
-/// Events of a replay that nobody has read yet.
+/// How many events of a replay may be unread.
 const REPLAY: usize = 64;
 /// How many offsets of the log are read under one lock.
 const MAX_CHUNK: usize = 256;

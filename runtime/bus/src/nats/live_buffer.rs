@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_filling() {
+    fn what_may_have_come_before_a_subscription_waits_for_its_answer_or_a_backfill() {
         let buffer = LiveBuffer::new();
         let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
         let before = Instant::now();
         let (answered, forgotten) = (buffer.pend(), buffer.pend());
         [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(later(ms)));
         let since = buffer.republished();
-        assert!(before <= since && since <= Instant::now(), "no later than the wishes");
+        assert!(before <= since && since <= Instant::now(), "no later than the first pending");
         answered.answered();
         assert!(matches!(buffer.next(), Next::Nothing));
         drop(forgotten);

@@ -65,7 +65,7 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(1400);
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// For this long after a stored write, a probe need not write.
 const PROVED: Duration = Duration::from_secs(5);
-/// Events on the feed that nobody has read yet.
+/// How many events of the feed may be unread.
 const FEED: usize = 256;
 /// The default of the largest body, in bytes.
 const MAX_BODY: usize = 128 * 1024;

@@ -114,7 +114,7 @@ async fn a_stop_of_three_seconds_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_room_wished_for_during_an_outage_is_filled_from_then_on() {
+async fn a_room_added_during_an_outage_is_filled_from_then_on() {
     let server = Nats::start().unwrap();
     let proxy = Proxy::to(server.port()).await;
     let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
     }
 }
 
-/// The line to the node stands while the stream is replaced; what the old one sent comes when the node asks already.
+/// The network to the node is held while the stream is replaced; the old events arrive while the node asks for its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_old_stream_sent_does_not_come_after_the_reset() {
     const OLD: i64 = 100;
@@ -262,7 +262,7 @@ async fn what_an_old_stream_sent_does_not_come_after_the_reset() {
     context.delete_stream("CLASSROOM").await.unwrap();
     let (again, _feed) = NatsBus::connect(&server.url()).await.unwrap();
     let new = publish_surely(&again, &room, OLD).await;
-    // It breaks the flow, so that the node asks where the stream is.
+    // A dropped call breaks the live buffer, so that the node asks where the stream is.
     timeout(PAUSE, bus.subscribe(&lesson())).await.unwrap_err();
     timeout(20 * PAUSE, bus.ping()).await.unwrap_err();
     wire.clear();
@@ -285,7 +285,7 @@ async fn the_end_is_not_before_what_was_on_the_feed_where_the_stream_is_silent()
         publish_surely(&other, &room, number).await;
     }
     let last = collect(&mut feed, 3).await.pop().unwrap().offset;
-    assert!(bus.position().offset < last, "nobody has told the node");
+    assert!(bus.position().offset < last, "the stream has not confirmed it to the node");
     let asked = Instant::now();
     assert_eq!(bus.end().await.offset, last);
     assert!(asked.elapsed() < Duration::from_secs(1), "a connect waits for it");

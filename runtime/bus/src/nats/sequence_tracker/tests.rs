@@ -93,7 +93,7 @@ fn the_floor_follows_what_has_aged() {
 }
 
 #[test]
-fn however_long_a_filling_takes_what_was_delivered_before_it_is_known() {
+fn however_long_a_backfill_takes_what_was_delivered_before_it_is_known() {
     let start = Instant::now();
     let mut tracker = confirmed(0);
     assert!(first(&mut tracker, 5, start) && first(&mut tracker, 9, start));
