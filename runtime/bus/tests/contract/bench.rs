@@ -1,4 +1,4 @@
-//! An implementation with its feed, and what the cases do with it.
+//! An implementation of the bus with its feed, and what the test cases do with it.
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
@@ -15,7 +15,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// An implementation.
+/// An implementation of the bus.
 pub(crate) struct Bench {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) feed: mpsc::Receiver<BusEvent>,
@@ -40,7 +40,7 @@ pub(crate) async fn through_nats() -> Bench {
 }
 
 impl Bench {
-    /// Publishes what must be stored.
+    /// Publishes messages that must be stored.
     pub(crate) async fn publish(&self, batch: Vec<Publication>) -> Vec<Offset> {
         self.bus.publish(batch).await.into_iter().map(Result::unwrap).collect()
     }
@@ -90,12 +90,12 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
     }
 }
 
-/// Whatever comes next on the feed.
+/// The next item of the feed.
 pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
 }
 
-/// The next event on the feed, or what is missing.
+/// The next item of the feed that is no watermark.
 pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     loop {
         match fed_any(feed).await {
@@ -105,7 +105,7 @@ pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     }
 }
 
-/// So many events from the feed. Here one publishes at a time: their offsets must ascend.
+/// The next `count` events of the feed. Their offsets must ascend, since one publisher at a time publishes here.
 pub(crate) async fn collect(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<Incoming> {
     let mut events: Vec<Incoming> = Vec::new();
     while events.len() < count {
@@ -125,9 +125,9 @@ pub(crate) fn ids(events: &[Incoming]) -> Vec<i64> {
     events.iter().map(|event| event.entity.as_ref().unwrap().2).collect()
 }
 
-/// What a call may take.
+/// How long a call may take.
 const ANSWER: Duration = Duration::from_millis(1600);
-/// Between two questions whether it is so yet.
+/// How long a test waits before it asks again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {

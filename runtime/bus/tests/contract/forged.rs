@@ -1,5 +1,5 @@
-//! Messages on `live.>` that the server never republished: whoever may publish there can say what he likes, but must not
-//! stop, swallow or misplace what the stream has.
+//! Messages on `live.>` that the server never republished. A client that may publish there can send any of them, but
+//! must not stop, swallow or misplace events of the stream.
 use async_nats::{Client, HeaderMap};
 use rollcall_bus::{Bus, BusEvent, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
@@ -67,7 +67,7 @@ async fn a_sequence_that_the_stream_gives_a_moment_later_swallows_nothing() {
         publish_surely(&bus, &room, sequence).await;
     }
     assert_eq!(genuine(&mut feed, EVENTS as usize).await, (1..=EVENTS).collect::<Vec<_>>());
-    // A room that is entered meanwhile, while some of them are still above the end.
+    // A room that is added while some of them are still above the end.
     let other = classroom();
     let begins = bus.subscribe(&other).await.unwrap();
     assert_eq!(begins.0, EVENTS as u64);
@@ -93,7 +93,7 @@ async fn other_forged_headers_change_nothing() {
     forge(&client, &room, &[]).await;
     publish_surely(&bus, &room, 6).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [6], "none of them was fed");
-    // Times of nobody's clock, and a copy of what is there.
+    // Times that no clock shows, and a copy of a stored event.
     for time in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "yesterday"] {
         forge(&client, &room, &[("Nats-Sequence", "3"), ("Nats-Time-Stamp", time)]).await;
     }

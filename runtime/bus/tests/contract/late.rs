@@ -1,5 +1,5 @@
-//! Events that the server republishes out of the stream's order, as it does where several clients publish at once: none
-//! is lost, none comes twice, and who wants them in order can have that.
+//! Events that the server republishes out of the stream's order, as it does if several clients publish at once: none is
+//! lost, none comes twice, and a reader that wants the stream's order can have it.
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
@@ -20,7 +20,7 @@ use crate::{
 
 const PUBLISHERS: usize = 6;
 const EVENTS: i64 = 2_000;
-/// How many of its events a publisher has under way.
+/// How many events a publisher has without an answer.
 const BATCH: i64 = 50;
 
 /// Publishes to each pair of rooms from a connection of its own, all at once, and returns what was stored where.
@@ -44,17 +44,17 @@ async fn publish_at_once(url: String, pairs: Vec<[RoomId; 2]>) -> BTreeMap<Offse
     publishing.join_all().await.into_iter().flatten().collect()
 }
 
-/// What a feed had, as it came, and as one has it who waits for what is settled.
+/// The events of a feed as they came, and in the order of a reader that waits for watermarks.
 #[derive(Default)]
 struct Heard {
     at_once: Vec<Offset>,
     in_order: Vec<Offset>,
     events: BTreeMap<Offset, (RoomId, i64)>,
-    /// What came after it was said that nothing more would.
+    /// Events that came after a watermark had passed them.
     later_still: usize,
 }
 
-/// Reads so many events, which must be different ones, until all are settled.
+/// Reads this many different events, until all are settled.
 async fn hear(mut feed: mpsc::Receiver<BusEvent>, count: usize) -> Heard {
     let (mut heard, mut kept, mut settled) = (Heard::default(), BTreeSet::new(), Offset(0));
     while heard.events.len() < count || !kept.is_empty() {
@@ -113,7 +113,7 @@ async fn of_several_publishers_nothing_is_lost_when_the_connection_breaks() {
     nothing_is_lost_when_the_connection_breaks(0).await;
 }
 
-/// A node that wants many rooms fills its gaps otherwise than one that wants few.
+/// A node with many rooms backfills in another way than one with few.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_publishers_nothing_is_lost_to_who_wants_many_rooms() {
     nothing_is_lost_when_the_connection_breaks(100).await;
@@ -135,7 +135,7 @@ async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
         proxy.cut().await;
         cuts += 1;
         proxy.mend();
-        // It has come back, and something has come.
+        // Until it has come back, and something has arrived.
         while !publishing.is_finished() && (bus.position() == before || bus.ping().await.is_err()) {
             sleep(PAUSE).await;
         }
@@ -155,7 +155,7 @@ async fn store_elsewhere(bus: &NatsBus, count: i64) {
     bus.end().await;
 }
 
-/// What the server would republish, sent in the wrong order.
+/// Sends what the server would republish, in the wrong order.
 async fn republish(url: &str, room: &RoomId, offsets: impl IntoIterator<Item = u64>) {
     let client = async_nats::connect(url).await.unwrap();
     for offset in offsets {
@@ -190,7 +190,7 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
     store_elsewhere(&bus, 4).await;
-    // 2 may be another node's: after a while nobody waits for it any more.
+    // 2 may be another node's: readers stop waiting for it.
     republish(&server.url(), &room, [1, 3]).await;
     let mut settled = Vec::new();
     while settled.last() != Some(&3) {
@@ -208,8 +208,8 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     assert!(matches!(timeout(PAUSE * 100, fed_any(&mut feed)).await.unwrap(), BusEvent::Watermark(Offset(4))));
 }
 
-/// Between a node's events there are other nodes', so when the connection breaks any may still be on its way: the stream
-/// is read from a while ago, in several pieces, and all that came since is among them.
+/// Between a node's events there are other nodes', so when the connection breaks, any may still be on its way. The
+/// stream is read from a while ago, in several windows, and all that came since is among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_before_a_long_outage_does_not_come_again() {
     const EVENTS: i64 = 200;

@@ -1,4 +1,4 @@
-//! What only NATS can do: be shared with other nodes and services, be set up wrongly, ask for credentials.
+//! What only NATS can do: be shared with other nodes and services, have wrong settings, ask for credentials.
 use std::time::Duration;
 
 use async_nats::{
@@ -50,14 +50,14 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
         headers.iter().for_each(|(name, value)| map.insert(*name, *value));
         other.publish_with_headers(subject, map, body.into()).await.unwrap();
     };
-    // Whatever is no event, forged or broken, or what only looks like the stream's.
+    // None of these is an event of the stream: they are broken, forged, or only look like one.
     send(format!("{room}.a.b"), &[], "{}").await;
     send(format!("{room}.a$b"), &[], "{}").await;
     send(format!("{room}.note"), &[("Receiver-Agent-Id", "nobody at all")], "{}").await;
     send(format!("{room}.note"), &[("Entity-Event-Sequence-Id", "many")], "{}").await;
     send(format!("live.{room}.note"), &[], "{}").await;
     send(format!("live.{room}.note"), &[("Nats-Sequence", "first")], "{}").await;
-    // These pass: a body is the gateway's affair.
+    // These pass: the gateway checks bodies.
     send(format!("{room}.note"), &[("Nats-Sequence", "99999"), ("Nats-Last-Sequence", "99998")], "not JSON").await;
     send(format!("{room}.note"), &[], "").await;
     send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "{}").await;
@@ -82,7 +82,7 @@ async fn what_is_larger_than_the_limit_is_left_out_alone() {
         body: format!("\"{}\"", "x".repeat(size - 2)).into(),
         ..note(&room, format!("{room}-{number}"), number)
     };
-    // Over the limit a message may come all the same, up to what headers may take: its reader counts its body.
+    // A message over the limit may pass, up to the limit for headers: the gateway checks the body's size.
     let batch = vec![event(1, LIMIT), event(2, LIMIT + 200 * 1024), event(3, 2)];
     assert!(bus.publish(batch).await.iter().all(Result::is_ok));
     assert_eq!(ids(&collect(&mut feed, 2).await), [1, 3]);

@@ -14,7 +14,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// What coming back may take.
+/// How long a recovery may take.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 /// Asks until the server is there again, and returns how long that took.
@@ -27,7 +27,8 @@ async fn recovered(bus: &dyn Bus) -> Duration {
     since.elapsed()
 }
 
-/// Publishes throughout, on a node of its own, while `fault` happens; then the feed must have it all, once, in order.
+/// Publishes all the time through another node, while `fault` happens. Then the feed must have all events once, in
+/// order.
 async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &NatsBus)) {
     const ROOMS: usize = 8;
     let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
@@ -234,7 +235,7 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
         }
         // Its offsets are below those of before, and its message ids are new.
         publish_surely(&bus, &room, BEFORE).await;
-        // It may come before anybody has noticed; afterwards it comes for certain.
+        // It may also come before the node has noticed; after the reset it must come.
         while !matches!(fed(&mut feed).await, BusEvent::StreamReset) {}
         assert_eq!(ids(&collect(&mut feed, 1).await), [BEFORE]);
         let now = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();

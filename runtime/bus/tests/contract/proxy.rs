@@ -1,5 +1,5 @@
-//! Between a node and its server: connections that can be cut, servers started with options of their own, and bytes
-//! that no client library would send.
+//! What stands between a node and its server: connections that can be cut, servers with special options, and bytes that
+//! no client library would send.
 use std::{
     net::TcpListener as Probe,
     process::{Child, Command, Stdio},
@@ -76,12 +76,12 @@ impl Proxy {
     }
 }
 
-/// Passes connections on until it is told to hold: from then on it takes what a node sends and keeps it, also when the
-/// node has long given the connection up.
+/// Passes connections on until it is told to hold. From then on it keeps what a node sends, even after the node has
+/// given the connection up.
 pub(crate) struct Stall {
     port: u16,
     held: watch::Sender<bool>,
-    /// A connection that was told to deliver says here when the server has taken everything.
+    /// Gets a message for each connection whose kept bytes the server has taken.
     delivered: mpsc::Receiver<()>,
     deliver: watch::Sender<bool>,
 }

@@ -1,4 +1,4 @@
-//! What is published late, refused, or not allowed.
+//! Messages that are published late, refused, or not allowed.
 use std::{collections::HashSet, io::Write, time::Duration};
 
 use async_nats::jetstream::{self, stream::DiscardPolicy};
@@ -183,7 +183,7 @@ async fn a_stream_that_is_full_is_no_bus_to_serve_with() {
         }
     };
     assert!(matches!(error, PublishError::Away(_)), "it may be stored later: {error:?}");
-    // What was stored a moment ago counts for a while.
+    // An event stored a moment ago still counts as a proof.
     let why = loop {
         match bus.probe().await {
             Err(ProbeError::Unable(why)) => break why,
