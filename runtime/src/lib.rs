@@ -6,6 +6,7 @@ pub mod config;
 mod gateway;
 mod handler;
 pub mod http;
+mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod mixpanel;

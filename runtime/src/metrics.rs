@@ -1,6 +1,6 @@
-//! The recorder behind `/metrics` (PROTOCOL 8): every name described once, histograms with buckets, and `process_*`.
+//! The recorder behind `/metrics` (PROTOCOL 8): a help text for every name, histograms with buckets, and `process_*`.
 //!
-//! Invariant: an instance that nobody scrapes does not grow ([`Metrics::upkeep`]).
+//! Invariant: memory does not grow while nobody scrapes ([`Metrics::upkeep`]).
 use std::time::Duration;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -8,10 +8,10 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use rollcall_base::names;
 
-/// From a push within a node to a function at its timeout.
+/// Upper bounds in seconds: from a push within a node to a handler at its timeout.
 const BUCKETS: [f64; 16] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
-/// How often samples of histograms are put into their buckets.
+/// How often the samples of histograms are put into their buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why metrics cannot be recorded.
@@ -25,7 +25,7 @@ pub enum MetricsError {
     Installed(#[from] metrics::SetRecorderError<PrometheusRecorder>),
 }
 
-/// What was recorded, to be shown.
+/// What was recorded.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -33,10 +33,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Records whatever this process measures from now on.
+    /// Records everything that this process measures from now on.
     ///
     /// # Errors
-    /// [`MetricsError`], on a second call for one.
+    /// [`MetricsError`], for one on a second call.
     pub fn install() -> Result<Self, MetricsError> {
         let recorder = recorder()?;
         let handle = recorder.handle();
@@ -46,7 +46,7 @@ impl Metrics {
         Ok(this)
     }
 
-    /// With a recorder of its own, for a test: tests run beside each other.
+    /// For a test, which needs a recorder of its own because tests run in parallel.
     #[cfg(test)]
     pub(crate) fn local() -> (Self, PrometheusRecorder) {
         let recorder = recorder().unwrap();
@@ -68,7 +68,7 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Keeps memory bounded while nobody scrapes. Never returns; to be spawned.
+    /// Keeps memory bounded while nobody scrapes. Never returns: the caller spawns it.
     pub async fn upkeep(self) {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
@@ -87,27 +87,43 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 }
 
 fn describe() {
-    describe_gauge!(names::CONNECTIONS, Unit::Count, "Open WebSockets.");
-    describe_gauge!(names::SESSIONS, Unit::Count, "Sessions whose connection is here.");
-    describe_gauge!(names::ROOMS, Unit::Count, "Rooms with members here, by kind.");
-    describe_counter!(names::UPGRADES, Unit::Count, "Requests for an upgrade, by outcome.");
-    describe_counter!(names::INVOCATIONS, Unit::Count, "Runs of functions, by function and outcome.");
-    describe_histogram!(names::DURATION, Unit::Seconds, "How long functions run.");
-    describe_gauge!(names::IN_FLIGHT, Unit::Count, "Functions that run now.");
+    describe_gauge!(names::CONNECTIONS, Unit::Count, "Open WebSocket connections.");
+    describe_gauge!(names::SESSIONS, Unit::Count, "Sessions whose connection is on this node.");
+    describe_gauge!(names::ROOMS, Unit::Count, "Rooms with members on this node, by kind.");
+    describe_counter!(names::UPGRADES, Unit::Count, "Upgrade requests, by outcome.");
+    describe_counter!(names::INVOCATIONS, Unit::Count, "Runs of handlers, by handler (function) and outcome.");
+    describe_histogram!(names::DURATION, Unit::Seconds, "Run time of handlers in seconds, by handler (function).");
+    describe_gauge!(names::IN_FLIGHT, Unit::Count, "Handlers that are running, by handler (function).");
     describe_counter!(names::PUSHES, Unit::Count, "Events queued to clients.");
     describe_counter!(names::PUSH_BYTES, Unit::Bytes, "Bytes of events queued to clients.");
-    describe_histogram!(names::PUBLISH_TO_PUSH, Unit::Seconds, "From an event's publication to the members' sockets.");
+    describe_histogram!(
+        names::PUBLISH_TO_PUSH,
+        Unit::Seconds,
+        "Seconds from an event's publication to the sockets of the room's members."
+    );
     describe_counter!(names::DISCONNECTS, Unit::Count, "Connections that ended, by reason.");
-    describe_counter!(names::DROPPED, Unit::Count, "What was thrown away, by reason.");
+    describe_counter!(names::DROPPED, Unit::Count, "Events, requests and connections that were dropped, by reason.");
     describe_gauge!(names::POOL_CONNECTIONS, Unit::Count, "Connections to backends, by pool and state.");
-    describe_histogram!(names::POOL_WAIT, Unit::Seconds, "How long a connection of a pool was waited for.");
-    describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls, by backend and operation.");
-    describe_gauge!(names::OUTBOX_ROWS, Unit::Count, "Events that are committed and not yet published.");
-    describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age of the oldest of them.");
-    describe_counter!(names::OUTBOX_SET_ASIDE, Unit::Count, "Events that were set aside, by reason.");
-    describe_gauge!(names::OUTBOX_ASIDE, Unit::Count, "Events that are set aside and tried again later.");
-    describe_counter!(names::LOG_LINES_OMITTED, Unit::Count, "Lines of the log that were left out.");
-    describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the version is its label.");
+    describe_histogram!(names::POOL_WAIT, Unit::Seconds, "Seconds waited for a connection of a pool, by pool.");
+    describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls to backends, by backend and operation.");
+    describe_counter!(names::TOKENS_REFUSED, Unit::Count, "Tokens that were refused, by reason.");
+    describe_counter!(names::AUTHZ, Unit::Count, "Questions to the authorization service, by outcome.");
+    describe_gauge!(names::OUTBOX_ROWS, Unit::Count, "Events in the outbox that are not published yet.");
+    describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age in seconds of the oldest event in the outbox.");
+    describe_counter!(names::OUTBOX_SET_ASIDE, Unit::Count, "Events of the outbox that were quarantined, by reason.");
+    describe_gauge!(names::OUTBOX_ASIDE, Unit::Count, "Events of the outbox that are in quarantine and tried again.");
+    describe_gauge!(names::REFUSED_ENDS, Unit::Count, "Sessions whose end the database refuses; it is tried again.");
+    describe_counter!(
+        names::SESSION_CHECKS,
+        Unit::Count,
+        "How often the sessions of this node were compared with their rows, because the database had lost commits."
+    );
+    describe_counter!(
+        names::LOG_LINES_OMITTED,
+        Unit::Count,
+        "Log lines that were left out, because the same place in the code wrote too many."
+    );
+    describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the label is the version.");
 }
 
 #[cfg(test)]
@@ -119,11 +135,18 @@ mod tests {
 
     use super::*;
 
-    /// Everything once, as a gateway would.
+    /// Records each metric once, as a gateway does.
     fn everything() -> String {
         let (metrics, recorder) = Metrics::local();
         metrics::with_local_recorder(&recorder, || {
-            for gauge in [names::CONNECTIONS, names::SESSIONS, names::OUTBOX_ROWS, names::OUTBOX_LAG] {
+            for gauge in [
+                names::CONNECTIONS,
+                names::SESSIONS,
+                names::OUTBOX_ROWS,
+                names::OUTBOX_LAG,
+                names::OUTBOX_ASIDE,
+                names::REFUSED_ENDS,
+            ] {
                 metrics::gauge!(gauge).set(2.0);
             }
             metrics::gauge!(names::ROOMS, "kind" => "lesson").set(1.0);
@@ -136,6 +159,12 @@ mod tests {
             }
             metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => "join").increment(1);
+            metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused").increment(1);
+            metrics::counter!(names::TOKENS_REFUSED, "reason" => "expired").increment(1);
+            metrics::counter!(names::AUTHZ, "outcome" => "yes").increment(1);
+            for counter in [names::SESSION_CHECKS, names::LOG_LINES_OMITTED] {
+                metrics::counter!(counter).increment(1);
+            }
             metrics::histogram!(names::DURATION, "function" => "join_lesson").record(0.003);
             metrics::histogram!(names::PUBLISH_TO_PUSH).record(0.003);
             metrics::histogram!(names::POOL_WAIT, "pool" => "postgres").record(0.003);

@@ -1,8 +1,8 @@
 //! Events for Mixpanel, off every handler's path (seed 003: "call mixpanel reconnect").
 //!
-//! Invariant: telling an event never waits. At most [`QUEUE`] events wait to be sent; what does not fit, and what
-//! Mixpanel will not take, is dropped and counted. An event keeps its `$insert_id` over all attempts, so Mixpanel counts
-//! one that arrived twice once.
+//! Invariant: a handler never waits for Mixpanel. At most [`QUEUE`] events wait to be sent; an event that does not fit,
+//! or that Mixpanel does not take, is dropped and counted. An event keeps its `$insert_id` over all attempts, so Mixpanel
+//! counts it once even if it arrives twice.
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
@@ -11,17 +11,26 @@ use rollcall_schema::{Sid, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{auth::unix_now, config, http::client::Client};
+use crate::{auth::unix_now, http_client::Client};
 use rollcall_base::{Secret, names};
 
-/// Events that may wait.
+/// How many events may wait.
 const QUEUE: usize = 10_000;
 /// Mixpanel's own limit for /track.
 const BATCH: usize = 50;
-/// Its answers are `1`, `0` or a short JSON object.
-const ANSWER: usize = 4 * 1024;
+/// The largest answer, in bytes: it is `1`, `0` or a short JSON object.
+const MAX_ANSWER: usize = 4 * 1024;
 
-/// Tells Mixpanel. Cheap to clone.
+/// Where events go, and with which token.
+#[derive(Clone, Debug)]
+pub struct MixpanelConfig {
+    /// The project's token.
+    pub token: Secret,
+    /// The address of `/track`.
+    pub url: Uri,
+}
+
+/// Queues events for Mixpanel. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Mixpanel(Option<mpsc::Sender<Event>>);
 
@@ -33,25 +42,25 @@ struct Event {
 }
 
 impl Mixpanel {
-    /// Tells nobody: no token is configured.
+    /// Drops every event: no token is configured.
     #[must_use]
     pub fn disabled() -> Self {
         Self(None)
     }
 
-    /// Where events are told, and the courier that takes them to Mixpanel; that one is to be run.
+    /// The queue, and the sender that empties it; the caller runs the sender.
     #[must_use]
-    pub fn new(config: config::Mixpanel) -> (Self, Sender) {
+    pub fn new(config: MixpanelConfig) -> (Self, Sender) {
         Self::with(config, Client::new(), Pace { attempts: 6, first: Duration::from_secs(1) })
     }
 
-    fn with(config: config::Mixpanel, client: Client, pace: Pace) -> (Self, Sender) {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let courier = Sender { url: config.url, token: config.token, client, pace, queue, batch: Vec::new() };
-        (Self(Some(sender)), courier)
+    fn with(config: MixpanelConfig, client: Client, pace: Pace) -> (Self, Sender) {
+        let (queue, events) = mpsc::channel(QUEUE);
+        let sender = Sender { url: config.url, token: config.token, client, pace, queue: events, batch: Vec::new() };
+        (Self(Some(queue)), sender)
     }
 
-    /// A participant came back whose key was still there.
+    /// A participant came back while its key was still there.
     pub fn reconnect(&self, user: &UserId) {
         let Some(queue) = &self.0 else { return };
         let event =
@@ -64,14 +73,14 @@ impl Mixpanel {
     }
 }
 
-/// How often a batch is tried, and how long the first pause is; each further one is twice as long.
+/// How often a batch is tried, and how long the first pause is; each further pause is twice as long.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     attempts: u32,
     first: Duration,
 }
 
-/// Takes events to Mixpanel.
+/// Sends events to Mixpanel.
 #[derive(Debug)]
 pub struct Sender {
     url: Uri,
@@ -79,12 +88,12 @@ pub struct Sender {
     client: Client,
     pace: Pace,
     queue: mpsc::Receiver<Event>,
-    /// What is on its way. Kept here, so that it outlives an attempt that the shutdown breaks off.
+    /// The events that are being sent. They are kept here to outlive an attempt that the shutdown breaks off.
     batch: Vec<Event>,
 }
 
 impl Sender {
-    /// Delivers until `stop`, then what is left, for at most `flush`.
+    /// Sends until `stop`, then what is left, for at most `flush`.
     pub async fn run(mut self, stop: impl Future<Output = ()>, flush: Duration) {
         tokio::select! {
             () = stop => {}
@@ -98,7 +107,7 @@ impl Sender {
         }
     }
 
-    /// Delivers until the queue is closed and empty.
+    /// Sends until the queue is closed and empty.
     async fn deliver(&mut self) {
         while !self.batch.is_empty() || self.queue.recv_many(&mut self.batch, BATCH).await > 0 {
             self.send().await;
@@ -106,12 +115,12 @@ impl Sender {
         }
     }
 
-    /// Sends the batch, again where that may help.
+    /// Sends the batch; tries again where that may help.
     async fn send(&self) {
         let body = self.body();
         let mut pause = self.pace.first;
         for attempt in 1..=self.pace.attempts {
-            match self.client.post(self.url.clone(), body.clone(), ANSWER).await {
+            match self.client.post(self.url.clone(), body.clone(), MAX_ANSWER).await {
                 Ok((status, answer)) if status.is_success() && answer.trim_ascii() != b"0" => return,
                 Ok((status, _)) if !transient(status) => {
                     tracing::warn!(%status, events = self.batch.len(), "Mixpanel refused events");

@@ -9,45 +9,45 @@ macro_rules! names {
 names! {
     /// Gauge: open WebSockets.
     CONNECTIONS = "connections",
-    /// Gauge: sessions owned here.
+    /// Gauge: sessions whose connection is on this node.
     SESSIONS = "sessions",
-    /// Gauge by `kind`: rooms with members here.
+    /// Gauge by `kind`: rooms with members on this node.
     ROOMS = "rooms",
-    /// Counter by `outcome`.
+    /// Counter by `outcome`: upgrade requests.
     UPGRADES = "upgrades_total",
-    /// Counter by `function` and `outcome`.
+    /// Counter by `function` (the handler) and `outcome`: runs of handlers.
     INVOCATIONS = "function_invocations_total",
-    /// Histogram by `function`.
+    /// Histogram by `function`: seconds that handlers run.
     DURATION = "function_duration_seconds",
-    /// Gauge by `function`.
+    /// Gauge by `function`: handlers that run now.
     IN_FLIGHT = "function_in_flight",
-    /// Counter: frames of events queued to clients.
+    /// Counter: events queued to clients.
     PUSHES = "pushes_total",
-    /// Counter: their bytes.
+    /// Counter: bytes of events queued to clients.
     PUSH_BYTES = "push_bytes_total",
-    /// Histogram: from the stream's timestamp to the socket.
+    /// Histogram: seconds from the stream's timestamp to the socket.
     PUBLISH_TO_PUSH = "publish_to_push_seconds",
-    /// Counter by `reason`.
+    /// Counter by `reason`: connections that ended.
     DISCONNECTS = "disconnects_total",
-    /// Counter by `reason`: what was thrown away.
+    /// Counter by `reason`: events, requests and connections that were dropped.
     DROPPED = "dropped_total",
-    /// Gauge by `pool` and `state`.
+    /// Gauge by `pool` and `state`: connections to backends.
     POOL_CONNECTIONS = "pool_connections",
-    /// Histogram by `pool`.
+    /// Histogram by `pool`: seconds waited for a connection.
     POOL_WAIT = "pool_wait_seconds",
-    /// Counter by `backend` and `operation`.
+    /// Counter by `backend` and `operation`: failed calls.
     BACKEND_ERRORS = "backend_errors_total",
-    /// Counter by `reason`: tokens that were not let in.
+    /// Counter by `reason`: tokens that were refused.
     TOKENS_REFUSED = "tokens_refused_total",
     /// Counter by `outcome`: questions to the authorization service.
     AUTHZ = "authz_questions_total",
-    /// Gauge.
+    /// Gauge: events that are not published yet.
     OUTBOX_ROWS = "outbox_rows",
-    /// Gauge.
+    /// Gauge: age in seconds of the oldest of them.
     OUTBOX_LAG = "outbox_lag_seconds",
-    /// Counter by `reason`: rows that were set aside.
+    /// Counter by `reason`: rows that were quarantined.
     OUTBOX_SET_ASIDE = "outbox_set_aside_total",
-    /// Gauge: rows that are set aside now, of the shards that this node relays.
+    /// Gauge: rows in quarantine, of the shards that this node relays.
     OUTBOX_ASIDE = "outbox_aside_rows",
     /// Counter: lines of the log that were left out, because the same place wrote many.
     LOG_LINES_OMITTED = "log_lines_omitted_total",

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
 
-static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(Sources::of_secret(Secret::new(SECRET))));
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(Sources::from_secret(Secret::new(SECRET))));
 
 fuzz_target!(|data: &[u8]| {
     // As it comes: nothing signs it.

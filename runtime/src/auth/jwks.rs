@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AuthError, token::Unchecked};
-use crate::http::client::{Client, FetchError};
+use crate::http_client::{Client, FetchError};
 
 /// The largest document that is read.
 const LARGEST: usize = 256 * 1024;

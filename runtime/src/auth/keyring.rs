@@ -15,7 +15,7 @@ use super::{
     token::{Rules, Unchecked},
     unix_now,
 };
-use crate::http::client::Client;
+use crate::http_client::Client;
 use rollcall_base::{Secret, log_limit::LogLimit};
 
 /// How soon a location that failed is asked again; doubled with every further failure, up to the second.
@@ -47,7 +47,7 @@ pub struct Sources {
 impl Sources {
     /// This secret alone, with the defaults of the settings.
     #[must_use]
-    pub fn of_secret(hs256: Secret) -> Self {
+    pub fn from_secret(hs256: Secret) -> Self {
         Self {
             hs256: Some(hs256),
             hs256_previous: None,
@@ -99,7 +99,7 @@ impl Keyring {
             refresh: sources.refresh,
             cooldown: sources.cooldown,
             leeway: sources.leeway.as_secs(),
-            client: Client::new().patience(PATIENCE),
+            client: Client::new().timeout(PATIENCE),
             refusals: Refusals::new(),
             log: LogLimit::new(),
         }

@@ -51,16 +51,16 @@ struct Body<'a> {
 ///
 /// # Errors
 /// [`MintError`], where the secret cannot sign.
-pub fn mint(secret: &Secret, wish: &TokenSpec) -> Result<String, MintError> {
+pub fn mint(secret: &Secret, spec: &TokenSpec) -> Result<String, MintError> {
     let body = Body {
-        iss: &wish.issuer,
-        aud: &wish.audience,
-        sub: &wish.user,
-        exp: unix_now().saturating_add(wish.lifetime.as_secs()),
-        role: wish.role,
-        lesson_id: wish.lesson_id.as_ref(),
-        classroom_ids: &wish.classroom_ids,
-        lesson_ids: &wish.lesson_ids,
+        iss: &spec.issuer,
+        aud: &spec.audience,
+        sub: &spec.user,
+        exp: unix_now().saturating_add(spec.lifetime.as_secs()),
+        role: spec.role,
+        lesson_id: spec.lesson_id.as_ref(),
+        classroom_ids: &spec.classroom_ids,
+        lesson_ids: &spec.lesson_ids,
     };
     let key = EncodingKey::from_secret(secret.reveal().as_bytes());
     Ok(jsonwebtoken::encode(&Header::default(), &body, &key)?)

@@ -15,7 +15,7 @@ use super::{
     lookup::{Budget, Lookup},
     token::Unchecked,
 };
-use crate::http::client::Client;
+use crate::http_client::Client;
 
 /// One issuer of tokens.
 pub(super) struct Issuer {

@@ -85,7 +85,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.probe().await.map(fine)).await },
     ];
     findings.extend(tokens(config).await);
-    if let Some(tls) = &config.gate.tls {
+    if let Some(tls) = &config.tls {
         let verdict = tls.read().map_or_else(|error| CheckOutcome::Broken(error.to_string()), |_| CheckOutcome::Fine);
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
@@ -127,7 +127,7 @@ async fn verdict<T: ?Sized, E: fmt::Display>(
 ) -> CheckOutcome {
     let backend = match reached {
         Ok(backend) => backend,
-        Err(StartError { why, mend, .. }) => return CheckOutcome::Broken(format!("{why}; {mend}")),
+        Err(StartError { why, hint, .. }) => return CheckOutcome::Broken(format!("{why}; {hint}")),
     };
     match timeout(PATIENCE, ask(backend)).await {
         Ok(Ok(verdict)) => verdict,
@@ -143,14 +143,14 @@ async fn tokens(config: &Config) -> Vec<Finding> {
     if let Some(path) = &config.keys.development {
         findings.push(finding(format!("development secret {}", path.display()), CheckOutcome::Fine));
     }
-    if let Some(secret) = &config.keys.hs256 {
+    if let Some(secret) = &config.keys.sources.hs256 {
         let verdict = match secret.reveal().len() {
             SECRET_BYTES.. => CheckOutcome::Fine,
             _ => CheckOutcome::Doubtful(format!("use {SECRET_BYTES} random bytes or more, a short one can be guessed")),
         };
         findings.push(finding("ROLLCALL_HS256_SECRET".into(), verdict));
     }
-    let sources = match config.sources() {
+    let sources = match config.keys.load() {
         Ok(sources) => sources,
         Err(error) => {
             findings.push(finding("secret".into(), CheckOutcome::Broken(error.to_string())));
@@ -158,7 +158,7 @@ async fn tokens(config: &Config) -> Vec<Finding> {
         }
     };
     let mut faults = Keyring::new(sources).load().await;
-    for (issuer, location) in &config.keys.jwks {
+    for (issuer, location) in &config.keys.sources.jwks {
         let fault = faults.iter().position(|fault| fault.issuer == *issuer).map(|at| faults.swap_remove(at));
         let verdict = fault.map_or(CheckOutcome::Fine, |fault| {
             CheckOutcome::Broken(format!("{}; correct ROLLCALL_JWKS, or what is there", fault.error))
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn away(what: &'static str) -> StartError {
-        StartError { what: what.into(), why: "connection\nrefused".into(), mend: "start it" }
+        StartError { what: what.into(), why: "connection\nrefused".into(), hint: "start it" }
     }
 
     async fn lines(config: &Config, reached: ConnectedBackends) -> Vec<String> {

@@ -14,15 +14,15 @@ use crate::{
 /// `rollcall token`: the token alone on stdout.
 pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
     let failed = "set ROLLCALL_HS256_SECRET; tokens of a JWKS are signed by their issuer";
-    let sources = config.sources().map_err(StartError::of("the token", failed))?;
-    let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::of("the token", failed))?;
+    let sources = config.keys.load().map_err(StartError::at("the token", failed))?;
+    let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::at("the token", failed))?;
     let audience = args.aud.or_else(|| sources.audiences.first().cloned());
-    let wish = TokenSpec {
+    let spec = TokenSpec {
         issuer: args.iss,
         user: args.sub,
         audience: match audience {
             Some(audience) => audience,
-            None => Audience::parse("example.org").map_err(StartError::of("the token", failed))?,
+            None => Audience::parse("example.org").map_err(StartError::at("the token", failed))?,
         },
         role: args.role,
         lifetime: args.lifetime,
@@ -30,7 +30,7 @@ pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> 
         classroom_ids: args.classroom_ids,
         lesson_ids: args.lesson_ids,
     };
-    println!("{}", mint(&secret, &wish).map_err(StartError::of("the token", failed))?);
+    println!("{}", mint(&secret, &spec).map_err(StartError::at("the token", failed))?);
     Ok(())
 }
 
@@ -44,8 +44,8 @@ pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
 /// `rollcall restored`.
 pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
-    let mend = "stop every node, then run it again";
-    let done = store.prepare_restored().await.map_err(StartError::of("the restored database", mend))?;
+    let hint = "stop every node, then run it again";
+    let done = store.prepare_restored().await.map_err(StartError::at("the restored database", hint))?;
     println!(
         "it is another installation now: ids are raised, {} sessions of the backup are in the history, {} events are gone",
         done.sessions, done.events
@@ -56,7 +56,7 @@ pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
 /// `rollcall load`.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
-    let loaded = load(&*store, files).await.map_err(StartError::of("load", "mend it and load again"))?;
+    let loaded = load(&*store, files).await.map_err(StartError::at("load", "mend it and load again"))?;
     println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
     Ok(())
 }
@@ -66,12 +66,12 @@ pub(super) async fn report(config: &Config) -> Result<(), StartError> {
     let reached = ConnectedBackends {
         store: node::sql(&config.backends).await,
         kv: node::kv(&config.backends).await,
-        bus: node::bus(&config.backends, config.limits.forward).await.map(|(bus, _)| bus),
+        bus: node::bus(&config.backends, config.limits.max_forward).await.map(|(bus, _)| bus),
     };
     let findings = check(config, reached).await;
     for finding in &findings {
         println!("{finding}");
     }
     let broken = findings.iter().filter(|finding| finding.broken()).count();
-    if broken == 0 { Ok(()) } else { Err(format!("{broken} broken")).map_err(StartError::of("check", "see above")) }
+    if broken == 0 { Ok(()) } else { Err(format!("{broken} broken")).map_err(StartError::at("check", "see above")) }
 }

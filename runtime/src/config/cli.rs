@@ -1,10 +1,9 @@
-//! The command line: subcommands, and a flag for every setting that may have one.
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+//! The command line: the subcommand, and a flag for every setting that may have one.
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
-use super::{Config, Environment, Fault, names};
+use super::{Config, Environment, Fault, Task, names};
 
 /// `EX_CONFIG`'s neighbour `EX_USAGE`: the exit code of every faulty command line or configuration.
 pub const FAULTY: u8 = 64;
@@ -17,65 +16,6 @@ struct CommandLine {
     command: Option<Task>,
 }
 
-/// What to do.
-#[derive(Debug, Clone, Default, Subcommand)]
-pub enum Task {
-    /// Run the gateway (the default)
-    #[default]
-    Serve,
-    /// Print a token signed with ROLLCALL_HS256_SECRET, or with the development secret
-    Token(TokenArgs),
-    /// Bring the database's tables up to date
-    Migrate,
-    /// Load lessons and attendees from CSV files; all of it or nothing
-    Load(LoadArgs),
-    /// Make a database fit for use that was put back from a backup; run it before any node starts
-    Restored,
-    /// Check the configuration and every backend, one line each
-    Check,
-}
-
-/// `rollcall token`.
-#[derive(Debug, Clone, Args)]
-pub struct TokenArgs {
-    /// Whose token
-    #[arg(long)]
-    pub sub: UserId,
-    /// teacher, participant or hub
-    #[arg(long, default_value_t)]
-    pub role: Role,
-    /// The audience; by default the first of ROLLCALL_AUDIENCES, else example.org
-    #[arg(long)]
-    pub aud: Option<Audience>,
-    /// The issuer
-    #[arg(long, default_value = "rollcall")]
-    pub iss: String,
-    /// How long it counts
-    #[arg(long, default_value = "1h", value_parser = super::value::time_limit)]
-    pub lifetime: Duration,
-    /// The lesson to join where the client names none
-    #[arg(long)]
-    pub lesson_id: Option<LessonId>,
-    /// Only these classrooms may be entered
-    #[arg(long, value_delimiter = ',')]
-    pub classroom_ids: Vec<ClassroomId>,
-    /// Only these lessons may be joined
-    #[arg(long, value_delimiter = ',')]
-    pub lesson_ids: Vec<LessonId>,
-}
-
-/// `rollcall load`.
-#[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = true)]
-pub struct LoadArgs {
-    /// lesson_id,classroom_id,seats
-    #[arg(long, value_name = "FILE")]
-    pub lessons: Option<PathBuf>,
-    /// lesson_id,user_id,seat
-    #[arg(long, value_name = "FILE")]
-    pub attendees: Option<PathBuf>,
-}
-
 /// Why there is nothing to run.
 #[derive(Debug)]
 pub enum Stop {
@@ -86,12 +26,12 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// Says why, and how the process ends.
+    /// Prints why; returns the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
             Self::CommandLine(error) => {
-                // Where nobody can read it, the exit code has to do.
+                // If it cannot be printed, the exit code still tells.
                 drop(error.print());
                 if error.use_stderr() { ExitCode::from(FAULTY) } else { ExitCode::SUCCESS }
             }

@@ -6,7 +6,7 @@
 pub enum Kind {
     /// By variable or flag.
     Plain,
-    /// By variable, flag, or the variable with `_FILE` that names a file: it may hold a password.
+    /// By variable, flag, or a file that the variable with `_FILE` names: it may hold a password.
     Address,
     /// By variable or `_FILE`; never by a flag, which other users of the machine could read.
     Secret,
@@ -17,7 +17,7 @@ pub enum Kind {
 pub struct Setting {
     /// The variable.
     pub name: &'static str,
-    /// What counts where it is not given.
+    /// The value where it is not given.
     pub default: Option<&'static str>,
     /// How it may be given.
     pub kind: Kind,
@@ -37,69 +37,69 @@ settings! {
     LISTEN = "ROLLCALL_LISTEN", Plain, Some("127.0.0.1:8080"), "Address for clients: /ws and /healthz";
     ADMIN_LISTEN = "ROLLCALL_ADMIN_LISTEN", Plain, Some("127.0.0.1:9090"), "Address for operators: /metrics, /healthz, /readyz and /api/v1";
     DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://...";
-    REDIS_URL = "REDIS_URL", Address, None, "redis://...; without it the keys are kept in process";
-    REDIS_PREFIX = "ROLLCALL_REDIS_PREFIX", Plain, None, "What every key in Redis starts with";
-    NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it the bus is in process";
-    HS256_SECRET = "ROLLCALL_HS256_SECRET", Secret, None, "Secret of tokens whose issuer has no JWKS";
-    HS256_PREVIOUS_SECRET = "ROLLCALL_HS256_PREVIOUS_SECRET", Secret, None, "The secret before that, which counts too while it is replaced";
-    TOKEN_LEEWAY = "ROLLCALL_TOKEN_LEEWAY", Plain, Some("5s"), "How far ahead a token's nbf and iat may be; nothing for its exp";
+    REDIS_URL = "REDIS_URL", Address, None, "redis://...; without it the keys are kept in the process";
+    REDIS_PREFIX = "ROLLCALL_REDIS_PREFIX", Plain, None, "Prefix of every key in Redis";
+    NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it events stay in the process";
+    HS256_SECRET = "ROLLCALL_HS256_SECRET", Secret, None, "Secret that signs the tokens of every issuer without a JWKS";
+    HS256_PREVIOUS_SECRET = "ROLLCALL_HS256_PREVIOUS_SECRET", Secret, None, "The previous secret, accepted too while the secret is being replaced";
+    TOKEN_LEEWAY = "ROLLCALL_TOKEN_LEEWAY", Plain, Some("5s"), "How far in the future a token's nbf and iat may be; does not apply to its exp";
     JWKS = "ROLLCALL_JWKS", Plain, None, "ISSUER=FILE-OR-URL, several separated by commas";
-    JWKS_REFRESH = "ROLLCALL_JWKS_REFRESH", Plain, Some("5m"), "Between two loads of each JWKS";
-    JWKS_COOLDOWN = "ROLLCALL_JWKS_COOLDOWN", Plain, Some("1m"), "Between two loads of a JWKS that unknown keys cause; five at once";
-    AUDIENCES = "ROLLCALL_AUDIENCES", Plain, None, "Audiences that are let in, separated by commas; without it any";
+    JWKS_REFRESH = "ROLLCALL_JWKS_REFRESH", Plain, Some("5m"), "Time between two loads of each JWKS";
+    JWKS_COOLDOWN = "ROLLCALL_JWKS_COOLDOWN", Plain, Some("1m"), "Time between two loads of a JWKS that tokens with unknown keys cause; a burst of five is allowed";
+    AUDIENCES = "ROLLCALL_AUDIENCES", Plain, None, "Audiences whose tokens are accepted, separated by commas; without it any";
     GUESTS = "ROLLCALL_GUESTS", Plain, Some("false"), "Whether clients may connect without a token";
     AUTHZ_URL = "ROLLCALL_AUTHZ_URL", Plain, None, "Service that is asked whether an agent may enter a classroom or a lesson";
     AUTHZ_TOKEN = "ROLLCALL_AUTHZ_TOKEN", Secret, None, "Bearer token for that service";
-    AUTHZ_TIMEOUT = "ROLLCALL_AUTHZ_TIMEOUT", Plain, Some("2s"), "How long its answer may take; then the client is asked to come again";
-    AUTHZ_CONCURRENCY = "ROLLCALL_AUTHZ_CONCURRENCY", Plain, Some("256"), "Most requests to it at once";
-    AUTHZ_QUEUE = "ROLLCALL_AUTHZ_QUEUE", Plain, Some("8192"), "Most questions that wait for those";
-    AUTHZ_QUEUE_TIMEOUT = "ROLLCALL_AUTHZ_QUEUE_TIMEOUT", Plain, Some("2s"), "How long a question waits; then the client is asked to come again";
-    AUTHZ_TTL = "ROLLCALL_AUTHZ_TTL", Plain, Some("60s"), "How long its yes counts";
+    AUTHZ_TIMEOUT = "ROLLCALL_AUTHZ_TIMEOUT", Plain, Some("2s"), "How long its answer may take; after that the client is told to try again later";
+    AUTHZ_CONCURRENCY = "ROLLCALL_AUTHZ_CONCURRENCY", Plain, Some("256"), "Maximum of requests to it at the same time";
+    AUTHZ_QUEUE = "ROLLCALL_AUTHZ_QUEUE", Plain, Some("8192"), "Maximum of questions that wait for one of those requests";
+    AUTHZ_QUEUE_TIMEOUT = "ROLLCALL_AUTHZ_QUEUE_TIMEOUT", Plain, Some("2s"), "How long a question waits; after that the client is told to try again later";
+    AUTHZ_TTL = "ROLLCALL_AUTHZ_TTL", Plain, Some("60s"), "How long its yes is remembered";
     AUTHZ_NAMESPACE = "ROLLCALL_AUTHZ_NAMESPACE", Plain, None, "Namespace of the classrooms in its questions; without it the token's audience";
     ORIGINS = "ROLLCALL_ORIGINS", Plain, None, "Pages and apps that may connect, like https://school.example or capacitor://localhost, besides the same host's pages; * for any";
-    MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Most connections; 0: as many as the limit of open files allows";
-    MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("0"), "Most connections of an IPv4 address or IPv6 /64; loopback does not count. 0: a quarter of the most connections, at most 1000";
-    MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory above which nobody new is let in; by default nine tenths of the container's or the machine's";
-    MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Most upgrades a second";
-    TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies that say who the client is";
-    PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "The header in which they do; forwarded is read as RFC 7239 says, any other as addresses";
-    PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Plain, Some("false"), "Whether clients come by balancers that speak the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
-    ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; needed where the admin address is not loopback";
+    MAX_CONNECTIONS = "ROLLCALL_MAX_CONNECTIONS", Plain, Some("0"), "Maximum of connections; 0: as many as the limit of open files allows";
+    MAX_CONNECTIONS_PER_IP = "ROLLCALL_MAX_CONNECTIONS_PER_IP", Plain, Some("0"), "Maximum of connections from an IPv4 address or IPv6 /64; loopback is not limited. 0: a quarter of ROLLCALL_MAX_CONNECTIONS, at most 1000";
+    MAX_MEMORY = "ROLLCALL_MAX_MEMORY", Plain, None, "Memory of the process above which new connections are refused; by default nine tenths of the container's or the machine's";
+    MAX_UPGRADES = "ROLLCALL_MAX_UPGRADES", Plain, Some("50000"), "Maximum of upgrades per second";
+    TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies whose header names the client's address";
+    PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "That header; forwarded is read as RFC 7239 says, any other as a list of addresses";
+    PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Plain, Some("false"), "Whether load balancers connect with the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
+    ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; required where the admin address is not loopback";
     ADMIN_HOSTS = "ROLLCALL_ADMIN_HOSTS", Plain, None, "Names under which the admin address answers without the token, separated by commas, besides IP addresses and localhost";
-    LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a sign of life; at least 500ms";
-    LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long a broken connection may come back without having left";
-    MAX_IN_GRACE = "ROLLCALL_MAX_IN_GRACE", Plain, Some("0"), "Most sessions that are kept so; with one more the oldest has left. 0: a quarter of the most connections";
-    DRAIN_DELAY = "ROLLCALL_DRAIN_DELAY", Plain, Some("0s"), "How long a node that is to end is not ready and still takes connections, for balancers that learn late";
-    DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take, after that delay";
-    DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads what it tells its clients; at most half of the deadline";
-    PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Between two pings of a connection";
+    LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a heartbeat; at least 500ms";
+    LEAVE_GRACE = "ROLLCALL_LEAVE_GRACE", Plain, Some("0s"), "How long the session of a broken connection is kept for its client to come back";
+    MAX_IN_GRACE = "ROLLCALL_MAX_IN_GRACE", Plain, Some("0"), "Maximum of sessions kept so; one more ends the oldest. 0: a quarter of ROLLCALL_MAX_CONNECTIONS";
+    DRAIN_DELAY = "ROLLCALL_DRAIN_DELAY", Plain, Some("0s"), "How long a node that shuts down is not ready and still takes connections, until load balancers have noticed";
+    DRAIN_DEADLINE = "ROLLCALL_DRAIN_DEADLINE", Plain, Some("10s"), "How long a shutdown may take after that delay";
+    DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its messages to clients; at most half of the deadline";
+    PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Time between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
-    RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long connections are closed whose events are gone for good, as when the stream was deleted";
-    CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may take";
-    HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a function may run";
-    HEAD_TIMEOUT = "ROLLCALL_HEAD_TIMEOUT", Plain, Some("5s"), "How long the head of an HTTP request may take";
+    RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long the closing of connections is spread after their events were lost, as when the stream was deleted";
+    CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may arrive";
+    HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a handler may run";
+    HEAD_TIMEOUT = "ROLLCALL_HEAD_TIMEOUT", Plain, Some("5s"), "How long the head of an HTTP request may take to arrive";
     MAX_HEAD = "ROLLCALL_MAX_HEAD", Plain, Some("16KiB"), "Largest head of an HTTP request";
     MAX_MESSAGE = "ROLLCALL_MAX_MESSAGE", Plain, Some("64KiB"), "Largest message of a client";
-    MAX_FRAGMENTS = "ROLLCALL_MAX_FRAGMENTS", Plain, Some("1024"), "Most fragments of a message";
-    MAX_PENDING = "ROLLCALL_MAX_PENDING", Plain, Some("64KiB"), "Most bytes of requests that wait for the one that runs, a connection";
-    MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Most bytes that wait for a slow reader";
+    MAX_FRAGMENTS = "ROLLCALL_MAX_FRAGMENTS", Plain, Some("1024"), "Maximum of fragments of a message";
+    MAX_PENDING = "ROLLCALL_MAX_PENDING", Plain, Some("64KiB"), "Maximum of bytes of requests that wait, in each connection, for the one that runs";
+    MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Maximum of bytes queued for a slow reader";
     SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
-    MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event of other services that is forwarded";
+    MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event that is forwarded to clients";
     TLS_CERT = "ROLLCALL_TLS_CERT", Plain, None, "PEM file of the certificate chain; with it clients speak TLS. SIGHUP reads it again";
     TLS_KEY = "ROLLCALL_TLS_KEY", Plain, None, "PEM file of its private key";
-    LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses count as clients, too";
-    MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("0"), "Most connections that have not been let in yet. 0: half of the most connections, at most 20000";
-    EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Most events of a connection a second; four times as many at once";
-    USER_EVENT_RATE = "ROLLCALL_USER_EVENT_RATE", Plain, Some("100"), "Most events of a token's user a second, over all connections; four times as many at once";
-    USER_SESSIONS = "ROLLCALL_USER_SESSIONS", Plain, Some("20"), "Most sessions of a token's user at once, over all labels, classrooms and nodes";
-    USER_CONNECT_RATE = "ROLLCALL_USER_CONNECT_RATE", Plain, Some("10"), "Most connects of a token's user a second, over all labels and classrooms; four times as many at once";
-    GUEST_RATE = "ROLLCALL_GUEST_RATE", Plain, Some("200"), "Most connects and events of the guests of an address a second; four times as many at once. Loopback does not count";
-    ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may go on sending more than that before it is closed";
-    MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Most bytes that wait for slow readers of the whole node";
+    LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses are limited, too";
+    MAX_UNAUTHENTICATED = "ROLLCALL_MAX_UNAUTHENTICATED", Plain, Some("0"), "Maximum of connections without a session yet. 0: half of ROLLCALL_MAX_CONNECTIONS, at most 20000";
+    EVENT_RATE = "ROLLCALL_EVENT_RATE", Plain, Some("50"), "Maximum of events per second of a connection; a burst may be four times as large";
+    USER_EVENT_RATE = "ROLLCALL_USER_EVENT_RATE", Plain, Some("100"), "Maximum of events per second of a user, over all connections; a burst may be four times as large";
+    USER_SESSIONS = "ROLLCALL_USER_SESSIONS", Plain, Some("20"), "Maximum of sessions of a user at the same time, over all labels, classrooms and nodes";
+    USER_CONNECT_RATE = "ROLLCALL_USER_CONNECT_RATE", Plain, Some("10"), "Maximum of connects per second of a user, over all labels and classrooms; a burst may be four times as large";
+    GUEST_RATE = "ROLLCALL_GUEST_RATE", Plain, Some("200"), "Maximum of connects and events per second of the guests of an address; a burst may be four times as large. Loopback is not limited";
+    ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may exceed its rate of events before it is closed";
+    MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Maximum of bytes queued for all slow readers of the node";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
-    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one each besides";
-    MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Mixpanel project's token; without it nothing is sent";
-    MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Where events for Mixpanel go";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one more each";
+    MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Token of the Mixpanel project; without it nothing is sent";
+    MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Address that events for Mixpanel are sent to";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";
 }
 

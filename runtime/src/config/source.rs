@@ -5,10 +5,9 @@ use std::{ffi::OsString, fmt, fs, path::PathBuf};
 
 use clap::ArgMatches;
 
-use super::{
-    Secret,
-    names::{Kind, Setting},
-};
+use rollcall_base::Secret;
+
+use super::names::{Kind, Setting};
 
 /// The process's variables, or a test's.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;

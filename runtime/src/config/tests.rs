@@ -2,6 +2,7 @@
 use std::{collections::HashMap, ffi::OsString};
 
 use super::*;
+use crate::auth::Location;
 use rollcall_websocket::Origins;
 
 fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Task, Config), Stop> {
@@ -29,18 +30,18 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!(config.backends.database, Database::Sqlite("rollcall.db".into()));
     assert!(config.backends.redis.is_none() && config.backends.nats.is_none() && config.backends.standalone());
     assert_eq!(config.keys.development, Some("rollcall.db.secret".into()));
-    assert!(config.keys.audiences.is_empty() && !config.guests && config.mixpanel.is_none());
+    assert!(config.keys.sources.audiences.is_empty() && !config.guests && config.mixpanel.is_none());
     let presence = config.presence;
-    assert_eq!((presence.lease.as_secs(), presence.leave_grace.as_secs()), (15, 0));
+    assert_eq!((presence.lease.as_secs(), config.limits.grace.time.as_secs()), (15, 0));
     assert_eq!(presence.drain_deadline.as_secs(), 10);
-    let limits = config.limits;
-    assert_eq!((limits.ping_interval.as_secs(), limits.pong_timeout.as_secs()), (30, 5));
-    assert_eq!((limits.connect_timeout.as_secs(), limits.handler_timeout.as_secs()), (10, 5));
-    assert_eq!((limits.head, limits.message, limits.fragments), (16 << 10, 64 << 10, 1024));
-    assert_eq!((limits.queue, limits.forward), (256 << 10, 128 << 10));
+    let LimitsConfig { listener, sockets, gateway, handler_timeout, max_forward, .. } = config.limits;
+    assert_eq!((sockets.ping_interval.as_secs(), sockets.pong_timeout.as_secs()), (30, 5));
+    assert_eq!((gateway.connect_timeout.as_secs(), handler_timeout.as_secs()), (10, 5));
+    assert_eq!((listener.max_head, sockets.max_message, sockets.max_fragments), (16 << 10, 64 << 10, 1024));
+    assert_eq!((sockets.max_outbound, max_forward), (256 << 10, 128 << 10));
     assert!(config.workers > 0);
-    assert_eq!((&config.gate.origins, config.gate.limits.per_client), (&Origins::SameHost, 1000));
-    assert!(config.gate.limits.connections > 0);
+    assert_eq!((&listener.origins, config.access.admission.per_client), (&Origins::SameHost, 1000));
+    assert!(config.access.admission.connections > 0);
 }
 
 #[test]
@@ -84,15 +85,18 @@ fn every_setting_can_be_given() {
     ]);
     assert!(matches!(&config.backends.database, Database::Postgres(url) if url.reveal().contains("hunter2")));
     assert!(!config.backends.standalone() && config.guests);
-    assert_eq!(config.keys.jwks[0].1, Location::Url("https://a.example/jwks?x=1".parse().unwrap()));
-    assert_eq!(config.keys.jwks[1], ("b".into(), Location::File("/etc/b.json".into())));
+    assert_eq!(config.keys.sources.jwks[0].1, Location::Url("https://a.example/jwks?x=1".parse().unwrap()));
+    assert_eq!(config.keys.sources.jwks[1], ("b".into(), Location::File("/etc/b.json".into())));
     assert_eq!(config.keys.development, None);
     assert_eq!(config.presence.drain_spread, Duration::from_millis(500), "at most half of the deadline");
-    assert_eq!(config.limits.message, 1 << 20);
-    let Gate { origins, limits, authz, .. } = &config.gate;
-    assert_eq!(*origins, Origins::Listed(vec!["https://a.example".into(), "http://b.example:8080".into()]));
-    assert_eq!((limits.connections, limits.proxies.trusted.len(), authz.is_some()), (7, 2, true));
-    assert_eq!(limits.proxies.header, "x-real-ip");
+    assert_eq!(config.limits.sockets.max_message, 1 << 20);
+    let AccessConfig { admission, authz, .. } = &config.access;
+    assert_eq!(
+        config.limits.listener.origins,
+        Origins::Listed(vec!["https://a.example".into(), "http://b.example:8080".into()])
+    );
+    assert_eq!((admission.connections, admission.proxies.trusted.len(), authz.is_some()), (7, 2, true));
+    assert_eq!(admission.proxies.header, "x-real-ip");
     assert_eq!(config.mixpanel.as_ref().unwrap().token.reveal(), "hunter2");
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
 }
@@ -164,7 +168,7 @@ fn secrets_come_from_files_and_never_from_flags() {
     std::fs::write(&path, "hunter2\n").unwrap();
     let path = path.to_str().unwrap();
     let given = config(&[("ROLLCALL_HS256_SECRET_FILE", path), ("NATS_URL_FILE", "")]);
-    assert_eq!(given.keys.hs256.unwrap().reveal(), "hunter2");
+    assert_eq!(given.keys.sources.hs256.unwrap().reveal(), "hunter2");
     assert!(faults(&[], &[("ROLLCALL_ADMIN_TOKEN_FILE", "/nowhere")])[0].contains("/nowhere"));
     for setting in names::ALL.iter().filter(|setting| setting.kind == names::Kind::Secret) {
         let flag = format!("--{}", setting.name.trim_start_matches("ROLLCALL_").to_lowercase().replace('_', "-"));
@@ -192,8 +196,8 @@ fn the_development_secret_is_made_when_the_keys_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("x.db").display());
     let config = config(&[("DATABASE_URL", &database)]);
-    let secret = config.sources().unwrap().hs256.unwrap();
-    assert_eq!(config.sources().unwrap().hs256, Some(secret));
+    let secret = config.keys.load().unwrap().hs256.unwrap();
+    assert_eq!(config.keys.load().unwrap().hs256, Some(secret));
     assert!(folder.path().join("x.db.secret").is_file());
 }
 

@@ -1,16 +1,9 @@
 //! Texts of settings read into values. Errors say what to write instead; none repeats a text that may be secret.
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use hyper::{Uri, header::HeaderName};
 use rollcall_schema::Audience;
 
-use rollcall_base::Check;
-
-use super::{
-    BackendUrl, Database,
-    names::{self, Setting},
-    source::Given,
-};
 use crate::auth::Location;
 use rollcall_websocket::Origins;
 
@@ -96,58 +89,6 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"_-:./{}".contains(&b);
     let short = text.len() <= 64 && text.bytes().all(fine);
     if short { Ok(text.to_owned()) } else { Err("use at most 64 of A-Z a-z 0-9 _ - : . / { }".into()) }
-}
-
-/// `sqlite:FILE` or `postgres://...`.
-pub(super) fn database(given: &Given) -> Result<Database, String> {
-    if let Some(path) = given.text.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return if path.is_empty() || path.starts_with(":memory") {
-            Err("name a file, like sqlite:rollcall.db".into())
-        } else {
-            Ok(Database::Sqlite(PathBuf::from(path)))
-        };
-    }
-    backend(&names::DATABASE_URL, given, postgres).map(Database::Postgres)
-}
-
-fn postgres(text: &str) -> Result<(), String> {
-    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-        return Err("write sqlite:FILE or postgres://USER:PASSWORD@HOST/DATABASE".into());
-    }
-    match tokio_postgres::Config::from_str(text) {
-        Ok(_) => Ok(()),
-        Err(_) => Err("not an address of PostgreSQL; escape special characters of the password as %XX".into()),
-    }
-}
-
-/// `redis://...`.
-pub(super) fn redis(given: &Given) -> Result<BackendUrl, String> {
-    use bb8_redis::redis::IntoConnectionInfo;
-    backend(&names::REDIS_URL, given, |text| match text.into_connection_info() {
-        Ok(_) if text.contains("://") => Ok(()),
-        _ => Err("write redis://:PASSWORD@HOST:6379/0".into()),
-    })
-}
-
-/// `nats://...`, several separated by commas.
-pub(super) fn nats(given: &Given) -> Result<BackendUrl, String> {
-    backend(&names::NATS_URL, given, |text| {
-        let fine = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
-        if text.split(',').all(|part| fine(part.trim())) {
-            Ok(())
-        } else {
-            Err("write nats://HOST:4222, several separated by commas".into())
-        }
-    })
-}
-
-fn backend(setting: &Setting, given: &Given, check: Check) -> Result<BackendUrl, String> {
-    check(&given.text)?;
-    Ok(match &given.file {
-        Some(path) => BackendUrl::in_file(&given.text, setting.name, path.clone(), check),
-        None => BackendUrl::new(given.text.as_str()),
-    })
 }
 
 /// An address of `http` or `https` that is ours to call. It is shown in logs, and a user in it would not be sent.

@@ -49,7 +49,7 @@ use crate::{
     },
     limits::{
         EventLimits, Payer, RateDecision,
-        admission::{ClientPermit, Waiting},
+        admission::{ClientPermit, UnauthenticatedPermit},
     },
     rooms::{RoomKey, Rooms},
 };
@@ -330,7 +330,7 @@ impl Application for Gateway {
         // A lesson_id that cannot be one is as good as none.
         let asked = upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
         let asked = asked.and_then(|asked| LessonId::parse(asked).ok());
-        let waiting = upgrade.head.extensions.remove::<Waiting>();
+        let waiting = upgrade.head.extensions.remove::<UnauthenticatedPermit>();
         if let Some(waiting) = &waiting {
             waiting.arrived(socket.id());
         }

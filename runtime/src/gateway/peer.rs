@@ -10,7 +10,7 @@ use crate::{
     },
     limits::{
         Meter,
-        admission::{ClientPermit, Waiting},
+        admission::{ClientPermit, UnauthenticatedPermit},
         network::Subscriber,
     },
     rooms::{Follower, RoomKey},
@@ -52,7 +52,7 @@ pub struct Peer {
 /// Where a connection is in its life.
 pub enum PeerState {
     /// Nothing has come yet.
-    ConnectContext(Option<Waiting>),
+    ConnectContext(Option<UnauthenticatedPermit>),
     /// connect runs: there is no session yet, and no message may come before its answer.
     Connecting,
     /// A function runs, and has the session.
@@ -131,7 +131,11 @@ impl ColdState {
 impl Peer {
     /// One that has just upgraded.
     #[must_use]
-    pub fn new(deadline: u64, asked: Option<LessonId>, (place, waiting): (ClientPermit, Option<Waiting>)) -> Self {
+    pub fn new(
+        deadline: u64,
+        asked: Option<LessonId>,
+        (place, waiting): (ClientPermit, Option<UnauthenticatedPermit>),
+    ) -> Self {
         let extra = asked.map(|asked| Box::new(ColdState { asked: Some(asked), ..ColdState::default() }));
         Self {
             phase: PeerState::ConnectContext(waiting),

@@ -1,7 +1,6 @@
-//! HTTP beside the WebSocket: what operators and other services ask, and what we ask of others.
+//! HTTP beside the WebSocket: the operators' address, and what the clients' address answers.
 pub mod access;
 pub mod admin;
-pub mod client;
 pub mod health;
 pub mod public;
 mod publish;
@@ -9,10 +8,7 @@ mod reply;
 mod server;
 
 #[cfg(test)]
-pub(crate) mod fixture;
-#[cfg(test)]
 mod tests;
 
-pub(crate) use reply::HttpError;
 pub use reply::Reply;
 pub use server::serve;

@@ -1,8 +1,8 @@
-//! Who may open one more connection: limits in all, for each client, and by the second.
+//! Whether one more connection is admitted: limits of the node, of each client, and of upgrades per second.
 //!
-//! Invariant: a client's count is how many [`ClientPermit`]s of it are alive, so it cannot drift, and so it is with the upgrades on
-//! their way to a worker; the table of clients holds at most about twice as many entries as there are connections from
-//! outside. Where a limit of connections is reached, a silent one makes way for the new one, if there is one
+//! Invariant: a client's count is the number of its [`ClientPermit`]s that are alive, so it cannot drift; the same holds for
+//! upgrades on their way to a worker. The table of clients has at most about twice as many entries as there are connections
+//! from outside. Where a limit of connections is reached, a silent connection is closed for the new one, if there is one
 //! ([`super::silent`]).
 use std::{
     collections::HashMap,
@@ -10,10 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use hyper::{
-    StatusCode, header,
-    http::{Extensions, request::Parts},
-};
+use hyper::http::{Extensions, request::Parts};
 use tokio::time::Instant;
 
 use rollcall_base::log_limit::LogLimit;
@@ -23,128 +20,127 @@ use super::{
     network::{Proxies, Subscriber, subscriber},
     silent::{SilentConnections, Unauthenticated},
 };
-use crate::http::{HttpError, Reply};
 use rollcall_base::names;
 use rollcall_websocket::SocketId;
 
-/// The table is tidied only above this.
-const TIDY: usize = 1024;
+/// The table of clients is cleaned only above this number of entries.
+const MIN_CLEANED: usize = 1024;
 
-/// The limits.
+/// The limits of connections.
 #[derive(Clone, Debug)]
 pub struct AdmissionLimits {
     /// Connections of this node.
     pub connections: usize,
-    /// Beside those: for new ones while silent ones that make way for them are being closed.
+    /// Connections beyond those, for new ones while silent ones are being closed for them.
     pub spare: usize,
     /// Connections of one client: an IPv4 address or an IPv6 /64.
     pub per_client: usize,
-    /// Whether loopback is a client.
+    /// Whether connections from loopback are limited too.
     pub loopback: bool,
-    /// Connections that have not been let in yet.
+    /// Connections without a session yet.
     pub unauthenticated: usize,
-    /// Upgrades a second, and as many at once.
+    /// Upgrades per second, and the largest burst.
     pub upgrades: u32,
-    /// Bytes of memory above which nobody new is let in.
+    /// Bytes of memory above which new connections are refused.
     pub memory: u64,
-    /// Who may say who the client is.
+    /// The proxies whose header names the client.
     pub proxies: Proxies,
 }
 
-/// Keeps the limits.
+/// Enforces the limits.
 #[derive(Debug)]
 pub struct Admission {
     limits: AdmissionLimits,
     clients: Mutex<Clients>,
     silent: SilentConnections,
-    gate: Mutex<Gate>,
+    upgrades: Mutex<UpgradeGate>,
     memory: Memory,
     log: LogLimit,
 }
 
-/// One connection's place; to be kept until it is closed. None for loopback.
-pub type ClientPermit = Option<Arc<Held>>;
+/// Counts one connection of a client; kept until the connection is closed. None for loopback.
+pub type ClientPermit = Option<Arc<ClientCount>>;
 
-/// What the places of one client share: whose they are, and what those of them share that were refused.
+/// The connections of one client: each [`ClientPermit`] is a clone. Those that were refused hold a clone of `refused` too.
 #[derive(Debug)]
-pub struct Held {
+pub struct ClientCount {
     client: Subscriber,
     refused: Arc<()>,
 }
 
-impl Held {
-    /// Whose place it is.
+impl ClientCount {
+    /// The client.
     #[must_use]
     pub fn client(&self) -> Subscriber {
         self.client
     }
 
-    /// How many places there are but for those refused.
-    fn taken(self: &Arc<Self>) -> usize {
+    /// How many connections there are without those that were refused.
+    fn admitted(self: &Arc<Self>) -> usize {
         Arc::strong_count(self) + 1 - Arc::strong_count(&self.refused)
     }
 }
 
-/// Held while a connection has upgraded and has not been let in.
-pub type Waiting = Arc<Unauthenticated>;
+/// Held from the upgrade of a connection until it has a session.
+pub type UnauthenticatedPermit = Arc<Unauthenticated>;
 
-/// The connections that there are.
+/// The connections of this node.
 pub trait Connections {
-    /// How many.
+    /// How many there are.
     fn count(&self) -> usize;
-    /// Closes one, if it is silent still. False where that cannot be said to it now.
+    /// Closes a connection if it is still silent. False where its worker's inbox is full.
     fn close_silent(&self, socket: SocketId) -> bool;
 }
 
-/// The place of a connection that has not sent its head yet.
+/// Held by a connection that has not sent its head yet.
 #[derive(Clone)]
-struct Knock(Arc<Held>);
+struct AcceptPermit(Arc<ClientCount>);
 
-/// The place of a connection that was refused and is not over yet: it is in the way of who knocks, not of who enters.
+/// Held by a connection that was refused and is still open: it counts when connections are accepted, not when they upgrade.
 #[derive(Clone)]
 #[expect(dead_code, reason = "it is counted while it lives")]
-struct Refused(Arc<Held>, Arc<()>);
+struct RefusedPermit(Arc<ClientCount>, Arc<()>);
 
 #[derive(Debug, Default)]
 struct Clients {
-    places: HashMap<Subscriber, Weak<Held>>,
-    /// Entries after the last tidying.
-    tidied: usize,
+    counts: HashMap<Subscriber, Weak<ClientCount>>,
+    /// How many entries there were after the last cleaning.
+    cleaned: usize,
 }
 
-/// To be kept while an upgrade is on its way to a worker, which does not count it yet.
+/// Held while an upgrade is on its way to a worker, which does not count it yet.
 #[derive(Clone, Debug)]
-pub struct Underway(#[expect(dead_code, reason = "it is counted while it lives")] Arc<()>);
+pub struct UpgradePermit(#[expect(dead_code, reason = "it is counted while it lives")] Arc<()>);
 
-/// What one upgrade at a time passes.
+/// The rate of upgrades, and those on their way to a worker. Locked by one upgrade at a time.
 #[derive(Debug)]
-struct Gate {
-    /// Each [`Underway`] is a clone.
-    underway: Arc<()>,
-    /// A bucket that fills by `upgrades` a second,
-    left: f64,
-    /// as of then.
-    at: Instant,
+struct UpgradeGate {
+    /// Each [`UpgradePermit`] is a clone.
+    in_progress: Arc<()>,
+    /// A token bucket that is refilled with `upgrades` tokens per second.
+    tokens: f64,
+    /// When it was refilled last.
+    refilled: Instant,
 }
 
-/// Why somebody is kept out, for `upgrades_total{outcome}`.
+/// Why a connection is not admitted, for `upgrades_total{outcome}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The node has as many as it may.
+pub enum AdmissionError {
+    /// The node has its maximum of connections.
     Node,
-    /// Its memory is used up.
+    /// The node's memory is used up.
     Memory,
-    /// The client has.
+    /// The client has its maximum of connections.
     Client,
-    /// Too many have not been let in yet.
+    /// Too many connections have no session yet.
     Unauthenticated,
-    /// Too many wait for what the node could not send yet.
+    /// Too many bytes are queued for slow readers.
     InFlight,
-    /// Too many at once.
+    /// Too many upgrades per second.
     Rate,
 }
 
-impl Full {
+impl AdmissionError {
     /// The label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -157,180 +153,173 @@ impl Full {
             Self::Rate => "too_fast",
         }
     }
-
-    /// The answer, with a hint when to come back.
-    #[must_use]
-    pub fn reply(self) -> Reply {
-        let (status, detail) = match self {
-            Self::Node | Self::Memory | Self::InFlight => {
-                (StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections as it takes")
-            }
-            Self::Client => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
-            Self::Unauthenticated => (StatusCode::SERVICE_UNAVAILABLE, "too many connections wait to be let in"),
-            Self::Rate => (StatusCode::SERVICE_UNAVAILABLE, "too many connections at once"),
-        };
-        HttpError { header: Some((header::RETRY_AFTER, "1")), ..HttpError::new(status, detail) }.reply()
-    }
 }
 
 impl Admission {
-    /// With these limits.
+    /// Enforces these limits.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
-        let gate = Gate { underway: Arc::default(), left: f64::from(limits.upgrades), at: Instant::now() };
+        let upgrades =
+            UpgradeGate { in_progress: Arc::default(), tokens: f64::from(limits.upgrades), refilled: Instant::now() };
         let memory = Memory::new(limits.memory);
         Self {
             limits,
             clients: Mutex::default(),
             silent: SilentConnections::default(),
-            gate: Mutex::new(gate),
+            upgrades: Mutex::new(upgrades),
             memory,
             log: LogLimit::new(),
         }
     }
 
-    /// Whether a proxy there may say who the client is.
+    /// Whether the address is a trusted proxy's, whose header names the client.
     #[must_use]
     pub fn trusts(&self, remote: SocketAddr) -> bool {
         self.limits.proxies.trusts(remote.ip())
     }
 
-    /// Somebody has connected, and has yet to say what for. False where its client has a quarter more connections than
-    /// it may: those above the limit itself are told so, but who has that many holds places that others need. Of a
-    /// proxy's, only the head tells whose it is.
-    pub fn knock(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
+    /// Whether a connection that was just accepted may send a head. False where its client has a quarter more connections
+    /// than its limit: up to there a connection gets an answer that says why it is refused, but more of them would use up
+    /// what other clients need. A proxy's connection passes, because only its head names the client.
+    pub fn admit_connection(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
         if self.limits.proxies.trusts(remote.ip()) {
             return true;
         }
-        let most = self.limits.per_client;
-        match self.place(remote.ip(), most.saturating_add(most / 4 + 1)) {
-            Ok(place) => {
-                holds.extend(place.map(Knock).map(extensions).unwrap_or_default());
+        let limit = self.limits.per_client;
+        match self.count(remote.ip(), limit.saturating_add(limit / 4 + 1)) {
+            Ok(permit) => {
+                holds.extend(permit.map(AcceptPermit).map(extensions).unwrap_or_default());
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// A place for one more connection, beside those that workers count; what it holds is left in the head's extensions,
-    /// also where it is refused.
+    /// Admits an upgrade beside the connections that workers count. The permits are put into the head's extensions, also
+    /// where the upgrade is refused.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn enter(&self, remote: SocketAddr, head: &mut Parts, connections: &impl Connections) -> Result<(), Full> {
-        let mut knock = head.extensions.remove::<Knock>();
-        let entered = self.admit(remote, head, &mut knock, connections);
-        if entered == Err(Full::Client) && self.limits.proxies.is_ignored(remote.ip(), &head.headers) {
-            self.log_ignored_header(remote);
-        }
-        if let (Err(_), Some(Knock(held))) = (&entered, knock) {
-            let mark = Arc::clone(&held.refused);
-            head.extensions.insert(Refused(held, mark));
-        }
-        entered
-    }
-
-    /// The usual reason why one address has so many connections: it is a proxy's.
-    fn log_ignored_header(&self, remote: SocketAddr) {
-        if let Some(held_back) = self.log.pass() {
-            let mend = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \
-                it is your proxy, name it in ROLLCALL_TRUSTED_PROXIES";
-            tracing::warn!(from = %remote.ip(), held_back, "{mend}");
-        }
-    }
-
-    fn admit(
+    /// [`AdmissionError`].
+    pub fn admit_upgrade(
         &self,
         remote: SocketAddr,
         head: &mut Parts,
-        knock: &mut Option<Knock>,
         connections: &impl Connections,
-    ) -> Result<(), Full> {
-        if self.memory.short() {
-            return Err(Full::Memory);
+    ) -> Result<(), AdmissionError> {
+        let mut accepted = head.extensions.remove::<AcceptPermit>();
+        let admitted = self.check(remote, head, &mut accepted, connections);
+        if admitted == Err(AdmissionError::Client) && self.limits.proxies.is_ignored(remote.ip(), &head.headers) {
+            self.log_ignored_header(remote);
+        }
+        if let (Err(_), Some(AcceptPermit(count))) = (&admitted, accepted) {
+            let refused = Arc::clone(&count.refused);
+            head.extensions.insert(RefusedPermit(count, refused));
+        }
+        admitted
+    }
+
+    /// Hints at the usual reason why one address has so many connections: it is a proxy's.
+    fn log_ignored_header(&self, remote: SocketAddr) {
+        if let Some(held_back) = self.log.pass() {
+            let hint = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \
+                it is your proxy, name it in ROLLCALL_TRUSTED_PROXIES";
+            tracing::warn!(from = %remote.ip(), held_back, "{hint}");
+        }
+    }
+
+    fn check(
+        &self,
+        remote: SocketAddr,
+        head: &mut Parts,
+        accepted: &mut Option<AcceptPermit>,
+        connections: &impl Connections,
+    ) -> Result<(), AdmissionError> {
+        if self.memory.is_short() {
+            return Err(AdmissionError::Memory);
         }
         let address = self.limits.proxies.client(remote.ip(), &head.headers);
         let client = subscriber(address, true);
-        let place = match knock {
+        let permit = match accepted {
             Some(_) => None,
-            None => self.place(address, usize::MAX)?,
+            None => self.count(address, usize::MAX)?,
         };
-        let held = knock.as_ref().map(|Knock(held)| held).or(place.as_ref());
-        let mut gate = self.gate();
+        let of_client = accepted.as_ref().map(|AcceptPermit(count)| count).or(permit.as_ref());
+        let mut gate = self.upgrade_gate();
         if !gate.refill(self.limits.upgrades) {
-            return Err(Full::Rate);
+            return Err(AdmissionError::Rate);
         }
-        // In this order, because a worker counts an upgrade before that is no longer under way.
-        let underway = Arc::strong_count(&gate.underway) - 1;
-        let count = underway + connections.count();
-        let full = if held.is_some_and(|held| held.taken() > self.limits.per_client) {
-            Some((Full::Client, client))
+        // In this order: a worker counts an upgrade before its permit is dropped, so none is missed.
+        let in_progress = Arc::strong_count(&gate.in_progress) - 1;
+        let count = in_progress + connections.count();
+        let reached = if of_client.is_some_and(|count| count.admitted() > self.limits.per_client) {
+            Some((AdmissionError::Client, client))
         } else if count >= self.limits.connections {
-            Some((Full::Node, None))
+            Some((AdmissionError::Node, None))
         } else if self.silent.unauthenticated() >= self.limits.unauthenticated {
-            Some((Full::Unauthenticated, None))
+            Some((AdmissionError::Unauthenticated, None))
         } else {
             None
         };
-        if let Some((full, of)) = full {
-            let room = count < self.limits.connections + self.limits.spare;
-            let made = room && self.silent.take(of).is_some_and(|socket| connections.close_silent(socket));
-            if !made {
-                return Err(full);
+        if let Some((error, client)) = reached {
+            let spare = count < self.limits.connections + self.limits.spare;
+            let closes = spare && self.silent.take(client).is_some_and(|socket| connections.close_silent(socket));
+            if !closes {
+                return Err(error);
             }
             metrics::counter!(names::DROPPED, "reason" => "silent").increment(1);
         }
-        gate.left -= 1.0;
-        // Gone with the head, once a worker has the connection.
-        head.extensions.insert(Underway(Arc::clone(&gate.underway)));
+        gate.tokens -= 1.0;
+        // Dropped with the head, once a worker has the connection.
+        head.extensions.insert(UpgradePermit(Arc::clone(&gate.in_progress)));
         drop(gate);
-        head.extensions.insert::<ClientPermit>(place.or(knock.take().map(|Knock(held)| held)));
-        // Loopback addresses are told apart too.
+        head.extensions.insert::<ClientPermit>(permit.or(accepted.take().map(|AcceptPermit(count)| count)));
+        // Loopback addresses are distinguished here, too.
         if let Some(client) = client {
-            head.extensions.insert::<Waiting>(Arc::new(self.silent.add(client)));
+            head.extensions.insert::<UnauthenticatedPermit>(Arc::new(self.silent.add(client)));
         }
         Ok(())
     }
 
-    fn place(&self, client: IpAddr, most: usize) -> Result<ClientPermit, Full> {
+    /// One more connection of this client, which may have `max` besides.
+    fn count(&self, client: IpAddr, max: usize) -> Result<ClientPermit, AdmissionError> {
         let Some(client) = subscriber(client, self.limits.loopback) else { return Ok(None) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = clients.places.get(&client).and_then(Weak::upgrade);
-        let place = match held {
-            // The one just upgraded counts too.
-            Some(held) if Arc::strong_count(&held) > most => return Err(Full::Client),
-            Some(held) => held,
+        let known = clients.counts.get(&client).and_then(Weak::upgrade);
+        let permit = match known {
+            // The clone that `upgrade` just made is counted too.
+            Some(count) if Arc::strong_count(&count) > max => return Err(AdmissionError::Client),
+            Some(count) => count,
             None => {
-                let held = Arc::new(Held { client, refused: Arc::default() });
-                clients.places.insert(client, Arc::downgrade(&held));
-                held
+                let count = Arc::new(ClientCount { client, refused: Arc::default() });
+                clients.counts.insert(client, Arc::downgrade(&count));
+                count
             }
         };
-        if clients.places.len() > TIDY.max(2 * clients.tidied) {
-            clients.places.retain(|_, held| held.strong_count() > 0);
-            clients.tidied = clients.places.len();
+        if clients.counts.len() > MIN_CLEANED.max(2 * clients.cleaned) {
+            clients.counts.retain(|_, count| count.strong_count() > 0);
+            clients.cleaned = clients.counts.len();
         }
-        Ok(Some(place))
+        Ok(Some(permit))
     }
 
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn upgrade_gate(&self) -> MutexGuard<'_, UpgradeGate> {
+        self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Gate {
-    /// Whether one more may be upgraded now.
+impl UpgradeGate {
+    /// Refills the bucket. Whether there is a token for one more upgrade.
     fn refill(&mut self, rate: u32) -> bool {
-        let (now, most) = (Instant::now(), f64::from(rate));
-        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * most).min(most);
-        self.at = now;
-        self.left >= 1.0
+        let (now, max) = (Instant::now(), f64::from(rate));
+        self.tokens = (self.tokens + now.duration_since(self.refilled).as_secs_f64() * max).min(max);
+        self.refilled = now;
+        self.tokens >= 1.0
     }
 }
 
-fn extensions(knock: Knock) -> Extensions {
+fn extensions(permit: AcceptPermit) -> Extensions {
     let mut extensions = Extensions::new();
-    extensions.insert(knock);
+    extensions.insert(permit);
     extensions
 }
 

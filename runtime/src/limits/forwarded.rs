@@ -1,11 +1,11 @@
-//! The header `Forwarded` (RFC 7239): which hops a request came by.
+//! The header `Forwarded` (RFC 7239): the hops of a request.
 //!
-//! Invariant: a line that breaks the grammar anywhere says nothing. So a client that leaves a quote open cannot hide what
-//! the proxy wrote behind it: its own line is lost, and the proxy counts as the client.
+//! Invariant: a line that breaks the grammar anywhere is not read at all. So a client that leaves a quote open cannot hide
+//! what the proxy writes behind it: the client's own line is lost, and the proxy counts as the client.
 use std::net::{IpAddr, SocketAddr};
 
-/// The addresses in a line's `for`, in its order; none for a hop that is not named by an address. `None`: the line cannot
-/// be read.
+/// The addresses of the hops in a line, in order; `None` for a hop without an address. `None` in all: the line cannot be
+/// read.
 pub(super) fn hops(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut hops = Vec::new();
     let mut rest = line;
@@ -37,7 +37,7 @@ fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
             }
         };
         if name.eq_ignore_ascii_case("for") {
-            // Twice in one hop is an error (section 4).
+            // `for` twice in one hop is an error (section 4).
             if hop.replace(address(&value)).is_some() {
                 return None;
             }
@@ -67,8 +67,8 @@ fn quoted_text(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address, to which some proxies add the port, in brackets if it is an IPv6 address. Not for `unknown` nor for names
-/// that hide an address (`_gazonk`).
+/// An address, with or without a port; IPv6 in brackets. `None` for `unknown` and for names that hide an address
+/// (`_gazonk`).
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
@@ -96,7 +96,7 @@ mod tests {
             ("for = 192.0.2.43", "-"),
             ("for=\"1.2.3.4\\5\"", "1.2.3.45"),
         ] {
-            // RFC 7239 has no space around the equals sign; what follows it is no token then.
+            // RFC 7239 allows no space around the equals sign.
             let expected = (line != "for = 192.0.2.43").then(|| expected.to_owned());
             assert_eq!(read(line), expected, "{line}");
         }

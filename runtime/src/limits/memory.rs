@@ -1,6 +1,6 @@
-//! How much memory this process has, and may have.
+//! The memory that this process uses, and its limit.
 //!
-//! Invariant: the kernel is asked at most once in [`FRESH`], however many connections come.
+//! Invariant: the kernel is asked at most once in [`FRESH`], however many connections there are.
 use std::{
     fs,
     sync::{Mutex, PoisonError},
@@ -9,24 +9,24 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long an answer is good for.
+/// How long an answer is used again.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Watches this process's resident memory.
 #[derive(Debug)]
 pub(super) struct Memory {
-    most: u64,
+    limit: u64,
     last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Memory {
-    pub(super) fn new(most: u64) -> Self {
-        Self { most, last: Mutex::default() }
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, last: Mutex::default() }
     }
 
-    /// Whether there is no room for more.
-    pub(super) fn short(&self) -> bool {
-        if self.most == u64::MAX {
+    /// Whether the process uses more than its limit.
+    pub(super) fn is_short(&self) -> bool {
+        if self.limit == u64::MAX {
             return false;
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,18 +35,18 @@ impl Memory {
         {
             return short;
         }
-        let short = resident() > self.most;
+        let short = resident() > self.limit;
         *last = Some((Instant::now(), short));
         short
     }
 }
 
-/// Bytes of this process in memory; 0 where the kernel does not say.
+/// The resident bytes of this process; 0 where the kernel does not tell.
 fn resident() -> u64 {
     kibibytes("/proc/self/status", "VmRSS:").unwrap_or(0)
 }
 
-/// Nine tenths of what the control group allows, else of what the machine has; no limit where nobody says.
+/// Nine tenths of the control group's limit, else of the machine's memory; `u64::MAX` where neither is known.
 #[must_use]
 pub fn allowance() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -57,12 +57,12 @@ pub fn allowance() -> u64 {
         "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
     ];
     let limits = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
-    // Without a limit, version 1 shows a number near 2^63.
+    // Version 1 of control groups shows a number near 2^63 where there is no limit.
     let limit = limits.filter(|limit| *limit < 1 << 60).min();
     limit.or_else(|| kibibytes("/proc/meminfo", "MemTotal:")).map_or(u64::MAX, |limit| limit / 10 * 9)
 }
 
-/// A line of `/proc` that is in kB, in bytes.
+/// A value of `/proc` that is given in kB, in bytes.
 fn kibibytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -76,9 +76,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_short_above_its_limit() {
         assert!(resident() > 1 << 20, "a test has more than that");
-        assert!(Memory::new(1).short());
-        assert!(!Memory::new(1 << 50).short());
-        assert!(!Memory::new(u64::MAX).short());
+        assert!(Memory::new(1).is_short());
+        assert!(!Memory::new(1 << 50).is_short());
+        assert!(!Memory::new(u64::MAX).is_short());
         assert!((1 << 20..u64::MAX).contains(&allowance()), "this machine has some");
     }
 }

@@ -1,8 +1,8 @@
-//! How many events a connection may send, how many a user over all connections or the guests of one address, and how often
-//! each may connect (PROTOCOL 2, Limits).
+//! How many events a connection, a user over all connections, or the guests of one address may send, and how often each
+//! may connect (PROTOCOL 2, Limits).
 //!
-//! Invariant: over a limit an event is answered with how long to wait, and nothing else happens; a connection is closed
-//! only if it was over it in every second of a whole span.
+//! Invariant: an event above a limit is answered with how long to wait, and nothing else happens. A connection is closed
+//! only if it was above its limit in every second of `abuse_after`.
 pub mod admission;
 mod forwarded;
 pub mod memory;
@@ -14,37 +14,56 @@ use std::time::{Duration, Instant};
 
 use rollcall_schema::{Audience, UserId};
 
-use self::rate::{Bucket, Rate, Sketch};
-use crate::{config::EventRates, limits::network::Subscriber};
+use self::{
+    network::Subscriber,
+    rate::{Bucket, Rate, Sketch},
+};
 
-/// How many seconds' worth may come at once.
+/// How many seconds' worth of events a burst may have.
 const BURST: u32 = 4;
+
+/// How many events a second are handled. A burst may be four times as large.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRates {
+    /// Of a connection.
+    pub connection: u32,
+    /// Of a user, over all connections.
+    pub user: u32,
+    /// How many sessions a user may have at once.
+    pub user_sessions: u32,
+    /// How often a user may connect, per second.
+    pub user_connects: u32,
+    /// Of the guests of one address; a connect counts as one event.
+    pub guests: u32,
+    /// How long a connection may exceed its rate before it is closed.
+    pub abuse_after: Duration,
+}
 
 /// What a connection has used up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bucket: Bucket,
-    /// The second in which an event was refused last, and how many seconds in a row before.
+    /// The last second in which an event was refused, and for how many seconds in a row that happened.
     refused: (u32, u32),
 }
 
-/// What becomes of an event.
+/// Whether an event is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateDecision {
-    /// It is done.
+    /// It is handled.
     Done,
-    /// It may come again then.
+    /// It is refused, and may be sent again after this time.
     Refused(Duration),
-    /// The connection has been asked to wait often enough.
+    /// The connection has exceeded its limit for too long, and is closed.
     Abuse,
 }
 
-/// Who pays for an event, beside its connection.
+/// Whose limit an event counts against, besides its connection's.
 #[derive(Clone, Copy, Debug)]
 pub enum Payer<'a> {
     /// A token's user.
     User(&'a UserId, &'a Audience),
-    /// A guest, by its address; none where that is not limited.
+    /// A guest, by its address; none where the address is not limited.
     Guest(Option<Subscriber>),
 }
 
@@ -57,11 +76,12 @@ pub struct EventLimits {
     user_connects: Rate,
     guests: Rate,
     used: Sketch,
-    patience: u32,
+    /// For how many seconds in a row a connection may be refused.
+    abuse_after: u32,
 }
 
 impl EventLimits {
-    /// The configured ones.
+    /// Enforces these rates.
     #[must_use]
     pub fn new(rates: &EventRates) -> Self {
         let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(BURST));
@@ -72,19 +92,19 @@ impl EventLimits {
             user_connects: rate(rates.user_connects),
             guests: rate(rates.guests),
             used: Sketch::new(),
-            patience: u32::try_from(rates.abuse_after.as_secs()).unwrap_or(u32::MAX).max(1),
+            abuse_after: u32::try_from(rates.abuse_after.as_secs()).unwrap_or(u32::MAX).max(1),
         }
     }
 
-    /// An event of a connection.
+    /// Counts an event of a connection.
     pub fn take(&self, meter: &mut Meter, payer: Payer<'_>) -> RateDecision {
         self.take_at(meter, payer, self.start.elapsed())
     }
 
-    /// Somebody connects.
+    /// Counts a connect.
     ///
     /// # Errors
-    /// How long until there is a turn.
+    /// How long to wait before the next one.
     pub fn connect(&self, payer: Payer<'_>) -> Result<(), Duration> {
         self.connect_at(payer, self.start.elapsed())
     }
@@ -108,13 +128,13 @@ impl EventLimits {
         let connection = self.connection.take(&mut meter.bucket, since);
         match connection.and_then(|()| self.pay(payer, since)) {
             Ok(()) => RateDecision::Done,
-            Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.patience),
+            Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.abuse_after),
         }
     }
 }
 
 impl Meter {
-    fn refuse(&mut self, wait: Duration, second: u32, patience: u32) -> RateDecision {
+    fn refuse(&mut self, wait: Duration, second: u32, abuse_after: u32) -> RateDecision {
         let (last, row) = self.refused;
         let row = match second.saturating_sub(last) {
             0 => row.max(1),
@@ -122,7 +142,7 @@ impl Meter {
             _ => 1,
         };
         self.refused = (second, row);
-        if row > patience { RateDecision::Abuse } else { RateDecision::Refused(wait.max(Duration::from_millis(1))) }
+        if row > abuse_after { RateDecision::Abuse } else { RateDecision::Refused(wait.max(Duration::from_millis(1))) }
     }
 }
 
@@ -183,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_goes_on_for_seconds_is_closed() {
+    fn only_a_connection_that_goes_on_for_seconds_is_closed() {
         let limits = limits(10, 1_000);
         let mut meter = Meter::default();
         let mut verdicts = (0..6_000).map(|millis| limits.take_at(&mut meter, Payer::Guest(None), at(millis)));

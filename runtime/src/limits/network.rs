@@ -1,4 +1,4 @@
-//! Addresses of clients, and of the proxies that may speak for them.
+//! Addresses of clients, and of the proxies whose header names the client.
 use std::{
     net::{IpAddr, Ipv6Addr},
     str::FromStr,
@@ -29,7 +29,7 @@ fn number(address: IpAddr) -> u128 {
 }
 
 impl Network {
-    /// Whether the address is in it.
+    /// Whether the address is in the network.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         number(address) & self.mask == self.first
@@ -57,7 +57,7 @@ impl FromStr for Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subscriber(u128);
 
-/// The client behind an address; none for loopback, where load tests and local proxies come from, unless it counts.
+/// The client behind an address; none for loopback, where load tests and local proxies connect from, unless `loopback`.
 pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> {
     let canonical = address.to_canonical();
     match canonical {
@@ -67,24 +67,25 @@ pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> 
     }
 }
 
-/// Proxies that are believed.
+/// The proxies whose header is believed.
 #[derive(Clone, Debug)]
 pub struct Proxies {
-    /// Where they are.
+    /// Their networks.
     pub trusted: Vec<Network>,
-    /// Where they say who the client is: `forwarded` (RFC 7239), or else addresses separated by commas, the nearest last.
+    /// The header with the client's address: `forwarded` (RFC 7239), or else addresses separated by commas, the nearest
+    /// last.
     pub header: HeaderName,
 }
 
 impl Proxies {
-    /// Whether a proxy there is believed.
+    /// Whether the address is a trusted proxy's.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.has(address))
     }
 
-    /// The client's address: of the addresses that led here, the nearest that is not a trusted proxy's. What anybody else
-    /// writes into the header is not read.
+    /// The client's address: of the addresses on the request's way, the nearest that is not a trusted proxy's. What others
+    /// write into the header is not read.
     #[must_use]
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = remote;
@@ -97,7 +98,7 @@ impl Proxies {
         client
     }
 
-    /// The hops that the header names, the nearest first; none for one that is no address.
+    /// The hops that the header names, the nearest first; `None` for a hop that is no address.
     fn hops<'a>(&self, headers: &'a HeaderMap) -> Box<dyn Iterator<Item = Option<IpAddr>> + 'a> {
         let lines = headers.get_all(&self.header).iter().rev().map(|line| line.to_str().unwrap_or_default());
         if self.header == FORWARDED {
@@ -108,7 +109,7 @@ impl Proxies {
         Box::new(lines.flat_map(|line| line.rsplit(',').map(|hop| forwarded::address(hop.trim()))))
     }
 
-    /// Whether a client that is no trusted proxy's sent a header as proxies do.
+    /// Whether a client that is not a trusted proxy sent a proxy's header.
     pub(super) fn is_ignored(&self, remote: IpAddr, headers: &HeaderMap) -> bool {
         let sent = headers.contains_key(&self.header) || headers.contains_key(X_FORWARDED_FOR);
         sent && !self.trusts(remote)
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"]), "1.2.3.4", "the nearest stranger");
         assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4"]), "1.2.3.4");
-        assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9", "who is not trusted is not believed");
+        assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9", "an untrusted proxy is not believed");
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4:5678"]), "1.2.3.4", "with its port");
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]:5678"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");

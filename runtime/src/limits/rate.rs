@@ -1,18 +1,19 @@
-//! Rates, kept in eight bytes each: the time at which the next one would be due if all came evenly (GCRA).
+//! Rates in eight bytes each: the time at which the next event would be due if all came evenly (GCRA).
 //!
-//! Invariant: over any span, at most `per_second` times its length and one burst pass; what is refused costs nothing.
+//! Invariant: in any span of time, at most `per_second` times its length plus one burst pass; a refused event uses up
+//! nothing.
 use std::{
     hash::{BuildHasher, Hash, RandomState},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// So many a second, and so many at once. Times are microseconds since a start of the caller's own.
+/// A rate and a burst. Times are microseconds since a start that the caller chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Between two, if they come evenly.
+    /// Between two events that come evenly.
     interval: u64,
-    /// How far ahead of the clock they may be.
+    /// How far the due time may be ahead of the clock.
     window: u64,
 }
 
@@ -21,17 +22,17 @@ pub struct Rate {
 pub struct Bucket(u64);
 
 impl Rate {
-    /// `per_second`, and `burst` at once.
+    /// `per_second` events, and bursts of `burst`.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval = 1_000_000_u64.div_ceil(per_second.max(1).into());
         Self { interval, window: interval * u64::from(burst.max(1)) }
     }
 
-    /// Takes one, `now` after the start.
+    /// Takes one event, `now` after the start.
     ///
     /// # Errors
-    /// How long until there is one.
+    /// How long until the next one passes.
     pub fn take(self, bucket: &mut Bucket, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
         let next = bucket.0.max(now) + self.interval;
@@ -45,11 +46,11 @@ impl Rate {
     }
 }
 
-/// Buckets in a row.
+/// How many buckets a row has.
 const ROW: usize = 1 << 15;
 
-/// Buckets for any number of keys, in fixed memory: each key has one in either row, and is refused only where both are
-/// used up. So a busy key hurts another one only where they meet in both rows, one in a billion.
+/// Buckets for any number of keys, in fixed memory: each key has one bucket in either row, and is refused only where both
+/// are used up. So a busy key affects another one only where they share both buckets: one pair in a billion.
 #[derive(Debug)]
 pub struct Sketch {
     rows: [Box<[AtomicU64]>; 2],
@@ -57,23 +58,23 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// An empty one: 512 KiB.
+    /// Empty buckets: 512 KiB.
     #[must_use]
     pub fn new() -> Self {
         let row = || (0..ROW).map(|_| AtomicU64::new(0)).collect();
         Self { rows: [row(), row()], hasher: RandomState::new() }
     }
 
-    /// Takes one of a key.
+    /// Takes one event of a key.
     ///
     /// # Errors
-    /// How long until there is one.
+    /// How long until the next one passes.
     pub fn take(&self, rate: Rate, key: impl Hash, now: Duration) -> Result<(), Duration> {
         let hash = self.hasher.hash_one(key);
         let places = [hash as usize % ROW, (hash >> 32) as usize % ROW];
         let mut verdict = Err(Duration::MAX);
         for (row, place) in self.rows.iter().zip(places) {
-            // Two at the same moment may count as one: a bound, not a ledger.
+            // Two at the same moment may count as one: the limit need not be exact.
             let mut bucket = Bucket(row[place].load(Relaxed));
             match (rate.take(&mut bucket, now), verdict) {
                 (Ok(()), _) => {

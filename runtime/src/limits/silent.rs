@@ -1,8 +1,8 @@
-//! Connections that have upgraded and have not sent connect_request: whose they are, and which of them makes way.
+//! Connections that have upgraded and have not sent connect_request, and which of them is closed for a new one.
 //!
-//! Invariant: one that makes way has been silent for [`MIN_TENURE`], and is the oldest of the client that has most of them,
-//! so that a client with many loses its own first. One that has spoken is counted until it is let in or refused, and makes
-//! way for nobody.
+//! Invariant: the one that is closed has been silent for [`MIN_TENURE`], and is the oldest of the client that has most of
+//! them, so a client with many loses its own first. A connection that has sent connect_request is counted until it has a
+//! session or is refused, and is not closed for a new one.
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,31 +18,31 @@ use tokio::time::Instant;
 use super::network::Subscriber;
 use rollcall_websocket::SocketId;
 
-/// For so long after its upgrade a connection makes way for nobody: what a slow client needs for its first message.
+/// How long after its upgrade a connection is safe: the time that a slow client needs for its first message.
 const MIN_TENURE: Duration = Duration::from_secs(1);
 
-/// All of a node. Cheap to clone.
+/// All silent connections of a node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SilentConnections(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
     clients: HashMap<Subscriber, BTreeMap<u64, Entry>>,
-    /// By how many a client has; of equals, the one with the oldest is last.
+    /// Clients by how many they have; of equals, the one with the oldest connection is last.
     order: BTreeSet<(usize, Reverse<u64>, Subscriber)>,
     next: u64,
-    /// The silent ones, and those that have spoken and are not let in yet.
+    /// The silent ones, and those that have sent connect_request and have no session yet.
     unauthenticated: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     since: Instant,
-    /// None on its way to its worker.
+    /// None while it is on its way to its worker.
     socket: Option<SocketId>,
 }
 
-/// Counts one connection until it is let in or over.
+/// Counts one connection until it has a session or is closed.
 #[derive(Debug)]
 pub struct Unauthenticated {
     connections: SilentConnections,
@@ -52,12 +52,12 @@ pub struct Unauthenticated {
 }
 
 impl SilentConnections {
-    /// How many are not let in yet.
+    /// How many connections have no session yet.
     pub(super) fn unauthenticated(&self) -> usize {
         self.table().unauthenticated
     }
 
-    /// One more of this client.
+    /// Counts one more connection of this client.
     pub(super) fn add(&self, client: Subscriber) -> Unauthenticated {
         let mut table = self.table();
         let number = table.next;
@@ -69,7 +69,8 @@ impl SilentConnections {
         Unauthenticated { connections: self.clone(), client, number, spoken: AtomicBool::new(false) }
     }
 
-    /// Takes out the one that makes way: of this client, or of the one that has most. It counts no more.
+    /// Removes the connection that is to be closed for a new one: of this client, or of the one that has most. It is no
+    /// longer counted.
     pub(super) fn take(&self, client: Option<Subscriber>) -> Option<SocketId> {
         let mut table = self.table();
         let client = client.or_else(|| table.order.last().map(|(_, _, client)| *client))?;
@@ -110,7 +111,7 @@ impl Table {
 }
 
 impl Unauthenticated {
-    /// It has a socket, by which it can be closed.
+    /// The worker has it: it can be closed by this socket.
     pub fn arrived(&self, socket: SocketId) {
         let mut table = self.connections.table();
         let entry = table.clients.get_mut(&self.client).and_then(|entries| entries.get_mut(&self.number));
@@ -119,7 +120,7 @@ impl Unauthenticated {
         }
     }
 
-    /// It has said what it wants.
+    /// It has sent connect_request.
     pub fn spoke(&self) {
         if self.connections.table().change(self.client, |entries| entries.remove(&self.number)).is_some() {
             self.spoken.store(true, Ordering::Relaxed);
@@ -130,7 +131,7 @@ impl Unauthenticated {
 impl Drop for Unauthenticated {
     fn drop(&mut self) {
         let mut table = self.connections.table();
-        // One that made way was taken out then.
+        // One that was closed for another is no longer in the table.
         if self.spoken.load(Ordering::Relaxed)
             || table.change(self.client, |entries| entries.remove(&self.number)).is_some()
         {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::http::fixture::{Fixture, Reply, soon};
+use crate::http_client::fixture::{Fixture, Reply, soon};
 
 const QUICK: Pace = Pace { attempts: 3, first: Duration::from_millis(1) };
 
@@ -15,8 +15,8 @@ fn taken() -> Reply {
 }
 
 fn to(server: &Fixture) -> (Mixpanel, Sender) {
-    let config = config::Mixpanel { token: Secret::new("project"), url: server.url("/track") };
-    Mixpanel::with(config, Client::new().patience(Duration::from_millis(200)), QUICK)
+    let config = MixpanelConfig { token: Secret::new("project"), url: server.url("/track") };
+    Mixpanel::with(config, Client::new().timeout(Duration::from_millis(200)), QUICK)
 }
 
 fn user(number: usize) -> UserId {
@@ -27,12 +27,12 @@ fn events(body: &[u8]) -> Vec<Value> {
     serde_json::from_slice(body).unwrap()
 }
 
-/// Runs a courier to its end with a recorder of its own, and shows what was counted.
-async fn counted(courier: Sender, flush: Duration) -> String {
+/// Runs a sender to its end with a recorder of its own, and shows what was counted.
+async fn counted(sender: Sender, flush: Duration) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle: PrometheusHandle = recorder.handle();
     let guard = metrics::set_default_local_recorder(&recorder);
-    soon(courier.run(std::future::ready(()), flush)).await;
+    soon(sender.run(std::future::ready(()), flush)).await;
     drop(guard);
     handle.render()
 }
@@ -40,10 +40,10 @@ async fn counted(courier: Sender, flush: Duration) -> String {
 #[tokio::test]
 async fn a_reconnect_arrives_in_the_form_of_track() {
     let mut server = Fixture::start(|_| taken()).await;
-    let (mixpanel, courier) = to(&server);
+    let (mixpanel, sender) = to(&server);
     mixpanel.reconnect(&user(1));
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(courier.run(async { drop(stopped.await) }, Duration::from_secs(5)));
+    let running = tokio::spawn(sender.run(async { drop(stopped.await) }, Duration::from_secs(5)));
     let request = server.next().await;
     assert_eq!(request.uri, "/track");
     let events = events(&request.body);
@@ -61,9 +61,9 @@ async fn a_reconnect_arrives_in_the_form_of_track() {
 #[tokio::test]
 async fn batches_are_of_at_most_fifty_and_lose_nobody() {
     let mut server = Fixture::start(|_| taken()).await;
-    let (mixpanel, courier) = to(&server);
+    let (mixpanel, sender) = to(&server);
     (0..120).for_each(|number| mixpanel.reconnect(&user(number)));
-    assert!(!counted(courier, Duration::from_secs(5)).await.contains("dropped"));
+    assert!(!counted(sender, Duration::from_secs(5)).await.contains("dropped"));
     let batches: Vec<_> = std::iter::from_fn(|| server.requests.try_recv().ok()).map(|r| events(&r.body)).collect();
     assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [50, 50, 20]);
     let users: HashSet<_> = batches.iter().flatten().map(|event| event["properties"]["distinct_id"].clone()).collect();
@@ -81,9 +81,9 @@ async fn failures_hangs_and_broken_connections_are_tried_again_with_the_same_id(
     ];
     for fails in scripts {
         let mut server = Fixture::start(move |number| if number < 2 { fails(number) } else { taken() }).await;
-        let (mixpanel, courier) = to(&server);
+        let (mixpanel, sender) = to(&server);
         mixpanel.reconnect(&user(1));
-        let counted = counted(courier, Duration::from_secs(5)).await;
+        let counted = counted(sender, Duration::from_secs(5)).await;
         assert!(!counted.contains("dropped"), "{counted}");
         assert!(counted.contains("backend_errors_total{backend=\"mixpanel\",operation=\"track\"} 2"), "{counted}");
         let first = server.next().await.body;
@@ -101,9 +101,9 @@ async fn what_fails_for_good_is_dropped_and_counted() {
     ];
     for (reply, attempts) in replies.into_iter().zip([3, 1, 1]) {
         let mut server = Fixture::start(move |_| reply()).await;
-        let (mixpanel, courier) = to(&server);
+        let (mixpanel, sender) = to(&server);
         (0..7).for_each(|number| mixpanel.reconnect(&user(number)));
-        let counted = counted(courier, Duration::from_secs(5)).await;
+        let counted = counted(sender, Duration::from_secs(5)).await;
         assert!(counted.contains("dropped_total{reason=\"mixpanel_failed\"} 7"), "{counted}");
         assert_eq!(std::iter::from_fn(|| server.requests.try_recv().ok()).count(), attempts);
     }
@@ -112,20 +112,20 @@ async fn what_fails_for_good_is_dropped_and_counted() {
 #[tokio::test]
 async fn a_full_queue_drops_and_counts_and_never_waits() {
     let server = Fixture::start(|_| Reply::Hang).await;
-    let (mixpanel, courier) = to(&server);
+    let (mixpanel, sender) = to(&server);
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || (0..QUEUE + 3).for_each(|number| mixpanel.reconnect(&user(number))));
     let counted = recorder.handle().render();
     assert!(counted.contains("dropped_total{reason=\"mixpanel_queue_full\"} 3"), "{counted}");
-    drop(courier);
+    drop(sender);
 }
 
 #[tokio::test]
 async fn a_shutdown_waits_no_longer_than_its_deadline() {
     let server = Fixture::start(|_| Reply::Hang).await;
-    let (mixpanel, courier) = to(&server);
+    let (mixpanel, sender) = to(&server);
     (0..60).for_each(|number| mixpanel.reconnect(&user(number)));
-    let counted = counted(courier, Duration::from_millis(100)).await;
+    let counted = counted(sender, Duration::from_millis(100)).await;
     assert!(counted.contains("dropped_total{reason=\"mixpanel_shut_down\"} 60"), "{counted}");
     mixpanel.reconnect(&user(1)); // tells nobody, and harms nobody
 }

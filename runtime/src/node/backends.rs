@@ -3,7 +3,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use crate::config::{self, Database};
+use super::StartError;
+use crate::config::{BackendsConfig, Database};
 use rollcall_bus::{
     Bus, BusEvent,
     memory::{LogLimits, MemoryBus},
@@ -19,26 +20,6 @@ use rollcall_store::{
 /// How often a backend is asked at the start, and the pause between.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Why the gateway does not start: what is wrong, and what to change.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}: {why}\n  {mend}")]
-pub struct StartError {
-    /// The part, and where it was looked for.
-    pub what: String,
-    /// What it says.
-    pub why: String,
-    /// What to change.
-    pub mend: &'static str,
-}
-
-impl StartError {
-    /// For `map_err`.
-    pub fn of<E: std::fmt::Display>(what: impl Into<String>, mend: &'static str) -> impl FnOnce(E) -> Self {
-        let what = what.into();
-        move |error| Self { what, why: error.to_string(), mend }
-    }
-}
 
 /// SQL, keys, bus.
 pub struct Backends {
@@ -57,7 +38,7 @@ impl Backends {
     ///
     /// # Errors
     /// The first that is away.
-    pub async fn connect(config: &config::Backends, max_body: usize) -> Result<Self, StartError> {
+    pub async fn connect(config: &BackendsConfig, max_body: usize) -> Result<Self, StartError> {
         let store = store(config).await?;
         let kv = kv(config).await?;
         let (bus, feed) = bus(config, max_body).await?;
@@ -69,12 +50,12 @@ impl Backends {
 ///
 /// # Errors
 /// Where it is away, or its tables do not fit this binary and cannot be made to.
-pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+pub async fn store(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> {
     let store = sql(config).await?;
     store
         .migrate()
         .await
-        .map_err(StartError::of("the tables", "README, \"Upgrades\", has the roles and their grants"))?;
+        .map_err(StartError::at("the tables", "README, \"Upgrades\", has the roles and their grants"))?;
     Ok(store)
 }
 
@@ -82,20 +63,20 @@ pub async fn store(config: &config::Backends) -> Result<Arc<dyn Store>, StartErr
 ///
 /// # Errors
 /// Where it is away.
-pub async fn sql(config: &config::Backends) -> Result<Arc<dyn Store>, StartError> {
+pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &config.database {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::of(
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::at(
             format!("SQLite file {}", path.display()),
             "make the file's folder writable, or set DATABASE_URL",
         ))?),
         Database::Postgres(url) => {
             let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.clone()) };
-            let mend = "start it, or set DATABASE_URL to where it is";
+            let hint = "start it, or set DATABASE_URL to where it is";
             let store =
-                PostgresStore::connect(&options).map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+                PostgresStore::connect(&options).map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
             patiently(async || store.ping().await)
                 .await
-                .map_err(StartError::of(format!("PostgreSQL at {url}"), mend))?;
+                .map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
             Arc::new(store)
         }
     })
@@ -105,12 +86,12 @@ pub async fn sql(config: &config::Backends) -> Result<Arc<dyn Store>, StartError
 ///
 /// # Errors
 /// Where they are away.
-pub async fn kv(config: &config::Backends) -> Result<Arc<dyn LessonKeys>, StartError> {
+pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKeys::new()),
         Some(url) => {
             Arc::new(patiently(async || RedisKeys::connect(url.clone(), &config.redis_prefix).await).await.map_err(
-                StartError::of(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
+                StartError::at(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
             )?)
         }
     })
@@ -121,7 +102,7 @@ pub async fn kv(config: &config::Backends) -> Result<Arc<dyn LessonKeys>, StartE
 /// # Errors
 /// Where it is away.
 pub async fn bus(
-    config: &config::Backends,
+    config: &BackendsConfig,
     max_body: usize,
 ) -> Result<(Arc<dyn Bus>, mpsc::Receiver<BusEvent>), StartError> {
     match &config.nats {
@@ -131,7 +112,7 @@ pub async fn bus(
         }
         Some(url) => {
             let (bus, feed) =
-                patiently(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(StartError::of(
+                patiently(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(StartError::at(
                     format!("NATS at {url}"),
                     "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
                 ))?;

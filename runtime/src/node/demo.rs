@@ -53,7 +53,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
     let token = |name: &str, role| {
         let audience = audience.cloned();
         let audience = audience.unwrap_or_else(|| Audience::parse(AUDIENCE).expect("the demo has a valid audience"));
-        let wish = TokenSpec {
+        let spec = TokenSpec {
             issuer: "rollcall".into(),
             user: user(name),
             audience,
@@ -63,7 +63,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
             classroom_ids: Vec::new(),
             lesson_ids: Vec::new(),
         };
-        mint(secret, &wish)
+        mint(secret, &spec)
     };
     let (teacher, participant) = (token(TEACHER, Role::Teacher)?, token(PARTICIPANTS[0], Role::Participant)?);
     // Written out, so that people read it in the protocol's order.
@@ -105,7 +105,7 @@ mod tests {
     fn the_tokens_printed_are_let_in_and_the_line_has_one() {
         let secret = Secret::new("a secret for tests alone, long enough for HS256");
         let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
-        let keyring = Keyring::new(Sources::of_secret(secret));
+        let keyring = Keyring::new(Sources::from_secret(secret));
         let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("ey")).collect();
         let roles: Vec<_> = tokens.iter().map(|token| keyring.verify(token).unwrap().role).collect();
         assert_eq!(roles, [Role::Teacher, Role::Participant]);

@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::Presence,
+    config::PresenceConfig,
     gateway::{Mailboxes, RECONNECT_WITHIN, WorkerCommand, disconnect_queue::DisconnectQueue},
 };
 use rollcall_presence::key_cleanup::KeyCleanup;
@@ -28,7 +28,7 @@ const EXIT: Duration = Duration::from_millis(500);
 /// What a drain needs.
 pub struct Drain {
     /// How long, and at which pace.
-    pub presence: Presence,
+    pub presence: PresenceConfig,
     /// Who is told.
     pub workers: Workers<WorkerCommand>,
     /// How.

@@ -12,7 +12,7 @@ use hyper::{
 use crate::{
     gateway::WorkerCommand,
     http::public,
-    limits::admission::{Admission, Connections, Full},
+    limits::admission::{Admission, AdmissionError, Connections},
 };
 use rollcall_base::names;
 use rollcall_websocket::{HttpHooks, SocketId, Workers};
@@ -37,7 +37,7 @@ impl Connections for Workers<WorkerCommand> {
 
 impl HttpHooks for PublicFront {
     fn admit(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
-        self.admission.knock(remote, holds)
+        self.admission.admit_connection(remote, holds)
     }
 
     fn is_proxy(&self, remote: SocketAddr) -> bool {
@@ -46,13 +46,13 @@ impl HttpHooks for PublicFront {
 
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
         let admitted = if self.workers.crowded() {
-            Err(Full::InFlight)
+            Err(AdmissionError::InFlight)
         } else {
-            self.admission.enter(remote, head, &self.workers)
+            self.admission.admit_upgrade(remote, head, &self.workers)
         };
-        admitted.map_err(|full| {
-            metrics::counter!(names::DROPPED, "reason" => full.as_str()).increment(1);
-            Box::new(full.reply())
+        admitted.map_err(|error| {
+            metrics::counter!(names::DROPPED, "reason" => error.as_str()).increment(1);
+            Box::new(public::refusal(error))
         })
     }
 

@@ -3,9 +3,10 @@ mod backends;
 pub mod demo;
 mod drain;
 mod front;
-mod limits;
 mod serve;
 mod session_check;
+mod start_error;
 
-pub use backends::{Backends, StartError, bus, kv, sql, store};
+pub use backends::{Backends, bus, kv, sql, store};
 pub use serve::serve;
+pub use start_error::StartError;

@@ -16,13 +16,13 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Backends, StartError, drain::Drain, front::PublicFront, limits};
+use super::{Backends, StartError, drain::Drain, front::PublicFront};
 use crate::{
     auth::{Hook, Keyring, Location},
     config::Config,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{resources::Resources, table::Table},
-    http::{self, access::Access, admin::Admin, health::Health},
+    http::{self, admin::Admin, health::Health},
     limits::{EventLimits, admission::Admission},
     metrics::Metrics,
     mixpanel::Mixpanel,
@@ -66,17 +66,18 @@ pub enum ServeError {
 /// [`ServeError`]: before anything is served, or after a drain because a task ended.
 pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(), ServeError> {
     let tasks = Tasks::default();
-    let metrics = Metrics::install().map_err(StartError::of("the metrics", "a bug: please report it"))?;
+    let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
     let keyring = keyring(&config).await?;
-    let mut listener = limits::listener(&config.limits, &config.gate);
-    listener.certificate = config.gate.tls.clone().map(|files| files.watch(&tasks)).transpose().map_err(
-        StartError::of("TLS", "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY"),
-    )?;
-    // Who tries things out has a page on a port of its own.
+    let mut listener = config.limits.listener.clone();
+    listener.certificate = config.tls.clone().map(|files| files.watch(&tasks)).transpose().map_err(StartError::at(
+        "TLS",
+        "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY",
+    ))?;
+    // A developer's page is served from another port of this machine.
     listener.loopback_pages = config.keys.development.is_some();
-    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.forward).await?;
+    let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.max_forward).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
         lease: config.presence.lease,
@@ -84,16 +85,16 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         process: ProcessIdentity::current(),
     };
     let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
-    let lease = store.register(&registration).await.map_err(StartError::of("this node", alone))?;
+    let lease = store.register(&registration).await.map_err(StartError::at("this node", alone))?;
     let began = *store.incarnation().borrow();
-    let installation = store.installation().await.map_err(StartError::of("the database", "start again"))?;
+    let installation = store.installation().await.map_err(StartError::at("the database", "start again"))?;
     let (lease, leased) = watch::channel(lease);
     let (nodes, living) = watch::channel(1);
     let draining = watch::Sender::new(false);
 
     let mailboxes = Mailboxes::default();
-    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.forward);
-    let (departures, arrivals) = DisconnectQueue::new(limits::grace(&config));
+    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.max_forward);
+    let (departures, arrivals) = DisconnectQueue::new(config.limits.grace);
     let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, courier)) => (
             mixpanel,
@@ -106,17 +107,17 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     let late = watch::Sender::new(false);
     let leavings =
         KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), Arc::new(mailboxes.clone()));
-    let rates = Arc::new(EventLimits::new(&config.gate.events));
+    let rates = Arc::new(EventLimits::new(&config.access.rates));
     let table = table(&Resources {
         keyring: Arc::clone(&keyring),
-        hook: Arc::new(Hook::new(config.gate.authz.clone())),
+        hook: Arc::new(Hook::new(config.access.authz.clone())),
         rooms: rooms.clone(),
         sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), Arc::new(mailboxes.clone())),
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
         rates: Arc::clone(&rates),
-        user_sessions: config.gate.events.user_sessions,
+        user_sessions: config.access.rates.user_sessions,
         guests: config.guests,
     })
     .handler_timeout(config.limits.handler_timeout);
@@ -126,12 +127,10 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
         events: rates,
-        options: limits::gateway(&config.limits),
+        options: config.limits.gateway.clone(),
     });
-    let workers = Workers::start(&tasks, config.workers, &limits::sockets(&config.limits, &config.gate), |_| {
-        Gateway::new(Arc::clone(&shared))
-    })
-    .map_err(StartError::of("the workers", "raise the limit of open files"))?;
+    let workers = Workers::start(&tasks, config.workers, &config.limits.sockets, |_| Gateway::new(Arc::clone(&shared)))
+        .map_err(StartError::at("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
     tasks.spawn("dispatch", rooms.dispatch(feed));
@@ -171,13 +170,13 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         store: Arc::clone(&store),
         bus: Arc::clone(&bus),
         metrics,
-        access: Access { token: config.admin_token.clone(), hosts: config.admin_hosts.clone() },
-        largest: config.limits.forward,
+        access: config.admin.clone(),
+        largest: config.limits.max_forward,
     });
     // Who reads that it listens may ask it to drain.
-    let mut signals = Signals::install(config.gate.tls.is_some())?;
+    let mut signals = Signals::install(config.tls.is_some())?;
     greet(&config, &clients, &operators, &*store).await?;
-    let front = PublicFront { admission: Admission::new(config.gate.limits.clone()), workers: workers.clone() };
+    let front = PublicFront { admission: Admission::new(config.access.admission.clone()), workers: workers.clone() };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
 
@@ -218,16 +217,16 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     failed.map_or(Ok(()), |ended| Err(ended.into()))
 }
 
-fn bind(address: SocketAddr, mend: &'static str) -> Result<TcpListener, StartError> {
-    socket::bind(address).map_err(StartError::of("a listener", mend))
+fn bind(address: SocketAddr, hint: &'static str) -> Result<TcpListener, StartError> {
+    socket::bind(address).map_err(StartError::at("a listener", hint))
 }
 
 async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
-    let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+    let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
     let keyring = Arc::new(Keyring::new(sources));
     for error in keyring.load().await {
         if matches!(error.location, Location::File(_)) {
-            return Err(StartError::of("ROLLCALL_JWKS", "name a file that can be read")(error));
+            return Err(StartError::at("ROLLCALL_JWKS", "name a file that can be read")(error));
         }
         warn!(%error, "bearers of this issuer's tokens are asked to come again until its keys are there");
     }
@@ -241,15 +240,15 @@ async fn greet(
     operators: &TcpListener,
     store: &dyn Store,
 ) -> Result<(), StartError> {
-    let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::of("a listener", "start again"));
+    let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::at("a listener", "start again"));
     println!("listening on {}", address(clients)?);
     println!("admin on {}", address(operators)?);
     if config.keys.development.is_some() {
-        demo::seed(store).await.map_err(StartError::of("the demo", "start again"))?;
-        let sources = config.sources().map_err(StartError::of("keys", "make the folder writable, or set a key"))?;
+        demo::seed(store).await.map_err(StartError::at("the demo", "start again"))?;
+        let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
         if let Some(secret) = &sources.hs256 {
             let welcome = demo::welcome(address(clients)?, sources.audiences.first(), secret);
-            println!("{}", welcome.map_err(StartError::of("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
+            println!("{}", welcome.map_err(StartError::at("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
         }
     }
     Ok(())
@@ -274,7 +273,7 @@ struct Signals {
 
 impl Signals {
     fn install(tls: bool) -> Result<Self, StartError> {
-        let handler = |kind| signal(kind).map_err(StartError::of("the signal handlers", "a bug: please report it"));
+        let handler = |kind| signal(kind).map_err(StartError::at("the signal handlers", "a bug: please report it"));
         Ok(Self {
             terminate: handler(SignalKind::terminate())?,
             interrupt: handler(SignalKind::interrupt())?,

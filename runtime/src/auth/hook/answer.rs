@@ -4,7 +4,16 @@
 use hyper::StatusCode;
 use serde_json::Value;
 
-use super::HookError;
+/// Why there is no answer. Both are temporary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// Too many ask at once, here or there.
+    #[error("the authorization service is asked too much at once")]
+    Busy,
+    /// No answer, a late one, or one that says nothing.
+    #[error("the authorization service is away")]
+    Away,
+}
 
 /// Reads an answer to a question about this action.
 ///

@@ -25,9 +25,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use self::answer::HookError;
 use self::approvals::Approvals;
 use super::Claims;
-use crate::http::client::Client;
+use crate::http_client::Client;
 use rollcall_base::{Secret, log_limit::LogLimit, names};
 
 /// Largest answer that is read: the actions allowed to one user on one object.
@@ -54,17 +55,6 @@ pub struct HookOptions {
     pub queue: usize,
     /// How long a question waits there.
     pub queue_timeout: Duration,
-}
-
-/// Why there is no answer. Both are temporary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HookError {
-    /// Too many ask at once, here or there.
-    #[error("the authorization service is asked too much at once")]
-    Busy,
-    /// No answer, a late one, or one that says nothing.
-    #[error("the authorization service is away")]
-    Away,
 }
 
 /// Asks, or lets everybody in where no service is configured.
@@ -101,7 +91,7 @@ impl Hook {
         Self(options.map(|options| {
             let client = Client::with_idle_connections(options.concurrency);
             Arc::new(Service {
-                client: client.patience(options.timeout).bearer(options.token.as_ref()),
+                client: client.timeout(options.timeout).bearer(options.token.as_ref()),
                 places: Semaphore::new(options.concurrency.saturating_add(options.queue).min(Semaphore::MAX_PERMITS)),
                 requests: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
                 options,

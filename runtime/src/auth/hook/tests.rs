@@ -6,7 +6,7 @@ use rollcall_schema::{Audience, Role, UserId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::fixture::{Fixture, Reply, soon};
+use crate::http_client::fixture::{Fixture, Reply, soon};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 

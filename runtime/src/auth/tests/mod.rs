@@ -42,5 +42,5 @@ async fn keyring(issuers: &[(&str, &[&Signer])]) -> Keyring {
 }
 
 fn sources() -> Sources {
-    Sources::of_secret(Secret::new(SECRET))
+    Sources::from_secret(Secret::new(SECRET))
 }

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use super::{super::*, *};
-use crate::http::fixture::{Fixture, Reply, soon};
+use crate::http_client::fixture::{Fixture, Reply, soon};
 
 /// A server of an issuer's document, which the test may change.
 async fn published(document: String) -> (Fixture, Arc<Mutex<String>>) {

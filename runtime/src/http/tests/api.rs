@@ -3,7 +3,7 @@ use rollcall_schema::RoomId;
 use serde_json::json;
 
 use super::*;
-use crate::http::fixture::soon;
+use crate::http_client::fixture::soon;
 
 const ALICE: &str = "web.alice.example.org";
 const BOB: &str = "web.bob.example.org";

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     auth::{Keyring, Location, Sources},
-    http::fixture::{Fixture, Reply},
+    http_client::fixture::{Fixture, Reply},
 };
 use rollcall_keys::{KeyEntry, KeysError, StaleField};
 use rollcall_store::postgres::{PostgresOptions, PostgresStore};
@@ -75,7 +75,7 @@ async fn a_node_that_can_let_nobody_in_is_not_ready() {
     };
     let provider = Fixture::start(answer).await;
     let jwks = vec![("a".to_owned(), Location::Url(provider.url("/")))];
-    let sources = Sources::of_secret(Secret::new("unused"));
+    let sources = Sources::from_secret(Secret::new("unused"));
     let keyring = Arc::new(Keyring::new(Sources { hs256: None, jwks, ..sources }));
     let health = || async {
         let bench = Bench::new().await;

@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::http::{fixture::soon, serve, server::CONNECTIONS};
+use crate::{
+    http::{serve, server::CONNECTIONS},
+    http_client::fixture::soon,
+};
 use rollcall_base::names;
 
 async fn served(bench: &Bench) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {

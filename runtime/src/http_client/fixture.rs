@@ -1,4 +1,4 @@
-//! A server on loopback for tests of what asks others: it counts connections and keeps requests.
+//! A server on loopback for tests of HTTP clients: it counts connections and keeps requests.
 use std::{
     convert::Infallible,
     future::Future,
@@ -17,7 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-/// What a test makes of a request.
+/// How the server treats a request.
 pub(crate) enum Reply {
     /// An answer.
     Answer(StatusCode, String),
@@ -108,7 +108,7 @@ async fn serve(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let number = served.fetch_add(1, Ordering::SeqCst);
-    // A test that no longer looks is over.
+    // The receiver is gone once the test is over.
     drop(seen.send(Seen { uri: head.uri, headers: head.headers, body }));
     match reply(number) {
         Reply::Answer(status, body) => {

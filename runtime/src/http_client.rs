@@ -1,7 +1,10 @@
-//! The client for what the gateway asks of others: issuers' keys, Mixpanel, the authorization hook.
+//! The HTTP client for issuers' keys, Mixpanel and the authorization service.
 //!
-//! Invariant: a call goes to the address given and nowhere else (no redirects, no proxies from the environment), takes
-//! at most the client's patience, and reads at most as much as the caller allows.
+//! Invariant: a call goes only to the address given (no redirects, no proxies from the environment), takes at most the
+//! client's timeout, and reads at most as many bytes as the caller allows.
+#[cfg(test)]
+pub(crate) mod fixture;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,17 +21,17 @@ use hyper_util::{
 
 use rollcall_base::Secret;
 
-/// Connections kept that are not in use, unless said otherwise.
+/// How many idle connections are kept, by default.
 const IDLE_CONNECTIONS: usize = 8;
 
-/// How long one call may take in all, unless said otherwise.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one call may take in all, by default.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest head of an answer, and as much is read at once: whoever sends heads without end (1xx) keeps a thread for no
-/// longer than that takes to parse.
-const HEAD: usize = 16 << 10;
+/// The largest head of an answer, in bytes, and how much is read at once: a server that sends endless heads (1xx) keeps
+/// a thread busy only for as long as this takes to parse.
+const MAX_HEAD: usize = 16 << 10;
 
-/// Why a call brought nothing.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No whole answer in time.
@@ -49,7 +52,7 @@ pub enum FetchError {
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    patience: Duration,
+    timeout: Duration,
     authorization: Option<HeaderValue>,
 }
 
@@ -60,7 +63,7 @@ impl Client {
         Self::with_idle_connections(IDLE_CONNECTIONS)
     }
 
-    /// The same, which keeps so many connections that are not in use.
+    /// The same, which keeps `idle` connections that are not in use.
     #[must_use]
     pub fn with_idle_connections(idle: usize) -> Self {
         let mut http = HttpConnector::new();
@@ -76,19 +79,19 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)
             .pool_idle_timeout(Duration::from_secs(30))
-            .http1_max_buf_size(HEAD)
+            .http1_max_buf_size(MAX_HEAD)
             .build(connector);
-        Self { pool, patience: PATIENCE, authorization: None }
+        Self { pool, timeout: TIMEOUT, authorization: None }
     }
 
-    /// The same with another patience.
+    /// The same with another timeout of a call.
     #[must_use]
-    pub fn patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
-    /// The same with a bearer token for every call. One that no header can carry is not sent; the configuration refuses
-    /// such a token before.
+    /// The same with a bearer token for every call. A token that no header can carry is not sent; the configuration
+    /// refuses it before.
     #[must_use]
     pub fn bearer(self, token: Option<&Secret>) -> Self {
         let value = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {}", token.reveal())).ok());
@@ -99,38 +102,32 @@ impl Client {
         Self { authorization, ..self }
     }
 
-    /// Gets a document of at most `most` bytes.
+    /// Gets a document of at most `max` bytes.
     ///
     /// # Errors
-    /// [`FetchError`], for every answer but 200 too.
-    pub async fn get(&self, url: Uri, most: usize) -> Result<Bytes, FetchError> {
-        match self.call(Method::GET, url, Bytes::new(), most).await? {
+    /// [`FetchError`], also for every answer but 200.
+    pub async fn get(&self, url: Uri, max: usize) -> Result<Bytes, FetchError> {
+        match self.call(Method::GET, url, Bytes::new(), max).await? {
             (StatusCode::OK, body) => Ok(body),
             (status, _) => Err(FetchError::Status(status)),
         }
     }
 
-    /// Posts JSON; returns the status and at most `most` bytes of an answer.
+    /// Posts JSON; returns the status and at most `max` bytes of an answer.
     ///
     /// # Errors
     /// [`FetchError`], where no whole answer came.
-    pub async fn post(&self, url: Uri, json: Bytes, most: usize) -> Result<(StatusCode, Bytes), FetchError> {
-        self.call(Method::POST, url, json, most).await
+    pub async fn post(&self, url: Uri, json: Bytes, max: usize) -> Result<(StatusCode, Bytes), FetchError> {
+        self.call(Method::POST, url, json, max).await
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        url: Uri,
-        body: Bytes,
-        most: usize,
-    ) -> Result<(StatusCode, Bytes), FetchError> {
+    async fn call(&self, method: Method, url: Uri, body: Bytes, max: usize) -> Result<(StatusCode, Bytes), FetchError> {
         let mut request = Request::builder()
             .method(method)
             .uri(url)
             .header(header::USER_AGENT, concat!("rollcall/", env!("CARGO_PKG_VERSION")))
             .header(header::CONTENT_TYPE, "application/json")
-            // Keys that were just rotated must not come from a cache on the way.
+            // Keys may just have been rotated: a cache on the way would have the old ones.
             .header(header::CACHE_CONTROL, "no-cache")
             .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
             .body(Full::new(body))
@@ -141,10 +138,10 @@ impl Client {
         let answer = async {
             let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), most).collect().await.map_err(|_| FetchError::Body)?;
+            let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
             Ok((status, body.to_bytes()))
         };
-        tokio::time::timeout(self.patience, answer).await.map_err(|_| FetchError::Timeout(self.patience))?
+        tokio::time::timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }
 }
 
@@ -154,7 +151,7 @@ impl Default for Client {
     }
 }
 
-/// The cause that says something: hyper's own text is "client error (Connect)".
+/// The root cause: hyper's own text, "client error (Connect)", does not name it.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

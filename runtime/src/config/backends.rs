@@ -1,0 +1,104 @@
+//! Where sessions, keys and events are kept.
+use std::{path::PathBuf, str::FromStr};
+
+use rollcall_base::{BackendUrl, Check};
+
+use super::{
+    names::{self, Setting},
+    source::{Given, Source},
+    value,
+};
+
+/// Where sessions and lessons are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file that only this process uses.
+    Sqlite(PathBuf),
+    /// PostgreSQL.
+    Postgres(BackendUrl),
+}
+
+/// The addresses of the backends.
+#[derive(Clone, Debug)]
+pub struct BackendsConfig {
+    /// SQL.
+    pub database: Database,
+    /// The keys; none: in process.
+    pub redis: Option<BackendUrl>,
+    /// The prefix of every key.
+    pub redis_prefix: String,
+    /// The bus; none: in process.
+    pub nats: Option<BackendUrl>,
+    /// How many connections to PostgreSQL serve clients' requests.
+    pub postgres_pool: usize,
+}
+
+impl BackendsConfig {
+    pub(super) fn read(source: &mut Source<'_>) -> Self {
+        Self {
+            database: source.address_or_default(&names::DATABASE_URL, database),
+            redis: source.address(&names::REDIS_URL, redis),
+            redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
+            nats: source.address(&names::NATS_URL, nats),
+            postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
+        }
+    }
+
+    /// Whether no other node may run beside this one: its keys or its bus are in the process, where others do not see them.
+    #[must_use]
+    pub fn standalone(&self) -> bool {
+        self.redis.is_none() || self.nats.is_none()
+    }
+}
+
+/// `sqlite:FILE` or `postgres://...`.
+fn database(given: &Given) -> Result<Database, String> {
+    if let Some(path) = given.text.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() || path.starts_with(":memory") {
+            Err("name a file, like sqlite:rollcall.db".into())
+        } else {
+            Ok(Database::Sqlite(PathBuf::from(path)))
+        };
+    }
+    backend(&names::DATABASE_URL, given, postgres).map(Database::Postgres)
+}
+
+fn postgres(text: &str) -> Result<(), String> {
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err("write sqlite:FILE or postgres://USER:PASSWORD@HOST/DATABASE".into());
+    }
+    match tokio_postgres::Config::from_str(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("not an address of PostgreSQL; escape special characters of the password as %XX".into()),
+    }
+}
+
+/// `redis://...`.
+fn redis(given: &Given) -> Result<BackendUrl, String> {
+    use bb8_redis::redis::IntoConnectionInfo;
+    backend(&names::REDIS_URL, given, |text| match text.into_connection_info() {
+        Ok(_) if text.contains("://") => Ok(()),
+        _ => Err("write redis://:PASSWORD@HOST:6379/0".into()),
+    })
+}
+
+/// `nats://...`, several separated by commas.
+fn nats(given: &Given) -> Result<BackendUrl, String> {
+    backend(&names::NATS_URL, given, |text| {
+        let is_address = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
+        if text.split(',').all(|part| is_address(part.trim())) {
+            Ok(())
+        } else {
+            Err("write nats://HOST:4222, several separated by commas".into())
+        }
+    })
+}
+
+fn backend(setting: &Setting, given: &Given, check: Check) -> Result<BackendUrl, String> {
+    check(&given.text)?;
+    Ok(match &given.file {
+        Some(path) => BackendUrl::in_file(&given.text, setting.name, path.clone(), check),
+        None => BackendUrl::new(given.text.as_str()),
+    })
+}

@@ -1,0 +1,76 @@
+//! The subcommands and their arguments.
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+
+/// What the process does.
+#[derive(Debug, Clone, Default, Subcommand)]
+pub enum Task {
+    /// Run the gateway (the default)
+    #[default]
+    Serve,
+    /// Print a token signed with ROLLCALL_HS256_SECRET, or with the development secret
+    Token(TokenArgs),
+    /// Bring the database's tables up to date
+    Migrate,
+    /// Load lessons and attendees from CSV files; all of it or nothing
+    Load(LoadArgs),
+    /// Prepare a database that was restored from a backup; run it before any node starts
+    Restored,
+    /// Check the configuration and every backend, one line each
+    Check,
+}
+
+/// `rollcall token`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// The user
+    #[arg(long)]
+    pub sub: UserId,
+    /// teacher, participant or hub
+    #[arg(long, default_value_t)]
+    pub role: Role,
+    /// The audience; by default the first of ROLLCALL_AUDIENCES, else example.org
+    #[arg(long)]
+    pub aud: Option<Audience>,
+    /// The issuer
+    #[arg(long, default_value = "rollcall")]
+    pub iss: String,
+    /// How long the token is valid
+    #[arg(long, default_value = "1h", value_parser = super::value::time_limit)]
+    pub lifetime: Duration,
+    /// The lesson to join where the client names none
+    #[arg(long)]
+    pub lesson_id: Option<LessonId>,
+    /// Only these classrooms may be entered, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub classroom_ids: Vec<ClassroomId>,
+    /// Only these lessons may be joined, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub lesson_ids: Vec<LessonId>,
+}
+
+/// `rollcall load`.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct LoadArgs {
+    /// A CSV file with the columns lesson_id,classroom_id,seats
+    #[arg(long, value_name = "FILE")]
+    pub lessons: Option<PathBuf>,
+    /// A CSV file with the columns lesson_id,user_id,seat
+    #[arg(long, value_name = "FILE")]
+    pub attendees: Option<PathBuf>,
+}
+
+impl Task {
+    /// Whether it checks or signs tokens.
+    pub(super) fn needs_keys(&self) -> bool {
+        matches!(self, Self::Serve | Self::Check | Self::Token(_))
+    }
+
+    /// Whether it serves the operators' address, or checks how it would be served.
+    pub(super) fn needs_admin(&self) -> bool {
+        matches!(self, Self::Serve | Self::Check)
+    }
+}

@@ -1,0 +1,66 @@
+//! Settings of each connection: its limits, and what becomes of its session when it breaks.
+use std::time::Duration;
+
+use super::{access::AccessConfig, names, source::Source, value};
+use crate::gateway::{GatewayOptions, disconnect_queue::Grace};
+use rollcall_websocket::{ListenerOptions, SocketOptions};
+
+/// The options of the parts that serve connections.
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    /// Of the listener; without the certificate, which the node loads.
+    pub listener: ListenerOptions,
+    /// Of the sockets.
+    pub sockets: SocketOptions,
+    /// Of the gateway.
+    pub gateway: GatewayOptions,
+    /// How sessions of broken connections are kept.
+    pub grace: Grace,
+    /// For one run of a handler.
+    pub handler_timeout: Duration,
+    /// The largest event that is forwarded, in bytes.
+    pub max_forward: usize,
+}
+
+impl LimitsConfig {
+    pub(super) fn read(source: &mut Source<'_>, access: &AccessConfig) -> Self {
+        let ping_interval = source.value(&names::PING_INTERVAL, value::time_limit);
+        let pong_timeout = source.value(&names::PONG_TIMEOUT, value::time_limit);
+        if pong_timeout >= ping_interval {
+            source.fault(&names::PONG_TIMEOUT, format!("must be shorter than {}", names::PING_INTERVAL.name));
+        }
+        let max_in_grace = match source.value(&names::MAX_IN_GRACE, value::count(0)) {
+            0 => access.admission.connections.div_ceil(4),
+            max => max,
+        };
+        Self {
+            listener: ListenerOptions {
+                origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
+                proxy_protocol: access.proxy_protocol,
+                half_open: access.half_open,
+                head_timeout: source.value(&names::HEAD_TIMEOUT, value::time_limit),
+                max_head: source.value(&names::MAX_HEAD, value::size),
+                ..ListenerOptions::default()
+            },
+            sockets: SocketOptions {
+                max_in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
+                max_message: source.value(&names::MAX_MESSAGE, value::size),
+                max_fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
+                max_outbound: source.value(&names::MAX_QUEUE, value::size),
+                send_buffer: Some(source.value(&names::SEND_BUFFER, value::size)),
+                ping_interval,
+                pong_timeout,
+                ..SocketOptions::default()
+            },
+            gateway: GatewayOptions {
+                connect_timeout: source.value(&names::CONNECT_TIMEOUT, value::time_limit),
+                ping_interval,
+                max_pending: source.value(&names::MAX_PENDING, value::size),
+                reset_spread: source.value(&names::RESET_SPREAD, value::duration),
+            },
+            grace: Grace { time: source.value(&names::LEAVE_GRACE, value::duration), max: max_in_grace },
+            handler_timeout: source.value(&names::HANDLER_TIMEOUT, value::time_limit),
+            max_forward: source.value(&names::MAX_FORWARD, value::size),
+        }
+    }
+}
