@@ -12,22 +12,22 @@ use crate::{
     wire,
 };
 
-/// Why a request was not done, as its client is told. Each leaves the connection as it was.
+/// Why a request failed, as its client is told. The connection stays as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckError {
     /// Neither payload, nor URL, nor token names a lesson.
     LessonIdRequired,
     /// No such lesson here, or none that this token may enter.
     LessonNotFound,
-    /// The role `hub`.
+    /// The token's role is `hub`.
     HubCannotJoin,
-    /// The token of join_lesson or refresh does not hold.
+    /// The token of join_lesson or refresh is not valid.
     InvalidAccessToken,
-    /// It holds, but is somebody else's.
+    /// The token is valid, but another user's.
     AccessTokenOfAnotherUser,
-    /// connect_request once more.
+    /// A second connect_request.
     AlreadyConnected,
-    /// A `type` that is not in the table of functions.
+    /// A `type` without a handler.
     UnknownEvent,
     /// Broken JSON, or a wrong or missing field.
     InvalidPayload,
@@ -40,7 +40,7 @@ pub enum AckError {
 }
 
 impl AckError {
-    /// The table: the text outside, and for how long to wait where that helps.
+    /// The text for clients, and how long to wait where waiting helps.
     #[must_use]
     pub fn entry(self) -> (&'static str, Option<Duration>) {
         match self {
@@ -67,8 +67,8 @@ impl fmt::Display for AckError {
 
 impl std::error::Error for AckError {}
 
-/// A handler's success: `data`, and what stands beside it in the envelope. Every answer that can be written as JSON is
-/// the `data` of one.
+/// A handler's success: `data`, and the fields beside it in the envelope. Every value that serializes to JSON can be
+/// the `data`.
 #[derive(Debug)]
 pub struct Reply {
     data: Box<RawValue>,
@@ -93,7 +93,7 @@ pub struct LessonJoined {
     pub seat: Option<Seat>,
     /// How many seats the lesson has.
     pub seats: u32,
-    /// For a connection that resumes: the lesson's events with higher offsets come.
+    /// For a connection that resumes: it gets the lesson's events with higher offsets.
     pub offset: Option<Offset>,
 }
 
@@ -117,7 +117,7 @@ impl From<Refreshed> for Reply {
 }
 
 impl Reply {
-    /// From where the events of a lesson come that was joined by a connection that resumes.
+    /// After which offset a connection that resumes gets the joined lesson's events.
     #[must_use]
     pub fn offset(&self) -> Option<Offset> {
         self.joined.as_ref()?.offset
@@ -161,7 +161,7 @@ struct Failure<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Empty {}
 
-/// A success; none is due where the request had no `ref`.
+/// The ack of a success; none where the request had no `ref`.
 #[must_use]
 pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
     if reference == Ref::Missing {
@@ -183,13 +183,13 @@ pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
     }))
 }
 
-/// An error, which is always told.
+/// The ack of an error, which is always sent.
 #[must_use]
 pub fn error(reference: Ref, error: AckError) -> Vec<u8> {
     error_with(reference, error, None)
 }
 
-/// The same with one line about what to mend.
+/// The same with one line about what to change.
 #[must_use]
 pub fn error_with(reference: Ref, error: AckError, detail: Option<&str>) -> Vec<u8> {
     let (message, wait) = error.entry();

@@ -30,7 +30,7 @@ impl Change {
         }
     }
 
-    /// Why, for one who left.
+    /// The reason of a left.
     #[must_use]
     pub const fn reason(self) -> Option<LeftReason> {
         match self {
@@ -39,8 +39,8 @@ impl Change {
         }
     }
 
-    /// Reads what [`Change::operation`] and [`Change::reason`] gave. A reason that a newer version wrote is left out: without
-    /// its left, an agent would stay in everybody's list.
+    /// Reads what [`Change::operation`] and [`Change::reason`] gave. A reason that a newer version wrote is left out:
+    /// without its left, an agent would stay in everybody's list.
     ///
     /// # Errors
     /// [`IdError`] for any other operation.
@@ -53,14 +53,14 @@ impl Change {
     }
 }
 
-/// What an event is about: `id` of the seed's events, and the Entity-Event headers.
+/// What an event is about: `id` in the seed's events, and the Entity-Event headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntityEvent<'a> {
-    /// `agent`, or what another service calls its own.
+    /// `agent`, or the type of another service's entity.
     pub entity_type: &'a str,
     /// What happened to it.
     pub operation: &'a str,
-    /// Of agents, the session id.
+    /// For agents, the session id.
     pub sequence_id: i64,
 }
 
@@ -81,11 +81,11 @@ struct Payload<'a> {
 /// An agent entered or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentEvent<'a> {
-    /// Which of them.
+    /// Entered or left.
     pub change: Change,
     /// `sequence_id`.
     pub session: SessionId,
-    /// Who.
+    /// The agent.
     pub agent: &'a AgentId,
 }
 
@@ -103,9 +103,9 @@ impl<'a> AgentEvent<'a> {
         wire::json(&Body { id, payload })
     }
 
-    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream number
-    /// their sessions alike, the installation tells them apart; so does one that was put back to an earlier time, and
-    /// there the nonce does.
+    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream
+    /// number their sessions alike, the installation tells them apart; so does one that was put back to an earlier
+    /// time, and there the nonce does.
     #[must_use]
     pub fn message_id(&self, installation: Uuid, nonce: Nonce) -> String {
         format!("agent.{}:{installation}:{}:{nonce}", self.change.operation(), self.session)

@@ -1,6 +1,6 @@
-//! Ids as newtypes, so that none is taken for another (PROTOCOL 1 and 6).
+//! Ids as newtypes, so none is mistaken for another (PROTOCOL 1 and 6).
 //!
-//! Invariant: a value that exists has passed the check of its kind, so it may go near a subject, a key or a query.
+//! Invariant: a value that exists has passed the check of its type, so it can be used in a subject, a key or a query.
 use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -10,12 +10,12 @@ use serde::{
 };
 use uuid::Uuid;
 
-/// Why a text is not an id of the kind asked for. Names the kind, never the text: it comes from strangers.
+/// A text is not an id of this type. The error names the type, never the text, which comes from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {0}")]
 pub struct IdError(pub &'static str);
 
-/// The rules of the ids in requests, for whoever sends them.
+/// The rules of the ids in requests, for error messages to clients.
 pub(crate) const RULES: [(&str, &str); 3] = [
     ("agent_label", "[A-Za-z0-9_-]{1,64}"),
     ("classroom_id", "a UUID with hyphens"),
@@ -33,7 +33,7 @@ macro_rules! text_id {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`IdError`], where it breaks the rule of its kind.
+            /// [`IdError`], where it breaks the rule of its type.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
             }
@@ -72,7 +72,7 @@ macro_rules! text_id {
     };
 }
 
-/// A number that the database hands out.
+/// A number that the database assigns.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident, $inner:ty) => {
         $(#[$doc])*
@@ -119,8 +119,8 @@ fn is_word(text: &str) -> bool {
     of(text, 64, b"_-")
 }
 
-/// A user's keys in Redis have the sub as their name, so it must not start as the other keys do. The characters left out
-/// are wildcards of subjects, hash tags of keys, and what ends a text somewhere.
+/// A user's keys in Redis have the sub as their name, so it must not start as other keys do. The characters that are
+/// not allowed are wildcards of subjects, hash tags of keys, and ends of texts in some format.
 fn is_user(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_graphic() && !b"*>{}\"'\\".contains(&b);
     (1..=128).contains(&text.len())
@@ -129,7 +129,8 @@ fn is_user(text: &str) -> bool {
         && !text.starts_with("rollcall:")
 }
 
-/// What is percent-encoded of a sub in an agent's id: a dot above all, which would run into the audience.
+/// The characters of a sub that are percent-encoded in an agent's id: above all a dot, which would separate the
+/// audience.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'=')
@@ -140,7 +141,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'-');
 
-/// The sub in an agent's id. It has one spelling, so that texts of agents can be compared.
+/// The sub in an agent's id. There is one encoding of it, so the texts of agent ids can be compared.
 fn decode_user(encoded: &str) -> Option<Cow<'_, str>> {
     let user = percent_decode_str(encoded).decode_utf8().ok()?;
     let is_canonical = Cow::from(utf8_percent_encode(&user, ENCODED)) == encoded;
@@ -168,7 +169,7 @@ text_id! {
     LessonId, "lesson_id", is_word
 }
 text_id! {
-    /// What an agent calls its client, `web` for one: `[A-Za-z0-9_-]{1,64}`.
+    /// The label of an agent's client, like `web`: `[A-Za-z0-9_-]{1,64}`.
     AgentLabel, "agent_label", is_word
 }
 text_id! {
@@ -181,13 +182,13 @@ text_id! {
     Audience, "aud", is_dns_name
 }
 text_id! {
-    /// An agent: `{agent_label}.{sub}.{aud}`, the sub percent-encoded outside `[A-Za-z0-9_=+/@|~-]`. So neither label nor
-    /// sub has a dot, and it splits again.
+    /// An agent: `{agent_label}.{sub}.{aud}`, the sub percent-encoded outside `[A-Za-z0-9_=+/@|~-]`. So neither label
+    /// nor sub has a dot, and the id can be split again.
     AgentId, "agent_id", is_agent
 }
 
 impl AgentId {
-    /// Puts an agent's id together.
+    /// Builds an agent's id.
     #[must_use]
     pub fn new(label: &AgentLabel, user: &UserId, audience: &Audience) -> Self {
         Self(format!("{label}.{}.{audience}", utf8_percent_encode(user.as_str(), ENCODED)).into())
@@ -222,14 +223,14 @@ number_id! {
     SessionId, i64
 }
 number_id! {
-    /// A running process, as the database numbers it.
+    /// A running process, numbered by the database.
     NodeId, i64
 }
 number_id! {
-    /// How often a node's lease changed hands: every write carries it (fencing).
+    /// How often a node's lease changed its owner; every write carries it (fencing).
     Epoch, i64
 }
-/// Drawn at random with an outbox row and stored in it: part of the event's message id.
+/// A random number that is stored in an outbox row: part of the event's message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nonce(pub i64);
 
@@ -240,11 +241,11 @@ impl fmt::Display for Nonce {
 }
 
 number_id! {
-    /// A place in a lesson, from 1.
+    /// A seat in a lesson, from 1.
     Seat, u32
 }
 number_id! {
-    /// An event's place in the stream: its sequence number, from 1. 0 is before the first.
+    /// An event's sequence number in the stream, from 1. 0 is before the first.
     Offset, u64
 }
 

@@ -1,7 +1,7 @@
 //! Events on their way to clients (PROTOCOL 3).
 //!
-//! Invariant: what goes out is one valid JSON object, and the body in it is byte for byte what was published. It is
-//! checked without building a tree, in linear time, at any depth of nesting.
+//! Invariant: a push is one valid JSON object, and its body is byte for byte what was published. The body is checked
+//! without building a tree, in linear time, at any depth of nesting.
 use std::{borrow::Cow, fmt, io::Write};
 
 use serde::{
@@ -18,7 +18,7 @@ pub enum PushError {
     /// It is not exactly one JSON object in UTF-8.
     #[error("the body is not a JSON object")]
     NotAnObject,
-    /// Its `type` is one of the gateway's own messages: a client would take it for the gateway's.
+    /// Its `type` is that of a message of the gateway: a client would mistake it for one.
     #[error("the body's type is one of the gateway's own messages")]
     ReservedType,
 }
@@ -31,13 +31,13 @@ const RESERVED: [&[u8]; 5] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push<'a> {
     body: &'a [u8],
-    /// Where the body is to be wrapped.
+    /// The `id` that the body is wrapped with; none: it is sent as it is.
     id: Option<EntityEvent<'a>>,
 }
 
 impl<'a> Push<'a> {
-    /// Checks a body. It is wrapped as `{"id":...,"payload":body}` if it has no `id` of its own (`"id":null` is one) and
-    /// `entity` is known from the headers.
+    /// Checks a body. It is wrapped as `{"id":...,"payload":body}` if it has no `id` of its own (`"id":null` is one)
+    /// and `entity` is known from the headers.
     ///
     /// # Errors
     /// [`PushError`].
@@ -84,10 +84,11 @@ impl<'a> Push<'a> {
     }
 }
 
-/// What there is to know of a body.
+/// What is checked in a body.
 struct Outline {
     has_id: bool,
-    /// Whether it has one of [`RESERVED`] as its `type`; of several, any counts, since parsers differ in which one does.
+    /// Whether it has one of [`RESERVED`] as its `type`; of several, any counts, since parsers differ in which one
+    /// does.
     reserved: bool,
 }
 
@@ -122,7 +123,7 @@ impl<'de> Visitor<'de> for OutlineVisitor {
     }
 }
 
-/// Whether a value is one of [`RESERVED`], however it is spelled.
+/// Whether a value is one of [`RESERVED`], with or without escapes.
 fn is_reserved(value: &RawValue) -> bool {
     // A longer text is none of them, even where each of its characters is an escape.
     let text = value.get();
@@ -131,7 +132,7 @@ fn is_reserved(value: &RawValue) -> bool {
         && serde_json::from_str::<Cow<'_, str>>(text).is_ok_and(|text| RESERVED.contains(&text.as_bytes()))
 }
 
-/// A key that counts, however it is spelled (`"\u0069d"` is `id`).
+/// A key that matters, with or without escapes (`"\u0069d"` is `id`).
 enum Key {
     Id,
     Type,

@@ -1,11 +1,11 @@
 //! Requests from clients (PROTOCOL 2): the envelope and the payloads, read in place.
 //!
-//! Invariant: parsing never builds a tree. The envelope is borrowed from the message, a payload's texts are copied once,
-//! nested values that nobody asked for are skipped without recursion, and time is linear: above a fixed 64 KiB at most 2
-//! bytes of memory for each byte received, at any depth of nesting. Errors and `Debug` show no payload: there are tokens
-//! in it.
+//! Invariant: parsing never builds a tree. The envelope is borrowed from the message, a payload's texts are copied
+//! once, nested values that no field needs are skipped without recursion, and time is linear: above a fixed 64 KiB at
+//! most 2 bytes of memory for each byte received, at any depth of nesting. Errors and `Debug` show no payload: there
+//! are tokens in it.
 //!
-//! What the contract leaves open is decided so:
+//! What the protocol leaves open is decided here:
 //!
 //! | input | outcome |
 //! | --- | --- |
@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use crate::id::{self, AgentLabel, ClassroomId, LessonId, Offset};
 
-/// The `ref` of a request, as its ack gives it back.
+/// The `ref` of a request, which its ack repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ref {
     /// There is none: a success is not acknowledged.
@@ -30,16 +30,16 @@ pub enum Ref {
     Missing,
     /// There is one, but it is neither an integer of 64 bits nor a short text: comes back as `null`.
     Faulty,
-    /// What to give back.
+    /// An integer, which the ack repeats.
     Number(i64),
-    /// The same as a text.
+    /// A text, which the ack repeats.
     Text(RefText),
 }
 
 /// The longest text of a `ref`, in bytes of UTF-8.
 const MAX_REF: usize = 64;
 
-/// A short text, held in place: a request costs no allocation for it.
+/// A short text without an allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RefText {
     length: u8,
@@ -103,7 +103,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What the ack gives back.
+    /// The `ref` of the ack.
     #[must_use]
     pub fn reference(self) -> Ref {
         match self {
@@ -118,7 +118,7 @@ impl RequestError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is not what the event takes")]
 pub struct PayloadError {
-    /// Which field, and its rule, where that is known. It repeats nothing of the payload.
+    /// The field and its rule, where they are known. It repeats nothing of the payload.
     pub detail: Option<String>,
 }
 
@@ -147,7 +147,7 @@ pub struct Request<'a> {
     pub event: Cow<'a, str>,
     /// `ref`.
     pub reference: Ref,
-    /// Any JSON value yet; see [`Request::payload`].
+    /// Not parsed yet; see [`Request::payload`].
     pub payload: Option<&'a RawValue>,
 }
 
@@ -179,7 +179,7 @@ impl<'a> Request<'a> {
         Ok(Self { event, reference, payload })
     }
 
-    /// Reads the payload as what the event takes; no payload is as good as an empty one.
+    /// Parses the payload of an event; a missing payload is read as an empty one.
     ///
     /// # Errors
     /// [`PayloadError`].
@@ -213,7 +213,7 @@ where
     raw.map(|raw| object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
 }
 
-/// A JWT as it came, unchecked. `Debug` does not show it. Owned: it outlives the message that it came in.
+/// A JWT that is not checked yet. `Debug` does not show it. Owned, because it outlives its message.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Token(Box<str>);
@@ -237,19 +237,19 @@ impl fmt::Debug for Token {
 pub struct ConnectRequest {
     /// None for a guest.
     pub token: Option<Token>,
-    /// Where to; a guest says so too.
+    /// The classroom; a guest names it too.
     pub classroom_id: ClassroomId,
-    /// What the client calls itself; a guest does too.
+    /// The label of the client; a guest has one too.
     pub agent_label: AgentLabel,
-    /// Asks for offsets, and perhaps for what was missed.
+    /// Asks for offsets, and for the missed events where it names an offset.
     #[serde(default, deserialize_with = "optional_object")]
     pub resume: Option<Resume>,
 }
 
-/// What a client knows of the stream (PROTOCOL 3). `{}` opts in and asks for nothing.
+/// What a client knows of the stream (PROTOCOL 3). `{}` asks for offsets but not for missed events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Resume {
-    /// Of which stream the offset is.
+    /// The epoch of the stream that the offset belongs to.
     pub epoch: Option<String>,
     /// The last event that it has.
     pub offset: Option<Offset>,
@@ -258,7 +258,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// What to replay after; none unless both epoch and offset are given.
+    /// Epoch and offset to replay from; none unless both are given.
     #[must_use]
     pub fn position(&self) -> Option<(&str, Offset)> {
         Some((self.epoch.as_deref()?, self.offset?))
@@ -268,15 +268,15 @@ impl Resume {
 /// `join_lesson`. The seed's data is `None`: everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct JoinLesson {
-    /// Which; none: the upgrade URL's, else the token's.
+    /// The lesson; none: the upgrade URL's, else the token's.
     pub lesson_id: Option<LessonId>,
-    /// Whose; none: the token of connect_request counts.
+    /// The user's token; none: the token of connect_request is used.
     pub access_token: Option<Token>,
 }
 
 /// `refresh`: a fresh token for the session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Refresh {
-    /// It.
+    /// The fresh token.
     pub token: Token,
 }

@@ -1,6 +1,6 @@
-//! Why the server ends a connection, and how it says so (PROTOCOL 2): a message, then a close frame.
+//! Why the server ends a connection, and how the client is told (PROTOCOL 2): a message, then a close frame.
 //!
-//! Invariant: one row for each error, at the error's own place; close codes below 3500 are the recoverable ones.
+//! Invariant: each error has one row, at its own index; close codes below 3500 are the recoverable ones.
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
@@ -12,34 +12,34 @@ use crate::wire;
 pub enum SessionError {
     /// The node drains.
     Terminated,
-    /// A backend is away while connecting, or a fault of ours.
+    /// A backend is away while connecting, or the gateway has a bug.
     InternalServerError,
-    /// The token ran out during the session.
+    /// The token expired during the session.
     TokenExpired,
     /// The outbound queue is full.
     SlowConsumer,
-    /// Nothing came within the time for a pong.
+    /// The client sent nothing within the time for a pong.
     PongTimedOut,
-    /// A limit was exceeded for long.
+    /// The client exceeded a limit for too long.
     TooManyRequests,
-    /// No token, or one that does not hold.
+    /// There is no token, or it is not valid.
     Unauthenticated,
     /// The first message is of another type.
     UnsupportedRequest,
     /// Broken JSON, or a wrong or missing field, before connecting.
     SerializationFailed,
-    /// No connect_request in time.
+    /// connect_request did not come in time.
     AuthTimedOut,
-    /// The same agent came in by another connection.
+    /// The same agent connected again.
     Replaced,
-    /// The token is good, but not for this classroom.
+    /// The token is valid, but not for this classroom.
     AccessDenied,
 }
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Whose.
+    /// The error.
     pub error: SessionError,
     /// `payload.type`.
     pub name: &'static str,
@@ -47,7 +47,7 @@ pub struct Row {
     pub title: &'static str,
     /// `payload.status`.
     pub status: u16,
-    /// Of the close frame.
+    /// The code of the close frame.
     pub close_code: u16,
 }
 
@@ -55,7 +55,7 @@ const fn row(error: SessionError, name: &'static str, title: &'static str, statu
     Row { error, name, title, status, close_code }
 }
 
-/// Every session error, in the contract's order.
+/// Every session error, in the protocol's order.
 pub const TABLE: [Row; 12] = [
     row(SessionError::Terminated, "terminated", "Terminated", 422, 3001),
     row(SessionError::InternalServerError, "internal_server_error", "Internal server error", 500, 3004),
@@ -111,25 +111,26 @@ impl SessionError {
         self.row().name
     }
 
-    /// Of the close frame.
+    /// The code of the close frame.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         self.row().close_code
     }
 
-    /// Whether the client should come back; otherwise the same would fail again.
+    /// Whether the client should connect again; otherwise the same would happen again.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
         self.close_code() < 3500
     }
 
-    /// The message before the close frame. `reconnect_after` is told to those who should come back, and to no others.
+    /// The message before the close frame. `reconnect_after` is sent only where the client should connect
+    /// again.
     #[must_use]
     pub fn message(self, reconnect_after: Duration) -> Vec<u8> {
         self.message_with(reconnect_after, None)
     }
 
-    /// The same with one line about what to mend.
+    /// The same with one line about what to change.
     #[must_use]
     pub fn message_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         let Row { name, title, status, .. } = *self.row();
@@ -151,24 +152,24 @@ impl fmt::Display for SessionError {
 
 impl std::error::Error for SessionError {}
 
-/// What RFC 6455 itself ends a connection for: a close frame with its code, without a message.
+/// Violations of RFC 6455, which end a connection with a close frame, without a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Violation {
-    /// A frame against the RFC.
+    /// A frame that violates the RFC.
     Protocol = 1002,
     /// A binary message.
     Binary = 1003,
     /// A text that is not UTF-8.
     Utf8 = 1007,
-    /// Against the rules of this server: too many fragments.
+    /// Too many fragments.
     Policy = 1008,
-    /// A message over the limit.
+    /// A message above the limit.
     TooBig = 1009,
 }
 
 impl Violation {
-    /// Of the close frame.
+    /// The code of the close frame.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         self as u16

@@ -1,14 +1,14 @@
 //! Rooms and the NATS subjects that feed them (PROTOCOL 3).
 //!
-//! Invariant: a subject is put together from checked ids only, so it never has a wildcard or a token of somebody else's.
+//! Invariant: a subject is built only from checked ids, so it has no wildcard and no additional token.
 use std::fmt;
 
 use crate::id::{ClassroomId, IdError, LessonId};
 
-/// What the republished stream's subjects start with.
+/// The prefix of the republished stream's subjects.
 pub const LIVE_PREFIX: &str = "live.";
 
-/// A fan-out group: everyone in a classroom, or everyone who joined a lesson.
+/// A group that gets the same events: the connections in a classroom, or in a lesson.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RoomId {
     /// Fed by `classroom.{id}.*`.
@@ -47,7 +47,7 @@ impl fmt::Display for RoomId {
 /// One concrete subject of a room: `classroom.{id}.{entity}` or `lesson.{id}.{entity}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
-    /// Where it goes.
+    /// The room.
     pub room: RoomId,
     entity: Box<str>,
 }

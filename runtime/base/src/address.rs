@@ -1,9 +1,9 @@
-//! The address of a backend: it may hold a password, and it may be kept in a file that is replaced while we run.
+//! The address of a backend. It may contain a password, and may be in a file that is replaced while the process runs.
 //!
-//! Invariant: it is never shown with its password. Whoever makes a connection asks [`BackendUrl::current`] each time, so
-//! a password that was rotated in the file counts from the next connection on. A file that cannot be used (missing,
-//! empty, or not an address, as it may be for a moment while it is replaced) changes nothing: the last good text stays
-//! in use, and the problem is logged once.
+//! Invariant: it is never shown with its password. Each new connection asks [`BackendUrl::current`], so a password that
+//! was rotated in the file is used from the next connection on. A file that cannot be used (missing, empty, or not an
+//! address, as may happen while it is replaced) changes nothing: the last good text stays in use, and the problem is
+//! logged once.
 use std::{
     fmt,
     path::PathBuf,
@@ -16,45 +16,45 @@ use tracing::{info, warn};
 
 use super::Secret;
 
-/// How long a read of the file may take, so that a network file system that hangs holds up no connection for longer.
+/// How long a read of the file may take: a network file system that hangs delays a connection by no more.
 const READ: Duration = Duration::from_millis(250);
 
-/// Says what is wrong with a text that is no address of this backend.
+/// Checks that a text is an address of this backend; the error says what is wrong.
 pub type Check = fn(&str) -> Result<(), String>;
 
-/// A backend's address. It shows without the user and password that it may hold. Clones share what was read last.
+/// A backend's address. It is displayed without user and password. Clones share what was read last.
 #[derive(Clone)]
 pub struct BackendUrl {
-    /// As it was at the start.
+    /// The text at the start.
     initial: Secret,
     file: Option<Arc<AddressFile>>,
 }
 
 /// The file that the address is read from again.
 struct AddressFile {
-    /// Without `_FILE`.
+    /// The setting's name, without `_FILE`.
     variable: &'static str,
     path: PathBuf,
     check: Check,
     last: Mutex<Last>,
-    /// Held while it is read: on a file system that hangs one thread waits, not one for each connection.
+    /// Held during a read: on a file system that hangs, one thread waits, not one for each connection.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Last {
     good: Secret,
-    /// What was wrong with the file when it was read last; none: it is good.
+    /// What was wrong with the file at the last read; none: it was good.
     problem: Option<String>,
 }
 
 impl BackendUrl {
-    /// An address that stays as it is.
+    /// An address that does not change.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self { initial: Secret::new(text), file: None }
     }
 
-    /// An address that was read from this file, and is read from it again for each connection.
+    /// An address that was read from this file, and is read again for each connection.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         let initial = Secret::new(text);
@@ -63,14 +63,13 @@ impl BackendUrl {
         Self { initial, file: Some(Arc::new(AddressFile { variable, path, check, last, reading })) }
     }
 
-    /// The whole address as it was at the start. A password in it may have been replaced since: whoever connects asks
-    /// [`Self::current`].
+    /// The whole address at the start. Its password may have been replaced since: to connect, use [`Self::current`].
     #[must_use]
     pub fn reveal(&self) -> &str {
         self.initial.reveal()
     }
 
-    /// The whole address as it is now, for whoever makes a connection. It waits for the file for a quarter of a second at most.
+    /// The whole address as it is now, to connect with. Waits for the file for a quarter of a second at most.
     pub async fn current(&self) -> Secret {
         let Some(file) = &self.file else { return self.initial.clone() };
         let reader = Arc::clone(file);
@@ -93,7 +92,7 @@ impl BackendUrl {
 
 impl AddressFile {
     fn read(&self) -> Result<Secret, String> {
-        // The error's text names no part of the file's.
+        // The error's text contains nothing of the file.
         let text = std::fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
         match text.trim() {
             "" => Err("it is empty".to_owned()),
@@ -101,9 +100,9 @@ impl AddressFile {
         }
     }
 
-    /// Takes a good text over, and says what has changed.
+    /// Keeps a good text, and logs what has changed.
     fn keep(&self, text: Result<Secret, String>) -> Secret {
-        // Its fields are whole after any panic.
+        // Its fields are consistent after any panic.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.path.display();
         match text {
@@ -145,9 +144,9 @@ impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.reveal();
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        // A password may hold a `/`, `?` or `@` that should have been escaped: what stands before the last `@` is hidden.
+        // A password may contain a `/`, `?` or `@` that should have been escaped: all text before the last `@` is hidden.
         let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-        // Parameters may hold a password too.
+        // Parameters may contain a password too.
         let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
         write!(f, "{scheme}{}{rest}", if scheme.is_empty() { "" } else { "://" })
     }
@@ -166,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_what_opens_it() {
+    fn an_address_is_shown_without_its_password() {
         let shown = |url: &str| format!("{} {:?}", BackendUrl::new(url), BackendUrl::new(url));
         assert_eq!(
             shown("postgres://me:p@ss/w@db:5432/x?sslmode=disable&password=p"),
@@ -185,7 +184,7 @@ mod tests {
         let url = BackendUrl::in_file("redis://:old@h", "REDIS_URL", path.clone(), check);
         assert_eq!(url.current().await.reveal(), "redis://:old@h");
 
-        // As a secret's volume is updated: another file takes the name.
+        // As a volume of secrets is updated: another file gets the name.
         let next = folder.path().join("next");
         fs::write(&next, "redis://:new@h\n").unwrap();
         fs::rename(&next, &path).unwrap();

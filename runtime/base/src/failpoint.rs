@@ -1,7 +1,7 @@
-//! Steps of the code at which the chaos suite kills, stops or panics a node, exactly there. Only in debug builds, and only
-//! where `CHAOS_FAILPOINT` names a file; a release build has nothing of it.
+//! Steps of the code at which the chaos suite kills, stops or panics a node. They exist only in debug builds, and act
+//! only where `CHAOS_FAILPOINT` names a file.
 
-/// A step is reached.
+/// Marks a step of the code.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn reach(_step: &'static str) {}
@@ -15,13 +15,13 @@ mod armed {
 
     use nix::sys::signal::{Signal, raise};
 
-    /// Between two looks for a panic that is armed for a task.
+    /// How often a task looks for a panic that is armed for it.
     const LOOK: Duration = Duration::from_millis(50);
 
-    /// Holds a step's name, and a signal's or `PANIC`, while one is armed.
+    /// While a step is armed, this file contains its name, and a signal's name or `PANIC`.
     static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| env::var_os("CHAOS_FAILPOINT").map(PathBuf::from));
 
-    /// A step is reached: if it is armed, this process gets the signal, or this thread panics, once.
+    /// Marks a step of the code. If it is armed, this process gets the signal, or this thread panics, once.
     pub fn reach(step: &'static str) {
         let Some(file) = &*FILE else { return };
         let Ok(order) = fs::read_to_string(file) else { return };
@@ -30,7 +30,7 @@ mod armed {
         if armed != step || (signal.is_none() && what != "PANIC") {
             return;
         }
-        // Of several threads, one; whoever armed it sees that it struck.
+        // Of several threads, one acts; the new name tells the test that it did.
         if fs::rename(file, file.with_extension("struck")).is_ok() {
             match signal {
                 Some(signal) => drop(raise(signal)),
@@ -39,7 +39,7 @@ mod armed {
         }
     }
 
-    /// The task, whose name is a step that it reaches all the time.
+    /// Runs the task, whose name is a step that is reached all the time.
     pub async fn breakable(name: &'static str, task: impl Future<Output = ()>) {
         if FILE.is_none() {
             return task.await;

@@ -1,13 +1,13 @@
-//! A limit on one kind of log line, so that whoever causes it cannot fill the log.
+//! A limit on one kind of log line, so that clients who cause it cannot fill the log.
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Between two lines of one kind, unless said otherwise.
+/// The time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets one line pass in an interval, and counts those that it holds back.
+/// Lets one line pass in each interval, and counts the others.
 #[derive(Debug)]
 pub struct LogLimit {
     interval: Duration,
@@ -27,12 +27,12 @@ impl Default for LogLimit {
 }
 
 impl LogLimit {
-    /// One line in ten seconds.
+    /// A limit of one line in ten seconds.
     pub fn new() -> Self {
         Self { interval: INTERVAL, state: Mutex::default() }
     }
 
-    /// Whether a line may be written now; if so, how many were held back since the last one.
+    /// Some if a line may be written now: how many were held back since the last one.
     pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }

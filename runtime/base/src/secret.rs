@@ -1,10 +1,10 @@
-//! Text that must not be seen: keys and tokens.
+//! Keys and tokens, which must not be printed.
 //!
-//! Invariant: it cannot be printed by accident; the text is had by [`Secret::reveal`] only, so that every use can be
-//! found.
+//! Invariant: a secret cannot be printed by accident. [`Secret::reveal`] is the only way to its text, so every use can
+//! be found.
 use std::fmt;
 
-/// A secret. Debug shows that there is one, nothing of it.
+/// A secret. `Debug` does not show its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for whoever signs, compares or sends it.
+    /// The text, to sign with, compare or send.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,7 +1,7 @@
-//! Tasks and threads that run as long as the node does: the end of one is the end of the process.
+//! Tasks and threads that run as long as the node: when one ends, the process ends.
 //!
-//! Invariant: a part that panics or returns is reported under its name, so no node goes on without one of its parts.
-//! What lives as long as one connection, call or batch is not started here: its caller sees how it ends.
+//! Invariant: a task that panics or returns is reported with its name, so no node goes on without one of its parts. A
+//! task for one connection, call or batch is not started here: its caller sees how it ends.
 use std::{
     any::Any,
     fmt, io,
@@ -16,7 +16,7 @@ use tokio::{sync::watch, task::JoinHandle};
 #[cfg(debug_assertions)]
 use crate::failpoint;
 
-/// A task that ended while the node was to go on.
+/// A task that ended while the node should run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskEnded {
     /// Its name.
@@ -46,7 +46,8 @@ impl Tasks {
         tokio::spawn(self.supervise(name, task))
     }
 
-    /// The same task with its end reported, for an owner that ends its tasks itself. One that is dropped is not reported.
+    /// The same task with its end reported, for an owner that ends its tasks itself. One that is dropped is not
+    /// reported.
     pub fn supervise(
         &self,
         name: &'static str,
@@ -71,18 +72,18 @@ impl Tasks {
         thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
     }
 
-    /// Waits for the first that ends.
+    /// Waits for the first task that ends.
     pub async fn failed(&self) -> TaskEnded {
         let mut ended = self.0.subscribe();
         let first = ended.wait_for(Option::is_some).await.ok().and_then(|first| first.clone());
         match first {
             Some(first) => first,
-            // Not reached: this value holds the sender.
+            // Unreachable: this value owns the sender.
             None => std::future::pending().await,
         }
     }
 
-    /// Keeps the first. A panic is said instead of an end that it may have caused.
+    /// Keeps the first end. A panic replaces an end without one, which it may have caused.
     fn ended(&self, task: &'static str, panic: Option<Box<dyn Any + Send>>) {
         let panic = panic.map(|payload| message(&*payload));
         self.0.send_if_modified(|first| {

@@ -1,6 +1,6 @@
-//! The secret of a first run: made once, kept beside the database, never for an address that others can reach.
+//! The secret of a first run: created once, kept beside the database, never used for an address that others can reach.
 //!
-//! Invariant: the file is complete and readable by its owner only from the moment that it has its name.
+//! Invariant: from the moment that the file has its name, it is complete and only its owner can read it.
 use std::{
     fs,
     io::{self, Write},
@@ -12,14 +12,14 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use rollcall_base::Secret;
 
-/// Reads the secret in this file, or makes one.
+/// Reads the secret in this file, or creates it.
 ///
 /// # Errors
-/// Where the file cannot be made or read, is empty, or others may read it.
+/// Where the file cannot be created or read, is empty, or others may read it.
 pub fn development_secret(path: &Path) -> io::Result<Secret> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(path)?;
+            create(path)?;
             read(path)
         }
         secret => secret,
@@ -35,20 +35,20 @@ fn read(path: &Path) -> io::Result<Secret> {
         ));
     }
     match text.trim() {
-        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty; remove it and a new one is made")),
+        "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty; remove it, and a new one is created")),
         secret => Ok(Secret::new(secret)),
     }
 }
 
-fn make(path: &Path) -> io::Result<()> {
+fn create(path: &Path) -> io::Result<()> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     let draft = path.with_extension(format!("{}.draft", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{}", URL_SAFE_NO_PAD.encode(bytes))
         .and_then(|()| file.sync_all())
-        // A name of its own first, then the real one in one step: another process never reads half of it, and of two
-        // that make it at once the first wins for both.
+        // The draft gets the real name in one step: another process never reads half of it, and where two create it at
+        // once, both use the first one's.
         .and_then(|()| match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secret_is_made_once_for_its_owner_alone() {
+    fn the_secret_is_created_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rollcall.db.secret");
         let secret = development_secret(&path).unwrap();

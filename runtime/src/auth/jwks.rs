@@ -1,7 +1,7 @@
 //! An issuer's public keys, from a JWKS document (RFC 7517) in a file or at an address.
 //!
-//! Invariant: a [`Key`] has one algorithm, which the document gives it, and is checked to be usable with it. Symmetric
-//! keys are never taken from such a document, because it is public.
+//! Invariant: a [`Key`] has one algorithm, which the document names, and is checked to be usable with it. A symmetric
+//! key is never taken from a document, because documents are public.
 use std::{fmt, path::PathBuf};
 
 use hyper::Uri;
@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::{AuthError, token::Unchecked};
 use crate::http_client::{Client, FetchError};
 
-/// The largest document that is read.
-const LARGEST: usize = 256 * 1024;
-/// Of the keys that cannot be used, so many of the first are told why: a document may be nothing but such.
+/// The largest document that is read, in bytes.
+const MAX_DOCUMENT: usize = 256 * 1024;
+/// For how many keys an error says why they cannot be used: a document may have many of them.
 const REASONS: usize = 10;
 
 /// Where an issuer's keys are.
@@ -25,7 +25,7 @@ const REASONS: usize = 10;
 pub enum Location {
     /// A file.
     File(PathBuf),
-    /// An `http` or `https` address; the only one that is ever asked for this issuer's keys.
+    /// An `http` or `https` address, the only one that this issuer's keys are ever loaded from.
     Url(Uri),
 }
 
@@ -38,24 +38,24 @@ impl fmt::Display for Location {
     }
 }
 
-/// Why keys could not be had.
+/// Why keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
-    /// The file.
+    /// The file cannot be read.
     #[error("cannot read it: {0}")]
     Read(#[from] std::io::Error),
-    /// The address.
+    /// The address does not answer with a document.
     #[error("cannot fetch it: {0}")]
     Fetch(#[from] FetchError),
     /// Not `{"keys": [...]}`.
     #[error("it is not a JWKS document: {0}")]
     Document(#[from] serde_json::Error),
-    /// Nothing in it can be used.
+    /// None of its keys can be used.
     #[error("it has no usable key (ES256, RS256 from 2048 bits, or EdDSA with Ed25519){0}")]
     Empty(String),
 }
 
-/// A key and the one algorithm that it is for.
+/// A key and its algorithm.
 pub(super) struct Key {
     kid: Option<Box<str>>,
     algorithm: Algorithm,
@@ -63,12 +63,12 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The key that a shared secret is.
+    /// A shared secret as a key.
     pub(super) fn shared(secret: &str) -> Self {
         Self { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.as_bytes()) }
     }
 
-    /// Checks the signature by this key's own algorithm.
+    /// Checks the signature with this key's own algorithm.
     pub(super) fn check(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
         if token.algorithm != self.algorithm {
             return Err(AuthError::Algorithm);
@@ -95,15 +95,15 @@ pub(super) fn choose<'k>(keys: &'k [Key], token: &Unchecked<'_>) -> Result<&'k K
     }
 }
 
-/// Loads and reads a document.
+/// Loads and parses a document.
 pub(super) async fn load(location: &Location, client: &Client) -> Result<Vec<Key>, JwksError> {
     match location {
         Location::File(path) => parse(&tokio::fs::read(path).await?),
-        Location::Url(url) => parse(&client.get(url.clone(), LARGEST).await?),
+        Location::Url(url) => parse(&client.get(url.clone(), MAX_DOCUMENT).await?),
     }
 }
 
-/// Reads a document. Keys that cannot be used are left out: others may need them.
+/// Parses a document. Keys that cannot be used are left out: other services may need them.
 pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     #[derive(Deserialize)]
     struct Document {
@@ -142,14 +142,14 @@ fn read(key: Value) -> Result<Key, &'static str> {
         return Err("its algorithm is not supported");
     }
     let key = DecodingKey::from_jwk(&jwk).map_err(|_| "not base64url")?;
-    if !sound(&key) {
+    if !has_sound_length(&key) {
         return Err("its length is wrong");
     }
     Ok(Key { kid: jwk.common.key_id.map(Into::into), algorithm, key })
 }
 
-/// Whether the numbers have the length that their algorithm needs: said at the start, not by refusing every token.
-fn sound(key: &DecodingKey) -> bool {
+/// Whether the key has the length that its algorithm needs: checked here, or else every token would be refused.
+fn has_sound_length(key: &DecodingKey) -> bool {
     use jsonwebtoken::{AlgorithmFamily, DecodingKeyKind};
     match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => (256..=1024).contains(&n.len()) && !e.is_empty(),

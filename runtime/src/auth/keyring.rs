@@ -1,7 +1,7 @@
-//! All keys that tokens are checked with, by issuer.
+//! The keys that tokens are checked with, by issuer.
 //!
-//! Invariant: an issuer that has a JWKS is served by that alone; every other `iss` by the shared secret, where there is
-//! one. So no issuer's key ever vouches for another's tokens.
+//! Invariant: the tokens of an issuer with a JWKS are checked only with its keys; those of every other `iss` with the
+//! shared secret, where there is one. So no issuer's key is ever accepted for another's tokens.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::Audience;
@@ -18,34 +18,34 @@ use super::{
 use crate::http_client::Client;
 use rollcall_base::{Secret, log_limit::LogLimit};
 
-/// How soon a location that failed is asked again; doubled with every further failure, up to the second.
+/// The first pause after a load failed, and the longest; each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// For one load: a connect that waits for it has 5 s in all, and is to be told what its token is worth.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long one load may take: a connect that waits for it has 5 s in all, and needs time for its answer.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a keyring is made of.
+/// Where the keys come from, and what else tokens are checked against.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The shared secret.
     pub hs256: Option<Secret>,
-    /// The one before, which counts while the secret is replaced.
+    /// The previous secret, accepted while the secret is being replaced.
     pub hs256_previous: Option<Secret>,
-    /// Issuers and their documents, each issuer once.
+    /// Issuers and the locations of their JWKS, each issuer once.
     pub jwks: Vec<(String, Location)>,
-    /// The audiences that are let in; none named: any.
+    /// The audiences that are accepted; empty: any.
     pub audiences: Vec<Audience>,
-    /// Between two scheduled loads of a document.
+    /// The time between two scheduled loads of a JWKS.
     pub refresh: Duration,
-    /// Between two loads that unknown keys cause, in the long run.
+    /// The time between two loads that unknown keys cause, on average.
     pub cooldown: Duration,
     /// How far an issuer's clock may be ahead of ours.
     pub leeway: Duration,
 }
 
 impl Sources {
-    /// This secret alone, with the defaults of the settings.
+    /// Only this secret, with the defaults of the settings.
     #[must_use]
     pub fn from_secret(hs256: Secret) -> Self {
         Self {
@@ -60,19 +60,19 @@ impl Sources {
     }
 }
 
-/// Why an issuer's keys could not be had.
+/// Why an issuer's keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("the keys of issuer {issuer} at {location}: {error}")]
 pub struct KeyringError {
-    /// Whose.
+    /// The issuer.
     pub issuer: String,
-    /// From where.
+    /// The location of its JWKS.
     pub location: Location,
-    /// Why.
+    /// The reason.
     pub error: JwksError,
 }
 
-/// The keys.
+/// Checks tokens.
 pub struct Keyring {
     issuers: Box<[Arc<Issuer>]>,
     /// The secret, then the one before it.
@@ -87,7 +87,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring whose documents are still to be loaded, by [`Keyring::load`].
+    /// A keyring without the issuers' keys, which [`Keyring::load`] loads.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let secrets = sources.hs256.iter().chain(&sources.hs256_previous);
@@ -99,14 +99,14 @@ impl Keyring {
             refresh: sources.refresh,
             cooldown: sources.cooldown,
             leeway: sources.leeway.as_secs(),
-            client: Client::new().timeout(PATIENCE),
+            client: Client::new().timeout(LOAD_TIMEOUT),
             refusals: Refusals::new(),
             log: LogLimit::new(),
         }
     }
 
-    /// Loads every issuer's document once; returns what failed. At the start a missing file is a fault, but an address
-    /// may be away for a while: [`Keyring::keep_fresh`] asks it again.
+    /// Loads every issuer's keys once; returns what failed. At the start a missing file is an error, but a server may
+    /// be away for a while: [`Keyring::keep_fresh`] tries again.
     pub async fn load(&self) -> Vec<KeyringError> {
         let loads = self.issuers.iter().map(|issuer| self.load_issuer(issuer));
         futures_util::future::join_all(loads).await.into_iter().flatten().collect()
@@ -117,13 +117,13 @@ impl Keyring {
         Some(KeyringError { issuer: issuer.name.to_string(), location: issuer.location.clone(), error })
     }
 
-    /// Whether somebody can be let in: there is a secret, or the keys of an issuer were read once.
+    /// Whether any token can be accepted: there is a secret, or the keys of an issuer were loaded once.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         !self.shared.is_empty() || self.issuers.iter().any(|issuer| !issuer.is_empty())
     }
 
-    /// Checks a token by the keys at hand.
+    /// Checks a token with the keys that are loaded.
     ///
     /// # Errors
     /// [`AuthError`]; [`AuthError::Key`] where a load of the issuer's keys might help, see [`Keyring::admit`].
@@ -143,10 +143,10 @@ impl Keyring {
         token.claims(Rules { audiences: &self.audiences, leeway: self.leeway, now })
     }
 
-    /// By the secret, or the one before it while that is replaced.
+    /// Checks with the secret, or with the previous one.
     fn check_shared(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
         let (current, previous) = self.shared.split_first().ok_or(AuthError::Issuer)?;
-        // A secret has no name, so any may stand there; but one that is a path or a query is an attack.
+        // A secret has no `kid`, so any is accepted; but one that is a path or a query is an attack.
         if token.kid.is_some() && !plausible(token.kid.as_deref()) {
             return Err(AuthError::Key);
         }
@@ -154,11 +154,11 @@ impl Keyring {
         if verdict.is_err() && previous.iter().any(|key| key.check(token).is_ok()) { Ok(()) } else { verdict }
     }
 
-    /// Checks a token, and where it names a key that its issuer may have made since, loads the issuer's keys first: so
-    /// often as [`Sources::cooldown`] allows for all clients together.
+    /// Checks a token. Where it names a key that its issuer may have added since the last load, loads the issuer's keys
+    /// first, as often as [`Sources::cooldown`] allows for all clients together.
     ///
     /// # Errors
-    /// [`AuthError`]; [`AuthError::KeysUnavailable`] where the same token may be let in later.
+    /// [`AuthError`]; [`AuthError::KeysUnavailable`] where the same token may be accepted later.
     pub async fn admit(&self, token: &str) -> Result<Claims, AuthError> {
         let parsed = Unchecked::parse(token);
         let verdict = match &parsed {
@@ -171,7 +171,7 @@ impl Keyring {
         verdict
     }
 
-    /// Counts somebody without a token who needs one.
+    /// Counts a client that needs a token and has none.
     #[must_use]
     pub fn refuse_missing(&self) -> AuthError {
         self.refusals.record(AuthError::Missing, None);
@@ -181,7 +181,7 @@ impl Keyring {
     async fn look_up(&self, token: &Unchecked<'_>) -> Result<Claims, AuthError> {
         let verdict = self.check(token, unix_now());
         let Some(issuer) = self.issuer(&token.issuer) else { return verdict };
-        // A key without a name that was replaced shows by a signature that is not its own.
+        // If a key without a `kid` was replaced, the old key does not match the signature.
         let renamed = verdict == Err(AuthError::Key) && plausible(token.kid.as_deref());
         let replaced = verdict == Err(AuthError::Signature) && token.kid.is_none();
         if renamed || replaced {
@@ -194,7 +194,7 @@ impl Keyring {
         if verdict == Err(AuthError::Key) && issuer.is_empty() { Err(AuthError::KeysUnavailable) } else { verdict }
     }
 
-    /// Loads every document again and again, soon after a failure. Never returns; to be spawned.
+    /// Loads the keys of every issuer at intervals, and soon after a failure. Never returns: the caller spawns it.
     pub async fn keep_fresh(&self) {
         let loops = self.issuers.iter().map(|issuer| async {
             let mut retry = FIRST_RETRY;
@@ -208,7 +208,7 @@ impl Keyring {
                     }
                     Some(error) => {
                         if let Some(held_back) = self.log.pass() {
-                            tracing::warn!(%error, held_back, "keys not renewed");
+                            tracing::warn!(%error, held_back, "the keys are not renewed");
                         }
                         let pause = retry;
                         retry = (retry * 2).min(LAST_RETRY);

@@ -1,7 +1,7 @@
-//! When a token with an unknown key may cause a load of its issuer's keys, and what is known where it may not.
+//! Whether a token with an unknown key may cause a load of its issuer's keys, and what is known where it may not.
 //!
-//! Invariant: a key is called unknown for good only if a load that began after it was first named did not bring it. Whoever
-//! makes up names uses up the loads, and can only make an answer temporary.
+//! Invariant: a key is unknown for good only if a load that began after it was first named did not bring it. A client
+//! that makes up names uses up the loads; that can only make an answer temporary.
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
@@ -10,31 +10,31 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Loads at once after a rest, so that a rotation is seen at once even after a stranger's token.
+/// The largest burst of loads: so a rotation is noticed at once even after a forged token.
 const BURST: u32 = 5;
-/// Names of keys that are remembered; with more, all are forgotten.
-const NAMES: usize = 1024;
+/// How many names of keys are remembered; with more, all are forgotten.
+const MAX_NAMES: usize = 1024;
 
-/// What comes of a token's unknown key.
+/// The outcome for a token with an unknown key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// The keys were read just now.
+    /// The keys were loaded just now.
     Loaded,
-    /// They were read since the key was first named, and did not have it.
+    /// The keys were loaded since the key was first named, and did not contain it.
     Known,
-    /// They could not be read, or not again so soon.
+    /// The keys could not be loaded, or were loaded too recently.
     Unavailable,
 }
 
 /// The loads of one issuer's keys that tokens may still cause.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// Loads left, as of then.
+    /// Loads left at the time `at`.
     left: f64,
     at: Instant,
     /// When the last load that succeeded began.
     loaded: Option<Instant>,
-    /// When each name was first refused for want of a load.
+    /// When each name was first refused because there was no load left.
     named: HashMap<u64, Instant>,
     hasher: RandomState,
 }
@@ -45,7 +45,7 @@ impl Budget {
         Self { left: f64::from(BURST), at: Instant::now(), loaded: None, named, hasher }
     }
 
-    /// Takes one load, if there is one.
+    /// Takes one load. False where none is left.
     pub(super) fn take(&mut self, cooldown: Duration) -> bool {
         let now = Instant::now();
         let refilled = now.saturating_duration_since(self.at).as_secs_f64() / cooldown.as_secs_f64();
@@ -58,15 +58,15 @@ impl Budget {
         takes
     }
 
-    /// A load that began then has succeeded.
+    /// Notes that a load that began at `began` succeeded.
     pub(super) fn loaded(&mut self, began: Instant) {
         self.loaded = self.loaded.max(Some(began));
     }
 
-    /// What is known of a key that there is no load for.
+    /// What is known of a key where no load is left.
     pub(super) fn without_load(&mut self, kid: Option<&str>) -> Lookup {
         let name = self.hasher.hash_one(kid);
-        if self.named.len() >= NAMES && !self.named.contains_key(&name) {
+        if self.named.len() >= MAX_NAMES && !self.named.contains_key(&name) {
             self.named.clear();
         }
         let first = *self.named.entry(name).or_insert_with(Instant::now);
@@ -101,7 +101,7 @@ mod tests {
         tokio::time::advance(COOLDOWN).await;
         assert_eq!(budget.without_load(Some("k")), Lookup::Unavailable);
         tokio::time::advance(COOLDOWN).await;
-        assert_eq!(budget.without_load(Some("k")), Lookup::Unavailable, "nothing was read since");
+        assert_eq!(budget.without_load(Some("k")), Lookup::Unavailable, "nothing was loaded since");
         budget.loaded(Instant::now());
         assert_eq!(budget.without_load(Some("k")), Lookup::Known);
         assert_eq!(budget.without_load(Some("other")), Lookup::Unavailable);
@@ -111,9 +111,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn however_many_names_are_made_up_few_are_kept() {
         let mut budget = Budget::new();
-        for number in 0..10 * NAMES {
+        for number in 0..10 * MAX_NAMES {
             assert_eq!(budget.without_load(Some(&number.to_string())), Lookup::Unavailable);
-            assert!(budget.named.len() <= NAMES);
+            assert!(budget.named.len() <= MAX_NAMES);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens of our own, for `rollcall token` and the first run: signed by the shared secret.
+//! Tokens signed with the shared secret, for `rollcall token` and the first run.
 use jsonwebtoken::{EncodingKey, Header};
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::unix_now;
 use rollcall_base::Secret;
 
-/// What the token is to say.
+/// The claims of a token to sign.
 #[derive(Clone, Debug)]
 pub struct TokenSpec {
     /// `iss`; must not be an issuer with a JWKS, whose tokens only its own keys sign.
@@ -17,17 +17,17 @@ pub struct TokenSpec {
     pub audience: Audience,
     /// `role`.
     pub role: Role,
-    /// How long it counts.
+    /// How long it is valid.
     pub lifetime: std::time::Duration,
     /// `lesson_id`.
     pub lesson_id: Option<LessonId>,
-    /// `classroom_ids`; empty: anywhere.
+    /// `classroom_ids`; empty: any.
     pub classroom_ids: Vec<ClassroomId>,
-    /// `lesson_ids`; empty: anywhere.
+    /// `lesson_ids`; empty: any.
     pub lesson_ids: Vec<LessonId>,
 }
 
-/// Why no token was made.
+/// Why no token was signed.
 #[derive(Debug, thiserror::Error)]
 #[error("the token cannot be signed: {0}")]
 pub struct MintError(#[from] jsonwebtoken::errors::Error);
@@ -47,7 +47,7 @@ struct Body<'a> {
     lesson_ids: &'a [LessonId],
 }
 
-/// Makes a token.
+/// Signs a token.
 ///
 /// # Errors
 /// [`MintError`], where the secret cannot sign.

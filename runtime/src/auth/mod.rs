@@ -1,7 +1,7 @@
-//! Who a token says its bearer is (PROTOCOL 6).
+//! Authentication: tokens, the keys that check them, and the authorization service (PROTOCOL 6).
 //!
-//! Invariant: [`Claims`] exist only for a token whose signature was checked by a key of its own issuer, with the
-//! algorithm that belongs to that key. Nothing in a token's header chooses an algorithm, an address or a file.
+//! Invariant: [`Claims`] exist only for a token whose signature was checked with a key of its own issuer and that key's
+//! algorithm. Nothing in a token's header chooses an algorithm, an address or a file.
 mod development;
 mod hook;
 mod jwks;
@@ -23,7 +23,7 @@ pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
 pub use mint::{MintError, TokenSpec, mint};
 
-/// A bearer, as the issuer vouched for. Small, because every connection keeps one.
+/// What a checked token says of its bearer. Small, because every connection keeps one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// `sub`.
@@ -32,13 +32,13 @@ pub struct Claims {
     pub audience: Audience,
     /// `role`.
     pub role: Role,
-    /// `exp`: from this second (Unix time) on the token counts no more.
+    /// `exp`: from this second (Unix time) on the token is expired.
     pub expires: u64,
-    /// Where the bearer may go; none: anywhere.
+    /// The classrooms and lessons that the bearer may enter; none: any.
     pub limits: Option<Box<Grants>>,
 }
 
-/// What narrows a token down to places.
+/// The classrooms and lessons that a token is limited to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// The lesson to join where the client names none.
@@ -70,24 +70,23 @@ impl Claims {
         self.limits.as_ref().and_then(|limits| limits.lesson_id.as_ref())
     }
 
-    /// Whether the token still counts, `now` in Unix seconds.
+    /// Whether the token is expired, `now` in Unix seconds.
     #[must_use]
     pub fn expired(&self, now: u64) -> bool {
         now >= self.expires
     }
 }
 
-/// Why a token is refused. Clients read every one that is not temporary as `unauthenticated`; the difference is for the
-/// operator.
+/// Why a token is refused. For clients every permanent one is `unauthenticated`; the difference is for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// There is none.
+    /// There is no token.
     #[error("there is no token")]
     Missing,
     /// Not three parts of base64url with JSON objects in the first two, or too long.
     #[error("the token is malformed")]
     Malformed,
-    /// The header asks for what is never followed: `jku`, `x5u`, `jwk`, `x5c` or `crit`.
+    /// The header has a parameter that is never followed: `jku`, `x5u`, `jwk`, `x5c` or `crit`.
     #[error("the token's header has a forbidden parameter")]
     Header,
     /// No key is configured for `iss`.
@@ -96,7 +95,7 @@ pub enum AuthError {
     /// The issuer has no key of this `kid`.
     #[error("the token's key is unknown")]
     Key,
-    /// Nobody knows whether the issuer has such a key: its keys could not be read, or not again so soon.
+    /// It is unknown whether the issuer has such a key: its keys could not be loaded, or were loaded too recently.
     #[error("the issuer's keys cannot be looked up now")]
     KeysUnavailable,
     /// The header's `alg` is not the key's.
@@ -108,7 +107,7 @@ pub enum AuthError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` or `iat` is still to come.
+    /// `nbf` or `iat` is in the future.
     #[error("the token is not valid yet")]
     Early,
     /// A claim is missing, or breaks the rule of its kind.
@@ -120,13 +119,13 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// Whether the same token may be let in later.
+    /// Whether the same token may be accepted later.
     #[must_use]
     pub fn is_temporary(self) -> bool {
         self == Self::KeysUnavailable
     }
 
-    /// What the bearer may know of it: nothing that helps a forger.
+    /// What the client is told of it: nothing that helps a forger.
     #[must_use]
     pub fn detail(self) -> Option<&'static str> {
         match self {
@@ -157,7 +156,7 @@ impl AuthError {
     }
 }
 
-/// Unix time in seconds. A clock before 1970 reads as 0: every `nbf` is still to come then.
+/// Unix time in seconds; 0 for a clock before 1970, so that every `nbf` is in the future then.
 #[must_use]
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())

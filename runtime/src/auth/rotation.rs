@@ -1,7 +1,7 @@
 //! An issuer's keys as they change: renewed on a schedule, and when a token names a key that is not known yet.
 //!
-//! Invariant: strangers cause as many loads for an issuer as its [`Budget`] allows, however many tokens they make up and
-//! however many connections they break off; the keys at hand stay in use while a load runs and when it fails.
+//! Invariant: clients cause no more loads for an issuer than its [`Budget`] allows, however many tokens they make up
+//! and however many connections they break off. The loaded keys stay in use while a load runs and when it fails.
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
@@ -28,7 +28,7 @@ pub(super) struct Issuer {
 /// Loads that tokens cause.
 struct Loads {
     budget: Budget,
-    /// Whether the last one succeeded, once it is over.
+    /// The last load: once it is over, whether it succeeded.
     last: Option<watch::Receiver<Option<bool>>>,
 }
 
@@ -38,9 +38,9 @@ impl Issuer {
         Self { name: name.into(), location, keys: RwLock::default(), loads }
     }
 
-    /// Checks a token's signature by the key that it names.
+    /// Checks a token's signature with the key that it names.
     pub(super) fn check(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
-        // A public key taken for an HMAC secret: an attack, not a rotation.
+        // A public key used as an HMAC secret is an attack, not a rotation.
         if token.algorithm == jsonwebtoken::Algorithm::HS256 {
             return Err(AuthError::Algorithm);
         }
@@ -52,7 +52,7 @@ impl Issuer {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Replaces the keys by those of the location.
+    /// Replaces the keys with those of the location.
     pub(super) async fn load(&self, client: &Client) -> Result<(), JwksError> {
         let began = Instant::now();
         let keys = jwks::load(&self.location, client).await?;
@@ -61,7 +61,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// Loads because of an unknown key, or waits for a load under way.
+    /// Loads because of an unknown key, or waits for a load that is running.
     pub(super) async fn load_for_token(
         self: &Arc<Self>,
         client: &Client,
@@ -72,7 +72,7 @@ impl Issuer {
             Ok(load) => load,
             Err(known) => return known,
         };
-        // The client has a timeout of its own, so this ends.
+        // The HTTP client has a timeout, so this ends.
         match load.wait_for(Option::is_some).await.map(|succeeded| *succeeded) {
             Ok(Some(true)) => Lookup::Loaded,
             Ok(_) | Err(_) => Lookup::Unavailable,
@@ -97,11 +97,11 @@ impl Issuer {
         loads.last = Some(load.clone());
         drop(loads);
         let (issuer, client) = (Arc::clone(self), client.clone());
-        // A task of its own: a client that hangs up must not take the load of all others with it.
+        // In a task of its own: a client that disconnects must not cancel the load that others wait for.
         tokio::spawn(async move {
             let loaded = issuer.load(&client).await;
             if let Err(error) = &loaded {
-                tracing::warn!(issuer = %issuer.name, from = %issuer.location, %error, "keys not renewed");
+                tracing::warn!(issuer = %issuer.name, from = %issuer.location, %error, "the keys are not renewed");
             }
             done.send_replace(Some(loaded.is_ok()));
         });
@@ -113,8 +113,8 @@ impl Issuer {
     }
 }
 
-/// Whether an unknown `kid` may cause a load: names of keys have no quotes or spaces, and are no paths. Some issuers name
-/// keys in base64, whose slashes only mean a path at the start, without padding.
+/// Whether an unknown `kid` may cause a load: a key's name has no quotes or spaces, and is not a path. Some issuers use
+/// base64: there a slash means a path only at the start of a name without padding.
 pub(super) fn plausible(kid: Option<&str>) -> bool {
     kid.is_some_and(|kid| {
         (1..=256).contains(&kid.len())

@@ -1,6 +1,6 @@
-//! A token taken apart, in two steps: what is needed to choose a key, then, once the signature is checked, the claims.
+//! Parsing a token in two steps: what is needed to choose a key, and, once the signature is checked, the claims.
 //!
-//! Invariant: before the signature is checked nothing of the claims is read but `iss`, and no memory is taken beyond the
+//! Invariant: before the signature is checked, only `iss` of the claims is read, and no memory is used beyond the
 //! decoded parts.
 use std::borrow::Cow;
 
@@ -11,24 +11,24 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{AuthError, Claims, Grants};
 
-/// The longest token that is looked at.
-pub(super) const LONGEST: usize = 16 * 1024;
+/// The longest token that is parsed, in bytes.
+pub(super) const MAX_TOKEN: usize = 16 * 1024;
 
-/// The last second that JSON's numbers hold exactly; a later `exp` is a mistake.
+/// The last second that a number in JSON holds exactly; a later `exp` is a mistake.
 const LAST_SECOND: f64 = 9_007_199_254_740_991.0;
 
 /// A token whose signature is not checked yet.
 #[derive(Debug)]
 pub(super) struct Unchecked<'a> {
-    /// `header.claims`, which is what was signed.
+    /// `header.claims`, the text that was signed.
     pub(super) message: &'a [u8],
     /// The third part, still encoded.
     pub(super) signature: &'a str,
-    /// What the header says, to be compared with the key's.
+    /// The header's algorithm, which must be the key's.
     pub(super) algorithm: Algorithm,
-    /// Which of the issuer's keys.
+    /// The name of the issuer's key.
     pub(super) kid: Option<String>,
-    /// Whose keys.
+    /// The issuer.
     pub(super) issuer: String,
     claims: Vec<u8>,
 }
@@ -79,12 +79,12 @@ struct Body {
 #[serde(untagged)]
 enum Audiences {
     One(Audience),
-    /// Some of them may be of others, who name theirs as they like.
+    /// Some may be of other services, whose names need not be valid here.
     Several(Vec<String>),
 }
 
 impl Audiences {
-    /// The one that counts.
+    /// The accepted one.
     fn choose(self, admitted: &[Audience]) -> Result<Audience, AuthError> {
         match self {
             Self::One(audience) if admitted.is_empty() || admitted.contains(&audience) => Ok(audience),
@@ -104,10 +104,10 @@ impl Audiences {
     }
 }
 
-/// What claims are held against.
+/// What claims are checked against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
-    /// The audiences that are let in; none: any.
+    /// The audiences that are accepted; empty: any.
     pub(super) audiences: &'a [Audience],
     /// How far the issuer's clock may be ahead of ours, in seconds.
     pub(super) leeway: u64,
@@ -115,15 +115,15 @@ pub(super) struct Rules<'a> {
     pub(super) now: u64,
 }
 
-/// What is there must be of its kind: `null` for a list of classrooms would else mean "any", and a `jwk` none.
+/// A field that is present must have its type: otherwise `null` for a list of classrooms would mean "any".
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Unchecked<'a> {
-    /// Takes a token apart.
+    /// Parses header and issuer.
     pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN {
             return Err(AuthError::Malformed);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
@@ -150,11 +150,11 @@ impl<'a> Unchecked<'a> {
         Ok(Self { message: message.as_bytes(), signature, algorithm, kid: header.kid, issuer, claims })
     }
 
-    /// Reads the claims. To be called only once the signature is checked.
+    /// Reads the claims. The caller has checked the signature.
     pub(super) fn claims(&self, rules: Rules<'_>) -> Result<Claims, AuthError> {
         let body: Body = object(&self.claims).map_err(|_| AuthError::Claim)?;
         let expires = second(body.exp, f64::floor)?;
-        // Without leeway: a token must not outlive what its issuer promised.
+        // Without leeway: a token must not live longer than its issuer said.
         if rules.now >= expires {
             return Err(AuthError::Expired);
         }
@@ -175,7 +175,7 @@ fn decode(part: &str) -> Result<Vec<u8>, AuthError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)
 }
 
-/// Reads a JSON object. Serde would take an array for a struct, too, and leave what it skips unchecked: JSON is UTF-8.
+/// Reads a JSON object in UTF-8. Serde alone would take an array for a struct, too, and skip values that are not UTF-8.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
     if json.first() != Some(&b'{') {
         return Err(AuthError::Malformed);

@@ -1,4 +1,4 @@
-//! `rollcall check`: the configuration and every backend, one line each, with how to mend what fails.
+//! `rollcall check`: the configuration and every backend, one line each, with what to change where one fails.
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
@@ -12,22 +12,22 @@ use rollcall_bus::Bus;
 use rollcall_keys::LessonKeys;
 use rollcall_store::{Store, StoreError};
 
-/// For one question to a backend.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a backend may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// RFC 7518 asks for as many bits as HS256 has.
 const SECRET_BYTES: usize = 32;
 
-/// How one part is.
+/// The result for one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum CheckOutcome {
     Fine,
-    /// It runs, but somebody should know.
+    /// It works, but the operator should know this.
     Doubtful(String),
-    /// It does not; and what to change.
+    /// It does not work: why, and what to change.
     Broken(String),
 }
 
-/// One line.
+/// One line of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     part: &'static str,
@@ -36,7 +36,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether the gateway would not start, or not work.
+    /// Whether the gateway would not start or not work.
     #[must_use]
     pub fn broken(&self) -> bool {
         matches!(self.verdict, CheckOutcome::Broken(_))
@@ -51,12 +51,12 @@ impl fmt::Display for Finding {
             CheckOutcome::Broken(remark) => ("FAIL", Some(remark)),
         };
         write!(f, "{word:<5} {:<13} {}", self.part, self.place)?;
-        // One line each, whatever a backend's message looks like.
+        // A backend's message may have several lines.
         remark.map_or(Ok(()), |remark| write!(f, ": {}", remark.replace(['\n', '\r'], " ")))
     }
 }
 
-/// The backends as far as they could be reached.
+/// The backends that could be connected, and the errors of the others.
 pub struct ConnectedBackends {
     /// SQL.
     pub store: Result<Arc<dyn Store>, StartError>,
@@ -66,7 +66,7 @@ pub struct ConnectedBackends {
     pub bus: Result<Arc<dyn Bus>, StartError>,
 }
 
-/// Checks everything. The configuration itself was read already, or there would be none.
+/// Checks everything but the configuration's own values, which were checked when it was read.
 pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> {
     let ConnectedBackends { store, kv, bus } = reached;
     let backends = &config.backends;
@@ -90,7 +90,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
     if let Some(mixpanel) = &config.mixpanel {
-        // Asking it would be an event in somebody's statistics.
+        // A request to Mixpanel would add an event to the project's statistics.
         let place = format!("{} (not asked)", mixpanel.url);
         findings.push(Finding { part: "mixpanel", place, verdict: CheckOutcome::Fine });
     }
@@ -129,10 +129,10 @@ async fn verdict<T: ?Sized, E: fmt::Display>(
         Ok(backend) => backend,
         Err(StartError { why, hint, .. }) => return CheckOutcome::Broken(format!("{why}; {hint}")),
     };
-    match timeout(PATIENCE, ask(backend)).await {
+    match timeout(TIMEOUT, ask(backend)).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(error)) => CheckOutcome::Broken(error.to_string()),
-        Err(_) => CheckOutcome::Broken(format!("no answer within {PATIENCE:?}; is it stopped, or behind a firewall?")),
+        Err(_) => CheckOutcome::Broken(format!("no answer within {TIMEOUT:?}; is it stopped, or behind a firewall?")),
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_away_is_named_with_how_to_mend_it_and_without_passwords() {
+    async fn a_backend_that_is_away_is_named_with_a_hint_and_without_its_password() {
         let config = config(&[
             ("DATABASE_URL", "postgres://me:hunter2@db/x"),
             ("REDIS_URL", "redis://:hunter2@r:6379"),

@@ -1,4 +1,4 @@
-//! What `rollcall` does besides serving.
+//! The commands besides `serve`.
 use rollcall_schema::Audience;
 
 use crate::{
@@ -56,7 +56,7 @@ pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
 /// `rollcall load`.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
-    let loaded = load(&*store, files).await.map_err(StartError::at("load", "mend it and load again"))?;
+    let loaded = load(&*store, files).await.map_err(StartError::at("load", "correct the file and load again"))?;
     println!("loaded {} lessons and {} attendees", loaded.lessons, loaded.attendees);
     Ok(())
 }

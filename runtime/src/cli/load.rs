@@ -1,7 +1,7 @@
 //! `rollcall load`: lessons and attendees from CSV files into SQL, all of it or nothing.
 //!
-//! Invariant: one transaction for both files, committed only after the last row; a row that cannot be taken is named by
-//! file, line and column. Memory holds one batch, however long the files are.
+//! Invariant: both files are one transaction, committed only after the last row; a row that cannot be loaded is named
+//! by file, line and column. Memory holds one batch, however long the files are.
 mod progress;
 mod table;
 
@@ -20,10 +20,10 @@ use self::{
 use crate::config::LoadArgs;
 use rollcall_store::{AttendeeRow, LessonRow, Load, LoadError, Store};
 
-/// Rows that are given to the store at once.
+/// How many rows are given to the store at once.
 const BATCH: usize = 4096;
-/// The most seats of a lesson: the seat map in Redis has a field for each.
-const MOST_SEATS: u32 = 10_000;
+/// The maximum of seats of a lesson: the seat map in Redis has a field for each.
+const MAX_SEATS: u32 = 10_000;
 
 /// How many rows were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
 }
 
 fn number(fields: &Fields<'_>, column: usize) -> Result<u32, LoadFault> {
-    let parse = |text: &str| text.parse().ok().filter(|number| (1..=MOST_SEATS).contains(number)).ok_or(());
+    let parse = |text: &str| text.parse().ok().filter(|number| (1..=MAX_SEATS).contains(number)).ok_or(());
     fields.read(column, parse, "a whole number from 1 to 10000")
 }
 

@@ -1,8 +1,8 @@
-//! A log that an outage cannot flood.
+//! Keeps an outage from flooding the log.
 //!
-//! Whatever fails for one client, room or row fails for all of them at once, and again with each attempt. So each place in
-//! the code may write [`MOST`] lines in [`WINDOW`]; further ones are counted and left out. Lines below INFO are there only
-//! where somebody asked for them, and are not limited.
+//! What fails for one client, room or row fails for all of them at once, and again with each attempt. So each place in
+//! the code may write [`MAX_LINES`] lines in [`WINDOW`]; further lines are counted and left out. Lines below INFO are
+//! written only where an operator asked for them, and are not limited.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -15,12 +15,12 @@ use tracing_subscriber::{Layer, layer::Context};
 use rollcall_base::names;
 
 const WINDOW: Duration = Duration::from_secs(10);
-const MOST: u32 = 10;
+const MAX_LINES: u32 = 10;
 
 /// A layer that stops events before they are written.
 #[derive(Default)]
 pub(crate) struct LogFlood {
-    /// When each place in the code began its window, and how many lines it wrote since. There are as many as places.
+    /// For each place in the code: when its window began, and how many lines it wrote since.
     places: Mutex<HashMap<Identifier, (Instant, u32)>>,
 }
 
@@ -32,7 +32,7 @@ impl LogFlood {
             (*begun, *lines) = (now, 0);
         }
         *lines += 1;
-        *lines <= MOST
+        *lines <= MAX_LINES
     }
 }
 
@@ -78,6 +78,6 @@ mod tests {
                 tracing::debug!(round, "asked for");
             }
         });
-        assert_eq!(written.load(Ordering::Relaxed), 1_000 + 2 * MOST as usize);
+        assert_eq!(written.load(Ordering::Relaxed), 1_000 + 2 * MAX_LINES as usize);
     }
 }

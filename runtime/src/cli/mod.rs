@@ -15,14 +15,14 @@ use crate::{
     node,
 };
 
-/// For threads that are still at something when all is done: one that waits for a name's address or for a file may wait
-/// for ever, and a drain has a deadline.
+/// How long blocking threads may still run at the end: one that resolves a name or reads a file may hang for ever, and
+/// a drain has a deadline.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
-/// Runs `rollcall` with a table of functions, as the command line and the environment say (PROTOCOL 7).
+/// Runs `rollcall` with a table of handlers, as the command line and the environment say (PROTOCOL 7).
 ///
 /// # Panics
-/// Where the system gives no threads.
+/// Where the system cannot start threads.
 pub fn run(table: fn(&Resources) -> Table) -> ExitCode {
     let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(parsed) => parsed,
@@ -30,7 +30,7 @@ pub fn run(table: fn(&Resources) -> Table) -> ExitCode {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        // Of a line that cannot be written (a full disk) nothing could be said either: trying to panics.
+        // Where a line cannot be written (a full disk), an error about it cannot be either, and would panic.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let log = tracing_subscriber::registry().with(EnvFilter::new(&config.log)).with(LogFlood::default());

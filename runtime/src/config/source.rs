@@ -1,6 +1,6 @@
-//! Where a setting's text comes from: its flag, else its variable, else the file that `_FILE` names, else the default.
+//! The text of a setting: from its flag, else its variable, else the file that `_FILE` names, else its default.
 //!
-//! Invariant: reading goes on after a fault, so that one start tells all of them.
+//! Invariant: reading goes on after a fault, so one start reports all of them.
 use std::{ffi::OsString, fmt, fs, path::PathBuf};
 
 use clap::ArgMatches;
@@ -9,7 +9,7 @@ use rollcall_base::Secret;
 
 use super::names::{Kind, Setting};
 
-/// The process's variables, or a test's.
+/// The environment variables of the process, or of a test.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// What is wrong with one setting.
@@ -55,12 +55,12 @@ impl<'a> Source<'a> {
         self.faults.push(Fault { name: setting.name, problem: problem.into() });
     }
 
-    /// A setting's value, where it is given or has a default. A fault counts as not given.
+    /// A setting's value, where it is given or has a default; `None` after a fault.
     pub(super) fn optional<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.address(setting, |given| read(&given.text))
     }
 
-    /// As [`Self::optional`], for a value that must know the file that it came from.
+    /// As [`Self::optional`], for a value that keeps the file that it was read from.
     pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
         let given = self.given(setting)?;
         match read(&given) {
@@ -72,12 +72,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The value of a setting that has a default; the default's own after a fault.
+    /// The value of a setting that has a default; the default after a fault.
     pub(super) fn value<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> T {
         self.address_or_default(setting, |given| read(&given.text))
     }
 
-    /// As [`Self::value`], for a value that must know the file that it came from.
+    /// As [`Self::value`], for a value that keeps the file that it was read from.
     pub(super) fn address_or_default<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> T {
         let default = || setting.default.and_then(|text| read(&text.to_owned().into()).ok());
         self.address(setting, &read).or_else(default).expect("its default can be read")
@@ -95,7 +95,7 @@ impl<'a> Source<'a> {
         given.or_else(|| setting.default.map(|text| text.to_owned().into()))
     }
 
-    /// Empty counts as not given: that is how compose files and charts leave a variable out.
+    /// An empty variable is not given: that is how compose files and charts leave it out.
     fn variable(&mut self, setting: &Setting, name: &str) -> Option<String> {
         let text = (self.environment)(name)?.into_string();
         if text.is_err() {

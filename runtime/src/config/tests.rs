@@ -1,4 +1,4 @@
-//! What is read from where, and every fault.
+//! Where settings are read from, and every fault.
 use std::{collections::HashMap, ffi::OsString};
 
 use super::*;
@@ -102,7 +102,7 @@ fn every_setting_can_be_given() {
 }
 
 #[test]
-fn all_faults_are_told_at_once_and_no_secret_with_them() {
+fn all_faults_are_reported_at_once_and_no_secret_with_them() {
     let faults = faults(
         &["--lease", "ten"],
         &[
@@ -216,6 +216,6 @@ fn origins_are_of_pages_and_apps() {
 
 #[test]
 fn the_proxy_protocol_needs_balancers() {
-    let told = faults(&[], &[("ROLLCALL_PROXY_PROTOCOL", "true")]);
-    assert!(told[0].starts_with("ROLLCALL_PROXY_PROTOCOL: needs ROLLCALL_TRUSTED_PROXIES"), "{told:?}");
+    let faults = faults(&[], &[("ROLLCALL_PROXY_PROTOCOL", "true")]);
+    assert!(faults[0].starts_with("ROLLCALL_PROXY_PROTOCOL: needs ROLLCALL_TRUSTED_PROXIES"), "{faults:?}");
 }

@@ -1,4 +1,4 @@
-//! Texts of settings read into values. Errors say what to write instead; none repeats a text that may be secret.
+//! Parsers of settings. Errors say what to write instead; none repeats a text that may be secret.
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use hyper::{Uri, header::HeaderName};
@@ -52,15 +52,15 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("{text:?} is not a number of bytes, like 65536 or 64KiB"))
 }
 
-/// A whole number from `least`.
-pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(least: T) -> impl Fn(&str) -> Result<T, String> {
+/// A whole number of at least `min`.
+pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(min: T) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
-        let number = text.parse().ok().filter(|number| *number >= least);
-        number.ok_or_else(|| format!("{text:?} is not a whole number from {least}"))
+        let number = text.parse().ok().filter(|number| *number >= min);
+        number.ok_or_else(|| format!("{text:?} is not a whole number from {min}"))
     }
 }
 
-/// So many a second.
+/// A rate per second.
 pub(super) fn rate(text: &str) -> Result<u32, String> {
     count(1)(text).and_then(|rate: u32| if rate <= 1_000_000 { Ok(rate) } else { Err("is at most 1000000".into()) })
 }
@@ -84,14 +84,14 @@ pub(super) fn audience(text: &str) -> Result<Audience, String> {
     Audience::parse(text).map_err(|_| format!("{text:?} is not a DNS name"))
 }
 
-/// A prefix of keys: nothing that could change how a key reads.
+/// A prefix of keys, without characters that would change what a key means.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"_-:./{}".contains(&b);
     let short = text.len() <= 64 && text.bytes().all(fine);
     if short { Ok(text.to_owned()) } else { Err("use at most 64 of A-Z a-z 0-9 _ - : . / { }".into()) }
 }
 
-/// An address of `http` or `https` that is ours to call. It is shown in logs, and a user in it would not be sent.
+/// An address of `http` or `https` to call. It must have no user: it is logged, and a user in it would not be sent.
 pub(super) fn http(text: &str) -> Result<Uri, String> {
     let uri = Uri::from_str(text).ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
@@ -99,7 +99,7 @@ pub(super) fn http(text: &str) -> Result<Uri, String> {
         .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH, without a user or password".into())
 }
 
-/// Origins: `*`, or some of pages and apps, like `https://school.example` or `capacitor://localhost`.
+/// Origins: `*`, or those of pages and apps, like `https://school.example` or `capacitor://localhost`.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     if text == "*" {
         return Ok(Origins::Any);
@@ -107,7 +107,7 @@ pub(super) fn origins(text: &str) -> Result<Origins, String> {
     list(text, origin).map(Origins::Listed)
 }
 
-/// One of them, as browsers send it: without the port that its scheme has anyway.
+/// An origin as browsers send it: without the default port of its scheme.
 fn origin(text: &str) -> Result<String, String> {
     let is_scheme = |scheme: &str| {
         let others = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
@@ -136,8 +136,7 @@ pub(super) fn is_bearer(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// How many files this process may open: connections, and what it needs besides. It takes as many as it is allowed to;
-/// shells give 1,024 for the sake of old programs.
+/// How many files this process may open. Raises the limit as far as allowed, because shells set 1,024 for old programs.
 pub(super) fn open_files() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limits =
@@ -145,7 +144,7 @@ pub(super) fn open_files() -> usize {
             Ok(()) => hard,
             Err(_) => soft,
         });
-    // Where the system does not say, the limit is felt at accept.
+    // If the system does not tell, accept fails at the limit.
     limits.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 

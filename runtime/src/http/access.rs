@@ -1,8 +1,8 @@
-//! Who may ask at the operators' address: no web page but its own, and for `/api` whoever has the token.
+//! Access to the operators' address: no web pages of other origins, and `/api` only with the token.
 //!
-//! Invariant: a page of another origin is refused by what its browser says of it. A page whose own name was made to lead
-//! here (DNS rebinding) cannot be told from ours by that, so without a token a request is answered only under a name that
-//! no stranger's domain can have: an address, `localhost`, or one that is configured.
+//! Invariant: a page of another origin is refused by the headers of its browser. They do not reveal a page whose name
+//! was made to resolve to this address (DNS rebinding); so a request without a token is answered only under a name that
+//! no attacker's domain can have: an IP address, `localhost`, or a configured name.
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::{
@@ -13,20 +13,20 @@ use hyper::{
 use super::reply::HttpError;
 use rollcall_base::Secret;
 
-/// Who may ask.
+/// What a request needs to be answered.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// What `/api` asks for; none only on a loopback address.
+    /// The token that `/api` requires; none only on a loopback address.
     pub token: Option<Secret>,
-    /// Names besides addresses and `localhost` under which requests without a token are answered, in lower case.
+    /// Names, in lower case, under which requests without a token are answered, besides IP addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
 impl Access {
-    /// Whether to answer this request for a path of `/api`, or for another one.
+    /// Checks a request; `api`: its path is below `/api`.
     ///
     /// # Errors
-    /// A refusal that says what would be answered.
+    /// An error that says what to change.
     pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<(), HttpError> {
         if is_foreign_page(headers) {
             return Err(HttpError::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
@@ -38,7 +38,7 @@ impl Access {
             let asks = HttpError::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
             return Err(HttpError { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
         }
-        // HTTP/1.0 has no Host, and no browser speaks it.
+        // A request of HTTP/1.0 may have no Host; browsers always send one.
         if headers.get_all(HOST).iter().all(|host| self.is_ours(host)) {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Access {
     }
 }
 
-/// By the headers that a browser sets and no page can change.
+/// Whether the headers, which a browser sets and no page can change, name another origin.
 fn is_foreign_page(headers: &HeaderMap) -> bool {
     let of_another_site = |site: &HeaderValue| !["same-origin", "none"].iter().any(|known| site == known);
     let host = headers.get(HOST).map(HeaderValue::as_bytes);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_names_that_no_strangers_domain_can_have_are_answered() {
+    fn without_a_token_only_names_that_no_attackers_domain_can_have_are_answered() {
         let access = Access { token: None, hosts: vec!["rollcall.svc".to_owned()] };
         for api in [true, false] {
             let named = |host| refused(&access, api, [("host", host)]);

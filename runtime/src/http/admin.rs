@@ -1,7 +1,6 @@
-//! What operators and other services ask (PROTOCOL 7): `/metrics`, `/healthz`, `/readyz` and `/api/v1`.
+//! The requests of operators and other services (PROTOCOL 7): `/metrics`, `/healthz`, `/readyz` and `/api/v1`.
 //!
-//! Invariant: every id is checked before it goes near a query or a subject; a body is read only as far as it is allowed
-//! to go.
+//! Invariant: every id is checked before it is used in a query or a subject; no body is read beyond its limit.
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
@@ -20,23 +19,23 @@ use crate::metrics::Metrics;
 use rollcall_bus::Bus;
 use rollcall_store::{Store, StoreError};
 
-/// Most agents of one answer.
-const PAGE: usize = 1000;
+/// The maximum of agents in one answer.
+const MAX_PAGE: usize = 1000;
 
-/// What the operators' address is made of.
+/// Answers the operators' address.
 pub struct Admin {
-    /// Agents and counts.
+    /// Lists and counts agents.
     pub store: Arc<dyn Store>,
-    /// Where events are published.
+    /// Publishes events.
     pub bus: Arc<dyn Bus>,
     /// `/readyz`.
     pub health: Health,
     /// `/metrics`.
     pub metrics: Metrics,
-    /// Who may ask.
+    /// Which requests are answered.
     pub access: Access,
-    /// Largest event, in bytes.
-    pub largest: usize,
+    /// The largest event, in bytes.
+    pub max_event: usize,
 }
 
 impl Admin {
@@ -59,7 +58,7 @@ impl Admin {
         let readable = matches!(head.method, Method::GET | Method::HEAD);
         let get = || if readable { Ok(()) } else { Err(HttpError::method("GET")) };
         let post = || if head.method == Method::POST { Ok(()) } else { Err(HttpError::method("POST")) };
-        // `*` and a bare host, of OPTIONS and CONNECT, have no path.
+        // The targets of OPTIONS (`*`) and CONNECT (a host) have no path.
         self.access.admit(&head.headers, path.first() == Some(&"api"))?;
         match path[..] {
             ["healthz"] => get().map(|()| text(StatusCode::OK, "ok\n")),
@@ -76,13 +75,13 @@ impl Admin {
             }
             ["api", "v1", "counters", "agent"] => {
                 post()?;
-                self.count(&read(body, self.largest).await?).await
+                self.count(&read(body, self.max_event).await?).await
             }
             ["api", "v1", "publish"] => {
                 post()?;
-                // The envelope around the event's body.
-                let body = read(body, self.largest + 1024).await?;
-                let publication = publish::read(&head.headers, &body, self.largest)?;
+                // 1,024 bytes for the JSON around the event's body.
+                let body = read(body, self.max_event + 1024).await?;
+                let publication = publish::read(&head.headers, &body, self.max_event)?;
                 let result = self.bus.publish(vec![publication]).await.pop();
                 match result {
                     Some(Ok(offset)) => Ok(json(StatusCode::ACCEPTED, &publish::Accepted { offset })),
@@ -101,7 +100,7 @@ impl Admin {
         }
         let classroom =
             ClassroomId::parse(classroom).map_err(|_| HttpError::bad("the classroom's id must be a UUID"))?;
-        let (mut after, mut limit) = (0_i64, PAGE);
+        let (mut after, mut limit) = (0_i64, MAX_PAGE);
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             match name {
                 "sequence_id" => after = number(name, value)?,
@@ -109,7 +108,7 @@ impl Admin {
                 _ => {}
             }
         }
-        let agents = self.store.agents(classroom, SessionId(after), limit.min(PAGE)).await;
+        let agents = self.store.agents(classroom, SessionId(after), limit.min(MAX_PAGE)).await;
         let agents = agents.map_err(|error| self.refusal(&error))?;
         let agents: Vec<_> = agents.into_iter().map(|(id, agent_id)| Agent { id, agent_id }).collect();
         Ok(json(StatusCode::OK, &agents))
@@ -130,7 +129,7 @@ impl Admin {
     }
 
     fn refusal(&self, error: &StoreError) -> HttpError {
-        tracing::warn!(%error, "an operator's question was not answered");
+        tracing::warn!(%error, "a request to the API failed");
         HttpError::away(self.store.name())
     }
 }
@@ -140,17 +139,17 @@ fn number<T: std::str::FromStr + Default + PartialOrd>(name: &str, value: &str) 
     number.ok_or_else(|| HttpError::bad(format!("{name} must be a whole number from 0")))
 }
 
-async fn read<B>(body: B, most: usize) -> Result<Bytes, HttpError>
+async fn read<B>(body: B, max: usize) -> Result<Bytes, HttpError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // What is announced too large is refused unread.
-    let large = || HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
-    if body.size_hint().lower() > most as u64 {
+    // A body whose Content-Length is too large is refused unread.
+    let large = || HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes"));
+    if body.size_hint().lower() > max as u64 {
         return Err(large());
     }
-    match Limited::new(body, most).collect().await {
+    match Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(large()),
         Err(_) => Err(HttpError::bad("the body broke off")),

@@ -1,7 +1,7 @@
 //! Whether this node can serve, for `/readyz`.
 //!
-//! Invariant: however often it is asked, each backend is asked at most once in [`FRESH`], and no answer waits longer
-//! than [`PATIENCE`].
+//! Invariant: each backend is asked at most once in [`FRESH`], however many requests come, and no answer takes longer
+//! than [`TIMEOUT`].
 use std::{
     sync::{
         Arc,
@@ -22,51 +22,51 @@ use rollcall_bus::{Bus, ProbeError};
 use rollcall_keys::LessonKeys;
 use rollcall_store::{Lease, Store, StoreError};
 
-/// How long an answer is good for.
+/// How long an answer is used again.
 const FRESH: Duration = Duration::from_secs(1);
-/// For one ping.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a backend may take to answer.
+const TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How one backend is.
+/// The state of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Which.
+    /// Its name.
     pub name: &'static str,
-    /// Whether it does what serving needs.
+    /// Whether it answers and does what serving needs.
     pub up: bool,
-    /// Why not, and what to mend, where it said so.
+    /// Why not, and what to change, as far as it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// It answers and does not serve, which does not mend itself: a full disk, a right that is missing.
+    /// It answers but does not serve, and needs an operator: a full disk, a missing right.
     #[serde(skip)]
     pub unable: bool,
 }
 
-/// How they all are.
+/// The state of all backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Backends {
-    /// Without it nobody can connect.
+pub struct BackendStates {
+    /// Without SQL nobody can connect.
     pub sql: Backend,
-    /// Without them nobody can join a lesson.
+    /// Without the keys nobody can join a lesson.
     pub keys: Backend,
-    /// While it is away events wait, and the node stays ready; where it is unable it is not.
+    /// While the bus is away, events wait and the node stays ready; while it is unable, the node is not ready.
     pub bus: Backend,
-    /// Keys of tokens: without any, nobody but guests can be let in.
+    /// The keys of tokens: without any, only guests can connect.
     pub identity: Backend,
 }
 
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Whether new connections are welcome.
+    /// Whether new connections should come to this node.
     pub ready: bool,
-    /// Whether this node shuts down.
+    /// Whether this node drains.
     pub draining: bool,
-    /// Each of them.
-    pub backends: Backends,
+    /// The backends.
+    pub backends: BackendStates,
 }
 
-/// Asks the backends.
+/// Asks the backends whether they serve.
 pub struct Health {
     store: Arc<dyn Store>,
     kv: Arc<dyn LessonKeys>,
@@ -74,29 +74,29 @@ pub struct Health {
     draining: Arc<AtomicBool>,
     identity: Option<Arc<Keyring>>,
     lease: Option<(watch::Receiver<Lease>, Duration)>,
-    last: Mutex<Option<(Instant, Backends)>>,
+    last: Mutex<Option<(Instant, BackendStates)>>,
 }
 
 impl Health {
-    /// Of these backends; `draining` is set by whoever shuts the node down.
+    /// Asks these backends. The node sets `draining` when it shuts down.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, kv: Arc<dyn LessonKeys>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
         Self { store, kv, bus, draining, identity: None, lease: None, last: Mutex::default() }
     }
 
-    /// Also not ready while these keys let nobody in.
+    /// Not ready, too, while this keyring has no key.
     #[must_use]
     pub fn with_identity(self, keyring: Arc<Keyring>) -> Self {
         Self { identity: Some(keyring), ..self }
     }
 
-    /// Asks SQL for a write under this lease: a database that is full or read-only answers a ping.
+    /// Asks SQL for a write under this lease, because a full or read-only database still answers a ping.
     #[must_use]
     pub fn with_lease(self, lease: watch::Receiver<Lease>, ttl: Duration) -> Self {
         Self { lease: Some((lease, ttl)), ..self }
     }
 
-    /// How it is now, or was a moment ago.
+    /// The state now, or up to [`FRESH`] ago.
     pub async fn readiness(&self) -> Readiness {
         let backends = self.backends().await;
         let draining = self.draining.load(Ordering::Relaxed);
@@ -114,8 +114,8 @@ impl Health {
         }
     }
 
-    async fn backends(&self) -> Backends {
-        // Held while pinging: who asks meanwhile gets the same answer.
+    async fn backends(&self) -> BackendStates {
+        // Held while the backends are asked: requests that come meanwhile get the same answer.
         let mut last = self.last.lock().await;
         if let Some((at, backends)) = &*last
             && at.elapsed() < FRESH
@@ -136,17 +136,17 @@ impl Health {
         bus.unable = unable.into_inner();
         let problem = (!usable).then(|| "no issuer's keys are loaded: see ROLLCALL_JWKS, and the log".to_owned());
         let identity = Backend { name: "token keys", up: usable, problem, unable: !usable };
-        let backends = Backends { sql, keys, bus, identity };
+        let backends = BackendStates { sql, keys, bus, identity };
         *last = Some((Instant::now(), backends.clone()));
         backends
     }
 }
 
 async fn asked<E: std::fmt::Display>(name: &'static str, ping: impl Future<Output = Result<(), E>>) -> Backend {
-    let problem = match tokio::time::timeout(PATIENCE, ping).await {
+    let problem = match tokio::time::timeout(TIMEOUT, ping).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Some(format!("no answer within {TIMEOUT:?}")),
     };
     if let Some(problem) = &problem {
         tracing::debug!(backend = name, problem, "a backend is not ready");

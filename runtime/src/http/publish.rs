@@ -1,4 +1,4 @@
-//! `POST /api/v1/publish`: a request read into a publication.
+//! `POST /api/v1/publish`: parses a request into a publication.
 //!
 //! Invariant: what is published has a subject of ours, a JSON object as its body, and headers that every node reads
 //! alike. It is never of the entity type `agent`: only the gateway says who is present.
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::reply::HttpError;
 use rollcall_bus::Publication;
 
-/// The answer: where the event is in the stream.
+/// The answer: the event's offset in the stream.
 #[derive(Serialize)]
 pub(super) struct Accepted {
     pub(super) offset: Offset,
@@ -33,7 +33,7 @@ const AGENT: &str = "agent";
 /// A header's name, its check, and what the check asks for.
 type Header = (&'static str, fn(&str) -> bool, &'static str);
 
-/// Headers that pass on to the event.
+/// The headers that are passed on with the event.
 const HEADERS: [Header; 6] = [
     ("Sender-Agent-Id", agent, "an agent's id"),
     ("Receiver-Agent-Id", agent, "an agent's id"),
@@ -51,8 +51,8 @@ fn word(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
-/// Reads a request.
-pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<Publication, HttpError> {
+/// Parses a request whose event may have `max` bytes.
+pub(super) fn read(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Publication, HttpError> {
     let request: Request<'_> = serde_json::from_slice(body)
         .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
     let subject = Subject::parse(&request.subject)
@@ -67,8 +67,8 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], largest: usize) -> Result<P
     if !body.starts_with('{') {
         return Err(HttpError::bad("the event's body must be a JSON object"));
     }
-    if body.len() > largest {
-        let detail = format!("the event's body is larger than {largest} bytes");
+    if body.len() > max {
+        let detail = format!("the event's body is larger than {max} bytes");
         return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     let mut passed = Vec::new();

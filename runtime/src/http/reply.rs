@@ -1,18 +1,18 @@
-//! Answers in JSON, and the one shape of every error.
+//! Answers in JSON, and the form of every error.
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 use serde::Serialize;
 
-/// An answer, whole.
+/// A whole answer.
 pub type Reply = Response<Full<Bytes>>;
 
-/// Why a request is refused: the status, and a sentence for whoever sent it.
+/// Why a request is refused: the status, and a sentence for the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HttpError {
     pub(crate) status: StatusCode,
     pub(crate) detail: String,
-    /// What to add to the head.
+    /// A header to add.
     pub(crate) header: Option<(header::HeaderName, &'static str)>,
 }
 
@@ -30,7 +30,7 @@ impl HttpError {
         Self { header: Some((header::ALLOW, allowed)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
-    /// A backend does not answer; it may soon.
+    /// A backend does not answer now.
     pub(crate) fn away(backend: &str) -> Self {
         let detail = format!("{backend} is away; try again later");
         Self { header: Some((header::RETRY_AFTER, "1")), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
@@ -65,7 +65,7 @@ pub(crate) fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    // What is true now is not true later.
+    // The state changes: an answer must not be cached.
     reply.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     reply
 }

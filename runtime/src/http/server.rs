@@ -1,4 +1,4 @@
-//! The listener for operators: hyper with bounds on everything that a request may cost.
+//! The listener for operators, with limits on everything that a request may cost.
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -15,23 +15,23 @@ use super::{
 };
 use rollcall_websocket::evicting_semaphore::EvictingSemaphore;
 
-/// Connections at once; scrapers and scripts need few. One more ends the oldest: who does not read its answers is in
-/// nobody's way.
-pub(super) const CONNECTIONS: usize = 256;
-/// For the head of a request, and between two requests: who is idle is in the way of a probe for no longer.
-const HEAD: Duration = Duration::from_secs(5);
-/// For a request's body and its answer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Largest head.
-const HEAD_BYTES: usize = 16 * 1024;
-/// For the requests under way when the node ends.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// Before another accept where there are no file descriptors left.
-const BREATH: Duration = Duration::from_millis(50);
+/// The maximum of connections; scrapers and scripts need few. One more closes the oldest, so clients that do not read
+/// their answers cannot block others.
+pub(super) const MAX_CONNECTIONS: usize = 256;
+/// How long the head of a request may take, and how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request's body and its answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest head, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long the running requests may take when the node ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause before another accept where no file descriptors are left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` becomes true, and then for as long as the requests under way need, at most [`GOODBYE`].
+/// Serves until `stop` becomes true, and then until the running requests are done, at most for [`DRAIN_TIMEOUT`].
 pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = EvictingSemaphore::new(CONNECTIONS, "operators_full");
+    let places = EvictingSemaphore::new(MAX_CONNECTIONS, "operators_full");
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -40,34 +40,34 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Not in the select, whose other ends would cost the connection.
+        // Not in the select: another branch would drop the connection.
         let mut place = places.take().await;
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         connections.spawn(async move {
-            place.until_needed(converse(admin, stream, stop)).await;
+            place.until_needed(serve_connection(admin, stream, stop)).await;
         });
     }
     drop(listener);
-    // What is left when time is up ends with the set.
-    drop(tokio::time::timeout(GOODBYE, async { while connections.join_next().await.is_some() {} }).await);
+    // Connections that are left when time is up are closed with the set.
+    drop(tokio::time::timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await);
 }
 
-async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+async fn serve_connection(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
         async move { Ok::<_, Infallible>(answer(&admin, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        // How a client's connection ends is its own affair.
+        // A client may end its connection in any way.
         _ = connection.as_mut() => return,
         _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }
@@ -76,5 +76,5 @@ async fn converse(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receive
 
 async fn answer(admin: &Admin, request: hyper::Request<Incoming>) -> Reply {
     let late = || HttpError::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long").reply();
-    tokio::time::timeout(ANSWER, admin.answer(request)).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(ANSWER_TIMEOUT, admin.answer(request)).await.unwrap_or_else(|_| late())
 }

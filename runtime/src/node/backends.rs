@@ -17,7 +17,7 @@ use rollcall_store::{
     sqlite::SqliteStore,
 };
 
-/// How often a backend is asked at the start, and the pause between.
+/// How often a backend is tried at the start, and the pause between two tries.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -29,7 +29,7 @@ pub struct Backends {
     pub kv: Arc<dyn LessonKeys>,
     /// Bus.
     pub bus: Arc<dyn Bus>,
-    /// What comes from it.
+    /// The bus's events.
     pub feed: mpsc::Receiver<BusEvent>,
 }
 
@@ -37,7 +37,7 @@ impl Backends {
     /// Connects all of them.
     ///
     /// # Errors
-    /// The first that is away.
+    /// For the first that is away.
     pub async fn connect(config: &BackendsConfig, max_body: usize) -> Result<Self, StartError> {
         let store = store(config).await?;
         let kv = kv(config).await?;
@@ -74,7 +74,7 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
             let hint = "start it, or set DATABASE_URL to where it is";
             let store =
                 PostgresStore::connect(&options).map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
-            patiently(async || store.ping().await)
+            with_retries(async || store.ping().await)
                 .await
                 .map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
             Arc::new(store)
@@ -90,14 +90,14 @@ pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartErr
     Ok(match &config.redis {
         None => Arc::new(MemoryKeys::new()),
         Some(url) => {
-            Arc::new(patiently(async || RedisKeys::connect(url.clone(), &config.redis_prefix).await).await.map_err(
+            Arc::new(with_retries(async || RedisKeys::connect(url.clone(), &config.redis_prefix).await).await.map_err(
                 StartError::at(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
             )?)
         }
     })
 }
 
-/// The bus alone, which feeds events with bodies of up to `max_body` bytes.
+/// The bus alone; it feeds events with bodies of up to `max_body` bytes.
 ///
 /// # Errors
 /// Where it is away.
@@ -111,18 +111,19 @@ pub async fn bus(
             Ok((Arc::new(bus), feed))
         }
         Some(url) => {
-            let (bus, feed) =
-                patiently(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(StartError::at(
+            let (bus, feed) = with_retries(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(
+                StartError::at(
                     format!("NATS at {url}"),
                     "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
-                ))?;
+                ),
+            )?;
             Ok((Arc::new(bus), feed))
         }
     }
 }
 
-/// Asks a busy server a few times; one that is not there says no each time at once.
-async fn patiently<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+/// Tries a few times, because a server may be busy; one that does not run refuses each try at once.
+async fn with_retries<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
     for _ in 1..ATTEMPTS {
         if let Ok(answer) = ask().await {
             return Ok(answer);

@@ -1,4 +1,4 @@
-//! The first run: a classroom to try things in, and what a stranger pastes to see it work (issue: "The first run").
+//! The first run: a demo lesson, tokens for it, and a command that joins it.
 use std::{net::SocketAddr, time::Duration};
 
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
@@ -14,10 +14,10 @@ pub const CLASSROOM: ClassroomId = ClassroomId(Uuid::from_u128(0xde30_0000_0000_
 const LESSON: &str = "demo";
 const SEATS: u32 = 12;
 const TEACHER: &str = "alice";
-/// Who has a seat, from the first on.
+/// The users with a seat, from seat 1 on.
 const PARTICIPANTS: [&str; 3] = ["bob", "carol", "dave"];
 const AUDIENCE: &str = "example.org";
-/// For how long the tokens printed at a start are good.
+/// How long the printed tokens are valid.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn lesson() -> LessonId {
@@ -28,7 +28,7 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("the demo's users have valid ids")
 }
 
-/// Makes the demo's lesson where there is none at all. True where it did.
+/// Creates the demo's lesson where the database has no lesson. True where it did.
 ///
 /// # Errors
 /// [`LoadError`], where the database is away.
@@ -45,7 +45,7 @@ pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
     Ok(true)
 }
 
-/// What a start with the development secret prints: tokens, and a line to paste.
+/// The text that a start with the development secret prints: tokens, and a command to paste.
 ///
 /// # Errors
 /// [`MintError`], where the secret cannot sign.
@@ -66,7 +66,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
         mint(secret, &spec)
     };
     let (teacher, participant) = (token(TEACHER, Role::Teacher)?, token(PARTICIPANTS[0], Role::Participant)?);
-    // Written out, so that people read it in the protocol's order.
+    // Written by hand, to keep the protocol's order of fields.
     let connect = format!(
         r#"{{"type":"connect_request","payload":{{"token":"{participant}","classroom_id":"{CLASSROOM}","agent_label":"web"}}}}"#
     );
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_printed_are_let_in_and_the_line_has_one() {
+    fn the_printed_tokens_are_valid_and_the_command_has_one() {
         let secret = Secret::new("a secret for tests alone, long enough for HS256");
         let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
         let keyring = Keyring::new(Sources::from_secret(secret));

@@ -1,8 +1,8 @@
-//! The end of a node (PROTOCOL 2, "Drain, make before break"): clients are told, served until they have entered elsewhere
-//! or it is late, and closed; then what is left is written down.
+//! The drain of a node (PROTOCOL 2, "Drain, make before break"): clients are told, served until they have connected to
+//! another node or time is up, and closed; then the remaining ends of sessions are written.
 //!
-//! Invariant: it is over at the drain deadline, whatever hangs; what was not written by then is free for other nodes. It is
-//! over as soon as no connection and nothing to write is left.
+//! Invariant: a drain ends at its deadline, whatever hangs; other nodes end the sessions that were not written by then.
+//! It ends as soon as no connection and nothing to write is left.
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
@@ -19,29 +19,29 @@ use rollcall_presence::key_cleanup::KeyCleanup;
 use rollcall_store::{Lease, Store};
 use rollcall_websocket::Workers;
 
-/// Between two groups of clients that are told, or closed.
+/// The time between two groups of clients that are told, or closed.
 const STEP: Duration = Duration::from_millis(50);
 
-/// For what follows the drain, and the end of the process.
+/// The part of the deadline for what follows the drain: the end of the process.
 const EXIT: Duration = Duration::from_millis(500);
 
 /// What a drain needs.
 pub struct Drain {
-    /// How long, and at which pace.
+    /// Deadline and spread.
     pub presence: PresenceConfig,
-    /// Who is told.
+    /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
-    /// How.
+    /// The workers' inboxes.
     pub mailboxes: Mailboxes,
-    /// Where their sessions go.
+    /// Ends the sessions.
     pub departures: DisconnectQueue,
-    /// Where their keys go.
+    /// Removes the keys of ended sessions.
     pub leavings: KeyCleanup,
-    /// Where they are written.
+    /// Where the ends are written.
     pub store: Arc<dyn Store>,
-    /// Given back at the end.
+    /// The node's lease, released at the end.
     pub lease: watch::Receiver<Lease>,
-    /// How many nodes live: without another one there is nowhere to enter.
+    /// How many nodes live: without another one, clients cannot move.
     pub nodes: watch::Receiver<u32>,
 }
 
@@ -50,17 +50,17 @@ pub struct Drain {
 struct Schedule {
     /// Connections are served until then,
     served: Instant,
-    /// closed until then,
+    /// they are closed until then,
     closed: Instant,
-    /// and waited for elsewhere until then.
+    /// and their sessions wait for a takeover until then.
     kept: Instant,
     /// Ends of sessions are written until then,
     ended: Instant,
-    /// their keys removed,
+    /// their keys are removed until then,
     cleaned: Instant,
-    /// their events published,
+    /// their events are published until then,
     published: Instant,
-    /// and the lease given back.
+    /// and the lease is released.
     over: Instant,
 }
 
@@ -87,29 +87,29 @@ impl Drain {
         let start = Instant::now();
         let schedule = Schedule::new(start, self.presence.drain_deadline);
         info!(connections = self.workers.connections(), "draining");
-        let _ = timeout_at(schedule.ended, self.send_away(start, schedule)).await;
+        let _ = timeout_at(schedule.ended, self.move_clients(start, schedule)).await;
         if timeout_at(schedule.ended, self.departures.finish()).await.is_err() {
-            warn!("sessions are left for other nodes, or for the next start");
+            warn!("some sessions have not ended in time: other nodes or the next start end them");
         }
         let _ = timeout_at(schedule.cleaned, self.leavings.finish()).await;
         let _ = timeout_at(schedule.published, self.published()).await;
         let lease = *self.lease.borrow();
         match timeout_at(schedule.over, self.store.release_lease(lease)).await {
             Ok(Ok(())) => info!("drained"),
-            Ok(Err(error)) => warn!(%error, "the lease runs out by itself"),
-            Err(_) => warn!("the deadline is over"),
+            Ok(Err(error)) => warn!(%error, "the lease was not released and expires by itself"),
+            Err(_) => warn!("the lease was not released before the deadline and expires by itself"),
         }
     }
 
-    /// Every client: to another node, where there is one.
-    async fn send_away(&self, start: Instant, schedule: Schedule) {
+    /// Moves every client to another node, where there is one, and closes the connections.
+    async fn move_clients(&self, start: Instant, schedule: Schedule) {
         let spread = self.presence.drain_spread;
         if !self.has_others() {
             self.departures.drain(start);
             return self.close_all(spread, RECONNECT_WITHIN).await;
         }
         self.departures.drain(schedule.kept);
-        // What a client waits before it enters elsewhere must leave time for entering.
+        // A client that waits before it connects elsewhere must have time left to do so.
         let within = RECONNECT_WITHIN.min((schedule.kept - schedule.closed) / 2);
         self.announce(schedule.served, within).await;
         if self.has_others() {
@@ -120,8 +120,8 @@ impl Drain {
         }
     }
 
-    /// Tells every client, spread evenly, and waits until all have entered elsewhere, or until then, or until there is no
-    /// other node any more.
+    /// Tells every client, spread evenly. Then waits until all have moved, at most until `until`, and only while there
+    /// is another node.
     async fn announce(&self, until: Instant, within: Duration) {
         let (mut steps, share) = self.pace(self.presence.drain_spread);
         let mut ticks = interval(STEP);
@@ -129,7 +129,7 @@ impl Drain {
             ticks.tick().await;
             if let Some(left) = steps.checked_sub(1) {
                 steps = left;
-                // Workers have unequal numbers: the last step tells the rest.
+                // Workers have different numbers of connections: the last step tells the rest.
                 let count = if left == 0 { usize::MAX } else { share };
                 self.mailboxes.broadcast(|| WorkerCommand::AnnounceDrain(count, within)).await;
             }
@@ -146,7 +146,7 @@ impl Drain {
         }
     }
 
-    /// In how many steps, and how many connections of a worker in each.
+    /// The number of steps, and of connections of a worker in each.
     fn pace(&self, spread: Duration) -> (usize, usize) {
         let steps = usize::try_from(spread.as_millis().div_euclid(STEP.as_millis())).unwrap_or(usize::MAX).max(1);
         let share = self.workers.connections().div_ceil(steps).max(1);
@@ -157,7 +157,7 @@ impl Drain {
         *self.nodes.borrow() > 1
     }
 
-    /// Until the outbox is empty; other nodes go on with what stays.
+    /// Waits until the outbox is empty. Other nodes publish what remains.
     async fn published(&self) {
         let mut ticks = interval(STEP);
         loop {

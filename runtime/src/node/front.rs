@@ -1,4 +1,4 @@
-//! What the public listener says before a connection is a socket.
+//! What the listener for clients asks the gateway before a connection is a WebSocket.
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -17,11 +17,11 @@ use crate::{
 use rollcall_base::names;
 use rollcall_websocket::{HttpHooks, SocketId, Workers};
 
-/// Keeps the limits of connections; `/healthz`; all else but `/ws` is not there.
+/// Admits connections, and answers `/healthz`.
 pub struct PublicFront {
-    /// The limits.
+    /// The limits of connections.
     pub admission: Admission,
-    /// Who know how many connections there are.
+    /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
 }
 

@@ -1,4 +1,4 @@
-//! `rollcall serve`: everything put together, in the order in which it depends on each other.
+//! `rollcall serve`: starts every part, each after the parts that it needs, and drains at the end.
 use std::{
     net::SocketAddr,
     sync::{
@@ -41,12 +41,13 @@ use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
 use rollcall_websocket::Workers;
 
-/// For requests under way at the operators' listener when the node ends.
+/// How long requests at the operators' listener may take when the node ends.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
-/// For what Mixpanel has not been told when the node drains.
-const COURIER: Duration = Duration::from_secs(3);
+/// How long events for Mixpanel may take to be sent when the node drains.
+const MIXPANEL_FLUSH: Duration = Duration::from_secs(3);
 
-/// For a drain because a task of the node ended: what depends on that task does not get done however long it is waited for.
+/// How long a drain may take after a task of the node ended: what depends on that task is not done however long we
+/// wait.
 const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
 /// Why the gateway does not start, or does not go on.
@@ -84,35 +85,36 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         standalone: config.backends.standalone(),
         process: ProcessIdentity::current(),
     };
-    let alone = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
-    let lease = store.register(&registration).await.map_err(StartError::at("this node", alone))?;
+    let one_process = "one process may use an SQLite file; several nodes need Postgres, Redis and NATS";
+    let lease = store.register(&registration).await.map_err(StartError::at("this node", one_process))?;
     let began = *store.incarnation().borrow();
     let installation = store.installation().await.map_err(StartError::at("the database", "start again"))?;
-    let (lease, leased) = watch::channel(lease);
-    let (nodes, living) = watch::channel(1);
+    let (lease, lease_seen) = watch::channel(lease);
+    let (nodes, nodes_seen) = watch::channel(1);
     let draining = watch::Sender::new(false);
 
     let mailboxes = Mailboxes::default();
     let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.max_forward);
-    let (departures, arrivals) = DisconnectQueue::new(config.limits.grace);
-    let (mixpanel, courier) = match config.mixpanel.clone().map(Mixpanel::new) {
-        Some((mixpanel, courier)) => (
+    let (departures, worker) = DisconnectQueue::new(config.limits.grace);
+    let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(Mixpanel::new) {
+        Some((mixpanel, mixpanel_sender)) => (
             mixpanel,
-            Some(
-                tasks.spawn("mixpanel", courier.run(until(&draining), COURIER.min(config.presence.drain_deadline / 4))),
-            ),
+            Some(tasks.spawn(
+                "mixpanel",
+                mixpanel_sender.run(until(&draining), MIXPANEL_FLUSH.min(config.presence.drain_deadline / 4)),
+            )),
         ),
         None => (Mixpanel::disabled(), None),
     };
-    let late = watch::Sender::new(false);
+    let backlogged = watch::Sender::new(false);
     let leavings =
-        KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), leased.clone(), Arc::new(mailboxes.clone()));
+        KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.access.rates));
     let table = table(&Resources {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.access.authz.clone())),
         rooms: rooms.clone(),
-        sessions: Sessions::start(&tasks, &store, &leased, &late.subscribe(), Arc::new(mailboxes.clone())),
+        sessions: Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone())),
         kv: Arc::clone(&kv),
         leavings: leavings.clone(),
         mixpanel,
@@ -134,12 +136,15 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     mailboxes.open(workers.clone());
 
     tasks.spawn("dispatch", rooms.dispatch(feed));
-    tasks.spawn("disconnects", departures.clone().run(arrivals, table));
-    tasks.spawn("relay", OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late }.run());
+    tasks.spawn("disconnects", departures.clone().run(worker, table));
+    tasks.spawn(
+        "relay",
+        OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late: backlogged }.run(),
+    );
     let (keys, lost) = (Arc::clone(&kv), leavings.clone());
-    let projection = KeyReconciler { store: Arc::clone(&store), kv: keys, leavings: lost, lease: leased.clone() };
-    tasks.spawn("projection of keys", projection.run());
-    let pulse = LeaseKeeper {
+    let reconciler = KeyReconciler { store: Arc::clone(&store), kv: keys, leavings: lost, lease: lease_seen.clone() };
+    tasks.spawn("projection of keys", reconciler.run());
+    let lease_keeper = LeaseKeeper {
         store: Arc::clone(&store),
         leavings: leavings.clone(),
         connections: Arc::new(mailboxes.clone()),
@@ -147,12 +152,12 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         lease,
         nodes,
     };
-    tasks.spawn("lease", pulse.run());
+    tasks.spawn("lease", lease_keeper.run());
     let check = SessionCheck {
         store: Arc::clone(&store),
         mailboxes: mailboxes.clone(),
         departures: departures.clone(),
-        lease: leased.clone(),
+        lease: lease_seen.clone(),
         spread: config.presence.drain_spread,
     };
     tasks.spawn("session check", check.run(began));
@@ -163,7 +168,7 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
     let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready))
-        .with_lease(leased.clone(), config.presence.lease);
+        .with_lease(lease_seen.clone(), config.presence.lease);
     let admin = Arc::new(Admin {
         // Guests need no keys.
         health: if config.guests { health } else { health.with_identity(keyring) },
@@ -171,11 +176,11 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         bus: Arc::clone(&bus),
         metrics,
         access: config.admin.clone(),
-        largest: config.limits.max_forward,
+        max_event: config.limits.max_forward,
     });
-    // Who reads that it listens may ask it to drain.
+    // From the moment that the addresses are printed, a signal must drain.
     let mut signals = Signals::install(config.tls.is_some())?;
-    greet(&config, &clients, &operators, &*store).await?;
+    print_addresses(&config, &clients, &operators, &*store).await?;
     let front = PublicFront { admission: Admission::new(config.access.admission.clone()), workers: workers.clone() };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
@@ -188,8 +193,8 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         ended = tasks.failed() => Some(ended),
     };
     if let Some(ended) = &failed {
-        error!(task = ended.task, "{ended}: this node drains and ends, for it would serve nobody");
-        // Its clients are told where that still works; other nodes take over what it cannot write down.
+        error!(task = ended.task, "{ended}: this node drains and ends, because it cannot work without it");
+        // Clients are told where that still works; other nodes end the sessions that this one cannot.
         presence.drain_deadline = presence.drain_deadline.min(DRAIN_AFTER_FAILURE);
         presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
     }
@@ -200,7 +205,8 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         let _ = timeout(delay, signals.next()).await;
     }
     draining.send_replace(true);
-    let drain = Drain { presence, workers, mailboxes, departures, leavings, store, lease: leased, nodes: living };
+    let drain =
+        Drain { presence, workers, mailboxes, departures, leavings, store, lease: lease_seen, nodes: nodes_seen };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => {
@@ -209,10 +215,10 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         }
     }
     over.send_replace(true);
-    // The deadline holds for these too: what is not done by now is cut off.
+    // The drain deadline holds for these too: what is not done by now is cut off.
     let _ = timeout(LAST_REQUESTS, operators).await;
-    if let Some(courier) = courier {
-        let _ = timeout(LAST_REQUESTS, courier).await;
+    if let Some(mixpanel_sender) = mixpanel_sender {
+        let _ = timeout(LAST_REQUESTS, mixpanel_sender).await;
     }
     failed.map_or(Ok(()), |ended| Err(ended.into()))
 }
@@ -228,13 +234,13 @@ async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
         if matches!(error.location, Location::File(_)) {
             return Err(StartError::at("ROLLCALL_JWKS", "name a file that can be read")(error));
         }
-        warn!(%error, "bearers of this issuer's tokens are asked to come again until its keys are there");
+        warn!(%error, "clients with tokens of this issuer are told to try again later until its keys are loaded");
     }
     Ok(keyring)
 }
 
-/// Says where it listens and, on a development secret, what to try there.
-async fn greet(
+/// Prints the addresses and, with a development secret, what to try there.
+async fn print_addresses(
     config: &Config,
     clients: &TcpListener,
     operators: &TcpListener,
@@ -258,13 +264,13 @@ async fn greet(
 fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
     let mut draining = draining.subscribe();
     async move {
-        // A sender that is gone is as good as a drain.
+        // If the sender is gone, the node ends too.
         let _ = draining.wait_for(|draining| *draining).await;
     }
 }
 
-/// SIGTERM and SIGINT: from here on they no longer end the process by themselves. So with SIGHUP, a terminal's end, where
-/// there is no certificate to read again ([`rollcall_websocket::certificate::TlsFiles::watch`]).
+/// SIGTERM and SIGINT: from here on they do not end the process by themselves. The same holds for SIGHUP, the end of a
+/// terminal, where there is no certificate to reload ([`rollcall_websocket::certificate::TlsFiles::watch`]).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,9 +1,9 @@
-//! The node's sessions after the database has lost its last commits (PROTOCOL 5): a replica that lagged was promoted, or a
-//! backup was put back.
+//! Checks the node's sessions after the database has lost its last commits (PROTOCOL 5): a replica that lagged was
+//! promoted, or a backup was restored.
 //!
-//! Invariant: each session of this node's memory is compared with its row once after such a loss. Where there is none, its
-//! history row and agent.left are written from memory, and then its connection is closed, recoverably; and rows of this
-//! node without a connection end. Nothing is walked where nothing was lost.
+//! Invariant: after each such loss, every session in this node's memory is compared with its row once. Where the row is
+//! gone, history and agent.left are written from memory, and then the connection is closed with a recoverable error.
+//! Rows of this node without a connection are ended. Where nothing was lost, nothing is read.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{SessionError, SessionId, Sid};
@@ -18,24 +18,24 @@ use crate::gateway::{Enumerate, FindMissing, Mailboxes, Page, WorkerCommand, dis
 use rollcall_base::names;
 use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
 
-/// Sessions of one statement, and of one command to a worker.
+/// How many sessions one statement, or one command to a worker, has.
 const PAGE: usize = 500;
-/// Between two tries while the database is away.
+/// The pause between two tries while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// Between two groups of closes.
+/// The time between two groups of connections that are closed.
 const STEP: Duration = Duration::from_millis(50);
 
 /// What the check needs.
 pub struct SessionCheck {
-    /// Where the rows are.
+    /// The rows.
     pub store: Arc<dyn Store>,
-    /// Where the connections are.
+    /// The connections.
     pub mailboxes: Mailboxes,
-    /// Where sessions wait whose connections are over.
+    /// The sessions whose connections have ended.
     pub departures: DisconnectQueue,
-    /// The node's right to write.
+    /// The node's lease.
     pub lease: watch::Receiver<Lease>,
-    /// Over how long the closes are spread.
+    /// Over how long the closing of connections is spread.
     pub spread: Duration,
 }
 
@@ -48,7 +48,8 @@ enum Failure {
 }
 
 impl SessionCheck {
-    /// Checks after each loss, until the task is dropped. `checked` is the incarnation under which this node began.
+    /// Checks after each loss, until the task is dropped. `checked` is the database's incarnation when this node
+    /// started.
     pub async fn run(self, mut checked: Option<Uuid>) {
         let mut incarnation = self.store.incarnation();
         loop {
@@ -56,7 +57,7 @@ impl SessionCheck {
             if checked.is_some() && found != checked {
                 metrics::counter!(names::SESSION_CHECKS).increment(1);
                 while let Err(error) = self.check().await {
-                    warn!(%error, "the check of this node's sessions begins again");
+                    warn!(%error, "the check of this node's sessions failed and starts again");
                     sleep(RETRY_AFTER).await;
                 }
             }
@@ -83,7 +84,7 @@ impl SessionCheck {
             }
         }
         drop(busy);
-        // Sessions that a function has: each comes when its function is done.
+        // Sessions that a handler has now come when the handler is done.
         let mut sessions = Vec::with_capacity(PAGE);
         while later.recv_many(&mut sessions, PAGE).await > 0 {
             self.verify(&sessions, &mut closing).await?;
@@ -144,7 +145,7 @@ impl SessionCheck {
         Ok(())
     }
 
-    /// Those that no connection here has, and that do not wait for their end either.
+    /// The sids that no connection here has, and whose sessions do not wait for their end either.
     async fn missing(&self, mut sids: Vec<Sid>) -> Result<Vec<Sid>, Failure> {
         for worker in 0..self.mailboxes.len() {
             let (answer, came) = oneshot::channel();

@@ -1,16 +1,16 @@
 //! What an answer of the authorization service means (PROTOCOL 10).
 //!
-//! Invariant: a yes is only ever read from a whole answer of 200; what is temporary is never read as a no.
+//! Invariant: only a whole answer with status 200 can be a yes; a temporary failure is never read as a no.
 use hyper::StatusCode;
 use serde_json::Value;
 
 /// Why there is no answer. Both are temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// Too many ask at once, here or there.
+    /// Too many questions at the same time, here or at the service.
     #[error("the authorization service is asked too much at once")]
     Busy,
-    /// No answer, a late one, or one that says nothing.
+    /// No answer, a late one, or one that does not decide.
     #[error("the authorization service is away")]
     Away,
 }
@@ -18,7 +18,7 @@ pub enum HookError {
 /// Reads an answer to a question about this action.
 ///
 /// # Errors
-/// Where the answer says nothing about the question: the service is away, or busy.
+/// Where the answer does not decide the question: the service is away, or busy.
 pub(super) fn read(status: StatusCode, body: &[u8], action: &str) -> Result<bool, HookError> {
     match status {
         StatusCode::OK => Ok(allows(body, action)),
@@ -30,7 +30,7 @@ pub(super) fn read(status: StatusCode, body: &[u8], action: &str) -> Result<bool
     }
 }
 
-/// The family's services answer with the list of allowed actions, so an empty list is a no; others answer without a body.
+/// Some services answer with the list of allowed actions, so an empty list is a no; others answer without a body.
 fn allows(body: &[u8], action: &str) -> bool {
     if body.is_empty() {
         return true;

@@ -1,14 +1,14 @@
-//! Answers of yes that still count.
+//! Questions whose answer was a yes that is still remembered.
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// Answers kept.
+/// How many answers are kept.
 const CAPACITY: usize = 20_000;
 
-/// Until when a yes to which question counts. There are two halves: when one is full it replaces the other, so that no
-/// search for old entries is needed.
+/// Until when the yes to each question is remembered. There are two halves: when the recent one is full, it replaces
+/// the older one, so no search for old entries is needed.
 #[derive(Debug, Default)]
 pub(super) struct Approvals {
     recent: HashMap<Bytes, Instant>,
@@ -16,13 +16,13 @@ pub(super) struct Approvals {
 }
 
 impl Approvals {
-    /// Whether the question was answered with a yes that still counts.
+    /// Whether the yes to this question is still remembered.
     pub(super) fn contains(&self, question: &Bytes) -> bool {
         let until = self.recent.get(question).or_else(|| self.older.get(question));
         until.is_some_and(|until| *until > Instant::now())
     }
 
-    /// Keeps a yes.
+    /// Remembers a yes.
     pub(super) fn insert(&mut self, question: Bytes, until: Instant) {
         if self.recent.len() >= CAPACITY / 2 {
             self.older = std::mem::take(&mut self.recent);

@@ -1,8 +1,7 @@
-//! The authorization hook: another service is asked whether an agent may enter a classroom, or one of its lessons
-//! (`ROLLCALL_AUTHZ_URL`).
+//! The authorization service (`ROLLCALL_AUTHZ_URL`): whether an agent may enter a classroom, or one of its lessons.
 //!
-//! Invariant: it fails closed, and a temporary fault is never told as a no: without an answer nobody is let in, and
-//! everybody is told to come again. However many ask at once, the service sees at most `concurrency` requests.
+//! Invariant: it fails closed, and a temporary failure is never a no: without an answer no agent enters, and clients
+//! are told to try again later. The service never gets more than `concurrency` requests at the same time.
 mod answer;
 mod approvals;
 
@@ -31,33 +30,33 @@ use super::Claims;
 use crate::http_client::Client;
 use rollcall_base::{Secret, log_limit::LogLimit, names};
 
-/// Largest answer that is read: the actions allowed to one user on one object.
+/// The largest answer that is read, in bytes: the actions that one user is allowed on one object.
 const MAX_ANSWER: usize = 16 * 1024;
-/// What is asked about.
+/// The action in each question.
 const CONNECT: &str = "connect";
 
-/// Where the service is, and how it is asked.
+/// The address of the service, and the limits of questions.
 #[derive(Clone, Debug)]
 pub struct HookOptions {
     /// Its address.
     pub url: Uri,
     /// Sent as a bearer token.
     pub token: Option<Secret>,
-    /// For one request. A connect has 5 s in all.
+    /// How long one request may take. A connect has 5 s in all.
     pub timeout: Duration,
-    /// How long a yes counts. A no is not kept: it may be mended by then.
+    /// How long a yes is remembered. A no is not: the right may be granted soon after.
     pub ttl: Duration,
-    /// Where the classrooms are; none: in the token's audience, as the user is.
+    /// The namespace of classrooms; none: the token's audience, as for the user.
     pub namespace: Option<String>,
-    /// Requests at once.
+    /// The maximum of requests at the same time.
     pub concurrency: usize,
-    /// Questions that wait for one of those to end.
+    /// The maximum of questions that wait for one of those to end.
     pub queue: usize,
     /// How long a question waits there.
     pub queue_timeout: Duration,
 }
 
-/// Asks, or lets everybody in where no service is configured.
+/// Asks the service; without one, every agent may enter.
 #[derive(Clone, Debug, Default)]
 pub struct Hook(Option<Arc<Service>>);
 
@@ -68,16 +67,16 @@ type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
 struct Service {
     options: HookOptions,
     client: Client,
-    /// One for each question that waits or is asked.
-    places: Semaphore,
-    /// One for each that is asked.
+    /// One permit for each question that waits or is asked.
+    questions: Semaphore,
+    /// One permit for each question that is asked.
     requests: Semaphore,
     approvals: Mutex<Approvals>,
     in_flight: Mutex<InFlight>,
     log: LogLimit,
 }
 
-/// Questions that wait or are asked, so that whoever asks the same meanwhile shares the answer.
+/// Questions that wait or are asked: callers with the same question share the answer.
 #[derive(Debug, Default)]
 struct InFlight {
     next: u64,
@@ -85,14 +84,16 @@ struct InFlight {
 }
 
 impl Hook {
-    /// This service; none: everybody whom the token admits.
+    /// Asks this service; none: a token is enough.
     #[must_use]
     pub fn new(options: Option<HookOptions>) -> Self {
         Self(options.map(|options| {
             let client = Client::with_idle_connections(options.concurrency);
             Arc::new(Service {
                 client: client.timeout(options.timeout).bearer(options.token.as_ref()),
-                places: Semaphore::new(options.concurrency.saturating_add(options.queue).min(Semaphore::MAX_PERMITS)),
+                questions: Semaphore::new(
+                    options.concurrency.saturating_add(options.queue).min(Semaphore::MAX_PERMITS),
+                ),
                 requests: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
                 options,
                 approvals: Mutex::default(),
@@ -105,7 +106,7 @@ impl Hook {
     /// Whether the agent may connect to the classroom: `["classrooms", ID]`.
     ///
     /// # Errors
-    /// [`HookError`], where nothing is known.
+    /// [`HookError`], where there is no answer.
     pub async fn admits(&self, claims: &Claims, classroom: ClassroomId) -> Result<bool, HookError> {
         let Some(service) = &self.0 else { return Ok(true) };
         service.ask(claims, &["classrooms", &classroom.to_string()]).await
@@ -114,7 +115,7 @@ impl Hook {
     /// Whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
     ///
     /// # Errors
-    /// [`HookError`], where nothing is known.
+    /// [`HookError`], where there is no answer.
     pub async fn admits_lesson(
         &self,
         claims: &Claims,
@@ -144,7 +145,7 @@ impl Service {
         let number = in_flight.next;
         in_flight.next += 1;
         let entry = Entry { service: Arc::clone(self), number, question: question.clone() };
-        // Dropped with the last caller that waits for it, so that nobody is asked in vain.
+        // Dropped with the last caller that waits for it: nothing is asked in vain.
         let answer = async move { entry.answer().await }.boxed().shared();
         if let Some(weak) = answer.downgrade() {
             in_flight.questions.insert(question, (number, weak));
@@ -168,11 +169,12 @@ impl Service {
     }
 
     async fn request(&self, question: &Bytes) -> Answer {
-        let place = self.places.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
-        let turn = timeout(self.options.queue_timeout, self.requests.acquire()).await;
-        let turn = turn.map_err(|_| self.fault(HookError::Busy, &"a question waited too long"))?;
+        let waits =
+            self.questions.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
+        let asks = timeout(self.options.queue_timeout, self.requests.acquire()).await;
+        let asks = asks.map_err(|_| self.fault(HookError::Busy, &"a question waited too long"))?;
         let answer = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER).await;
-        drop((turn, place));
+        drop((asks, waits));
         let (status, body) = answer.map_err(|error| self.fault(HookError::Away, &error))?;
         answer::read(status, &body, CONNECT).map_err(|error| self.fault(error, &status))
     }
@@ -180,12 +182,12 @@ impl Service {
     fn fault(&self, error: HookError, why: &dyn std::fmt::Display) -> HookError {
         metrics::counter!(names::BACKEND_ERRORS, "backend" => "authz", "operation" => "ask").increment(1);
         if let Some(held_back) = self.log.pass() {
-            tracing::warn!(%error, %why, held_back, "clients are asked to come again later");
+            tracing::warn!(%error, %why, held_back, "clients are told to try again later");
         }
         error
     }
 
-    /// The question, in the form of seed 000's family.
+    /// The question in JSON.
     fn question(&self, claims: &Claims, object: &[&str]) -> Bytes {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -208,7 +210,7 @@ impl Service {
     }
 }
 
-/// A question in flight; it is taken out of the table when it is answered or given up.
+/// A question in flight; removed from the table when it is answered or dropped.
 struct Entry {
     service: Arc<Service>,
     number: u64,
@@ -224,7 +226,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut in_flight = lock(&self.service.in_flight);
-        // Another caller may have asked anew between the last drop and this.
+        // Another caller may have asked again since the last one dropped the answer.
         if in_flight.questions.get(&self.question).is_some_and(|(number, _)| *number == self.number) {
             in_flight.questions.remove(&self.question);
         }

@@ -202,7 +202,7 @@ async fn what_is_not_a_token_is_refused() {
     let deep = ours().raw(&header, &format!("{{\"iss\":\"local\",\"x\":{deep}"));
     let array = ours().raw(&header, "[\"local\"]");
     let padded = format!("{}=", ours().token(&claims("local")));
-    let long = format!("{}.a", "a.".repeat(super::super::token::LONGEST));
+    let long = format!("{}.a", "a.".repeat(super::super::token::MAX_TOKEN));
     // Skipped, and still no JSON.
     let binary = B64.encode(b"{\"alg\":\"HS256\",\"typ\":\"\xff\"}");
     let binary = format!("{binary}.{}.AAAA", B64.encode(b"{\"iss\":\"local\"}"));

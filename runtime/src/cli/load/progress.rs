@@ -1,4 +1,4 @@
-//! A bar for whoever watches: on a terminal only, on stderr.
+//! A progress bar on stderr, if that is a terminal.
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::table::CsvTable;

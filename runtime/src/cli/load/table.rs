@@ -1,4 +1,4 @@
-//! A CSV file read row by row, and faults that say where.
+//! A CSV file read row by row, and errors with their place in it.
 use std::{
     fs::File,
     io::{BufRead, BufReader},
@@ -15,29 +15,29 @@ pub enum LoadFault {
     /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: std::io::Error,
     },
-    /// A row cannot be taken.
+    /// A row cannot be loaded.
     #[error("{}, line {line}, column {column}{}: {problem}; nothing was loaded", path.display(), named(name))]
     Row {
-        /// Of which file.
+        /// The file.
         path: PathBuf,
-        /// From 1, the heading's line.
+        /// The line; the heading is line 1.
         line: u64,
-        /// From 1.
+        /// The column, from 1.
         column: usize,
         /// The column's name, where it has one.
         name: &'static str,
         /// What is wrong with it.
         problem: String,
     },
-    /// The database.
+    /// The database failed.
     #[error("{0}; nothing was loaded")]
     Store(#[from] StoreError),
-    /// The database, at the end.
+    /// The database refused the commit.
     #[error("{0}; nothing was loaded")]
     Commit(String),
 }
@@ -113,7 +113,7 @@ impl CsvTable {
         Ok(Some(Fields { table: self, place }))
     }
 
-    /// The store's error; where it is a row's, with the place of that.
+    /// The store's error, with the place of the row that caused it.
     pub(super) fn fault(&self, places: &[u64], error: LoadError) -> LoadFault {
         match error {
             LoadError::Store(error) => LoadFault::Store(error),
@@ -160,8 +160,8 @@ impl Fields<'_> {
     }
 }
 
-/// The line of the row that begins at this byte: the first whose text goes beyond it. The reader's own count is off after
-/// blank lines and CRLF, so a fault counts again. Where the file is gone meanwhile, line 1.
+/// The line of the row that begins at this byte: the first whose text goes beyond it. The lines are counted again,
+/// because the reader's own count is wrong after blank lines and CRLF. Line 1 where the file is gone meanwhile.
 fn line_at(path: &Path, place: u64) -> u64 {
     let (mut line, mut begin) = (1, 0);
     let Ok(file) = File::open(path) else { return line };

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    http::{serve, server::CONNECTIONS},
+    http::{serve, server::MAX_CONNECTIONS},
     http_client::fixture::soon,
 };
 use rollcall_base::names;
@@ -85,7 +85,7 @@ async fn connections_that_do_nothing_keep_no_probe_out() {
     let bench = Bench::new().await;
     let (address, _stop, _server) = served(&bench).await;
     let mut idle = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..MAX_CONNECTIONS {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     let probe = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";

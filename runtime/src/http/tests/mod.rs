@@ -66,7 +66,7 @@ impl Bench {
             health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
             metrics,
             access: Access { token: token.map(Secret::new), hosts: Vec::new() },
-            largest: LARGEST,
+            max_event: LARGEST,
         };
         Self { admin: Arc::new(admin), store, bus, feed, lease, draining, recorder, _folder: folder }
     }
