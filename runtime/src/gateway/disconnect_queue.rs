@@ -1,9 +1,9 @@
-//! Where sessions go when their connection is over: disconnect runs for each, some after a while.
+//! Sessions whose connection has ended: disconnect runs for each, for some after a time of grace.
 //!
 //! Invariant: every session that comes here is given to disconnect exactly once, and [`DisconnectQueue::finish`] returns only
-//! when all are written down. Those that are kept for clients who may come back are bounded: by `max_in_grace`, and once a
-//! drain has begun by the connections that the node had.
-mod kept;
+//! when all of these have run. The number of sessions in grace is bounded: by `max_in_grace`, and once a drain has begun by
+//! the number of connections that the node had.
+mod in_grace;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -15,161 +15,155 @@ use tokio::{
 };
 use tracing::error;
 
-use self::kept::Kept;
+use self::in_grace::{Disconnected, InGrace};
 use crate::handler::{session::Session, table::Table};
 use rollcall_base::names;
 
-/// How many disconnects run at once: with more, a wave that leaves would hold up those who come meanwhile.
-const AT_ONCE: usize = 256;
+/// How many disconnects run at once: with more, many leaves at once would delay the connects that come meanwhile.
+const MAX_CONCURRENT: usize = 256;
 
-/// How long a client that a drain sent away may take to enter elsewhere.
+/// How long a client may take to enter another node, once a drain has closed its connection.
 const RETURN_WITHIN: Duration = Duration::from_secs(10);
 
-/// How sessions of broken connections are kept.
+/// How long sessions of broken connections wait for their clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
-    /// How long their clients may take to come back.
+    /// How long a client may take to come back.
     pub time: Duration,
-    /// How many are kept at most: with one more, the one that has waited longest leaves.
+    /// How many sessions wait at most: with one more, the one that has waited longest ends.
     pub max: usize,
 }
 
-/// The way in. Cheap to clone.
+/// Gives sessions to the queue. Cheap to clone.
 #[derive(Clone)]
 pub struct DisconnectQueue {
     queue: mpsc::UnboundedSender<Message>,
-    /// How many have come and are not written down yet.
-    waiting: Arc<watch::Sender<usize>>,
+    /// The number of sessions whose disconnect is not done.
+    unfinished: Arc<watch::Sender<usize>>,
     grace: Grace,
-    /// Once a drain has begun: until when those who may come back are waited for.
-    drained: Arc<watch::Sender<Option<Instant>>>,
-}
-
-struct Departure {
-    session: Box<Session>,
-    reason: LeftReason,
-    due: Instant,
+    /// Once a drain has begun: when the last session in grace ends.
+    drain_until: Arc<watch::Sender<Option<Instant>>>,
 }
 
 enum Message {
-    Leave(Departure),
+    Leave(Disconnected),
     TakenOver(Sid),
-    /// Asks which are kept.
-    Ask(oneshot::Sender<Vec<Sid>>),
+    /// Asks for the sessions in grace.
+    AskInGrace(oneshot::Sender<Vec<Sid>>),
 }
 
-/// The other end of [`DisconnectQueue`], to be run once there is a table.
+/// The other end of [`DisconnectQueue`], for [`DisconnectQueue::run`].
 pub struct DisconnectReceiver(mpsc::UnboundedReceiver<Message>);
 
 impl DisconnectQueue {
     /// A queue; clients whose connection broke may come back within `grace`.
     #[must_use]
     pub fn new(grace: Grace) -> (Self, DisconnectReceiver) {
-        let (queue, arrivals) = mpsc::unbounded_channel();
-        let (waiting, drained) = (Arc::default(), Arc::default());
-        (Self { queue, waiting, grace, drained }, DisconnectReceiver(arrivals))
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let (unfinished, drain_until) = (Arc::default(), Arc::default());
+        (Self { queue, unfinished, grace, drain_until }, DisconnectReceiver(receiver))
     }
 
-    /// A session whose connection is over.
+    /// Takes a session whose connection has ended.
     pub fn leave(&self, mut session: Box<Session>, reason: LeftReason) {
         metrics::gauge!(names::SESSIONS).decrement(1.0);
         let now = Instant::now();
         let due = match reason {
             LeftReason::Lost | LeftReason::TimedOut => now + self.grace.time,
-            LeftReason::Drained => self.drained.borrow().map_or(now, |latest| latest.min(now + RETURN_WITHIN)),
+            LeftReason::Drained => self.drain_until.borrow().map_or(now, |until| until.min(now + RETURN_WITHIN)),
             LeftReason::Closed | LeftReason::Kicked | LeftReason::NodeLost => now,
         };
         session.forget_rights();
-        self.waiting.send_modify(|waiting| *waiting += 1);
+        self.unfinished.send_modify(|unfinished| *unfinished += 1);
         // The receiver lives as long as the process.
-        let _ = self.queue.send(Message::Leave(Departure { session, reason, due }));
+        let _ = self.queue.send(Message::Leave(Disconnected { session, reason, due }));
     }
 
-    /// The connections whose sessions are kept for their clients to come back.
-    pub async fn kept(&self) -> Vec<Sid> {
+    /// The connections whose sessions are in grace.
+    pub async fn in_grace(&self) -> Vec<Sid> {
         let (answer, came) = oneshot::channel();
-        let _ = self.queue.send(Message::Ask(answer));
+        let _ = self.queue.send(Message::AskInGrace(answer));
         // The task lives as long as the process.
         came.await.unwrap_or_default()
     }
 
-    /// Another connection has this one's session: if it is kept here, nobody is waited for any more.
+    /// Another connection has this one's session: if it is in grace here, disconnect runs for it now.
     pub fn taken_over(&self, sid: Sid) {
-        if *self.waiting.borrow() > 0 {
+        if *self.unfinished.borrow() > 0 {
             let _ = self.queue.send(Message::TakenOver(sid));
         }
     }
 
-    /// A drain begins: its sessions are kept for their clients to take over elsewhere, and nobody's longer than this.
+    /// A drain begins: sessions wait for their clients to take them over elsewhere, and none waits longer than this.
     pub fn drain(&self, until: Instant) {
-        self.drained.send_replace(Some(until));
+        self.drain_until.send_replace(Some(until));
     }
 
-    /// Waits until all that came are written down.
+    /// Waits until disconnect has run for all sessions that came.
     pub async fn finish(&self) {
-        let mut waiting = self.waiting.subscribe();
-        let _ = waiting.wait_for(|waiting| *waiting == 0).await;
+        let mut unfinished = self.unfinished.subscribe();
+        let _ = unfinished.wait_for(|unfinished| *unfinished == 0).await;
     }
 
-    /// Runs disconnect for each that comes, until the task is dropped.
-    pub async fn run(self, DisconnectReceiver(mut arrivals): DisconnectReceiver, table: Table) {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let mut kept = Kept::default();
-        let mut drained = self.drained.subscribe();
+    /// Runs disconnect for each session, until the task is dropped.
+    pub async fn run(self, DisconnectReceiver(mut receiver): DisconnectReceiver, table: Table) {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
+        let mut in_grace = InGrace::default();
+        let mut drain_until = self.drain_until.subscribe();
         loop {
-            let departure = tokio::select! {
-                message = arrivals.recv() => match message {
-                    Some(Message::Leave(departure)) => self.keep(&mut kept, departure),
-                    Some(Message::TakenOver(sid)) => kept.remove(sid),
-                    Some(Message::Ask(answer)) => {
-                        // Whoever asked may have gone.
-                        let _ = answer.send(kept.sids());
+            let disconnected = tokio::select! {
+                message = receiver.recv() => match message {
+                    Some(Message::Leave(disconnected)) => self.begin_grace(&mut in_grace, disconnected),
+                    Some(Message::TakenOver(sid)) => in_grace.remove(sid),
+                    Some(Message::AskInGrace(answer)) => {
+                        // The caller may have stopped waiting.
+                        let _ = answer.send(in_grace.sids());
                         None
                     }
                     None => return,
                 },
-                Ok(()) = drained.changed() => {
-                    if let Some(latest) = *drained.borrow_and_update() {
-                        kept.hasten(latest);
+                Ok(()) = drain_until.changed() => {
+                    if let Some(until) = *drain_until.borrow_and_update() {
+                        in_grace.limit_to(until);
                     }
                     None
                 }
-                () = until(kept.first_due()) => kept.pop_first(),
+                () = sleep_until(in_grace.first_due()) => in_grace.pop_first(),
             };
-            let Some(departure) = departure else { continue };
+            let Some(disconnected) = disconnected else { continue };
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let call = table.disconnect(*departure.session, departure.reason);
-            let waiting = Arc::clone(&self.waiting);
+            let call = table.disconnect(*disconnected.session, disconnected.reason);
+            let unfinished = Arc::clone(&self.unfinished);
             tokio::spawn(async move {
                 if AssertUnwindSafe(call).catch_unwind().await.is_err() {
                     error!("disconnect panicked; its session is left for another node, or for the next start");
                 }
                 drop(permit);
-                waiting.send_modify(|waiting| *waiting -= 1);
+                unfinished.send_modify(|unfinished| *unfinished -= 1);
             });
         }
     }
 
-    /// Keeps a session that may be taken over; gives back the one that leaves now, if any does.
-    fn keep(&self, kept: &mut Kept, mut departure: Departure) -> Option<Departure> {
-        let latest = *self.drained.borrow();
-        if let Some(latest) = latest {
-            // It may have left before the drain began, and come here after.
-            departure.due = departure.due.min(latest);
+    /// Keeps a session whose client may come back. Returns the session that ends now, if one does.
+    fn begin_grace(&self, in_grace: &mut InGrace, mut disconnected: Disconnected) -> Option<Disconnected> {
+        let until = *self.drain_until.borrow();
+        if let Some(until) = until {
+            // The session may have left before the drain began, and arrive here after.
+            disconnected.due = disconnected.due.min(until);
         }
-        if departure.due <= Instant::now() {
-            return Some(departure);
+        if disconnected.due <= Instant::now() {
+            return Some(disconnected);
         }
-        kept.insert(departure);
-        if latest.is_none() && kept.len() > self.grace.max {
+        in_grace.insert(disconnected);
+        if until.is_none() && in_grace.len() > self.grace.max {
             metrics::counter!(names::DROPPED, "reason" => "grace_full").increment(1);
-            return kept.pop_first();
+            return in_grace.pop_first();
         }
         None
     }
 }
 
-async fn until(due: Option<Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

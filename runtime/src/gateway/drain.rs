@@ -1,39 +1,42 @@
 //! A worker's part of a drain (PROTOCOL 2, "Drain, make before break").
 //!
-//! Invariant: a client hears `terminated` once, after connect_success; its connection is served until it is closed.
+//! Invariant: a client gets `terminated` once, after connect_success; its connection is served until it is closed.
 use std::time::Duration;
 
 use rollcall_schema::SessionError;
 
-use super::{Gateway, Peer, peer::PeerState};
+use super::{
+    Gateway,
+    peer::{Peer, PeerState},
+};
 use rollcall_websocket::{Socket, Sockets};
 
 impl Gateway {
-    /// Tells so many more clients that the node drains. Connections without connect_request are closed: they have nothing
-    /// that would break. Those whose connect runs hear it after its answer ([`Gateway::announce`]).
+    /// Tells `count` more clients that the node drains. Connections without connect_request are closed: they have nothing
+    /// that would break. Clients whose connect runs are told after its answer ([`Gateway::announce_to`]).
     pub(super) fn announce_drain(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
         self.draining = true;
         self.reconnect_within = within;
         sockets.each(|socket| {
-            if count == 0 || socket.peer.told || matches!(socket.peer.phase, PeerState::Connecting) {
+            if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting) {
                 return;
             }
             count -= 1;
-            match socket.peer.phase {
-                PeerState::ConnectContext(_) => self.end(socket, SessionError::Terminated),
-                PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce(socket),
+            match socket.peer.state {
+                PeerState::AwaitingConnect(_) => self.end(socket, SessionError::Terminated),
+                PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce_to(socket),
             }
         });
     }
 
     /// Tells one client.
-    pub(super) fn announce(&self, socket: &mut Socket<'_, Peer>) {
-        socket.peer.told = true;
-        socket.send_text(&self.last_words(SessionError::Terminated, None));
+    pub(super) fn announce_to(&self, socket: &mut Socket<'_, Peer>) {
+        socket.peer.knows_of_drain = true;
+        socket.send_text(&self.last_message(SessionError::Terminated, None));
     }
 
-    /// Closes so many connections.
-    pub(super) fn dismiss(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
+    /// Closes `count` connections.
+    pub(super) fn close_some(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
         self.reconnect_within = within;
         sockets.each(|socket| {
             if count > 0 {

@@ -94,7 +94,7 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     let draining = watch::Sender::new(false);
 
     let mailboxes = Mailboxes::default();
-    let rooms = Rooms::new(Arc::clone(&bus), mailboxes.clone(), config.limits.max_forward);
+    let rooms = Rooms::new(Arc::clone(&bus), Arc::new(mailboxes.clone()), config.limits.max_forward);
     let (departures, worker) = DisconnectQueue::new(config.limits.grace);
     let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, mixpanel_sender)) => (
@@ -125,7 +125,7 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     .handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
-        departures: departures.clone(),
+        disconnects: departures.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
         events: rates,

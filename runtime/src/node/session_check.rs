@@ -153,7 +153,7 @@ impl SessionCheck {
             sids = came.await.map_err(|_| Failure::Workers)?;
         }
         // Asked last: a session goes from its worker to the departures.
-        let kept = self.departures.kept().await;
+        let kept = self.departures.in_grace().await;
         sids.retain(|sid| !kept.contains(sid));
         Ok(sids)
     }

@@ -1,40 +1,40 @@
-//! An event of the feed, encoded into a frame once for all who get it (PROTOCOL 3).
+//! An event of the feed, encoded into a frame once for the whole room (PROTOCOL 3).
 use std::{sync::OnceLock, time::Instant};
 
 use bytes::Bytes;
 use rollcall_schema::{EntityEvent, Offset, Push, PushError};
 
-use crate::{gateway::AgentMark, rooms::RoomKey};
+use super::{AgentMark, RoomKey};
 use rollcall_base::names;
 use rollcall_bus::Incoming;
 use rollcall_websocket::encode_text;
 
-/// What a worker hands to a room's members.
+/// An event as the workers send it to a room's members.
 pub struct Delivery {
     /// The room.
     pub room: RoomKey,
-    /// Whom it is from: it is not echoed to it.
+    /// The agent that it is from: it is not echoed to that agent.
     pub sender: Option<AgentMark>,
-    /// Whom alone it is for.
+    /// The only agent that it is for, if it is for one.
     pub receiver: Option<AgentMark>,
     /// Whether it is an agent.left.
     left: bool,
     plain: Bytes,
-    /// Most rooms have nobody who resumes: made for the first who does.
+    /// The frame with the offset. Made for the first member that resumes, since most rooms have none.
     resumable: OnceLock<Bytes>,
     incoming: Incoming,
     arrived: Instant,
 }
 
 impl Delivery {
-    /// Applies the header rules; none where nobody gets it, which is counted unless the event is internal. `most` is the
-    /// largest body that is forwarded, in bytes.
+    /// Applies the header rules; none where the event goes to nobody, which is counted unless the event is internal.
+    /// `max_body` is the largest body that is forwarded, in bytes.
     #[must_use]
-    pub fn encode(room: RoomKey, incoming: Incoming, most: usize) -> Option<Self> {
+    pub fn encode(room: RoomKey, incoming: Incoming, max_body: usize) -> Option<Self> {
         if incoming.internal {
             return None;
         }
-        if incoming.body.len() > most {
+        if incoming.body.len() > max_body {
             metrics::counter!(names::DROPPED, "reason" => "event_too_large").increment(1);
             return None;
         }
@@ -51,8 +51,8 @@ impl Delivery {
         };
         Some(Self {
             room,
-            sender: incoming.sender.as_ref().map(AgentMark::of),
-            receiver: incoming.receiver.as_ref().map(AgentMark::of),
+            sender: incoming.sender.as_ref().map(AgentMark::new),
+            receiver: incoming.receiver.as_ref().map(AgentMark::new),
             left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == "agent" && operation == "left"),
             plain,
             resumable: OnceLock::new(),
@@ -61,15 +61,16 @@ impl Delivery {
         })
     }
 
-    /// Its place in the stream.
+    /// Its offset in the stream.
     #[must_use]
     pub fn offset(&self) -> Offset {
         self.incoming.offset
     }
 
-    /// Whether this agent's connection gets it; a guest has no mark. An event of its own agent is not echoed, so it hears
-    /// nothing of the session that it is in; but the end of a session of its agent must reach it, or its view would keep
-    /// that session. That is so for its own session too, where another node ended it: its client resumes after that.
+    /// Whether a connection of this agent gets it; a guest has no mark. An agent's own events are not echoed to it, so its
+    /// client hears nothing of the session that it is in. But the end of a session of the same agent is sent, or the client's
+    /// view would keep that session. So it is also for the client's own session, where another node ended it and the client
+    /// resumes after that.
     #[must_use]
     pub fn is_for(&self, viewer: Option<AgentMark>) -> bool {
         match self.receiver {
@@ -79,14 +80,14 @@ impl Delivery {
         }
     }
 
-    /// The frame as it is.
+    /// The frame without an offset.
     #[must_use]
     pub fn plain(&self) -> &Bytes {
         &self.plain
     }
 
-    /// The frame for who resumes, and was shown `last` before: with its offset. One that comes so late that a later one
-    /// was shown already has that one's offset, so that a connection's offsets never go back.
+    /// The frame with its offset, for a connection that resumes and was shown offset `last` before. When a later event was
+    /// shown already, the frame carries that event's offset, so that a connection's offsets never go back.
     #[must_use]
     pub fn resumable(&self, last: Offset) -> Bytes {
         let shown = |offset| {

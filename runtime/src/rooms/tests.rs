@@ -1,17 +1,22 @@
-use std::sync::OnceLock;
+//! When a room begins: its members get the events after that, and no others.
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, LessonId};
+use rollcall_schema::{AgentId, LessonId, Offset, RoomId};
+use tokio::sync::mpsc;
 
 use super::*;
-use rollcall_bus::{BusError, Publication, PublishError};
-use rollcall_websocket::{Application, Cause, Message, Socket, SocketIo, SocketOptions, Sockets, Upgrade, Workers};
+use rollcall_bus::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay};
+use rollcall_websocket::SocketId;
 
-/// A bus whose position is what the test says.
+/// A bus whose position the test sets.
 #[derive(Default)]
 struct Scripted {
     position: AtomicU64,
-    /// The position when it answers a subscription; none where it never does.
+    /// The position when it answers a subscription; unset where it never answers.
     subscribed: OnceLock<u64>,
 }
 
@@ -50,74 +55,56 @@ impl Bus for Scripted {
     }
 }
 
-/// A worker that passes on what it hears of.
-struct Listener(mpsc::UnboundedSender<Heard>);
+/// The workers: what one of them is told goes to the test.
+struct Listener(mpsc::UnboundedSender<RoomCommand>);
 
-#[derive(Debug, PartialEq, Eq)]
-enum Heard {
-    /// The room begins after that.
-    Enter {
-        begins: u64,
-    },
-    Event(u64),
-    Anew,
-}
-
-impl Application for Listener {
-    type Peer = ();
-    type Command = WorkerCommand;
-
-    fn opened(&mut self, _: &mut SocketIo<'_>, _: Upgrade) {}
-
-    fn message(&mut self, _: &mut Socket<'_, ()>, _: Message<'_>) {}
-
-    fn command(&mut self, _: &mut Sockets<()>, command: WorkerCommand) {
-        let heard = match command {
-            WorkerCommand::Enter { room, .. } => {
-                let begins = (0..).find(|offset| room.has(Offset(offset + 1))).expect("somewhere");
-                // Held for as long as the test lasts.
-                std::mem::forget(room);
-                Heard::Enter { begins }
-            }
-            WorkerCommand::Deliver(delivery) => Heard::Event(delivery.offset().0),
-            WorkerCommand::StreamReset => Heard::Anew,
-            _ => return,
-        };
-        self.0.send(heard).expect("the test listens");
+#[async_trait]
+impl RoomWorkers for Listener {
+    fn count(&self) -> usize {
+        1
     }
 
-    fn closed(&mut self, _: &mut Sockets<()>, _: SocketId, (): (), _: Cause) {}
+    async fn send(&self, _: usize, command: RoomCommand) {
+        self.0.send(command).expect("the test listens");
+    }
 }
 
 struct Bench {
     bus: Arc<Scripted>,
     rooms: Rooms,
     feed: mpsc::Sender<BusEvent>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    commands: mpsc::UnboundedReceiver<RoomCommand>,
+    /// Held for as long as the test lasts.
+    held: Vec<RoomHold>,
     room: RoomId,
 }
 
 impl Bench {
     fn new() -> Self {
-        let (said, heard) = mpsc::unbounded_channel();
-        let mailboxes = Mailboxes::default();
-        let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &SocketOptions::default(), |_| {
-            Listener(said.clone())
-        });
-        mailboxes.open(workers.expect("started"));
+        let (sender, commands) = mpsc::unbounded_channel();
         let bus = Arc::new(Scripted::default());
-        let rooms = Rooms::new(bus.clone(), mailboxes, 1 << 10);
-        let (feed, fed) = mpsc::channel(8);
-        tokio::spawn(rooms.clone().dispatch(fed));
+        let rooms = Rooms::new(bus.clone(), Arc::new(Listener(sender)), 1 << 10);
+        let (feed, events) = mpsc::channel(8);
+        tokio::spawn(rooms.clone().dispatch(events));
         let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
-        Self { bus, rooms, feed, heard, room }
+        Self { bus, rooms, feed, commands, held: Vec::new(), room }
     }
 
-    /// Returns after which offset the room begins.
+    /// Returns the offset after which the room begins.
     async fn enter(&mut self) -> u64 {
         self.rooms.enter(SocketId::from_bits(0), self.room.clone()).await;
-        let Some(Heard::Enter { begins }) = self.heard.recv().await else { panic!("it enters first") };
+        let Some(RoomCommand::AddMember { room, .. }) = self.commands.recv().await else {
+            panic!("a member is added first")
+        };
+        let begins = (0..).find(|offset| room.has(Offset(offset + 1))).expect("somewhere");
+        self.held.push(room);
         begins
+    }
+
+    /// The offset of the next event.
+    async fn delivered(&mut self) -> u64 {
+        let Some(RoomCommand::Deliver(delivery)) = self.commands.recv().await else { panic!("an event comes") };
+        delivery.offset().0
     }
 
     async fn feed(&self, offset: u64) {
@@ -136,35 +123,35 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn what_a_filling_brings_of_before_a_room_began_is_not_for_its_members() {
+async fn members_get_no_event_of_a_backfill_from_before_their_room_began() {
     let mut bench = Bench::new();
     bench.bus.position.store(599, Ordering::SeqCst);
     bench.bus.subscribed.set(650).expect("set once");
     assert_eq!(bench.enter().await, 650);
-    // A filling under way reads the room up to where the stream was when it began.
+    // A backfill under way reads the room through the position that the stream had when the backfill began.
     for offset in [600, 614, 651] {
         bench.feed(offset).await;
     }
-    assert_eq!(bench.heard.recv().await, Some(Heard::Event(651)));
+    assert_eq!(bench.delivered().await, 651);
 }
 
 #[tokio::test]
-async fn a_room_that_nobody_subscribed_begins_where_it_was_wished_for() {
+async fn without_an_answer_a_room_begins_where_its_subscription_was_requested() {
     let mut bench = Bench::new();
     bench.bus.position.store(599, Ordering::SeqCst);
     bench.enter().await;
     bench.feed(599).await;
     bench.feed(600).await;
-    assert_eq!(bench.heard.recv().await, Some(Heard::Event(600)));
+    assert_eq!(bench.delivered().await, 600);
 }
 
 #[tokio::test]
-async fn where_offsets_start_again_the_room_has_begun() {
+async fn after_a_stream_reset_members_get_events_from_offset_1() {
     let mut bench = Bench::new();
     bench.bus.subscribed.set(650).expect("set once");
     bench.enter().await;
     bench.feed.send(BusEvent::StreamReset).await.expect("dispatched");
     bench.feed(1).await;
-    assert_eq!(bench.heard.recv().await, Some(Heard::Anew));
-    assert_eq!(bench.heard.recv().await, Some(Heard::Event(1)));
+    assert!(matches!(bench.commands.recv().await, Some(RoomCommand::StreamReset)));
+    assert_eq!(bench.delivered().await, 1);
 }

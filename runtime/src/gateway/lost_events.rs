@@ -1,27 +1,27 @@
-//! Connections that are to be closed because events of their rooms are gone for good (PROTOCOL 2, "The view is whole"):
-//! their clients read anew who is there. They are closed over some seconds, so that their clients do not come back at once.
+//! Connections that are closed because events of their rooms are gone for good (PROTOCOL 2, "The view is whole"): their
+//! clients then read the whole view again. They are closed over some seconds, so that their clients do not come back at once.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::SocketId;
 
 /// A worker's connections that are to be closed.
-pub struct Resets {
+pub(super) struct LostEventCloses {
     spread: Duration,
     waiting: Vec<SocketId>,
     /// When the last of them is closed.
     end: Instant,
-    /// Up to when those are closed whose time has come.
+    /// Those that were due until then are closed.
     closed: Instant,
 }
 
-impl Resets {
-    /// None yet; each call of [`Resets::add`] takes so long.
-    pub fn new(spread: Duration, now: Instant) -> Self {
+impl LostEventCloses {
+    /// None yet. The connections of one [`LostEventCloses::add`] are closed over `spread`.
+    pub(super) fn new(spread: Duration, now: Instant) -> Self {
         Self { spread, waiting: Vec::new(), end: now, closed: now }
     }
 
-    /// These are to be closed.
-    pub fn add(&mut self, sockets: Vec<SocketId>, now: Instant) {
+    /// Closes these over the next seconds.
+    pub(super) fn add(&mut self, sockets: Vec<SocketId>, now: Instant) {
         if self.waiting.is_empty() {
             (self.closed, self.end) = (now, now + self.spread);
         }
@@ -30,8 +30,8 @@ impl Resets {
         self.waiting.dedup();
     }
 
-    /// Those whose time has come.
-    pub fn due(&mut self, now: Instant) -> Vec<SocketId> {
+    /// Those that are to be closed by now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<SocketId> {
         let left = self.end.saturating_duration_since(self.closed);
         let passed = now.saturating_duration_since(self.closed);
         self.closed = now;
@@ -46,19 +46,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_closed_evenly_and_once() {
+    fn connections_are_closed_evenly_and_once() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let sockets = |from: u64, to: u64| (from..to).map(SocketId::from_bits).collect::<Vec<_>>();
-        let mut resets = Resets::new(Duration::from_secs(5), start);
-        assert!(resets.due(at(1)).is_empty());
-        resets.add(sockets(0, 80), at(10));
-        resets.add(sockets(50, 100), at(10));
-        let due: Vec<_> = (11..=15).map(|seconds| resets.due(at(seconds))).collect();
+        let mut closes = LostEventCloses::new(Duration::from_secs(5), start);
+        assert!(closes.due(at(1)).is_empty());
+        closes.add(sockets(0, 80), at(10));
+        closes.add(sockets(50, 100), at(10));
+        let due: Vec<_> = (11..=15).map(|seconds| closes.due(at(seconds))).collect();
         assert_eq!(due.iter().map(Vec::len).collect::<Vec<_>>(), [20; 5]);
         let mut all = due.concat();
         all.sort_unstable();
         assert_eq!(all, sockets(0, 100));
-        assert!(resets.due(at(16)).is_empty());
+        assert!(closes.due(at(16)).is_empty());
     }
 }

@@ -1,0 +1,143 @@
+//! Where the socket layer calls the gateway: what has come for a worker goes to the file that handles it.
+use std::time::Instant;
+
+use rollcall_schema::{LessonId, SessionError};
+
+use super::{
+    Gateway, WorkerCommand,
+    peer::{Peer, PeerState},
+};
+use crate::{
+    handler::table::Outcome,
+    limits::admission::{ClientPermit, UnauthenticatedPermit},
+    rooms::RoomCommand,
+};
+use rollcall_websocket::{Application, Cause, CloseNotice, Message, Socket, SocketId, SocketIo, Sockets, Upgrade};
+
+impl Application for Gateway {
+    type Peer = Peer;
+    type Command = WorkerCommand;
+
+    fn opened(&mut self, socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
+        // A lesson_id that is not valid is ignored.
+        let lesson =
+            upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
+        let lesson = lesson.and_then(|lesson| LessonId::parse(lesson).ok());
+        let waiting = upgrade.head.extensions.remove::<UnauthenticatedPermit>();
+        if let Some(waiting) = &waiting {
+            waiting.arrived(socket.id());
+        }
+        let permit = upgrade.head.extensions.remove::<ClientPermit>().flatten();
+        Peer::new(self.connect_deadline(), lesson, permit, waiting)
+    }
+
+    fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        match socket.peer.state {
+            PeerState::AwaitingConnect(_) => self.on_connect_request(socket, text),
+            PeerState::Open(_) => self.on_request(socket, text),
+            PeerState::Connecting | PeerState::Busy => {
+                if !socket.peer.push_pending(text, self.shared.options.max_pending) {
+                    socket.pause();
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, sockets: &mut Sockets<Peer>, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Room(command) => self.room_command(sockets, command),
+            WorkerCommand::ReplayChunk(chunk) => self.on_replay_chunk(sockets, chunk),
+            WorkerCommand::ReplayEnd(end) => self.on_replay_end(sockets, end),
+            WorkerCommand::Connected { socket, outcome } => self.on_connected(sockets, socket, outcome),
+            WorkerCommand::Answered { socket, outcome: Outcome { session, ack, begins } } => {
+                match sockets.get_mut(socket) {
+                    Some(mut socket) => {
+                        if let Some(ack) = ack {
+                            socket.send_text(&ack);
+                        }
+                        self.session_returned(&mut socket, session, begins);
+                    }
+                    None => self.leave_after_close(socket, session),
+                }
+            }
+            WorkerCommand::Close { socket, sid, error } => match sockets.get_mut(socket) {
+                Some(mut socket) => self.end(&mut socket, error),
+                None => self.shared.disconnects.taken_over(sid),
+            },
+            WorkerCommand::Ended { sids, answer } => {
+                // The caller may have stopped waiting.
+                let _ = answer.send(self.ended(sockets, sids));
+            }
+            WorkerCommand::CloseSilent(id) => {
+                if let Some(mut socket) = sockets.get_mut(id).filter(|socket| socket.peer.is_silent()) {
+                    self.end(&mut socket, SessionError::TooManyRequests);
+                    // The client has sent nothing, so there is nothing unread whose reset could destroy the close frame.
+                    socket.release();
+                }
+            }
+            WorkerCommand::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
+            WorkerCommand::CloseSome(count, within) => self.close_some(sockets, count, within),
+            WorkerCommand::Enumerate(ask) => self.enumeration.send_page(sockets, ask),
+            WorkerCommand::FindMissing(ask) => self.find_missing(sockets, ask),
+            WorkerCommand::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
+        }
+    }
+
+    fn flush(&mut self, sockets: &mut Sockets<Peer>) {
+        self.fanout.flush(sockets);
+    }
+
+    fn tick(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
+        for id in self.lost_event_closes.due(now) {
+            if let Some(mut socket) = sockets.get_mut(id) {
+                self.end(&mut socket, SessionError::InternalServerError);
+            }
+        }
+        self.close_expired(sockets, now);
+    }
+
+    fn farewell(&mut self, cause: Cause) -> CloseNotice {
+        self.close_notice(cause)
+    }
+
+    fn expects_life(peer: &Peer) -> bool {
+        !peer.is_silent()
+    }
+
+    fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
+        self.on_closed(id, peer, cause);
+    }
+}
+
+impl Gateway {
+    fn room_command(&mut self, sockets: &mut Sockets<Peer>, command: RoomCommand) {
+        match command {
+            RoomCommand::AddMember { socket, room } => self.fanout.add_member(sockets, socket, room),
+            RoomCommand::Deliver(delivery) => self.fanout.deliver(delivery),
+            RoomCommand::Watermark(offset) => self.fanout.set_watermark(offset),
+            RoomCommand::Gap(through) => {
+                let affected = |socket: &mut Socket<'_, Peer>| {
+                    socket.peer.cursor().is_none_or(|cursor| cursor.last < through)
+                        && self.fanout.has_room_from_before(socket.peer, through)
+                };
+                self.lost_event_closes.add(sockets_where(sockets, affected), Instant::now());
+            }
+            RoomCommand::StreamReset => {
+                self.fanout.stream_reset();
+                let affected = |socket: &mut Socket<'_, Peer>| socket.peer.rooms().next().is_some();
+                self.lost_event_closes.add(sockets_where(sockets, affected), Instant::now());
+            }
+        }
+    }
+}
+
+fn sockets_where(sockets: &mut Sockets<Peer>, holds: impl Fn(&mut Socket<'_, Peer>) -> bool) -> Vec<SocketId> {
+    let mut found = Vec::new();
+    sockets.each(|socket| {
+        if holds(socket) {
+            found.push(socket.id());
+        }
+    });
+    found
+}

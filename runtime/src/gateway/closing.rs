@@ -1,0 +1,43 @@
+//! How the gateway closes a connection: its last message, and its close frame.
+use rollcall_schema::{LeftReason, SessionError, Sid};
+
+use super::{Gateway, peer::Peer};
+use rollcall_base::names;
+use rollcall_websocket::{Cause, Close, CloseNotice, Socket};
+
+impl Gateway {
+    /// Tells the client why, if it does not know yet, and closes.
+    pub(super) fn end(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError) {
+        self.end_with(socket, error, None);
+    }
+
+    pub(super) fn end_with(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError, detail: Option<&str>) {
+        metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+        let drained = error == SessionError::Terminated;
+        socket.peer.closed_by_us = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
+        let message = (!drained || !socket.peer.knows_of_drain).then(|| self.last_message(error, detail));
+        socket.close(close(error), message.as_deref());
+    }
+
+    /// The message about an error, with a random time after which the client may reconnect.
+    pub(super) fn last_message(&self, error: SessionError, detail: Option<&str>) -> Vec<u8> {
+        let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
+        error.message_with(self.reconnect_within.mul_f64(share), detail)
+    }
+
+    /// What the socket layer sends to a client when it closes the connection itself.
+    pub(super) fn close_notice(&self, cause: Cause) -> CloseNotice {
+        let error = match cause {
+            Cause::SlowConsumer => SessionError::SlowConsumer,
+            Cause::PongTimedOut => SessionError::PongTimedOut,
+            Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
+        };
+        metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+        CloseNotice { close: close(error), text: Some(self.last_message(error, None).into()) }
+    }
+}
+
+/// The close frame of an error: its reason is the error's name.
+fn close(error: SessionError) -> Close {
+    Close { code: error.close_code(), reason: error.name() }
+}

@@ -1,0 +1,115 @@
+//! The commands that other tasks send to a worker.
+use std::time::Duration;
+
+use rollcall_schema::{Offset, RoomId, SessionError, Sid};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    handler::{connected::Connected, error::Refused, table::Outcome},
+    rooms::RoomCommand,
+};
+use rollcall_bus::Incoming;
+use rollcall_store::Remembered;
+use rollcall_websocket::SocketId;
+
+/// A command to a worker.
+pub enum WorkerCommand {
+    /// From the rooms: a new member, an event, or the state of the feed.
+    Room(RoomCommand),
+    /// A part of what a resuming connection missed.
+    ReplayChunk(ReplayChunk),
+    /// The end of what a resuming connection missed.
+    ReplayEnd(ReplayEnd),
+    /// The handler of connect is done.
+    Connected {
+        /// The connection.
+        socket: SocketId,
+        /// What the handler returned.
+        outcome: Result<Box<Connected>, Refused>,
+    },
+    /// The handler of an event is done.
+    Answered {
+        /// The connection.
+        socket: SocketId,
+        /// The session and the ack.
+        outcome: Outcome,
+    },
+    /// Closes one connection.
+    Close {
+        /// Its socket.
+        socket: SocketId,
+        /// Its sid.
+        sid: Sid,
+        /// What its client is told.
+        error: SessionError,
+    },
+    /// Asks which of these connections of the worker have ended.
+    Ended {
+        /// The connections.
+        sids: Vec<Sid>,
+        /// Gets those that have ended.
+        answer: oneshot::Sender<Vec<Sid>>,
+    },
+    /// Tells this many more clients that the node drains, and goes on serving them. They enter elsewhere within this time.
+    AnnounceDrain(usize, Duration),
+    /// Closes this many connections, in no particular order. Their clients come back within this time.
+    CloseSome(usize, Duration),
+    /// Closes a connection that has not sent connect_request, to admit a new one.
+    CloseSilent(SocketId),
+    /// Asks for the worker's sessions.
+    Enumerate(Enumerate),
+    /// Asks which connections the worker does not have.
+    FindMissing(FindMissing),
+    /// Closes every connection.
+    CloseAll(SessionError),
+}
+
+/// A part of a replay on its way to the worker. An answer that never comes means that the connection has ended.
+pub struct ReplayChunk {
+    /// The connection.
+    pub socket: SocketId,
+    /// The events.
+    pub events: Vec<Incoming>,
+    /// Gets the number of bytes that the client has not taken yet.
+    pub queued: oneshot::Sender<usize>,
+}
+
+/// The end of a replay, or of a part of it.
+pub struct ReplayEnd {
+    /// The connection.
+    pub socket: SocketId,
+    /// Events through this offset were sent.
+    pub through: Offset,
+    /// The rooms whose events were sent.
+    pub rooms: Vec<RoomId>,
+    /// Gets the rooms in which more was missed, and the offset after which it was; none where the connection is live now.
+    pub missed: oneshot::Sender<Option<(Offset, Vec<RoomId>)>>,
+}
+
+/// Asks for the sessions of a worker's connections.
+pub struct Enumerate {
+    /// The slot to begin at.
+    pub from: usize,
+    /// How many slots to look at.
+    pub max: usize,
+    /// Gets the sessions that are with their connections.
+    pub page: oneshot::Sender<Page>,
+    /// Gets each other session when its handler is done. Bounded by the number of handlers that run.
+    pub busy: mpsc::UnboundedSender<Remembered>,
+}
+
+/// A part of a worker's sessions.
+pub struct Page {
+    /// The sessions of this part.
+    pub sessions: Vec<Remembered>,
+    /// The slot where the next part begins.
+    pub next: Option<usize>,
+}
+
+/// Asks which of these connections a worker does not have.
+pub struct FindMissing {
+    /// The connections.
+    pub sids: Vec<Sid>,
+    /// Gets those that are not here.
+    pub answer: oneshot::Sender<Vec<Sid>>,
+}

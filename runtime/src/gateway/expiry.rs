@@ -1,0 +1,33 @@
+//! Deadlines of connections, checked at each tick: the one for connect_request, and the end of a token.
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rollcall_schema::SessionError;
+
+use super::{
+    Gateway,
+    peer::{Peer, PeerState},
+};
+use rollcall_websocket::Sockets;
+
+impl Gateway {
+    /// When a connection that opens now must have sent connect_request: see [`Peer::expires`].
+    pub(super) fn connect_deadline(&self) -> u64 {
+        millis(self.started.elapsed() + self.shared.options.connect_timeout)
+    }
+
+    /// Closes connections that did not send connect_request in time, and those whose token has expired. A connection whose
+    /// handler runs is looked at again when the handler is done.
+    pub(super) fn close_expired(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
+        let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
+        let age = millis(now.saturating_duration_since(self.started));
+        sockets.each(|socket| match socket.peer.state {
+            PeerState::AwaitingConnect(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
+            PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
+            PeerState::AwaitingConnect(_) | PeerState::Connecting | PeerState::Open(_) | PeerState::Busy => {}
+        });
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,60 @@
+//! The end of a connection: it leaves its rooms, and its session goes to the disconnect queue. While a handler has the
+//! session, that happens when the handler is done.
+use rollcall_schema::{LeftReason, Sid};
+
+use super::{
+    FindMissing, Gateway,
+    peer::{Peer, PeerState},
+};
+use crate::handler::session::Session;
+use rollcall_base::names;
+use rollcall_websocket::{Cause, SocketId, Sockets};
+
+impl Gateway {
+    /// A connection has ended.
+    pub(super) fn on_closed(&mut self, id: SocketId, peer: Peer, cause: Cause) {
+        self.fanout.remove_member(id, &peer);
+        self.enumeration.connection_ended(id);
+        let reason = match cause {
+            // The client knows that the node drains: it may be on its way to another one.
+            Cause::Closed | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain => LeftReason::Drained,
+            Cause::Closed => LeftReason::Closed,
+            Cause::Lost => LeftReason::Lost,
+            Cause::PongTimedOut => LeftReason::TimedOut,
+            Cause::Violation(_) | Cause::SlowConsumer => LeftReason::Kicked,
+            Cause::Ours => peer.closed_by_us.unwrap_or(LeftReason::Drained),
+        };
+        if matches!(cause, Cause::Closed | Cause::Lost | Cause::Violation(_)) {
+            metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
+        }
+        match peer.state {
+            PeerState::Open(session) => self.shared.disconnects.leave(session, reason),
+            PeerState::Connecting | PeerState::Busy => {
+                self.closed_while_busy.insert(id, reason);
+            }
+            PeerState::AwaitingConnect(_) => {}
+        }
+    }
+
+    /// A handler is done whose connection ended while it ran.
+    pub(super) fn leave_after_close(&mut self, id: SocketId, session: Box<Session>) {
+        let reason = self.closed_while_busy.remove(&id).unwrap_or(LeftReason::Lost);
+        self.shared.disconnects.leave(session, reason);
+    }
+
+    /// Those of these connections that are no longer open.
+    pub(super) fn ended(&self, sockets: &Sockets<Peer>, mut sids: Vec<Sid>) -> Vec<Sid> {
+        sids.retain(|sid| self.shared.mailboxes.socket(*sid).is_none_or(|id| !sockets.has(id)));
+        sids
+    }
+
+    /// Answers which connections are neither open nor wait for their handler.
+    pub(super) fn find_missing(&self, sockets: &Sockets<Peer>, FindMissing { sids, answer }: FindMissing) {
+        let mut sids = self.ended(sockets, sids);
+        sids.retain(|sid| {
+            self.shared.mailboxes.socket(*sid).is_none_or(|id| !self.closed_while_busy.contains_key(&id))
+        });
+        // The caller may have stopped waiting.
+        let _ = answer.send(sids);
+    }
+}

@@ -1,0 +1,105 @@
+//! The first message of a connection: it must be connect_request. The handler of connect runs, and its result is sent.
+use rollcall_schema::{ConnectSuccess, Request, SessionError, connect_success::Start, request::PayloadError};
+
+use super::{
+    Gateway, WorkerCommand,
+    peer::{Peer, PeerState},
+    replay,
+};
+use crate::handler::{
+    connect_context::ConnectContext,
+    connected::{Connected, Resumption},
+    error::Refused,
+};
+use rollcall_base::names;
+use rollcall_bus::Position;
+use rollcall_websocket::{Socket, SocketId, Sockets};
+
+impl Gateway {
+    pub(super) fn on_connect_request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
+        let Ok(request) = Request::parse(text.as_bytes()) else {
+            return self.end(socket, SessionError::SerializationFailed);
+        };
+        if request.event != "connect_request" {
+            return self.end(socket, SessionError::UnsupportedRequest);
+        }
+        let connect = match request.payload() {
+            Ok(connect) => connect,
+            Err(PayloadError { detail }) => {
+                return self.end_with(socket, SessionError::SerializationFailed, detail.as_deref());
+            }
+        };
+        let id = socket.id();
+        let asked = socket.peer.cold.as_mut().and_then(|cold| cold.lesson_in_url.take());
+        let client = socket.peer.client();
+        let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut socket.peer.state, PeerState::Connecting)
+        else {
+            return;
+        };
+        if let Some(waiting) = &waiting {
+            waiting.spoke();
+        }
+        socket.peer.expires = u64::MAX;
+        let sid = self.shared.mailboxes.sid(id);
+        let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, asked }, connect);
+        let mailboxes = self.shared.mailboxes.clone();
+        tokio::spawn(async move {
+            let outcome = call.await.map(Box::new);
+            drop(waiting);
+            mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome }).await;
+        });
+    }
+
+    /// The handler of connect is done: connect_success is the first frame, then the room's events that came meanwhile.
+    pub(super) fn on_connected(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        id: SocketId,
+        outcome: Result<Box<Connected>, Refused>,
+    ) {
+        let Some(mut socket) = sockets.get_mut(id) else {
+            match outcome {
+                Ok(connected) => {
+                    metrics::gauge!(names::SESSIONS).increment(1.0);
+                    self.leave_after_close(id, Box::new(connected.session));
+                }
+                Err(_) => drop(self.closed_while_busy.remove(&id)),
+            }
+            return;
+        };
+        let Connected { session, resumption } = match outcome {
+            Ok(connected) => *connected,
+            Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
+        };
+        let start = resumption.as_ref().map(|resumption| Start {
+            epoch: &resumption.position.epoch,
+            offset: resumption.position.offset,
+            recovered: resumption.recovered,
+        });
+        let success = ConnectSuccess {
+            session: session.presence.as_ref().map(|presence| (presence.session, &presence.agent)),
+            sid: session.sid,
+            ping_interval: self.shared.options.ping_interval,
+            expires_at: session.expires(),
+            start,
+        };
+        socket.send_text(&success.message());
+        metrics::gauge!(names::SESSIONS).increment(1.0);
+        let resumes = resumption.as_ref().map(|resumption| {
+            let (follower, watermark) = self.shared.rooms.follow();
+            self.fanout.set_watermark(watermark);
+            (resumption, follower)
+        });
+        socket.peer.admit(session.presence.as_ref(), resumes);
+        if let Some(Resumption { position, replay: Some((events, through)), .. }) = resumption {
+            let (mailboxes, rooms) = (self.shared.mailboxes.clone(), self.shared.rooms.clone());
+            let through = Position { offset: through, ..position };
+            let room_ids = self.fanout.rooms_of(socket.peer);
+            tokio::spawn(replay::replay(mailboxes, rooms, (id, session.sid), (through, room_ids), events));
+        }
+        self.session_returned(&mut socket, Box::new(session), None);
+        if self.draining {
+            self.announce_to(&mut socket);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! One worker's state, and what all workers share.
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rollcall_schema::LeftReason;
+
+use super::{
+    Mailboxes, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, lost_events::LostEventCloses,
+};
+use crate::{handler::table::Table, limits::EventLimits, rooms::Rooms};
+use rollcall_websocket::SocketId;
+
+/// The longest time that a client is told to wait before it reconnects, unless there is a reason for a shorter one.
+pub const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Options of the gateway (PROTOCOL 2, Limits).
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// The time from the upgrade to connect_request.
+    pub connect_timeout: Duration,
+    /// The interval that the client is told; the socket layer keeps it.
+    pub ping_interval: Duration,
+    /// Bytes of requests that may wait for a running handler; with more, the socket is not read.
+    pub max_pending: usize,
+    /// The time over which connections are closed whose rooms' events are gone for good.
+    pub reset_spread: Duration,
+}
+
+/// What the workers share.
+pub struct GatewayContext {
+    /// The handlers.
+    pub table: Table,
+    /// Gets the sessions of connections that have ended.
+    pub disconnects: DisconnectQueue,
+    /// Where replays come from.
+    pub rooms: Rooms,
+    /// How a handler's task reaches its worker.
+    pub mailboxes: Mailboxes,
+    /// How many events a connection may send.
+    pub events: Arc<EventLimits>,
+    /// Options.
+    pub options: GatewayOptions,
+}
+
+/// One worker's part of the gateway.
+pub struct Gateway {
+    pub(super) shared: Arc<GatewayContext>,
+    pub(super) fanout: Fanout,
+    /// Connections that ended while their handler ran, with the reason. It is used when the session comes back.
+    pub(super) closed_while_busy: HashMap<SocketId, LeftReason>,
+    pub(super) enumeration: Enumeration,
+    pub(super) lost_event_closes: LostEventCloses,
+    pub(super) started: Instant,
+    /// Each client is told to wait a random part of this before it reconnects, so that clients do not come back together.
+    pub(super) reconnect_within: Duration,
+    /// The drain has begun: clients that connect from now on are told so.
+    pub(super) draining: bool,
+}
+
+impl Gateway {
+    /// A worker's part, without connections.
+    #[must_use]
+    pub fn new(shared: Arc<GatewayContext>) -> Self {
+        let now = Instant::now();
+        Self {
+            lost_event_closes: LostEventCloses::new(shared.options.reset_spread, now),
+            shared,
+            fanout: Fanout::new(),
+            closed_while_busy: HashMap::new(),
+            enumeration: Enumeration::default(),
+            started: now,
+            reconnect_within: RECONNECT_WITHIN,
+            draining: false,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The way of an event from the node's feed to the workers that have members of its room.
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{RoomCommand, RoomKey, Rooms};
+use rollcall_bus::{BusEvent, Incoming};
+
+impl Rooms {
+    /// Hands every event of the feed to the workers that have members of its room, until the feed ends.
+    pub async fn dispatch(self, mut feed: mpsc::Receiver<BusEvent>) {
+        while let Some(event) = feed.recv().await {
+            match event {
+                BusEvent::Event(incoming) => {
+                    if let Some((key, workers)) = self.audience(&incoming)
+                        && let Some(delivery) = self.encode(key, incoming)
+                    {
+                        let delivery = Arc::new(delivery);
+                        for worker in workers {
+                            self.0.workers.send(worker, RoomCommand::Deliver(Arc::clone(&delivery))).await;
+                        }
+                    }
+                }
+                BusEvent::Watermark(offset) => {
+                    self.0.watermark.store(offset.0, Ordering::SeqCst);
+                    if self.0.followers.load(Ordering::SeqCst) > 0 {
+                        self.broadcast(|| RoomCommand::Watermark(offset)).await;
+                    }
+                }
+                BusEvent::Gap(through) => {
+                    warn!(%through, "events are gone for good: the connections of their rooms are closed");
+                    self.broadcast(|| RoomCommand::Gap(through)).await;
+                }
+                BusEvent::StreamReset => {
+                    warn!("the stream was made anew or put back: the connections of its rooms are closed");
+                    self.0.watermark.store(0, Ordering::SeqCst);
+                    self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
+                    self.broadcast(|| RoomCommand::StreamReset).await;
+                }
+            }
+        }
+    }
+
+    /// The room of an event, and the workers that have members of it; none where the event is not for them.
+    fn audience(&self, incoming: &Incoming) -> Option<(RoomKey, Vec<usize>)> {
+        let entries = self.entries();
+        let entry = entries.get(&incoming.room).filter(|entry| entry.life.has(incoming.offset))?;
+        let workers = entry.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(worker, _)| worker);
+        Some((entry.key, workers.collect()))
+    }
+
+    async fn broadcast(&self, command: impl Fn() -> RoomCommand) {
+        for worker in 0..self.0.workers.count() {
+            self.0.workers.send(worker, command()).await;
+        }
+    }
+}
