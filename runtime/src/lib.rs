@@ -1,5 +1,4 @@
-//! The machine under the handlers: accept, socket, connection state machine, dispatch, rooms, sessions, backends,
-//! configuration, metrics, shutdown. It knows nothing of any particular event.
+#![doc = include_str!("../ARCHITECTURE.md")]
 pub mod auth;
 pub mod cli;
 pub mod config;
