@@ -1,10 +1,11 @@
-//! The functions of a classroom gateway: one file for each named event, and the table that names them.
+//! The handlers of a classroom gateway: one file for each named event, and the table that names them.
 //!
 //! Invariant: a handler knows the domain only. Sockets, frames, SQL text, NATS and Redis are the runtime's.
 pub mod connect;
 pub mod disconnect;
 pub mod join_lesson;
 pub mod refresh;
+pub mod resume;
 
 use rollcall_runtime::{Resources, Table};
 
@@ -12,7 +13,10 @@ use rollcall_runtime::{Resources, Table};
 /// file and one line here.
 #[must_use]
 pub fn table(resources: &Resources) -> Table {
-    Table::new((connect::Deps::of(resources), connect::handle), (disconnect::Deps::of(resources), disconnect::handle))
-        .on("join_lesson", join_lesson::Deps::of(resources), join_lesson::handle)
-        .on("refresh", refresh::Deps::of(resources), refresh::handle)
+    let connect = ("connect_request", connect::Deps::new(resources), connect::handle);
+    let disconnect = (disconnect::Deps::new(resources), disconnect::handle);
+    Table::new(connect, disconnect)
+        .url_parameter("lesson_id")
+        .on("join_lesson", join_lesson::Deps::new(resources), join_lesson::handle)
+        .on("refresh", refresh::Deps::new(resources), refresh::handle)
 }

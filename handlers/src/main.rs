@@ -1,4 +1,4 @@
-//! The gateway's binary: the runtime with this crate's table of functions.
+//! The gateway's binary: the runtime with this crate's table of handlers.
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

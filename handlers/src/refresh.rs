@@ -1,4 +1,4 @@
-//! `refresh`: a fresh token for a session, before the one that it has ends (PROTOCOL 2).
+//! `refresh`: a fresh token for a session, before the one that it has expires (PROTOCOL 2).
 //!
 //! Invariant: a session never becomes another user's, and no token widens where it already is: a fresh one that could not
 //! enter its classroom, or its lesson, changes nothing.
@@ -18,7 +18,7 @@ pub struct Deps {
 impl Deps {
     /// Picks it out of the resources.
     #[must_use]
-    pub fn of(resources: &Resources) -> Self {
+    pub fn new(resources: &Resources) -> Self {
         Self { keyring: Arc::clone(&resources.keyring) }
     }
 }
@@ -26,23 +26,23 @@ impl Deps {
 /// Replaces the session's token.
 ///
 /// # Errors
-/// `invalid access token`, `access token of another user`. A guest is nobody yet, and becomes somebody by join_lesson.
+/// `invalid access token`, `access token of another user`. A guest has no user yet: join_lesson may give it one.
 pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Result<Refreshed, HandlerError> {
-    let user = fresh(&deps.keyring, session, request.token.as_str()).await?;
+    let user = verify(&deps.keyring, session, request.token.as_str()).await?;
     if session.expires().is_none() {
         return Err(AckError::AccessTokenOfAnotherUser.into());
     }
-    let stays = session.place.as_ref().is_none_or(|place| user.admits_lesson(&place.lesson));
-    if !stays || !user.admits_classroom(session.classroom) {
+    let stays = session.lesson().is_none_or(|lesson| user.admits_lesson(lesson));
+    if !stays || !user.admits_classroom(session.classroom()) {
         return Err(AckError::InvalidAccessToken.into());
     }
     let expires_at = user.expires;
-    session.hold(user);
+    session.set_claims(user);
     Ok(Refreshed { expires_at })
 }
 
-/// A later token than connect_request's: it must hold, and be the session's own user's, if there is one.
-pub(crate) async fn fresh(keyring: &Keyring, session: &Session, token: &str) -> Result<Claims, HandlerError> {
+/// Checks a later token than connect_request's: it must be valid, and of the session's own user, if there is one.
+pub(crate) async fn verify(keyring: &Keyring, session: &Session, token: &str) -> Result<Claims, HandlerError> {
     let user = keyring.admit(token).await?;
     let other = session.user().is_some_and(|(sub, audience)| sub != user.user || audience != user.audience);
     if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }

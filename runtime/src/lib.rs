@@ -18,8 +18,9 @@ pub use handler::{
     connected::{Connected, Resumption},
     error::{ConnectError, HandlerError},
     resources::Resources,
-    session::{JoinedLesson, Presence, Session},
+    session::Session,
     table::{Handler, Table},
 };
-pub use rollcall_presence::{key_cleanup::KeyCleanup, sessions::Sessions};
+pub use rollcall_bus::Position;
+pub use rollcall_presence::{Enter, EnterError, EnterGuard, JoinError, Joined, Joining, Membership, Presence};
 pub use rooms::Rooms;

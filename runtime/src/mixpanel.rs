@@ -36,6 +36,7 @@ pub struct Mixpanel(Option<mpsc::Sender<Event>>);
 
 #[derive(Debug)]
 struct Event {
+    name: &'static str,
     user: UserId,
     time: u64,
     insert_id: String,
@@ -60,11 +61,15 @@ impl Mixpanel {
         (Self(Some(queue)), sender)
     }
 
-    /// A participant came back while its key was still there.
-    pub fn reconnect(&self, user: &UserId) {
+    /// An event of a user.
+    pub fn track(&self, name: &'static str, user: &UserId) {
         let Some(queue) = &self.0 else { return };
-        let event =
-            Event { user: user.clone(), time: unix_now(), insert_id: Sid::random().to_string().replace('_', "-") };
+        let event = Event {
+            name,
+            user: user.clone(),
+            time: unix_now(),
+            insert_id: Sid::random().to_string().replace('_', "-"),
+        };
         match queue.try_send(event) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => dropped("mixpanel_queue_full", 1),
@@ -153,7 +158,7 @@ impl Sender {
             insert_id: &'a str,
         }
         let tracked = self.batch.iter().map(|event| Tracked {
-            event: "reconnect",
+            event: event.name,
             properties: Properties {
                 token: self.token.reveal(),
                 distinct_id: &event.user,

@@ -23,7 +23,7 @@ const FILE: &str = include_str!("raise_hand.rs");
 const IS_GATEWAY: &str = "NEW_EVENT_IS_GATEWAY";
 
 fn table(resources: &Resources) -> Table {
-    rollcall::table(resources).on("raise_hand", raise_hand::Deps::of(resources), raise_hand::handle)
+    rollcall::table(resources).on("raise_hand", raise_hand::Deps::new(resources), raise_hand::handle)
 }
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 fn the_readme_shows_what_is_compiled_here() {
     assert!(README.contains(FILE), "the README has another text of raise_hand.rs");
-    let line = r#".on("raise_hand", raise_hand::Deps::of(resources), raise_hand::handle)"#;
+    let line = r#".on("raise_hand", raise_hand::Deps::new(resources), raise_hand::handle)"#;
     assert!(README.contains(line), "the README has another line for the table");
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub struct Deps;
 
 impl Deps {
-    pub fn of(_pools: &Resources) -> Self {
+    pub fn new(_resources: &Resources) -> Self {
         Self
     }
 }
@@ -22,6 +22,6 @@ pub struct HandRaised {
 }
 
 pub async fn handle(_deps: &Deps, session: &mut Session, request: RaiseHand) -> Result<HandRaised, HandlerError> {
-    let by = session.presence.as_ref().map(|presence| presence.agent.to_string());
+    let by = session.agent_id().map(ToString::to_string);
     Ok(HandRaised { by, hand: request.hand })
 }

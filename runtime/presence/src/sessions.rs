@@ -98,29 +98,28 @@ impl Sessions {
     /// Its client waits since then.
     ///
     /// # Errors
-    /// [`OpenError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, OpenGuard), OpenError> {
+    /// [`EnterError`]; the session is closed again where it may have been opened.
+    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, EnterGuard), EnterError> {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         // Dropped while the call is under way, it must not close what is not open yet.
-        let mut unclaimed =
-            OpenGuard(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+        let mut guard = EnterGuard(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
         let answer = self.open.call_since(since, open).await;
-        unclaimed.settled();
+        guard.settled();
         match answer {
             Ok(Some(opened)) => {
                 if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
                     self.connections.close(sid, SessionError::Replaced).await;
                 }
-                Ok((opened, unclaimed))
+                Ok((opened, guard))
             }
             Ok(None) => {
-                unclaimed.claim();
-                Err(OpenError::TooManySessions)
+                guard.disarm();
+                Err(EnterError::TooManySessions)
             }
             Err(error) => {
                 if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
-                    unclaimed.claim();
+                    guard.disarm();
                 }
                 Err(error.into())
             }
@@ -188,7 +187,7 @@ impl Sessions {
 
 /// Why no session was opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum EnterError {
     /// The user has as many as it may.
     #[error("the user has too many sessions")]
     TooManySessions,
@@ -199,7 +198,7 @@ pub enum OpenError {
 
 /// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
 #[must_use]
-pub struct OpenGuard(Option<Undo>);
+pub struct EnterGuard(Option<Undo>);
 
 struct Undo {
     sessions: Sessions,
@@ -207,7 +206,7 @@ struct Undo {
     after: Duration,
 }
 
-impl OpenGuard {
+impl EnterGuard {
     /// Whatever was written is written.
     fn settled(&mut self) {
         if let Some(undo) = &mut self.0 {
@@ -215,13 +214,19 @@ impl OpenGuard {
         }
     }
 
-    /// A connection has it, or it was never opened.
-    pub fn claim(mut self) {
+    /// The client is about to get its success: its connection has the session from now on.
+    pub fn commit(self) {
+        failpoint::reach("connect done");
+        self.disarm();
+    }
+
+    /// There is nothing to end, or a connection has it.
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for OpenGuard {
+impl Drop for EnterGuard {
     fn drop(&mut self) {
         if let Some(Undo { sessions, close, after }) = self.0.take() {
             tokio::spawn(async move {

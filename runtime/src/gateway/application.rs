@@ -1,7 +1,7 @@
 //! Where the socket layer calls the gateway: what has come for a worker goes to the file that handles it.
 use std::time::Instant;
 
-use rollcall_schema::{LessonId, SessionError};
+use rollcall_schema::SessionError;
 
 use super::{
     Gateway, WorkerCommand,
@@ -19,16 +19,13 @@ impl Application for Gateway {
     type Command = WorkerCommand;
 
     fn opened(&mut self, socket: &mut SocketIo<'_>, mut upgrade: Upgrade) -> Peer {
-        // A lesson_id that is not valid is ignored.
-        let lesson =
-            upgrade.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("lesson_id=")));
-        let lesson = lesson.and_then(|lesson| LessonId::parse(lesson).ok());
+        let url_parameter = upgrade.query().and_then(|query| self.shared.table.url_parameter_in(query));
         let waiting = upgrade.head.extensions.remove::<UnauthenticatedPermit>();
         if let Some(waiting) = &waiting {
             waiting.arrived(socket.id());
         }
         let permit = upgrade.head.extensions.remove::<ClientPermit>().flatten();
-        Peer::new(self.connect_deadline(), lesson, permit, waiting)
+        Peer::new(self.connect_deadline(), url_parameter, permit, waiting)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {

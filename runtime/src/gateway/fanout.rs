@@ -79,7 +79,7 @@ impl Fanout {
         begins: Option<Offset>,
     ) -> bool {
         let id = socket.id();
-        let lesson = session.place.as_ref().map(|place| &place.lesson);
+        let lesson = session.lesson();
         if let Some(old) = socket.peer.lesson.filter(|key| self.lesson(*key) != lesson) {
             socket.peer.lesson = None;
             self.leave(id, old);

@@ -20,7 +20,7 @@ impl Gateway {
         let Ok(request) = Request::parse(text.as_bytes()) else {
             return self.end(socket, SessionError::SerializationFailed);
         };
-        if request.event != "connect_request" {
+        if request.event != self.shared.table.first_event() {
             return self.end(socket, SessionError::UnsupportedRequest);
         }
         let connect = match request.payload() {
@@ -30,7 +30,7 @@ impl Gateway {
             }
         };
         let id = socket.id();
-        let asked = socket.peer.cold.as_mut().and_then(|cold| cold.lesson_in_url.take());
+        let url_parameter = socket.peer.cold.as_mut().and_then(|cold| cold.url_parameter.take());
         let client = socket.peer.client();
         let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut socket.peer.state, PeerState::Connecting)
         else {
@@ -41,7 +41,7 @@ impl Gateway {
         }
         socket.peer.expires = u64::MAX;
         let sid = self.shared.mailboxes.sid(id);
-        let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, asked }, connect);
+        let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, url_parameter }, connect);
         let mailboxes = self.shared.mailboxes.clone();
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
@@ -77,8 +77,8 @@ impl Gateway {
             recovered: resumption.recovered,
         });
         let success = ConnectSuccess {
-            session: session.presence.as_ref().map(|presence| (presence.session, &presence.agent)),
-            sid: session.sid,
+            session: session.membership.session(),
+            sid: session.sid(),
             ping_interval: self.shared.options.ping_interval,
             expires_at: session.expires(),
             start,
@@ -90,12 +90,12 @@ impl Gateway {
             self.fanout.set_watermark(watermark);
             (resumption, follower)
         });
-        socket.peer.admit(session.presence.as_ref(), resumes);
+        socket.peer.admit(session.agent_id(), resumes);
         if let Some(Resumption { position, replay: Some((events, through)), .. }) = resumption {
             let (mailboxes, rooms) = (self.shared.mailboxes.clone(), self.shared.rooms.clone());
             let through = Position { offset: through, ..position };
             let room_ids = self.fanout.rooms_of(socket.peer);
-            tokio::spawn(replay::replay(mailboxes, rooms, (id, session.sid), (through, room_ids), events));
+            tokio::spawn(replay::replay(mailboxes, rooms, (id, session.sid()), (through, room_ids), events));
         }
         self.session_returned(&mut socket, Box::new(session), None);
         if self.draining {

@@ -1,17 +1,14 @@
 //! The gateway's state of one connection. It is small, because every connection has one, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{LeftReason, LessonId, Offset};
+use rollcall_schema::{AgentId, LeftReason, Offset};
 
 use super::{
     join_buffer::JoinBuffer,
     resume_cursor::{ReplayState, ResumeCursor},
 };
 use crate::{
-    handler::{
-        connected::Resumption,
-        session::{Presence, Session},
-    },
+    handler::{connected::Resumption, session::Session},
     limits::{
         Meter,
         admission::{ClientPermit, UnauthenticatedPermit},
@@ -62,8 +59,8 @@ pub(super) enum PeerState {
 /// What most connections do not have, or not for long.
 #[derive(Default)]
 pub(super) struct ColdState {
-    /// `lesson_id` of the upgrade request's query.
-    pub lesson_in_url: Option<LessonId>,
+    /// For connect: see [`Table::url_parameter`](crate::Table::url_parameter).
+    pub url_parameter: Option<Box<str>>,
     /// Rooms that it joins while a handler runs.
     pub join_buffers: Vec<JoinBuffer>,
     /// Messages that came while a handler ran.
@@ -82,7 +79,7 @@ impl ColdState {
     }
 
     fn is_empty(&self) -> bool {
-        self.lesson_in_url.is_none() && self.join_buffers.is_empty() && self.pending.is_empty() && self.cursor.is_none()
+        self.url_parameter.is_none() && self.join_buffers.is_empty() && self.pending.is_empty() && self.cursor.is_none()
     }
 }
 
@@ -91,12 +88,12 @@ impl Peer {
     #[must_use]
     pub(super) fn new(
         deadline: u64,
-        lesson_in_url: Option<LessonId>,
+        url_parameter: Option<Box<str>>,
         permit: ClientPermit,
         waiting: Option<UnauthenticatedPermit>,
     ) -> Self {
         let cold =
-            lesson_in_url.map(|lesson| Box::new(ColdState { lesson_in_url: Some(lesson), ..ColdState::default() }));
+            url_parameter.map(|value| Box::new(ColdState { url_parameter: Some(value), ..ColdState::default() }));
         Self {
             state: PeerState::AwaitingConnect(waiting),
             classroom: None,
@@ -122,8 +119,8 @@ impl Peer {
     }
 
     /// It was let in. If it resumes, its cursor starts at the resumption's position.
-    pub(super) fn admit(&mut self, presence: Option<&Presence>, resumption: Option<(&Resumption, Follower)>) {
-        self.mark = presence.map(|presence| AgentMark::new(&presence.agent));
+    pub(super) fn admit(&mut self, agent: Option<&AgentId>, resumption: Option<(&Resumption, Follower)>) {
+        self.mark = agent.map(AgentMark::new);
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let cold = self.cold_mut();
             cold.cursor = Some(ResumeCursor::after(position.offset, follower));

@@ -1,5 +1,5 @@
-//! What `connect` is given of a connection that sent connect_request.
-use rollcall_schema::{LessonId, Sid};
+//! What `connect` is given of a connection that sent its first event.
+use rollcall_schema::Sid;
 use rollcall_websocket::SocketId;
 
 use crate::limits::network::Subscriber;
@@ -13,6 +13,6 @@ pub struct ConnectContext {
     pub sid: Sid,
     /// Its address, where the connections of addresses are limited.
     pub client: Option<Subscriber>,
-    /// `lesson_id` of the upgrade request's query.
-    pub asked: Option<LessonId>,
+    /// The value of the URL's parameter that the table names ([`Table::url_parameter`](crate::Table::url_parameter)).
+    pub url_parameter: Option<Box<str>>,
 }

@@ -5,9 +5,7 @@ use rollcall_schema::{AckError, SessionError, Sid};
 use tracing::warn;
 
 use crate::auth::{AuthError, HookError};
-use rollcall_keys::KeysError;
-use rollcall_presence::sessions::OpenError;
-use rollcall_store::StoreError;
+use rollcall_presence::{EnterError, JoinError};
 
 /// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
 fn retry_after() -> Duration {
@@ -20,12 +18,9 @@ pub enum HandlerError {
     /// Of the table: told as it stands.
     #[error(transparent)]
     Ack(#[from] AckError),
-    /// SQL is away.
+    /// The presence service has not joined the lesson.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The keys are away.
-    #[error(transparent)]
-    LessonKeys(#[from] KeysError),
+    Join(#[from] JoinError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -43,14 +38,15 @@ impl HandlerError {
 
     /// What the client is told.
     #[must_use]
-    pub fn told(self) -> AckError {
+    pub fn to_client(self) -> AckError {
         match self {
             Self::Ack(error) => error,
             // The hook logs its own faults.
             Self::Hook(_) => AckError::TryAgainLater(retry_after()),
             Self::Auth(error) if error.is_temporary() => AckError::TryAgainLater(retry_after()),
             Self::Auth(_) => AckError::InvalidAccessToken,
-            Self::Store(_) | Self::LessonKeys(_) => {
+            Self::Join(JoinError::LessonNotFound) => AckError::LessonNotFound,
+            Self::Join(JoinError::Store(_) | JoinError::Keys(_)) => {
                 warn!(error = %self, "a client was asked to try again later");
                 AckError::TryAgainLater(retry_after())
             }
@@ -70,7 +66,7 @@ pub enum Interrupted {
 impl Interrupted {
     /// What the client is told.
     #[must_use]
-    pub fn told(self) -> AckError {
+    pub fn to_client(self) -> AckError {
         match self {
             Self::TimedOut => AckError::TimedOut(retry_after()),
             Self::Panicked => AckError::TryAgainLater(retry_after()),
@@ -90,9 +86,15 @@ pub enum ConnectError {
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// SQL is away.
+    /// The presence service has made no session.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Enter(#[from] EnterError),
+}
+
+impl From<SessionError> for ConnectError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
 }
 
 /// Why a connection ends before it is a session, as its client is told.
@@ -113,14 +115,14 @@ impl From<SessionError> for Refused {
 impl From<ConnectError> for Refused {
     fn from(error: ConnectError) -> Self {
         let detail = if let ConnectError::Auth(error) = &error { error.detail() } else { None };
-        Self { error: error.told(), detail }
+        Self { error: error.to_client(), detail }
     }
 }
 
 impl ConnectError {
     /// What the client is told.
     #[must_use]
-    pub fn told(self) -> SessionError {
+    pub fn to_client(self) -> SessionError {
         match self {
             Self::Session(error) => error,
             // The keyring counts and logs them.
@@ -128,19 +130,11 @@ impl ConnectError {
             Self::Auth(_) => SessionError::Unauthenticated,
             Self::Hook(HookError::Busy) => SessionError::TooManyRequests,
             Self::Hook(HookError::Away) => SessionError::InternalServerError,
-            Self::Store(error) => {
+            Self::Enter(EnterError::TooManySessions) => SessionError::TooManyRequests,
+            Self::Enter(EnterError::Store(error)) => {
                 warn!(%error, "a connection was refused");
                 SessionError::InternalServerError
             }
-        }
-    }
-}
-
-impl From<OpenError> for ConnectError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::TooManySessions => Self::Session(SessionError::TooManyRequests),
-            OpenError::Store(error) => Self::Store(error),
         }
     }
 }

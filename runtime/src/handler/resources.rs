@@ -1,4 +1,4 @@
-//! What handlers may ask for, made once at the start. Each handler's `Deps` picks its own.
+//! What handlers may depend on, made once at the start. Each handler's `Deps` picks its own.
 use std::sync::Arc;
 
 use crate::{
@@ -7,29 +7,23 @@ use crate::{
     mixpanel::Mixpanel,
     rooms::Rooms,
 };
-use rollcall_keys::LessonKeys;
-use rollcall_presence::{key_cleanup::KeyCleanup, sessions::Sessions};
+use rollcall_presence::Presence;
 
-/// The dependencies there are.
+/// All dependencies that there are. Cheap to clone.
+#[derive(Clone)]
 pub struct Resources {
     /// Checks tokens.
     pub keyring: Arc<Keyring>,
-    /// Asks another service about classrooms.
+    /// Asks the authorization service.
     pub hook: Arc<Hook>,
     /// This node's rooms.
     pub rooms: Rooms,
-    /// Sessions in SQL.
-    pub sessions: Sessions,
-    /// The keys.
-    pub kv: Arc<dyn LessonKeys>,
-    /// Keys of who left.
-    pub leavings: KeyCleanup,
+    /// Enters, joins and leaves.
+    pub presence: Presence,
     /// Analytics.
     pub mixpanel: Mixpanel,
     /// How often users and guests may connect.
     pub rates: Arc<EventLimits>,
-    /// How many sessions a user may have at once.
-    pub user_sessions: u32,
-    /// Whether somebody without a token is let in.
+    /// Whether clients without a token are let in.
     pub guests: bool,
 }

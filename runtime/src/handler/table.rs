@@ -24,6 +24,10 @@ use rollcall_base::names;
 /// How long a handler may run, unless [`Table::handler_timeout`] says otherwise.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest value of a URL's parameter that is kept, in bytes: clients that have not said who they are can make the
+/// node keep that much.
+const MAX_URL_PARAMETER: usize = 256;
+
 /// A handler of an event: `async fn(&Deps, &mut Session, Request) -> Result<Answer, HandlerError>`.
 pub trait Handler<'a, D: 'a, R, A>: Send + Sync {
     /// What it returns.
@@ -104,6 +108,8 @@ type EventFn = Arc<
 /// The functions of a gateway.
 #[derive(Clone)]
 pub struct Table {
+    first_event: &'static str,
+    url_parameter: Option<&'static str>,
     connect: ConnectFn,
     disconnect: DisconnectFn,
     events: HashMap<&'static str, EventFn>,
@@ -113,7 +119,7 @@ pub struct Table {
 impl Table {
     /// A table with the two functions that every gateway has.
     pub fn new<C, D>(
-        (connect_deps, connect): (C, impl for<'a> Connect<'a, C> + 'static),
+        (first_event, connect_deps, connect): (&'static str, C, impl for<'a> Connect<'a, C> + 'static),
         (disconnect_deps, disconnect): (D, impl for<'a> Disconnect<'a, D> + 'static),
     ) -> Self
     where
@@ -123,6 +129,8 @@ impl Table {
         let connect = Arc::new((connect_deps, connect));
         let disconnect = Arc::new((disconnect_deps, disconnect));
         Self {
+            first_event,
+            url_parameter: None,
             connect: Arc::new(move |greeting, request, timeout| {
                 let function = Arc::clone(&connect);
                 let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
@@ -164,8 +172,8 @@ impl Table {
             Ok(async move {
                 let call = async { function.1.call(&function.0, &mut session, payload).await }.boxed();
                 let answer = match contained(name, timeout, call).await {
-                    Ok(result) => result.map_err(|error| (error.detail(), error.told())),
-                    Err(interrupted) => Err((None, interrupted.told())),
+                    Ok(result) => result.map_err(|error| (error.detail(), error.to_client())),
+                    Err(interrupted) => Err((None, interrupted.to_client())),
                 };
                 let (ack, begins) = match answer.map(Into::into) {
                     Ok(reply) => (ack::success(reference, &reply), reply.offset()),
@@ -183,6 +191,27 @@ impl Table {
     #[must_use]
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Keeps the value of this parameter of the connection's URL until connect, as [`ConnectContext::url_parameter`].
+    #[must_use]
+    pub fn url_parameter(self, name: &'static str) -> Self {
+        Self { url_parameter: Some(name), ..self }
+    }
+
+    /// The event that a connection must send first, which starts connect.
+    #[must_use]
+    pub fn first_event(&self) -> &'static str {
+        self.first_event
+    }
+
+    /// The value of the parameter in a URL's query, as it stands there; none where it is longer than
+    /// [`MAX_URL_PARAMETER`].
+    #[must_use]
+    pub fn url_parameter_in(&self, query: &str) -> Option<Box<str>> {
+        let name = self.url_parameter?;
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        (value.len() <= MAX_URL_PARAMETER).then(|| value.into())
     }
 
     /// The names of its events.
@@ -228,7 +257,7 @@ impl Table {
 
 impl Table {
     fn unknown(&self, request: &Request<'_>) -> Vec<u8> {
-        if request.event == "connect_request" {
+        if request.event == self.first_event {
             return ack::error(request.reference, AckError::AlreadyConnected);
         }
         let mut events: Vec<_> = self.events().collect();

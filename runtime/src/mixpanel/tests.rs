@@ -41,7 +41,7 @@ async fn counted(sender: Sender, flush: Duration) -> String {
 async fn a_reconnect_arrives_in_the_form_of_track() {
     let mut server = Fixture::start(|_| taken()).await;
     let (mixpanel, sender) = to(&server);
-    mixpanel.reconnect(&user(1));
+    mixpanel.track("reconnect", &user(1));
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(sender.run(async { drop(stopped.await) }, Duration::from_secs(5)));
     let request = server.next().await;
@@ -62,7 +62,7 @@ async fn a_reconnect_arrives_in_the_form_of_track() {
 async fn batches_are_of_at_most_fifty_and_lose_nobody() {
     let mut server = Fixture::start(|_| taken()).await;
     let (mixpanel, sender) = to(&server);
-    (0..120).for_each(|number| mixpanel.reconnect(&user(number)));
+    (0..120).for_each(|number| mixpanel.track("reconnect", &user(number)));
     assert!(!counted(sender, Duration::from_secs(5)).await.contains("dropped"));
     let batches: Vec<_> = std::iter::from_fn(|| server.requests.try_recv().ok()).map(|r| events(&r.body)).collect();
     assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [50, 50, 20]);
@@ -82,7 +82,7 @@ async fn failures_hangs_and_broken_connections_are_tried_again_with_the_same_id(
     for fails in scripts {
         let mut server = Fixture::start(move |number| if number < 2 { fails(number) } else { taken() }).await;
         let (mixpanel, sender) = to(&server);
-        mixpanel.reconnect(&user(1));
+        mixpanel.track("reconnect", &user(1));
         let counted = counted(sender, Duration::from_secs(5)).await;
         assert!(!counted.contains("dropped"), "{counted}");
         assert!(counted.contains("backend_errors_total{backend=\"mixpanel\",operation=\"track\"} 2"), "{counted}");
@@ -102,7 +102,7 @@ async fn what_fails_for_good_is_dropped_and_counted() {
     for (reply, attempts) in replies.into_iter().zip([3, 1, 1]) {
         let mut server = Fixture::start(move |_| reply()).await;
         let (mixpanel, sender) = to(&server);
-        (0..7).for_each(|number| mixpanel.reconnect(&user(number)));
+        (0..7).for_each(|number| mixpanel.track("reconnect", &user(number)));
         let counted = counted(sender, Duration::from_secs(5)).await;
         assert!(counted.contains("dropped_total{reason=\"mixpanel_failed\"} 7"), "{counted}");
         assert_eq!(std::iter::from_fn(|| server.requests.try_recv().ok()).count(), attempts);
@@ -114,7 +114,9 @@ async fn a_full_queue_drops_and_counts_and_never_waits() {
     let server = Fixture::start(|_| Reply::Hang).await;
     let (mixpanel, sender) = to(&server);
     let recorder = PrometheusBuilder::new().build_recorder();
-    metrics::with_local_recorder(&recorder, || (0..QUEUE + 3).for_each(|number| mixpanel.reconnect(&user(number))));
+    metrics::with_local_recorder(&recorder, || {
+        (0..QUEUE + 3).for_each(|number| mixpanel.track("reconnect", &user(number)))
+    });
     let counted = recorder.handle().render();
     assert!(counted.contains("dropped_total{reason=\"mixpanel_queue_full\"} 3"), "{counted}");
     drop(sender);
@@ -124,13 +126,13 @@ async fn a_full_queue_drops_and_counts_and_never_waits() {
 async fn a_shutdown_waits_no_longer_than_its_deadline() {
     let server = Fixture::start(|_| Reply::Hang).await;
     let (mixpanel, sender) = to(&server);
-    (0..60).for_each(|number| mixpanel.reconnect(&user(number)));
+    (0..60).for_each(|number| mixpanel.track("reconnect", &user(number)));
     let counted = counted(sender, Duration::from_millis(100)).await;
     assert!(counted.contains("dropped_total{reason=\"mixpanel_shut_down\"} 60"), "{counted}");
-    mixpanel.reconnect(&user(1)); // tells nobody, and harms nobody
+    mixpanel.track("reconnect", &user(1)); // tells nobody, and harms nobody
 }
 
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
-    Mixpanel::disabled().reconnect(&user(1));
+    Mixpanel::disabled().track("reconnect", &user(1));
 }

@@ -34,8 +34,8 @@ use rollcall_base::{
     tasks::{TaskEnded, Tasks},
 };
 use rollcall_presence::{
-    key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper, outbox_relay::OutboxRelay,
-    sessions::Sessions,
+    Presence, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
+    outbox_relay::OutboxRelay, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
@@ -114,12 +114,14 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.access.authz.clone())),
         rooms: rooms.clone(),
-        sessions: Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone())),
-        kv: Arc::clone(&kv),
-        leavings: leavings.clone(),
+        presence: Presence::new(
+            Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone())),
+            Arc::clone(&kv),
+            leavings.clone(),
+            config.access.rates.user_sessions,
+        ),
         mixpanel,
         rates: Arc::clone(&rates),
-        user_sessions: config.access.rates.user_sessions,
         guests: config.guests,
     })
     .handler_timeout(config.limits.handler_timeout);

@@ -57,16 +57,16 @@ fn alice() -> Open {
 async fn a_session_that_no_connection_got_is_closed_again() {
     let bench = Bench::new().await;
     let open = alice();
-    let (_, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+    let (_, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
     assert_eq!(bench.agents(open.classroom).await, 1);
-    drop(unclaimed);
+    drop(guard);
     let deadline = Instant::now() + Duration::from_secs(10);
     while bench.agents(open.classroom).await > 0 {
         assert!(Instant::now() < deadline, "it stays");
         sleep(Duration::from_millis(5)).await;
     }
-    let (_, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
-    unclaimed.claim();
+    let (_, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+    guard.commit();
     assert_eq!(bench.agents(open.classroom).await, 1);
 }
 
@@ -114,8 +114,8 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
     for number in 0..300 {
         let agent = AgentId::parse(&format!("web.u{number}.example.org")).expect("an agent");
         let open = Open { user: agent.user(), agent, ..alice() };
-        let (opened, unclaimed) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
-        unclaimed.claim();
+        let (opened, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+        guard.commit();
         poison(&bench, opened.session);
         poisoned.push((opened.session, open));
     }
@@ -130,7 +130,7 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
     let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("none waits to be mended");
     assert!(ended.iter().all(|closed| *closed == Closed::NotOwner));
     let open = alice();
-    bench.sessions.open(Instant::now(), open.clone()).await.expect("opened").1.claim();
+    bench.sessions.open(Instant::now(), open.clone()).await.expect("opened").1.commit();
     assert_eq!(bench.sessions.close(close(&open)).await, Closed::Left, "others go on");
 
     for (session, _) in &poisoned {

@@ -45,14 +45,14 @@ impl InGrace {
     pub(super) fn insert(&mut self, disconnected: Disconnected) {
         let key = (disconnected.due, self.next);
         self.next += 1;
-        self.by_sid.insert(disconnected.session.sid, key);
+        self.by_sid.insert(disconnected.session.sid(), key);
         self.by_due.insert(key, disconnected);
     }
 
     /// Takes out the one that ends first.
     pub(super) fn pop_first(&mut self) -> Option<Disconnected> {
         let (_, disconnected) = self.by_due.pop_first()?;
-        self.by_sid.remove(&disconnected.session.sid);
+        self.by_sid.remove(&disconnected.session.sid());
         Some(disconnected)
     }
 

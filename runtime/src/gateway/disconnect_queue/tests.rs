@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::handler::{connect_context::ConnectContext, connected::Connected, error::ConnectError};
-use rollcall_websocket::SocketId;
+use rollcall_presence::Membership;
 
 struct Ends(mpsc::UnboundedSender<(Sid, LeftReason)>);
 
@@ -13,19 +13,18 @@ async fn refuse(_: &(), _: ConnectContext, _: ConnectRequest) -> Result<Connecte
 }
 
 async fn end(ends: &Ends, session: Session, reason: LeftReason) {
-    ends.0.send((session.sid, reason)).unwrap();
+    ends.0.send((session.sid(), reason)).unwrap();
 }
 
 fn disconnect_queue(max: usize) -> (DisconnectQueue, mpsc::UnboundedReceiver<(Sid, LeftReason)>) {
     let (queue, receiver) = DisconnectQueue::new(Grace { time: Duration::from_secs(600), max });
     let (ends, ended) = mpsc::unbounded_channel();
-    tokio::spawn(queue.clone().run(receiver, Table::new(((), refuse), (Ends(ends), end))));
+    tokio::spawn(queue.clone().run(receiver, Table::new(("connect_request", (), refuse), (Ends(ends), end))));
     (queue, ended)
 }
 
 fn session(sid: u128) -> Box<Session> {
-    let context = ConnectContext { socket: SocketId::from_bits(0), sid: Sid(sid), client: None, asked: None };
-    Box::new(Session::guest(context, ClassroomId(Uuid::nil())))
+    Box::new(Session::guest(Membership::guest(Sid(sid), ClassroomId(Uuid::nil()))))
 }
 
 #[tokio::test(start_paused = true)]

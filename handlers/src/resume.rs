@@ -1,0 +1,42 @@
+//! `resume` of a connect_request: back into the lesson, and what was missed (PROTOCOL 3).
+//!
+//! Invariant: the session exists already, so what cannot be recovered is reported and ends nothing. `recovered` is about the
+//! rooms that the client named: the classroom, and the lesson where there is one.
+use rollcall_runtime::{Position, Resources, Resumption, Rooms, Session};
+use rollcall_schema::{JoinLesson, Resume};
+
+use crate::join_lesson;
+
+/// What a resume needs.
+pub struct Deps {
+    rooms: Rooms,
+    join_lesson: join_lesson::Deps,
+}
+
+impl Deps {
+    /// Picks it out of the resources.
+    #[must_use]
+    pub fn new(resources: &Resources) -> Self {
+        Self { rooms: resources.rooms.clone(), join_lesson: join_lesson::Deps::new(resources) }
+    }
+}
+
+/// Joins the lesson that the client was in, and looks for what it missed.
+pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume) -> Resumption {
+    session.resumes = true;
+    let after = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });
+    let joined = match resume.lesson_id {
+        Some(lesson) => {
+            let request = JoinLesson { lesson_id: Some(lesson), access_token: None };
+            join_lesson::handle(&deps.join_lesson, session, request).await.is_ok()
+        }
+        None => true,
+    };
+    if let Some(after) = after.filter(|_| joined)
+        && let Some(replay) = deps.rooms.replay(&session.rooms(), &after).await
+    {
+        return Resumption { position: after, recovered: true, replay: Some(replay) };
+    }
+    // Read after the rooms were entered: events that are stored later come.
+    Resumption { position: deps.rooms.end().await, recovered: false, replay: None }
+}

@@ -1,0 +1,124 @@
+//! A connection joins a lesson: first SQL, then, once it is in the lesson's room, the keys in Redis.
+//!
+//! Invariant: a join that fails leaves session, row and keys as they were.
+use rollcall_base::failpoint;
+use rollcall_keys::{KeyEntry, KeyField, KeysError};
+use rollcall_schema::{LessonId, Role, Seat, UserId};
+use rollcall_store::{self as store, RollbackJoin, StoreError};
+use tracing::warn;
+
+use crate::{
+    Presence,
+    membership::{JoinedLesson, Membership},
+};
+
+/// Why a lesson was not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// There is none of this id in the connection's classroom.
+    #[error("the lesson is not found")]
+    LessonNotFound,
+    /// SQL is away, or the session is no longer this connection's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys are away.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// A join that SQL knows and Redis does not yet.
+#[must_use]
+pub struct Joining<'a> {
+    presence: &'a Presence,
+    membership: &'a mut Membership,
+    seat: Option<Seat>,
+    entry: KeyEntry,
+}
+
+/// A lesson that was joined.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined {
+    /// The user's seat, where there is one.
+    pub seat: Option<Seat>,
+    /// How many seats the lesson has.
+    pub seats: u32,
+    /// Whether this is a participant whose key from an earlier join was still there.
+    pub reconnected: bool,
+}
+
+impl Presence {
+    /// Looks for the lesson and the user's seat in it, and saves both in the session's row. Guests have no user.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join<'a>(
+        &'a self,
+        membership: &'a mut Membership,
+        lesson: LessonId,
+        user: Option<(UserId, Role)>,
+    ) -> Result<Joining<'a>, JoinError> {
+        let join = store::Join {
+            sid: membership.sid,
+            session: membership.agent.as_ref().map(|session| session.id),
+            classroom: membership.classroom,
+            lesson: lesson.clone(),
+            user: user.as_ref().map(|(user, _)| user.clone()),
+        };
+        let (seats, seat) = match self.sessions.join(join).await? {
+            store::Joined::Lesson { seats, seat } => (seats, seat),
+            store::Joined::NotFound => return Err(JoinError::LessonNotFound),
+            // Another connection has the session: this one is about to be closed.
+            store::Joined::NotOwner => return Err(StoreError::Fenced.into()),
+        };
+        let entry = KeyEntry { lesson, seats, sid: membership.sid, user };
+        Ok(Joining { presence: self, membership, seat, entry })
+    }
+}
+
+impl Joining<'_> {
+    /// Writes the seat map where it is missing, and the user's keys; then the connection has joined.
+    ///
+    /// # Errors
+    /// [`JoinError::Keys`]; the session's row is put back.
+    pub async fn write_keys(self) -> Result<Joined, JoinError> {
+        failpoint::reach("lesson entered");
+        let Self { presence, membership, seat, entry } = self;
+        expect_field(presence, membership, &entry);
+        let left = membership.lesson().filter(|left| **left != entry.lesson);
+        let reconnected = match presence.keys.join(&entry, left).await {
+            Ok(existed) => existed,
+            Err(error) => {
+                roll_back(presence, membership).await;
+                return Err(error.into());
+            }
+        };
+        failpoint::reach("keys written");
+        membership.unconfirmed = None;
+        let KeyEntry { lesson, seats, user, .. } = entry;
+        membership.lesson = Some(JoinedLesson { lesson, seat, has_field: user.is_some() });
+        Ok(Joined { seat, seats, reconnected })
+    }
+}
+
+/// A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung: its field is
+/// remembered until an answer comes. One of an earlier join, of another lesson, is removed now.
+fn expect_field(presence: &Presence, membership: &mut Membership, entry: &KeyEntry) {
+    let field = entry
+        .user
+        .as_ref()
+        .map(|(user, _)| Box::new(KeyField { lesson: entry.lesson.clone(), user: user.clone(), sid: membership.sid }));
+    let earlier = std::mem::replace(&mut membership.unconfirmed, field);
+    if let Some(earlier) = earlier.filter(|earlier| earlier.lesson != entry.lesson) {
+        presence.cleanup.leave(*earlier);
+    }
+}
+
+/// Puts the session's row back. Where that fails too, the row is ahead of the client until its next join or its end.
+async fn roll_back(presence: &Presence, membership: &Membership) {
+    let Some(session) = &membership.agent else { return };
+    let lesson = membership.lesson.as_ref().map(|joined| (joined.lesson.clone(), joined.seat));
+    let restore = RollbackJoin { sid: membership.sid, session: session.id, lesson };
+    if let Err(error) = presence.sessions.restore(restore).await {
+        warn!(%error, "a failed join is not undone in SQL");
+    }
+}

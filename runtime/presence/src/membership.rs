@@ -1,0 +1,89 @@
+//! What presence keeps of one connection: its session, the lesson it joined, and what of that may stand in Redis.
+//!
+//! Invariant: only the calls of [`crate::Presence`] change it, so it says what SQL and Redis were told for this connection.
+use std::time::Instant;
+
+use rollcall_keys::KeyField;
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, Seat, SessionId, Sid};
+use rollcall_store::Remembered;
+
+/// A connection's part in a classroom. Small, because every connection keeps one.
+#[derive(Debug)]
+pub struct Membership {
+    pub(crate) sid: Sid,
+    pub(crate) classroom: ClassroomId,
+    /// None for a guest.
+    pub(crate) agent: Option<AgentSession>,
+    pub(crate) lesson: Option<JoinedLesson>,
+    /// What a join may have written to Redis without an answer: removed with the session, as the lesson's field is.
+    pub(crate) unconfirmed: Option<Box<KeyField>>,
+    since: Instant,
+}
+
+/// A row of `agent_session`.
+#[derive(Debug)]
+pub(crate) struct AgentSession {
+    pub(crate) id: SessionId,
+    pub(crate) agent: AgentId,
+}
+
+/// A lesson that a connection joined.
+#[derive(Debug)]
+pub(crate) struct JoinedLesson {
+    pub(crate) lesson: LessonId,
+    pub(crate) seat: Option<Seat>,
+    /// Whether the user's field in Redis names this connection; not so for a guest.
+    pub(crate) has_field: bool,
+}
+
+impl Membership {
+    /// A guest's: no row in SQL, no event, nothing that others see.
+    #[must_use]
+    pub fn guest(sid: Sid, classroom: ClassroomId) -> Self {
+        Self { sid, classroom, agent: None, lesson: None, unconfirmed: None, since: Instant::now() }
+    }
+
+    pub(crate) fn agent(sid: Sid, classroom: ClassroomId, session: AgentSession) -> Self {
+        Self { agent: Some(session), ..Self::guest(sid, classroom) }
+    }
+
+    /// The connection's id.
+    #[must_use]
+    pub fn sid(&self) -> Sid {
+        self.sid
+    }
+
+    /// The classroom that the connection is in.
+    #[must_use]
+    pub fn classroom(&self) -> ClassroomId {
+        self.classroom
+    }
+
+    /// The session and its agent; none for a guest.
+    #[must_use]
+    pub fn session(&self) -> Option<(SessionId, &AgentId)> {
+        self.agent.as_ref().map(|session| (session.id, &session.agent))
+    }
+
+    /// The lesson that the connection joined.
+    #[must_use]
+    pub fn lesson(&self) -> Option<&LessonId> {
+        self.lesson.as_ref().map(|joined| &joined.lesson)
+    }
+
+    /// What the node knows of an agent's session, should the database lose its row. `reason` is for its end.
+    #[must_use]
+    pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
+        let AgentSession { id, agent } = self.agent.as_ref()?;
+        Some(Remembered {
+            session: *id,
+            classroom: self.classroom,
+            agent: agent.clone(),
+            user: agent.user(),
+            sid: self.sid,
+            lesson: self.lesson().cloned(),
+            age: self.since.elapsed(),
+            reason,
+        })
+    }
+}

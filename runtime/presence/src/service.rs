@@ -1,0 +1,25 @@
+//! The presence service: what handlers call when an agent enters, joins a lesson or leaves.
+//!
+//! Invariant: SQL is written first, the keys in Redis follow. A step that fails is undone here, not in a handler.
+use std::sync::Arc;
+
+use rollcall_keys::LessonKeys;
+
+use crate::{key_cleanup::KeyCleanup, sessions::Sessions};
+
+/// Enters, joins and leaves. Cheap to clone.
+#[derive(Clone)]
+pub struct Presence {
+    pub(crate) sessions: Sessions,
+    pub(crate) keys: Arc<dyn LessonKeys>,
+    pub(crate) cleanup: KeyCleanup,
+    pub(crate) max_user_sessions: u32,
+}
+
+impl Presence {
+    /// A service on these parts. A user may have `max_user_sessions` at once.
+    #[must_use]
+    pub fn new(sessions: Sessions, keys: Arc<dyn LessonKeys>, cleanup: KeyCleanup, max_user_sessions: u32) -> Self {
+        Self { sessions, keys, cleanup, max_user_sessions }
+    }
+}
