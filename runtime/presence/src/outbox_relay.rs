@@ -61,6 +61,8 @@ struct Memory {
     stored: HashSet<Key>,
     /// Older than [`HALF_WINDOW`], and not in the stream.
     absent: HashSet<Key>,
+    /// Refused by the bus in the last batch, which stored others.
+    refused: HashSet<Key>,
     /// Of the outbox, when `absent` was looked for: whoever had a shard in between may have published its rows.
     generation: u64,
 }
@@ -69,7 +71,7 @@ struct Memory {
 #[derive(Default)]
 struct Outcome {
     stored: Vec<Key>,
-    refused: Vec<(i64, String)>,
+    refused: Vec<(Key, String)>,
     failure: Option<BusError>,
     behind: bool,
 }
@@ -145,13 +147,10 @@ impl OutboxRelay {
                 let why = outcome.refused.drain(..).next().map(|(_, why)| BusError(why));
                 outcome.failure = outcome.failure.or(why);
             }
-            if let Some((_, why)) = outcome.refused.first() {
+            for ((id, _), why) in memory.refused_twice(outcome.refused) {
                 warn!(why, "an event is set aside, and later ones of its agent with it");
-                metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused")
-                    .increment(outcome.refused.len() as u64);
-            }
-            for (id, why) in &outcome.refused {
-                outbox.quarantine(&[*id], why).await?;
+                metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused").increment(1);
+                outbox.quarantine(&[id], &why).await?;
             }
             let stored = outcome.stored.len();
             memory.forget(&mut *outbox, outcome.stored).await?;
@@ -180,7 +179,7 @@ impl OutboxRelay {
         for (row, result) in rows.iter().zip(results) {
             match result {
                 Ok(_) => outcome.stored.push(key(row)),
-                Err(PublishError::Refused(why)) => outcome.refused.push((row.id, why)),
+                Err(PublishError::Refused(why)) => outcome.refused.push((key(row), why)),
                 Err(PublishError::Behind) => outcome.behind = true,
                 Err(PublishError::Away(error)) => outcome.failure = Some(error),
             }
@@ -234,6 +233,15 @@ impl OutboxRelay {
 }
 
 impl Memory {
+    /// Those that the bus refused in two batches one after the other, each of which stored others. A stream may begin to refuse
+    /// everything in the middle of a batch: that says nothing of the rows that came later in it.
+    fn refused_twice(&mut self, refused: Vec<(Key, String)>) -> Vec<(Key, String)> {
+        let before = std::mem::take(&mut self.refused);
+        let (twice, once): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(key, _)| before.contains(key));
+        self.refused.extend(once.into_iter().map(|(key, _)| key));
+        twice
+    }
+
     /// Deletes those rows that are stored already, and returns the others.
     async fn forget_stored(
         &mut self,

@@ -156,3 +156,17 @@ async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_agai
     assert_eq!(counts(&*relay(&rounds, false).await), (1, 1));
     assert_eq!(counts(&*relay(&[(Some(Duration::ZERO), true)], true).await), (1, 1), "it is not old");
 }
+
+#[test]
+fn a_row_is_set_aside_where_two_batches_in_a_row_refuse_it() {
+    let refused = |ids: &[i64]| ids.iter().map(|id| ((*id, Nonce(*id)), "too large".to_owned())).collect::<Vec<_>>();
+    let mut memory = Memory::default();
+    let mut aside = |ids: &[i64]| {
+        let twice = memory.refused_twice(refused(ids));
+        twice.into_iter().map(|((id, _), _)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(aside(&[1, 2]), [0; 0], "the stream may have begun to refuse everything");
+    assert_eq!(aside(&[1, 3]), [1]);
+    assert_eq!(aside(&[]), [0; 0]);
+    assert_eq!(aside(&[3]), [0; 0], "it was not refused in the batch before");
+}
