@@ -11,16 +11,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::Connection;
+use super::journal::{Connection, Seen};
 use super::stream::{FORGED, Record, Stored};
 
-type ByKey<'a> = BTreeMap<&'a str, &'a Stored>;
+/// What a stream holds of each key, in its order: an event of a session is there again where the database lost what it had
+/// written of that session.
+type ByKey<'a> = BTreeMap<&'a str, Vec<&'a Stored>>;
 
 /// Every fault in what was sent, in words.
 pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String> {
     let of_epoch = |epoch| record.messages.iter().filter(move |stored| stored.epoch == epoch);
     let epochs: Vec<ByKey<'_>> = (0..record.epochs.len())
-        .map(|epoch| of_epoch(epoch).map(|stored| (stored.key.as_str(), stored)).collect())
+        .map(|epoch| {
+            let mut by_key = ByKey::new();
+            of_epoch(epoch).for_each(|stored| by_key.entry(&stored.key).or_default().push(stored));
+            by_key
+        })
         .collect();
     let of_one = |connection: &Connection| match of_first_stream(connection, record, &epochs) {
         Ok((epoch, first)) => of_one(&first, &of_epoch(epoch).collect::<Vec<_>>(), &epochs[epoch]),
@@ -54,6 +60,10 @@ fn of_first_stream(
     let of_earlier = |key: &str| !epochs[begun].contains_key(key) && holding(key).is_some_and(|epoch| epoch < begun);
     if let Some(late) = first.seen.iter().find(|seen| connection.stayed && of_earlier(&seen.key)) {
         return Err(format!("it was sent {} of an earlier stream, and was not closed", late.key));
+    }
+    if told.is_some() {
+        // Its offsets go on from that event's until it is closed.
+        first.seen.truncate(first.seen.iter().position(|seen| of_earlier(&seen.key)).unwrap_or(first.seen.len()));
     }
     first.seen.retain(|seen| !of_earlier(&seen.key));
     let of_later = |key: &str| holding(key).is_some_and(|epoch| epoch > begun);
@@ -98,7 +108,7 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     let mut got: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let mut latest = success.offset;
     for seen in &connection.seen {
-        let Some(stored) = by_key.get(seen.key.as_str()) else {
+        let Some(stored) = by_key.get(seen.key.as_str()).and_then(|of_key| sent(of_key, seen, &got)) else {
             wrong.push(format!("{} is not in the stream", seen.key));
             continue;
         };
@@ -145,6 +155,20 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     wrong.into_iter().map(|wrong| format!("{who}: {wrong} ({how})")).collect()
 }
 
+/// Which one of a key a connection was sent: its offset says so; without, it is the next after what the connection got of the
+/// room, or one that it has not got.
+fn sent<'a>(of_key: &[&'a Stored], seen: &Seen, got: &BTreeMap<&str, Vec<u64>>) -> Option<&'a Stored> {
+    let last = of_key.last()?;
+    let got = got.get(last.room.as_str());
+    let known = got.and_then(|got| got.iter().max());
+    let is_it = |stored: &&&Stored| match seen.offset {
+        Some(offset) => stored.offset == offset,
+        None => known.is_some_and(|known| stored.offset > *known),
+    };
+    let is_new = |stored: &&&Stored| !got.is_some_and(|got| got.contains(&stored.offset));
+    Some(of_key.iter().find(is_it).or_else(|| of_key.iter().rfind(is_new)).unwrap_or(last))
+}
+
 /// From which offset on a connection must have got everything, for each of its rooms.
 fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKey<'_>) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
@@ -161,7 +185,8 @@ fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKe
             continue;
         }
         // Who joins on the way does not know at which offset it was let in; what comes before the ack is a present.
-        let joined = connection.seen.iter().skip(pushes.unwrap_or(0)).filter_map(|seen| by_key.get(seen.key.as_str()));
+        let joined = connection.seen.iter().skip(pushes.unwrap_or(0));
+        let joined = joined.filter_map(|seen| by_key.get(seen.key.as_str())?.first());
         let first = joined.filter(|stored| stored.room == room).map(|stored| stored.offset).next();
         let start = resumed.map(|asked| asked.offset + 1).or(first);
         starts.extend(start.map(|start| (room, start)));
@@ -178,7 +203,7 @@ fn required(connection: &Connection, stored: &Stored) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::{Resumption, Seen, Success};
+    use super::super::journal::{Resumption, Success};
     use super::*;
 
     fn note(offset: u64) -> Stored {
@@ -244,6 +269,30 @@ mod tests {
         assert!(wrong(&[2, 3, 3]) > 0);
         assert!(wrong(&[3, 2]) > 0);
         assert!(wrong(&[2, 3, 4, 5, 6]) > 0);
+    }
+
+    #[test]
+    fn an_event_that_is_stored_twice_is_found_at_both_places() {
+        let stored = |offset: u64| match offset {
+            3 | 5 => Stored { key: "agent.left 7".to_owned(), session: Some((7, false)), ..note(offset) },
+            _ => note(offset),
+        };
+        let stream = record((1..=6).map(stored));
+        let wrong = |offsets: &[u64], told: bool| {
+            let mut connection = connection(offsets);
+            for seen in &mut connection.seen {
+                seen.key = stored(seen.offset.unwrap_or_default()).key;
+                seen.offset = seen.offset.filter(|_| told);
+            }
+            if !told {
+                let success = connection.success.take();
+                connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
+            }
+            faults(&[connection], &stream).len()
+        };
+        for told in [true, false] {
+            assert_eq!((wrong(&[2, 3, 4, 5, 6], told), wrong(&[2, 3, 4, 6], told)), (0, 1), "{told}");
+        }
     }
 
     #[test]
