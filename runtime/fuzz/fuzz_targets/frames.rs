@@ -1,13 +1,13 @@
-//! Whatever bytes come, and however they are cut into reads: the same is heard, in bounded memory, without a panic.
+//! Decodes any bytes: however they are split into reads, the output is the same, in bounded memory, without a panic.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use rollcall_websocket::{Event, Inbound, Message, SocketOptions, Violation};
+use rollcall_websocket::{Decoded, MessageDecoder, Message, SocketOptions, Violation};
 
-/// What one read may cost besides twice its bytes: a control frame, and the smallest allocations.
+/// Bytes allowed besides twice the input: a control frame, and the smallest allocations.
 const SLACK: usize = 512;
 
 #[derive(Debug, PartialEq)]
-enum Heard {
+enum Received {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -15,31 +15,31 @@ enum Heard {
     Close(Option<u16>),
 }
 
-fn hear<'a>(reads: impl Iterator<Item = &'a [u8]>, options: &SocketOptions) -> (Vec<Heard>, Option<Violation>) {
-    let mut inbound = Inbound::default();
-    let mut heard = Vec::new();
-    let mut come = 0;
+fn decode<'a>(reads: impl Iterator<Item = &'a [u8]>, options: &SocketOptions) -> (Vec<Received>, Option<Violation>) {
+    let mut decoder = MessageDecoder::default();
+    let mut received = Vec::new();
+    let mut size = 0;
     for read in reads {
-        come += read.len();
+        size += read.len();
         let mut bytes = read.to_vec();
         let mut input = &mut bytes[..];
         loop {
-            match inbound.next(&mut input, options) {
+            match decoder.next(&mut input, options) {
                 Ok(None) => break,
-                Err(violation) => return (heard, Some(violation)),
-                Ok(Some(event)) => heard.push(match event {
-                    Event::Message(Message::Text(text)) => Heard::Text(text.into()),
-                    Event::Message(Message::Binary(data)) => Heard::Binary(data.into()),
-                    Event::Ping(payload) => Heard::Ping(payload.into()),
-                    Event::Pong => Heard::Pong,
-                    Event::Close(code) => Heard::Close(code),
+                Err(violation) => return (received, Some(violation)),
+                Ok(Some(event)) => received.push(match event {
+                    Decoded::Message(Message::Text(text)) => Received::Text(text.into()),
+                    Decoded::Message(Message::Binary(data)) => Received::Binary(data.into()),
+                    Decoded::Ping(payload) => Received::Ping(payload.into()),
+                    Decoded::Pong => Received::Pong,
+                    Decoded::Close(code) => Received::Close(code),
                 }),
             }
         }
         assert!(input.is_empty());
-        assert!(inbound.memory() <= 2 * come + SLACK);
+        assert!(decoder.memory() <= 2 * size + SLACK);
     }
-    (heard, None)
+    (received, None)
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -50,14 +50,14 @@ fuzz_target!(|data: &[u8]| {
         max_fragments: 4,
         ..SocketOptions::default()
     };
-    let whole = hear(std::iter::once(bytes), &options);
+    let whole = decode(std::iter::once(bytes), &options);
     let sizes = [usize::from(first % 32) + 1, usize::from(second) + 1];
     let mut rest = bytes;
-    let mut turn = 0;
+    let mut number = 0;
     let reads = std::iter::from_fn(|| {
-        let (read, behind) = rest.split_at(sizes[turn % 2].min(rest.len()));
-        (rest, turn) = (behind, turn + 1);
+        let (read, behind) = rest.split_at(sizes[number % 2].min(rest.len()));
+        (rest, number) = (behind, number + 1);
         (!read.is_empty()).then_some(read)
     });
-    assert_eq!(hear(reads, &options), whole);
+    assert_eq!(decode(reads, &options), whole);
 });

@@ -1,4 +1,4 @@
-//! Whatever a message says: no panic, no id that breaks its rule, and an ack that is JSON and gives the right `ref` back.
+//! Parses any message: no panic, no id that breaks its rule, and an ack that is JSON with the right `ref`.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rollcall_schema::{
@@ -13,13 +13,13 @@ const PRIVATE: &[u8] = b"$serde_json::private";
 fuzz_target!(|data: &[u8]| {
     let request = Request::parse(data);
     let reference = request.as_ref().map_or_else(|error| error.reference(), |request| request.reference);
-    let told: Value = serde_json::from_slice(&ack::error(reference, AckError::UnknownEvent)).expect("an ack is JSON");
+    let reply: Value = serde_json::from_slice(&ack::error(reference, AckError::UnknownEvent)).expect("an ack is JSON");
     match reference {
-        Ref::Number(number) => assert_eq!(told["ref"], number),
-        Ref::Missing | Ref::Faulty => assert!(told["ref"].is_null()),
+        Ref::Number(number) => assert_eq!(reply["ref"], number),
+        Ref::Missing | Ref::Faulty => assert!(reply["ref"].is_null()),
     }
-    // Where the whole of it fits into a tree, the tree says the same. Of a field that comes twice it keeps the last; and
-    // of an object with serde_json's own name for raw text, what that text says.
+    // If serde_json can parse the message into a tree, the tree has the same values. Exceptions: of a repeated field the
+    // tree keeps the last, and an object with serde_json's private key for raw text becomes that text's value.
     let private = data.windows(PRIVATE.len()).any(|name| name == PRIVATE);
     let tree = serde_json::from_slice::<Value>(data).ok().filter(|_| !private);
     let request = match request {

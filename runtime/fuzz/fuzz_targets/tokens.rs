@@ -1,4 +1,4 @@
-//! Whatever a token says, signed or not: no panic, nobody is let in without the signature, and nobody under an id that
+//! Verifies any token, signed or not: no panic, no token is accepted without its signature, and none with an id that
 //! breaks its rule.
 #![no_main]
 use std::sync::LazyLock;
@@ -16,11 +16,11 @@ const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(Sources::from_secret(Secret::new(SECRET))));
 
 fuzz_target!(|data: &[u8]| {
-    // As it comes: nothing signs it.
+    // The input itself as a token: it has no valid signature.
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(KEYRING.verify(text).is_err());
     }
-    // Its two halves, signed.
+    // The input as header and claims, signed.
     let split = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let (header, claims) = (&data[..split], data.get(split + 1..).unwrap_or_default());
     let message = format!("{}.{}", B64.encode(header), B64.encode(claims));
@@ -28,14 +28,14 @@ fuzz_target!(|data: &[u8]| {
     let token = format!("{message}.{}", B64.encode(signature.as_ref()));
     let Ok(bearer) = KEYRING.verify(&token) else { return };
     let header = std::str::from_utf8(header).expect("JSON is UTF-8");
-    // What nests too deep for a tree was skipped.
+    // Skipped if it nests too deep for a tree.
     if let Ok(header) = serde_json::from_str::<Value>(header) {
         assert_eq!(header["alg"], "HS256");
         assert!(["jku", "x5u", "x5c", "jwk", "crit"].iter().all(|name| header[name].is_null()));
     }
     assert!(bearer.expires > unix_now());
     assert!(UserId::parse(bearer.user.as_str()).is_ok() && Audience::parse(bearer.audience.as_str()).is_ok());
-    // One bit of the signature, and nobody is let in.
+    // With one bit of the signature changed, the token is refused.
     let mut broken = signature.as_ref().to_vec();
     broken[0] ^= 1;
     assert!(KEYRING.verify(&format!("{message}.{}", B64.encode(broken))).is_err());
