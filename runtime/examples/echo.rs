@@ -1,4 +1,4 @@
-//! An echo on the production socket layer, for judges of it only.
+//! An echo server on the production socket layer, for its conformance tests and benchmarks only.
 //!
 //! `cargo run --release -p rollcall-runtime --example echo -- 127.0.0.1:9001 --max-message 16777216`
 use std::{error::Error, net::SocketAddr, thread::available_parallelism};
@@ -15,16 +15,16 @@ use rollcall_websocket::{
 #[derive(Parser)]
 #[command(about = "A WebSocket echo on Rollcall's socket layer")]
 struct Arguments {
-    /// Where to listen.
+    /// The address to listen on.
     #[arg(default_value = "127.0.0.1:9001")]
     listen: SocketAddr,
-    /// Bytes of the longest message.
+    /// Bytes of one message.
     #[arg(long, default_value_t = SocketOptions::default().max_message)]
     max_message: usize,
-    /// Fragments of a message; as many for each 64 KiB of a longer one, if not given.
+    /// Fragments of one message. Default: 1,024 for each 64 KiB of `max-message`.
     #[arg(long)]
     max_fragments: Option<u32>,
-    /// Workers; as many as there are cores if not given.
+    /// Workers. Default: one for each core.
     #[arg(long)]
     workers: Option<usize>,
 }
@@ -63,8 +63,8 @@ impl HttpHooks for NotFound {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let defaults = SocketOptions::default();
-    let times = arguments.max_message.div_ceil(defaults.max_message).max(1);
-    let fragments = defaults.max_fragments.saturating_mul(u32::try_from(times)?);
+    let factor = arguments.max_message.div_ceil(defaults.max_message).max(1);
+    let fragments = defaults.max_fragments.saturating_mul(u32::try_from(factor)?);
     let options = SocketOptions {
         max_message: arguments.max_message,
         max_fragments: arguments.max_fragments.unwrap_or(fragments),
@@ -76,13 +76,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), count, &options, |_| Echo)?;
     let listener = bind(arguments.listen)?;
     println!("listening on {}", listener.local_addr()?);
-    let path = ListenerOptions { path: "/".into(), ..ListenerOptions::default() };
+    let listening = ListenerOptions { path: "/".into(), ..ListenerOptions::default() };
     let interrupted = async {
         if let Err(error) = tokio::signal::ctrl_c().await {
-            eprintln!("no interrupt to wait for: {error}");
+            eprintln!("cannot wait for an interrupt: {error}");
         }
     };
-    serve(listener, path, NotFound, workers.clone(), interrupted).await;
+    serve(listener, listening, NotFound, workers.clone(), interrupted).await;
     workers.shutdown().await;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Decodes any bytes: however they are split into reads, the output is the same, in bounded memory, without a panic.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use rollcall_websocket::{Decoded, MessageDecoder, Message, SocketOptions, Violation};
+use rollcall_websocket::{Decoded, Message, MessageDecoder, SocketOptions, Violation};
 
 /// Bytes allowed besides twice the input: a control frame, and the smallest allocations.
 const SLACK: usize = 512;

@@ -37,13 +37,13 @@ impl LimitsConfig {
             listener: ListenerOptions {
                 origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
                 proxy_protocol: access.proxy_protocol,
-                half_open: access.half_open,
+                max_half_open: access.half_open,
                 head_timeout: source.value(&names::HEAD_TIMEOUT, value::time_limit),
                 max_head: source.value(&names::MAX_HEAD, value::size),
                 ..ListenerOptions::default()
             },
             sockets: SocketOptions {
-                max_in_flight: source.value(&names::MAX_IN_FLIGHT, value::size),
+                send_budget: source.value(&names::MAX_IN_FLIGHT, value::size),
                 max_message: source.value(&names::MAX_MESSAGE, value::size),
                 max_fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
                 max_outbound: source.value(&names::MAX_QUEUE, value::size),

@@ -70,7 +70,7 @@ impl Application for Gateway {
                 if let Some(mut socket) = sockets.get_mut(id).filter(|socket| socket.peer.is_silent()) {
                     self.end(&mut socket, SessionError::TooManyRequests);
                     // The client has sent nothing, so there is nothing unread whose reset could destroy the close frame.
-                    socket.release();
+                    socket.finish_close();
                 }
             }
             WorkerCommand::AnnounceDrain(count, within) => self.announce_drain(sockets, count, within),
@@ -94,11 +94,11 @@ impl Application for Gateway {
         self.close_expired(sockets, now);
     }
 
-    fn farewell(&mut self, cause: Cause) -> CloseNotice {
-        self.close_notice(cause)
+    fn close_notice(&mut self, cause: Cause) -> CloseNotice {
+        self.notice_for(cause)
     }
 
-    fn expects_life(peer: &Peer) -> bool {
+    fn should_ping(peer: &Peer) -> bool {
         !peer.is_silent()
     }
 

@@ -26,11 +26,13 @@ impl Gateway {
     }
 
     /// What the socket layer sends to a client when it closes the connection itself.
-    pub(super) fn close_notice(&self, cause: Cause) -> CloseNotice {
+    pub(super) fn notice_for(&self, cause: Cause) -> CloseNotice {
         let error = match cause {
             Cause::SlowConsumer => SessionError::SlowConsumer,
             Cause::PongTimedOut => SessionError::PongTimedOut,
-            Cause::Closed | Cause::Lost | Cause::Violation(_) | Cause::Ours => SessionError::Terminated,
+            Cause::ClosedByClient | Cause::Lost | Cause::Violation(_) | Cause::ClosedByServer => {
+                SessionError::Terminated
+            }
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
         CloseNotice { close: close(error), text: Some(self.last_message(error, None).into()) }

@@ -17,14 +17,14 @@ impl Gateway {
         self.enumeration.connection_ended(id);
         let reason = match cause {
             // The client knows that the node drains: it may be on its way to another one.
-            Cause::Closed | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain => LeftReason::Drained,
-            Cause::Closed => LeftReason::Closed,
+            Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain => LeftReason::Drained,
+            Cause::ClosedByClient => LeftReason::Closed,
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,
             Cause::Violation(_) | Cause::SlowConsumer => LeftReason::Kicked,
-            Cause::Ours => peer.closed_by_us.unwrap_or(LeftReason::Drained),
+            Cause::ClosedByServer => peer.closed_by_us.unwrap_or(LeftReason::Drained),
         };
-        if matches!(cause, Cause::Closed | Cause::Lost | Cause::Violation(_)) {
+        if matches!(cause, Cause::ClosedByClient | Cause::Lost | Cause::Violation(_)) {
             metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         }
         match peer.state {

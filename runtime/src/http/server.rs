@@ -44,10 +44,10 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
             continue;
         };
         // Not in the select: another branch would drop the connection.
-        let mut place = places.take().await;
+        let mut place = places.acquire().await;
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         connections.spawn(async move {
-            place.until_needed(serve_connection(admin, stream, stop)).await;
+            place.run_until_evicted(serve_connection(admin, stream, stop)).await;
         });
     }
     drop(listener);

@@ -45,7 +45,7 @@ impl HttpHooks for PublicFront {
     }
 
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
-        let admitted = if self.workers.crowded() {
+        let admitted = if self.workers.near_limit() {
             Err(AdmissionError::InFlight)
         } else {
             self.admission.admit_upgrade(remote, head, &self.workers)

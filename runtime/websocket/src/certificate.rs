@@ -1,7 +1,6 @@
 //! The certificate for clients, read at the start and again on SIGHUP.
 //!
-//! Invariant: a certificate that cannot be used never takes the place of one that can; sessions keep the one that they
-//! began with.
+//! Invariant: an unusable certificate never replaces a usable one. A TLS session keeps the certificate it began with.
 use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
@@ -15,34 +14,36 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::Certificate;
 use rollcall_base::tasks::Tasks;
 
-/// A certificate's files, in PEM.
+/// The current certificate; new connections use the latest.
+pub type Certificate = watch::Receiver<Arc<ServerConfig>>;
+
+/// The paths of a certificate's PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The chain, our own certificate first.
+    /// The certificate chain, the server's own first.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
 }
 
-/// Why a certificate cannot be used. Nothing of the key is told.
+/// Why a certificate cannot be used. The texts contain nothing of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or holds nothing of the kind.
+    /// A file cannot be read, or holds no certificate or key.
     #[error("{0}: {1}")]
     File(PathBuf, rustls::pki_types::pem::Error),
-    /// They do not belong together, or are of a kind that rustls does not take.
+    /// Certificate and key do not match, or rustls does not support their kind.
     #[error("the certificate and its key: {0}")]
     Pair(#[from] rustls::Error),
-    /// The system lets nobody listen for SIGHUP.
+    /// The handler for SIGHUP cannot be installed.
     #[error("SIGHUP: {0}")]
     Signal(std::io::Error),
 }
 
 impl TlsFiles {
-    /// Reads them.
+    /// Reads the files.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -57,14 +58,14 @@ impl TlsFiles {
         Ok(Arc::new(config))
     }
 
-    /// Reads them, and reads them again on each SIGHUP from now on.
+    /// Reads the files now, and again on each SIGHUP.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn watch(self, tasks: &Tasks) -> Result<Certificate, TlsError> {
         let (current, certificate) = watch::channel(self.read()?);
         let mut hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
-        tasks.spawn("the certificate's renewal", async move {
+        tasks.spawn("certificate reload", async move {
             while hangups.recv().await.is_some() {
                 match self.read() {
                     Ok(config) => {

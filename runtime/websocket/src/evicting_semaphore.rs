@@ -1,16 +1,12 @@
-//! EvictingSemaphore for connections that want something at once: an upgrade, an operator's answer.
+//! A semaphore for connections that should send a request at once: an upgrade, or an operator's request.
 //!
-//! Invariant: there are at most so many, and one more connection takes the place of the one that has been here longest,
-//! but for the time that anybody's request takes: however many dribble, say nothing or do not read, who says at once what
-//! it wants is heard; and a crowd of those who do so waits for its turn.
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+//! Invariant: at most `max` slots are taken. When all are, a new connection evicts the oldest holder, once that is older
+//! than `MIN_TENURE`. So clients that are slow, silent or do not read cannot starve a client that sends its request at
+//! once; and many such clients wait for each other.
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use metrics::counter;
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout_at},
@@ -18,91 +14,88 @@ use tokio::{
 
 use rollcall_base::names;
 
-/// For so long a place is nobody else's.
-const STAY: Duration = Duration::from_secs(1);
+/// How long a holder is safe from eviction.
+const MIN_TENURE: Duration = Duration::from_secs(1);
 
-/// All of them.
+/// A semaphore that evicts its oldest holder.
 #[derive(Debug)]
 pub struct EvictingSemaphore {
-    most: usize,
+    max: usize,
     permits: Arc<Semaphore>,
-    order: Mutex<Order>,
-    /// Why somebody was ended, for `dropped_total{reason}`.
+    holders: Mutex<Holders>,
+    /// Counted in `dropped_total{reason}` for each eviction.
     reason: &'static str,
 }
 
 #[derive(Debug, Default)]
-struct Order {
+struct Holders {
     next: u64,
-    /// Who can still be ended, by when they came: by dropping what is kept here.
-    ends: BTreeMap<u64, (Instant, oneshot::Sender<Infallible>)>,
+    /// Holders that can still be evicted, in the order of their arrival. Dropping the sender evicts.
+    evictable: BTreeMap<u64, (Instant, oneshot::Sender<Infallible>)>,
 }
 
 impl EvictingSemaphore {
-    /// So many; who is ended is counted as dropped for this reason.
-    pub fn new(most: usize, reason: &'static str) -> Arc<Self> {
-        Arc::new(Self { most, permits: Arc::new(Semaphore::new(most)), order: Mutex::default(), reason })
+    /// A semaphore of `max` slots; evictions are counted as dropped for `reason`.
+    pub fn new(max: usize, reason: &'static str) -> Arc<Self> {
+        Arc::new(Self { max, permits: Arc::new(Semaphore::new(max)), holders: Mutex::default(), reason })
     }
 
-    /// One for a connection that came just now; if none becomes free, that of the first, once it has been here for
-    /// [`STAY`].
-    pub async fn take(self: &Arc<Self>) -> Slot {
+    /// Takes a slot for a connection that has just arrived. If none is free, evicts the oldest holder once that has had
+    /// its slot for a second.
+    pub async fn acquire(self: &Arc<Self>) -> Slot {
         let permit = loop {
             let free = Arc::clone(&self.permits).acquire_owned();
-            let Some((number, since)) = self.first() else { break free.await };
-            if let Ok(permit) = timeout_at(since + STAY, free).await {
+            let Some((number, since)) = self.oldest() else { break free.await };
+            if let Ok(permit) = timeout_at(since + MIN_TENURE, free).await {
                 break permit;
             }
-            if self.order().ends.remove(&number).is_some() {
+            if self.holders.lock().evictable.remove(&number).is_some() {
                 counter!(names::DROPPED, "reason" => self.reason).increment(1);
             }
         };
         let permit = permit.expect("the semaphore is never closed");
-        let (end, ended) = oneshot::channel();
-        let mut order = self.order();
-        let number = order.next;
-        order.next += 1;
-        order.ends.insert(number, (Instant::now(), end));
-        drop(order);
-        Slot { places: Arc::clone(self), number, ended, _permit: permit }
+        let (evict, evicted) = oneshot::channel();
+        let mut holders = self.holders.lock();
+        let number = holders.next;
+        holders.next += 1;
+        holders.evictable.insert(number, (Instant::now(), evict));
+        drop(holders);
+        Slot { semaphore: Arc::clone(self), number, evicted, _permit: permit }
     }
 
-    /// Who goes next, and since when it is here; nobody while a place is about to become free.
-    fn first(&self) -> Option<(u64, Instant)> {
-        let ends = &self.order().ends;
-        ends.first_key_value().filter(|_| ends.len() == self.most).map(|(number, (since, _))| (*number, *since))
-    }
-
-    fn order(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The holder to evict next, and since when it has its slot. `None` while a slot is free or about to become free.
+    fn oldest(&self) -> Option<(u64, Instant)> {
+        let evictable = &self.holders.lock().evictable;
+        let oldest = evictable.first_key_value().filter(|_| evictable.len() == self.max);
+        oldest.map(|(number, (since, _))| (*number, *since))
     }
 }
 
-/// A connection's place, until it is dropped.
+/// A connection's slot; dropping it frees the slot.
 #[derive(Debug)]
 pub struct Slot {
-    places: Arc<EvictingSemaphore>,
+    semaphore: Arc<EvictingSemaphore>,
     number: u64,
-    ended: oneshot::Receiver<Infallible>,
+    evicted: oneshot::Receiver<Infallible>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Slot {
-    /// What comes of it; `None` where somebody else needed the place before. Who has come so far is not to be ended any
-    /// more, and has the place until it is dropped.
-    pub async fn until_needed<T>(&mut self, of: impl Future<Output = T>) -> Option<T> {
+    /// Runs `task` and returns its output, or `None` if the slot was evicted before. A holder whose task has completed is
+    /// no longer evicted, and keeps its slot until it is dropped.
+    pub async fn run_until_evicted<T>(&mut self, task: impl Future<Output = T>) -> Option<T> {
         let outcome = tokio::select! {
             biased;
-            outcome = of => Some(outcome),
-            _ = &mut self.ended => None,
+            outcome = task => Some(outcome),
+            _ = &mut self.evicted => None,
         };
-        self.places.order().ends.remove(&self.number);
+        self.semaphore.holders.lock().evictable.remove(&self.number);
         outcome
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.order().ends.remove(&self.number);
+        self.semaphore.holders.lock().evictable.remove(&self.number);
     }
 }

@@ -1,7 +1,7 @@
-//! The upgrade's checks (RFC 6455, 4.2.1) as functions of a request's head.
+//! The opening handshake (RFC 6455, 4.2): checks a request's head, and answers it.
 //!
-//! Invariant: a request that gets a 101 is a GET of HTTP/1.1 with a key of 16 bytes, version 13, from an allowed
-//! origin; nothing that it offers (extensions, subprotocols) is accepted.
+//! Invariant: a request that gets a 101 is an HTTP/1.1 GET with a key of 16 bytes and version 13, from an allowed
+//! origin. No extension or subprotocol that it offers is accepted.
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::{
     Engine, alphabet,
@@ -14,48 +14,48 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
 
-use super::origins::Origins;
+use crate::origins::Origins;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
-/// RFC 6455, 1.3.
+/// Appended to the key before it is hashed (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Base64 of 16 bytes has 4 bits too many; the RFC does not say that clients must leave them zero.
+/// Base64 of 16 bytes has 4 spare bits; the RFC does not require them to be zero.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Why a request is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeError {
-    /// 405.
+    /// Answered with 405.
     #[error("only GET can be upgraded")]
     Method,
-    /// 400: HTTP/1.0 knows no upgrade.
+    /// Answered with 400: HTTP/1.0 has no upgrade.
     #[error("only HTTP/1.1 can be upgraded")]
     Http,
-    /// 426.
+    /// Answered with 426.
     #[error("this is a WebSocket: Upgrade: websocket and Connection: Upgrade are required")]
     NotAnUpgrade,
-    /// 426, with the version that we speak.
+    /// Answered with 426 and the supported version.
     #[error("only version 13 is spoken")]
     Version,
-    /// 400.
+    /// Answered with 400.
     #[error("Sec-WebSocket-Key must be one header of 16 bytes in base64")]
     Key,
-    /// 400.
+    /// Answered with 400.
     #[error("one Host header is required")]
     Host,
-    /// 400: its bytes would be taken for frames.
+    /// Answered with 400: the body's bytes would be parsed as frames.
     #[error("an upgrade has no body")]
     Body,
-    /// 403.
+    /// Answered with 403.
     #[error("origin not allowed")]
     Origin,
 }
 
 impl UpgradeError {
-    /// The answer's status.
+    /// The response's status.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -66,7 +66,7 @@ impl UpgradeError {
         }
     }
 
-    /// The metric's label.
+    /// The label of the upgrades metric.
     #[must_use]
     pub fn outcome(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl UpgradeError {
         }
     }
 
-    /// The answer.
+    /// The response.
     #[must_use]
     pub fn response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(format!("{self}\n")));
@@ -102,7 +102,7 @@ impl UpgradeError {
 }
 
 /// Checks a request for the WebSocket's path.
-pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), UpgradeError> {
+pub(crate) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), UpgradeError> {
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err(UpgradeError::Method);
@@ -132,17 +132,17 @@ pub(super) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Up
 }
 
 /// The 101 to a request that passed [`check`].
-pub(super) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
-    let mut told = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    told.update(sole(request.headers(), &KEY).expect("there is one key"));
-    told.update(GUID);
-    let told = HeaderValue::from_str(&BASE64.encode(told.finish())).expect("base64 is visible ASCII");
+pub(crate) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+    let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(sole(request.headers(), &KEY).expect("there is one key"));
+    hash.update(GUID);
+    let accept = HeaderValue::from_str(&BASE64.encode(hash.finish())).expect("base64 is visible ASCII");
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(ACCEPT, told);
+    headers.insert(ACCEPT, accept);
     response
 }
 

@@ -1,36 +1,36 @@
-//! The name of a socket: it stays wrong for ever once its socket is gone, though the slot is used again.
+//! The id of a socket. It never becomes valid again once its socket is gone, though its slab entry is reused.
 use std::fmt;
 
-/// Names a socket of this process: worker (8 bits), slot (24 bits), generation (32 bits, one count a worker).
+/// A socket of this process: worker (8 bits), index in the slab (24 bits), generation (32 bits, counted by each worker).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(u64);
 
 impl SocketId {
-    /// Slots a worker can have.
-    pub(super) const SLOTS: usize = 1 << 24;
-    /// Workers a process can have.
-    pub(super) const WORKERS: usize = 1 << 8;
+    /// The most sockets of one worker.
+    pub(crate) const MAX_SOCKETS: usize = 1 << 24;
+    /// The most workers of a process.
+    pub(crate) const MAX_WORKERS: usize = 1 << 8;
 
-    pub(super) fn new(worker: u8, slot: usize, generation: u32) -> Self {
-        debug_assert!(slot < Self::SLOTS);
-        Self(u64::from(worker) << 56 | (slot as u64) << 32 | u64::from(generation))
+    pub(crate) fn new(worker: u8, index: usize, generation: u32) -> Self {
+        debug_assert!(index < Self::MAX_SOCKETS);
+        Self(u64::from(worker) << 56 | (index as u64) << 32 | u64::from(generation))
     }
 
-    pub(super) fn from_token(token: mio::Token) -> Self {
+    pub(crate) fn from_token(token: mio::Token) -> Self {
         Self(token.0 as u64)
     }
 
-    pub(super) fn token(self) -> mio::Token {
+    pub(crate) fn token(self) -> mio::Token {
         mio::Token(self.0 as usize)
     }
 
-    /// The name as a number, for those who carry it elsewhere.
+    /// The id as a number.
     #[must_use]
     pub fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The name that [`SocketId::to_bits`] was asked for; of any other number, that of a socket that may not exist.
+    /// The id that [`SocketId::to_bits`] returned as this number. Of any other number, an id whose socket may not exist.
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -42,17 +42,17 @@ impl SocketId {
         (self.0 >> 56) as usize
     }
 
-    pub(super) fn slot(self) -> usize {
-        (self.0 >> 32) as usize & (Self::SLOTS - 1)
+    pub(crate) fn index(self) -> usize {
+        (self.0 >> 32) as usize & (Self::MAX_SOCKETS - 1)
     }
 
-    pub(super) fn generation(self) -> u32 {
+    pub(crate) fn generation(self) -> u32 {
         self.0 as u32
     }
 }
 
 impl fmt::Debug for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}#{}", self.worker(), self.slot(), self.generation())
+        write!(f, "{}/{}#{}", self.worker(), self.index(), self.generation())
     }
 }

@@ -1,44 +1,55 @@
-//! The socket layer: WebSockets that cost a slab entry each while nothing happens on them.
+//! The socket layer: WebSockets that cost one slab entry each while they are idle.
 //!
-//! A listener (hyper) checks upgrades and hands the bare stream to a worker: one task that owns its connections, an
-//! epoll of its own and one read buffer, and calls an [`Application`]. `frame` and `inbound` are the protocol
-//! without I/O; `connection` and `outbound` one connection; `worker` and `turn` the loop; `sweep` the clock.
+//! `listener` accepts, `serve_http1` and `upgrade_service` answer requests, and the upgraded stream goes to a `worker`:
+//! one task with its own connections, epoll and read buffer, which calls an [`Application`]. `frame` and
+//! `message_decoder` are the protocol without I/O, `connection`, `socket_io` and `send_queue` one connection,
+//! `read_ready` its input, and `heartbeat` its pings and deadlines.
 //!
-//! Invariant: a client costs at most its entry, the bytes it has sent of one message (twice, while they move), and
-//! `max_outbound`; whatever it does, an application hears of each connection one `opened` and one `closed`.
+//! Invariant: a client costs at most its slab entry, the bytes it has sent of one message (twice, while they are
+//! copied), and `max_outbound`. Whatever it does, the application gets one `opened` and one `closed` for it.
 mod application;
 pub mod certificate;
+mod close;
 mod connection;
 pub mod evicting_semaphore;
 mod frame;
+mod handoff;
 mod handshake;
+mod heartbeat;
+mod http_hooks;
 mod id;
-mod inbound;
 mod listener;
+mod listener_context;
 mod maybe_tls_stream;
+mod message_decoder;
 mod options;
 mod origins;
-mod outbound;
 mod proxy_protocol;
 mod read_ready;
 mod send_budget;
+mod send_queue;
+mod serve_http1;
+mod slow_readers;
+mod socket_io;
 mod sockets;
-mod sweep;
 mod tls;
 mod transport;
 mod upgrade_service;
 mod worker;
 mod workers;
 
-pub use application::{Application, Cause, Close, CloseNotice, Message, Upgrade};
-pub use connection::SocketIo;
-pub use frame::{Violation, encode_text};
+pub use application::{Application, Upgrade};
+pub use certificate::Certificate;
+pub use close::{Cause, Close, CloseNotice, Violation};
+pub use frame::encode_text;
+pub use handoff::Handoff;
 pub use handshake::UpgradeError;
+pub use http_hooks::HttpHooks;
 pub use id::SocketId;
-pub use inbound::{Event, Inbound};
-pub use listener::{HttpHooks, ListenerOptions, bind, serve};
-pub use maybe_tls_stream::{Certificate, Handoff};
-pub use options::SocketOptions;
+pub use listener::{bind, serve};
+pub use message_decoder::{Decoded, Message, MessageDecoder};
+pub use options::{ListenerOptions, SocketOptions};
 pub use origins::Origins;
+pub use socket_io::SocketIo;
 pub use sockets::{Socket, Sockets};
 pub use workers::{Inbox, Stopped, Workers};

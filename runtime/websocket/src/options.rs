@@ -1,34 +1,37 @@
-//! Parameters of the layer (PROTOCOL 2, Limits). Every bound of a connection is named here, once.
+//! The limits of listeners and connections (PROTOCOL 2, Limits), and their defaults.
 use std::time::Duration;
 
-/// What one connection may cost, and when it is given up.
+use crate::{certificate::Certificate, origins::Origins};
+
+/// What one connection may cost, and when it is closed or dropped.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
-    /// Bytes of one message, all its fragments together; above: 1009.
+    /// Bytes of one message, all fragments together; a longer one is closed with 1009.
     pub max_message: usize,
-    /// Fragments of one message; above: 1008.
+    /// Fragments of one message; more are closed with 1008.
     pub max_fragments: u32,
-    /// Whether binary messages are taken; if not: 1003.
+    /// Whether binary messages are accepted; if not, they are closed with 1003.
     pub binary: bool,
-    /// Bytes queued for a client beside the kernel's buffer; above: [`super::Cause::SlowConsumer`].
+    /// Bytes queued for one client beside the kernel's buffer; above, it is a [`crate::Cause::SlowConsumer`].
     pub max_outbound: usize,
-    /// The same of all connections together, in equal shares for the workers; above, those who are slowest are ended.
-    pub max_in_flight: usize,
-    /// The kernel's send buffer (`SO_SNDBUF`), which autotuning would let grow to megabytes. `None` leaves it alone.
+    /// Bytes queued for all clients together, in equal shares for the workers; above, the slowest clients are closed.
+    pub send_budget: usize,
+    /// The kernel's send buffer (`SO_SNDBUF`) in bytes. `None` leaves it to autotuning, which lets it grow to megabytes.
     pub send_buffer: Option<usize>,
-    /// Between two pings of a connection.
+    /// Time between two pings of a connection.
     pub ping_interval: Duration,
-    /// Silence after a ping that ends the connection; also a client that asks for pongs and takes nothing.
+    /// A client that sends nothing for this long after a ping is closed; so is one that pings and reads no pongs.
     pub pong_timeout: Duration,
-    /// From our FIN to giving up on the client's.
+    /// How long the client's FIN is awaited after ours.
     pub close_timeout: Duration,
-    /// For what is still queued when a connection is closed, the close frame included.
+    /// How long a closing connection may take to read what is queued, the close frame included.
     pub flush_timeout: Duration,
-    /// Unread input of a closing connection that is thrown away, so that no reset overtakes the close frame.
+    /// Bytes of input that are discarded while a connection closes. Unread input would cause a reset, which could
+    /// overtake the close frame.
     pub max_drain: usize,
-    /// Step of all the times above: how often a worker looks at its connections.
+    /// How often a worker checks its connections; all times above are rounded up to it.
     pub tick: Duration,
-    /// Commands and new connections waiting for a worker; senders wait for room.
+    /// Commands and new connections that may wait for a worker; when it is full, senders wait.
     pub inbox: usize,
 }
 
@@ -39,7 +42,7 @@ impl Default for SocketOptions {
             max_fragments: 1024,
             binary: false,
             max_outbound: 256 << 10,
-            max_in_flight: 1 << 30,
+            send_budget: 1 << 30,
             send_buffer: Some(64 << 10),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(5),
@@ -54,8 +57,51 @@ impl Default for SocketOptions {
 
 impl SocketOptions {
     /// A time in ticks, rounded up, at least one.
-    pub(super) fn ticks(&self, time: Duration) -> u32 {
+    pub(crate) fn ticks(&self, time: Duration) -> u32 {
         let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)).max(1);
         u32::try_from(ticks).unwrap_or(u32::MAX / 2)
+    }
+}
+
+/// What a listener serves, and what a connection may cost before it is upgraded.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// The WebSocket's path.
+    pub path: String,
+    /// The TLS certificate; without one, clients speak plain HTTP.
+    pub certificate: Option<Certificate>,
+    /// Which pages may connect.
+    pub origins: Origins,
+    /// Whether pages of loopback addresses, on any port, may connect as well.
+    pub loopback_pages: bool,
+    /// Whether connections come from balancers and begin with a header of the PROXY protocol; see
+    /// [`crate::HttpHooks::is_proxy`].
+    pub proxy_protocol: bool,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// How long a connection that does not upgrade may last in all.
+    pub http_timeout: Duration,
+    /// Bytes of a head; a longer one gets 431.
+    pub max_head: usize,
+    /// Headers of a head; more get 431.
+    pub max_headers: usize,
+    /// Connections that have not upgraded yet. When full, a new one evicts the oldest that is older than a second.
+    pub max_half_open: usize,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            path: "/ws".into(),
+            certificate: None,
+            origins: Origins::default(),
+            loopback_pages: false,
+            proxy_protocol: false,
+            head_timeout: Duration::from_secs(5),
+            http_timeout: Duration::from_secs(10),
+            max_head: 16 << 10,
+            max_headers: 100,
+            max_half_open: 8192,
+        }
     }
 }

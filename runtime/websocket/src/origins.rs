@@ -3,20 +3,20 @@ use std::net::IpAddr;
 
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 
-/// Whose pages may connect. Clients that are no browsers send no `Origin` and are not asked.
+/// Which origins may connect. A request without `Origin` is always allowed: clients that are not browsers send none.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Origins {
-    /// Pages from the host that the request itself names.
+    /// Pages whose host is the request's own `Host`.
     #[default]
     SameHost,
-    /// Pages and apps from these, like `https://school.example.org` or `capacitor://localhost`, besides the same host's.
+    /// The same host's pages, and these origins, such as `https://school.example.org` or `capacitor://localhost`.
     Listed(Vec<String>),
-    /// All.
+    /// All origins.
     Any,
 }
 
 impl Origins {
-    pub(super) fn allow(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return true };
         if *self == Self::Any {
@@ -37,8 +37,8 @@ impl Origins {
     }
 }
 
-/// Whether the one origin is a page that this machine serves, on whatever port.
-pub(super) fn is_loopback_page(headers: &HeaderMap) -> bool {
+/// Whether the request has exactly one origin, and it is an HTTP page of a loopback address, on any port.
+pub(crate) fn is_loopback_page(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     let Some(page) = origin.to_str().ok().and_then(page) else { return false };
@@ -51,7 +51,7 @@ pub(super) fn is_loopback_page(headers: &HeaderMap) -> bool {
     is_loopback && port.parse::<u16>().is_ok()
 }
 
-/// Host and port of a page's origin.
+/// Host and port of an HTTP page's origin.
 fn page(origin: &str) -> Option<&str> {
     origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, page)| page)
 }

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a balancer's first bytes, which say who the client is.
+//! The PROXY protocol, versions 1 and 2: a header that a balancer sends first, with the client's address.
 //!
-//! Invariant: exactly the header is read, byte for byte where its end is not known, because TLS or HTTP follows at once.
-//! A header is at most [`MAX_V1`] or [`MAX_V2`] bytes long; the caller sets the time.
+//! Invariant: exactly the header is read, byte by byte while its end is unknown, because TLS or HTTP follows at once.
+//! A header is at most [`MAX_V1`] or [`MAX_V2`] bytes long; the caller sets the timeout.
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -9,18 +9,18 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest of version 1, with its end of line.
+/// Bytes of the longest header of version 1, with its line end.
 const MAX_V1: usize = 107;
-/// The longest of version 2 after its first 16 bytes: addresses, and what balancers add (TLVs).
+/// Bytes of version 2 after the first 16: addresses, and what balancers add (TLVs).
 const MAX_V2: usize = 4096;
-/// How version 2 begins.
+/// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// How version 1 begins.
+/// The first bytes of version 1.
 const TEXT: &[u8] = b"PROXY ";
 
-/// Reads the header; the client's address, or none where the balancer speaks for itself (a health check) or for a client
-/// that has none.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+/// Reads the header and returns the client's address; `None` if the balancer itself connects (a health check), or the
+/// client has no IP address.
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; SIGNATURE.len()];
     // No header of version 1 is shorter than this.
     stream.read_exact(&mut start).await?;
@@ -83,7 +83,7 @@ async fn binary(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
             let address = part.first_chunk::<16>()?;
             Some(SocketAddr::new(Ipv6Addr::from(*address).into(), u16::from_be_bytes([part[32], part[33]])))
         }),
-        // Unspecified, datagrams, Unix sockets: nothing to count by.
+        // Unspecified, datagrams, Unix sockets: no address to count connections by.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => return Ok(None),
         _ => None,
     };
@@ -98,8 +98,8 @@ fn invalid() -> io::Error {
 mod tests {
     use super::*;
 
-    /// What is read of these bytes, and what is left.
-    async fn of(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
+    /// The result of reading these bytes, and the bytes left over.
+    async fn read_from(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await.map(|client| client.map(|client| client.to_string()));
         (read.map_err(|error| error.kind()), stream.to_vec())
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_say_who_the_client_is_and_leave_the_rest() {
+    async fn both_versions_give_the_clients_address_and_leave_the_rest_unread() {
         let four = [1, 2, 3, 4, 10, 0, 0, 1, 0x16, 0x2e, 1, 0xbb];
         let mut six = [0; 36];
         six[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
@@ -133,12 +133,12 @@ mod tests {
         ] {
             let bytes = [&header[..], b"\x16\x03\x01 TLS"].concat();
             let expected = (Ok(client.map(str::to_owned)), b"\x16\x03\x01 TLS".to_vec());
-            assert_eq!(of(&bytes).await, expected, "{header:?}");
+            assert_eq!(read_from(&bytes).await, expected, "{header:?}");
         }
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn anything_else_is_an_error() {
         for bytes in [
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
             b"PROXY TCP4 1.2.3.4\r\nxxxxxxxxxxxxxx".to_vec(),
@@ -155,10 +155,10 @@ mod tests {
             v2(0x21, 0x21, &[0; 35]),
             v2(0x21, 0x11, &[0; MAX_V2 + 1]),
         ] {
-            assert_eq!(of(&bytes).await.0, Err(io::ErrorKind::InvalidData), "{bytes:?}");
+            assert_eq!(read_from(&bytes).await.0, Err(io::ErrorKind::InvalidData), "{bytes:?}");
         }
         for cut in [&b""[..], b"PROXY", b"PROXY TCP4 1.2.3.4", &SIGNATURE[..], &v2(0x21, 0x11, &[0; 12])[..20]] {
-            assert_eq!(of(cut).await.0, Err(io::ErrorKind::UnexpectedEof), "{cut:?}");
+            assert_eq!(read_from(cut).await.0, Err(io::ErrorKind::UnexpectedEof), "{cut:?}");
         }
     }
 }

@@ -1,112 +1,102 @@
-//! One connection's turn: a scratch full of input off the socket, and what it says delivered.
-use super::{
-    Application, Cause, Close, Socket, SocketId, SocketIo,
+//! Reads one connection's input, at most one read buffer full, and delivers its messages.
+use crate::{
+    application::Application,
+    close::{Cause, Close},
     connection::ConnectionState,
     frame,
-    inbound::{Event, Inbound},
-    worker::Worker,
+    id::SocketId,
+    message_decoder::{Decoded, MessageDecoder},
+    socket_io::SocketIo,
+    sockets::{Socket, Sockets},
 };
 
-/// Messages of one connection in one turn.
-const QUANTUM: u32 = 256;
-/// Bytes of pongs that one turn sends to one client; of more, the latest pong alone.
-const PONGS: usize = 4 << 10;
+/// Bytes of a worker's one read buffer.
+const READ_BUFFER: usize = 64 << 10;
+/// Messages delivered from one connection in one iteration of the worker's loop.
+const MAX_MESSAGES: u32 = 256;
+/// Bytes of pongs sent to one client in one iteration; of more, only the latest pong is sent.
+const MAX_PONGS: usize = 4 << 10;
 
-impl<A: Application> Worker<A> {
-    /// Reads and delivers; asks for another turn if there is more.
-    pub(super) fn turn(&mut self, id: SocketId) {
-        let Some(connection) = self.connection(id) else { return };
-        if connection.paused && matches!(connection.phase, ConnectionState::Open { .. }) {
+/// Buffers that a worker's connections share.
+#[derive(Debug)]
+pub(crate) struct ReadBuffers {
+    input: Box<[u8]>,
+    pongs: Vec<u8>,
+}
+
+impl ReadBuffers {
+    pub(crate) fn new() -> Self {
+        Self { input: vec![0; READ_BUFFER].into(), pongs: Vec::new() }
+    }
+
+    /// Reads from a connection and delivers what came; requeues the connection if there is more.
+    pub(crate) fn read_ready<A: Application>(
+        &mut self,
+        application: &mut A,
+        sockets: &mut Sockets<A::Peer>,
+        id: SocketId,
+    ) {
+        let Some(SocketIo { connection, .. }) = sockets.io(id) else { return };
+        if connection.paused && matches!(connection.state, ConnectionState::Open { .. }) {
             return;
         }
-        let held = connection.inbound.as_deref_mut().map(|inbound| std::mem::take(&mut inbound.held));
-        if let Some(mut held) = held.filter(|held| !held.is_empty()) {
-            self.deliver(id, &mut held);
-            if let Some(mut io) = self.sockets.io(id).filter(|io| io.connection.readable) {
+        let unparsed = connection.decoder.as_deref_mut().map(|decoder| std::mem::take(&mut decoder.unparsed));
+        if let Some(mut unparsed) = unparsed.filter(|unparsed| !unparsed.is_empty()) {
+            self.deliver(application, sockets, id, &mut unparsed);
+            if let Some(mut io) = sockets.io(id).filter(|io| io.connection.readable) {
                 io.requeue();
             }
-            return;
-        }
-        if !connection.readable {
-            return;
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        self.receive(id, &mut scratch);
-        self.scratch = scratch;
-    }
-
-    fn receive(&mut self, id: SocketId, scratch: &mut [u8]) {
-        let Some(mut io) = self.sockets.io(id) else { return };
-        let size = match io.connection.transport.read(scratch) {
-            Ok(Some(0)) if io.connection.outbound.is_some() && !io.is_open() => {
-                // It may well read on: its FIN is met with ours when the queue has left.
-                (io.connection.readable, io.connection.finished) = (false, true);
-                return;
+        } else if connection.readable {
+            let mut input = std::mem::take(&mut self.input);
+            if let Some(size) = receive(sockets, id, &mut input) {
+                self.deliver(application, sockets, id, &mut input[..size]);
             }
-            Ok(Some(0)) | Err(_) => return io.give_up(),
-            Ok(Some(size)) => size,
-            Ok(None) => {
-                io.connection.readable = false;
-                return;
-            }
-        };
-        // A short read has emptied the socket: the next byte makes a new edge. Only a FIN that is here already makes none.
-        if size == scratch.len() || io.connection.finished || !io.connection.transport.short_read_is_last() {
-            io.requeue();
-        } else {
-            io.connection.readable = false;
-        }
-        match &mut io.connection.phase {
-            ConnectionState::Open { pinged } => {
-                *pinged = None;
-                self.deliver(id, &mut scratch[..size]);
-            }
-            ConnectionState::Closing { drained, .. } => {
-                *drained = drained.saturating_add(size as u32);
-                if *drained as usize > io.shared.options.max_drain {
-                    io.give_up();
-                }
-            }
-            ConnectionState::Condemned | ConnectionState::Broken => {}
+            self.input = input;
         }
     }
 
-    /// Delivers what `input` says until it is used up, the quantum is, or the application wants no more.
-    pub(super) fn deliver(&mut self, id: SocketId, mut input: &mut [u8]) {
-        let Self { application, sockets, pongs, .. } = self;
-        let Some(entry) = sockets.slab.get_mut(id.slot()) else { return };
+    /// Delivers messages until the input or `MAX_MESSAGES` is used up, or the application pauses or closes.
+    pub(crate) fn deliver<A: Application>(
+        &mut self,
+        application: &mut A,
+        sockets: &mut Sockets<A::Peer>,
+        id: SocketId,
+        mut input: &mut [u8],
+    ) {
+        let Some(entry) = sockets.slab.get_mut(id.index()) else { return };
         let Some(peer) = &mut entry.peer else { return };
-        // Out of the entry while the application has the entry in its hands.
-        let mut kept = entry.connection.inbound.take();
-        let mut fresh = Inbound::default();
-        let inbound = kept.as_deref_mut().unwrap_or(&mut fresh);
-        let io = SocketIo { connection: &mut entry.connection, shared: &mut sockets.shared, id };
+        // Taken out of the entry, because the application borrows the entry.
+        let mut kept = entry.connection.decoder.take();
+        let mut fresh = MessageDecoder::default();
+        let decoder = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let io = SocketIo { connection: &mut entry.connection, context: &mut sockets.context, id };
         let mut socket = Socket { peer, io };
+        let pongs = &mut self.pongs;
         pongs.clear();
         let mut latest = 0;
         let mut messages = 0;
-        let options = socket.io.shared.options.clone();
+        let options = socket.io.context.options.clone();
         let ended = loop {
-            if !socket.is_open() || socket.connection.paused || messages == QUANTUM {
+            if !socket.is_open() || socket.connection.paused || messages == MAX_MESSAGES {
                 break None;
             }
-            match inbound.next(&mut input, &options) {
-                Ok(Some(Event::Message(message))) => {
+            match decoder.next(&mut input, &options) {
+                Ok(Some(Decoded::Message(message))) => {
                     messages += 1;
-                    // In the order of what they answer.
+                    // Pongs go before the answers to later messages.
                     socket.pong(pongs, latest);
                     pongs.clear();
                     application.message(&mut socket, message);
                 }
-                Ok(Some(Event::Ping(payload))) => {
-                    if pongs.len() > PONGS {
+                Ok(Some(Decoded::Ping(payload))) => {
+                    if pongs.len() > MAX_PONGS {
                         pongs.clear();
                     }
                     latest = pongs.len();
                     frame::encode_pong(payload, pongs);
                 }
-                Ok(Some(Event::Pong)) => {}
-                Ok(Some(Event::Close(code))) => break Some((code, Cause::Closed)),
+                Ok(Some(Decoded::Pong)) => {}
+                Ok(Some(Decoded::Close(code))) => break Some((code, Cause::ClosedByClient)),
                 Ok(None) => break None,
                 Err(violation) => break Some((Some(violation.code()), Cause::Violation(violation))),
             }
@@ -116,18 +106,59 @@ impl<A: Application> Worker<A> {
             return;
         }
         if let Some((code, cause)) = ended {
-            socket.hang_up(code.map(Close::from), None);
-            socket.shared.ended.push((id, cause));
+            socket.start_close(code.map(Close::from), None);
+            socket.context.ended.push((id, cause));
             return;
         }
         if !input.is_empty() {
-            inbound.held = input.to_vec();
+            decoder.unparsed = input.to_vec();
             if !socket.connection.paused {
                 socket.requeue();
             }
         }
-        if !inbound.is_idle() {
-            socket.connection.inbound = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+        if !decoder.is_idle() {
+            socket.connection.decoder = Some(kept.unwrap_or_else(|| Box::new(fresh)));
         }
     }
+}
+
+/// Reads once; returns how many bytes are to be delivered.
+fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Option<usize> {
+    let mut io = sockets.io(id)?;
+    let size = match io.connection.transport.read(input) {
+        Ok(Some(0)) if io.connection.send_queue.is_some() && !io.is_open() => {
+            // The client may still read: our FIN follows when the queue has left.
+            (io.connection.readable, io.connection.finished) = (false, true);
+            return None;
+        }
+        Ok(Some(0)) | Err(_) => {
+            io.abort();
+            return None;
+        }
+        Ok(Some(size)) => size,
+        Ok(None) => {
+            io.connection.readable = false;
+            return None;
+        }
+    };
+    // A short read has emptied the socket, so the next byte raises a new event. But a FIN that has come already does not.
+    if size == input.len() || io.connection.finished || !io.connection.transport.short_read_is_last() {
+        io.requeue();
+    } else {
+        io.connection.readable = false;
+    }
+    match &mut io.connection.state {
+        ConnectionState::Open { pinged } => {
+            *pinged = None;
+            return Some(size);
+        }
+        ConnectionState::Closing { drained, .. } => {
+            *drained = drained.saturating_add(size as u32);
+            if *drained as usize > io.context.options.max_drain {
+                io.abort();
+            }
+        }
+        ConnectionState::MarkedClosing | ConnectionState::Broken => {}
+    }
+    None
 }

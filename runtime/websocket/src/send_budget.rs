@@ -1,83 +1,38 @@
-//! Bytes that wait for slow readers; and who goes when they are too many.
+//! The bytes that wait for slow readers, counted for each worker.
 //!
-//! Invariant: every queued byte is counted from when it is queued until it has left or its connection is given up. Each
-//! worker has an equal share of the node's limit and keeps it by itself, so nobody goes for what another worker's are slow
-//! to take.
+//! Invariant: each queued byte counts from when it is queued until it is sent or its connection is dropped. Each worker
+//! has an equal share of the node's limit, so no connection is closed for what another worker's clients do not read.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Application, Cause, SocketId, SocketIo, connection::ConnectionState, worker::Worker};
-use rollcall_base::names;
-
-/// One worker's count.
+/// One worker's count and limit, in bytes.
 #[derive(Debug)]
-pub(super) struct SendBudget {
+pub(crate) struct SendBudget {
     bytes: AtomicUsize,
-    most: usize,
+    max: usize,
 }
 
 impl SendBudget {
-    /// With this share.
-    pub(super) fn new(most: usize) -> Self {
-        Self { bytes: AtomicUsize::new(0), most }
+    pub(crate) fn new(max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), max }
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn subtract(&self, bytes: usize) {
+    pub(crate) fn subtract(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether it is too much, with `more`.
-    pub(super) fn over(&self, more: usize) -> bool {
-        self.bytes.load(Relaxed).saturating_add(more) > self.most
-    }
-
-    fn crowded(&self) -> bool {
-        crowd([self])
+    /// Whether the limit is exceeded, if `more` bytes are added.
+    pub(crate) fn is_exceeded(&self, more: usize) -> bool {
+        self.bytes.load(Relaxed).saturating_add(more) > self.max
     }
 }
 
-/// Whether it is nearly too much for these workers together: no time for new connections.
-pub(super) fn crowd<'a>(workers: impl IntoIterator<Item = &'a SendBudget>) -> bool {
-    let both = |(bytes, most), worker: &SendBudget| (bytes + worker.bytes.load(Relaxed), most + worker.most);
-    let (bytes, most): (usize, usize) = workers.into_iter().fold((0, 0), both);
-    bytes > most / 8 * 7
-}
-
-impl<A: Application> Worker<A> {
-    /// While it is too much, ends those of this worker's connections that have taken nothing for longest.
-    pub(super) fn shed(&mut self) {
-        let sockets = &mut self.sockets;
-        if !sockets.shared.in_flight.over(0) {
-            return;
-        }
-        let slow = sockets.slab.iter().filter_map(|(slot, entry)| {
-            let open = matches!(entry.connection.phase, ConnectionState::Open { .. });
-            let outbound = entry.connection.outbound.as_ref().filter(|_| open)?;
-            Some((outbound.stalled, std::cmp::Reverse(outbound.charged()), slot))
-        });
-        let mut slow: Vec<_> = slow.collect();
-        slow.sort_unstable();
-        for (_, _, slot) in slow {
-            if !sockets.shared.in_flight.crowded() {
-                break;
-            }
-            let connection = &mut sockets.slab[slot].connection;
-            let id = SocketId::new(sockets.shared.worker, slot, connection.generation);
-            SocketIo { connection, shared: &mut sockets.shared, id }.shed();
-        }
-    }
-}
-
-impl SocketIo<'_> {
-    /// Ends the connection as one that is too slow, and gives back what waits for it.
-    pub(super) fn shed(&mut self) {
-        metrics::counter!(names::DROPPED, "reason" => "in_flight").increment(1);
-        self.condemn(Cause::SlowConsumer);
-        if let Some(outbound) = &mut self.connection.outbound {
-            outbound.cut();
-        }
-    }
+/// Whether these workers together have used more than 7/8 of their limits.
+pub(crate) fn near_limit<'a>(workers: impl IntoIterator<Item = &'a SendBudget>) -> bool {
+    let add = |(bytes, max), worker: &SendBudget| (bytes + worker.bytes.load(Relaxed), max + worker.max);
+    let (bytes, max): (usize, usize) = workers.into_iter().fold((0, 0), add);
+    bytes > max / 8 * 7
 }

@@ -3,17 +3,18 @@ use std::ops::{Deref, DerefMut};
 
 use slab::Slab;
 
-use super::{
-    SocketId, SocketIo,
+use crate::{
     connection::{Connection, ConnectionState, WorkerContext},
+    id::SocketId,
+    socket_io::SocketIo,
 };
 
-/// One connection of the application: its state, and the way to its client.
+/// One connection with the application's state.
 #[derive(Debug)]
 pub struct Socket<'a, P> {
-    /// The application's state of it.
+    /// The application's state.
     pub peer: &'a mut P,
-    /// The connection; its methods are the socket's own as well.
+    /// The connection; `Socket` dereferences to it.
     pub io: SocketIo<'a>,
 }
 
@@ -32,46 +33,44 @@ impl<P> DerefMut for Socket<'_, P> {
 
 /// A slab entry. `peer` is gone once the application knows that the connection is over.
 #[derive(Debug)]
-pub(super) struct Entry<P> {
-    pub(super) connection: Connection,
-    pub(super) peer: Option<P>,
+pub(crate) struct Entry<P> {
+    pub(crate) connection: Connection,
+    pub(crate) peer: Option<P>,
 }
 
-/// The open sockets of one worker.
+/// The connections of one worker.
 #[derive(Debug)]
 pub struct Sockets<P> {
-    pub(super) slab: Slab<Entry<P>>,
-    pub(super) shared: WorkerContext,
+    pub(crate) slab: Slab<Entry<P>>,
+    pub(crate) context: WorkerContext,
     /// Entries that still have their peer.
-    pub(super) open: usize,
+    pub(crate) open: usize,
 }
 
 impl<P> Sockets<P> {
-    /// The socket of that name, if it is still open.
+    /// The socket with this id, if it is still open.
     pub fn get_mut(&mut self, id: SocketId) -> Option<Socket<'_, P>> {
-        let entry = self.slab.get_mut(id.slot())?;
-        let current = entry.connection.generation == id.generation();
-        let open = matches!(entry.connection.phase, ConnectionState::Open { .. });
-        let peer = entry.peer.as_mut().filter(|_| current && open)?;
-        Some(Socket { peer, io: SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id } })
+        let entry = self.slab.get_mut(id.index()).filter(|entry| entry.connection.generation == id.generation())?;
+        let io = SocketIo { connection: &mut entry.connection, context: &mut self.context, id };
+        let peer = entry.peer.as_mut().filter(|_| io.is_open())?;
+        Some(Socket { peer, io })
     }
 
-    /// Whether the socket of that name is one of these, and still open.
+    /// Whether the socket with this id belongs to this worker, and is still open.
     #[must_use]
     pub fn has(&self, id: SocketId) -> bool {
-        let entry = self.slab.get(id.slot()).filter(|_| id.worker() == usize::from(self.shared.worker));
-        entry.is_some_and(|entry| {
-            entry.peer.is_some()
-                && entry.connection.generation == id.generation()
-                && matches!(entry.connection.phase, ConnectionState::Open { .. })
+        let entry = self.slab.get(id.index()).filter(|_| id.worker() == usize::from(self.context.worker));
+        entry.is_some_and(|Entry { connection, peer }| {
+            peer.is_some()
+                && connection.generation == id.generation()
+                && matches!(connection.state, ConnectionState::Open { .. })
         })
     }
 
-    /// The layer's half of an entry, in whatever phase.
-    pub(super) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
-        let entry = self.slab.get_mut(id.slot())?;
-        let current = entry.connection.generation == id.generation();
-        current.then_some(SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id })
+    /// The layer's part of an entry, in any state.
+    pub(crate) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
+        let entry = self.slab.get_mut(id.index()).filter(|entry| entry.connection.generation == id.generation())?;
+        Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
     }
 
     /// How many connections the application has.
@@ -86,33 +85,37 @@ impl<P> Sockets<P> {
         self.open == 0
     }
 
-    /// Visits the open sockets of `max` slots from this one on, and returns where to go on.
+    /// Visits the open sockets among `max` slab entries from `from` on, and returns where to go on.
     pub fn each_from(&mut self, from: usize, max: usize, mut visit: impl FnMut(&mut Socket<'_, P>)) -> Option<usize> {
         let (end, last) = (from.saturating_add(max), self.slab.capacity());
-        for slot in from..end.min(last) {
-            let Some(entry) = self.slab.get_mut(slot) else { continue };
-            let Some(peer) = &mut entry.peer else { continue };
-            let id = SocketId::new(self.shared.worker, slot, entry.connection.generation);
-            let io = SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id };
-            if io.is_open() {
-                visit(&mut Socket { peer, io });
-            }
+        for index in from..end.min(last) {
+            let Some(entry) = self.slab.get_mut(index) else { continue };
+            visit_open(&mut self.context, index, entry, &mut visit);
         }
         (end < last).then_some(end)
     }
 
     /// Visits every open socket.
     pub fn each(&mut self, mut visit: impl FnMut(&mut Socket<'_, P>)) {
-        for (slot, entry) in &mut self.slab {
-            let Some(peer) = &mut entry.peer else { continue };
-            let id = SocketId::new(self.shared.worker, slot, entry.connection.generation);
-            let io = SocketIo { connection: &mut entry.connection, shared: &mut self.shared, id };
-            if io.is_open() {
-                visit(&mut Socket { peer, io });
-            }
+        for (index, entry) in &mut self.slab {
+            visit_open(&mut self.context, index, entry, &mut visit);
         }
     }
 }
 
-/// What a parked connection costs besides the application's state (mio adds fields of its own to debug builds).
+fn visit_open<P>(
+    context: &mut WorkerContext,
+    index: usize,
+    entry: &mut Entry<P>,
+    visit: &mut impl FnMut(&mut Socket<'_, P>),
+) {
+    let Some(peer) = &mut entry.peer else { return };
+    let id = SocketId::new(context.worker, index, entry.connection.generation);
+    let io = SocketIo { connection: &mut entry.connection, context, id };
+    if io.is_open() {
+        visit(&mut Socket { peer, io });
+    }
+}
+
+/// What an idle connection costs besides the application's state (mio adds fields of its own to debug builds).
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Entry<()>>() <= 64);

@@ -1,26 +1,25 @@
-//! TLS between a connection and its socket: rustls without I/O, driven by the worker as the plain stream is.
+//! TLS between a connection and its socket: rustls without I/O, driven by the worker like a plain stream.
 //!
-//! Invariant: of what was taken, at most one record (16 KiB) waits here for the kernel, and nothing more is taken before
-//! it has left. It costs 8.0 KB a connection (PSS, measured over 2,000), and a read more
-//! each time that there is something to read.
+//! Invariant: at most one record (16 KiB) waits here for the kernel, and no more bytes are accepted until it has left.
+//! TLS costs 8.0 KB a connection (PSS, measured over 2,000), and one more read each time that there is input.
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
-/// Bytes that become one record.
+/// Bytes of one record.
 const RECORD: usize = 16 << 10;
 
-/// A session whose handshake is done, and its socket.
+/// A TLS session after its handshake, and its socket.
 #[derive(Debug)]
-pub(super) struct Tls {
-    pub(super) stream: TcpStream,
-    pub(super) session: ServerConnection,
+pub(crate) struct Tls {
+    pub(crate) stream: TcpStream,
+    pub(crate) session: ServerConnection,
 }
 
 impl Tls {
-    /// Reads what is decrypted, or decrypts what is here; 0 at the end of the session or of the stream.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads decrypted bytes; decrypts more if there are none. 0 at the end of the session or of the stream.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.session.reader().read(into) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -30,7 +29,7 @@ impl Tls {
                 Ok(0) => return Ok(Some(0)),
                 Ok(_) => {
                     let processed = self.session.process_new_packets();
-                    // An alert, or the answer to a new key; where the kernel takes nothing now, the next flush sends it.
+                    // Sends an alert or the answer to a key update; if the kernel takes nothing now, the next flush does.
                     self.flush()?;
                     processed.map_err(io::Error::other)?;
                 }
@@ -41,8 +40,8 @@ impl Tls {
         }
     }
 
-    /// Takes what fits; nothing while an earlier record waits.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+    /// Accepts what fits; nothing while an earlier record waits.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         if !self.flush()? {
             return Ok(None);
         }
@@ -56,8 +55,8 @@ impl Tls {
         Ok(Some(taken))
     }
 
-    /// The same of several pieces.
-    pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    /// Like `write`, for several slices.
+    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         let mut taken = 0;
         for slice in slices {
             match self.write(slice)? {
@@ -71,13 +70,13 @@ impl Tls {
         Ok(Some(taken))
     }
 
-    /// Whether something waits here for the kernel.
-    pub(super) fn pending(&self) -> bool {
+    /// Whether a record waits here for the kernel.
+    pub(crate) fn pending(&self) -> bool {
         self.session.wants_write()
     }
 
-    /// Hands it over; whether all of it has left.
-    pub(super) fn flush(&mut self) -> io::Result<bool> {
+    /// Hands it to the kernel; true if all of it has left.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.stream) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -90,10 +89,10 @@ impl Tls {
         Ok(true)
     }
 
-    /// Says that nothing follows.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    /// Sends the close_notify alert.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.session.send_close_notify();
-        // The close frame has left already: where this does not leave at once, the FIN says it.
+        // The close frame has left already. If the alert does not leave at once, the FIN alone ends the stream.
         self.flush().map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The stream under a connection: the one place that knows what carries the bytes.
+//! The stream under a connection: plain TCP or TLS. No other part of a worker knows which.
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{Shutdown, SocketAddr},
@@ -7,20 +7,20 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use super::{maybe_tls_stream::Handoff, tls::Tls};
+use crate::{handoff::Handoff, tls::Tls};
 
-/// A non-blocking stream; an answer of `None` is "not now".
+/// A non-blocking stream; calls return `None` if they would block.
 #[derive(Debug)]
-pub(super) enum Transport {
-    /// TCP as it is.
+pub(crate) enum Transport {
+    /// Plain TCP.
     Plain(TcpStream),
-    /// TLS over it.
+    /// TLS over TCP.
     Tls(Box<Tls>),
 }
 
 impl Transport {
-    /// Takes over an accepted, non-blocking socket; both directions are watched once and for all, edge-triggered.
-    pub(super) fn new(
+    /// Takes over an accepted, non-blocking socket, and registers both directions once, edge-triggered.
+    pub(crate) fn new(
         Handoff { stream, session }: Handoff,
         send_buffer: Option<usize>,
         registry: &Registry,
@@ -38,64 +38,64 @@ impl Transport {
         })
     }
 
-    /// One read; 0 at the end of the stream.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads once; 0 at the end of the stream.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Plain(stream) => attempt(|| stream.read(into)),
             Self::Tls(tls) => tls.read(into),
         }
     }
 
-    /// Whether a short read means that the socket is empty: TLS may have more decrypted, or half of a record.
-    pub(super) fn short_read_is_last(&self) -> bool {
+    /// Whether a short read means that the socket is empty. With TLS it does not: more may be decrypted already.
+    pub(crate) fn short_read_is_last(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
-    /// One write. A plain `send` is a few per cent cheaper than the same by `write_vectored`.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+    /// Writes once. A plain `send` is a few per cent cheaper than `write_vectored` with one slice.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Plain(stream) => attempt(|| stream.write(bytes)),
             Self::Tls(tls) => tls.write(bytes),
         }
     }
 
-    /// One write of several pieces.
-    pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    /// Writes several slices once.
+    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         match self {
             Self::Plain(stream) => attempt(|| stream.write_vectored(slices)),
             Self::Tls(tls) => tls.write_vectored(slices),
         }
     }
 
-    /// Whether something that was taken has not left.
-    pub(super) fn pending(&self) -> bool {
+    /// Whether bytes that were accepted have not been handed to the kernel.
+    pub(crate) fn pending(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.pending())
     }
 
-    /// Sends that; whether all of it has left.
-    pub(super) fn flush(&mut self) -> io::Result<bool> {
+    /// Hands them to the kernel; true if none is left.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
             Self::Plain(_) => Ok(true),
             Self::Tls(tls) => tls.flush(),
         }
     }
 
-    /// Our FIN, behind everything written.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    /// Sends our FIN after everything written.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         if let Self::Tls(tls) = self {
             tls.finish()?;
         }
         self.stream().shutdown(Shutdown::Write)
     }
 
-    /// Makes the end of this value a reset: the kernel would hold what is unsent for minutes.
-    pub(super) fn abort(&self) {
-        // Where that fails, the stream is closed the slow way.
+    /// Makes dropping this a reset; otherwise the kernel would keep unsent bytes for minutes.
+    pub(crate) fn reset_on_drop(&self) {
+        // If that fails, the kernel closes the stream in the ordinary way.
         let _ = socket2::SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
     }
 
     /// The address at the other end.
-    pub(super) fn remote(&self) -> Option<SocketAddr> {
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
         self.stream().peer_addr().ok()
     }
 

@@ -1,4 +1,4 @@
-//! The handle to all workers: how connections and commands get to them.
+//! The handle to all workers: it gives them connections and commands.
 use std::{
     io,
     sync::{
@@ -13,37 +13,22 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    Application, SocketId, SocketOptions, Upgrade, maybe_tls_stream::Handoff, send_budget, send_budget::SendBudget,
-    worker::Worker,
+use crate::{
+    application::{Application, Upgrade},
+    handoff::Handoff,
+    id::SocketId,
+    options::SocketOptions,
+    send_budget::{self, SendBudget},
+    worker::{Adoption, Input, Worker},
 };
 use rollcall_base::tasks::Tasks;
 
-/// What arrives in a worker's inbox.
-#[derive(Debug)]
-pub(super) enum Input<C> {
-    /// A client that has upgraded, and what it sent right behind its request.
-    Adopt(Box<Adoption>),
-    /// For the application.
-    Command(C),
-    /// Close every connection, then end.
-    Shutdown,
-}
-
-/// A connection on its way from the listener to a worker.
-#[derive(Debug)]
-pub(super) struct Adoption {
-    pub(super) carrier: Handoff,
-    pub(super) unread: Bytes,
-    pub(super) upgrade: Upgrade,
-}
-
-/// The worker is gone.
+/// The worker's task has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker has stopped")]
 pub struct Stopped;
 
-/// The way into one worker.
+/// Sends to one worker.
 #[derive(Debug)]
 pub struct Inbox<C> {
     worker: u8,
@@ -64,12 +49,12 @@ impl<C: Send + 'static> Inbox<C> {
         usize::from(self.worker)
     }
 
-    /// Sends a command, waiting for room.
+    /// Sends a command; waits while the inbox is full.
     pub async fn send(&self, command: C) -> Result<(), Stopped> {
         self.sender.send(Input::Command(command)).await.map_err(|_| Stopped)
     }
 
-    /// Sends a command if there is room; gives it back if not, or if the worker has stopped.
+    /// Sends a command. Returns it if the inbox is full or the worker has stopped.
     pub fn try_send(&self, command: C) -> Result<(), C> {
         self.sender.try_send(Input::Command(command)).map_err(|error| match error {
             TrySendError::Full(Input::Command(command)) | TrySendError::Closed(Input::Command(command)) => command,
@@ -88,7 +73,7 @@ impl<C: Send + 'static> Inbox<C> {
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
-    in_flight: Arc<[Arc<SendBudget>]>,
+    send_budgets: Arc<[Arc<SendBudget>]>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -96,15 +81,15 @@ impl<C> Clone for Workers<C> {
     fn clone(&self) -> Self {
         Self {
             inboxes: Arc::clone(&self.inboxes),
-            in_flight: Arc::clone(&self.in_flight),
+            send_budgets: Arc::clone(&self.send_budgets),
             tasks: Arc::clone(&self.tasks),
         }
     }
 }
 
 impl<C: Send + 'static> Workers<C> {
-    /// Starts `count` workers (at least one), each with an application of its own, which may keep the inbox it is
-    /// given for what it spawns.
+    /// Starts `count` workers (at least one), each with an application of its own. The application gets its worker's
+    /// inbox, so that tasks it spawns can reply.
     pub fn start<A: Application<Command = C>>(
         supervisor: &Tasks,
         count: usize,
@@ -113,20 +98,20 @@ impl<C: Send + 'static> Workers<C> {
     ) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
-        let count = count.clamp(1, SocketId::WORKERS);
-        let in_flight: Arc<[_]> =
-            (0..count).map(|_| Arc::new(SendBudget::new(options.max_in_flight / count))).collect();
-        for (worker, in_flight) in in_flight.iter().enumerate() {
+        let count = count.clamp(1, SocketId::MAX_WORKERS);
+        let send_budgets: Arc<[_]> =
+            (0..count).map(|_| Arc::new(SendBudget::new(options.send_budget / count))).collect();
+        for (worker, send_budget) in send_budgets.iter().enumerate() {
             let (sender, receiver) = mpsc::channel(options.inbox);
             let worker = u8::try_from(worker).expect("clamped to what a u8 holds");
             let inbox = Inbox { worker, sender, connections: Arc::default() };
             let application = application(inbox.clone());
-            let counts = (Arc::clone(&inbox.connections), Arc::clone(in_flight));
-            let worker = Worker::new(worker, options.clone(), application, counts)?;
+            let (connections, send_budget) = (Arc::clone(&inbox.connections), Arc::clone(send_budget));
+            let worker = Worker::new(worker, options.clone(), application, connections, send_budget)?;
             tasks.spawn(supervisor.supervise("worker", worker.run(receiver)));
             inboxes.push(inbox);
         }
-        Ok(Self { inboxes: inboxes.into(), in_flight, tasks: Arc::new(Mutex::new(tasks)) })
+        Ok(Self { inboxes: inboxes.into(), send_budgets, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
     /// The workers' inboxes, by number.
@@ -141,18 +126,18 @@ impl<C: Send + 'static> Workers<C> {
         self.inboxes.iter().map(Inbox::connections).sum()
     }
 
-    /// Whether so much waits for slow readers that new connections had better come later.
+    /// Whether the bytes that wait for slow readers are near their limit, so that new connections should be refused.
     #[must_use]
-    pub fn crowded(&self) -> bool {
-        send_budget::crowd(self.in_flight.iter().map(|worker| &**worker))
+    pub fn near_limit(&self) -> bool {
+        send_budget::near_limit(self.send_budgets.iter().map(|worker| &**worker))
     }
 
-    /// Sends a command to one worker, waiting for room.
+    /// Sends a command to one worker; waits while its inbox is full.
     pub async fn send(&self, worker: usize, command: C) -> Result<(), Stopped> {
         self.inboxes.get(worker).ok_or(Stopped)?.send(command).await
     }
 
-    /// Sends a command to one worker if there is room.
+    /// Sends a command to one worker. Returns it if the inbox is full or the worker has stopped.
     pub fn try_send(&self, worker: usize, command: C) -> Result<(), C> {
         match self.inboxes.get(worker) {
             Some(inbox) => inbox.try_send(command),
@@ -160,22 +145,22 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// Gives an upgraded connection (non-blocking), and what it sent already, to the worker with the fewest.
-    pub async fn adopt(&self, carrier: impl Into<Handoff>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+    /// Gives an upgraded connection (non-blocking), and what it has sent already, to the worker with the fewest.
+    pub async fn adopt(&self, handoff: impl Into<Handoff>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
         let inbox = self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)?;
         inbox.connections.fetch_add(1, Ordering::Relaxed);
-        let adoption = Input::Adopt(Box::new(Adoption { carrier: carrier.into(), unread, upgrade }));
+        let adoption = Input::Adopt(Box::new(Adoption { handoff: handoff.into(), unread, upgrade }));
         inbox.sender.send(adoption).await.map_err(|_| {
             inbox.connections.fetch_sub(1, Ordering::Relaxed);
             Stopped
         })
     }
 
-    /// Closes every connection with the application's farewell for [`super::Cause::Ours`] and waits until all are
-    /// gone, at most the flush and close timeouts.
+    /// Closes every connection with the application's notice for [`crate::Cause::ClosedByServer`], and waits until all
+    /// are gone, at most the flush and close timeouts.
     pub async fn shutdown(&self) {
         for inbox in self.inboxes.iter() {
-            // A worker that is gone already has nothing to close.
+            // A worker that has ended already has nothing to close.
             let _ = inbox.sender.send(Input::Shutdown).await;
         }
         let mut tasks = self.tasks.lock().await;

@@ -1,7 +1,8 @@
 use fastwebsockets::OpCode;
 use proptest::prelude::*;
 
-use super::{Expect, Violation, encode_close, encode_pong, encode_text, parse, parse_close};
+use super::{Expect, encode_close, encode_pong, encode_text, parse, parse_close};
+use crate::close::Violation;
 
 const EXPECT: Expect = Expect { continuation: false, binary: true, room: 1 << 20, fragments: 8 };
 const INSIDE: Expect = Expect { continuation: true, ..EXPECT };
@@ -46,7 +47,7 @@ fn control_frames_are_short_and_whole() {
 }
 
 #[test]
-fn messages_neither_nest_nor_continue_nothing() {
+fn messages_do_not_nest_and_continuations_need_a_message() {
     refused(&[0x80], EXPECT, Violation::StrayContinuation);
     refused(&[0x01], INSIDE, Violation::NestedMessage);
     refused(&[0x82], INSIDE, Violation::NestedMessage);
@@ -62,7 +63,7 @@ fn lengths_are_minimal() {
 }
 
 #[test]
-fn a_length_over_the_limit_is_refused_before_the_mask_is_here() {
+fn a_length_over_the_limit_is_refused_before_the_mask_arrives() {
     let small = Expect { room: 1000, ..EXPECT };
     refused(&[0x81, 0xfe, 0x03, 0xe9], small, Violation::TooBig);
     assert_eq!(parse(&[0x81, 0xfe, 0x03, 0xe8], small), Ok(None));
@@ -85,7 +86,7 @@ fn close_payloads() {
 }
 
 #[test]
-fn what_we_write() {
+fn encoded_frames() {
     let mut bytes = Vec::new();
     encode_text(b"hi", &mut bytes);
     encode_pong(b"p", &mut bytes);
@@ -100,12 +101,12 @@ proptest! {
         let expect = Expect { continuation: inside, binary, ..EXPECT };
         if let Ok(Some((header, size))) = parse(&bytes, expect) {
             prop_assert!(size <= bytes.len() && header.length <= expect.room);
-            // What a header says does not depend on what is behind it.
+            // The header does not depend on the bytes after it.
             prop_assert_eq!(parse(&bytes[..size], expect), Ok(Some((header, size))));
         }
     }
 
-    /// More bytes complete a header or refuse it; they never make a refused one good.
+    /// More bytes complete a header or make it refused; they never make a refused one legal.
     #[test]
     fn a_refusal_is_final(bytes in prop::collection::vec(any::<u8>(), 0..16), cut in 0usize..16) {
         let early = parse(&bytes[..cut.min(bytes.len())], EXPECT);
@@ -116,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_encoded_reads_back(byte: u8, size in 0usize..70_000) {
+    fn encoded_frames_are_parsed_back(byte: u8, size in 0usize..70_000) {
         let payload = vec![byte; size];
         let mut bytes = Vec::new();
         encode_text(&payload, &mut bytes);

@@ -2,17 +2,17 @@ use hyper::{Method, Request, StatusCode, Version};
 
 use super::{Origins, UpgradeError, accept, check};
 
-/// A good request, but for the headers named: another value, or none.
+/// A valid request, but with these headers changed or removed.
 fn request(changes: &[(&'static str, Option<&'static str>)]) -> Request<()> {
     let mut request = Request::builder().uri("/ws").body(()).expect("a request");
-    let good = [
+    let valid = [
         ("host", "school.example.org:8080"),
         ("upgrade", "websocket"),
         ("connection", "keep-alive, Upgrade"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    for (name, value) in good {
+    for (name, value) in valid {
         request.headers_mut().insert(name, value.parse().expect("a value"));
     }
     for (name, value) in changes {
@@ -25,9 +25,9 @@ fn request(changes: &[(&'static str, Option<&'static str>)]) -> Request<()> {
 }
 
 #[track_caller]
-fn refused(request: &Request<()>, refusal: UpgradeError, status: StatusCode) {
-    assert_eq!(check(request, &Origins::SameHost), Err(refusal));
-    assert_eq!(refusal.response().status(), status);
+fn refused(request: &Request<()>, error: UpgradeError, status: StatusCode) {
+    assert_eq!(check(request, &Origins::SameHost), Err(error));
+    assert_eq!(error.response().status(), status);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn http_1_0_is_not_upgraded() {
 }
 
 #[test]
-fn upgrade_and_connection_must_say_so() {
+fn upgrade_and_connection_are_required() {
     for change in
         [("upgrade", None), ("upgrade", Some("h2c")), ("connection", None), ("connection", Some("keep-alive"))]
     {
@@ -66,7 +66,7 @@ fn upgrade_and_connection_must_say_so() {
 }
 
 #[test]
-fn version_13_is_named_to_others() {
+fn other_versions_are_answered_with_version_13() {
     for change in [None, Some("12"), Some("8"), Some("13, 8"), Some("013")] {
         refused(&request(&[("sec-websocket-version", change)]), UpgradeError::Version, StatusCode::UPGRADE_REQUIRED);
     }
@@ -91,7 +91,7 @@ fn the_key_is_16_bytes_in_base64() {
 }
 
 #[test]
-fn a_host_is_required_and_a_body_is_not_taken() {
+fn a_host_is_required_and_a_body_is_refused() {
     refused(&request(&[("host", None)]), UpgradeError::Host, StatusCode::BAD_REQUEST);
     refused(&request(&[("host", Some(""))]), UpgradeError::Host, StatusCode::BAD_REQUEST);
     refused(&request(&[("content-length", Some("5"))]), UpgradeError::Body, StatusCode::BAD_REQUEST);

@@ -1,4 +1,4 @@
-//! A client that writes bytes, legal or not, and reads exactly what comes back.
+//! A client that sends any bytes, legal or not, and reads the exact bytes that come back.
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -11,7 +11,7 @@ use crate::harness::DEADLINE;
 
 const MASK: [u8; 4] = [0xa1, 0xb2, 0xc3, 0xd4];
 
-/// A request for an upgrade, with more headers.
+/// An upgrade request with additional headers.
 pub fn upgrade(target: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -19,7 +19,7 @@ pub fn upgrade(target: &str, headers: &str) -> String {
     )
 }
 
-/// A frame as clients send it.
+/// A masked frame.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -68,12 +68,12 @@ impl Client {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends until the server has closed or reset; what it takes.
+    /// Sends until the server closes or resets the connection; returns how many bytes it took.
     pub fn flood(&mut self, bytes: &[u8]) -> usize {
         let start = Instant::now();
         let mut sent = 0;
         loop {
-            assert!(start.elapsed() < 2 * DEADLINE, "the flood is never ended");
+            assert!(start.elapsed() < 2 * DEADLINE, "the server never ends the flood");
             match self.stream.write(bytes) {
                 Ok(size) => sent += size,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
@@ -82,20 +82,20 @@ impl Client {
         }
     }
 
-    /// Sends a byte at a time, `pace` apart, until the server ends the connection.
-    pub fn dribble(&mut self, bytes: impl IntoIterator<Item = u8>, pace: Duration) {
+    /// Sends single bytes, `pace` apart, until the server ends the connection.
+    pub fn send_slowly(&mut self, bytes: impl IntoIterator<Item = u8>, pace: Duration) {
         self.stream.set_read_timeout(Some(pace)).expect("a pace");
         for byte in bytes {
             if self.stream.write_all(&[byte]).is_err() || self.stream.read(&mut [0]).is_ok() {
                 return;
             }
         }
-        panic!("the server waited for all of it");
+        panic!("the server waited for all bytes");
     }
 
     pub fn take(&mut self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size];
-        self.stream.read_exact(&mut bytes).expect("so many bytes in time");
+        self.stream.read_exact(&mut bytes).expect("enough bytes in time");
         bytes
     }
 
@@ -119,14 +119,14 @@ impl Client {
         (head[0], self.take(size))
     }
 
-    /// All that comes until the server's FIN; a reset is a failure.
+    /// Reads until the server's FIN; a reset is a failure.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).expect("an orderly end in time");
+        self.stream.read_to_end(&mut rest).expect("the server's FIN in time");
         rest
     }
 
-    /// Exactly a close frame with that code, then the end.
+    /// Expects exactly a close frame with this code, then the FIN.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {
         let [high, low] = code.to_be_bytes();

@@ -1,4 +1,4 @@
-//! How connections end, and what they leave behind: nothing.
+//! How connections end; nothing of them is left.
 use std::{net::Shutdown, time::Duration};
 
 use rollcall_websocket::{Cause, Close, SocketOptions};
@@ -17,18 +17,18 @@ fn a_clients_close_frame_is_echoed_with_its_code() {
         let mut client = server.client();
         client.send(&frame(0x88, payload));
         assert_eq!(client.rest(), echo);
-        assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::Closed));
+        assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::ClosedByClient));
     }
     server.emptied();
 }
 
 #[test]
-fn what_comes_behind_a_close_frame_is_not_delivered() {
+fn what_comes_after_a_close_frame_is_not_delivered() {
     let server = Server::start();
     let mut client = server.client();
     client.send(&[frame(0x88, b"\x03\xe8"), text("ghost")].concat());
     client.expect_close(1000);
-    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::Closed));
+    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::ClosedByClient));
     drop(client);
     server.emptied();
     server.client();
@@ -44,7 +44,7 @@ fn the_applications_close_sends_its_last_message_and_its_code() {
         socket.close(3501, None);
     });
     assert_eq!(client.rest(), b"\x81\x03bye\x88\x06\x0d\xacgone");
-    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::Ours));
+    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::ClosedByServer));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_broken_socket_is_lost() {
 }
 
 #[test]
-fn the_end_of_the_stream_without_a_close_frame_is_lost_behind_the_last_message() {
+fn a_fin_without_a_close_frame_is_lost_after_the_last_message() {
     let server = Server::start();
     let mut client = server.client();
     client.send(&[text("last"), frame(0x01, b"half")].concat());
@@ -83,7 +83,7 @@ fn a_client_that_never_answers_our_close_is_gone_after_the_timeout() {
 }
 
 #[test]
-fn a_name_stays_wrong_when_its_slot_is_used_again() {
+fn an_id_stays_invalid_when_its_slab_entry_is_reused() {
     let server = Server::start();
     let first = server.client();
     let old = first.id();
@@ -91,11 +91,11 @@ fn a_name_stays_wrong_when_its_slot_is_used_again() {
     assert_eq!(server.seen(), Seen::Closed(old, Cause::Lost));
     let second = server.client();
     assert_ne!(second.id(), old);
-    assert!(server.order(move |sockets| sockets.get_mut(old).is_none() && sockets.len() == 1));
+    assert!(server.run(move |sockets| sockets.get_mut(old).is_none() && sockets.len() == 1));
 }
 
 #[test]
-fn a_shutdown_says_farewell_to_everybody_and_ends() {
+fn a_shutdown_sends_every_client_the_close_notice_and_ends() {
     let server = Server::start();
     let mut clients = [server.client(), server.client(), server.client()];
     server.shut_down_while(|| {
@@ -106,6 +106,6 @@ fn a_shutdown_says_farewell_to_everybody_and_ends() {
     });
     assert_eq!(server.workers.connections(), 0);
     for _ in clients {
-        assert!(matches!(server.seen(), Seen::Closed(_, Cause::Ours)));
+        assert!(matches!(server.seen(), Seen::Closed(_, Cause::ClosedByServer)));
     }
 }

@@ -1,4 +1,4 @@
-//! The real listener and workers on a free port, and an application that records.
+//! The real listener and workers on a free port, with an application that records what it is told.
 use std::{
     net::SocketAddr,
     sync::mpsc::{Receiver, Sender, channel},
@@ -16,10 +16,10 @@ use tokio::runtime::Runtime;
 
 use crate::client::{Client, upgrade};
 
-/// Nothing in these tests takes longer, or it has failed.
+/// Whatever takes longer has failed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the application saw.
+/// A call that the application got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Opened(SocketId, Option<String>),
@@ -28,8 +28,8 @@ pub enum Seen {
     Closed(SocketId, Cause),
 }
 
-/// Run by the worker, in its turn.
-pub type Order = Box<dyn FnOnce(&mut Sockets<()>) + Send>;
+/// Run by the worker.
+pub type Job = Box<dyn FnOnce(&mut Sockets<()>) + Send>;
 
 struct Recorder {
     seen: Sender<Seen>,
@@ -38,14 +38,14 @@ struct Recorder {
 
 impl Recorder {
     fn record(&self, seen: Seen) {
-        // A test that has ended looks at nothing any more.
+        // Fails if the test has ended already.
         let _ = self.seen.send(seen);
     }
 }
 
 impl Application for Recorder {
     type Peer = ();
-    type Command = Order;
+    type Command = Job;
 
     fn opened(&mut self, socket: &mut SocketIo<'_>, upgrade: Upgrade) {
         self.record(Seen::Opened(socket.id(), upgrade.query().map(String::from)));
@@ -63,11 +63,11 @@ impl Application for Recorder {
         }
     }
 
-    fn command(&mut self, sockets: &mut Sockets<()>, order: Order) {
-        order(sockets);
+    fn command(&mut self, sockets: &mut Sockets<()>, job: Job) {
+        job(sockets);
     }
 
-    fn farewell(&mut self, cause: Cause) -> CloseNotice {
+    fn close_notice(&mut self, cause: Cause) -> CloseNotice {
         let (code, text) = match cause {
             Cause::SlowConsumer => (3008, "slow_consumer"),
             Cause::PongTimedOut => (3012, "pong_timed_out"),
@@ -93,7 +93,7 @@ impl HttpHooks for Fallback {
 /// One listener with one worker.
 pub struct Server {
     pub address: SocketAddr,
-    pub workers: Workers<Order>,
+    pub workers: Workers<Job>,
     seen: Receiver<Seen>,
     runtime: Runtime,
 }
@@ -107,26 +107,19 @@ impl Server {
         Self::with(options, ListenerOptions::default(), None)
     }
 
-    /// The application pauses a socket after a message that says `pause_after`.
+    /// The application pauses a socket after the message `pause_after`.
     pub fn with(options: SocketOptions, listening: ListenerOptions, pause_after: Option<&str>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let _entered = runtime.enter();
+        let entered = runtime.enter();
         let (sender, seen) = channel();
         let recorder = |_| Recorder { seen: sender.clone(), pause_after: pause_after.map(String::from) };
         let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));
-        Self {
-            address,
-            workers,
-            seen,
-            runtime: {
-                drop(_entered);
-                runtime
-            },
-        }
+        drop(entered);
+        Self { address, workers, seen, runtime }
     }
 
     pub fn seen(&self) -> Seen {
@@ -144,28 +137,28 @@ impl Server {
         client
     }
 
-    /// Has the worker run something, and waits for what it returns.
-    pub fn order<T: Send + 'static>(&self, order: impl FnOnce(&mut Sockets<()>) -> T + Send + 'static) -> T {
+    /// Has the worker run `job`, and waits for its result.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Sockets<()>) -> T + Send + 'static) -> T {
         let (sender, receiver) = channel();
-        let order: Order = Box::new(move |sockets| sender.send(order(sockets)).expect("somebody waits"));
-        self.runtime.block_on(self.workers.send(0, order)).expect("the worker runs");
-        receiver.recv_timeout(DEADLINE).expect("the worker obeys in time")
+        let job: Job = Box::new(move |sockets| sender.send(job(sockets)).expect("the test waits"));
+        self.runtime.block_on(self.workers.send(0, job)).expect("the worker runs");
+        receiver.recv_timeout(DEADLINE).expect("the worker answers in time")
     }
 
-    /// Has the worker do something with one open socket.
+    /// Has the worker run `act` on one open socket.
     pub fn with_socket<T: Send + 'static>(
         &self,
         id: SocketId,
         act: impl FnOnce(&mut Socket<'_, ()>) -> T + Send + 'static,
     ) -> T {
-        self.order(move |sockets| act(&mut sockets.get_mut(id).expect("the socket is open")))
+        self.run(move |sockets| act(&mut sockets.get_mut(id).expect("the socket is open")))
     }
 
-    /// Waits until no connection costs anything any more; how long that took.
+    /// Waits until all connections are gone; returns how long that took.
     pub fn emptied(&self) -> Duration {
         let start = Instant::now();
         while self.workers.connections() > 0 {
-            assert!(start.elapsed() < 2 * DEADLINE, "a connection stays for ever");
+            assert!(start.elapsed() < 2 * DEADLINE, "a connection is never removed");
             std::thread::yield_now();
         }
         start.elapsed()

@@ -1,4 +1,4 @@
-//! The socket layer by raw sockets: each row of what a hostile client may do, with its exact outcome on the wire.
+//! The socket layer tested with raw sockets: what a hostile client may do, and the exact bytes that it gets.
 mod client;
 mod closing;
 mod harness;

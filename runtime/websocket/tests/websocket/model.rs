@@ -1,7 +1,8 @@
-//! A connection against a model of it: whatever frames come, and however they are cut, it hears, answers and ends as the
-//! model says.
+//! Compares a connection with a model: for any frames, however they are split, it receives, answers and ends like the
+//! model.
 //!
-//! The model knows whole frames only, and each rule by itself: where a frame breaks several, any of their codes is right.
+//! The model handles whole frames only, and checks each rule by itself. If a frame breaks several rules, any of their
+//! codes is right.
 use proptest::{prelude::*, test_runner::TestRunner};
 use rollcall_websocket::{Cause, SocketOptions, Violation};
 
@@ -13,7 +14,7 @@ use crate::{
 const MAX_MESSAGE: usize = 64;
 const MAX_FRAGMENTS: usize = 4;
 
-/// A frame as it is sent; the masked ones are legal in that.
+/// A frame that the client sends.
 #[derive(Clone, Debug)]
 struct Sent {
     first: u8,
@@ -34,32 +35,32 @@ impl Sent {
     }
 }
 
-/// What has been said, and what is to come of it.
+/// The state after some frames, and what the connection should do.
 #[derive(Debug, Default)]
 struct Model {
-    /// Text or not, what has come of it, and in how many fragments.
+    /// The incomplete message: whether it is text, its data so far, and its fragments so far.
     message: Option<(bool, Vec<u8>, usize)>,
-    heard: Vec<Heard>,
+    received: Vec<Received>,
     pongs: Vec<u8>,
     end: Option<End>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+enum Received {
     Text(String),
     Binary(Vec<u8>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
-    /// The client's close frame, to be given back with its code.
+    /// The client's close frame, which is answered with the same code.
     Closed(Option<u16>),
-    /// One of these.
+    /// One of these violations.
     Violated(Vec<Violation>),
 }
 
 impl Model {
-    fn takes(&mut self, sent: &Sent) {
+    fn receive(&mut self, sent: &Sent) {
         let faults = self.faults(sent);
         if !faults.is_empty() {
             self.end = Some(End::Violated(faults));
@@ -82,9 +83,9 @@ impl Model {
                 if !last {
                     self.message = Some((text, data, fragments + 1));
                 } else if text {
-                    self.heard.push(Heard::Text(String::from_utf8(data).expect("checked")));
+                    self.received.push(Received::Text(String::from_utf8(data).expect("checked")));
                 } else {
-                    self.heard.push(Heard::Binary(data));
+                    self.received.push(Received::Binary(data));
                 }
             }
         }
@@ -94,9 +95,9 @@ impl Model {
     fn faults(&self, Sent { first, payload, masked }: &Sent) -> Vec<Violation> {
         let (last, opcode) = (first & 0x80 != 0, first & 0x0f);
         let (control, data) = ((8..=10).contains(&opcode), opcode <= 2);
-        let under_way = self.message.as_ref();
-        let before = under_way.map_or(&[][..], |(_, data, _)| data);
-        let is_text = opcode == 1 || under_way.is_some_and(|(text, ..)| *text);
+        let incomplete = self.message.as_ref();
+        let before = incomplete.map_or(&[][..], |(_, data, _)| data);
+        let is_text = opcode == 1 || incomplete.is_some_and(|(text, ..)| *text);
         let text = [before, payload].concat();
         let broken = match std::str::from_utf8(&text) {
             Ok(_) => false,
@@ -111,9 +112,9 @@ impl Model {
             (!masked, Violation::Unmasked),
             (control && !last, Violation::FragmentedControl),
             (control && payload.len() > 125, Violation::LongControl),
-            (opcode == 0 && under_way.is_none(), Violation::StrayContinuation),
-            ((1..=2).contains(&opcode) && under_way.is_some(), Violation::NestedMessage),
-            (data && under_way.is_some_and(|(.., fragments)| *fragments == MAX_FRAGMENTS), Violation::Fragments),
+            (opcode == 0 && incomplete.is_none(), Violation::StrayContinuation),
+            ((1..=2).contains(&opcode) && incomplete.is_some(), Violation::NestedMessage),
+            (data && incomplete.is_some_and(|(.., fragments)| *fragments == MAX_FRAGMENTS), Violation::Fragments),
             (data && text.len() > MAX_MESSAGE, Violation::TooBig),
             (data && is_text && broken, Violation::Utf8),
             (opcode == 8 && payload.len() == 1, Violation::ShortClose),
@@ -126,12 +127,12 @@ impl Model {
     }
 }
 
-/// What a client means to send.
+/// One step of a client's script.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Text or binary; the next fragment of what is under way, where something is. Whether the last.
+    /// A fragment: the next of the incomplete message if there is one, else the first of a text or binary message.
     Data { text: bool, payload: Vec<u8>, last: bool },
-    /// As it is.
+    /// Any frame.
     Frame(Sent),
 }
 
@@ -165,18 +166,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The frames of a client that keeps to the rules wherever it means to.
+/// The frames of a client that breaks the rules only in `Frame` steps.
 fn script() -> impl Strategy<Value = Vec<Sent>> {
     prop::collection::vec(step(), 0..24).prop_map(|steps| {
-        let mut under_way = false;
+        let mut incomplete = false;
         let frames = steps.into_iter().map(|step| match step {
             Step::Data { text, payload, last } => {
-                let opcode = match (under_way, text) {
+                let opcode = match (incomplete, text) {
                     (true, _) => 0,
                     (false, true) => 1,
                     (false, false) => 2,
                 };
-                under_way = !last;
+                incomplete = !last;
                 Sent { first: opcode | if last { 0x80 } else { 0 }, payload, masked: true }
             }
             Step::Frame(sent) => sent,
@@ -185,33 +186,33 @@ fn script() -> impl Strategy<Value = Vec<Sent>> {
     })
 }
 
-/// What the application hears of this client, until it is told that it is gone.
-fn hears(server: &Server, client: &Client) -> (Vec<Heard>, Cause) {
-    let mut heard = Vec::new();
+/// What the application receives from this client until `closed`.
+fn receive(server: &Server, client: &Client) -> (Vec<Received>, Cause) {
+    let mut received = Vec::new();
     loop {
         match server.seen() {
-            Seen::Text(id, text) if id == client.id() => heard.push(Heard::Text(text)),
-            Seen::Binary(id, data) if id == client.id() => heard.push(Heard::Binary(data)),
-            Seen::Closed(id, cause) if id == client.id() => return (heard, cause),
+            Seen::Text(id, text) if id == client.id() => received.push(Received::Text(text)),
+            Seen::Binary(id, data) if id == client.id() => received.push(Received::Binary(data)),
+            Seen::Closed(id, cause) if id == client.id() => return (received, cause),
             other => panic!("{other:?}"),
         }
     }
 }
 
 #[test]
-fn a_connection_does_as_its_model() {
+fn a_connection_behaves_like_its_model() {
     let max_fragments = u32::try_from(MAX_FRAGMENTS).expect("few");
     let options = SocketOptions { binary: true, max_message: MAX_MESSAGE, max_fragments, ..SocketOptions::default() };
     let server = Server::with_options(options);
     let scripts = (script(), prop::collection::vec(any::<prop::sample::Index>(), 0..6));
     let mut runner = TestRunner::new(ProptestConfig { cases: 1_000, ..ProptestConfig::default() });
     let outcome = runner.run(&scripts, |(mut script, cuts)| {
-        // Whatever is under way, and whatever came before.
+        // Ends every script, also in the middle of a message.
         script.push(Sent { first: 0x88, payload: 1000_u16.to_be_bytes().to_vec(), masked: true });
         let mut model = Model::default();
         for sent in &script {
             if model.end.is_none() {
-                model.takes(sent);
+                model.receive(sent);
             }
         }
         let mut client = server.client();
@@ -223,11 +224,11 @@ fn a_connection_does_as_its_model() {
             client.send(&bytes[std::mem::replace(&mut from, to)..to]);
         }
 
-        let (heard, cause) = hears(&server, &client);
-        prop_assert_eq!(heard, model.heard);
+        let (received, cause) = receive(&server, &client);
+        prop_assert_eq!(received, model.received);
         let code = match (model.end.expect("at least our own close frame"), cause) {
             (End::Closed(code), cause) => {
-                prop_assert_eq!(cause, Cause::Closed);
+                prop_assert_eq!(cause, Cause::ClosedByClient);
                 code
             }
             (End::Violated(any), Cause::Violation(violation)) => {

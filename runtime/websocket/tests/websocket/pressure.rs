@@ -1,4 +1,4 @@
-//! Clients that do not take what is sent, send what is not asked for, or are made to wait.
+//! Clients that do not read, that flood, or that the application pauses.
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,28 +22,28 @@ fn quick() -> SocketOptions {
     }
 }
 
-/// Sends until the queue is full; the most that was queued.
+/// Sends until the queue is full; returns the most bytes that were queued.
 fn fill(server: &Server, client: &Client) -> usize {
     let id = client.id();
-    server.order(move |sockets| {
+    server.run(move |sockets| {
         let mut frames = Vec::new();
         encode_text(&[b'x'; 1000], &mut frames);
         let frames = Bytes::from(frames);
-        let mut most = 0;
+        let mut max_queued = 0;
         while let Some(mut socket) = sockets.get_mut(id) {
             socket.send_frames(&frames);
-            most = most.max(socket.queued());
+            max_queued = max_queued.max(socket.queued());
         }
-        most
+        max_queued
     })
 }
 
 #[test]
-fn a_client_that_stops_reading_is_a_slow_consumer_and_hears_so_if_it_reads_again() {
+fn a_client_that_stops_reading_is_a_slow_consumer_and_is_told_so_if_it_reads_again() {
     let server = Server::with_options(quick());
     let mut client = server.client();
-    let most = fill(&server, &client);
-    assert!((LIMIT - 4096..=LIMIT).contains(&most), "{most}");
+    let max_queued = fill(&server, &client);
+    assert!((LIMIT - 4096..=LIMIT).contains(&max_queued), "{max_queued}");
     assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::SlowConsumer));
     loop {
         match client.frame() {
@@ -59,7 +59,7 @@ fn a_client_that_stops_reading_is_a_slow_consumer_and_hears_so_if_it_reads_again
 
 #[test]
 fn a_client_that_never_reads_again_is_gone_within_ten_seconds() {
-    // The defaults: what the contract promises.
+    // With the default options, as the protocol promises.
     let server = Server::start();
     let client = server.client();
     fill(&server, &client);
@@ -72,7 +72,7 @@ fn a_reader_gets_everything_in_order_however_much_waits() {
     let server = Server::with_options(quick());
     let mut client = server.client();
     let id = client.id();
-    let sent = server.order(move |sockets| {
+    let sent = server.run(move |sockets| {
         let mut socket = sockets.get_mut(id).expect("open");
         let mut number = 0u32;
         while socket.queued() < LIMIT / 2 {
@@ -92,7 +92,7 @@ fn a_reader_gets_everything_in_order_however_much_waits() {
 }
 
 #[test]
-fn one_send_into_an_empty_queue_goes_whole_whatever_its_size() {
+fn one_send_into_an_empty_queue_may_have_any_size() {
     let server = Server::with_options(quick());
     let mut client = server.client();
     server.with_socket(client.id(), |socket| socket.send_text(&vec![b'y'; 4 << 20]));
@@ -123,7 +123,7 @@ fn a_ping_flood_that_reads_nothing_queues_little_and_is_closed() {
 }
 
 #[test]
-fn a_flood_leaves_the_others_their_turn() {
+fn a_flood_does_not_delay_other_clients() {
     let server = Server::start();
     let mut flooder = server.client();
     let mut other = server.client();
@@ -140,7 +140,7 @@ fn a_flood_leaves_the_others_their_turn() {
 }
 
 #[test]
-fn a_pause_holds_what_came_and_resume_delivers_it_in_order() {
+fn a_pause_holds_messages_back_and_resume_delivers_them_in_order() {
     let server = Server::with(quick(), ListenerOptions::default(), Some("stop"));
     let mut client = server.client();
     let id = client.id();
@@ -158,12 +158,12 @@ fn a_pause_holds_what_came_and_resume_delivers_it_in_order() {
 }
 
 #[test]
-fn a_paused_socket_can_be_closed_and_its_flood_is_thrown_away() {
+fn a_paused_socket_can_be_closed_and_its_input_is_discarded() {
     let server = Server::with(quick(), ListenerOptions::default(), Some("stop"));
     let mut client = server.client();
     client.send(&[text("stop"), text("ignored").repeat(1000)].concat());
     assert_eq!(server.seen(), Seen::Text(client.id(), "stop".into()));
     server.with_socket(client.id(), |socket| socket.close(3013, None));
     client.expect_close(3013);
-    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::Ours));
+    assert_eq!(server.seen(), Seen::Closed(client.id(), Cause::ClosedByServer));
 }

@@ -1,4 +1,4 @@
-//! The way in, on the wire.
+//! Upgrade requests, and the responses to them.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::{ListenerOptions, SocketOptions};
@@ -38,7 +38,7 @@ fn an_upgrade_negotiates_nothing_that_it_offers() {
 }
 
 #[test]
-fn a_frame_right_behind_the_request_is_not_lost() {
+fn a_frame_right_after_the_request_is_not_lost() {
     let server = Server::start();
     let mut client = Client::dial(server.address);
     client.send(&[upgrade("/ws", "").into_bytes(), text("eager")].concat());
@@ -77,7 +77,7 @@ fn no_upgrade_or_connection_gets_426() {
 }
 
 #[test]
-fn version_12_gets_426_and_the_version_that_we_speak() {
+fn version_12_gets_426_and_the_supported_version() {
     let head = refused(&upgrade("/ws", "").replace("Version: 13", "Version: 12"), "426");
     assert!(head.contains("sec-websocket-version: 13\r\n"), "{head}");
 }
@@ -93,7 +93,7 @@ fn a_head_over_16_kib_gets_431_though_more_is_unread() {
 }
 
 #[test]
-fn a_head_that_dribbles_or_never_comes_is_closed_in_time() {
+fn a_head_that_comes_slowly_or_never_is_closed_in_time() {
     let listening = ListenerOptions { head_timeout: Duration::from_millis(300), ..ListenerOptions::default() };
     let server = Server::with(SocketOptions::default(), listening, None);
     let mut silent = Client::dial(server.address);
@@ -101,9 +101,9 @@ fn a_head_that_dribbles_or_never_comes_is_closed_in_time() {
     assert_eq!(silent.rest(), b"");
     assert!(start.elapsed() >= Duration::from_millis(250));
     let start = Instant::now();
-    let mut dribbling = Client::dial(server.address);
+    let mut slow = Client::dial(server.address);
     let head = upgrade("/ws", &"X: y\r\n".repeat(90));
-    dribbling.dribble(head.bytes(), Duration::from_millis(10));
+    slow.send_slowly(head.bytes(), Duration::from_millis(10));
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -119,9 +119,9 @@ fn other_paths_are_the_applications_own() {
 }
 
 #[test]
-fn half_open_heads_are_bounded_and_one_more_ends_the_oldest() {
+fn half_open_connections_are_bounded_and_one_more_evicts_the_oldest() {
     let listening =
-        ListenerOptions { half_open: 2, head_timeout: Duration::from_secs(60), ..ListenerOptions::default() };
+        ListenerOptions { max_half_open: 2, head_timeout: Duration::from_secs(60), ..ListenerOptions::default() };
     let server = Server::with(SocketOptions::default(), listening, None);
     let dial = |part: &str| {
         let mut client = Client::dial(server.address);
@@ -129,11 +129,11 @@ fn half_open_heads_are_bounded_and_one_more_ends_the_oldest() {
         client
     };
     let head = upgrade("/ws", "");
-    // They are accepted in their order.
+    // They are accepted in this order.
     let (mut oldest, mut second, mut third) = (dial(""), dial(&head[..10]), dial(&head));
     assert!(third.head().starts_with("HTTP/1.1 101"));
     assert_eq!(oldest.rest(), b"");
-    // Who has upgraded is in nobody's way.
+    // An upgraded connection needs no slot any more.
     let mut fourth = dial(&head);
     assert!(fourth.head().starts_with("HTTP/1.1 101"));
     second.send(&head.as_bytes()[10..]);

@@ -1,4 +1,4 @@
-//! What breaks RFC 6455 or a limit: the exact close frame, then an orderly end.
+//! Violations of RFC 6455 or a limit: the exact close frame, then our FIN.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::{Cause, SocketOptions, Violation};
@@ -8,7 +8,7 @@ use crate::{
     harness::{Seen, Server},
 };
 
-/// Sends `bytes`, and expects the violation's close frame within a second, then the end, and the application told so.
+/// Sends `bytes`, and expects the violation's close frame within a second, then the FIN and the `closed` call.
 #[track_caller]
 fn violates(bytes: &[u8], violation: Violation, code: u16) {
     let server = Server::start();

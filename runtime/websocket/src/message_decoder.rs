@@ -1,65 +1,75 @@
-//! From bytes to messages, without I/O: fragments put together, control frames let through, limits and UTF-8 checked
-//! as the bytes arrive.
+//! Turns bytes into messages, without I/O: joins fragments, returns control frames between them, and checks limits and
+//! UTF-8 as the bytes arrive.
 //!
-//! Invariant: how the bytes are cut into reads changes nothing about what comes out; memory is taken only for bytes
-//! that are here, and grows by half at most.
+//! Invariant: the output does not depend on how the bytes are split into reads. Memory is allocated only for bytes that
+//! have arrived, and grows by half at most.
 use fastwebsockets::{OpCode, unmask};
 
-use super::{
-    Message, SocketOptions, Violation,
+use crate::{
+    close::Violation,
     frame::{self, Expect, Header, MAX_HEADER},
+    options::SocketOptions,
 };
 
-/// What a client has said.
+/// A client's message, borrowed from the worker's read buffer where possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Valid UTF-8.
+    Text(&'a str),
+    /// Only if [`SocketOptions::binary`] allows it.
+    Binary(&'a [u8]),
+}
+
+/// What a client has sent.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// Whole.
+pub enum Decoded<'a> {
+    /// A whole message.
     Message(Message<'a>),
-    /// To be answered with the same payload.
+    /// A ping's payload; the pong carries the same.
     Ping(&'a [u8]),
-    /// To be ignored.
+    /// A pong, which needs no answer.
     Pong,
-    /// With its code, if it has one.
+    /// A close frame's code, if it has one.
     Close(Option<u16>),
 }
 
-/// What is partly here: of a header, a frame, a message. Empty most of the time, and then not kept.
+/// The incomplete header, frame and message of a connection. Empty most of the time, and then not kept.
 #[derive(Debug, Default)]
-pub struct Inbound {
+pub struct MessageDecoder {
     head: [u8; MAX_HEADER],
     head_size: usize,
-    /// The frame under way; its length is what is missing, its mask is turned to what comes next.
+    /// The incomplete frame: its length counts the bytes still missing, its mask is rotated to fit the next of them.
     frame: Option<Header>,
     control: Vec<u8>,
-    /// The message under way: text or binary.
+    /// The incomplete message's opcode: text or binary.
     message: Option<OpCode>,
     fragments: u32,
     data: Vec<u8>,
-    /// Of `data`, the bytes known to be UTF-8.
+    /// How many bytes of `data` are known to be UTF-8.
     valid: usize,
-    /// Input that nobody has looked at yet.
-    pub(super) held: Vec<u8>,
+    /// Input that has not been parsed yet.
+    pub(crate) unparsed: Vec<u8>,
 }
 
-impl Inbound {
-    /// Bytes kept for the message and frame under way.
+impl MessageDecoder {
+    /// Bytes allocated for the incomplete message and frame.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.data.capacity() + self.control.capacity() + self.held.capacity()
+        self.data.capacity() + self.control.capacity() + self.unparsed.capacity()
     }
 
-    /// Whether nothing would be lost with it.
+    /// Whether this can be dropped without losing input.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.head_size == 0 && self.frame.is_none() && self.message.is_none() && self.held.is_empty()
+        self.head_size == 0 && self.frame.is_none() && self.message.is_none() && self.unparsed.is_empty()
     }
 
-    /// The next thing in `input`, which is moved past it; `None` when the input is used up.
+    /// Decodes the next message or control frame and moves `input` past it. `None` when the input is used up.
     pub fn next<'a, 'input: 'a>(
         &'a mut self,
         input: &mut &'input mut [u8],
         options: &SocketOptions,
-    ) -> Result<Option<Event<'a>>, Violation> {
+    ) -> Result<Option<Decoded<'a>>, Violation> {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
@@ -100,7 +110,7 @@ impl Inbound {
 
     fn header(&mut self, input: &mut &mut [u8], options: &SocketOptions) -> Result<Option<Header>, Violation> {
         if self.message.is_none() {
-            // Of the message delivered last.
+            // Holds the message that was delivered last.
             self.data.clear();
         }
         self.control.clear();
@@ -110,18 +120,18 @@ impl Inbound {
             room: options.max_message - self.data.len(),
             fragments: options.max_fragments - self.fragments,
         };
-        let kept = self.head_size;
-        let fresh = input.len().min(MAX_HEADER - kept);
-        self.head[kept..kept + fresh].copy_from_slice(&input[..fresh]);
-        match frame::parse(&self.head[..kept + fresh], expect)? {
+        let before = self.head_size;
+        let fresh = input.len().min(MAX_HEADER - before);
+        self.head[before..before + fresh].copy_from_slice(&input[..fresh]);
+        match frame::parse(&self.head[..before + fresh], expect)? {
             Some((header, size)) => {
                 self.head_size = 0;
-                advance(input, size - kept);
+                advance(input, size - before);
                 self.fragments += u32::from(!frame::is_control(header.opcode));
                 Ok(Some(header))
             }
             None => {
-                self.head_size = kept + fresh;
+                self.head_size = before + fresh;
                 advance(input, fresh);
                 Ok(None)
             }
@@ -136,7 +146,7 @@ impl Inbound {
         self.data.extend_from_slice(chunk);
     }
 
-    /// Fails at the first byte that no continuation could mend.
+    /// Fails at the first byte that makes the text invalid whatever follows.
     fn validate(&mut self) -> Result<(), Violation> {
         match std::str::from_utf8(&self.data[self.valid..]) {
             Ok(_) => self.valid = self.data.len(),
@@ -147,7 +157,7 @@ impl Inbound {
     }
 }
 
-/// Takes what is here of a frame's payload off the input, unmasked.
+/// Takes the part of the frame's payload that has arrived off the input, and unmasks it.
 fn take<'a>(input: &mut &'a mut [u8], frame: &mut Header) -> &'a [u8] {
     let size = frame.length.min(input.len());
     let chunk = advance(input, size);
@@ -158,19 +168,19 @@ fn take<'a>(input: &mut &'a mut [u8], frame: &mut Header) -> &'a [u8] {
 }
 
 fn advance<'a>(input: &mut &'a mut [u8], size: usize) -> &'a mut [u8] {
-    input.split_off_mut(..size).expect("no more than there is")
+    input.split_off_mut(..size).expect("callers take no more than the input has")
 }
 
-fn control(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, Violation> {
+fn control(opcode: OpCode, payload: &[u8]) -> Result<Decoded<'_>, Violation> {
     match opcode {
-        OpCode::Ping => Ok(Event::Ping(payload)),
-        OpCode::Close => frame::parse_close(payload).map(Event::Close),
-        _ => Ok(Event::Pong),
+        OpCode::Ping => Ok(Decoded::Ping(payload)),
+        OpCode::Close => frame::parse_close(payload).map(Decoded::Close),
+        _ => Ok(Decoded::Pong),
     }
 }
 
-fn message(kind: OpCode, payload: &[u8]) -> Result<Event<'_>, Violation> {
-    Ok(Event::Message(match kind {
+fn message(kind: OpCode, payload: &[u8]) -> Result<Decoded<'_>, Violation> {
+    Ok(Decoded::Message(match kind {
         OpCode::Binary => Message::Binary(payload),
         _ => Message::Text(std::str::from_utf8(payload).map_err(|_| Violation::Utf8)?),
     }))

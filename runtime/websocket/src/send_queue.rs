@@ -1,4 +1,4 @@
-//! What the kernel has not taken yet. A connection whose client reads has none of this.
+//! The bytes of one connection that the kernel has not taken yet. It exists only while the client is slow to read.
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
@@ -7,56 +7,56 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{send_budget::SendBudget, transport::Transport};
+use crate::{send_budget::SendBudget, transport::Transport};
 
-/// Charged for each queued slice besides its bytes: the slice itself.
+/// Bytes charged for each queued slice besides its content: the slice itself.
 const SLICE: usize = size_of::<Bytes>();
-/// Slices handed to the kernel at once.
+/// Slices handed to the kernel in one call.
 const BATCH: usize = 32;
 
-/// Slices in the order of the wire; between two turns of the worker only empty where the transport itself holds a rest.
+/// Slices in the order of the wire. Between two iterations of the worker it is empty only if TLS still holds a record.
 #[derive(Debug)]
-pub(super) struct Outbound {
+pub(crate) struct SendQueue {
     queue: VecDeque<Bytes>,
     charged: usize,
-    /// What all of the worker are charged.
-    in_flight: Arc<SendBudget>,
-    /// A whole pong frame that waits for the queue to empty; a later one replaces it (RFC 6455, 5.5.3).
-    pub(super) pong: Option<Bytes>,
-    /// The tick of the last byte that the kernel took, or of the first that it did not.
-    pub(super) stalled: u32,
+    /// The worker's budget, which every slice is charged to.
+    budget: Arc<SendBudget>,
+    /// A whole pong frame that waits until the queue is empty; a later one replaces it (RFC 6455, 5.5.3).
+    pub(crate) pong: Option<Bytes>,
+    /// The tick at which the kernel last took a byte, or at which the queue was created.
+    pub(crate) stalled_since: u32,
 }
 
-impl Outbound {
-    pub(super) fn new(now: u32, in_flight: Arc<SendBudget>) -> Self {
-        Self { queue: VecDeque::new(), charged: 0, in_flight, pong: None, stalled: now }
+impl SendQueue {
+    pub(crate) fn new(now: u32, budget: Arc<SendBudget>) -> Self {
+        Self { queue: VecDeque::new(), charged: 0, budget, pong: None, stalled_since: now }
     }
 
     /// Bytes that count against the limit.
-    pub(super) fn charged(&self) -> usize {
+    pub(crate) fn charged(&self) -> usize {
         self.charged
     }
 
-    /// What one more slice of so many bytes is charged.
-    pub(super) fn charge(bytes: usize) -> usize {
+    /// The charge of one slice of `bytes` bytes.
+    pub(crate) fn charge(bytes: usize) -> usize {
         SLICE + bytes
     }
 
-    pub(super) fn push(&mut self, slice: Bytes) {
+    pub(crate) fn push(&mut self, slice: Bytes) {
         if !slice.is_empty() {
             self.charged += Self::charge(slice.len());
-            self.in_flight.add(Self::charge(slice.len()));
+            self.budget.add(Self::charge(slice.len()));
             self.queue.push_back(slice);
         }
     }
 
     fn discharge(&mut self, bytes: usize) {
         self.charged -= bytes;
-        self.in_flight.subtract(bytes);
+        self.budget.subtract(bytes);
     }
 
-    /// Forgets all but the first slice, a part of which may have left.
-    pub(super) fn cut(&mut self) {
+    /// Drops all but the first slice, a part of which may have been sent.
+    pub(crate) fn cut(&mut self) {
         self.pong = None;
         self.queue.truncate(1);
         let left: usize = self.queue.iter().map(|slice| Self::charge(slice.len())).sum();
@@ -64,8 +64,8 @@ impl Outbound {
         self.queue.shrink_to_fit();
     }
 
-    /// Hands over what the kernel takes; whether nothing is left.
-    pub(super) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
+    /// Hands over what the kernel takes; true if nothing is left.
+    pub(crate) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
         loop {
             if self.queue.is_empty() {
                 match self.pong.take() {
@@ -79,7 +79,7 @@ impl Outbound {
                 *slice = IoSlice::new(queued);
             }
             let Some(taken) = transport.write_vectored(&slices[..count])? else { return Ok(false) };
-            self.stalled = now;
+            self.stalled_since = now;
             self.advance(taken);
         }
     }
@@ -87,7 +87,7 @@ impl Outbound {
     fn advance(&mut self, mut taken: usize) {
         while let Some(front) = self.queue.front_mut() {
             if taken < front.len() {
-                // The rest keeps its place and its storage; only the bytes that went are no longer charged.
+                // The slice stays queued and charged; only the charge for the bytes that left is returned.
                 *front = front.slice(taken..);
                 self.discharge(taken);
                 return;
@@ -100,8 +100,8 @@ impl Outbound {
     }
 }
 
-impl Drop for Outbound {
+impl Drop for SendQueue {
     fn drop(&mut self) {
-        self.in_flight.subtract(self.charged);
+        self.budget.subtract(self.charged);
     }
 }

@@ -1,0 +1,43 @@
+//! What the application decides about a connection before it is a socket.
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    http::{Extensions, request::Parts},
+};
+
+/// The application's part in serving HTTP.
+pub trait HttpHooks: Send + Sync + 'static {
+    /// Whether an accepted connection may send a head at all; if not, it is closed without an answer. What is put into
+    /// `held` moves to the extensions of the head that is upgraded; without an upgrade it lives until the connection is
+    /// over.
+    fn admit(&self, remote: SocketAddr, held: &mut Extensions) -> bool {
+        let _ = (remote, held);
+        true
+    }
+
+    /// Whether `remote` is a balancer that may name the client's address ([`crate::ListenerOptions::proxy_protocol`]).
+    /// Other connections are closed.
+    fn is_proxy(&self, remote: SocketAddr) -> bool {
+        let _ = remote;
+        false
+    }
+
+    /// A request has passed all checks and is about to be upgraded. What is left in its extensions arrives in
+    /// [`crate::Upgrade::head`]. A returned response refuses the upgrade; then the extensions live until the connection
+    /// is over.
+    fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
+        let _ = (remote, head);
+        Ok(())
+    }
+
+    /// Answers a request for any other path.
+    fn other(
+        &self,
+        remote: SocketAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}

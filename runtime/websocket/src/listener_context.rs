@@ -1,0 +1,48 @@
+//! What all connections of a listener share, until they are upgraded.
+use std::net::SocketAddr;
+
+use hyper::header::{self, HeaderMap};
+use metrics::counter;
+
+use crate::{options::ListenerOptions, workers::Workers};
+use rollcall_base::{log_limit::LogLimit, names};
+
+/// Characters of a refused origin that are logged.
+const MAX_LOGGED: usize = 100;
+
+#[derive(Debug)]
+pub(crate) struct ListenerContext<C, H> {
+    pub(crate) options: ListenerOptions,
+    pub(crate) hooks: H,
+    pub(crate) workers: Workers<C>,
+    origin_log: LogLimit,
+    proxy_log: LogLimit,
+}
+
+impl<C, H> ListenerContext<C, H> {
+    pub(crate) fn new(options: ListenerOptions, hooks: H, workers: Workers<C>) -> Self {
+        Self { options, hooks, workers, origin_log: LogLimit::new(), proxy_log: LogLimit::new() }
+    }
+
+    /// Logs a connection that did not come from a balancer.
+    pub(crate) fn log_not_a_proxy(&self, remote: SocketAddr) {
+        if let Some(held_back) = self.proxy_log.pass() {
+            let hint = "a connection that is no balancer's was closed; ROLLCALL_TRUSTED_PROXIES names the balancers";
+            tracing::warn!(from = %remote.ip(), held_back, "{hint}");
+        }
+    }
+
+    /// Logs a refused origin. The text comes from outside, so it is cut, and control characters are escaped.
+    pub(crate) fn log_origin(&self, headers: &HeaderMap) {
+        if let Some(held_back) = self.origin_log.pass() {
+            let origin = headers.get(header::ORIGIN).map(|origin| origin.as_bytes().escape_ascii());
+            let origin: String = origin.into_iter().flatten().take(MAX_LOGGED).map(char::from).collect();
+            tracing::info!(origin, held_back, "a page was refused; ROLLCALL_ORIGINS would let it in");
+        }
+    }
+}
+
+/// Counts what became of a connection.
+pub(crate) fn count_upgrade(outcome: &'static str) {
+    counter!(names::UPGRADES, "outcome" => outcome).increment(1);
+}

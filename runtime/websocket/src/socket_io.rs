@@ -1,0 +1,231 @@
+//! Sending, pausing and closing: what the application and the worker do with one connection.
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use fastwebsockets::OpCode;
+
+use crate::{
+    close::{Cause, Close},
+    connection::{Connection, ConnectionState, WorkerContext},
+    frame,
+    id::SocketId,
+    send_queue::SendQueue,
+};
+
+/// Bytes of the send queue kept free for a last message and its close frame.
+const CLOSE_RESERVE: usize = 1024;
+
+/// Bytes of the largest encoding buffer that is kept for the next frame.
+const MAX_KEPT: usize = 64 << 10;
+
+/// One connection without the application's state.
+#[derive(Debug)]
+pub struct SocketIo<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) context: &'a mut WorkerContext,
+    pub(crate) id: SocketId,
+}
+
+impl SocketIo<'_> {
+    /// The socket's id.
+    #[must_use]
+    pub fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// The address at the other end; `None` once the connection broke.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.connection.transport.remote()
+    }
+
+    /// Whether the connection is neither closing nor broken.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.connection.state, ConnectionState::Open { .. })
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.connection.send_queue.as_ref().map_or(0, |queue| queue.charged())
+    }
+
+    /// Sends one text message. A closing socket sends nothing; a full queue ends the connection.
+    pub fn send_text(&mut self, text: &[u8]) {
+        self.send(OpCode::Text, text);
+    }
+
+    /// Sends one binary message.
+    pub fn send_binary(&mut self, data: &[u8]) {
+        self.send(OpCode::Binary, data);
+    }
+
+    fn send(&mut self, opcode: OpCode, payload: &[u8]) {
+        if self.is_open() {
+            let mut frame = std::mem::take(&mut self.context.encoded);
+            frame::encode(opcode, payload, &mut frame);
+            self.transmit(&frame, |taken| Bytes::copy_from_slice(&frame[taken..]));
+            if frame.capacity() <= MAX_KEPT {
+                frame.clear();
+                self.context.encoded = frame;
+            }
+        }
+    }
+
+    /// Sends one or many encoded frames ([`crate::encode_text`]). If they have to wait, they are shared, not copied.
+    pub fn send_frames(&mut self, frames: &Bytes) {
+        if self.is_open() {
+            self.transmit(frames, |taken| frames.slice(taken..));
+        }
+    }
+
+    /// Closes the connection: sends the last message, the close frame and our FIN, then awaits the client's FIN.
+    pub fn close(&mut self, close: impl Into<Close>, last: Option<&[u8]>) {
+        if self.is_open() {
+            self.start_close(Some(close.into()), last);
+            self.context.ended.push((self.id, Cause::ClosedByServer));
+        }
+    }
+
+    /// Stops waiting for the client's FIN, if the connection is closing and everything has left. Otherwise it does
+    /// nothing, because dropping the socket with unread input would destroy what is still being sent.
+    pub fn finish_close(&mut self) {
+        if matches!(self.connection.state, ConnectionState::Closing { .. }) && self.connection.send_queue.is_none() {
+            self.connection.state = ConnectionState::Broken;
+        }
+    }
+
+    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer full; meanwhile
+    /// the client is neither pinged nor closed for its silence.
+    pub fn pause(&mut self) {
+        self.connection.paused = true;
+    }
+
+    /// Ends a pause.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.connection.paused) {
+            if let ConnectionState::Open { pinged } = &mut self.connection.state {
+                *pinged = None;
+            }
+            self.requeue();
+        }
+    }
+}
+
+/// What the layer itself does with a connection.
+impl SocketIo<'_> {
+    /// Writes what the kernel takes and queues the rest: `rest(taken)`. If the queue is empty, a send of any size is
+    /// accepted: the limit is for clients that do not read what already waits.
+    fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
+        let charge = SendQueue::charge(bytes.len());
+        let waiting = self.connection.send_queue.as_ref().map(|queue| (queue.charged(), queue.stalled_since));
+        let taken = match waiting {
+            Some((charged, _)) if charged + charge + CLOSE_RESERVE > self.context.options.max_outbound => {
+                return self.mark_closing(Cause::SlowConsumer);
+            }
+            // A client that took something within this tick or the last may be reading: the worker closes the slowest
+            // at the end of this iteration instead.
+            Some((_, since)) if since + 1 < self.context.now && self.context.send_budget.is_exceeded(charge) => {
+                return self.shed();
+            }
+            Some(_) => 0,
+            None => match self.connection.transport.write(bytes) {
+                Ok(taken) => taken.unwrap_or(0),
+                Err(_) => return self.abort(),
+            },
+        };
+        if self.connection.transport.pending() {
+            self.send_queue();
+        }
+        if taken < bytes.len() {
+            self.send_queue().push(rest(taken));
+        }
+    }
+
+    fn send_queue(&mut self) -> &mut SendQueue {
+        let (now, budget) = (self.context.now, &self.context.send_budget);
+        self.connection.send_queue.get_or_insert_with(|| Box::new(SendQueue::new(now, Arc::clone(budget))))
+    }
+
+    /// Ends the connection for `cause`; the worker sends the close notice in this iteration of its loop.
+    pub(crate) fn mark_closing(&mut self, cause: Cause) {
+        if self.is_open() {
+            self.connection.state = ConnectionState::MarkedClosing;
+            self.context.ended.push((self.id, cause));
+        }
+    }
+
+    /// Adds the connection to the worker's `ready` queue.
+    pub(crate) fn requeue(&mut self) {
+        if !self.connection.queued {
+            self.connection.queued = true;
+            self.context.ready.push_back(self.id);
+        }
+    }
+
+    pub(crate) fn ping(&mut self) {
+        self.transmit(&frame::PING, |taken| Bytes::from_static(&frame::PING).slice(taken..));
+    }
+
+    /// Sends encoded pongs at once. While the client does not read, only the last is kept, which begins at `latest`.
+    pub(crate) fn pong(&mut self, pongs: &[u8], latest: usize) {
+        if pongs.is_empty() || !self.is_open() {
+            return;
+        }
+        match &mut self.connection.send_queue {
+            Some(queue) => queue.pong = Some(Bytes::copy_from_slice(&pongs[latest..])),
+            None => self.transmit(pongs, |taken| Bytes::copy_from_slice(&pongs[taken..])),
+        }
+    }
+
+    /// Queues the last message and the close frame; our FIN follows as soon as both have left.
+    pub(crate) fn start_close(&mut self, close: Option<Close>, last: Option<&[u8]>) {
+        let reason = close.map_or(0, |close| close.reason.len());
+        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + frame::MAX_HEADER) + 4 + reason);
+        if let Some(text) = last {
+            frame::encode_text(text, &mut frames);
+        }
+        frame::encode_close(close, &mut frames);
+        self.connection.decoder = None;
+        let queue = self.send_queue();
+        queue.pong = None;
+        queue.push(Bytes::from(frames));
+        let deadline = self.context.now + self.context.options.ticks(self.context.options.flush_timeout);
+        self.connection.state = ConnectionState::Closing { deadline, drained: 0 };
+        self.flush();
+    }
+
+    /// Hands queued bytes to the kernel; after the close frame follows our FIN.
+    pub(crate) fn flush(&mut self) {
+        let now = self.context.now;
+        let Some(queue) = &mut self.connection.send_queue else { return };
+        match queue.flush(&mut self.connection.transport, now) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.connection.send_queue = None;
+                if let ConnectionState::Closing { deadline, .. } = &mut self.connection.state {
+                    *deadline = now + self.context.options.ticks(self.context.options.close_timeout);
+                    self.finish();
+                }
+            }
+            Err(_) => self.abort(),
+        }
+    }
+
+    /// Sends our FIN; input until the client's FIN is discarded.
+    fn finish(&mut self) {
+        if self.connection.transport.finish().is_err() {
+            self.abort();
+        } else if self.connection.readable || self.connection.finished {
+            self.connection.readable = true;
+            self.requeue();
+        }
+    }
+
+    /// Drops the connection because its stream is unusable. The cause is `Lost`, unless it has ended already.
+    pub(crate) fn abort(&mut self) {
+        self.connection.state = ConnectionState::Broken;
+        self.context.ended.push((self.id, Cause::Lost));
+    }
+}
