@@ -22,6 +22,9 @@ const CRATES: [&str; 10] = [
     "loadtest",
 ];
 
+/// Folders whose circle is still to be opened: none is added here, and one that is open must go.
+const CIRCLES_LEFT: [&str; 2] = ["loadtest/src/chaos", "loadtest/src/load"];
+
 /// A module's path below the crate.
 type Module = Vec<String>;
 
@@ -39,17 +42,18 @@ struct Source {
 #[test]
 fn no_crate_has_a_circle_of_modules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let circles: Vec<String> = CRATES
-        .iter()
-        .flat_map(|name| {
-            let sources = read(&root.join(name).join("src"));
-            arrows(&sources).into_iter().filter_map(move |(folder, arrows)| {
-                let circle = circle(&arrows)?;
-                Some(format!("{name}, {}:\n  {}", ["src".to_owned(), folder.join("/")].join("/"), circle.join("\n  ")))
-            })
-        })
-        .collect();
-    assert!(circles.is_empty(), "modules use each other in a circle:\n{}", circles.join("\n"));
+    let mut circles = BTreeMap::new();
+    for name in CRATES {
+        let sources = read(&root.join(name).join("src"));
+        for (folder, arrows) in arrows(&sources) {
+            let path = [&[name.to_owned(), "src".to_owned()], &folder[..]].concat().join("/");
+            circles.extend(circle(&arrows).map(|circle| (path, circle)));
+        }
+    }
+    let left = CIRCLES_LEFT.map(|folder| circles.remove(folder).ok_or(folder));
+    let opened: Vec<_> = left.iter().filter_map(|circle| circle.as_ref().err()).collect();
+    assert!(opened.is_empty(), "no circle is left in {opened:?}: take them off the list");
+    assert!(circles.is_empty(), "modules use each other in a circle: {circles:#?}");
 }
 
 #[test]

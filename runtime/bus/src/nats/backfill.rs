@@ -8,52 +8,21 @@
 use std::collections::HashMap;
 
 use async_nats::Client;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rollcall_schema::{Offset, RoomId};
-use serde::Deserialize;
+use rollcall_schema::RoomId;
 
-use super::{stream::NAME, stream_scan::StreamScan, wire};
-use crate::{BusError, Incoming, headers};
+use super::{
+    next_event::{Stored, next_event},
+    stream_scan::StreamScan,
+    window::{Window, WindowSize},
+};
+use crate::{BusError, Incoming};
 
 /// How many requests of one backfill run at once.
 const MAX_CONCURRENT: usize = 32;
 /// Up to this many rooms are read one by one. Going over an event costs the server much less than sending it, so a pass
 /// pays for many rooms only, however long the gap is.
 const MAX_MERGED_ROOMS: usize = 25;
-/// Offsets in a window: few at first, more while the events are small.
-const MIN_WINDOW: u64 = 64;
-const MAX_WINDOW: u64 = 1024;
-const MAX_WINDOW_BYTES: usize = 256 * 1024;
-
-/// How many offsets are read at once.
-pub(super) struct WindowSize(u64);
-
-impl Default for WindowSize {
-    fn default() -> Self {
-        Self(MIN_WINDOW)
-    }
-}
-
-impl WindowSize {
-    pub(super) fn events(&self) -> u64 {
-        self.0
-    }
-
-    /// Adapts to the bytes of the last window.
-    pub(super) fn adapt(&mut self, bytes: usize) {
-        self.0 = if bytes < MAX_WINDOW_BYTES { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
-    }
-}
-
-/// The next part of a backfill.
-pub(super) struct Window {
-    /// In order.
-    pub(super) events: Vec<Incoming>,
-    /// There are no other events up to here.
-    pub(super) through: u64,
-}
-
 /// A reading of rooms, each from its own offset, up to a common one.
 pub(super) enum Backfill {
     /// Each room by itself.
@@ -81,60 +50,6 @@ impl Backfill {
         match self {
             Self::Few(merge) => merge.window().await,
             Self::Many(scan) => scan.window().await,
-        }
-    }
-}
-
-/// The server's code for "no message found".
-const NO_MESSAGE: u64 = 10037;
-
-#[derive(Deserialize)]
-struct Answer {
-    message: Option<Stored>,
-    error: Option<Refusal>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    err_code: u64,
-    description: String,
-}
-
-/// A message as the stream returns it; headers and data in base64.
-#[derive(Deserialize)]
-pub(super) struct Stored {
-    subject: String,
-    pub(super) seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-}
-
-impl Stored {
-    fn event(self) -> Option<Incoming> {
-        // The base64 is the server's, the headers are the publisher's: those that are not UTF-8 are none of ours.
-        let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
-        let headers = String::from_utf8_lossy(&headers);
-        let body = STANDARD.decode(self.data).unwrap_or_default();
-        headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
-    }
-}
-
-pub(super) fn read_error(error: impl std::fmt::Display) -> BusError {
-    BusError(format!("reading the stream: {error}"))
-}
-
-/// The first event at or after an offset.
-pub(super) async fn next_event(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
-    let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
-    let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
-    let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?.payload).map_err(read_error)?;
-    match answer {
-        Answer { message: Some(stored), .. } => Ok(Some(stored)),
-        Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),
-        Answer { error, .. } => {
-            Err(read_error(error.map_or_else(|| "nothing said".to_owned(), |error| error.description)))
         }
     }
 }

@@ -18,11 +18,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    servers::CONNECT_TIMEOUT,
-    wire::{Malformed, Op, Parser},
-};
+use super::wire::{Malformed, Op, Parser};
 
+/// From the first packet to the answer to our CONNECT.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that takes no bytes for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much is read at once.

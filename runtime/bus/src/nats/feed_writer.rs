@@ -20,12 +20,13 @@ use tokio::{
 
 use super::{
     CALL_TIMEOUT,
-    backfill::{Backfill, Window},
+    backfill::Backfill,
     live_buffer::{LiveBuffer, Next},
     sequence_tracker::{Arrival, SequenceTracker},
     stream::{self, State, StateError},
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
+    window::Window,
 };
 use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;

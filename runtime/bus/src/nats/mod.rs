@@ -16,6 +16,7 @@ mod in_flight;
 mod live_buffer;
 mod live_connection;
 mod message;
+mod next_event;
 mod probe;
 mod publish_connection;
 mod publisher;
@@ -27,6 +28,7 @@ mod stream;
 mod stream_end;
 mod stream_scan;
 mod subscriptions;
+mod window;
 mod wire;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};

@@ -15,11 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    backfill::{Backfill, Window},
-    stream::State,
-    subscriptions::Subscriptions,
-};
+use super::{backfill::Backfill, stream::State, subscriptions::Subscriptions, window::Window};
 use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
 

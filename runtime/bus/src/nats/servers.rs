@@ -10,14 +10,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     CALL_TIMEOUT, NatsError,
-    connection::{Address, ConnectionError, Login, NatsConnection},
+    connection::{Address, CONNECT_TIMEOUT, ConnectionError, Login, NatsConnection},
 };
 use rollcall_base::BackendUrl;
 
 /// A server that does not answer three of these is given up, on any connection.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// From the first packet to the answer to our CONNECT.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between attempts to connect again.
 pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 

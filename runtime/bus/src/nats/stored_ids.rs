@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::{
     CALL_TIMEOUT,
-    backfill::read_error,
+    next_event::read_error,
     stream::{self, NAME},
 };
 use crate::BusError;

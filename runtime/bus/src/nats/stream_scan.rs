@@ -22,8 +22,9 @@ use tokio::time::{Duration, timeout};
 
 use super::{
     CALL_TIMEOUT,
-    backfill::{self, Window, WindowSize, read_error},
+    next_event::{next_event, read_error},
     stream::NAME,
+    window::{Window, WindowSize},
 };
 use crate::{BusError, headers};
 
@@ -115,7 +116,7 @@ impl StreamScan {
     /// The last event may have been deleted, but the server's count alone is not trusted.
     async fn end(&self) -> Result<(), BusError> {
         if self.read < self.through {
-            let next = backfill::next_event(&self.client, ">", self.read + 1).await?;
+            let next = next_event(&self.client, ">", self.read + 1).await?;
             if next.is_some_and(|next| next.seq <= self.through) {
                 return Err(read_error("it ended early"));
             }

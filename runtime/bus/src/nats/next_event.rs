@@ -1,0 +1,63 @@
+//! Asks the stream for the first event at or after an offset.
+use async_nats::Client;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rollcall_schema::Offset;
+use serde::Deserialize;
+
+use super::{stream::NAME, wire};
+use crate::{BusError, Incoming, headers};
+
+/// The server's code for "no message found".
+const NO_MESSAGE: u64 = 10037;
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Option<Stored>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    err_code: u64,
+    description: String,
+}
+
+/// A message as the stream returns it; headers and data in base64.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    subject: String,
+    pub(super) seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl Stored {
+    pub(super) fn event(self) -> Option<Incoming> {
+        // The base64 is the server's, the headers are the publisher's: those that are not UTF-8 are none of ours.
+        let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
+        let headers = String::from_utf8_lossy(&headers);
+        let body = STANDARD.decode(self.data).unwrap_or_default();
+        headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
+    }
+}
+
+/// The first event at or after an offset.
+pub(super) async fn next_event(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
+    let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
+    let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
+    let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?.payload).map_err(read_error)?;
+    match answer {
+        Answer { message: Some(stored), .. } => Ok(Some(stored)),
+        Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),
+        Answer { error, .. } => {
+            Err(read_error(error.map_or_else(|| "nothing said".to_owned(), |error| error.description)))
+        }
+    }
+}
+
+/// An error of a read.
+pub(super) fn read_error(error: impl std::fmt::Display) -> BusError {
+    BusError(format!("reading the stream: {error}"))
+}
