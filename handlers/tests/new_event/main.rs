@@ -1,51 +1,50 @@
-//! A fourth event is one file and one line in the table: the README's example is compiled, run and asked, through the
-//! libraries' public items alone.
+//! A fourth event is one file and one line in the table: the examples are compiled, run and asked, through the libraries'
+//! public items alone, and README shows the first.
 //!
 //! This test is a binary of its own (`harness = false`): started by itself it is the test; started by the test it is the
-//! gateway with the longer table.
+//! gateway of an example.
 
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;
-#[allow(missing_docs, unreachable_pub, reason = "it is the README's text")]
+#[path = "../../examples/raise_hand.rs"]
 mod raise_hand;
+#[path = "../../examples/vote.rs"]
+mod vote;
 
 use std::process::ExitCode;
 
 use common::{Classroom, SOON};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
-use rollcall_runtime::{Resources, Table};
 use serde_json::json;
 
 const README: &str = include_str!("../../../README.md");
-const FILE: &str = include_str!("raise_hand.rs");
-const IS_GATEWAY: &str = "NEW_EVENT_IS_GATEWAY";
-
-fn table(resources: &Resources) -> Table {
-    rollcall::table(resources).on("raise_hand", raise_hand::Deps::new(resources), raise_hand::handle)
-}
+const RAISE_HAND: &str = include_str!("../../examples/raise_hand.rs");
+/// Names the example whose gateway this process is.
+const EXAMPLE: &str = "NEW_EVENT_EXAMPLE";
 
 fn main() -> ExitCode {
-    if std::env::var_os(IS_GATEWAY).is_some() {
-        return rollcall_runtime::run(table);
+    match std::env::var(EXAMPLE).as_deref() {
+        Ok("raise_hand") => return raise_hand::main(),
+        Ok("vote") => return vote::main(),
+        _ => {}
     }
-    the_readme_shows_what_is_compiled_here();
+    assert!(README.contains(RAISE_HAND), "the README has another text of raise_hand.rs");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(the_new_event_is_answered());
-    println!("the README's fourth event works");
+    runtime.block_on(raise_hand_is_answered());
+    runtime.block_on(votes_are_counted_in_the_lesson());
+    println!("the examples' events work");
     ExitCode::SUCCESS
 }
 
-fn the_readme_shows_what_is_compiled_here() {
-    assert!(README.contains(FILE), "the README has another text of raise_hand.rs");
-    let line = r#".on("raise_hand", raise_hand::Deps::new(resources), raise_hand::handle)"#;
-    assert!(README.contains(line), "the README has another line for the table");
+fn start(example: &str) -> Gateway {
+    let binary = std::env::current_exe().unwrap();
+    Gateway::start(GatewayOptions::new(binary).env(EXAMPLE, example)).unwrap()
 }
 
-async fn the_new_event_is_answered() {
-    let binary = std::env::current_exe().unwrap();
-    let gateway = Gateway::start(GatewayOptions::new(binary).env(IS_GATEWAY, "1")).unwrap();
+async fn raise_hand_is_answered() {
+    let gateway = start("raise_hand");
     let room = Classroom::new();
     let mut bob = Client::connect(gateway.address()).await.unwrap();
     bob.connect_request(&room.participant("bob"), &room.id, "web").await.unwrap();
@@ -63,4 +62,13 @@ async fn the_new_event_is_answered() {
     assert!(counted >= 1.0, "{counted}");
     let ack = bob.join_lesson("no-such-lesson").await.unwrap();
     assert_eq!(ack["message"], "lesson not found", "{ack}");
+}
+
+async fn votes_are_counted_in_the_lesson() {
+    let gateway = start("vote");
+    let room = Classroom::new();
+    let mut bob = Client::connect(gateway.address()).await.unwrap();
+    bob.connect_request(&room.participant("bob"), &room.id, "web").await.unwrap();
+    let ack = bob.request("vote", json!({"yes": true})).await.unwrap();
+    assert_eq!(ack["message"], "lesson_id is required", "{ack}");
 }
