@@ -123,13 +123,26 @@ async fn a_client_that_waits_for_the_close_and_enters_elsewhere_has_not_left() {
     first.nothing_came(room, [&mut witness]).await;
 }
 
-/// Keeps a node's lease as it is, so that the node does not hear of takeovers, until it is dropped.
-async fn hold_pulse(servers: &Servers, node: &Gateway) -> tokio_postgres::Client {
+/// Holds up a node's heartbeats, so that the node does not hear of takeovers, until it is dropped. A heartbeat waits for
+/// the row only where it writes the lease, which it does once a quarter of it has gone.
+async fn hold_heartbeats(servers: &Servers, node: &Gateway) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(&servers.postgres, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    let row = format!("begin; select from node where label like '%{}%' for no key update", node.address());
-    client.batch_execute(&row).await.unwrap();
-    client
+    let of_node = format!("where label like '%{}%'", node.address());
+    let shorter = format!(
+        "update node set lease_until = clock_timestamp() + (lease_until - clock_timestamp()) * 0.5 {of_node} \
+         returning lease_until::text"
+    );
+    let locked = format!("select lease_until::text from node {of_node} for no key update");
+    loop {
+        let shortened: String = client.query_one(&shorter, &[]).await.unwrap().get(0);
+        client.batch_execute("begin").await.unwrap();
+        let held: String = client.query_one(&locked, &[]).await.unwrap().get(0);
+        if held == shortened {
+            return client;
+        }
+        client.batch_execute("rollback").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -149,14 +162,14 @@ async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_her
     first.fence(room).is_next_for(&mut alice).await;
     alice.joins(&room.algebra).await;
 
-    let pulse = hold_pulse(first.servers().unwrap(), &second).await;
+    let held = hold_heartbeats(first.servers().unwrap(), &second).await;
     let mut after = enters(&first.gateway, room, "alice").await.unwrap();
     assert_eq!(after.session, alice.session);
     let fence = first.fence(room);
     for agent in [&mut alice, &mut after] {
         fence.is_next_for(agent).await;
     }
-    drop(pulse);
+    drop(held);
     let closing = alice.client.expect_close(SOON).await.unwrap();
     session_error(&closing, "replaced", 422, 3503);
     after.joins(&room.algebra).await;

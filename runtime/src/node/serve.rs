@@ -137,7 +137,11 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
         .map_err(StartError::at("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
-    tasks.spawn("dispatch", rooms.dispatch(feed));
+    // The feed ends with a task of the bus, which reports it: dispatch does not, or it would be named for the other's fault.
+    tasks.spawn("dispatch", async move {
+        rooms.dispatch(feed).await;
+        std::future::pending().await
+    });
     tasks.spawn("disconnects", departures.clone().run(worker, table));
     tasks.spawn(
         "relay",

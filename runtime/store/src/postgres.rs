@@ -23,8 +23,9 @@ mod timeline;
 mod verify;
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -85,6 +86,9 @@ pub struct PostgresStore {
     connector: Arc<Connector>,
     /// Other nodes are alive, as of the last pulse: their relays must hear of new rows.
     several: AtomicBool,
+    /// By node: when its lease ends, in microseconds since 1970, as the last heartbeat found or left it that did not find it
+    /// expired.
+    unbroken_until: Mutex<HashMap<i64, i64>>,
     wake: connect::Wake,
     /// Rows were committed since the relay told other nodes of some.
     untold: Arc<AtomicBool>,
@@ -109,6 +113,7 @@ impl PostgresStore {
             floor: Floor::default(),
             connector,
             several,
+            unbroken_until: Mutex::default(),
             wake: connect::Wake::default(),
             untold: Arc::default(),
             refused: Quarantine::default(),

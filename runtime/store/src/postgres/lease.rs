@@ -3,7 +3,11 @@
 //! Every writer locks its node's row `for key share` and compares the epoch, in the statement that writes
 //! ([`super::sessions`]). Whoever takes a lease locks the row `for update`: it waits for the writes in flight, and the
 //! ones that wait for it find the new epoch and write nothing.
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use tokio_postgres::Row;
@@ -13,7 +17,8 @@ use crate::{HeartbeatReply, Lease, Registration, StoreError};
 use rollcall_base::process::ProcessIdentity;
 
 const REGISTER: &str = "insert into node (label, lease_until, standalone, process) \
-    values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4) returning id, epoch";
+    values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4) \
+    returning id, epoch, (extract(epoch from lease_until) * 1000000)::bigint";
 
 /// Another live node that may not be beside this one. Both of two that start at once see each other: none stays.
 const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8, id, process from node \
@@ -33,13 +38,15 @@ const PULSE: &str = "with own as materialized (
         select id, lease_until from node where id = $1 and epoch = $2
     ), renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3::float8)
-        from own where node.id = own.id and node.epoch = $2
+        from own where node.id = own.id and node.epoch = $2 and node.lease_until = own.lease_until
             and own.lease_until < clock_timestamp() + make_interval(secs => $3 * 0.75::float8)
+        returning node.lease_until
     )
     select
         array(select sid from takeover where takeover.node_id = own.id),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
-        own.lease_until < clock_timestamp()
+        own.lease_until < clock_timestamp(),
+        (extract(epoch from coalesce((select lease_until from renewed), own.lease_until)) * 1000000)::bigint
     from own";
 
 /// A lease that has run out is left to the heartbeat, which must learn of it.
@@ -49,15 +56,17 @@ const PROBE: &str = "update node set lease_until = greatest(lease_until, clock_t
 const TOLD: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
 /// Answers whether there is anything to sweep. A lease is taken a second after its end: by then a join of the node that
-/// was under way to the key store was carried out there, or never will be (the Redis keys). Whose own lease has run
-/// out takes nobody's: it stood still, and so may all have. A node that is writing at this moment is not dead, and one
+/// was under way to the key store was carried out there, or never will be (the Redis keys). A node whose own lease has run
+/// out takes none: it stood still, and so may all have. That stays so until a heartbeat has found its lease unbroken: one
+/// that has renewed it after a gap need not have answered yet. A node that is writing at this moment is not dead, and one
 /// whose writes hang holds up no other's end.
 const TAKE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), expired as materialized (
         select node.id from node where id <> $1 and not taken
             and lease_until < clock_timestamp() - interval '1 second'
-            and exists (select from node as own where own.id = $1 and own.lease_until > clock_timestamp())
+            and exists (select from node as own where own.id = $1 and own.lease_until > clock_timestamp()
+                and (extract(epoch from own.lease_until) * 1000000)::bigint = $3)
         order by id for update skip locked
     ), marked as (
         update node set epoch = epoch + 1, taken = true
@@ -123,6 +132,10 @@ const RETIRE: &str = "with fence as materialized (
     update node set epoch = epoch + 1, taken = true from fence where node.id = fence.id returning node.id";
 
 impl PostgresStore {
+    fn unbroken_until(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
+        self.unbroken_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) async fn enter(&self, registration: &Registration) -> Result<Lease, StoreError> {
         let Registration { label, lease, standalone, process } = registration;
         let own = process.as_ref().map(ProcessIdentity::to_string);
@@ -130,6 +143,7 @@ impl PostgresStore {
         let row = rows.first().ok_or_else(|| unreadable("none"))?;
         let node: i64 = row.try_get(0).map_err(unreadable)?;
         let epoch = Epoch(row.try_get(1).map_err(unreadable)?);
+        self.unbroken_until().insert(node, row.try_get(2).map_err(unreadable)?);
         let rival = loop {
             let rivals = self.pool.rows("register", RIVAL, &[&node, standalone]).await?;
             let Some(rival) = rivals.into_iter().next() else { return Ok(Lease { node: NodeId(node), epoch }) };
@@ -155,14 +169,21 @@ impl PostgresStore {
         self.pool.observe();
         let Lease { node, epoch } = lease;
         let rows = self.heartbeat.rows("pulse", PULSE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?;
-        let row = rows.first().ok_or(StoreError::Fenced)?;
+        let Some(row) = rows.first() else {
+            self.unbroken_until().remove(&node.0);
+            return Err(StoreError::Fenced);
+        };
         let replaced: Vec<&str> = row.try_get(0).map_err(unreadable)?;
         let nodes: i64 = row.try_get(1).map_err(unreadable)?;
         self.several.store(nodes > 1, Ordering::Relaxed);
+        let was_expired: bool = row.try_get(2).map_err(unreadable)?;
+        if !was_expired {
+            self.unbroken_until().insert(node.0, row.try_get(3).map_err(unreadable)?);
+        }
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: u32::try_from(nodes).map_err(unreadable)?,
-            was_expired: row.try_get(2).map_err(unreadable)?,
+            was_expired,
         })
     }
 
@@ -182,7 +203,8 @@ impl PostgresStore {
     pub(super) async fn sweep(&self, lease: Lease, most: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let most = i64::try_from(most).map_err(unreadable)?;
-        let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0]).await?;
+        let own_until = self.unbroken_until().get(&node.0).copied();
+        let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0, &own_until]).await?;
         let any: bool = taken.first().ok_or(StoreError::Fenced)?.try_get(0).map_err(unreadable)?;
         if !any {
             return Ok(0);
