@@ -7,9 +7,9 @@ on_both_kinds!(
     a_success_has_the_seeds_object_in_the_envelope,
     a_faulty_ref_comes_back_as_null,
     a_success_without_ref_is_not_acknowledged,
-    an_error_without_ref_is,
-    an_unknown_event_is_told,
-    an_invalid_payload_is_told,
+    an_error_without_ref_is_acknowledged,
+    an_unknown_event_is_answered_with_an_error,
+    an_invalid_payload_is_answered_with_an_error,
     unknown_fields_are_ignored,
     one_event_at_a_time_in_order,
 );
@@ -55,13 +55,13 @@ async fn a_success_without_ref_is_not_acknowledged(backend: &Backend) {
     assert_eq!(backend.value(&lesson).await, room.algebra);
 }
 
-async fn an_error_without_ref_is(backend: &Backend) {
+async fn an_error_without_ref_is_acknowledged(backend: &Backend) {
     let (_, mut alice) = alice(backend).await;
     let ack = answer(&mut alice, r#"{"type":"join_lesson","payload":{"lesson_id":"none"}}"#).await;
     assert_eq!(ack, r#"{"type":"ack","ref":null,"status":"ERROR","message":"lesson not found"}"#);
 }
 
-async fn an_unknown_event_is_told(backend: &Backend) {
+async fn an_unknown_event_is_answered_with_an_error(backend: &Backend) {
     let (room, mut alice) = alice(backend).await;
     for event in ["leave_lesson", "Join_Lesson", "", "connect", "disconnect", "ack"] {
         let ack = alice.client.request(event, json!({})).await.unwrap();
@@ -72,7 +72,7 @@ async fn an_unknown_event_is_told(backend: &Backend) {
     backend.nothing_came(room, [&mut alice]).await;
 }
 
-async fn an_invalid_payload_is_told(backend: &Backend) {
+async fn an_invalid_payload_is_answered_with_an_error(backend: &Backend) {
     let (room, mut alice) = alice(backend).await;
     let start = r#"{"type":"ack","ref":1,"status":"ERROR","message":"invalid payload""#;
     let rule = r#","detail":"lesson_id: [A-Za-z0-9_-]{1,64}"}"#;

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 on_both_kinds!(
     an_agent_never_gets_its_own_entered,
-    of_two_who_enter_at_once_at_least_one_sees_the_other,
-    who_comes_later_hears_nothing_of_what_was_before,
+    of_two_agents_that_enter_at_once_at_least_one_sees_the_other,
+    an_agent_gets_no_event_from_before_its_connect,
     a_first_message_of_another_type_is_unsupported,
-    what_cannot_be_read_is_a_failed_serialization,
-    a_token_that_does_not_hold_is_unauthenticated,
+    an_unreadable_first_message_is_serialization_failed,
+    an_invalid_token_is_unauthenticated,
     a_classroom_outside_of_the_claim_is_denied,
-    who_says_nothing_for_10_s_is_told_so,
+    a_client_that_is_silent_for_10_s_is_auth_timed_out,
     the_same_agent_again_replaces_the_first,
-    guests_come_in_only_where_they_are_allowed,
+    guests_connect_only_where_they_are_allowed,
 );
 
 async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
@@ -32,7 +32,7 @@ async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
     assert_ne!(alice.session, tablet.session);
 }
 
-async fn of_two_who_enter_at_once_at_least_one_sees_the_other(backend: &Backend) {
+async fn of_two_agents_that_enter_at_once_at_least_one_sees_the_other(backend: &Backend) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;
     backend.settled(room, [&mut witness]).await;
@@ -73,7 +73,7 @@ async fn until_all_left(backend: &Backend, room: &Classroom) {
     crate::common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
 }
 
-async fn who_comes_later_hears_nothing_of_what_was_before(backend: &Backend) {
+async fn an_agent_gets_no_event_from_before_its_connect(backend: &Backend) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     backend.settled(room, [&mut alice]).await;
@@ -96,7 +96,7 @@ async fn a_first_message_of_another_type_is_unsupported(backend: &Backend) {
     }
 }
 
-async fn what_cannot_be_read_is_a_failed_serialization(backend: &Backend) {
+async fn an_unreadable_first_message_is_serialization_failed(backend: &Backend) {
     let fine = fine(backend);
     for text in ["", "{", "null", "[]", "\"connect_request\"", "{}", r#"{"type":7}"#, r#"{"type":"connect_request"}"#] {
         session_error(&refused(backend, text).await, "serialization_failed", 422, 3501);
@@ -128,7 +128,7 @@ async fn what_cannot_be_read_is_a_failed_serialization(backend: &Backend) {
     }
 }
 
-async fn a_token_that_does_not_hold_is_unauthenticated(backend: &Backend) {
+async fn an_invalid_token_is_unauthenticated(backend: &Backend) {
     let room = backend.classroom();
     let good = room.participant("alice");
     let claims = |changes: Value| room.token_with("alice", &changes);
@@ -191,7 +191,7 @@ async fn a_classroom_outside_of_the_claim_is_denied(backend: &Backend) {
     assert_eq!(alice.id, room.agent("web", "alice"));
 }
 
-async fn who_says_nothing_for_10_s_is_told_so(backend: &Backend) {
+async fn a_client_that_is_silent_for_10_s_is_auth_timed_out(backend: &Backend) {
     let _held = crate::common::measures_time().await;
     let mut client = backend.client().await;
     let upgraded = std::time::Instant::now();
@@ -225,7 +225,7 @@ async fn the_same_agent_again_replaces_the_first(backend: &Backend) {
     assert_eq!(backend.history(room).await, [format!("{}|{}|closed", gone.session, gone.id)]);
 }
 
-async fn guests_come_in_only_where_they_are_allowed(backend: &Backend) {
+async fn guests_connect_only_where_they_are_allowed(backend: &Backend) {
     let own = backend.another(|options: &GatewayOptions| options.clone().env("ROLLCALL_GUESTS", "true"));
     let room = own.classroom();
     let mut witness = own.participant(room, "witness").await;

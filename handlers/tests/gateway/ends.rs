@@ -8,9 +8,9 @@ use rollcall_loadtest::token;
 use serde_json::json;
 
 on_both_kinds!(
-    a_violation_of_the_rfc_is_kicked_with_the_rfcs_code,
-    a_token_that_runs_out_ends_the_session,
-    who_does_not_read_is_a_slow_consumer,
+    a_violation_of_the_rfc_is_closed_with_the_rfcs_code,
+    an_expired_token_ends_the_session,
+    a_client_that_does_not_read_is_a_slow_consumer,
 );
 
 /// A witness and an agent with this token, with nothing to read.
@@ -30,7 +30,7 @@ async fn has_left(backend: &Backend, room: &Classroom, witness: &mut Agent, whom
     }
 }
 
-async fn a_violation_of_the_rfc_is_kicked_with_the_rfcs_code(backend: &Backend) {
+async fn a_violation_of_the_rfc_is_closed_with_the_rfcs_code(backend: &Backend) {
     let unmasked = vec![0x81, 0x02, b'{', b'}'];
     let reserved_bit = vec![0xc1, 0x80, 0, 0, 0, 0];
     let binary = vec![0x82, 0x81, 0, 0, 0, 0, b'x'];
@@ -49,7 +49,7 @@ async fn a_violation_of_the_rfc_is_kicked_with_the_rfcs_code(backend: &Backend) 
     }
 }
 
-async fn a_token_that_runs_out_ends_the_session(backend: &Backend) {
+async fn an_expired_token_ends_the_session(backend: &Backend) {
     let room = backend.classroom();
     let soon = token::seconds(SystemTime::now() + Duration::from_secs(3));
     let token = room.token_with("alice", &json!({"exp": soon}));
@@ -60,7 +60,7 @@ async fn a_token_that_runs_out_ends_the_session(backend: &Backend) {
     has_left(backend, room, &mut witness, &whom, "kicked").await;
 }
 
-async fn who_does_not_read_is_a_slow_consumer(backend: &Backend) {
+async fn a_client_that_does_not_read_is_a_slow_consumer(backend: &Backend) {
     let room = backend.classroom();
     let (mut witness, mut agent) = with_witness(backend, room, &room.participant("sleepy")).await;
     let whom = agent.whom();

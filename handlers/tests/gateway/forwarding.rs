@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 on_both_kinds!(
     a_body_with_an_id_is_forwarded_byte_for_byte,
     a_classrooms_event_goes_to_that_classroom_only,
-    a_lessons_event_goes_to_those_who_joined_it,
-    what_comes_back_to_back_comes_whole_and_in_order,
+    a_lessons_event_goes_to_the_agents_that_joined_it,
+    events_back_to_back_arrive_whole_and_in_order,
 );
 
 /// Publishes as another service does on a real backend, through NATS.
@@ -47,7 +47,7 @@ async fn a_classrooms_event_goes_to_that_classroom_only(backend: &Backend) {
     backend.nothing_came(other, [&mut eve]).await;
 }
 
-async fn a_lessons_event_goes_to_those_who_joined_it(backend: &Backend) {
+async fn a_lessons_event_goes_to_the_agents_that_joined_it(backend: &Backend) {
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     alice.joins(&room.algebra).await;
     bob.joins(&room.biology).await;
@@ -57,7 +57,7 @@ async fn a_lessons_event_goes_to_those_who_joined_it(backend: &Backend) {
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
 }
 
-async fn what_comes_back_to_back_comes_whole_and_in_order(backend: &Backend) {
+async fn events_back_to_back_arrive_whole_and_in_order(backend: &Backend) {
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     let events: Vec<Value> = (0..100).map(|number| json!({"number": number})).collect();
     for event in &events {
@@ -71,7 +71,7 @@ async fn what_comes_back_to_back_comes_whole_and_in_order(backend: &Backend) {
 }
 
 #[tokio::test]
-async fn what_comes_through_nats_is_not_touched() {
+async fn an_event_through_nats_is_not_changed() {
     let backend = Backend::real();
     let (room, mut alice, _bob) = alice_and_bob(backend).await;
     // Spaces, the order of keys, numbers and escapes: nothing of it is read and written anew.
@@ -113,7 +113,7 @@ async fn a_receiver_is_the_only_one() {
 }
 
 #[tokio::test]
-async fn what_is_internal_stays_inside() {
+async fn an_internal_event_is_not_forwarded() {
     let backend = Backend::real();
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     for (name, value) in [("Is-Internal", "true"), ("is-internal", "true"), ("Is-Internal", "True")] {
@@ -145,7 +145,7 @@ async fn an_object_without_id_is_wrapped_by_the_entity_headers() {
 }
 
 #[tokio::test]
-async fn what_is_no_object_or_too_big_is_dropped_and_counted() {
+async fn a_body_that_is_no_object_or_too_big_is_dropped_and_counted() {
     let backend = Backend::real();
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     let dropped = || backend.gateway.metric("rollcall_dropped_total", &[]).unwrap();

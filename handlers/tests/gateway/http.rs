@@ -13,11 +13,11 @@ on_both_kinds!(
     health_and_readiness,
     agents_of_a_classroom_are_listed,
     agents_are_listed_page_by_page,
-    a_listing_that_cannot_be_read_is_refused,
+    a_faulty_listing_request_is_refused,
     agents_are_counted,
-    a_count_that_cannot_be_read_is_refused,
-    what_is_published_is_accepted_once_it_is_fine,
-    what_is_not_there_is_not_found,
+    a_faulty_count_request_is_refused,
+    only_a_valid_publication_is_accepted,
+    an_unknown_path_is_not_found,
     the_metrics_are_there,
 );
 
@@ -78,7 +78,7 @@ fn refused(answer: std::io::Result<(u16, String)>) -> bool {
     (400..500).contains(&status)
 }
 
-async fn a_listing_that_cannot_be_read_is_refused(backend: &Backend) {
+async fn a_faulty_listing_request_is_refused(backend: &Backend) {
     let id = &backend.classroom().id;
     for path in [
         "/api/v1/classrooms/not-a-uuid/agents".to_owned(),
@@ -107,14 +107,14 @@ async fn agents_are_counted(backend: &Backend) {
     assert_eq!((status, body.as_str()), (200, "{}"));
 }
 
-async fn a_count_that_cannot_be_read_is_refused(backend: &Backend) {
+async fn a_faulty_count_request_is_refused(backend: &Backend) {
     for body in [json!({}), json!([]), json!({"classroom_ids": ["x"]}), json!({"classroom_ids": "x"}), json!(null)] {
         assert!(refused(backend.gateway.post("/api/v1/counters/agent", &body)), "{body}");
     }
     assert!(refused(backend.gateway.get("/api/v1/counters/agent")), "GET");
 }
 
-async fn what_is_published_is_accepted_once_it_is_fine(backend: &Backend) {
+async fn only_a_valid_publication_is_accepted(backend: &Backend) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     let body = json!({"line": 1});
@@ -144,7 +144,7 @@ async fn what_is_published_is_accepted_once_it_is_fine(backend: &Backend) {
     backend.nothing_came(room, [&mut alice]).await;
 }
 
-async fn what_is_not_there_is_not_found(backend: &Backend) {
+async fn an_unknown_path_is_not_found(backend: &Backend) {
     for path in ["/", "/api/v1", "/api/v1/nonsense", "/ws", "/metrics/x"] {
         assert_eq!(backend.gateway.get(path).unwrap().0, 404, "{path}");
     }

@@ -87,7 +87,7 @@ async fn several_publishers_at_once_are_heard_by_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_again_and_again_misses_nothing() {
+async fn a_client_that_resumes_again_and_again_misses_nothing() {
     let backend = Backend::real();
     let room = backend.classroom();
     let (mut client, success) = resumes(backend, room, json!({})).await;
@@ -127,7 +127,7 @@ async fn republish(url: &str, room: &Classroom, offsets: &[u64]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_late_is_put_in_order_for_those_who_resume_and_is_never_lost() {
+async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
     // Its own server: the offsets made up here are others' elsewhere.
     let nats = Nats::start().unwrap();
     let servers = Servers { nats: nats.url(), ..Servers::shared() };

@@ -38,7 +38,7 @@ async fn a_running_gateway_shows_no_secret() {
 }
 
 #[test]
-fn what_is_wrong_with_a_secret_address_is_said_without_it() {
+fn a_fault_in_a_secret_address_is_reported_without_it() {
     for command in ["serve", "check", "migrate"] {
         let output = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))
             .env("DATABASE_URL", format!("postgres://me:{CANARY}@127.0.0.1:1/x"))

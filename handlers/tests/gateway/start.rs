@@ -97,7 +97,7 @@ fn a_secret_may_come_from_a_file_and_has_no_flag() {
 }
 
 #[test]
-fn what_has_no_secret_in_it_has_a_flag_of_the_same_name() {
+fn every_setting_without_a_secret_has_a_flag_of_the_same_name() {
     let folder = tempfile::tempdir().unwrap();
     let options = on_free_ports(bare()).arg("check").arg("--listen").arg("127.0.0.1:4321");
     let options = options.arg("--database-url").arg("sqlite:other.db").arg("--lease").arg("1s");
@@ -222,7 +222,7 @@ async fn data_survive_a_kill(backend: &Backend) {
 }
 
 #[test]
-fn who_listens_may_be_told_to_drain() {
+fn a_gateway_that_says_it_listens_can_be_drained() {
     for _ in 0..8 {
         // Its first run: between the addresses and the demo's tokens it writes the demo.
         let mut gateway = Gateway::start(bare()).unwrap();

@@ -63,7 +63,7 @@ async fn a_full_node_keeps_whom_it_has() {
 }
 
 #[tokio::test]
-async fn a_node_short_of_memory_takes_nobody_new() {
+async fn a_node_short_of_memory_takes_no_new_connection() {
     let gateway = gateway(&[("ROLLCALL_MAX_MEMORY", "1MiB")]);
     assert_eq!(refused(Client::connect(gateway.address()).await), 503);
     assert_eq!(gateway.get("/readyz").unwrap().0, 200);

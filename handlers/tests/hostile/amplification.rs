@@ -135,7 +135,7 @@ fn unread(address: SocketAddr) -> u64 {
 }
 
 #[tokio::test]
-async fn what_is_only_announced_costs_nothing() {
+async fn a_length_that_is_only_announced_takes_no_memory() {
     let backend = patient(&[]);
     let mut crowd = Crowd::upgraded(&backend).await;
     crowd.sends(&frame(0x81, b"", 65536)).await;
@@ -195,7 +195,7 @@ async fn requests_that_wait_for_a_function_cost_no_more_than_they_may() {
 }
 
 #[tokio::test]
-async fn who_is_over_its_limit_and_does_not_read_the_answers_is_closed() {
+async fn a_client_over_its_limit_that_does_not_read_the_answers_is_closed() {
     let backend = patient(&[("ROLLCALL_SEND_BUFFER", "16KiB")]);
     let room = backend.classroom();
     let mut crowd = Crowd::upgraded(&backend).await;

@@ -61,7 +61,7 @@ async fn objects_may_have_a_namespace_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_denied_classroom_is_denied_with_nothing_about_who_is_in_it() {
+async fn a_denial_says_nothing_about_who_is_in_the_classroom() {
     let hook = Hook::start(|question| {
         let user = question["subject"]["value"].as_str().unwrap();
         Some(if user.starts_with("mallory") { 403 } else { 200 })
@@ -102,7 +102,7 @@ async fn a_denied_lesson_reads_as_not_found_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_while_it_is_away_slow_or_broken() {
+async fn no_client_connects_while_the_service_is_away_slow_or_broken() {
     let silent = Hook::start(|_| None).await;
     let broken = Hook::start(|_| Some(500)).await;
     // An address where nobody listens.

@@ -10,9 +10,9 @@ use crate::{raw, with};
 
 on_both_kinds!(
     an_id_that_is_none_goes_near_nothing,
-    a_label_that_is_none_lets_nobody_in,
+    an_invalid_label_is_refused,
     numbers_out_of_range_are_errors,
-    whatever_is_no_request_is_told_so_at_once,
+    whatever_is_no_request_is_answered_with_an_error_at_once,
 );
 
 /// Ids that would mean something in a subject, a key, a query, a path or a terminal.
@@ -67,7 +67,7 @@ async fn an_id_that_is_none_goes_near_nothing(backend: &Backend) {
     }
 }
 
-async fn a_label_that_is_none_lets_nobody_in(backend: &Backend) {
+async fn an_invalid_label_is_refused(backend: &Backend) {
     let room = backend.classroom();
     let token = room.participant("alice");
     for label in odd_ids() {
@@ -119,7 +119,7 @@ impl Patient {
     }
 }
 
-async fn whatever_is_no_request_is_told_so_at_once(backend: &Backend) {
+async fn whatever_is_no_request_is_answered_with_an_error_at_once(backend: &Backend) {
     let room: &Classroom = backend.classroom();
     let mut alice = Patient(backend.participant(room, "alice").await);
     let spaces = " ".repeat((64 << 10) - 40);
@@ -158,7 +158,7 @@ async fn whatever_is_no_request_is_told_so_at_once(backend: &Backend) {
 }
 
 #[tokio::test]
-async fn what_strangers_send_is_escaped_in_the_log() {
+async fn client_input_is_escaped_in_the_log() {
     let backend = with(&[("ROLLCALL_LOG", "trace"), ("NO_COLOR", "1")]);
     let room = backend.classroom();
     let address = backend.gateway.address();

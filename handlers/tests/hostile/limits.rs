@@ -196,7 +196,7 @@ async fn the_guests_of_an_address_have_one_limit() {
 }
 
 #[tokio::test]
-async fn only_who_goes_on_for_seconds_is_closed() {
+async fn only_a_client_that_goes_on_for_seconds_is_closed() {
     let backend = with(&[("ROLLCALL_EVENT_RATE", "5"), ("ROLLCALL_ABUSE_AFTER", "2s")]);
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;

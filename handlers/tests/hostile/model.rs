@@ -293,7 +293,7 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
 }
 
 #[test]
-fn a_connection_does_as_its_model() {
+fn a_connection_behaves_as_its_model() {
     let runtime = Runtime::new().unwrap();
     let backend = Backend::embedded();
     let room = backend.classroom();

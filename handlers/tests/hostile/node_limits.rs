@@ -69,7 +69,7 @@ fn with_few_files(settings: &[(&str, &str)]) -> Backend {
 }
 
 #[tokio::test]
-async fn half_heads_from_many_addresses_keep_nobody_out() {
+async fn half_heads_from_many_addresses_keep_no_client_out() {
     let backend = with_few_files(&[
         ("ROLLCALL_HEAD_TIMEOUT", "60s"),
         ("ROLLCALL_LIMIT_LOOPBACK", "true"),
@@ -130,7 +130,7 @@ async fn near_the_limit_of_files_old_ones_stay() {
 }
 
 #[tokio::test]
-async fn silent_connections_from_two_addresses_keep_nobody_out() {
+async fn silent_connections_from_two_addresses_keep_no_client_out() {
     let backend = with_few_files(&[]);
     let (room, address) = (backend.classroom(), backend.gateway.address());
     let mut held = Vec::new();
@@ -177,7 +177,7 @@ async fn drained(stream: &mut TcpStream) -> usize {
 }
 
 #[tokio::test]
-async fn what_waits_for_slow_readers_is_bounded_for_the_node() {
+async fn the_bytes_that_wait_for_slow_readers_are_bounded_for_the_node() {
     // Of each connection 8 MiB may wait, of all together 1 MiB.
     let backend = with(&[
         ("ROLLCALL_MAX_QUEUE", "8MiB"),

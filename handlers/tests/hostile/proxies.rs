@@ -51,7 +51,7 @@ fn v2(client: [u8; 4]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_balancers_first_bytes_say_who_the_client_is() {
+async fn a_balancers_first_bytes_name_the_client() {
     let backend = behind_balancers();
     let (_first, code) = status("127.0.0.1", &backend, b"PROXY TCP4 1.2.3.4 127.0.0.1 5000 80\r\n").await;
     assert_eq!(code, 101);

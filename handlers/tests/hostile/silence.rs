@@ -18,7 +18,7 @@ async fn heard(mut stream: TcpStream) -> (Vec<u8>, Duration) {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_waited_for_5_s() {
+async fn a_head_that_does_not_arrive_is_waited_for_5_s() {
     let backend = with(&[]);
     let address = backend.gateway.address();
     let head = upgrade(address, &[]);

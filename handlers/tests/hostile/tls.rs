@@ -123,7 +123,7 @@ async fn a_session_runs_through_tls() {
 }
 
 #[tokio::test]
-async fn what_is_no_tls_is_not_answered() {
+async fn bytes_that_are_not_tls_are_not_answered() {
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
     let gateway = Gateway::start(options(folder.path())).unwrap();

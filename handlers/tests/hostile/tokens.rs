@@ -123,7 +123,7 @@ async fn each_issuer_is_believed_about_its_own() {
 }
 
 #[tokio::test]
-async fn nobody_chooses_the_algorithm() {
+async fn a_client_cannot_choose_the_algorithm() {
     let stage = Stage::get();
     let room = stage.backend.classroom();
     for alg in ["none", "None", "nOnE", ""] {
@@ -189,7 +189,7 @@ async fn nothing_in_the_header_is_followed() {
 }
 
 #[tokio::test]
-async fn times_and_ids_are_what_they_have_to_be() {
+async fn times_and_ids_must_be_valid() {
     let stage = Stage::get();
     let room = stage.backend.classroom();
     let far = 4_000_000_000_u64;
@@ -277,7 +277,7 @@ fn refusals(stage: &Stage, reason: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_role_is_the_tokens_and_a_place_what_it_names() {
+async fn a_role_and_the_admitted_rooms_come_from_the_token() {
     let stage = Stage::get();
     let (room, other) = (stage.backend.classroom(), stage.backend.classroom());
     let mut claims = claims(A);

@@ -111,7 +111,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_ends_nobody_but_whose_token_ends() {
+async fn setting_a_clock_ends_only_sessions_whose_token_has_expired() {
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0").unwrap();

@@ -195,7 +195,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
 
 /// The lease is long, so that only the proof of its process's death frees it.
 #[tokio::test]
-async fn a_solitary_node_that_was_killed_starts_again_at_once() {
+async fn a_standalone_node_that_was_killed_starts_again_at_once() {
     let postgres = crate::common::postgres().create_database().unwrap();
     let options =
         GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("DATABASE_URL", postgres).env("ROLLCALL_LEASE", "10m");

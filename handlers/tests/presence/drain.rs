@@ -189,7 +189,7 @@ async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_her
 }
 
 #[tokio::test]
-async fn what_has_no_session_is_told_and_closed() {
+async fn connections_without_a_session_are_told_and_closed() {
     let first = Backend::start(Some(Servers::shared()), Clone::clone);
     let mut second = draining_after(&first, Duration::from_secs(5));
     let room = first.classroom();
@@ -231,7 +231,7 @@ async fn a_node_that_is_to_end_takes_connections_while_balancers_learn_it() {
 
 /// There is no other node to come back to.
 #[tokio::test]
-async fn who_is_waited_for_has_left_when_the_last_node_ends() {
+async fn sessions_in_their_grace_end_with_the_last_node() {
     for servers in [None, Some(Servers::shared())] {
         let mut backend = Backend::start(servers, |options| options.clone().env("ROLLCALL_LEAVE_GRACE", "10m"));
         let alice = backend.participant(backend.classroom(), "alice").await;

@@ -33,7 +33,7 @@ async fn try_to_enter(node: &Gateway, room: &Classroom, name: &str) -> Result<Ag
 }
 
 #[tokio::test]
-async fn who_is_on_one_node_sees_who_is_on_the_other() {
+async fn agents_on_one_node_see_agents_on_the_other() {
     let (first, second) = two_nodes();
     let room = first.classroom();
     let mut alice = first.participant(room, "alice").await;
@@ -98,7 +98,7 @@ async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
 }
 
 #[tokio::test]
-async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
+async fn a_node_that_was_stopped_for_longer_than_its_lease_closes_its_sockets() {
     let (first, second) = two_nodes();
     let room = first.classroom();
     let mut witness = first.participant(room, "witness").await;
@@ -119,7 +119,7 @@ async fn a_node_that_stood_longer_than_its_lease_closes_its_sockets() {
 
 /// As where its host's time is set, or another one takes over: every lease has run out, and nobody was away.
 #[tokio::test]
-async fn a_database_whose_clock_jumps_ends_nobody() {
+async fn a_database_whose_clock_jumps_ends_no_session() {
     let (first, second) = two_nodes();
     let room = first.classroom();
     let mut alice = first.participant(room, "alice").await;
@@ -138,7 +138,7 @@ async fn a_database_whose_clock_jumps_ends_nobody() {
 }
 
 #[tokio::test]
-async fn a_guest_who_brought_a_token_leaves_no_field_when_its_node_dies() {
+async fn a_guest_that_joined_with_a_token_leaves_no_field_when_its_node_dies() {
     let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
     let room = first.classroom();
     let mut node = Gateway::start(short(first.beside()).env("ROLLCALL_GUESTS", "true")).unwrap();

@@ -6,7 +6,7 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 use crate::common::Servers;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_enters_at_once_sees_everybody() {
+async fn agents_that_enter_at_once_see_each_other() {
     let Servers { postgres, redis, nats } = Servers::shared();
     let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))
         .env("DATABASE_URL", &postgres)

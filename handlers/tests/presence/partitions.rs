@@ -184,7 +184,7 @@ async fn postgres_is_far_away() {
 }
 
 #[tokio::test]
-async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
+async fn a_connection_replaced_on_another_node_is_closed_although_an_answer_is_lost() {
     let nodes = Nodes::with_lease(LONG);
     let room = nodes.healthy.classroom();
     for turn in 0..20 {
@@ -219,7 +219,7 @@ async fn who_is_replaced_elsewhere_hears_of_it_although_an_answer_is_lost() {
 }
 
 #[tokio::test]
-async fn who_is_replaced_on_the_same_node_hears_of_it_although_an_answer_is_lost() {
+async fn a_connection_replaced_on_the_same_node_is_closed_although_an_answer_is_lost() {
     let nodes = Nodes::with_lease(LONG);
     let room = nodes.healthy.classroom();
     for turn in 0..20 {

@@ -63,7 +63,7 @@ async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agen
 }
 
 #[tokio::test]
-async fn a_thousand_who_race_on_two_nodes_have_one_session_and_one_owner_each() {
+async fn a_thousand_agents_that_race_on_two_nodes_have_one_session_and_one_owner_each() {
     let _held = crate::common::loads_the_machine().await;
     raise_open_files();
     // Those who wait for the others say nothing meanwhile.

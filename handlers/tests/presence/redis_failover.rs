@@ -78,7 +78,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
 }
 
 #[tokio::test]
-async fn what_is_held_for_a_connection_that_is_no_more_is_removed() {
+async fn a_field_held_for_a_connection_that_has_ended_is_removed() {
     let backend = Backend::real().another(Clone::clone);
     let room = backend.classroom();
     let mut keys = backend.keys().await.unwrap();

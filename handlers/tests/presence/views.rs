@@ -69,7 +69,7 @@ fn two_nodes() -> (Backend, Gateway) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_that_commit_out_of_order_hide_nobody() {
+async fn ids_that_commit_out_of_order_hide_no_agent() {
     let (first, second) = two_nodes();
     let room = first.classroom();
     // Somebody else's transaction holds the key of the first to come, which has its id already.
@@ -122,7 +122,7 @@ async fn pairs_that_enter_two_nodes_at_once_all_see_each_other() {
 }
 
 #[tokio::test]
-async fn the_end_of_an_earlier_session_of_its_own_is_told() {
+async fn an_agent_is_told_the_end_of_its_own_earlier_session() {
     for backend in [Backend::real(), Backend::embedded()] {
         let room = backend.classroom();
         let resumes = async |resume: Value| {
@@ -146,7 +146,7 @@ async fn the_end_of_an_earlier_session_of_its_own_is_told() {
 }
 
 #[tokio::test]
-async fn join_lesson_says_what_was_joined_and_from_where_its_events_come() {
+async fn the_ack_of_join_lesson_names_the_lesson_and_where_its_events_start() {
     for backend in [Backend::real(), Backend::embedded()] {
         let room = backend.classroom();
         let mut plain = backend.participant(room, "seated").await;
