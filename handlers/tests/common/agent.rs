@@ -1,4 +1,4 @@
-//! Somebody who has entered a classroom, and somebody who is not let in.
+//! An agent that has entered a classroom, and a client that is refused.
 
 use rollcall_loadtest::Client;
 use rollcall_loadtest::client::{ClientError, Closing};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Backend, Classroom, SOON};
 
-/// Somebody who has entered a classroom.
+/// An agent that has entered a classroom.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) client: Client,
@@ -33,13 +33,13 @@ impl Agent {
         Whom { id: self.id.clone(), session: self.session }
     }
 
-    /// Joins a lesson and is told so.
+    /// Joins a lesson, and expects success.
     pub(crate) async fn joins(&mut self, lesson: &str) {
         let ack = self.client.join_lesson(lesson).await.unwrap();
         assert_eq!((&ack["status"], &ack["data"]), (&json!("SUCCESS"), &json!({})), "{ack}");
     }
 
-    /// Asks to join a lesson and is told why not.
+    /// Asks to join a lesson, and expects this error.
     pub(crate) async fn is_refused(&mut self, payload: Value, message: &str) {
         let ack = self.client.request("join_lesson", payload.clone()).await.unwrap();
         let said = (&ack["status"], &ack["message"]);
@@ -105,7 +105,7 @@ impl Backend {
     }
 }
 
-/// How a connection ends whose first message is this.
+/// How a connection ends when this is its first message.
 pub(crate) async fn refused(backend: &Backend, first_message: &str) -> Closing {
     let mut client = backend.client().await;
     client.send_text(first_message).await.unwrap();

@@ -20,7 +20,7 @@ pub(crate) struct Classroom {
 impl Classroom {
     /// How many seats each lesson has.
     pub(crate) const SEATS: u32 = 3;
-    /// The seat that `seated` and `tess` have in each lesson; nobody else has one.
+    /// The seat that `seated` and `tess` have in each lesson; no other user has one.
     pub(crate) const SEAT: u32 = 2;
 
     pub(crate) fn new() -> Self {
@@ -30,7 +30,7 @@ impl Classroom {
         Self { algebra, biology, tag: tag.to_owned(), id }
     }
 
-    /// The id of a user whom no other classroom knows.
+    /// The id of a user that no other classroom has.
     pub(crate) fn user(&self, name: &str) -> String {
         format!("{name}-{}", self.tag)
     }

@@ -1,4 +1,4 @@
-//! Frames as they are on the wire, for what a parsed message does not show: the order of keys, and pings.
+//! Frames as they are on the wire, for what a parsed message hides: the order of keys, and pings.
 //!
 //! Invariant: to be used only while the client has read all that came, because what its codec holds is not seen here.
 

@@ -31,7 +31,7 @@ impl Mixpanel {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let sender = sender.clone();
-                // Whoever hangs up has said what it had to say.
+                // A client that closes has sent all it had.
                 thread::spawn(move || serve(stream.unwrap(), &sender).ok());
             }
         });

@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: a gateway of the real binary on either kind of backend, people who enter its
+//! Fixtures of the end-to-end tests: a gateway of the real binary on either kind of backend, agents that enter its
 //! classrooms, and a look inside after each step.
 //!
 //! Invariant: a test takes a [`Classroom`] that no other test knows, with lessons and users of its own, so tests share
@@ -80,7 +80,7 @@ pub(crate) fn start_postgres() -> std::io::Result<Postgres> {
     Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })
 }
 
-/// A running gateway and what is behind it.
+/// A running gateway and its backends.
 pub(crate) struct Backend {
     pub(crate) gateway: Gateway,
     /// None: SQLite, keys and bus in process.
@@ -124,7 +124,7 @@ impl Backend {
         Self { gateway, servers, classrooms, taken: AtomicUsize::new(0) }
     }
 
-    /// A classroom with lessons that nobody else has.
+    /// A classroom with lessons that no other test has.
     pub(crate) fn classroom(&self) -> &Classroom {
         let next = self.taken.fetch_add(1, Ordering::Relaxed);
         self.classrooms.get(next).expect("fewer tests than classrooms")

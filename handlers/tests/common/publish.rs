@@ -1,4 +1,4 @@
-//! What other services publish, and the mark that ends a "nothing came".
+//! Events of other services, and the fence that shows that nothing came before it.
 
 use rollcall_loadtest::client::Event;
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Looks again and again until what is seen is as wanted, and returns it; a failure shows the last that was seen.
+/// Polls until the value is as wanted, and returns it; a failure shows the last value.
 pub(crate) async fn until<T: Debug>(
     what: &str,
     limit: Duration,

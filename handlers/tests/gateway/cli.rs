@@ -10,7 +10,7 @@ use rollcall_loadtest::servers::{psql, shared};
 use rollcall_loadtest::{Client, GatewayOptions};
 use uuid::Uuid;
 
-/// A place for commands: a folder, and a database that is still empty.
+/// Where commands run: a folder, and a database that is still empty.
 struct Place {
     folder: tempfile::TempDir,
     options: GatewayOptions,
@@ -204,7 +204,7 @@ fn check_says_which_backend_is_away() {
             let output = command.current_dir(place.folder.path()).output().unwrap();
             let said = said(&output).to_lowercase();
             assert!(!output.status.success(), "{verb} without {name}: {said}");
-            // Which it is, and how to mend it.
+            // The message names it, and says how to fix it.
             assert!(said.contains(name) && said.contains(&variable.to_lowercase()), "{verb} without {name}: {said}");
         }
     }

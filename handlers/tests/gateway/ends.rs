@@ -21,7 +21,7 @@ async fn with_witness<'b>(backend: &'b Backend, room: &'b Classroom, token: &str
     (witness, agent)
 }
 
-/// That everybody else was told, and history has the reason.
+/// Expects that all others were told, and that history has the reason.
 async fn has_left(backend: &Backend, room: &Classroom, witness: &mut Agent, whom: &Whom, reason: &str) {
     witness.sees("left", whom).await;
     assert_eq!(backend.history(room).await, [format!("{}|{}|{reason}", whom.session, whom.id)]);

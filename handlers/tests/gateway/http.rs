@@ -136,7 +136,7 @@ async fn only_a_valid_publication_is_accepted(backend: &Backend) {
     for wrong in [json!({}), json!({"subject": room.subject("note")}), json!({"body": {}}), json!(null)] {
         assert!(refused(backend.gateway.post("/api/v1/publish", &wrong)), "{wrong}");
     }
-    // A body that is no object is refused here, or dropped later; it goes to nobody.
+    // A body that is no object is refused here, or dropped later; no client gets it.
     for wrong in [json!([]), json!("text"), json!(7), json!(null)] {
         let asked = json!({"subject": room.subject("note"), "body": wrong});
         backend.gateway.post("/api/v1/publish", &asked).unwrap();

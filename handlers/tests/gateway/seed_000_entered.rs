@@ -1,4 +1,4 @@
-//! Seed 000, the first diagram: an agent enters a classroom. Each arrow is a numbered comment and what proves it.
+//! Seed 000, the first diagram: an agent enters a classroom. Each arrow is a numbered comment, followed by its check.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn token() -> String {
 
 async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
-    // Somebody who is there already, and sees the rest.
+    // An agent that is there already, and sees the rest.
     let mut witness = backend.participant(room, "witness").await;
     backend.settled(room, [&mut witness]).await;
 
@@ -62,7 +62,7 @@ async fn the_diagram(backend: &Backend) {
     );
     assert_eq!(first_frame, format!(r#"{{"type":"connect_success","payload":{{{ids}}}}}"#));
 
-    // The others hear of it in the seed's own words, once.
+    // The others get it in the seed's own words, once.
     let seen = next_text(&mut witness.client, SOON).await;
     assert_eq!(seen, agent_event_text("entered", session, AGENT));
 

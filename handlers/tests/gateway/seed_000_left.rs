@@ -1,4 +1,4 @@
-//! Seed 000, the second diagram: an agent leaves a classroom. Each arrow is a numbered comment and what proves it.
+//! Seed 000, the second diagram: an agent leaves a classroom. Each arrow is a numbered comment, followed by its check.
 
 use crate::common::{Agent, Backend, Classroom, SOON, Whom, agent_event_text, next_text, on_both_kinds};
 use rollcall_loadtest::client::Closing;
@@ -24,13 +24,13 @@ async fn the_diagram(backend: &Backend) {
     assert_eq!(closing, Closing { error: None, code: None }, "the close frame is answered, without a code as it came");
 
     // 2. Presence ->> Nats: send event "agent.left"
-    // The others hear of it in the seed's own words.
+    // The others get it in the seed's own words.
     let seen = next_text(&mut witness.client, SOON).await;
     assert_eq!(seen, agent_event_text("left", there.session, &there.id));
     left_is_in_the_stream(backend, room, &there, "closed").await;
 
     // 3. Presence ->> DB: move Agent session to history
-    // Committed together with the event: whoever has seen it finds it done.
+    // Committed together with the event: a client that has seen the event finds it done.
     // 4. DB ->> DB: create session in table agent_session_history
     expect_history(backend, room, &there, "closed").await;
     // 5. DB ->> DB: delete session from table agent_session
@@ -99,7 +99,7 @@ async fn no_pong_is_timed_out(backend: &Backend) {
         .another(|options| options.clone().env("ROLLCALL_PING_INTERVAL", "1s").env("ROLLCALL_PONG_TIMEOUT", "900ms"));
     let (room, mut witness, mut agent) = two_agents(&own).await;
     let whom = agent.whom();
-    // The witness answers pings while it waits; the agent, for whom nobody reads, does not.
+    // The witness answers pings while it waits; the agent, whose socket is not read, does not.
     witness.sees("left", &whom).await;
     left_is_in_the_stream(&own, room, &whom, "timed_out").await;
     expect_history(&own, room, &whom, "timed_out").await;

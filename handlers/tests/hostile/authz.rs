@@ -1,4 +1,4 @@
-//! The authorization hook: what it is asked, and what its answers, or their absence, mean.
+//! The authorization hook: what it is asked, and the effect of its answers and of their absence.
 
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ async fn a_denied_lesson_reads_as_not_found_and_changes_nothing() {
 async fn no_client_connects_while_the_service_is_away_slow_or_broken() {
     let silent = Hook::start(|_| None).await;
     let broken = Hook::start(|_| Some(500)).await;
-    // An address where nobody listens.
+    // An address where no server listens.
     let gone = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/", listener.local_addr().unwrap())

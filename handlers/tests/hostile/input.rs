@@ -1,4 +1,4 @@
-//! Messages, ids and numbers as strangers write them, and what they leave behind: nothing.
+//! Malformed messages, ids and numbers are refused, and leave nothing behind.
 
 use std::time::{Duration, Instant};
 

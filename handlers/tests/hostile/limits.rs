@@ -62,7 +62,7 @@ async fn behind_a_trusted_proxy_its_header_names_the_address() {
     assert_eq!(six.1.status, 101);
     named("2001:db8:1:2:ffff::9").await.1.is_later(429);
     assert_eq!(named("2001:db8:1:3::1").await.1.status, 101);
-    // Who is no proxy may say what it likes: it counts as itself, which is a loopback address.
+    // A client that is no trusted proxy counts by its own address, whatever its headers say.
     let invented = [("X-Forwarded-For", "203.0.113.7")];
     let stranger = ask_from(Some(IpAddr::V4(Ipv4Addr::new(127, 0, 7, 9))), address, &invented).await;
     assert_eq!(stranger.1.status, 101);
@@ -134,7 +134,7 @@ async fn a_user_connects_only_so_often_under_whatever_label() {
     }
     is_turned_away(&backend, room.connect_request(&token, "label4")).await;
     backend.participant(room, "bob").await.joins(&room.algebra).await;
-    // A second later there is a turn again.
+    // A second later one is allowed again.
     let again = async || {
         let mut client = backend.client().await;
         client.connect_request(&token, &room.id, "label5").await
@@ -158,7 +158,7 @@ async fn a_user_has_only_so_many_sessions() {
     let mut agents: Vec<_> = entered.into_iter().flatten().collect();
     assert_eq!(agents.len(), 3);
     is_turned_away(&backend, room.connect_request(&token, "one-more")).await;
-    // One of them may come again, and the place of one that left is free.
+    // One of them may come again, and the slot of one that left is free.
     let label = agents[0].id.split('.').next().unwrap().to_owned();
     assert_eq!(backend.enters_as(room, &token, &label).await.session, agents[0].session);
     agents.pop().unwrap().leaves().await;

@@ -1,4 +1,4 @@
-//! What strangers send, and what becomes of it: each row of the security table that is not about frames, against the
+//! Hostile clients: each row of the security table that is not about frames, against the
 //! real binary.
 
 #![allow(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
-//! A connection of the gateway against a model of it: whatever it says, in one piece and without waiting, is answered in
-//! order and as the model says; and who has entered, and nobody else, is seen to come and to go, once.
+//! A connection is compared with a model: whatever a client sends, in one piece and without waiting, is answered in
+//! order and as the model says; and others see each agent that entered, and no other, enter and leave once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ enum Said {
 enum Last {
     /// A close frame, once all is answered.
     Close,
-    /// The same at once: what is not answered yet need not be any more.
+    /// The same at once: requests that are still unanswered need no answer.
     CloseAtOnce,
     /// A frame that closes, at once, and its code.
     Violation(&'static [u8], u16),
@@ -157,7 +157,7 @@ fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     }
 }
 
-/// The ack of a message; a success that nobody can tell from another has none.
+/// The ack of a message; a success without `ref` has none.
 fn ack(said: Said, reference: Option<usize>) -> Option<Value> {
     let (message, reference) = match said {
         Said::Join | Said::JoinAnother | Said::Refresh => {
@@ -185,7 +185,7 @@ fn text(text: &str) -> Vec<u8> {
     [&head[..], &[0; 4], text.as_bytes()].concat()
 }
 
-/// What a client hears: texts, but for what others do, and the close frame's code.
+/// What a client receives: texts, but for events of others, and the close frame's code.
 #[derive(Debug, Default)]
 struct Heard {
     texts: Vec<Value>,
@@ -309,7 +309,7 @@ fn a_connection_behaves_as_its_model() {
         Ok(())
     });
     outcome.unwrap();
-    // Also those who were gone before they heard that they were in.
+    // Also agents that were gone before they got connect_success.
     runtime.block_on(async {
         let mut witness = witness.into_inner();
         let agents: Vec<_> = witness.seen.keys().cloned().collect();

@@ -1,4 +1,4 @@
-//! Limits of the whole node: those who are in stay, new ones are asked to come later.
+//! Limits of the whole node: connected clients stay, and new ones are told to come later.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -60,7 +60,7 @@ async fn near_the_end_of_memory_new_ones_are_asked_to_come_later() {
     assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
 }
 
-/// A gateway with few open files, and with places for 20 connections that have not upgraded.
+/// A gateway with few open files, and with slots for 20 connections that have not upgraded.
 fn with_few_files(settings: &[(&str, &str)]) -> Backend {
     let shell = GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"");
     let few = shell.arg(env!("CARGO_BIN_EXE_rollcall"));
@@ -95,7 +95,7 @@ async fn half_heads_from_many_addresses_keep_no_client_out() {
     for mut ended in half.drain(..8) {
         assert!(matches!(ended.read(&mut [0]).await, Ok(0) | Err(_)));
     }
-    // Those who finish their head now are in.
+    // Clients that finish their head now are upgraded.
     let mut last = half.pop().unwrap();
     last.write_all(&upgrade(address, &[]).as_bytes()[40..]).await.unwrap();
     assert_eq!(answer(&mut last).await.status, 101);
@@ -154,7 +154,7 @@ async fn silent_connections_from_two_addresses_keep_no_client_out() {
         assert_eq!(client.join_lesson(&room.algebra).await.unwrap()["status"], "SUCCESS");
         students.push(client);
     }
-    // The first of those who hold most were told to come again.
+    // The first of those with the most queued bytes were told to reconnect.
     let mut said = Vec::new();
     tokio::time::timeout(SOON, held[0].read_to_end(&mut said)).await.expect("it is closed").unwrap();
     assert!(String::from_utf8_lossy(&said).contains(r#""type":"too_many_requests""#), "{said:?}");

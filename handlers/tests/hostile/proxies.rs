@@ -1,4 +1,4 @@
-//! What stands between clients and the gateway: headers and the PROXY protocol say who a client is, and nobody else does.
+//! Proxies between clients and the gateway: only their headers and the PROXY protocol name a client's address.
 
 use std::net::SocketAddr;
 

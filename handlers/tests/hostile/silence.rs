@@ -1,4 +1,4 @@
-//! Who says nothing, or not all of it, has only so long.
+//! A client that sends nothing, or only a part, is closed at a deadline.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::common::SOON;
 use crate::raw::{ask, upgrade};
 use crate::{metric, with};
 
-/// All that comes until the end of the stream, and when that was.
+/// Everything received until the end of the stream, and how long that took.
 async fn heard(mut stream: TcpStream) -> (Vec<u8>, Duration) {
     let (started, mut said) = (Instant::now(), Vec::new());
     timeout(SOON + SOON, stream.read_to_end(&mut said)).await.expect("the end in time").unwrap();
@@ -33,7 +33,7 @@ async fn a_head_that_does_not_arrive_is_waited_for_5_s() {
     assert_eq!(metric(&backend, "rollcall_upgrades_total", "outcome=\"head_timeout\""), 4.0);
 }
 
-/// Pings are due long before, and nobody answers any.
+/// Pings would be due long before, and the client answers none.
 #[tokio::test]
 async fn upgraded_and_silent_is_auth_timed_out() {
     let early =

@@ -1,4 +1,4 @@
-//! TLS for clients: whole sessions through it, a new certificate while they run, and what is no TLS.
+//! TLS for clients: whole sessions through it, a new certificate while they run, and bytes that are not TLS.
 
 use std::path::Path;
 use std::process::Command;
@@ -49,7 +49,7 @@ async fn session(gateway: &Gateway, trusted: &CertificateDer<'static>) -> std::i
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// Somebody who has entered.
+/// A client that has entered.
 struct Agent(WebSocketStream<TlsStream<TcpStream>>);
 
 impl Agent {
@@ -150,7 +150,7 @@ async fn a_new_certificate_counts_from_sighup_on() {
         let killed = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status().unwrap();
         assert!(killed.success());
     };
-    // Half of a pair takes the place of nothing.
+    // Half of a pair replaces nothing.
     std::fs::write(folder.path().join("cert.pem"), "no certificate").unwrap();
     hangup();
     until("a warning", SOON, async || gateway.output(), |said| said.contains("stays as it was")).await;

@@ -1,4 +1,4 @@
-//! Tokens that no issuer of ours has made: each is unauthenticated, makes nobody a row, and nobody is asked about it.
+//! Tokens that no configured issuer has made: each is unauthenticated, writes no row, and causes no request.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,7 +81,7 @@ impl Stage {
         Self { backend, a, b, calls, trap, _folder: folder }
     }
 
-    /// That this token lets nobody in and makes nobody ask.
+    /// Expects that this token is refused, and causes no request.
     async fn refuses(&self, room: &Classroom, token: &str, why: &str) {
         let request = json!({"type": "connect_request", "payload": room.connect_request(token, "web")});
         let closing = refused(&self.backend, &request.to_string()).await;
@@ -283,7 +283,7 @@ async fn a_role_and_the_admitted_rooms_come_from_the_token() {
     let mut claims = claims(A);
     claims["classroom_ids"] = json!([room.id]);
     let token = stage.a.signs(&es256("1"), &claims);
-    // Somebody is there whom nobody is to hear of, and who hears of nobody.
+    // An agent is there that must not be seen from outside, and sees nobody outside.
     let mut witness = stage.backend.participant(other, "witness").await;
     let mut request = json!({"type": "connect_request", "payload": other.connect_request(&token, "web")});
     request["payload"]["role"] = json!("teacher");

@@ -22,9 +22,9 @@ fn away() -> Duration {
 const ROWS: f64 = 500.0;
 /// How soon after its return all is published that waited for it.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// How soon whoever enters is answered.
+/// How soon a connect is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// People who come and go, each in a classroom of its own and under so many names in turn.
+/// Agents that come and go, each in a classroom of its own and under this many names.
 const PEOPLE: usize = 3;
 const NAMES: usize = 25;
 /// How often each of them comes at most: two thousand events a second in all.

@@ -11,7 +11,7 @@ use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, unt
 
 const LEASE: Duration = Duration::from_secs(3);
 
-/// The clock that others see is left alone; timers go by the one that nobody sets.
+/// Only the wall clock is wrong; timers use the monotonic clock, which cannot be set.
 fn with_a_clock(options: &GatewayOptions, name: &str, value: impl ToString) -> GatewayOptions {
     let libraries = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let libraries = libraries.map(|folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1"));
@@ -31,7 +31,7 @@ fn ends_in(room: &Classroom, name: &str, minutes: u64) -> String {
     room.token_with(name, &json!({"exp": token::seconds(end)}))
 }
 
-/// Enters with the wish to resume; what connect_success says comes along.
+/// Enters with `resume`, and returns connect_success too.
 async fn enters(node: &Gateway, room: &Classroom, token: &str, resume: Value) -> (Agent, Value) {
     let mut client = Client::connect(node.address()).await.unwrap();
     let mut request = room.connect_request(token, "web");
@@ -40,7 +40,7 @@ async fn enters(node: &Gateway, room: &Classroom, token: &str, resume: Value) ->
     (Agent::of(client, &success), success)
 }
 
-/// How somebody is refused.
+/// How a connect is refused.
 async fn refused(node: &Gateway, room: &Classroom, token: &str) -> Option<Value> {
     let mut client = Client::connect(node.address()).await.unwrap();
     let payload = room.connect_request(token, "web");
@@ -76,7 +76,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
         agent.joins(&room.algebra).await;
         witness.sees("entered", &agent.whom()).await;
     }
-    // From one wrong clock to the other: the same session, and the one before is told.
+    // From one wrong clock to the other: the same session, and the earlier connection is told.
     let (mut moved, _) = enters(&slow, room, &tokens[0], json!({})).await;
     assert_eq!(moved.session, ada.session);
     session_error(&ada.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
@@ -90,7 +90,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
     let back = enters(&slow, room, &tokens[2], json!({})).await.0;
     right.nothing_came(room, [&mut witness]).await;
 
-    // The fast one dies: its lease is over when the database says so, and everybody else's goes on.
+    // The fast one dies: its lease ends by the database's clock, and the others' leases go on.
     let died = Instant::now();
     fast.kill().unwrap();
     witness.sees("left", &dan.whom()).await;

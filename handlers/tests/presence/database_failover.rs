@@ -79,7 +79,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     hears(&mut alice, "entered", bob.session, &bob.id).await;
 
     database.lags();
-    // Of these the replica knows nothing: who entered has no row there, and who left has one.
+    // The replica lacks these: an agent that entered has no row there, and one that left still has.
     let mut lost = Vec::new();
     for number in 0..45 {
         let carol = backend.participant(room, &format!("carol-{number}")).await;
@@ -100,7 +100,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     lefts.sort();
     let wanted: Vec<_> = lefts.into_iter().map(|(_, row)| row).collect();
     until("the history", SOON, async || backend.history(room).await, |rows| *rows == wanted).await;
-    // Whoever has a row stays, and is told of the others.
+    // Agents with a row stay, and are told of the others.
     let mut missing: Vec<_> = lost.iter().map(|carol| agent_event("left", carol.session, &carol.id)).collect();
     while !missing.is_empty() {
         let event = alice.client.next_event(SOON).await.unwrap();

@@ -12,11 +12,11 @@ use serde_json::json;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// As many as are told in a second, at the pace that is asked for.
+/// As many as are told in a second, at the configured pace.
 const AGENTS: usize = 120;
-/// Of them, those who go away for good.
+/// How many of them do not come back.
 const TIRED: usize = 10;
-/// Over how long it is spread what clients are told.
+/// The time over which the notices to clients are spread.
 const SPREAD: Duration = Duration::from_millis(1200);
 
 async fn enters(node: &Gateway, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
@@ -32,7 +32,7 @@ fn draining_after(first: &Backend, deadline: Duration) -> Gateway {
     Gateway::start(options.env("ROLLCALL_GUESTS", "true")).unwrap()
 }
 
-/// That it hears of the drain; after how long it is to come back.
+/// Expects the notice of the drain, and returns after how long the client is to reconnect.
 async fn is_told(client: &mut Client) -> Duration {
     let error = loop {
         match client.next_message(SOON).await.unwrap() {
@@ -46,7 +46,7 @@ async fn is_told(client: &mut Client) -> Duration {
     Duration::from_millis(after)
 }
 
-/// That it is closed, and told nothing more.
+/// Expects the close, and no message before it.
 async fn is_closed(client: &mut Client) {
     match client.next_message(SOON).await {
         Err(ClientError::Closed(closing)) => assert_eq!(closing.code, Some(3001), "{closing:?}"),
@@ -54,7 +54,7 @@ async fn is_closed(client: &mut Client) {
     }
 }
 
-/// How an agent was sent away where there is nowhere to go: told and closed at once.
+/// Expects the end where no other node is left: told and closed at once.
 async fn is_dismissed(agent: &mut Agent) {
     let closing = agent.client.expect_close(SOON).await.unwrap();
     session_error(&closing, "terminated", 422, 3001);
@@ -181,7 +181,7 @@ async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_her
     until("the node has seen it go", SOON, ended, |ended| *ended > 0.0).await;
     let again = enters(&first.gateway, room, "hasty").await.unwrap();
     assert_eq!(again.session, session);
-    // Nobody is left, so it is over long before its deadline, and it has waited for nobody who is elsewhere.
+    // No client is left, so it ends long before its deadline, and it has not waited for clients that moved.
     assert_eq!(second.wait(SOON).unwrap().code(), Some(0), "{}", second.output());
     assert_eq!(first.history(room).await, [""; 0]);
     let before = first.fence(room).read_to(&mut witness).await;
@@ -262,7 +262,7 @@ async fn a_second_signal_ends_at_once() {
     own.gateway.wait(Duration::from_secs(1)).unwrap();
 }
 
-/// The process ends in time and well, whoever hangs.
+/// The process ends in time and with 0, whichever server hangs.
 async fn ends_beside<K: Kind>(hanging: &Server<K>, servers: Servers) {
     let deadline = Duration::from_secs(3);
     let limit = |options: &rollcall_loadtest::GatewayOptions| options.clone().env("ROLLCALL_DRAIN_DEADLINE", "3s");

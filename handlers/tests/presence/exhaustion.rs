@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, refused, session_error, until};
 
-/// How soon whoever asks is answered.
+/// How soon every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -68,7 +68,7 @@ async fn a_full_disk_keeps_new_ones_out_and_old_ones_in() {
         agent.sees("entered", &dora.whom()).await;
     }
     is_in_touch(&backend, room, [&mut alice, &mut bob]).await;
-    // What was written is whole, and those who were refused left nothing.
+    // What was written is whole, and refused agents left nothing.
     let live = [&alice, &bob, &dora].map(|agent| format!("{}|{}", agent.session, agent.id));
     assert_eq!(backend.live(room).await, live);
     assert_eq!(backend.history(room).await, [format!("{}|{}|closed", carl.session, carl.id)]);

@@ -1,4 +1,4 @@
-//! Two nodes on one Postgres, Redis and NATS: who is on one of them sees who is on the other, and a session moves.
+//! Two nodes on one Postgres, Redis and NATS: agents on one see agents on the other, and a session moves.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,7 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_closes_its_sockets() 
     second.pause().unwrap();
     witness.sees("left", &bob.whom()).await;
     second.resume().unwrap();
-    // Whoever it held is told to come back, and gets a new session.
+    // Its clients are told to reconnect, and get a new session.
     let closing = bob.client.expect_close(SOON).await.unwrap();
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     first.nothing_came(room, [&mut witness]).await;
@@ -117,7 +117,7 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_closes_its_sockets() 
     witness.sees("entered", &again.whom()).await;
 }
 
-/// As where its host's time is set, or another one takes over: every lease has run out, and nobody was away.
+/// As where its host's time is set, or another host takes over: every lease has expired, although no node was away.
 #[tokio::test]
 async fn a_database_whose_clock_jumps_ends_no_session() {
     let (first, second) = two_nodes();

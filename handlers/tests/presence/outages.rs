@@ -1,4 +1,4 @@
-//! PROTOCOL 2, "While a backend is away": each server is killed, and stopped where it stands, under people who stay.
+//! PROTOCOL 2, "While a backend is away": each server is killed, and stopped, while agents stay connected.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
-/// How soon whoever asks is answered.
+/// How soon every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -15,7 +15,7 @@ const RECOVERY: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Killed,
-    /// Its connections stand, and nothing answers.
+    /// Its connections stay open, and nothing answers.
     Hanging,
 }
 
@@ -45,7 +45,7 @@ async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>
     answer
 }
 
-/// Somebody in a lesson, and somebody in none, with nothing to read.
+/// An agent in a lesson, and one in none, with nothing to read.
 async fn people(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -106,7 +106,7 @@ async fn without_postgres(fault: Fault) {
     joins_soon(&mut bob, &room.biology).await;
     is_ready(&backend, 200).await;
     let carol = backend.participant(room, "carol").await;
-    // Whoever was refused left nothing behind, or a whole pair; and nobody who stayed was taken for dead.
+    // Refused agents left nothing behind, or a whole pair; and no agent that stayed was ended.
     let whole = [&alice, &bob, &carol].map(|agent| format!("{}|{}", agent.session, agent.id));
     until("the live rows", RECOVERY, async || backend.live(room).await, |live| *live == whole).await;
     assert_eq!(lesson_of(&backend, &alice).await, room.algebra);
@@ -124,7 +124,7 @@ async fn postgres_hangs() {
     without_postgres(Fault::Hanging).await;
 }
 
-/// Longer than the leases, so that all of them have run out on its return: who lives is not taken for dead.
+/// Longer than the leases, so that all of them have expired on its return: nodes that live are not taken for dead.
 async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     let mut postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
@@ -149,7 +149,7 @@ async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     }
     others[1].kill().unwrap();
     fault.end(&mut postgres);
-    // One is dead. When that is found out, whoever else would be taken for dead has been.
+    // One node is dead. Once that is found, any other that would be taken for dead has been.
     let dead = format!("{}|{}|node_lost", beyond[1].session, beyond[1].id);
     until("the history", crate::common::SOON, async || backend.history(room).await, |rows| rows.contains(&dead)).await;
     assert_eq!(backend.history(room).await, [dead]);
@@ -167,7 +167,7 @@ async fn postgres_hangs_for_longer_than_the_leases() {
     outage_of_postgres_beyond_the_leases(Fault::Hanging).await;
 }
 
-/// As after a failover: the connections of before are gone, and whoever connects meanwhile cannot write, ever.
+/// As after a failover: earlier connections are gone, and those made meanwhile can never write.
 #[tokio::test]
 async fn postgres_is_a_standby_for_a_while() {
     let postgres = crate::common::start_postgres().unwrap();
@@ -239,7 +239,7 @@ async fn without_nats(fault: Fault) {
 
     fault.begin(&mut nats);
     let mut expected: Vec<(&str, Whom)> = Vec::new();
-    // Connect and join succeed; somebody even comes and goes.
+    // Connect and join succeed; one agent comes and goes.
     let mut carol = in_time("connect_request", ANSWER, backend.participant(room, "carol")).await;
     in_time("join_lesson", ANSWER, carol.joins(&room.algebra)).await;
     in_time("join_lesson", ANSWER, bob.joins(&room.biology)).await;

@@ -1,4 +1,4 @@
-//! Pairs that enter at once on three nodes: list and pushes together say who is there, for everybody (PROTOCOL 2).
+//! Pairs that enter at once on three nodes: list and pushes together give every client a whole view (PROTOCOL 2).
 
 use rollcall_loadtest::race::{self, Race};
 use rollcall_loadtest::{Gateway, GatewayOptions};

@@ -1,5 +1,5 @@
 //! A node whose line to one of the servers is at fault, while that server and the other node are well (PROTOCOL 2 and 5):
-//! who asks is answered in time, nobody is told a lie meanwhile, and everything works again soon after.
+//! every request is answered in time and truthfully, and everything works again soon after.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const LEASE: Duration = Duration::from_secs(2);
 /// Nobody takes it while a test runs.
 const LONG: Duration = Duration::from_secs(60);
-/// How soon whoever asks is answered.
+/// How soon every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -73,7 +73,7 @@ impl Nodes {
         Ok(Agent::of(client, &success))
     }
 
-    /// How somebody's attempt to enter there ends, in time.
+    /// How an attempt to enter there ends, in time.
     async fn refuses(&self, room: &Classroom, name: &str) -> Closing {
         let mut client = Client::connect(self.other.address()).await.unwrap();
         let request = room.connect_request(&room.participant(name), "web");
@@ -103,7 +103,7 @@ async fn joins_soon(agent: &mut Agent, lesson: &str) {
     until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
 }
 
-/// Longer than the lease: who is there is gone for all others, and nobody has two sessions afterwards.
+/// Longer than the lease: its agents have left for all others, and none has two sessions afterwards.
 async fn cut_off_from_postgres(fault: Fault) {
     let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
@@ -126,7 +126,7 @@ async fn cut_off_from_postgres(fault: Fault) {
     crate::common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
 
     nodes.postgres.clear();
-    // It hears that its lease was taken, and closes what it held.
+    // It learns that its lease was taken, and closes its sockets.
     let closing = in_time("the end", RECOVERY, end_of(&mut bob)).await;
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     let again = nodes.comes_back(room, "bob").await;
@@ -312,7 +312,7 @@ async fn cut_off_from_nats(fault: Fault) {
         }
         assert!(began.elapsed() < Duration::from_secs(8), "{:?} for a part of {MANY}", began.elapsed());
     }
-    // Those who enter beyond wait for nobody.
+    // A connect on the node without NATS does not wait.
     let mut dora = in_time("connect_request", ANSWER, nodes.enters_beyond(&rooms[0], "dora")).await.unwrap();
     in_time("join_lesson", ANSWER, dora.joins(&rooms[0].algebra)).await;
     witnesses[0].sees("entered", &dora.whom()).await;

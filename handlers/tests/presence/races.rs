@@ -9,9 +9,9 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, raise_open_files};
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 
 const AGENTS: usize = 1_000;
-/// Classrooms of 20, so that it is about the races and not about who is told of them.
+/// Classrooms of 20, so that the load is the races and not their events.
 const ROOMS: usize = 50;
-/// The second time those who won the first are there.
+/// In the second race the winners of the first are connected.
 const TIMES: usize = 2;
 /// How many dial a node at once: the race begins when all of them are through.
 const DIALS: usize = 50;
@@ -35,7 +35,7 @@ async fn owners(backend: &Backend) -> BTreeMap<i64, String> {
     rows.map(|(session, sid)| (session.parse().unwrap(), sid.to_owned())).collect()
 }
 
-/// Everybody enters on both nodes at once. Those who are not the owner afterwards are told so; those who are stay.
+/// Every agent enters on both nodes at once. A connection that is not the owner afterwards is closed; the owner stays.
 async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agent> {
     let dial = async |node: &Gateway| Client::connect(node.address()).await.unwrap();
     let mut open = Vec::new();
@@ -66,7 +66,7 @@ async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agen
 async fn a_thousand_agents_that_race_on_two_nodes_have_one_session_and_one_owner_each() {
     let _held = crate::common::loads_the_machine().await;
     raise_open_files();
-    // Those who wait for the others say nothing meanwhile.
+    // Clients that wait for the others are silent meanwhile.
     let patient = |options: &GatewayOptions| {
         let limits = ["ROLLCALL_HEAD_TIMEOUT", "ROLLCALL_CONNECT_TIMEOUT", "ROLLCALL_PING_INTERVAL"];
         limits.iter().fold(options.clone(), |options, limit| options.env(limit, "10m"))

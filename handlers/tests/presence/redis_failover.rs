@@ -43,7 +43,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     let students = format!("lesson_student_{}", room.algebra);
     let (user, sid) = (room.user("alice"), alice.sid.clone());
 
-    // The new one has alice's field, and hears of nothing that comes after.
+    // The new one has alice's field, and gets no later write.
     let (mut at_old, mut at_new) = (Keys::of(&old.url()).await, Keys::of(&new.url()).await);
     let _: String = at_new.ask(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
     until("a copy", SOON, async || at_new.field(&students, &user).await, |copied| *copied == Some(sid.clone())).await;

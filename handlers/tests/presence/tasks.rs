@@ -10,7 +10,7 @@ fn breakable(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("CHAOS_FAILPOINT", "failpoint")
 }
 
-/// Makes the task of a running gateway panic, and returns what the gateway has said at its end.
+/// Makes a task of a running gateway panic, and returns the gateway's output.
 fn ends_with(backend: &mut Backend, task: &str) -> String {
     let folder = backend.gateway.folder().to_owned();
     // In one step, so that no half of it is read.

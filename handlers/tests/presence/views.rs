@@ -27,7 +27,7 @@ fn listed(node: &Gateway, room: &Classroom) -> BTreeSet<i64> {
     }
 }
 
-/// An agent, and who is there as far as it knows.
+/// An agent, and its view.
 struct Viewer {
     agent: Agent,
     view: BTreeSet<i64>,
@@ -111,7 +111,7 @@ async fn pairs_that_enter_two_nodes_at_once_all_see_each_other() {
         <[Viewer; 2]>::from(pair)
     });
     let mut viewers: Vec<_> = join_all(entering).await.into_iter().flatten().collect();
-    // Some leave, while others are still told of those who came.
+    // Some leave, while others still get the entered of those that came.
     for viewer in viewers.drain(..PAIRS / 3) {
         viewer.agent.leaves().await;
     }

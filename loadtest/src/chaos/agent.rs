@@ -31,7 +31,7 @@ pub(super) struct Stage {
     /// Those of each classroom.
     pub(super) lessons: Vec<Vec<String>>,
     pub(super) journal: Journal,
-    /// True when the storm is over: everybody leaves.
+    /// True once the faults are over: all agents leave.
     pub(super) over: watch::Receiver<bool>,
 }
 
@@ -56,7 +56,7 @@ impl Agent {
         Self { plan, stage, token, latest: Arc::default() }
     }
 
-    /// All visits; the last one lasts until everybody leaves.
+    /// Makes all visits; the last one lasts until all agents leave.
     pub(super) async fn live(self) {
         let mut over = self.stage.over.clone();
         let mut opened: Vec<Open> = Vec::new();
@@ -80,7 +80,7 @@ impl Agent {
             () = course => {}
             _ = over.wait_for(|over| *over) => {}
         }
-        // A sender that is dropped breaks its connection; what is told to stay or to vanish waits for the end.
+        // Dropping a sender breaks its connection; one that is to stay or to vanish waits for the end.
         over.wait_for(|over| *over).await.ok();
         let last = opened.len();
         for (place, open) in opened.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! An authorization service that allows everything (PROTOCOL 10). What breaks it stands before it.
+//! An authorization service that allows everything (PROTOCOL 10). A wire in front of it makes it fail.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -118,7 +118,7 @@ impl Cluster {
         self.servers.as_ref().is_none_or(|servers| !servers.primary.has_failed_over())
     }
 
-    /// Removes the rows that nobody can publish, so that the next seed begins without.
+    /// Removes the rows that cannot be published, so that the next seed begins without them.
     pub(super) fn remove_poison(&self) -> io::Result<()> {
         if self.servers.is_some() {
             let rows = format!("where agent_id in ('{POISONED}', '{UNREADABLE}')");
@@ -199,7 +199,7 @@ impl Cluster {
         for lesson in lessons {
             for hash in [format!("lesson_teacher_{lesson}"), format!("lesson_student_{lesson}")] {
                 let answer = ask_redis(redis.port(), &format!("HGETALL {hash}"))?;
-                // An array of bulk strings: lengths and texts by turns after its own length.
+                // An array of bulk strings: after its own length, each text follows its length.
                 let texts: Vec<&str> = answer.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
                 fields.extend(texts.chunks(2).map(|pair| format!("{hash}: {}", pair.join(" -> "))));
             }

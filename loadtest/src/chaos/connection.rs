@@ -1,6 +1,6 @@
 //! One connection of an agent, from the upgrade to its end.
 //!
-//! Invariant: what the client got is written down in the order in which it came, until the client stops reading.
+//! Invariant: what the client received is recorded in its order, until the client stops reading.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -62,7 +62,7 @@ pub(super) struct Errand {
 }
 
 impl Errand {
-    /// Connects, and reads until the end; what came is returned.
+    /// Connects, reads until the end, and returns what was received.
     pub(super) async fn run(
         mut self,
         journal: &Journal,
@@ -121,7 +121,7 @@ impl Errand {
         Ok(client)
     }
 
-    /// A client that recovered goes on with what it knew; any other one begins anew, and reads the list.
+    /// A client that recovered keeps its view; any other one starts with an empty view and reads the list.
     fn begin(&self, success: &Value, session: i64, lesson: Option<String>) {
         let mut progress = locked(&self.progress);
         if success["recovered"] == true {
@@ -187,7 +187,7 @@ impl Errand {
                         Orders::Stay if changed.is_ok() => {}
                         Orders::Stay | Orders::Break => return "broken".to_owned(),
                         Orders::Close => {
-                            // A server that stands still answers no close.
+                            // A server that is stopped answers no close.
                             timeout(CLOSE_LIMIT, client.close()).await.ok();
                             return "left".to_owned();
                         }

@@ -1,5 +1,5 @@
-//! What each connection was sent, beside the stream: nothing twice, no silent gap, and for who resumes nothing back in
-//! time.
+//! Compares what each connection was sent with the stream: nothing twice, no silent gap, and where a client resumes, no
+//! offset that goes back.
 //!
 //! A connection must have got every event of its rooms between where it started and the last one that it got. What comes
 //! after that one may have been lost with the connection, and a client that resumes asks for it. To one that does not
@@ -18,7 +18,7 @@ use super::stream::{FORGED, Record, Stored};
 /// written of that session.
 type ByKey<'a> = BTreeMap<&'a str, Vec<&'a Stored>>;
 
-/// Every fault in what was sent, in words.
+/// Every fault in what was sent, as text.
 pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String> {
     let of_epoch = |epoch| record.messages.iter().filter(move |stored| stored.epoch == epoch);
     let epochs: Vec<ByKey<'_>> = (0..record.epochs.len())
@@ -45,7 +45,7 @@ fn of_first_stream(
     let told = success.and_then(|success| success.epoch.as_ref());
     let mut first = connection.clone();
     if told.is_none() {
-        // What nobody can tell from a message of the stream, but that it cannot be placed.
+        // Without an epoch a client cannot tell a forged message from one of the stream.
         first.seen.retain(|seen| seen.key != FORGED);
     }
     let holding = |key: &str| epochs.iter().position(|epoch| epoch.contains_key(key));
@@ -56,7 +56,7 @@ fn of_first_stream(
     if epochs.is_empty() {
         return Err("there was no stream at all".to_owned());
     }
-    // A node that was cut off may hear of the stream before late, and then closes whoever is there.
+    // A node that was cut off may learn late that the stream is new, and then closes its connections.
     let of_earlier = |key: &str| !epochs[begun].contains_key(key) && holding(key).is_some_and(|epoch| epoch < begun);
     if let Some(late) = first.seen.iter().find(|seen| connection.stayed && of_earlier(&seen.key)) {
         return Err(format!("it was sent {} of an earlier stream, and was not closed", late.key));
@@ -81,7 +81,7 @@ fn of_first_stream(
     }
 }
 
-/// What can be said without a stream: no event twice, but for an entered, and nobody enters after having left.
+/// What holds without a stream: no event comes twice, but for entered, and no entered comes after its left.
 pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     let of_one = |connection: &Connection| {
         let mut seen = BTreeSet::new();
@@ -184,7 +184,7 @@ fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKe
             // What it missed in a lesson may come after the ack of its next visit there; between the two it is owed nothing.
             continue;
         }
-        // Who joins on the way does not know at which offset it was let in; what comes before the ack is a present.
+        // A connection that joins later does not know the offset of its join. It may get events before the ack.
         let joined = connection.seen.iter().skip(pushes.unwrap_or(0));
         let joined = joined.filter_map(|seen| by_key.get(seen.key.as_str())?.first());
         let first = joined.filter(|stored| stored.room == room).map(|stored| stored.offset).next();
@@ -300,7 +300,7 @@ mod tests {
         let anew = |offset| Stored { epoch: 1, key: format!("note {}", 4 + offset), ..note(offset) };
         let stream = record((1..=4).map(note).chain((1..=4).map(anew)));
         let wrong = |offsets: &[u64], stayed| faults(&[Connection { stayed, ..connection(offsets) }], &stream).len();
-        // Offsets of the second stream, as they were sent to who was still there.
+        // Offsets of the second stream, as they were sent to a connection that stayed.
         assert_eq!((wrong(&[2, 3, 7], false), wrong(&[2, 3, 7], true)), (0, 1));
         assert_eq!((wrong(&[2, 4, 7], false), wrong(&[2, 3, 4], true)), (1, 0));
     }

@@ -90,9 +90,9 @@ pub(super) enum Deed {
     PauseAt(&'static str),
     /// Nothing goes through, and all of it follows at the end.
     Hold,
-    /// As [`Deed::Hold`], in the direction of who accepted.
+    /// As [`Deed::Hold`], towards the side that accepted.
     HoldUp,
-    /// As [`Deed::Hold`], in the direction of who connected.
+    /// As [`Deed::Hold`], towards the side that connected.
     HoldDown,
     /// All of it comes late.
     Slow,
@@ -100,7 +100,7 @@ pub(super) enum Deed {
     Cut,
     /// As [`Deed::Cut`], and there are no new ones.
     Away,
-    /// Clients lose their connections, the node does not hear of it before the end.
+    /// Clients lose their connections, and the node does not notice before the end.
     HalfOpen,
     /// Some KB go through to the server, then nothing; at the end the connections are cut.
     Stall,
@@ -116,7 +116,7 @@ pub(super) enum Deed {
     Demote,
     /// It fails over to one that lacks what was written for as long as this lasts.
     PutBack,
-    /// Rows of the outbox that nobody can publish as they are.
+    /// Rows of the outbox that cannot be published as they are.
     Poison,
     /// The ends of one user's sessions are refused before the end.
     RefuseEnd,
@@ -170,7 +170,7 @@ fn fault(setting: Setting, random: &mut Random) -> Fault {
     Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
 }
 
-/// Every seed strikes one of the steps, each in its turn, and brings about what leads there.
+/// Every seed strikes one of the steps, in rotation, and does what leads there.
 fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % STEPS.len() as u64).expect("less than the number of steps");
     let (step, number) = (STEPS[turn], random.within(0..setting.nodes()));
@@ -194,7 +194,7 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-/// Every seed with servers has one of the mishaps, each in its turn, and brings about what shows its harm.
+/// Every seed with servers has one of the mishaps, in rotation, and does what shows its harm.
 fn mishap(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % MISHAPS.len() as u64).expect("less than the number of mishaps");
     let (_, target, deed) = MISHAPS[turn];

@@ -15,7 +15,7 @@ pub(super) struct Resumption {
     pub(super) lesson: Option<String>,
 }
 
-/// How far a connection is: what its client knows, and would resume from.
+/// What a connection's client knows, and where it would resume.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Progress {
     /// None where it asked for no offsets.
@@ -25,7 +25,7 @@ pub(super) struct Progress {
     pub(super) listed: bool,
 }
 
-/// A connection's progress, for whoever resumes from it and for the check of its view.
+/// A connection's progress, for the connection that resumes from it and for the check of its view.
 pub(super) type SharedProgress = Arc<Mutex<Progress>>;
 
 /// What connect_success said.
@@ -33,13 +33,13 @@ pub(super) type SharedProgress = Arc<Mutex<Progress>>;
 pub(super) struct Success {
     pub(super) session: i64,
     pub(super) sid: String,
-    /// Where the client asked for offsets: the stream's, and the place in it.
+    /// Where the client asked for offsets: the stream's epoch, and the offset.
     pub(super) epoch: Option<String>,
     pub(super) offset: Option<u64>,
     pub(super) recovered: Option<bool>,
 }
 
-/// A push, by what it is about.
+/// A push, by its subject and its entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) offset: Option<u64>,
@@ -59,7 +59,7 @@ pub(super) struct Connection {
     pub(super) seen: Vec<Seen>,
     /// What ended it, in words.
     pub(super) end: String,
-    /// Whether it was there when everybody left.
+    /// Whether it was still open when all agents left.
     pub(super) stayed: bool,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Somebody {
     pub(super) progress: SharedProgress,
 }
 
-/// All connections of a seed: those that are over, and who is connected.
+/// All connections of a seed: those that have ended, and those that are open.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     over: Mutex<Vec<Connection>>,
@@ -99,7 +99,7 @@ impl Journal {
         Present { journal: self, sid }
     }
 
-    /// By sid: who reads from a connection that nobody ended yet.
+    /// By sid: the open connections that a client reads.
     pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, Somebody>> {
         locked(&self.present)
     }

@@ -1,4 +1,4 @@
-//! The ledger: what clients saw, the stream and the history must tell one story.
+//! The ledger: what clients saw, the stream and the history must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ pub(super) struct Evidence {
     pub(super) lost: BTreeSet<i64>,
     /// The highest session when the database failed over; zero where it did not.
     pub(super) doubtful: i64,
-    /// Fields in Redis, when nobody is in any lesson.
+    /// Fields that are left in Redis once no agent is in a lesson.
     pub(super) fields: Vec<String>,
 }
 
 /// One session's entries.
 #[derive(Default)]
 struct Account {
-    /// In the order of their places, and whether it was entered.
+    /// In the stream's order; true for entered, false for left.
     events: Vec<(Place, bool)>,
     history: usize,
     /// (agent, classroom) as each source has it.

@@ -1,7 +1,7 @@
 //! What happens to servers that run on: the stream is lost or refuses, Redis is demoted or put back, rows are poisoned.
 //!
-//! Invariant: when a mishap has ended the server takes everything again, and what a mishap itself put there is known
-//! by its names.
+//! Invariant: when a mishap has ended the server works as before, and rows that a mishap wrote are known by
+//! their names.
 
 use std::io;
 use std::thread;
@@ -20,7 +20,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Nobody listens there.
 const NO_PORT: u16 = 1;
-/// Whom rows of the outbox are about that nobody can publish as they are. No seed has such agents.
+/// The agent of outbox rows that cannot be published as they are. No seed has such an agent.
 pub(super) const POISONED: &str = "web.poisoned.example.org";
 /// That is no agent's id.
 pub(super) const UNREADABLE: &str = "nobody";
@@ -33,12 +33,12 @@ pub(super) struct Scene<'a> {
     /// None where there is no stream.
     pub(super) tape: Option<&'a Tape>,
     pub(super) classrooms: &'a [String],
-    /// A user whose sessions' ends are refused.
+    /// The user whose sessions the database refuses to end.
     pub(super) user: String,
 }
 
 impl Scene<'_> {
-    /// Does what happens to the stream; the mishap's name, none where it is something else.
+    /// Does a deed to the stream, and returns the mishap's name; none where the deed is not about the stream.
     pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         let Some(tape) = self.tape else { return Ok(None) };
         let done = self.runtime.block_on(async {
@@ -61,7 +61,7 @@ impl Scene<'_> {
         done.map_err(io::Error::other)
     }
 
-    /// The same for Redis on `port`; `spare` is another one that nobody uses.
+    /// The same for Redis on `port`; `spare` is another one that no node uses.
     pub(super) fn strike_redis(
         &self,
         port: u16,
@@ -129,7 +129,7 @@ fn refuse_end(user: &str) -> String {
     )
 }
 
-/// A Redis follows the one on another port, or nobody.
+/// Makes a Redis follow the one on another port, or none.
 fn follow(port: u16, leader: Option<u16>) -> io::Result<()> {
     let command = leader.map_or("REPLICAOF NO ONE".to_owned(), |leader| format!("REPLICAOF 127.0.0.1 {leader}"));
     ask_redis(port, &command).map(drop)

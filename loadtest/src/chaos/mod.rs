@@ -1,6 +1,6 @@
 //! The chaos suite: nodes, agents that come and go, faults from a seed, and a ledger that must balance.
 //!
-//! A seed says who does what and what breaks when. When its storm is over everybody leaves, and then the clients' own
+//! A seed says what each agent does, and what breaks when. After the faults all agents leave, and then the clients' own
 //! logs, the stream, the history and Redis must agree: see [`ledger`] and [`delivery`]. Several clusters work at once.
 
 mod agent;
@@ -44,7 +44,7 @@ use stream::Tape;
 
 /// After the last fault: the agents' own visits are over then.
 const CALM: Duration = Duration::from_millis(3600);
-/// The agent whose sessions' ends are refused, where some are.
+/// The agent whose sessions the database refuses to end, in seeds with that fault.
 const REFUSED: usize = 1;
 const MOST_SHOWN: usize = 20;
 
@@ -79,7 +79,7 @@ struct Verdict {
     mishaps: BTreeSet<&'static str>,
 }
 
-/// What all clusters work off, and what came of it.
+/// The seeds that all clusters work through, and the results.
 struct Seeds<'a> {
     options: &'a Options,
     runtime: &'a Runtime,
@@ -263,7 +263,7 @@ fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
 }
 
-/// What the nodes printed, for who looks for the cause.
+/// Keeps what the nodes printed, to look for the cause.
 fn keep_outputs(cluster: &Cluster, seed: u64) -> io::Result<Vec<PathBuf>> {
     let folder = Path::new("loadtest/out/chaos");
     std::fs::create_dir_all(folder)?;

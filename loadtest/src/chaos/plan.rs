@@ -24,7 +24,7 @@ pub(super) const STORM: usize = 3000;
 pub(super) enum Setting {
     /// Three nodes on their servers.
     Cluster,
-    /// The same, where who breaks off may come back for a while.
+    /// The same, where sessions wait for a client to come back (grace).
     Grace,
     /// One node without servers.
     Embedded,
@@ -70,7 +70,7 @@ pub(super) struct AgentPlan {
 pub(super) struct Visit {
     pub(super) pause: Duration,
     pub(super) node: usize,
-    /// Whether it asks for offsets, and for what it missed where it has been here before.
+    /// Whether it asks for offsets, and resumes where it had some before.
     pub(super) resumes: bool,
     pub(super) joins: bool,
     /// Whether it goes on to the classroom's other lesson.

@@ -1,6 +1,6 @@
 //! The database's server, which may fail over to one that lacks the last commits.
 //!
-//! Invariant: what was lost is known: the sessions of which the old server had written something that the new one lacks.
+//! Invariant: what was lost is known: each session of which the old server had a write that the new one lacks.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +18,7 @@ const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, ''
     union all select id || ' is over' from agent_session_history \
     union all select session_id || ' waits ' || operation from outbox";
 
-/// Statements that go on although whoever sent them is gone.
+/// Statements that run on although their client has disconnected.
 const BUSY: &str = "select query from pg_stat_activity where datname = current_database() and state <> 'idle' \
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
 const LAST_STATEMENTS: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(super) struct Primary {
 
 impl Primary {
     pub(super) fn start() -> io::Result<Self> {
-        // No power is cut here: what a killed process wrote stays.
+        // The machine does not lose power: what a killed process wrote stays.
         let server = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
         let database = server.create_database()?;
         Ok(Self { server, standby: None, database })
@@ -66,7 +66,7 @@ impl Primary {
         self.standby.is_some()
     }
 
-    /// Kills the server, and lets a standby take over that lacks what was committed for so long.
+    /// Kills the server, and promotes a standby that lacks the commits of this long.
     pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<Loss> {
         let standby = Standby::of(self.port())?;
         standby.catch_up(&self.database)?;

@@ -1,6 +1,6 @@
-//! A cluster comes to rest after its storm: what must have come about by then, and how long it may take.
+//! After the faults a cluster comes to rest: what must be so by then, and how long it may take.
 //!
-//! Invariant: each wait ends with what it waits for or at its limit, and says what is not so.
+//! Invariant: each wait ends when its condition holds, or at its limit with what does not hold.
 
 use std::io;
 use std::thread;
@@ -19,8 +19,8 @@ pub(super) const QUIESCENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until whoever is connected owns its session: those who lost theirs to another connection, or to their node's
-/// death, must have been told. Names the others.
+/// Waits until every open connection owns its session: one that lost it to another, or to its node's death, must
+/// have been closed. Returns those that do not.
 pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
     let strays = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
@@ -35,7 +35,7 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         .collect())
 }
 
-/// Waits until the view of whoever is connected is who is there (PROTOCOL 2). Names the others.
+/// Waits until the view of every open connection is right (PROTOCOL 2). Returns those that are not.
 pub(super) fn until_whole(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
     let wrong = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
@@ -75,7 +75,7 @@ pub(super) fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[S
     }
 }
 
-/// Looks until there is nothing, or says what is still there at the end.
+/// Asks until nothing is left, or returns what is left at the limit.
 pub(super) fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     let deadline = Instant::now() + limit;
     loop {

@@ -26,7 +26,7 @@ const SLOW: Duration = Duration::from_millis(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Bytes that still go through a line before it stalls: some requests.
 const STALL_AFTER: usize = 4096;
-/// A node that stands still for longer has lost its sessions and its part of the outbox to others.
+/// A node that is stopped for longer has lost its sessions and its shards of the outbox to others.
 const TAKEN_OVER: Duration = Duration::from_millis(2500);
 /// Beyond the drain's deadline: its last requests, and this machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// What came of the faults.
 #[derive(Debug, Default)]
 pub(super) struct Aftermath {
-    /// Broken promises that only who does the fault can see.
+    /// Violations that only the thread that does the fault can see.
     pub(super) violations: Vec<String>,
     /// Steps at which something happened.
     pub(super) struck: BTreeSet<&'static str>,
@@ -127,7 +127,7 @@ pub(super) fn rage(
     })
 }
 
-/// One node's faults, one after the other: one whose time comes during another follows it.
+/// One node's faults, one after the other: one that is due during another follows it.
 fn endure_node<'a>(
     number: usize,
     node: &mut Gateway,
@@ -162,7 +162,7 @@ fn endure_node<'a>(
     Ok(aftermath)
 }
 
-/// One server's faults, as a node's; `mishap` does what does not happen to its process, and says what it was.
+/// One server's faults, like a node's; `mishap` does those that are not done to the process, and returns their names.
 fn endure<'a, V: Victim>(
     victim: &mut V,
     faults: impl Iterator<Item = &'a Fault>,
@@ -229,7 +229,7 @@ fn start_again(victim: &mut dyn Victim) -> io::Result<()> {
     }
 }
 
-/// Ends it by SIGTERM; what it did wrong.
+/// Drains it by SIGTERM, and returns what it did wrong.
 fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
     node.terminate()?;
     match node.wait(DRAIN + DRAIN_SLACK) {

@@ -1,4 +1,4 @@
-//! The JetStream stream: what it holds of a seed, what is done to it, and what other services publish meanwhile.
+//! The JetStream stream: what it holds of a seed, the faults done to it, and what other services publish meanwhile.
 //!
 //! Invariant: what a stream held is known also after it was deleted, for it takes nothing more from before it is read
 //! until it is gone.
@@ -27,7 +27,7 @@ const FORGED_SEQUENCE: &str = "9000000000000000000";
 /// What a forged message is about.
 pub(super) const FORGED: &str = "note forged";
 
-/// A message's place: the number of its stream, for there may be several one after the other, and its sequence there.
+/// A message's place: the number of its stream (there may be several, one after the other), and its sequence there.
 pub(super) type Place = (usize, u64);
 
 /// A message of the stream.
@@ -90,7 +90,7 @@ impl Tape {
     /// All messages of these rooms.
     pub(super) async fn read(&self, rooms: &[String]) -> Result<Record, String> {
         let Earlier { mut record, after } = locked(&self.earlier).clone();
-        // A stream that nobody made again holds nothing.
+        // A stream that was not made again holds nothing.
         if let Ok(stream) = open(&self.client).await {
             self.copy(&stream, after, &mut record).await?;
         }
@@ -206,7 +206,7 @@ fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -
     }
 }
 
-/// Publishes notes into all rooms of a seed until everybody leaves, whatever happens to the server.
+/// Publishes notes into all rooms of a seed until all agents leave, whatever happens to the server.
 pub(super) async fn chatter(client: Client, stage: Arc<Stage>) {
     let classrooms = stage.classrooms.iter().map(|id| format!("classroom.{id}.note"));
     let subjects: Vec<String> =
@@ -222,7 +222,7 @@ pub(super) async fn chatter(client: Client, stage: Arc<Stage>) {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("note:{note}"));
         let body = json!({"note": note}).to_string();
-        // What is lost on the way was never published: the stream says what was.
+        // A note that is lost on its way was never published: the stream decides.
         timeout(NOTE_EVERY, client.publish_with_headers(subject.clone(), headers, body.into())).await.ok();
     }
 }

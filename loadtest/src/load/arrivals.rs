@@ -1,4 +1,4 @@
-//! One wave of arrivals: who is due when, and how each fared.
+//! One wave of arrivals: when each agent is due, and how it ended.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl DisconnectReceiver {
         self.over(super::clock::now());
     }
 
-    /// The result, once everybody has come or the time is up.
+    /// The result, once all have arrived or the time is up.
     pub(super) fn finished(&mut self, now: u64) -> Option<Arrived> {
         let all = self.started == self.order.count && self.on_the_way == 0;
         if !all && now < self.order.deadline {

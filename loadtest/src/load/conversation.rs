@@ -1,4 +1,4 @@
-//! What an agent does with what the server sends: the way from the upgrade to the lesson, then
+//! How an agent answers what the server sends: from the upgrade to the lesson, then
 //! counting pushes.
 //!
 //! Messages are told apart by their first bytes and by byte search, never by parsing JSON.
@@ -16,7 +16,7 @@ const TYPED: &[u8] = b"{\"type\":";
 const SESSION_ERROR: &[u8] = b"_session_error\"";
 const ACK: &[u8] = b"\"ack\"";
 const RECOVERED: &[u8] = b"\"recovered\":true";
-/// What a push begins with for those who resume.
+/// How a push begins for clients that resume.
 const OFFSET: &[u8] = b"{\"offset\":";
 const SUCCESS: &[u8] = b"\"SUCCESS\"";
 
@@ -157,7 +157,7 @@ impl Engine {
         if resumed || self.goal == Goal::Connected { self.arrived(agent) } else { self.join(agent) }
     }
 
-    /// A close frame has come: a refusal for those on their way, a loss for those who were in.
+    /// A close frame has come: a refusal before connect_success, a loss after it.
     fn closed(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         match connection.step {

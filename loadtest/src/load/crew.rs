@@ -14,7 +14,7 @@ use super::order::{Answer, Arrive, Arrived, Crowd, Goal, Listen, Order, Pace, Ta
 const AGENTS_A_WORKER: usize = 18_500;
 /// How much later than its deadline a worker may answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// No wave takes longer; who has not arrived by then has failed.
+/// No wave takes longer; an agent that has not arrived by then has failed.
 const ARRIVAL_LIMIT: u64 = 120 * SECOND;
 /// How many are on the way at once when nothing is measured.
 const GATHER_WINDOW: usize = 200;
@@ -121,7 +121,7 @@ impl Crew {
         Ok(all)
     }
 
-    /// Lets a band leave; who had not come does not matter.
+    /// Makes a band leave; agents that had not connected do not matter.
     pub(crate) fn leave(&mut self, band: &Band) -> io::Result<()> {
         for (worker, &(first, count)) in self.workers.iter_mut().zip(&band.parts) {
             worker.order(&Order::Leave { first, count })?;
@@ -152,7 +152,7 @@ impl Crew {
         self.last_moment(limit)
     }
 
-    /// Brings a band in for what is measured later: whoever is refused comes again.
+    /// Connects a band for a later measurement: an agent that is refused tries again.
     pub(crate) fn gather(&mut self, band: &Band) -> io::Result<()> {
         self.return_by_themselves(true)?;
         self.arrive(band, Pace::Window(GATHER_WINDOW), Goal::Joined)?;

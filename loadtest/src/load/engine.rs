@@ -38,7 +38,7 @@ pub(super) struct Engine {
     pub(super) target: SocketAddr,
     pub(super) goal: Goal,
     pub(super) returning: bool,
-    /// When those come back who lost their connection.
+    /// When agents that lost their connection reconnect.
     pub(super) returns: BinaryHeap<Reverse<(u64, usize)>>,
     pub(super) pending: Pending,
     pub(super) requests: Requests,
@@ -51,7 +51,7 @@ pub(super) struct Engine {
     pub(super) hinted: u64,
     pub(super) unhinted: u64,
     pub(super) recovered: u64,
-    /// Of the offsets of those who resume.
+    /// Of the offsets of agents that resume.
     pub(super) epoch: String,
 }
 

@@ -19,7 +19,7 @@ const LISTENER: Token = Token(usize::MAX);
 const BACKLOG: i32 = 4096;
 const ACK: &[u8] = br#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#;
 const KEY: &[u8] = b"\r\nSec-WebSocket-Key: ";
-/// What a message begins with that everybody else is to get.
+/// The first byte of a message that all others are to get.
 pub(crate) const BROADCAST: u8 = b'!';
 
 struct Peer {

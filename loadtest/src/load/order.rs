@@ -16,7 +16,7 @@ pub(crate) struct Crowd {
     pub(crate) room_size: usize,
     /// Without tokens: a lesson of 10,000 fills without 50 million entered events.
     pub(crate) guests: bool,
-    /// They ask for resumption, and whoever comes back asks for what it missed.
+    /// They ask for resumption, and one that reconnects asks for what it missed.
     pub(crate) resume: bool,
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct Arrived {
     pub(crate) ended: u64,
     /// When each was due and how long it took, in microseconds, the former from `began`.
     pub(crate) samples: Vec<(u32, u32)>,
-    /// Those who did not get in, by reason.
+    /// Agents that did not connect, by reason.
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
@@ -154,7 +154,7 @@ pub(crate) struct Tally {
     /// Refusals that told the client when to come again, and those that did not.
     pub(crate) hinted: u64,
     pub(crate) unhinted: u64,
-    /// Who came back and was told that it gets all it missed.
+    /// Agents that reconnected with `recovered: true`.
     pub(crate) recovered: u64,
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,

@@ -58,7 +58,7 @@ impl Requests {
         &self.bytes[self.of_agent[agent].0.clone()]
     }
 
-    /// The request of one who comes back, and is to be in the lesson again.
+    /// The request of an agent that reconnects, and is to be in the lesson again.
     pub(super) fn resume(&self, agent: usize, epoch: &str, offset: u64) -> Vec<u8> {
         let read =
             |bytes| frame::next(bytes).and_then(|(frame, _)| serde_json::from_slice::<Value>(frame.payload).ok());

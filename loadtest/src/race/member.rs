@@ -16,14 +16,14 @@ use crate::token;
 use crate::view::{Agents, View, read_agents};
 
 const LABEL: &str = "web";
-/// A member hears nothing for as long as nobody comes or goes.
+/// A member gets no event while no agent comes or goes.
 const SILENCE: Duration = Duration::from_secs(3600);
 
 const ENTER_LIMIT: Duration = Duration::from_secs(20);
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Where somebody enters.
+/// Where a member enters.
 pub(super) struct Ticket {
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
@@ -51,7 +51,7 @@ pub(super) enum Ending {
     Break,
 }
 
-/// Somebody who is in a classroom.
+/// An agent in a classroom.
 pub(super) struct Member {
     pub(super) classroom: String,
     pub(super) session: i64,
@@ -133,7 +133,7 @@ async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::
     }
 }
 
-/// Tries again for a while: of hundreds who ask at once, a node turns some away.
+/// Tries again for a while: of hundreds of connects at once, a node refuses some.
 async fn read_in_time(admin: SocketAddr, classroom: &str) -> io::Result<Agents> {
     let deadline = Instant::now() + LIST_LIMIT;
     loop {

@@ -7,7 +7,7 @@
 //! about by rows that are locked for a while, on the first node: a group waits for the early ones, so that the group
 //! after it is large; that one waits for the late ones, and meanwhile others enter on other nodes.
 //!
-//! Invariant: what a view is held against comes from the clients' own connect_success, not from the gateway's tables.
+//! Invariant: views are compared with the clients' own connect_success, not with the gateway's tables.
 
 mod lock;
 mod member;
@@ -56,7 +56,7 @@ pub struct Race {
 /// What a race found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Views that were held against who was there.
+    /// Views that were compared.
     pub views: usize,
     /// Those that differed, in words.
     pub wrong: Vec<String>,
@@ -71,7 +71,7 @@ impl fmt::Display for Found {
 /// Runs it on these nodes, which share their servers and this database.
 ///
 /// # Errors
-/// When somebody is not let in, or a list does not come.
+/// When a client is refused, or a list does not arrive.
 pub async fn run(nodes: &[Gateway], database: &str, race: Race) -> io::Result<Found> {
     let mut found = Found::default();
     let mut slow = enter(slow_ones(nodes, 1), None).await?;
@@ -154,7 +154,7 @@ async fn pass_through(tickets: Vec<Ticket>) -> io::Result<()> {
     try_join_all(guests.into_iter().map(|guest| guest.leave(Ending::Break))).await.map(drop)
 }
 
-/// Waits until every view says who is there; those that never do are wrong.
+/// Waits until every view is right; those that never are, are wrong.
 async fn check(members: &[Member], when: &str, found: &mut Found) {
     let mut there: BTreeMap<&str, Agents> = BTreeMap::new();
     for Member { classroom, session, agent, .. } in members {
@@ -176,7 +176,7 @@ async fn check(members: &[Member], when: &str, found: &mut Found) {
     }
 }
 
-/// A place for somebody whom nobody knows yet.
+/// The address for a new member.
 fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
     static USERS: AtomicU64 = AtomicU64::new(0);
     let user = USERS.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +205,7 @@ fn slow_ones(nodes: &[Gateway], node: usize) -> Vec<Ticket> {
     tickets.collect()
 }
 
-/// A classroom that nobody has been in.
+/// A classroom that no agent has entered.
 fn classroom() -> String {
     static CLASSROOMS: AtomicU64 = AtomicU64::new(0);
     let number = CLASSROOMS.fetch_add(1, Ordering::Relaxed);
