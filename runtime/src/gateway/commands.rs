@@ -74,6 +74,9 @@ pub struct ReplayChunk {
     pub queued: oneshot::Sender<usize>,
 }
 
+/// The rooms that a replay reads next, and the offset after which; none where the connection is live now.
+pub type NextPart = Option<(Offset, Vec<RoomId>)>;
+
 /// The end of a replay, or of a part of it.
 pub struct ReplayEnd {
     /// The connection.
@@ -82,8 +85,8 @@ pub struct ReplayEnd {
     pub through: Offset,
     /// The rooms whose events were sent.
     pub rooms: Vec<RoomId>,
-    /// Gets the rooms in which more was missed, and the offset after which it was; none where the connection is live now.
-    pub missed: oneshot::Sender<Option<(Offset, Vec<RoomId>)>>,
+    /// Gets where the replay goes on.
+    pub next: oneshot::Sender<NextPart>,
 }
 
 /// Asks for the sessions of a worker's connections.

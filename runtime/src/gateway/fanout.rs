@@ -63,7 +63,9 @@ impl Fanout {
         if socket.peer.rooms().any(|inside| inside == room) {
             return;
         }
-        socket.peer.cold_mut().join_buffers.push(JoinBuffer::new(room));
+        let cold = socket.peer.cold_mut();
+        cold.join_buffers.push(JoinBuffer::new(room));
+        cold.replaying.iter_mut().for_each(|replaying| replaying.abandoned = true);
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }

@@ -75,7 +75,6 @@ impl ColdState {
     /// A connection that resumes has joined a lesson, whose events through `begins` are not for it.
     pub(super) fn start_lesson(&mut self, begins: Offset) {
         self.cursor.iter_mut().for_each(|cursor| cursor.start_lesson(begins));
-        self.replaying.iter_mut().for_each(|replaying| replaying.lesson_begins = Some(begins));
     }
 
     fn is_empty(&self) -> bool {
@@ -124,7 +123,7 @@ impl Peer {
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
             let cold = self.cold_mut();
             cold.cursor = Some(ResumeCursor::after(position.offset, follower));
-            cold.replaying = replay.is_some().then(ReplayState::default);
+            cold.replaying = replay.is_some().then(|| ReplayState::after(position.offset));
         }
     }
 
@@ -193,16 +192,13 @@ mod tests {
         let lesson = RoomKey::NONE;
         let mut peer = Peer::new(0, None, None, None);
         peer.cold_mut().cursor = Some(ResumeCursor::after(Offset(10), follower));
-        peer.cold_mut().replaying = Some(ReplayState::default());
+        peer.cold_mut().replaying = Some(ReplayState::after(Offset(10)));
         peer.cold_mut().join_buffers.push(JoinBuffer::new(lesson));
         let needs = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.needs(lesson, Offset(offset)));
         assert_eq!(needs(&peer), [false; 4]);
-        // A replay of the classroom goes further than where the lesson begins.
-        peer.advance(Offset(61), &[]);
         peer.cold_mut().join_buffers.clear();
         peer.lesson = Some(lesson);
         peer.cold_mut().start_lesson(Offset(60));
         assert_eq!(needs(&peer), [false, false, true, true]);
-        assert_eq!(peer.cold_mut().replaying.as_ref().and_then(|replaying| replaying.lesson_begins), Some(Offset(60)));
     }
 }

@@ -44,8 +44,8 @@ pub(super) async fn replay(
                 return;
             }
         }
-        let (missed, answer) = oneshot::channel();
-        let end = ReplayEnd { socket, through: through.offset, rooms: ids, missed };
+        let (next, answer) = oneshot::channel();
+        let end = ReplayEnd { socket, through: through.offset, rooms: ids, next };
         mailboxes.send(socket, WorkerCommand::ReplayEnd(end)).await;
         let Ok(Some((after, more))) = answer.await else { return };
         (through.offset, ids) = (after, more);

@@ -5,7 +5,7 @@ use super::{
     peer::Peer,
 };
 use crate::rooms::RoomKey;
-use rollcall_websocket::Sockets;
+use rollcall_websocket::{Socket, Sockets};
 
 impl Gateway {
     /// A part of what a connection missed.
@@ -13,6 +13,10 @@ impl Gateway {
         let ReplayChunk { socket, events, queued } = chunk;
         let Some(mut socket) = sockets.get_mut(socket) else { return };
         for incoming in events {
+            let Some(replaying) = socket.peer.cold_mut().replaying.as_mut().filter(|part| !part.abandoned) else {
+                break;
+            };
+            replaying.sent = incoming.offset;
             let key = self.fanout.key_in(socket.peer, &incoming.room);
             let Some(key) = key.filter(|key| socket.peer.needs(*key, incoming.offset)) else { continue };
             let Some(delivery) = self.shared.rooms.encode(key, incoming) else { continue };
@@ -24,24 +28,34 @@ impl Gateway {
         let _ = queued.send(socket.queued());
     }
 
-    /// The end of what a connection missed: it is live, unless more came meanwhile.
+    /// The end of a part of what a connection missed.
     pub(super) fn on_replay_end(&self, sockets: &mut Sockets<Peer>, end: ReplayEnd) {
-        let ReplayEnd { socket, through, rooms, missed: answer } = end;
-        let Some(socket) = sockets.get_mut(socket) else { return };
-        let sent: Vec<RoomKey> = rooms.iter().filter_map(|room| self.fanout.key_in(socket.peer, room)).collect();
-        // A lesson whose join still runs is read when the join is done.
-        let joined = socket.peer.classroom.into_iter().chain(socket.peer.lesson);
-        let rooms = joined.filter_map(|key| self.fanout.room_id(key).cloned()).collect();
-        // This node may be behind the one where the client was: events that the client got there must not be sent again.
-        socket.peer.advance(through, &sent);
-        let cold = socket.peer.cold_mut();
+        let ReplayEnd { socket, through, rooms, next } = end;
+        let Some(mut socket) = sockets.get_mut(socket) else { return };
+        let read: Vec<RoomKey> = rooms.iter().filter_map(|room| self.fanout.key_in(socket.peer, room)).collect();
+        let Some(replaying) = socket.peer.cold_mut().replaying.as_mut() else { return };
+        replaying.waiting = Some(next);
+        if !replaying.abandoned {
+            replaying.sent = through;
+            // This node may be behind the one where the client was: events that the client got there must not be sent again.
+            socket.peer.advance(through, &read);
+        }
+        self.continue_replay(&mut socket);
+    }
+
+    /// Tells a replay that waits where it goes on, unless a join runs: the connection is live, or more came meanwhile.
+    pub(super) fn continue_replay(&self, socket: &mut Socket<'_, Peer>) {
+        let rooms = self.fanout.rooms_of(socket.peer);
+        let Some(cold) = socket.peer.cold.as_mut().filter(|cold| cold.join_buffers.is_empty()) else { return };
         let Some(replaying) = cold.replaying.as_mut() else { return };
-        let missed = replaying.missed.take().is_some_and(|missed| missed > through);
-        let lesson = replaying.lesson_begins.take();
-        let more = (missed || lesson.is_some()).then(|| (lesson.map_or(through, |begins| begins.min(through)), rooms));
+        let Some(next) = replaying.waiting.take() else { return };
+        let missed = replaying.missed.take().is_some_and(|missed| missed > replaying.sent);
+        let more = (missed || replaying.abandoned).then_some((replaying.sent, rooms));
+        replaying.abandoned = false;
         if more.is_none() {
             cold.replaying = None;
         }
-        let _ = answer.send(more);
+        // The replay may have ended meanwhile.
+        let _ = next.send(more);
     }
 }

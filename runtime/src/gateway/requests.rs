@@ -64,6 +64,7 @@ impl Gateway {
         begins: Option<Offset>,
     ) {
         let whole = self.fanout.apply_session(socket, &session, begins);
+        self.continue_replay(socket);
         socket.peer.expires = session.expires().map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         self.enumeration.session_returned(socket.id(), &session);
         socket.peer.state = PeerState::Open(session);

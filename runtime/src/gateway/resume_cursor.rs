@@ -1,6 +1,8 @@
 //! Where a connection that resumes is in the stream.
 use rollcall_schema::Offset;
+use tokio::sync::oneshot;
 
+use super::commands::NextPart;
 use crate::rooms::Follower;
 
 /// Where a connection that resumes is in the stream.
@@ -44,13 +46,25 @@ impl ResumeCursor {
 }
 
 /// A replay's state with its connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ReplayState {
     /// The last live event that was not sent.
     pub missed: Option<Offset>,
-    /// The offset after which events of a lesson are to be sent that was joined during the replay: no part of the replay
-    /// has sent them.
-    pub lesson_begins: Option<Offset>,
+    /// Every event through this offset was sent.
+    pub sent: Offset,
+    /// A lesson was entered while this part was read without it. The rest of the part is not sent: the next part brings
+    /// it again, with the lesson's events between, because the offsets of a connection only grow.
+    pub abandoned: bool,
+    /// The replay waits for the next part. While a join runs it is not known which events of the lesson belong to it.
+    pub waiting: Option<oneshot::Sender<NextPart>>,
+}
+
+impl ReplayState {
+    /// Of a replay that begins after this offset.
+    #[must_use]
+    pub(super) fn after(sent: Offset) -> Self {
+        Self { missed: None, sent, abandoned: false, waiting: None }
+    }
 }
 
 #[cfg(test)]
