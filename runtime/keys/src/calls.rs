@@ -14,21 +14,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     KeysError,
-    connection::{Clock, Links, Scripts, told},
+    connection::{Clock, ConnectionManager, Scripts, describe},
 };
 use rollcall_base::{BackendUrl, names};
 
-/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
+/// How long a call takes at most: a client is describe within two seconds that its join failed, after it was undone in SQL.
 pub(super) const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of that may go into getting a connection.
 const CONNECT: Duration = Duration::from_millis(900);
-/// Connections. All callers share one (its commands go out in few writes); the others take over where it is busy being
-/// replaced.
+/// Connections. All callers share one (its commands go out in few writes); the others take over while it is being replaced.
 const CONNECTIONS: u32 = 3;
 
-/// The way to the server.
+/// Calls of one server.
 pub(super) struct Calls {
-    pool: Pool<Links>,
+    pool: Pool<ConnectionManager>,
     /// Why there is no connection.
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -36,15 +35,15 @@ pub(super) struct Calls {
 impl Calls {
     /// Connections are made when they are needed; the address is read again for each.
     pub(super) fn new(url: BackendUrl, clock: Arc<Clock>) -> Result<Self, RedisError> {
-        let links = Links::new(url, CONNECT, clock)?;
-        let failure = links.failure();
+        let manager = ConnectionManager::new(url, CONNECT, clock)?;
+        let failure = manager.failure();
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .connection_timeout(CONNECT)
             .queue_strategy(QueueStrategy::Lifo)
             .idle_timeout(None)
             .max_lifetime(None)
-            .build_unchecked(links);
+            .build_unchecked(manager);
         Ok(Self { pool, failure })
     }
 
@@ -80,18 +79,18 @@ impl Calls {
         commands: impl Fn(&Scripts, Instant) -> Pipeline,
         deadline: Instant,
     ) -> Result<T, Failure> {
-        let link = match timeout_at(deadline, self.pool.get()).await {
+        let connection = match timeout_at(deadline, self.pool.get()).await {
             // The pool's part ends here: the connection carries many callers' commands at once.
-            Ok(Ok(link)) => link.clone(),
+            Ok(Ok(connection)) => connection.clone(),
             Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
             Ok(Err(RunError::TimedOut)) | Err(_) => return Err(self.no_connection()),
         };
-        match timeout_at(deadline, link.run(&commands(link.scripts(), deadline))).await {
+        match timeout_at(deadline, connection.run(&commands(connection.scripts(), deadline))).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if link.is_broken() => Err(Failure::Closed(error)),
+            Ok(Err(error)) if connection.is_broken() => Err(Failure::Closed(error)),
             Ok(Err(error)) => Err(Failure::Refused(error)),
             Err(_) => {
-                link.abandon();
+                connection.abandon();
                 Err(Failure::Silent)
             }
         }
@@ -110,8 +109,8 @@ enum Failure {
     NoConnection(String),
     #[error("Redis did not answer in time")]
     Silent,
-    #[error("the connection to Redis was given up: {}", told(.0))]
+    #[error("the connection to Redis was given up: {}", describe(.0))]
     Closed(RedisError),
-    #[error("Redis refused: {}", told(.0))]
+    #[error("Redis refused: {}", describe(.0))]
     Refused(RedisError),
 }

@@ -1,7 +1,7 @@
 //! One connection to Redis, and how the pool makes and judges them.
 //!
-//! Invariant: the commands of all callers share it, pipelined, and its answers come in order; once an answer stays away,
-//! the socket breaks, or the server says that it does not work ([`state`]), it is marked, the pool drops it and makes
+//! Invariant: the commands of all callers share it, pipelined, and its answers come in order; once an answer is missing,
+//! the socket breaks, or the server says that it does not work ([`state`]), it is marked; the pool drops it and makes
 //! another, for which the address is read and its name resolved again. The scripts are known to the server, and its time
 //! to us, before it is used.
 use std::{
@@ -26,16 +26,15 @@ use rollcall_base::BackendUrl;
 
 /// Commands that wait in one connection's queue, before callers wait.
 const PIPELINED: usize = 1024;
-/// A connection to a server that does not work is kept for so long, so that callers who are refused do not make a
-/// connection each.
+/// How long a connection to a server that does not work is kept, so that refused callers do not make a connection each.
 const KEPT: Duration = Duration::from_millis(250);
 
-/// What the server knows the scripts by.
+/// The hashes by which the server knows the scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) join: String,
-    pub(super) leave: String,
-    pub(super) project: String,
+    pub(super) remove: String,
+    pub(super) repair: String,
     pub(super) mark: String,
 }
 
@@ -47,14 +46,14 @@ pub(super) type Time = (u64, u64);
 pub(super) struct Clock(Mutex<Option<(Instant, Duration)>>);
 
 impl Clock {
-    /// An answer that has just come.
+    /// Takes over an answer that has just arrived.
     pub(super) fn heard(&self, (seconds, micros): Time) {
         let said = Duration::from_secs(seconds) + Duration::from_micros(micros);
         // An option is whole after any panic.
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), said));
     }
 
-    /// In microseconds, a moment that is not after `then`.
+    /// The server's time, in microseconds, at a moment that is not after `then`.
     pub(super) fn at(&self, then: Instant) -> u128 {
         let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map_or(0, |(at, said)| (said + then.saturating_duration_since(at)).as_micros())
@@ -65,14 +64,14 @@ impl Scripts {
     async fn load(connection: &mut MultiplexedConnection, clock: &Clock) -> Result<Self, RedisError> {
         let mut commands = Pipeline::with_capacity(5);
         let join = concat!(include_str!("entry.lua"), include_str!("join.lua"));
-        let project = concat!(include_str!("entry.lua"), include_str!("project.lua"));
-        for source in [join, include_str!("leave.lua"), project, include_str!("mark.lua")] {
+        let repair = concat!(include_str!("entry.lua"), include_str!("repair.lua"));
+        for source in [join, include_str!("remove.lua"), repair, include_str!("mark.lua")] {
             commands.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         commands.cmd("TIME");
-        let (join, leave, project, mark, time): (_, _, _, _, Time) = commands.query_async(connection).await?;
+        let (join, remove, repair, mark, time): (_, _, _, _, Time) = commands.query_async(connection).await?;
         clock.heard(time);
-        Ok(Self { join, leave, project, mark })
+        Ok(Self { join, remove, repair, mark })
     }
 }
 
@@ -110,7 +109,7 @@ impl RedisConnection {
         error.is_io_error() || error.is_unrecoverable_error() || elsewhere()
     }
 
-    /// Nobody is to use it any more.
+    /// Marks it: nobody is to use it any more.
     pub(super) fn abandon(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
@@ -129,19 +128,19 @@ fn lacks_script(error: &RedisError) -> bool {
 
 /// Makes connections to one address.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct ConnectionManager {
     url: BackendUrl,
-    patience: Duration,
+    timeout: Duration,
     clock: Arc<Clock>,
     /// Why the last connection was not made; the pool tells callers only that there is none.
     failure: Arc<Mutex<Option<String>>>,
 }
 
-impl Links {
-    /// `patience` is how long connecting, and then the server's greeting, may take.
-    pub(super) fn new(url: BackendUrl, patience: Duration, clock: Arc<Clock>) -> Result<Self, RedisError> {
+impl ConnectionManager {
+    /// `timeout` is how long connecting, and then the server's greeting, may take.
+    pub(super) fn new(url: BackendUrl, timeout: Duration, clock: Arc<Clock>) -> Result<Self, RedisError> {
         client(url.reveal())?;
-        Ok(Self { url, patience, clock, failure: Arc::default() })
+        Ok(Self { url, timeout, clock, failure: Arc::default() })
     }
 
     /// Where the reason is found why there is no connection.
@@ -149,15 +148,15 @@ impl Links {
         Arc::clone(&self.failure)
     }
 
-    async fn link(&self) -> Result<RedisConnection, RedisError> {
+    async fn open(&self) -> Result<RedisConnection, RedisError> {
         // Deadlines of calls are the caller's: they span the wait for a connection too.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience))
+            .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINED);
         let client = client(self.url.current().await.reveal())?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let scripts = tokio::time::timeout(self.patience, Scripts::load(&mut connection, &self.clock));
+        let scripts = tokio::time::timeout(self.timeout, Scripts::load(&mut connection, &self.clock));
         let scripts = scripts.await.map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))??;
         let clock = Arc::clone(&self.clock);
         Ok(RedisConnection {
@@ -175,30 +174,30 @@ fn client(url: &str) -> Result<Client, RedisError> {
     Client::open(url.into_connection_info()?.set_tcp_settings(settings))
 }
 
-/// A server's error as an operator wants it: with what to mend, where that is known.
-pub(super) fn told(error: &RedisError) -> String {
+/// A server's error, with what an operator can do about it, where that is known.
+pub(super) fn describe(error: &RedisError) -> String {
     match state::of(error) {
         Some(state) => format!("{error}; {}", state.hint),
         None => error.to_string(),
     }
 }
 
-impl ManageConnection for Links {
+impl ManageConnection for ConnectionManager {
     type Connection = RedisConnection;
     type Error = RedisError;
 
     async fn connect(&self) -> Result<RedisConnection, RedisError> {
-        let link = self.link().await;
+        let connection = self.open().await;
         // An option is whole after any panic.
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = link.as_ref().err().map(told);
-        link
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = connection.as_ref().err().map(describe);
+        connection
     }
 
-    async fn is_valid(&self, link: &mut RedisConnection) -> Result<(), RedisError> {
-        if link.is_broken() { Err((ErrorKind::Io, "the connection broke").into()) } else { Ok(()) }
+    async fn is_valid(&self, connection: &mut RedisConnection) -> Result<(), RedisError> {
+        if connection.is_broken() { Err((ErrorKind::Io, "the connection broke").into()) } else { Ok(()) }
     }
 
-    fn has_broken(&self, link: &mut RedisConnection) -> bool {
-        link.is_broken()
+    fn has_broken(&self, connection: &mut RedisConnection) -> bool {
+        connection.is_broken()
     }
 }

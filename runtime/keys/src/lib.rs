@@ -12,12 +12,12 @@ mod state;
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId};
 
-/// Why the keys could not be read or written: it is away, or did not answer in time.
+/// Why the keys could not be read or written: the server is away, or did not answer in time.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the key store is away: {0}")]
 pub struct KeysError(pub String);
 
-/// Who joins what.
+/// A join, as the keys hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEntry {
     /// The lesson.
@@ -26,7 +26,7 @@ pub struct KeyEntry {
     pub seats: u32,
     /// The connection.
     pub sid: Sid,
-    /// Whose keys to write: the seed's user_id or client_id, by role. None for a guest: the seat map only.
+    /// The user whose keys to write (the seed's user_id or client_id, by role). None for a guest, which has the seat map only.
     pub user: Option<(UserId, Role)>,
 }
 
@@ -37,8 +37,8 @@ pub use rollcall_schema::{KeyField, StaleField};
 pub trait LessonKeys: Send + Sync + 'static {
     /// `redis` or `memory`.
     fn name(&self) -> &'static str;
-    /// Whether it may lose what it has answered, as a server whose replica takes over: then removals are kept for a while,
-    /// and repeated after a loss.
+    /// Whether writes that were answered may be lost, as when a server's replica takes over: then removals are kept for a
+    /// while, and repeated after a loss.
     fn may_lose(&self) -> bool {
         false
     }
@@ -47,10 +47,10 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
     /// this connection's. True where a participant's `{client_id}` was there before.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
-    /// Removes fields, or hands them on. Batches of at most a thousand.
-    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError>;
+    /// Removes fields, or sets them to their successor. Batches of at most a thousand.
+    async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
-    /// TTLs. Batches of at most a thousand. False where surely nothing was made.
+    /// TTLs. Batches of at most a thousand. False where nothing was made for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
     /// Whether everything is there that was written before the last probe, as far as a marker key tells, and the
     /// server's replication id. False, also at the first: project everything again, and repeat removals. The marker has

@@ -78,7 +78,7 @@ impl Lesson {
         }
     }
 
-    /// Takes the field away, or hands it on, where it is this connection's.
+    /// Removes the field, or sets it to the successor, where it is this connection's.
     fn release(&mut self, user: &UserId, sid: Sid, successor: Option<Sid>) {
         for slot in [&mut self.teachers, &mut self.students] {
             let Some(Timed { value: holders, .. }) = slot else { continue };
@@ -241,10 +241,10 @@ impl LessonKeys for MemoryKeys {
         Ok(keys.write(entry, false, now))
     }
 
-    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
+    async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
-        for StaleField { field, successor } in leavings {
+        for StaleField { field, successor } in stale {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
                 lesson.release(&field.user, field.sid, *successor);

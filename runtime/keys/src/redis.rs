@@ -2,8 +2,8 @@
 //!
 //! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
 //! [`ANSWER`], whatever the server does. A join that
-//! comes to the server after that, from a line that stood still, does nothing: whoever sent it may be gone by then, and
-//! what it left behind removed.
+//! comes to the server after that, from a line that stood still, does nothing: its sender may be gone by then, and
+//! its fields removed.
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -163,16 +163,16 @@ impl LessonKeys for RedisKeys {
         if known == LATE { Err(late()) } else { Ok(known == 1) }
     }
 
-    async fn remove(&self, leavings: &[StaleField]) -> Result<(), KeysError> {
-        if leavings.is_empty() {
+    async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
+        if stale.is_empty() {
             return Ok(());
         }
         let mark = self.marker.again();
         let left = self.calls.run("leave", |scripts, _| {
-            let mut commands = Pipeline::with_capacity(leavings.len() + 1);
-            for StaleField { field, successor } in leavings {
+            let mut commands = Pipeline::with_capacity(stale.len() + 1);
+            for StaleField { field, successor } in stale {
                 let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
-                commands.cmd("EVALSHA").arg(&scripts.leave).arg(hashes.len()).arg(&hashes);
+                commands.cmd("EVALSHA").arg(&scripts.remove).arg(hashes.len()).arg(&hashes);
                 commands.arg(field.user.as_str()).arg(field.sid.to_string());
                 commands.arg(successor.map(|successor| successor.to_string()).unwrap_or_default()).ignore();
             }
@@ -193,15 +193,15 @@ impl LessonKeys for RedisKeys {
         if missing.is_empty() {
             return Ok(false);
         }
-        let projected = self.calls.run_until(deadline, "project", |scripts, deadline| {
+        let repaired = self.calls.run_until(deadline, "project", |scripts, deadline| {
             let mut commands = Pipeline::with_capacity(missing.len());
             for entry in &missing {
-                self.entry(&mut commands, (&scripts.project, deadline), entry, None);
+                self.entry(&mut commands, (&scripts.repair, deadline), entry, None);
             }
             commands
         });
-        let projected: Vec<i64> = projected.await?;
-        if projected.contains(&LATE) { Err(late()) } else { Ok(true) }
+        let repaired: Vec<i64> = repaired.await?;
+        if repaired.contains(&LATE) { Err(late()) } else { Ok(true) }
     }
 
     async fn probe(&self, marker: &str) -> Result<bool, KeysError> {

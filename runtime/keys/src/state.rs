@@ -1,6 +1,6 @@
-//! States in which a server refuses to work: how it says so, and what an operator mends.
+//! States in which a server refuses to work: how it says so, and what an operator can do.
 //!
-//! Invariant: a connection to a server in a state that another server may not be in is given up, for after a failover the
+//! Invariant: a connection to a server in a state that another server may not be in is given up: after a failover the
 //! same name, or the file of REDIS_URL_FILE, leads to another one.
 use bb8_redis::redis::{ErrorKind, RedisError};
 
@@ -11,7 +11,7 @@ pub(super) struct State {
     code: &'static str,
     /// Whether another connection may find a server that works.
     pub(super) reconnect: bool,
-    /// What is wrong, and how to mend it.
+    /// What is wrong, and what to do.
     pub(super) hint: &'static str,
 }
 

@@ -176,7 +176,7 @@ mod tests {
     use crate::config;
     use rollcall_bus::memory::{LogLimits, MemoryBus};
     use rollcall_keys::memory::MemoryKeys;
-    use rollcall_store::sqlite::SqliteStore;
+    use rollcall_store::{Schema, sqlite::SqliteStore};
 
     fn config(variables: &[(&str, &str)]) -> Config {
         let variables: HashMap<_, _> = variables.iter().copied().collect();

@@ -89,7 +89,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
 mod tests {
     use super::*;
     use crate::auth::{Keyring, Sources};
-    use rollcall_store::sqlite::SqliteStore;
+    use rollcall_store::{Lessons, Schema, sqlite::SqliteStore};
 
     #[tokio::test]
     async fn only_an_empty_database_gets_a_demo() {

@@ -1,10 +1,10 @@
-//! GroupCommit commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
+//! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
 //!
-//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group makes way.
+//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group is throttled.
 //! Invariants:
 //! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
-//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`] never begins; what
-//!   has begun is written whether its caller still listens or not.
+//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`]
+//!   never begins; what has begun is written whether its caller still waits or not.
 //! - One request that the store refuses fails alone: a refused batch is run again one by one.
 use std::{
     collections::{HashSet, VecDeque},
@@ -25,15 +25,15 @@ use tokio::{
 use crate::StoreError;
 use rollcall_base::tasks::Tasks;
 
-/// How long a batch gathers in a group that makes way.
-const MAKE_WAY: Duration = Duration::from_millis(50);
+/// How long a throttled group waits before it takes a batch.
+const THROTTLE: Duration = Duration::from_millis(50);
 
 /// How requests are grouped.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests a batch.
+    /// Requests in a batch.
     pub max_batch: usize,
-    /// Batches at once; a key is always in the same lane.
+    /// Batches that run at once, one in each lane; a key is always in the same lane.
     pub lanes: usize,
     /// Requests that may wait, all lanes together; more are refused at once.
     pub queue: usize,
@@ -41,7 +41,7 @@ pub struct Options {
     pub queue_timeout: Duration,
     /// How long a call takes at most.
     pub limit: Duration,
-    /// While it is true the group makes way for others: its batches begin later, and are larger and fewer.
+    /// While it is true, batches begin later, and are larger and fewer, which leaves CPU to others.
     pub throttle_while: Option<watch::Receiver<bool>>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Options {
     }
 }
 
-/// A request that waits. Whoever takes it out decides: the lane to run it, or its caller to give up.
+/// A request that waits. The lane takes it out to run it, or its caller to give up.
 type Slot<Q> = Arc<Mutex<Option<Q>>>;
 
 fn take<Q>(slot: &Slot<Q>) -> Option<Q> {
@@ -74,13 +74,13 @@ struct Waiting<Q, A> {
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// A request on its way, whose answer is still pending.
+/// A request in a batch, whose answer is still to be sent.
 struct PendingReply<A> {
     since: Instant,
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// The front of one kind of write. Clones share the lanes, which end with the last clone.
+/// Takes requests of one kind of write. Clones share the lanes, which end with the last clone.
 pub struct GroupCommit<Q, A> {
     lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
     key: fn(&Q) -> u64,
@@ -98,7 +98,7 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
 {
-    /// Starts the lanes. `key` hashes what must not be twice in a batch; two keys of one hash only wait for each
+    /// Starts the lanes. `key` hashes what must not be twice in a batch; two keys with one hash only wait for each
     /// other. `run` writes a batch and answers in its order; it is dropped where it would outlast the limit.
     pub fn spawn<R, F>(tasks: &Tasks, name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
     where
@@ -122,7 +122,7 @@ where
         self.call_since(Instant::now(), request).await
     }
 
-    /// As [`GroupCommit::call`], for a caller who has waited for something else since then.
+    /// As [`GroupCommit::call`], for a caller that has waited for something else since `since`.
     ///
     /// # Errors
     /// As [`GroupCommit::call`].
@@ -158,7 +158,7 @@ struct Lane<Q, A, R> {
     name: &'static str,
     options: Options,
     inbox: mpsc::Receiver<Waiting<Q, A>>,
-    /// Those whose key was in the batch already, oldest first.
+    /// Requests whose key was in the batch already, oldest first.
     deferred: VecDeque<Waiting<Q, A>>,
     run: R,
 }
@@ -175,8 +175,8 @@ where
             if self.deferred.is_empty() && self.inbox.recv_many(&mut arrived, self.options.max_batch).await == 0 {
                 return;
             }
-            if self.options.throttle_while.as_ref().is_some_and(|throttle_while| *throttle_while.borrow()) {
-                sleep(MAKE_WAY).await;
+            if self.options.throttle_while.as_ref().is_some_and(|throttle| *throttle.borrow()) {
+                sleep(THROTTLE).await;
             }
             let (requests, pending) = self.batch(&mut arrived);
             if !requests.is_empty() {
@@ -185,7 +185,7 @@ where
         }
     }
 
-    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up vanish.
+    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up are left out.
     fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
         let (mut requests, mut pending) = (Vec::new(), Vec::new());
@@ -246,7 +246,7 @@ where
     }
 }
 
-/// The store broke its contract. What it did is unknown.
+/// The store answered fewer requests than it was given. What it did is unknown.
 fn short() -> StoreError {
     StoreError::Unavailable("not every request was answered".to_owned())
 }

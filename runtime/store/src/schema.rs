@@ -1,76 +1,20 @@
-//! Which migrations a database lacks, and whether this binary may run on it.
-use rollcall_schema::sql::Migration;
+//! The tables: whether they are up to date, and which database they are.
+use async_trait::async_trait;
+use uuid::Uuid;
 
-use super::StoreError;
+use crate::StoreError;
 
-/// The statement that makes the table of migrations, in both dialects but for the time's type.
-macro_rules! migration_table {
-    ($time:literal) => {
-        concat!(
-            "create table if not exists migration (version integer primary key, name text not null, ",
-            "compatible_from integer not null, applied_at ",
-            $time,
-            ")"
-        )
-    };
-}
-pub(super) use migration_table;
-
-/// What the table of migrations says, in both dialects.
-pub(super) const STATE: &str = "select coalesce(max(version), 0), coalesce(max(compatible_from), 0) from migration";
-
-/// How far a database was migrated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    /// Of the newest migration; 0: there is none.
-    pub(super) version: i32,
-    /// A binary must know this version.
-    pub(super) compatible_from: i32,
-}
-
-impl State {
-    /// The migrations that it lacks. One that is newer than this binary is refused only where it is declared
-    /// incompatible with it.
-    pub(super) fn missing(self, all: &'static [Migration]) -> Result<&'static [Migration], StoreError> {
-        let newest = all.last().map_or(0, |migration| migration.version);
-        if self.compatible_from > newest {
-            return Err(StoreError::Refused(format!(
-                "the tables are at version {}, and need a newer rollcall, which knows version {}; this one knows \
-                 {newest}: upgrade this one",
-                self.version, self.compatible_from
-            )));
-        }
-        Ok(all.iter().position(|migration| migration.version > self.version).map_or(&[], |first| &all[first..]))
-    }
-}
-
-/// Their names.
-pub(super) fn names(missing: &[Migration]) -> Vec<&'static str> {
-    missing.iter().map(|migration| migration.name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn migration(version: i32, compatible_from: i32) -> Migration {
-        Migration { version, name: "x", sql: "", compatible_from }
-    }
-
-    static ALL: [Migration; 3] = [migration(1, 1), migration(2, 1), migration(3, 2)];
-
-    #[test]
-    fn what_is_above_the_databases_version_is_missing() {
-        let missing = |version, compatible_from| State { version, compatible_from }.missing(&ALL).map(<[_]>::len);
-        assert!(matches!((missing(0, 0), missing(1, 1), missing(3, 2)), (Ok(3), Ok(2), Ok(0))));
-    }
-
-    #[test]
-    fn newer_tables_are_refused_only_where_they_are_not_compatible() {
-        let newer = State { version: 4, compatible_from: 3 };
-        assert!(newer.missing(&ALL).is_ok_and(<[_]>::is_empty));
-        let contracted = State { version: 5, compatible_from: 4 };
-        let refused = contracted.missing(&ALL);
-        assert!(matches!(refused, Err(StoreError::Refused(why)) if why.contains("upgrade this one")));
-    }
+/// The tables of a database.
+#[async_trait]
+pub trait Schema: Send + Sync {
+    /// Brings the tables up to date; where they are, it only reads. Safe while other nodes do the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] with a sentence for the operator where the tables are too new for this binary, or where
+    /// the account may not change them.
+    async fn migrate(&self) -> Result<(), StoreError>;
+    /// The names of the migrations that are missing. It writes nothing.
+    async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError>;
+    /// The UUID that was made with the database. It is part of every message id.
+    async fn installation(&self) -> Result<Uuid, StoreError>;
 }

@@ -5,7 +5,7 @@ create table installation (
     id uuid not null,
     -- Where the server's history was at the latest change of `incarnation`: its identifier and its timeline.
     timeline text,
-    -- Another one whenever the database has lost commits.
+    -- Drawn anew whenever the database has lost commits.
     incarnation uuid not null default gen_random_uuid(),
     -- The highest session id of before the latest loss: an event of such a session may be published that is not known here.
     doubtful_through bigint not null default 0,
@@ -26,8 +26,8 @@ create table lesson_attendee (
     primary key (lesson_id, user_id)
 );
 
--- A running process. Whoever takes an expired lease sets `taken` and raises the epoch, under a lock that waits for
--- every write in flight; the row goes when none of its sessions is left.
+-- A running process. A node that takes an expired lease sets `taken` and raises the epoch, under a lock that waits for
+-- every write in flight; the row is deleted when none of its sessions is left.
 create table node (
     id bigint generated always as identity primary key,
     label text not null,
@@ -39,8 +39,9 @@ create table node (
     taken boolean not null default false
 ) with (fillfactor = 50);
 
--- An agent's live session. `previous_*` is who owned it before the latest takeover, for that takeover's answer.
--- Joins and takeovers change no indexed column, and find room on the row's own page (HOT): they cost no index entry.
+-- An agent's live session. `previous_*` is the connection that owned it before the latest takeover, for that takeover's
+-- answer.
+-- Joins and takeovers change no indexed column, and find room on the row's own page (HOT): no index gets an entry.
 create table agent_session (
     id bigint generated always as identity primary key,
     agent_id text not null,
@@ -79,7 +80,7 @@ create table agent_session_history (
     reason text not null
 );
 
--- Connections that lost their session to one on another node, until their node's next pulse.
+-- Connections that lost their session to one on another node, until their node has told them.
 create table takeover (
     node_id bigint not null,
     sid text not null
@@ -135,8 +136,8 @@ create table stale_field (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 create index stale_field_held on stale_field (sid) where held;
 
--- Fields that the key store has removed, or handed on, in the last ten minutes, each by the node that asked for it: a
--- failover may undo it. Minutes are whole ones since 1970. Rows go in the order of the minutes, which are looked for from
+-- Stale fields that the key store has removed in the last ten minutes, each by the node that asked for it: a failover may
+-- undo it. Minutes are whole ones since 1970. Rows go in the order of the minutes, which are looked for from
 -- where the last look ended, never from the first row: dead ones may be there, for as long as an old snapshot lives.
 create table removal (
     minute bigint not null default (extract(epoch from clock_timestamp())::bigint / 60),
@@ -152,7 +153,7 @@ create index removal_minute on removal (minute);
 create function last_session_id() returns bigint language sql security definer set search_path from current
 as 'select last_value from agent_session_id_seq';
 
--- After the loss of commits no id is given out again. `highest` is the highest session id that anybody knows of.
+-- After the loss of commits no id is given out again. `highest` is the highest session id that the caller knows of.
 create function raise_ids(highest bigint) returns bigint language sql security definer set search_path from current
 as $$
     select setval('node_id_seq', last_value + 1000000) from node_id_seq;

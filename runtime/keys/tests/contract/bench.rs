@@ -83,7 +83,7 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
 }
 
 /// The end of a join, without or with an successor.
-pub(crate) fn leaving(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
+pub(crate) fn stale(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
     StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }
 }

@@ -7,7 +7,7 @@ use rollcall_keys::{LessonKeys, redis::RedisKeys};
 use rollcall_loadtest::servers::Redis;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{InRedis, fresh, hash, leaving, participant, raw, sid};
+use crate::bench::{InRedis, fresh, hash, participant, raw, sid, stale};
 
 /// How soon everything works after a failover's end.
 const HEALED: Duration = Duration::from_secs(5);
@@ -139,7 +139,7 @@ async fn a_lost_removal_is_noticed(info: bool) {
         async || tell_number(&replica, &["EXISTS", "lesson_student_algebra-1", "rollcall:marker:1"]).await == 2;
     until(copied).await;
     tell(&replica, &["REPLICAOF", "NO", "ONE"]).await;
-    kv.remove(&[leaving(&alice, None)]).await.unwrap();
+    kv.remove(&[stale(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
 
     tell(&raw(&old.url()).await, &["REPLICAOF", "127.0.0.1", "1"]).await;

@@ -10,7 +10,7 @@ use rollcall_loadtest::{
 use rollcall_schema::Role;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::bench::{InRedis, entry, fresh, hash, leaving, participant, raw, sid};
+use crate::bench::{InRedis, entry, fresh, hash, participant, raw, sid, stale};
 
 /// Asks until it goes well, and returns how long that took.
 async fn recovered(kv: &RedisKeys) -> Duration {
@@ -95,7 +95,7 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
     forget().await;
     bench.kv.repair(&[alice.clone(), participant("algebra-1", "bob", 2)]).await.unwrap();
     forget().await;
-    bench.kv.remove(&[leaving(&alice, None)]).await.unwrap();
+    bench.kv.remove(&[stale(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("bob", &sid(2))]));
 }
 
@@ -107,8 +107,8 @@ async fn what_is_no_hash_holds_up_nobody() {
     let mut foreign = cmd("SET");
     foreign.arg("foreign:lesson_student_geometry-1").arg("of another type");
     foreign.exec_async(&mut bench.connection.clone()).await.unwrap();
-    let blocked = leaving(&participant("geometry-1", "bob", 2), None);
-    bench.kv.remove(&[blocked, leaving(&alice, None)]).await.unwrap();
+    let blocked = stale(&participant("geometry-1", "bob", 2), None);
+    bench.kv.remove(&[blocked, stale(&alice, None)]).await.unwrap();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
     let entries = [participant("geometry-1", "bob", 2), alice];
     bench.kv.repair(&entries).await.unwrap();

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, leaving, lesson, participant, sid};
+use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, lesson, participant, sid, stale};
 use rollcall_keys::{KeyEntry, memory::MemoryKeys};
 use rollcall_loadtest::servers;
 use rollcall_schema::Role;
@@ -45,10 +45,10 @@ cases! {
     joining_again_is_known_and_takes_the_field,
     joining_another_lesson_leaves_the_one_before,
     a_lesson_left_keeps_the_field_of_another_connection,
-    leaving_removes_only_its_own_field,
-    leaving_hands_the_field_to_the_heir,
-    many_leave_at_once,
-    what_is_missing_is_projected_and_nothing_else_changes,
+    a_removal_takes_its_own_field_only,
+    a_removal_sets_the_field_to_the_successor,
+    many_fields_are_removed_at_once,
+    a_repair_makes_what_is_missing_and_changes_nothing_else,
     a_hundred_at_once_make_the_seat_map_once,
     seats_that_are_added_later_are_in_the_map,
     the_marker_tells_of_a_flush,
@@ -120,45 +120,45 @@ async fn a_lesson_left_keeps_the_field_of_another_connection(bench: &dyn Bench) 
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
 }
 
-async fn leaving_removes_only_its_own_field(bench: &dyn Bench) {
+async fn a_removal_takes_its_own_field_only(bench: &dyn Bench) {
     let (old, new) = (participant("algebra-1", "alice", 1), participant("algebra-1", "alice", 2));
     bench.kv().join(&old, None).await.unwrap();
     bench.kv().join(&new, None).await.unwrap();
-    bench.kv().remove(&[leaving(&old, None)]).await.unwrap();
+    bench.kv().remove(&[stale(&old, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
-    bench.kv().remove(&[leaving(&old, Some(7))]).await.unwrap();
+    bench.kv().remove(&[stale(&old, Some(7))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]), "no successor of another's");
-    bench.kv().remove(&[leaving(&new, None)]).await.unwrap();
+    bench.kv().remove(&[stale(&new, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, None);
     assert!(fresh(bench, "alice").await.is_some(), "the client's own key stays");
-    bench.kv().remove(&[leaving(&new, None)]).await.unwrap();
+    bench.kv().remove(&[stale(&new, None)]).await.unwrap();
 
     let teacher = entry("algebra-1", "tom", Role::Teacher, 3);
     bench.kv().join(&teacher, None).await.unwrap();
-    bench.kv().remove(&[leaving(&teacher, None)]).await.unwrap();
+    bench.kv().remove(&[stale(&teacher, None)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
 }
 
-async fn leaving_hands_the_field_to_the_heir(bench: &dyn Bench) {
+async fn a_removal_sets_the_field_to_the_successor(bench: &dyn Bench) {
     let joined = participant("algebra-1", "alice", 1);
     bench.kv().join(&joined, None).await.unwrap();
-    bench.kv().remove(&[leaving(&joined, Some(8))]).await.unwrap();
+    bench.kv().remove(&[stale(&joined, Some(8))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(8))]));
 }
 
-async fn many_leave_at_once(bench: &dyn Bench) {
+async fn many_fields_are_removed_at_once(bench: &dyn Bench) {
     let joined: Vec<KeyEntry> =
         (0..500_u32).map(|n| participant("algebra-1", &format!("user-{n}"), n.into())).collect();
     bench.kv().repair(&joined).await.unwrap();
     let (left, stay) = joined.split_at(499);
-    let left: Vec<_> = left.iter().map(|entry| leaving(entry, None)).collect();
+    let left: Vec<_> = left.iter().map(|entry| stale(entry, None)).collect();
     bench.kv().remove(&left).await.unwrap();
     let last = stay[0].user.as_ref().unwrap().0.to_string();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([(&last, &sid(499))]));
     bench.kv().remove(&[]).await.unwrap();
 }
 
-async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench) {
+async fn a_repair_makes_what_is_missing_and_changes_nothing_else(bench: &dyn Bench) {
     bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     let entries = [
         // Another connection holds the field: it stays.
@@ -181,7 +181,7 @@ async fn what_is_missing_is_projected_and_nothing_else_changes(bench: &dyn Bench
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, hash([("carol", &sid(3))]));
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await.unwrap().len(), 3);
 
-    bench.kv().remove(&[leaving(&entries[1], None)]).await.unwrap();
+    bench.kv().remove(&[stale(&entries[1], None)]).await.unwrap();
     assert!(bench.kv().repair(&entries).await.unwrap(), "one field is lost");
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(99)), ("bob", &sid(2))]));
 

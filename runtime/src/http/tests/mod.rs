@@ -25,7 +25,7 @@ use rollcall_bus::{
     memory::{LogLimits, MemoryBus},
 };
 use rollcall_keys::{LessonKeys, memory::MemoryKeys};
-use rollcall_store::{Lease, Open, Registration, Store, sqlite::SqliteStore};
+use rollcall_store::{Lease, NodeLeases, Open, Registration, Schema, Store, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 const OTHER: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c002";

@@ -55,19 +55,19 @@ fn echo((batch, answer): Batch) -> Vec<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_makes_way_gathers_first() {
-    let way = watch::Sender::new(true);
-    let (group, mut batches) = group(Options { throttle_while: Some(way.subscribe()), ..one_lane() });
+async fn a_throttled_group_gathers_first() {
+    let throttle = watch::Sender::new(true);
+    let (group, mut batches) = group(Options { throttle_while: Some(throttle.subscribe()), ..one_lane() });
     let since = Instant::now();
     let first = call(&group, 1);
-    sleep(MAKE_WAY / 2).await;
+    sleep(THROTTLE / 2).await;
     let second = call(&group, 2);
     assert_eq!(echo(batches.recv().await.expect("a batch")), [1, 2]);
-    assert_eq!(since.elapsed(), MAKE_WAY);
-    way.send_replace(false);
+    assert_eq!(since.elapsed(), THROTTLE);
+    throttle.send_replace(false);
     let third = call(&group, 3);
     assert_eq!(echo(batches.recv().await.expect("a batch")), [3]);
-    assert_eq!(since.elapsed(), MAKE_WAY, "it waits no more");
+    assert_eq!(since.elapsed(), THROTTLE, "it waits no more");
     for call in [first, second, third] {
         call.await.expect("no panic").expect("answered");
     }

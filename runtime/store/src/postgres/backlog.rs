@@ -1,15 +1,17 @@
 //! How much waits in the outbox.
 //!
 //! Invariant: a look does not walk over rows that were deleted long ago, of which an old snapshot (a transaction that
-//! somebody left open, a dump) may hold millions. It begins above an id below which nothing is left: [`Floor`].
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+//! somebody left open, a dump) may hold millions. It begins above an id below which nothing is left ([`super::floor`]).
+use std::time::{Duration, Instant};
 
-use super::{PostgresStore, pool::unreadable};
-use crate::{Backlog, StoreError};
+use async_trait::async_trait;
+
+use super::{
+    outbox::PostgresOutbox,
+    rows::{get, unreadable, unsigned},
+    store::PostgresStore,
+};
+use crate::{Backlog, Outbox, OutboxSource, StoreError};
 
 /// The count is exact below 5,000 rows; above, the distance of their ids stands for it. An id that is drawn after this
 /// look began is above `last`.
@@ -36,75 +38,17 @@ const BACKLOG: &str = "with drawn as materialized (
         ends.id
     from drawn cross join counted cross join ends";
 
-/// A transaction that drew an id so long ago has ended: its statement may run for 1.5 s.
-const SETTLED: Duration = Duration::from_secs(30);
-
-/// An id at or below which no row is left.
-#[derive(Debug, Default)]
-pub(super) struct Floor(Mutex<Ids>);
-
-#[derive(Debug, Default)]
-struct Ids {
-    floor: i64,
-    /// The last id that was drawn, at some moments since.
-    drawn: VecDeque<(Instant, i64)>,
-}
-
-impl Floor {
-    fn get(&self) -> i64 {
-        self.lock().floor
+#[async_trait]
+impl OutboxSource for PostgresStore {
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        Ok(Box::new(PostgresOutbox::open(self).await?))
     }
 
-    /// A look that began `at` saw that `last` was drawn, and `oldest` as the lowest id above the floor.
-    fn seen(&self, at: Instant, last: i64, oldest: Option<i64>) {
-        let mut ids = self.lock();
-        // A sample each second is enough.
-        if ids.drawn.back().is_none_or(|(sampled, _)| at.duration_since(*sampled) >= Duration::from_secs(1)) {
-            ids.drawn.push_back((at, last));
-        }
-        while let Some((_, settled)) =
-            ids.drawn.front().copied().filter(|(then, _)| at.duration_since(*then) >= SETTLED)
-        {
-            ids.drawn.pop_front();
-            let below_oldest = oldest.map_or(settled, |oldest| settled.min(oldest - 1));
-            ids.floor = ids.floor.max(below_oldest);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
-        // Numbers are whole after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PostgresStore {
-    pub(super) async fn waiting(&self) -> Result<Backlog, StoreError> {
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
         let at = Instant::now();
         let rows = self.background.rows("backlog", BACKLOG, &[&self.floor.get()]).await?;
         let row = rows.first().ok_or_else(|| unreadable("none"))?;
-        let waiting: i64 = row.try_get(0).map_err(unreadable)?;
-        let oldest: f64 = row.try_get(1).map_err(unreadable)?;
-        self.floor.seen(at, row.try_get(2).map_err(unreadable)?, row.try_get(3).map_err(unreadable)?);
-        Ok(Backlog { rows: u64::try_from(waiting).map_err(unreadable)?, lag: Duration::from_secs_f64(oldest) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_floor_rises_to_what_was_drawn_long_ago_and_stays_below_what_waits() {
-        let (floor, start) = (Floor::default(), Instant::now());
-        let after = |seconds| start + Duration::from_secs(seconds);
-        floor.seen(start, 100, None);
-        floor.seen(after(29), 200, None);
-        assert_eq!(floor.get(), 0);
-        floor.seen(after(30), 300, Some(90));
-        assert_eq!(floor.get(), 89);
-        floor.seen(after(60), 400, None);
-        assert_eq!(floor.get(), 300);
-        floor.seen(after(100), 500, Some(450));
-        assert_eq!(floor.get(), 400);
+        self.floor.seen(at, get(row, 2)?, get(row, 3)?);
+        Ok(Backlog { rows: unsigned(get(row, 0)?)?, lag: Duration::from_secs_f64(get(row, 1)?) })
     }
 }

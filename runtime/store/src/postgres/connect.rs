@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::{
     LIMIT,
     hosts::{Connected, Hosts},
-    pool::{Parameters, text},
+    rows::Parameters,
+    statement_error::text,
     timeline::Timeline,
 };
 use crate::StoreError;

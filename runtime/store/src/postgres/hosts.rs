@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, Connection, NoTls, Socket, config::Host, tls::NoTlsStream};
 
-use super::pool::text;
+use super::statement_error::text;
 use crate::StoreError;
 
 /// How long an address is waited for before the next one is tried beside it.

@@ -10,8 +10,10 @@ use tokio::{
 use tokio_postgres::Row;
 
 use super::{
+    NAME,
     connect::{Connector, Dedicated},
-    pool::{Failure, NAME, PAUSE, Parameters},
+    rows::Parameters,
+    statement_error::{Failure, PAUSE},
 };
 use crate::StoreError;
 use rollcall_base::names;

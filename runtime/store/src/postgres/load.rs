@@ -4,8 +4,12 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{PostgresStore, connect::Dedicated, pool::unreadable};
-use crate::{AttendeeRow, LessonRow, Load, LoadError, StoreError};
+use super::{
+    connect::Dedicated,
+    rows::{only, unreadable, unsigned},
+    store::PostgresStore,
+};
+use crate::{AttendeeRow, LessonRow, Lessons, Load, LoadError, StoreError};
 
 /// Rows a statement.
 const CHUNK: usize = 4096;
@@ -30,13 +34,18 @@ const ATTENDEES: &str = "with wanted as materialized (
     )
     select place from unknown";
 
-pub(super) struct PostgresLoad(Dedicated);
+struct PostgresLoad(Dedicated);
 
-impl PostgresLoad {
-    pub(super) async fn begin(store: &PostgresStore) -> Result<Self, StoreError> {
-        let connection = Dedicated::connect(&store.connector, SETTINGS, LIMIT, None).await?;
+#[async_trait]
+impl Lessons for PostgresStore {
+    async fn has_no_lesson(&self) -> Result<bool, StoreError> {
+        only(&self.pool.rows("is_empty", "select not exists (select from lesson)", &[]).await?)
+    }
+
+    async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError> {
+        let connection = Dedicated::connect(&self.connector, SETTINGS, LIMIT, None).await?;
         connection.run(LIMIT, "begin").await?;
-        Ok(Self(connection))
+        Ok(Box::new(PostgresLoad(connection)))
     }
 }
 
@@ -70,10 +79,9 @@ impl Load for PostgresLoad {
             let seats = rows.iter().map(|(_, row)| i32::try_from(row.seat.0)).collect::<Result<Vec<_>, _>>();
             let seats = seats.map_err(unreadable)?;
             let answer = self.0.rows(LIMIT, ATTENDEES, &[&lessons, &users, &seats]).await?;
-            let unknown: Option<i64> =
-                answer.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+            let unknown: Option<i64> = only(&answer)?;
             if let Some(place) = unknown {
-                let place = usize::try_from(place - 1).map_err(unreadable)?;
+                let place: usize = unsigned(place - 1)?;
                 return Err(LoadError::UnknownLesson(number * CHUNK + rows[place].0));
             }
         }

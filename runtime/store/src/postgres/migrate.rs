@@ -3,16 +3,19 @@
 //! Invariant: tables that are up to date are only read, so that an account that may change no table can serve.
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rollcall_schema::sql::{Migration, POSTGRES};
+use uuid::Uuid;
 
 use super::{
     LOCKS,
-    connect::{Connector, Dedicated},
-    pool::unreadable,
+    connect::Dedicated,
+    rows::{get, only, unreadable},
+    store::PostgresStore,
 };
 use crate::{
-    StoreError,
-    schema::{STATE, State, migration_table, names},
+    Schema, StoreError,
+    migrations::{STATE, State, migration_table, names},
 };
 
 /// A migration may wait for another process's, and for the tables' readers.
@@ -23,30 +26,36 @@ const SETTINGS: &str = "-c statement_timeout=30000 -c lock_timeout=30000";
 /// The lock's number beside the shards'.
 const MIGRATION: i32 = 200;
 
-pub(super) async fn migrate(connector: &Connector) -> Result<(), StoreError> {
-    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
-    let missing = state(&connection).await?.missing(POSTGRES)?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    match apply(&connection).await {
-        Err(StoreError::Refused(why)) => {
-            let row = connection.rows(LIMIT, "select current_user::text", &[]).await;
-            let role = row.ok().and_then(|rows| rows.first()?.try_get(0).ok()).unwrap_or_else(|| "?".to_owned());
-            Err(StoreError::Refused(format!(
-                "{} missing, and the role {role} may not make them ({why}): run `rollcall migrate` once as the owner of \
-                 the tables",
-                listed(missing)
-            )))
+#[async_trait]
+impl Schema for PostgresStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT, None).await?;
+        let missing = state(&connection).await?.missing(POSTGRES)?;
+        if missing.is_empty() {
+            return Ok(());
         }
-        applied => applied,
+        match apply(&connection).await {
+            Err(StoreError::Refused(why)) => {
+                let row = connection.rows(LIMIT, "select current_user::text", &[]).await;
+                let role = row.ok().and_then(|rows| rows.first()?.try_get(0).ok()).unwrap_or_else(|| "?".to_owned());
+                Err(StoreError::Refused(format!(
+                    "{} missing, and the role {role} may not make them ({why}): run `rollcall migrate` once as the owner of \
+                     the tables",
+                    listed(missing)
+                )))
+            }
+            applied => applied,
+        }
     }
-}
 
-/// The names of those that are missing.
-pub(super) async fn missing(connector: &Connector) -> Result<Vec<&'static str>, StoreError> {
-    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
-    Ok(names(state(&connection).await?.missing(POSTGRES)?))
+    async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
+        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT, None).await?;
+        Ok(names(state(&connection).await?.missing(POSTGRES)?))
+    }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        only(&self.pool.rows("installation", "select id from installation", &[]).await?)
+    }
 }
 
 /// `migration 0001_presence is`.
@@ -64,7 +73,7 @@ async fn state(connection: &Dedicated) -> Result<State, StoreError> {
     }
     let rows = connection.rows(LIMIT, STATE, &[]).await?;
     let row = rows.first().ok_or_else(|| unreadable("none"))?;
-    Ok(State { version: row.try_get(0).map_err(unreadable)?, compatible_from: row.try_get(1).map_err(unreadable)? })
+    Ok(State { version: get(row, 0)?, compatible_from: get(row, 1)? })
 }
 
 async fn apply(connection: &Dedicated) -> Result<(), StoreError> {

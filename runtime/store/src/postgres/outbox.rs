@@ -5,7 +5,7 @@
 //! stopped and asks for nothing within [`SETTINGS`]. Each relay also holds one shared lock, so that relays can be counted.
 //!
 //! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
-//! gives everything back for a while, so that the events of its shards need not wait for it; the last one stays.
+//! yields: it gives all shards back for a while, so that their events need not wait for it. The last one does not.
 mod marks;
 
 use std::{
@@ -27,13 +27,14 @@ use uuid::Uuid;
 
 use self::marks::Marks;
 use super::{
-    LIMIT, LOCKS, PostgresStore,
+    LIMIT, LOCKS,
     connect::Dedicated,
-    pool::{Parameters, unreadable},
+    rows::{Parameters, get, only, unreadable, unsigned, whole},
+    store::PostgresStore,
 };
 use crate::{
     Change, Outbox, OutboxRow, StoreError,
-    aside::{PUT_BACK_MOST, RETRY_ASIDE, Sorted},
+    outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
 /// As in the table's generated column.
@@ -44,16 +45,16 @@ const PRESENT: i32 = 100;
 /// only that the same event is published again under its id: not worth a sync of the disk, for which joins would wait.
 const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
 
-/// Between two times that other nodes are told: each wakes every relay there is.
-const TELL_EVERY: Duration = Duration::from_millis(25);
+/// Between two notifications of other nodes: each wakes every relay there is.
+const NOTIFY_EVERY: Duration = Duration::from_millis(25);
 
-/// How often rows are set aside before a read gives up for this time.
+/// How often a read begins again after it quarantined rows, before it gives up for this time.
 const READS: usize = 8;
 
 /// How long nothing may be deleted of what was read.
 const STUCK: Duration = Duration::from_secs(1);
-/// How long a relay stands aside, and the longest after which it tries again.
-const ASIDE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
+/// For how long a relay yields at first, and at most.
+const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
 
 const COUNT_ME: &str = "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)";
 const COUNT_ME_OUT: &str = "select pg_advisory_unlock_shared($1, $2)";
@@ -61,12 +62,12 @@ const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
 const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
 /// By the relay after the commit: transactions that notify commit one after the other, each with its sync of the disk,
 /// also those of different nodes. Here there is no sync to wait for.
-const TELL: &str = "select pg_notify('rollcall_outbox', '')";
+const NOTIFY: &str = "select pg_notify('rollcall_outbox', '')";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
     objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
 
 /// The keys of one shard are never in another, so order within each is enough. The last column: an earlier row of the same
-/// agent in the same classroom was set aside.
+/// agent in the same classroom is quarantined.
 const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
         greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
         o.operation, o.nonce, exists (
@@ -82,7 +83,7 @@ const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_
 const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
     where o.shard = any (array[d.shard]) and o.id = d.id";
 
-const SET_ASIDE: &str = "with gone as (
+const QUARANTINE: &str = "with gone as (
         delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
         where o.shard = any (array[d.shard]) and o.id = d.id
         returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at
@@ -92,7 +93,7 @@ const SET_ASIDE: &str = "with gone as (
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
 /// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
-const PUT_BACK: &str = "with due as (
+const RELEASE_QUARANTINED: &str = "with due as (
         select distinct classroom_id, agent_id from (
             select classroom_id, agent_id from outbox_quarantine
             where shard = any ($1) and retry_at <= clock_timestamp() order by retry_at limit $2
@@ -104,8 +105,9 @@ const PUT_BACK: &str = "with due as (
     insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at)
     overriding system value select * from gone returning id";
 
-/// At leisure, and not further than this.
-const ASIDE_ROWS: &str = "select count(*) from (select from outbox_quarantine where shard = any ($1) limit 10000) as a";
+/// Counted up to a limit, because nothing bounds the table.
+const QUARANTINED: &str =
+    "select count(*) from (select from outbox_quarantine where shard = any ($1) limit 10000) as a";
 
 /// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
 /// comes once a minute.
@@ -129,15 +131,15 @@ pub(super) struct PostgresOutbox {
     vacuum_after: usize,
     /// Since when nothing was deleted of what was read.
     stuck: Option<Instant>,
-    /// Until when it stands aside, and for how long the next time.
-    aside: Option<Instant>,
-    patience: Duration,
+    /// Until when it yields, and for how long the next time.
+    yields_until: Option<Instant>,
+    yield_for: Duration,
     /// Where it starts to look for free shards, so that relays do not race for the same ones.
     first: i16,
     changed: watch::Receiver<u64>,
-    untold: Arc<AtomicBool>,
-    /// When other nodes were told.
-    told: Option<Instant>,
+    unnotified: Arc<AtomicBool>,
+    /// When other nodes were notified.
+    notified: Option<Instant>,
 }
 
 impl PostgresOutbox {
@@ -147,7 +149,7 @@ impl PostgresOutbox {
         let connection = Dedicated::connect(&store.connector, SETTINGS, Duration::ZERO, Some(wake)).await?;
         connection.run(LIMIT, "listen rollcall_outbox").await?;
         let rows = connection.rows(LIMIT, COUNT_ME, &[&LOCKS, &PRESENT]).await?;
-        let pid: i32 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
+        let pid: i32 = only(&rows)?;
         let first = i16::try_from(pid % i32::from(SHARDS)).map_err(unreadable)?;
         Ok(Self {
             connection,
@@ -157,12 +159,12 @@ impl PostgresOutbox {
             deleted: 0,
             vacuum_after: VACUUM_AFTER,
             stuck: None,
-            aside: None,
-            patience: ASIDE.0,
+            yields_until: None,
+            yield_for: YIELD.0,
             first,
             changed,
-            untold: store.untold.clone(),
-            told: None,
+            unnotified: store.unnotified.clone(),
+            notified: None,
         })
     }
 
@@ -176,15 +178,17 @@ impl PostgresOutbox {
     /// How many hold shards or want some.
     async fn relays(&self) -> Result<usize, StoreError> {
         let rows = self.rows(RELAYS, &[&i64::from(LOCKS), &i64::from(PRESENT)]).await?;
-        let relays: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
-        usize::try_from(relays).map_err(unreadable)
+        let relays: i64 = only(&rows)?;
+        unsigned(relays)
     }
 
-    /// Tells other nodes of rows, if there are any that they were not told of and it is time.
-    async fn tell(&mut self) -> Result<(), StoreError> {
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) && self.untold.swap(false, Ordering::Relaxed) {
-            self.rows(TELL, &[]).await?;
-            self.told = Some(Instant::now());
+    /// Notifies other nodes of new rows, where it is time.
+    async fn notify_nodes(&mut self) -> Result<(), StoreError> {
+        if self.notified.is_none_or(|notified| notified.elapsed() >= NOTIFY_EVERY)
+            && self.unnotified.swap(false, Ordering::Relaxed)
+        {
+            self.rows(NOTIFY, &[]).await?;
+            self.notified = Some(Instant::now());
         }
         Ok(())
     }
@@ -198,22 +202,22 @@ impl PostgresOutbox {
         Ok(())
     }
 
-    /// Whether it leaves the shards to others: it begins to, goes on, or comes back.
-    async fn stands_aside(&mut self) -> Result<bool, StoreError> {
-        if let Some(until) = self.aside {
+    /// Whether it yields the shards to others: it begins to, goes on, or comes back.
+    async fn yields(&mut self) -> Result<bool, StoreError> {
+        if let Some(until) = self.yields_until {
             if Instant::now() < until && self.relays().await? > 0 {
                 return Ok(true);
             }
             self.rows(COUNT_ME, &[&LOCKS, &PRESENT]).await?;
-            (self.aside, self.stuck) = (None, None);
+            (self.yields_until, self.stuck) = (None, None);
         }
         if self.stuck.is_none_or(|since| since.elapsed() < STUCK) || self.relays().await? < 2 {
             return Ok(false);
         }
         self.give_back(0).await?;
         self.rows(COUNT_ME_OUT, &[&LOCKS, &PRESENT]).await?;
-        self.aside = Some(Instant::now() + self.patience);
-        self.patience = (2 * self.patience).min(ASIDE.1);
+        self.yields_until = Some(Instant::now() + self.yield_for);
+        self.yield_for = (2 * self.yield_for).min(YIELD.1);
         tracing::info!("what this node cannot publish is left to other nodes for a while");
         Ok(true)
     }
@@ -231,27 +235,26 @@ fn unpacked(packed: i64) -> (i16, i64) {
 }
 
 fn place(row: &Row) -> Result<(i16, i64), StoreError> {
-    Ok((row.try_get(1).map_err(unreadable)?, row.try_get(0).map_err(unreadable)?))
+    Ok((get(row, 1)?, get(row, 0)?))
 }
 
 fn row(row: &Row) -> Result<OutboxRow, StoreError> {
-    let (operation, reason): (&str, Option<&str>) =
-        (row.try_get(7).map_err(unreadable)?, row.try_get(5).map_err(unreadable)?);
+    let (operation, reason): (&str, Option<&str>) = (get(row, 7)?, get(row, 5)?);
     Ok(OutboxRow {
-        id: packed(row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?),
-        classroom: ClassroomId(row.try_get(2).map_err(unreadable)?),
-        agent: AgentId::parse(row.try_get(3).map_err(unreadable)?).map_err(unreadable)?,
-        session: SessionId(row.try_get(4).map_err(unreadable)?),
+        id: packed(get(row, 0)?, get(row, 1)?),
+        classroom: ClassroomId(get(row, 2)?),
+        agent: AgentId::parse(get(row, 3)?).map_err(unreadable)?,
+        session: SessionId(get(row, 4)?),
         change: Change::parse(operation, reason).map_err(unreadable)?,
-        nonce: Nonce(row.try_get(8).map_err(unreadable)?),
-        waited: Duration::from_secs_f64(row.try_get(6).map_err(unreadable)?),
+        nonce: Nonce(get(row, 8)?),
+        waited: Duration::from_secs_f64(get(row, 6)?),
     })
 }
 
 #[async_trait]
 impl Outbox for PostgresOutbox {
     async fn claim(&mut self) -> Result<usize, StoreError> {
-        if self.stands_aside().await? {
+        if self.yields().await? {
             return Ok(0);
         }
         let share = usize::from(SHARDS.unsigned_abs()).div_ceil(self.relays().await?.max(1));
@@ -277,31 +280,31 @@ impl Outbox for PostgresOutbox {
         self.generation
     }
 
-    async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        self.tell().await?;
+    async fn read(&mut self, max: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        self.notify_nodes().await?;
         if self.held.is_empty() {
             return Ok(Vec::new());
         }
-        let most = i64::try_from(most.div_ceil(self.held.len())).map_err(unreadable)?;
+        let max = whole(max.div_ceil(self.held.len()));
         for _ in 0..READS {
-            let rows = self.rows(READ, &[&self.held, &most, &self.marks.of(&self.held)]).await?;
+            let rows = self.rows(READ, &[&self.held, &max, &self.marks.of(&self.held)]).await?;
             let places: Vec<(i16, i64)> = rows.iter().map(place).collect::<Result<_, _>>()?;
             self.marks.read(&self.held, places.iter().copied());
-            let mut sorted = Sorted::default();
+            let mut sorted = SortedRows::default();
             for (row, (shard, id)) in rows.iter().zip(places) {
-                let classroom: Uuid = row.try_get(2).map_err(unreadable)?;
-                let agent: &str = row.try_get(3).map_err(unreadable)?;
+                let classroom: Uuid = get(row, 2)?;
+                let agent: &str = get(row, 3)?;
                 let key = (classroom, agent.to_owned());
-                sorted.add(key, packed(id, shard), row.try_get(9).map_err(unreadable)?, || self::row(row));
+                sorted.add(key, packed(id, shard), get(row, 9)?, || self::row(row));
             }
-            let (rows, aside) = sorted.end();
-            for (ids, why) in &aside {
+            let (rows, quarantined) = sorted.finish();
+            for (ids, why) in &quarantined {
                 self.quarantine(ids, why).await?;
             }
             if !rows.is_empty() {
                 self.stuck.get_or_insert_with(Instant::now);
             }
-            if !rows.is_empty() || aside.is_empty() {
+            if !rows.is_empty() || quarantined.is_empty() {
                 return Ok(rows);
             }
         }
@@ -310,23 +313,23 @@ impl Outbox for PostgresOutbox {
 
     async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
         let (shards, rows): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
-        self.rows(SET_ASIDE, &[&shards, &rows, &why, &RETRY_ASIDE.as_secs_f64()]).await.map(drop)
+        self.rows(QUARANTINE, &[&shards, &rows, &why, &RETRY_AFTER.as_secs_f64()]).await.map(drop)
     }
 
     async fn release_quarantined(&mut self) -> Result<u64, StoreError> {
-        let most = i64::try_from(PUT_BACK_MOST).map_err(unreadable)?;
-        if !self.rows(PUT_BACK, &[&self.held, &most]).await?.is_empty() {
+        let max = whole(RELEASED_AT_ONCE);
+        if !self.rows(RELEASE_QUARANTINED, &[&self.held, &max]).await?.is_empty() {
             self.marks.forget_all();
         }
-        let rows = self.rows(ASIDE_ROWS, &[&self.held]).await?;
-        let count: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
-        u64::try_from(count).map_err(unreadable)
+        let rows = self.rows(QUARANTINED, &[&self.held]).await?;
+        let count: i64 = only(&rows)?;
+        unsigned(count)
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let (shards, ids): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
         self.rows(DELETE, &[&shards, &ids]).await?;
-        (self.stuck, self.patience) = (None, ASIDE.0);
+        (self.stuck, self.yield_for) = (None, YIELD.0);
         self.deleted += ids.len();
         if self.deleted >= self.vacuum_after {
             self.deleted = 0;
@@ -341,11 +344,11 @@ impl Outbox for PostgresOutbox {
         Ok(())
     }
 
-    async fn wait(&mut self, most: Duration) -> Result<(), StoreError> {
-        // Others are still to be told of what came just after they were told.
-        let most = if self.untold.load(Ordering::Relaxed) { TELL_EVERY.min(most) } else { most };
+    async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
+        // Others are still to be notified of rows that came just after the last notification.
+        let max = if self.unnotified.load(Ordering::Relaxed) { NOTIFY_EVERY.min(max) } else { max };
         // The end of the wait, and an end of the store, are both a reason to look.
-        timeout(most, self.changed.changed()).await.ok();
+        timeout(max, self.changed.changed()).await.ok();
         if self.connection.is_closed() {
             return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
         }

@@ -15,25 +15,20 @@ use deadpool::{
 };
 use deadpool_postgres::ClientWrapper;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{
-    Row,
-    error::{Error, SqlState},
-    types::ToSql,
-};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{LIMIT, connect::Connector};
+use super::{
+    LIMIT, NAME,
+    connect::Connector,
+    rows::{Parameters, get},
+    statement_error::{Failure, PAUSE, text},
+};
 use crate::StoreError;
 use rollcall_base::names;
 
-pub(super) const NAME: &str = "postgres";
 /// How often a lost backend is looked for until it is gone.
 const LOOK: Duration = Duration::from_millis(5);
-/// Before a deadlock's victim tries again: long enough for the survivor to commit.
-pub(super) const PAUSE: Duration = Duration::from_millis(3);
-
-pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
-
 /// A server process, beyond the reuse of its pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
@@ -67,8 +62,7 @@ impl managed::Manager for ConnectionManager {
         let client = ClientWrapper::new(client, driver);
         let away = |error| StoreError::Unavailable(text(&error));
         let row = client.query_one(WHO, &[]).await.map_err(away)?;
-        let identity =
-            Identity { pid: row.try_get(0).map_err(unreadable)?, started: row.try_get(1).map_err(unreadable)? };
+        let identity = Identity { pid: get(&row, 0)?, started: get(&row, 1)? };
         let incarnation = self.0.timeline.compare(&client).await.map_err(away)?;
         Ok(ServerProcess { client, identity, incarnation })
     }
@@ -119,54 +113,6 @@ impl Drop for Busy {
             lost(&self.lost).push(backend.identity.clone());
         }
     }
-}
-
-/// What a failed statement means for the next step.
-pub(super) enum Failure {
-    /// The backend answered: its connection is sound.
-    Answered(StoreError),
-    /// Another transaction was in the way: the same statement may succeed now.
-    Again(StoreError),
-    /// The server takes no writes any more: it was made a standby. Another one may have its place.
-    ReadOnly(StoreError),
-    /// The backend is gone, or its outcome unknown.
-    Broken(StoreError),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let Some(code) = error.code() else {
-            return Self::Broken(StoreError::Unavailable(text(&error)));
-        };
-        match code {
-            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::LOCK_NOT_AVAILABLE => {
-                Self::Again(StoreError::Unavailable(text(&error)))
-            }
-            &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
-            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(StoreError::Unavailable(text(&error))),
-            &SqlState::DISK_FULL => {
-                Self::Broken(StoreError::Unavailable(format!("{}; free space on the server's disk", text(&error))))
-            }
-            // Connection, resources, operator's intervention, system, internal.
-            code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
-                Self::Broken(StoreError::Unavailable(text(&error)))
-            }
-            _ => Self::Answered(StoreError::Refused(text(&error))),
-        }
-    }
-}
-
-/// An error as an operator wants it: with its cause, which tokio-postgres leaves to the reader.
-pub(super) fn text(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
-/// A row that cannot be read: somebody else wrote it.
-pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Refused(format!("unreadable row: {error}"))
 }
 
 #[derive(Clone)]

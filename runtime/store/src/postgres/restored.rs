@@ -1,7 +1,11 @@
 //! After a backup was put back: nothing in it is live, and no id of it may be given out again.
 use std::time::Duration;
 
-use super::{PostgresStore, connect::Dedicated, pool::unreadable};
+use super::{
+    connect::{Connector, Dedicated},
+    rows::{get, only, unsigned},
+    session_end::ended,
+};
 use crate::{Restored, StoreError, now_micros};
 
 /// The tables may be large, and the server cold.
@@ -22,20 +26,16 @@ const ANEW: &str = "update installation set id = gen_random_uuid(), incarnation 
 const RAISE: &str = "select raise_ids($1)";
 
 /// Their fields in Redis go as a dead node's do. Their events were published, or are too old to be told.
-const END: &str = "with gone as (
+const END: &str = concat!(
+    "with gone as (
         delete from agent_session
-        returning id, agent_id, classroom_id, user_id, sid, lesson_id, lesson_before, started_at
-    ), history as (
-        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
-        select id, agent_id, classroom_id, user_id, lesson_id,
-            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), 'node_lost'
-        from gone on conflict (id) do nothing
-    ), leavings as (
-        insert into stale_field (node_id, lesson_id, user_id, sid)
-        select 0, l.id, g.user_id, g.sid
-        from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
-    )
-    select count(*) from gone";
+        returning id, agent_id, classroom_id, user_id, sid, lesson_id, lesson_before, started_at,
+            'node_lost' as reason
+    ), ",
+    ended!("0", "on conflict (id) do nothing"),
+    "
+    select count(*) from gone"
+);
 
 const EMPTY: &str =
     "with gone as (delete from outbox returning id), aside as (delete from outbox_quarantine returning id)
@@ -43,28 +43,26 @@ const EMPTY: &str =
 
 const FORGET: &str = "delete from takeover; delete from node";
 
-impl PostgresStore {
-    pub(super) async fn make_anew(&self) -> Result<Restored, StoreError> {
-        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT, None).await?;
-        connection.run(LIMIT, "begin").await?;
-        connection.run(LIMIT, LOCK).await?;
-        if let Some(row) = connection.rows(LIMIT, ALIVE, &[]).await?.first() {
-            let label: String = row.try_get(0).map_err(unreadable)?;
-            let rest: f64 = row.try_get(1).map_err(unreadable)?;
-            return Err(StoreError::Refused(format!(
-                "node {label} holds a lease for another {rest:.0} s: stop every node first, or wait for its end"
-            )));
-        }
-        connection.run(LIMIT, ANEW).await?;
-        connection.rows(LIMIT, RAISE, &[&now_micros()]).await?;
-        let count = async |sql| {
-            let rows = connection.rows(LIMIT, sql, &[]).await?;
-            let count: i64 = rows.first().ok_or_else(|| unreadable("none"))?.try_get(0).map_err(unreadable)?;
-            u64::try_from(count).map_err(unreadable)
-        };
-        let restored = Restored { sessions: count(END).await?, events: count(EMPTY).await? };
-        connection.run(LIMIT, FORGET).await?;
-        connection.run(LIMIT, "commit").await?;
-        Ok(restored)
+pub(super) async fn prepare(connector: &Connector) -> Result<Restored, StoreError> {
+    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
+    connection.run(LIMIT, "begin").await?;
+    connection.run(LIMIT, LOCK).await?;
+    if let Some(row) = connection.rows(LIMIT, ALIVE, &[]).await?.first() {
+        let label: String = get(row, 0)?;
+        let rest: f64 = get(row, 1)?;
+        return Err(StoreError::Refused(format!(
+            "node {label} holds a lease for another {rest:.0} s: stop every node first, or wait for its end"
+        )));
     }
+    connection.run(LIMIT, ANEW).await?;
+    connection.rows(LIMIT, RAISE, &[&now_micros()]).await?;
+    let count = async |sql| {
+        let rows = connection.rows(LIMIT, sql, &[]).await?;
+        let count: i64 = only(&rows)?;
+        unsigned(count)
+    };
+    let restored = Restored { sessions: count(END).await?, events: count(EMPTY).await? };
+    connection.run(LIMIT, FORGET).await?;
+    connection.run(LIMIT, "commit").await?;
+    Ok(restored)
 }

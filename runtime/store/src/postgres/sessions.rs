@@ -9,17 +9,22 @@
 //! a minute after a quiet night's vacuum, while the morning's agents come (measured: 1.5 s a batch instead of 7 ms).
 use std::collections::{HashMap, HashSet};
 
+use async_trait::async_trait;
 use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, StoreError};
+use super::{
+    rows::{get, sid, unreadable, unsigned},
+    session_end::{ended, ended_events},
+    store::PostgresStore,
+};
+use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, Sessions, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
 /// lost) gets the same answer, and no second event. A session that was there when the database lost commits is entered
-/// again: its end may have been among them, and its left published. Whom it replaces is written down for a connection of
-/// this node too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
+/// again: its end may have been among them, and its left published. The connection that it replaces is noted where it is this
+/// node's, too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -49,10 +54,10 @@ const OPEN: &str = "with fence as materialized (
         insert into outbox (classroom_id, agent_id, session_id, operation)
         select classroom_id, agent_id, id, 'entered' from entered
         where takeovers = 0 or id <= (select doubtful_through from installation where single)
-    ), told as (
+    ), noted as (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
-    ), leavings as (
+    ), stale_fields as (
         insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select e.previous_node, l.id, e.user_id, e.previous_sid, true
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
@@ -63,7 +68,7 @@ const OPEN: &str = "with fence as materialized (
 
 /// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
 /// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
-/// A guest who brings a token has no session whose end would take its field along: that is written down beforehand.
+/// A guest with a token has no session whose end would add its stale field: that is written now, and held.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -88,7 +93,7 @@ const JOIN: &str = "with fence as materialized (
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
 
-const RESTORE: &str = "with fence as materialized (
+const ROLLBACK: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), written as (
         update agent_session s set lesson_id = i.lesson_id, lesson_before = s.lesson_id, seat = i.seat,
@@ -100,7 +105,8 @@ const RESTORE: &str = "with fence as materialized (
     select from fence";
 
 /// One row without a session where the fence holds and nothing was to close.
-const CLOSE: &str = "with fence as materialized (
+const CLOSE: &str = concat!(
+    "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
         delete from agent_session s
@@ -108,20 +114,13 @@ const CLOSE: &str = "with fence as materialized (
             as i(classroom_id, agent_id, sid, reason)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason
-    ), history as (
-        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
-        select id, agent_id, classroom_id, user_id, lesson_id,
-            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason
-        from gone
-    ), events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
-        select classroom_id, agent_id, id, 'left', reason from gone
-    ), leavings as (
-        insert into stale_field (node_id, lesson_id, user_id, sid)
-        select $1, l.id, g.user_id, g.sid
-        from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
-    )
-    select g.classroom_id, g.agent_id from fence left join gone g on true";
+    ), ",
+    ended!("$1", ""),
+    ", ",
+    ended_events!(),
+    "
+    select g.classroom_id, g.agent_id from fence left join gone g on true"
+);
 
 /// The batch in the order in which every batch locks its rows.
 fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
@@ -130,12 +129,9 @@ fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T>
     sorted
 }
 
-impl PostgresStore {
-    pub(super) async fn enter_classrooms(
-        &self,
-        lease: Lease,
-        batch: &[Open],
-    ) -> Result<Vec<Option<Opened>>, StoreError> {
+#[async_trait]
+impl Sessions for PostgresStore {
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -153,10 +149,10 @@ impl PostgresStore {
             rooms.push(i64::from(open.user_sessions) - *earlier);
             *earlier += 1;
         }
-        let most = rooms.iter().copied().max().unwrap_or_default().max(0);
+        let limit = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
         let values: &[&(dyn ToSql + Sync)] =
-            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &most];
+            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit];
         let rows = self.pool.rows("open", OPEN, values).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
@@ -165,11 +161,11 @@ impl PostgresStore {
         let mut opened = HashMap::with_capacity(rows.len());
         let mut highest = SessionId(0);
         for row in &rows {
-            let key: (Uuid, &str) = (row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?);
-            let session: Option<i64> = row.try_get(2).map_err(unreadable)?;
+            let key: (Uuid, &str) = (get(row, 0)?, get(row, 1)?);
+            let session: Option<i64> = get(row, 2)?;
             highest = session.map_or(highest, |session| highest.max(SessionId(session)));
-            let node: Option<i64> = row.try_get(3).map_err(unreadable)?;
-            let previous: Option<&str> = row.try_get(4).map_err(unreadable)?;
+            let node: Option<i64> = get(row, 3)?;
+            let previous: Option<&str> = get(row, 4)?;
             let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()?;
             opened.insert(key, session.map(|session| Opened { session: SessionId(session), replaced }));
         }
@@ -178,7 +174,7 @@ impl PostgresStore {
         batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()
     }
 
-    pub(super) async fn join_lessons(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -197,8 +193,8 @@ impl PostgresStore {
         let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
         let mut written = vec![false; batch.len()];
         let place = |row: &Row| -> Result<usize, StoreError> {
-            let place: i64 = row.try_get(0).map_err(unreadable)?;
-            usize::try_from(place - 1).map_err(unreadable)
+            let place: i64 = get(row, 0)?;
+            unsigned(place - 1)
         };
         let (owned, wanted): (Vec<&Row>, Vec<&Row>) =
             rows.iter().partition(|row| row.try_get(1).is_ok_and(|written: bool| written));
@@ -208,14 +204,14 @@ impl PostgresStore {
         for row in wanted {
             let place = place(row)?;
             let join = sorted[place];
-            let seats: Option<i32> = row.try_get(2).map_err(unreadable)?;
-            let seat: Option<i32> = row.try_get(3).map_err(unreadable)?;
+            let seats: Option<i32> = get(row, 2)?;
+            let seat: Option<i32> = get(row, 3)?;
             let answer = match seats {
                 None => Joined::NotFound,
                 Some(_) if join.session.is_some() && !written[place] => Joined::NotOwner,
                 Some(seats) => Joined::Lesson {
-                    seats: u32::try_from(seats).map_err(unreadable)?,
-                    seat: seat.map(u32::try_from).transpose().map_err(unreadable)?.map(Seat),
+                    seats: unsigned(seats.into())?,
+                    seat: seat.map(|seat| unsigned(seat.into())).transpose()?.map(Seat),
                 },
             };
             answers.insert(join.sid, answer);
@@ -223,27 +219,28 @@ impl PostgresStore {
         batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
     }
 
-    pub(super) async fn undo_joins(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let sorted = sorted(batch, |restore| restore.session);
-        let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
-        let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
-        let before = |restore: &&'_ RollbackJoin| match &restore.lesson {
+        let sorted = sorted(batch, |rollback| rollback.session);
+        let sids: Vec<String> = sorted.iter().map(|rollback| rollback.sid.to_string()).collect();
+        let sessions: Vec<i64> = sorted.iter().map(|rollback| rollback.session.0).collect();
+        let before = |rollback: &&'_ RollbackJoin| match &rollback.lesson {
             Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
             None => (None, None),
         };
         let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
         let Lease { node, epoch } = lease;
-        let rows = self.pool.rows("restore", RESTORE, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
+        let rows =
+            self.pool.rows("restore", ROLLBACK, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
         Ok(vec![(); batch.len()])
     }
 
-    pub(super) async fn leave_classrooms(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+    async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -260,8 +257,8 @@ impl PostgresStore {
         self.wake();
         let mut left: HashSet<(Uuid, &str)> = HashSet::with_capacity(rows.len());
         for row in &rows {
-            let classroom: Option<Uuid> = row.try_get(0).map_err(unreadable)?;
-            let agent: Option<&str> = row.try_get(1).map_err(unreadable)?;
+            let classroom: Option<Uuid> = get(row, 0)?;
+            let agent: Option<&str> = get(row, 1)?;
             left.extend(classroom.zip(agent));
         }
         let answer = |close: &Close| match left.contains(&(close.classroom.0, close.agent.as_str())) {

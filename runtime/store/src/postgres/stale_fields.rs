@@ -1,11 +1,16 @@
-//! KeyCleanup: what waits until the key store has carried it out.
+//! Stale fields, which wait until the key store has removed them; and removals, for as long as a failover of the key store
+//! may undo them.
 //!
 //! Their rows are written by the statements that end or take over sessions ([`super::sessions`], [`super::lease`]).
+use async_trait::async_trait;
 use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use tokio_postgres::Row;
 
-use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{KeyField, StaleField, StoreError};
+use super::{
+    rows::{get, only, sid, unreadable, unsigned, whole},
+    store::PostgresStore,
+};
+use crate::{KeyField, StaleField, StaleFields, StoreError, stale_fields::REPEATED_MINUTES};
 
 const ADD: &str = "with released as (
         update stale_field set held = false where held and sid = any ($5)
@@ -22,7 +27,7 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
     where l.node_id = $1 and not l.held or l.node_id <> all (array(select id from node where not taken))
     order by l.id limit $2";
 
-/// An successor that left before this statement may have been made the holder after its own leaving was carried out; one
+/// A successor that left before this statement may have been made the holder after its own leaving was carried out; one
 /// that leaves later finds itself the holder.
 const FORGET: &str = "with forgotten as (
         delete from stale_field where id = any ($2) returning lesson_id, user_id, sid
@@ -39,13 +44,33 @@ const FORGET: &str = "with forgotten as (
 
 const HELD: &str = "select id, sid from stale_field where node_id = $1 and held and id > $2 order by id limit $3";
 
-impl PostgresStore {
-    pub(super) async fn add_leavings(
-        &self,
-        node: NodeId,
-        fields: &[KeyField],
-        ended: &[Sid],
-    ) -> Result<(), StoreError> {
+/// A node that repeats a dead node's removals does so as its own: they are repeated once more if they get lost.
+const REPEAT: &str = "with again as (
+        select ctid from removal
+        where minute >= extract(epoch from clock_timestamp())::bigint / 60 - $2
+            and (node_id = $1 or node_id <> all (array(select id from node where not taken)))
+        order by minute limit $3 for update skip locked
+    ), gone as (
+        delete from removal where ctid = any (array(select ctid from again)) returning lesson_id, user_id, sid
+    ), added as (
+        insert into stale_field (node_id, lesson_id, user_id, sid) select $1, lesson_id, user_id, sid from gone
+    )
+    select count(*) from gone";
+
+/// A minute is over once nothing of it is found: what another node forgets at this moment, that node forgets.
+const EXPIRE: &str = "with bound as materialized (
+        select extract(epoch from clock_timestamp())::bigint / 60 - $2 as minute
+    ), old as (
+        select ctid from removal where minute >= $1 and minute < (select minute from bound)
+        order by minute limit $3 for update skip locked
+    ), gone as (
+        delete from removal where ctid = any (array(select ctid from old)) returning minute
+    )
+    select count(*), max(gone.minute), (select minute from bound) from gone";
+
+#[async_trait]
+impl StaleFields for PostgresStore {
+    async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
         let lessons: Vec<&str> = fields.iter().map(|field| field.lesson.as_str()).collect();
         let users: Vec<&str> = fields.iter().map(|field| field.user.as_str()).collect();
         let sids: Vec<String> = fields.iter().map(|field| field.sid.to_string()).collect();
@@ -53,46 +78,56 @@ impl PostgresStore {
         self.pool.rows("leave", ADD, &[&node.0, &lessons, &users, &sids, &ended]).await.map(drop)
     }
 
-    pub(super) async fn read_leavings(&self, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
-        let most = i64::try_from(most).map_err(unreadable)?;
-        let rows = self.pool.rows("leavings", READ, &[&node.0, &most]).await?;
-        rows.iter().map(leaving).collect()
+    async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+        let max = whole(max);
+        let rows = self.pool.rows("leavings", READ, &[&node.0, &max]).await?;
+        rows.iter().map(stale_field).collect()
     }
 
-    pub(super) async fn forget_leavings(
+    async fn forget_stale_fields(
         &self,
         node: NodeId,
         done: &[(i64, StaleField)],
         keep: bool,
     ) -> Result<(), StoreError> {
         let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-        let handed: Vec<_> =
-            done.iter().filter_map(|(_, leaving)| Some((&leaving.field, leaving.successor?))).collect();
+        let handed: Vec<_> = done.iter().filter_map(|(_, stale)| Some((&stale.field, stale.successor?))).collect();
         let lessons: Vec<&str> = handed.iter().map(|(field, _)| field.lesson.as_str()).collect();
         let users: Vec<&str> = handed.iter().map(|(field, _)| field.user.as_str()).collect();
         let successors: Vec<String> = handed.iter().map(|(_, successor)| successor.to_string()).collect();
         self.pool.rows("forget", FORGET, &[&node.0, &ids, &lessons, &users, &successors, &keep]).await.map(drop)
     }
 
-    pub(super) async fn held_leavings(
-        &self,
-        node: NodeId,
-        after: i64,
-        most: usize,
-    ) -> Result<Vec<(i64, Sid)>, StoreError> {
-        let most = i64::try_from(most).map_err(unreadable)?;
-        let rows = self.pool.rows("held", HELD, &[&node.0, &after, &most]).await?;
-        let held = |row: &Row| Ok((row.try_get(0).map_err(unreadable)?, sid(row.try_get(1).map_err(unreadable)?)?));
+    async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+        let max = whole(max);
+        let rows = self.pool.rows("held", HELD, &[&node.0, &after, &max]).await?;
+        let held = |row: &Row| Ok((get(row, 0)?, sid(get(row, 1)?)?));
         rows.iter().map(held).collect()
+    }
+
+    async fn repeat_removals(&self, node: NodeId, max: usize) -> Result<usize, StoreError> {
+        let max = whole(max);
+        let rows = self.pool.rows("repeat", REPEAT, &[&node.0, &REPEATED_MINUTES, &max]).await?;
+        let count: i64 = only(&rows)?;
+        unsigned(count)
+    }
+
+    async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError> {
+        let max = whole(max);
+        let rows = self.pool.rows("expire", EXPIRE, &[&minute, &REPEATED_MINUTES, &max]).await?;
+        let row = rows.first().ok_or_else(|| unreadable("none"))?;
+        let count: i64 = get(row, 0)?;
+        let (reached, bound): (Option<i64>, i64) = (get(row, 1)?, get(row, 2)?);
+        Ok(if count < max { (bound.max(minute), false) } else { (reached.unwrap_or(minute), true) })
     }
 }
 
-fn leaving(row: &Row) -> Result<(i64, StaleField), StoreError> {
-    let successor: Option<&str> = row.try_get(4).map_err(unreadable)?;
+fn stale_field(row: &Row) -> Result<(i64, StaleField), StoreError> {
+    let successor: Option<&str> = get(row, 4)?;
     let field = KeyField {
-        lesson: LessonId::parse(row.try_get(1).map_err(unreadable)?).map_err(unreadable)?,
-        user: UserId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
-        sid: sid(row.try_get(3).map_err(unreadable)?)?,
+        lesson: LessonId::parse(get(row, 1)?).map_err(unreadable)?,
+        user: UserId::parse(get(row, 2)?).map_err(unreadable)?,
+        sid: sid(get(row, 3)?)?,
     };
-    Ok((row.try_get(0).map_err(unreadable)?, StaleField { field, successor: successor.map(sid).transpose()? }))
+    Ok((get(row, 0)?, StaleField { field, successor: successor.map(sid).transpose()? }))
 }

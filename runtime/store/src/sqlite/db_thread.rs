@@ -1,6 +1,6 @@
 //! A thread that owns a connection: SQLite blocks, and has one writer at a time anyway.
 //!
-//! The writer's desk is a group commit: whatever waits runs in one transaction, each piece of work in a savepoint of
+//! The writer is a group commit: whatever waits runs in one transaction, each piece of work in a savepoint of
 //! its own so that one that fails takes nothing with it, and all are answered after the commit. Work runs in the order
 //! of its arrival, also when its caller gave up: what follows a write of unknown outcome sees how it ended.
 //!
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_millis(1500);
 /// Calls that may wait; each is a batch.
 const QUEUE: usize = 1024;
 /// Calls in one transaction.
-const MOST: usize = 64;
+const MAX_BATCH: usize = 64;
 /// Between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_millis(250);
 
@@ -41,7 +41,7 @@ pub(super) struct DbThread {
 }
 
 impl DbThread {
-    /// A desk whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
+    /// A thread whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
     /// takes would hold up every write.
     pub(super) fn writer(threads: &Tasks, connection: Connection, aside: Connection) -> io::Result<Self> {
         let (committed, commits) = sync_channel(1);
@@ -49,7 +49,7 @@ impl DbThread {
         Self::spawn(threads, "sqlite-writer", true, move |queue| serve_writes(&connection, &queue, &committed))
     }
 
-    /// A desk whose work only reads: what was committed when it runs.
+    /// A thread whose work only reads: what was committed when it runs.
     pub(super) fn reader(threads: &Tasks, connection: Connection) -> io::Result<Self> {
         Self::spawn(threads, "sqlite-reader", false, move |queue| {
             for work in queue {
@@ -128,7 +128,7 @@ fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &Sy
         while let Some(work) = next {
             replies.push(work(begun.as_ref().map(|()| connection).map_err(Clone::clone)));
             undone = begun.is_ok() && connection.is_autocommit();
-            next = if replies.len() < MOST && !undone { queue.try_recv().ok() } else { None };
+            next = if replies.len() < MAX_BATCH && !undone { queue.try_recv().ok() } else { None };
         }
         let committed = match begun {
             Ok(()) if undone => Err(rolled_back()),
@@ -173,13 +173,13 @@ pub(super) fn in_savepoint<T>(
 
 /// Data that the tables do not take is refused; everything else (a full disk, another writer) may pass.
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
-    let mend = match error.sqlite_error_code() {
+    let hint = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "; free space on the disk of the database's file",
         Some(ErrorCode::ReadOnly) => "; make the database's file and its folder writable",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "; another program holds it: end that one",
         _ => "",
     };
-    let text = format!("{error}{mend}");
+    let text = format!("{error}{hint}");
     let passing = matches!(
         error.sqlite_error_code(),
         Some(
@@ -204,7 +204,7 @@ mod tests {
 
     /// A database that has room for little, with a writer whose first work waits for a word.
     struct Bench {
-        desk: DbThread,
+        thread: DbThread,
         go: std::sync::mpsc::Sender<()>,
         file: tempfile::NamedTempFile,
     }
@@ -217,15 +217,16 @@ mod tests {
             connection.execute_batch("pragma journal_mode = wal; create table kept (what)").expect("made");
             let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0)).expect("counted");
             connection.execute_batch(&format!("pragma max_page_count = {}", pages + 1)).expect("limited");
-            let desk = DbThread::writer(&Tasks::default(), connection, open()).expect("a thread");
+            let thread = DbThread::writer(&Tasks::default(), connection, open()).expect("a thread");
             let (go, wait) = channel::<()>();
-            desk.queue
+            thread
+                .queue
                 .try_send(Box::new(move |_| {
                     wait.recv().ok();
                     Box::new(|_| {})
                 }))
                 .expect("room");
-            Self { desk, go, file }
+            Self { thread, go, file }
         }
 
         fn kept(&self) -> i64 {
@@ -245,9 +246,9 @@ mod tests {
         let small = |connection: &Connection| insert(connection, 1);
         let calls = async {
             tokio::join!(
-                bench.desk.call("one", small),
-                bench.desk.call("large", |connection| insert(connection, 100_000)),
-                bench.desk.call("two", small),
+                bench.thread.call("one", small),
+                bench.thread.call("large", |connection| insert(connection, 100_000)),
+                bench.thread.call("two", small),
             )
         };
         let go = async {
@@ -265,7 +266,7 @@ mod tests {
     async fn work_that_goes_on_after_such_an_error_writes_nothing() {
         let bench = Bench::new();
         bench.go.send(()).expect("waits");
-        let answer = bench.desk.call("stubborn", |connection| {
+        let answer = bench.thread.call("stubborn", |connection| {
             let failed = in_savepoint(connection, |connection| insert(connection, 100_000));
             assert!(failed.is_err());
             in_savepoint(connection, |connection| insert(connection, 1)).ok();
@@ -278,11 +279,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_refused_fails_alone() {
         let bench = Bench::new();
-        let refused = bench.desk.call("refused", |connection| {
+        let refused = bench.thread.call("refused", |connection| {
             insert(connection, 1)?;
             connection.execute("insert into missing values (1)", []).map(drop).map_err(failed)
         });
-        let kept = bench.desk.call("kept", |connection| insert(connection, 1));
+        let kept = bench.thread.call("kept", |connection| insert(connection, 1));
         let go = async { bench.go.send(()).expect("waits") };
         let (refused, kept, ()) = tokio::join!(refused, kept, go);
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");

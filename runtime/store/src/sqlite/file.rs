@@ -1,14 +1,14 @@
-//! The database's file: how it is opened and brought up to date.
-use std::{path::Path, time::Duration};
+//! The database's file: how it is opened, and the lock beside it that a serving process holds.
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::Duration,
+};
 
-use rollcall_schema::sql::{Migration, SQLITE};
-use rusqlite::{Connection, Row, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, config::DbConfig};
 
 use super::db_thread::failed;
-use crate::{
-    StoreError,
-    schema::{STATE, State, migration_table, names},
-};
+use crate::StoreError;
 
 /// Another process may be writing: a load, or a person with the sqlite3 tool.
 const BUSY: Duration = Duration::from_secs(1);
@@ -30,35 +30,27 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-pub(super) fn migrate(path: &Path) -> Result<(), StoreError> {
-    let mut connection = open(path)?;
-    if state(&connection)?.missing(SQLITE)?.is_empty() {
-        return Ok(());
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    transaction
-        .execute_batch(migration_table!("text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))"))
-        .map_err(failed)?;
-    // Another process may have done it meanwhile.
-    for Migration { version, name, sql, compatible_from } in state(&transaction)?.missing(SQLITE)? {
-        transaction.execute_batch(sql).map_err(failed)?;
-        let applied = "insert into migration (version, name, compatible_from) values (?1, ?2, ?3)";
-        transaction.execute(applied, (version, name, compatible_from)).map_err(failed)?;
-        tracing::info!(name, "sqlite: migrated");
-    }
-    transaction.commit().map_err(failed)
+/// The writer's connection. It has a table of the connections that lost their session to another one, until they are
+/// told: in memory, for they end with the process.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = open(path)?;
+    connection.execute_batch("create temp table takeover (sid text primary key) without rowid").map_err(failed)?;
+    Ok(connection)
 }
 
-/// The names of the migrations that are missing.
-pub(super) fn missing(connection: &Connection) -> Result<Vec<&'static str>, StoreError> {
-    Ok(names(state(connection)?.missing(SQLITE)?))
-}
-
-fn state(connection: &Connection) -> Result<State, StoreError> {
-    const MADE: &str = "select exists (select 1 from sqlite_schema where name = 'migration')";
-    if !connection.query_row(MADE, [], |row| row.get(0)).map_err(failed)? {
-        return Ok(State::default());
+/// Takes the lock that a serving process holds while it lives.
+pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let shown = Path::new(&path).display().to_string();
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| StoreError::Refused(format!("{shown}: {error}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Refused(format!(
+            "another rollcall is serving {} (it holds {shown}): stop it first, or give this one a DATABASE_URL of its own",
+            database.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(StoreError::Refused(format!("{shown}: {error}"))),
     }
-    let state = |row: &Row<'_>| Ok(State { version: row.get(0)?, compatible_from: row.get(1)? });
-    connection.query_row(STATE, [], state).map_err(failed)
 }

@@ -1,57 +1,62 @@
-//! The node's right to write: a lock on a file beside the database, which ends with the process, however it ends.
-//!
-//! The row in `node` is there for the same reason as in Postgres: what an earlier registration left in flight writes
-//! nothing.
-use std::{
-    fs::{File, TryLockError},
-    path::Path,
-    time::Duration,
-};
+//! The node's right to write. A lock on a file beside the database lets one process serve, until it ends; the row in `node`
+//! makes sure that what an earlier registration left in flight writes nothing, as in Postgres.
+use std::{sync::Arc, time::Duration};
 
-use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
+use async_trait::async_trait;
+use rollcall_schema::{Epoch, LeftReason, NodeId, SessionId, Sid};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     db_thread::{failed, in_savepoint},
-    read, restored, stale_fields,
+    file, ids, rows, session_end,
+    store::SqliteStore,
 };
-use crate::{HeartbeatReply, Lease, Registration, StoreError, quarantine::Quarantine};
+use crate::{HeartbeatReply, Lease, NodeLeases, Registration, StoreError, session_quarantine::SessionQuarantine};
 
-pub(super) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
+const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
-/// The end of a session whose process is dead.
-const LOSE: [&str; 4] = [
-    stale_fields::OF_SESSION,
-    "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
-     select id, agent_id, classroom_id, user_id, lesson_id, started_at, 'node_lost' from agent_session where id = ?1",
-    "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
-     select classroom_id, agent_id, id, 'left', 'node_lost' from agent_session where id = ?1",
-    "delete from agent_session where id = ?1",
-];
-
-const BURY: &str =
+const FORGET_EMPTY: &str =
     "delete from node where id = ?1 and not exists (select 1 from agent_session where node_id = node.id)";
 
-/// Connections that lost their session to another one, until they are told: in memory, for they end with the process.
-pub(super) fn notices(connection: Connection) -> Result<Connection, StoreError> {
-    connection.execute_batch("create temp table takeover (sid text primary key) without rowid").map_err(failed)?;
-    Ok(connection)
-}
+#[async_trait]
+impl NodeLeases for SqliteStore {
+    async fn register(&self, registration: &Registration) -> Result<Lease, StoreError> {
+        self.lock.get_or_try_init(async || file::lock(&self.path)).await?;
+        let registration = registration.clone();
+        let registered = self.writer.call("register", move |connection| register(connection, &registration));
+        let lease = registered.await?;
+        self.wake();
+        Ok(lease)
+    }
 
-/// Takes the lock that a serving process holds while it lives.
-pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let shown = Path::new(&path).display().to_string();
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| StoreError::Refused(format!("{shown}: {error}")))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Refused(format!(
-            "another rollcall is serving {} (it holds {shown}): stop it first, or give this one a DATABASE_URL of its own",
-            database.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(StoreError::Refused(format!("{shown}: {error}"))),
+    async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
+        self.writer.call("pulse", move |connection| renew_lease(connection, lease, ttl)).await
+    }
+
+    async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
+        let replaced = replaced.to_vec();
+        self.writer.call("told", move |connection| ack_takeovers(connection, &replaced)).await
+    }
+
+    async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+        self.writer.call("probe", move |connection| probe(connection, lease, ttl)).await
+    }
+
+    async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
+        let quarantine = Arc::clone(&self.quarantine);
+        let sessions = self.writer.call("reap", move |connection| reap(connection, &quarantine, lease, max)).await?;
+        if sessions > 0 {
+            self.wake();
+        }
+        Ok(sessions)
+    }
+
+    async fn release_lease(&self, lease: Lease) -> Result<(), StoreError> {
+        self.writer.call("retire", move |connection| release_lease(connection, lease)).await
+    }
+
+    async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
+        self.reader.call("knows", move |connection| knows_node(connection, node)).await
     }
 }
 
@@ -65,12 +70,12 @@ pub(super) fn fence(connection: &Connection, lease: Lease) -> Result<(), StoreEr
 /// Enters as the only node that lives. All ids jump at each start but the first: the file may be a copy that was made a
 /// moment before the last end, and ids that were given out since then are in the stream. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
 /// their agents can come back to them.
-pub(super) fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
+fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
     let first: bool = connection
         .query_row("select not exists (select 1 from sqlite_sequence where name = 'node')", [], |row| row.get(0))
         .map_err(failed)?;
     if !first {
-        restored::raise_ids(connection)?;
+        ids::raise_ids(connection)?;
     }
     connection.execute("update node set epoch = epoch + 1", []).map_err(failed)?;
     connection
@@ -85,47 +90,41 @@ pub(super) fn register(connection: &Connection, registration: &Registration) -> 
 }
 
 /// Ends sessions of earlier processes whose lease has ended, the oldest first.
-pub(super) fn reap(
+fn reap(
     connection: &Connection,
-    refused: &Quarantine,
+    quarantine: &SessionQuarantine,
     lease: Lease,
-    most: usize,
+    max: usize,
 ) -> Result<usize, StoreError> {
     fence(connection, lease)?;
     let expired: Vec<i64> = connection
         .prepare_cached(&format!("select id from node where id <> ?1 and lease_until <= {NOW}"))
         .and_then(|mut nodes| nodes.query_map([lease.node.0], |row| row.get(0))?.collect())
         .map_err(failed)?;
-    let (mut ended, aside) = (0, refused.aside());
-    let room = |ended: usize| i64::try_from(most - ended + aside.len()).unwrap_or(i64::MAX);
+    let (mut ended, quarantined) = (0, quarantine.sessions());
+    let room = |ended: usize| i64::try_from(max - ended + quarantined.len()).unwrap_or(i64::MAX);
     for node in expired {
         let lost: Vec<i64> = connection
             .prepare_cached("select id from agent_session where node_id = ?1 order by id limit ?2")
             .and_then(|mut lost| lost.query_map((node, room(ended)), |row| row.get(0))?.collect())
             .map_err(failed)?;
-        for id in lost.into_iter().filter(|id| !aside.contains(id)).take(most - ended) {
-            match in_savepoint(connection, |connection| lose(connection, id)) {
+        for id in lost.into_iter().filter(|id| !quarantined.contains(id)).take(max - ended) {
+            match in_savepoint(connection, |connection| session_end::end(connection, id, LeftReason::NodeLost)) {
                 Ok(()) => ended += 1,
-                Err(StoreError::Refused(why)) => refused.add(SessionId(id), &why),
+                Err(StoreError::Refused(why)) => quarantine.add(SessionId(id), &why),
                 Err(error) => return Err(error),
             }
         }
-        connection.execute(BURY, [node]).map_err(failed)?;
+        connection.execute(FORGET_EMPTY, [node]).map_err(failed)?;
     }
     Ok(ended)
-}
-
-fn lose(connection: &Connection, session: i64) -> Result<(), StoreError> {
-    LOSE.into_iter().try_for_each(|statement| {
-        connection.prepare_cached(statement).and_then(|mut lose| lose.execute([session])).map(drop).map_err(failed)
-    })
 }
 
 fn from_now(time: Duration) -> String {
     format!("+{:.3} seconds", time.as_secs_f64())
 }
 
-/// Written only once a quarter of it has gone: a commit for each pulse costs an idle node a fifth of its processor time.
+/// Written only once a quarter of it has gone: a commit for each heartbeat costs an idle node a fifth of its processor time.
 fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
     let fresh: Option<bool> = connection
         .prepare_cached(
@@ -144,7 +143,7 @@ fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), Sto
 }
 
 /// Renews in any case: what is asked for is whether the file takes a write.
-pub(super) fn probe(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+fn probe(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
     fence(connection, lease)?;
     extend(connection, lease, ttl)
 }
@@ -157,7 +156,7 @@ fn extend(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), St
         .map_err(failed)
 }
 
-pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
+fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
     renew(connection, lease, ttl)?;
     let replaced = connection
         .prepare_cached("select sid from temp.takeover")
@@ -165,7 +164,7 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
             takeovers.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
         })
         .map_err(failed)?;
-    let replaced = replaced.iter().map(|text| read::sid(text)).collect::<Result<_, _>>()?;
+    let replaced = replaced.iter().map(|text| rows::sid(text)).collect::<Result<_, _>>()?;
     Ok(HeartbeatReply {
         replaced,
         nodes: 1,
@@ -174,12 +173,12 @@ pub(super) fn pulse(connection: &Connection, lease: Lease, ttl: Duration) -> Res
     })
 }
 
-pub(super) fn told(connection: &Connection, replaced: &[Sid]) -> Result<(), StoreError> {
+fn ack_takeovers(connection: &Connection, replaced: &[Sid]) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached("delete from temp.takeover where sid = ?1").map_err(failed)?;
     replaced.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
 }
 
-pub(super) fn retire(connection: &Connection, lease: Lease) -> Result<(), StoreError> {
+fn release_lease(connection: &Connection, lease: Lease) -> Result<(), StoreError> {
     fence(connection, lease)?;
     let left: Option<i64> =
         connection.query_row("select 1 from agent_session limit 1", [], |row| row.get(0)).optional().map_err(failed)?;
@@ -189,4 +188,9 @@ pub(super) fn retire(connection: &Connection, lease: Lease) -> Result<(), StoreE
         None => "delete from node where id = ?1".to_owned(),
     };
     connection.execute(&end, [lease.node.0]).map(drop).map_err(failed)
+}
+
+fn knows_node(connection: &Connection, node: NodeId) -> Result<bool, StoreError> {
+    let found = connection.query_row("select 1 from node where id = ?1", [node.0], |_| Ok(())).optional();
+    found.map(|found| found.is_some()).map_err(failed)
 }

@@ -2,14 +2,14 @@
 //!
 //! Rows are gathered in temporary tables of this connection, which lock nothing, and written at the commit in one
 //! short transaction: the gateway's writer waits for that alone.
-use std::{future::Future, path::PathBuf};
+use std::future::Future;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
-use super::{db_thread::failed, file};
-use crate::{AttendeeRow, LessonRow, Load, LoadError, StoreError};
+use super::{db_thread::failed, file, store::SqliteStore};
+use crate::{AttendeeRow, LessonRow, Lessons, Load, LoadError, StoreError};
 
 const TABLES: &str =
     "create temp table new_lesson (id text primary key, classroom_id text, seats integer) without rowid;
@@ -23,18 +23,30 @@ const WRITE: &str =
     on conflict (lesson_id, user_id) do update set seat = excluded.seat;";
 
 /// None while a piece of work has it, and after one that panicked.
-pub(super) struct SqliteLoad(Option<Connection>);
+struct SqliteLoad(Option<Connection>);
 
-impl SqliteLoad {
-    pub(super) async fn begin(path: PathBuf) -> Result<Self, StoreError> {
+#[async_trait]
+impl Lessons for SqliteStore {
+    async fn has_no_lesson(&self) -> Result<bool, StoreError> {
+        self.reader.call("is_empty", has_no_lesson).await
+    }
+
+    async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError> {
+        let path = self.path.clone();
         let connection = blocking(move || {
             let connection = file::open(&path)?;
             connection.execute_batch(TABLES).map_err(failed)?;
             Ok::<_, StoreError>(connection)
         });
-        Ok(Self(Some(connection.await?)))
+        Ok(Box::new(SqliteLoad(Some(connection.await?))))
     }
+}
 
+fn has_no_lesson(connection: &Connection) -> Result<bool, StoreError> {
+    connection.query_row("select not exists (select 1 from lesson)", [], |row| row.get(0)).map_err(failed)
+}
+
+impl SqliteLoad {
     async fn work<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Connection) -> Result<T, LoadError> + Send + 'static,

@@ -2,43 +2,44 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Params, params};
+use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId};
+use rusqlite::{Connection, Params, Row, params};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
     time::timeout,
 };
 
 use super::{
-    SqliteStore,
     db_thread::{DbThread, failed},
-    read,
+    rows::{rows, text, unreadable, whole},
+    store::SqliteStore,
 };
 use crate::{
-    Outbox, OutboxRow, StoreError,
-    aside::{PUT_BACK_MOST, RETRY_ASIDE},
+    Backlog, Change, Outbox, OutboxRow, OutboxSource, StoreError,
+    outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
-/// How often rows are set aside before a read gives up for this time.
+/// How often a read begins again after it quarantined rows, before it gives up for this time.
 const READS: usize = 8;
 
 const DELETE: &str = "delete from outbox where id = ?1";
-const SET_ASIDE: &str = "insert into outbox_quarantine (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
+const QUARANTINE: &str = "insert into outbox_quarantine (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
     created_at, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, ?2, \
     strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
 const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
 /// Under their old ids, so that those that come later stay behind them.
-const PUT_BACK: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at) \
+const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at) \
     select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at from outbox_quarantine \
     where classroom_id = ?1 and agent_id = ?2";
-const FORGET_ASIDE: &str = "delete from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
-const ASIDE_ROWS: &str = "select count(*) from (select 1 from outbox_quarantine limit 10000)";
+const DELETE_QUARANTINED: &str = "delete from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
+const QUARANTINED: &str = "select count(*) from (select 1 from outbox_quarantine limit 10000)";
 
 fn run(connection: &Connection, sql: &str, values: impl Params) -> Result<(), StoreError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
 }
 
-pub(super) struct SqliteOutbox {
+struct SqliteOutbox {
     writer: DbThread,
     reader: DbThread,
     relay: Arc<Mutex<()>>,
@@ -46,16 +47,31 @@ pub(super) struct SqliteOutbox {
     changed: watch::Receiver<u64>,
 }
 
-impl SqliteOutbox {
-    pub(super) fn new(store: &SqliteStore) -> Self {
-        Self {
-            writer: store.writer.clone(),
-            reader: store.reader.clone(),
-            relay: store.relay.clone(),
+#[async_trait]
+impl OutboxSource for SqliteStore {
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        Ok(Box::new(SqliteOutbox {
+            writer: self.writer.clone(),
+            reader: self.reader.clone(),
+            relay: self.relay.clone(),
             claimed: None,
-            changed: store.wake.subscribe(),
-        }
+            changed: self.wake.subscribe(),
+        }))
     }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.reader.call("backlog", backlog).await
+    }
+}
+
+/// The distance of the ids at its ends, which is the count but for rows that were published out of order: nothing is
+/// walked.
+fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
+    const SQL: &str = "select coalesce((select max(id) from outbox) - (select min(id) from outbox) + 1, 0), \
+        coalesce((julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400, 0)";
+    let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
+    let (rows, lag): (i64, f64) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    Ok(Backlog { rows: u64::try_from(rows).unwrap_or(0), lag: Duration::from_secs_f64(lag.max(0.0)) })
 }
 
 #[async_trait]
@@ -68,17 +84,17 @@ impl Outbox for SqliteOutbox {
         Ok(usize::from(self.claimed.is_some()))
     }
 
-    async fn read(&mut self, most: usize) -> Result<Vec<OutboxRow>, StoreError> {
+    async fn read(&mut self, max: usize) -> Result<Vec<OutboxRow>, StoreError> {
         for _ in 0..READS {
             if self.claimed.is_none() {
                 break;
             }
-            let read = self.reader.call("outbox_read", move |connection| read::outbox(connection, most));
-            let (rows, aside) = read.await?;
-            for (ids, why) in &aside {
+            let answer = self.reader.call("outbox_read", move |connection| read(connection, max));
+            let (rows, quarantined) = answer.await?;
+            for (ids, why) in &quarantined {
                 self.quarantine(ids, why).await?;
             }
-            if !rows.is_empty() || aside.is_empty() {
+            if !rows.is_empty() || quarantined.is_empty() {
                 return Ok(rows);
             }
         }
@@ -87,10 +103,10 @@ impl Outbox for SqliteOutbox {
 
     async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError> {
         let (ids, why) = (ids.to_vec(), why.to_owned());
-        let later = format!("+{} seconds", RETRY_ASIDE.as_secs());
+        let later = format!("+{} seconds", RETRY_AFTER.as_secs());
         let work = move |connection: &Connection| {
             for id in ids {
-                run(connection, SET_ASIDE, params![id, why, later])?;
+                run(connection, QUARANTINE, params![id, why, later])?;
                 run(connection, DELETE, [id])?;
             }
             Ok(())
@@ -104,18 +120,17 @@ impl Outbox for SqliteOutbox {
         }
         // Most of the time there is nothing, and a write would be a commit in vain.
         let count = |connection: &Connection| {
-            connection.query_row(ASIDE_ROWS, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
+            connection.query_row(QUARANTINED, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
         };
         if self.reader.call("outbox_quarantine", count).await? == 0 {
             return Ok(0);
         }
         let work = move |connection: &Connection| {
-            let due: Vec<(String, String)> = read::rows(connection, DUE, [read::whole(PUT_BACK_MOST)], |row| {
-                Ok((read::text(row, 0)?, read::text(row, 1)?))
-            })?;
+            let due: Vec<(String, String)> =
+                rows(connection, DUE, [whole(RELEASED_AT_ONCE)], |row| Ok((text(row, 0)?, text(row, 1)?)))?;
             for (classroom, agent) in due {
-                run(connection, PUT_BACK, [&classroom, &agent])?;
-                run(connection, FORGET_ASIDE, [&classroom, &agent])?;
+                run(connection, RELEASE, [&classroom, &agent])?;
+                run(connection, DELETE_QUARANTINED, [&classroom, &agent])?;
             }
             count(connection)
         };
@@ -128,9 +143,44 @@ impl Outbox for SqliteOutbox {
         self.writer.call("outbox_delete", delete).await
     }
 
-    async fn wait(&mut self, most: Duration) -> Result<(), StoreError> {
+    async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
         // The end of the wait, and an end of the store, are both a reason to look.
-        timeout(most, self.changed.changed()).await.ok();
+        timeout(max, self.changed.changed()).await.ok();
         Ok(())
     }
+}
+
+/// Rows to publish, and ids to quarantine with the reason.
+type Read = (Vec<OutboxRow>, Vec<(Vec<i64>, String)>);
+
+fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
+    const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
+        max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
+            select 1 from outbox_quarantine a
+            where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
+        ) from outbox order by id limit ?1";
+    let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
+    let mut rows = statement.query([whole(max)]).map_err(failed)?;
+    let mut sorted = SortedRows::default();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let id = row.get(0).map_err(failed)?;
+        // What is no text is unreadable all the same.
+        let key = (text(row, 1).unwrap_or_default(), text(row, 2).unwrap_or_default());
+        sorted.add(key, id, row.get(8).map_err(failed)?, || outbox_row(row));
+    }
+    Ok(sorted.finish())
+}
+
+fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StoreError> {
+    let reason: Option<String> = row.get(4).map_err(failed)?;
+    let waited: Option<f64> = row.get(5).map_err(failed)?;
+    Ok(OutboxRow {
+        id: row.get(0).map_err(failed)?,
+        classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
+        agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
+        session: SessionId(row.get(3).map_err(failed)?),
+        change: Change::parse(&text(row, 6)?, reason.as_deref()).map_err(unreadable)?,
+        nonce: Nonce(row.get(7).map_err(failed)?),
+        waited: Duration::from_secs_f64(waited.unwrap_or_default()),
+    })
 }

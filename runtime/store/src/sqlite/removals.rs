@@ -2,8 +2,8 @@
 use rollcall_schema::NodeId;
 use rusqlite::{Connection, params};
 
-use super::{db_thread::failed, read::whole};
-use crate::{REPEATED_MINUTES, StoreError};
+use super::{db_thread::failed, rows::whole};
+use crate::{StoreError, stale_fields::REPEATED_MINUTES};
 
 const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
     select ?1, lesson_id, user_id, sid from stale_field where id = ?2";
@@ -19,24 +19,24 @@ const REPEATED: &str = "delete from removal where rowid in ( \
 const EXPIRE: &str = "delete from removal where rowid in ( \
     select rowid from removal where minute < ?1 order by minute limit ?2)";
 
-/// What the leaving of this id says.
+/// Keeps a stale field that was removed as a removal.
 pub(super) fn keep(connection: &Connection, node: NodeId, id: i64) -> Result<(), StoreError> {
     connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute([node.0, id])).map(drop).map_err(failed)
 }
 
-pub(super) fn repeat(connection: &Connection, node: NodeId, most: usize) -> Result<usize, StoreError> {
-    let most = whole(most);
+pub(super) fn repeat(connection: &Connection, node: NodeId, max: usize) -> Result<usize, StoreError> {
+    let max = whole(max);
     let mut add = connection.prepare_cached(REPEAT).map_err(failed)?;
-    add.execute(params![REPEATED_MINUTES, most, node.0]).map_err(failed)?;
+    add.execute(params![REPEATED_MINUTES, max, node.0]).map_err(failed)?;
     let mut delete = connection.prepare_cached(REPEATED).map_err(failed)?;
-    delete.execute(params![REPEATED_MINUTES, most]).map_err(failed)
+    delete.execute(params![REPEATED_MINUTES, max]).map_err(failed)
 }
 
-pub(super) fn expire(connection: &Connection, minute: i64, most: usize) -> Result<(i64, bool), StoreError> {
+pub(super) fn expire(connection: &Connection, minute: i64, max: usize) -> Result<(i64, bool), StoreError> {
     let now: i64 = connection.query_row("select strftime('%s', 'now') / 60", [], |row| row.get(0)).map_err(failed)?;
     let bound = now - REPEATED_MINUTES;
-    let values = params![bound, whole(most)];
+    let values = params![bound, whole(max)];
     let gone = connection.prepare_cached(EXPIRE).and_then(|mut expire| expire.execute(values)).map_err(failed)?;
-    let more = gone >= most;
+    let more = gone >= max;
     Ok((if more { minute } else { bound.max(minute) }, more))
 }

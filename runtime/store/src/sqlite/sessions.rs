@@ -1,11 +1,39 @@
 //! Sessions, row by row: in one process and one transaction that costs what one statement would.
+use async_trait::async_trait;
 use rollcall_schema::{NodeId, Seat, SessionId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{db_thread::failed, lease::fence, read, stale_fields};
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, StoreError};
+use super::{db_thread::failed, lease::fence, rows, session_end, stale_fields, store::SqliteStore};
+use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, Sessions, StoreError};
 
-pub(super) fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
+#[async_trait]
+impl Sessions for SqliteStore {
+    async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
+        let batch = batch.to_vec();
+        let opened = self.writer.call("open", move |connection| open(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(opened)
+    }
+
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("join", move |connection| join(connection, lease, &batch)).await
+    }
+
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("restore", move |connection| rollback(connection, lease, &batch)).await
+    }
+
+    async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+        let batch = batch.to_vec();
+        let closed = self.writer.call("close", move |connection| close(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(closed)
+    }
+}
+
+fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
     fence(connection, lease)?;
     batch.iter().map(|open| open_one(connection, lease, open)).collect()
 }
@@ -62,11 +90,11 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
             .and_then(|mut statement| statement.execute([previous]))
             .map_err(failed)?;
     }
-    let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), read::sid(&text)?))).transpose()?;
+    let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), rows::sid(&text)?))).transpose()?;
     Ok(Some(Opened { session: SessionId(session), replaced }))
 }
 
-pub(super) fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
     fence(connection, lease)?;
     batch.iter().map(|join| join_one(connection, lease, join)).collect()
 }
@@ -104,7 +132,7 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
     Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
 }
 
-pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+fn rollback(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
     fence(connection, lease)?;
     let mut statement = connection
         .prepare_cached(
@@ -112,54 +140,28 @@ pub(super) fn restore(connection: &Connection, lease: Lease, batch: &[RollbackJo
              joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
         )
         .map_err(failed)?;
-    for restore in batch {
-        let (lesson, seat) = match &restore.lesson {
+    for rollback in batch {
+        let (lesson, seat) = match &rollback.lesson {
             Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
             None => (None, None),
         };
-        statement.execute(params![restore.session.0, restore.sid.to_string(), lesson, seat]).map_err(failed)?;
+        statement.execute(params![rollback.session.0, rollback.sid.to_string(), lesson, seat]).map_err(failed)?;
     }
     Ok(vec![(); batch.len()])
 }
 
-pub(super) fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
+fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
     fence(connection, lease)?;
     batch.iter().map(|close| close_one(connection, close)).collect()
 }
 
 fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreError> {
     let (classroom, agent, sid) = (close.classroom.to_string(), close.agent.as_str(), close.sid.to_string());
-    connection
-        .prepare_cached(stale_fields::OF_OWNER)
-        .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
+    let session: Option<i64> = connection
+        .prepare_cached("select id from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3")
+        .and_then(|mut owned| owned.query_row(params![classroom, agent, sid], |row| row.get(0)).optional())
         .map_err(failed)?;
-    let row: Option<(i64, String, Option<String>, String)> = connection
-        .prepare_cached(
-            "delete from agent_session where classroom_id = ?1 and agent_id = ?2 and sid = ?3 \
-             returning id, user_id, lesson_id, started_at",
-        )
-        .and_then(|mut statement| {
-            let values = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-            statement.query_row(params![classroom, agent, sid], values).optional()
-        })
-        .map_err(failed)?;
-    let Some((session, user, lesson, started)) = row else { return Ok(Closed::NotOwner) };
-    connection
-        .prepare_cached(
-            "insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )
-        .and_then(|mut statement| {
-            let reason = close.reason.as_str();
-            statement.execute(params![session, agent, classroom, user, lesson, started, reason])
-        })
-        .map_err(failed)?;
-    connection
-        .prepare_cached(
-            "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
-             values (?1, ?2, ?3, 'left', ?4)",
-        )
-        .and_then(|mut statement| statement.execute(params![classroom, agent, session, close.reason.as_str()]))
-        .map_err(failed)?;
+    let Some(session) = session else { return Ok(Closed::NotOwner) };
+    session_end::end(connection, session, close.reason)?;
     Ok(Closed::Left)
 }

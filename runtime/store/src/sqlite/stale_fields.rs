@@ -1,36 +1,41 @@
-//! KeyCleanup: what waits until the key store has carried it out. Written before the rows of their sessions change.
+//! Stale fields, which wait until the key store has removed them. They are written before the rows of their sessions change.
+use async_trait::async_trait;
 use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use rusqlite::{Connection, params};
 
 use super::{
     db_thread::failed,
-    read::{rows, sid, text, unreadable, whole},
     removals,
+    rows::{rows, sid, text, unreadable, whole},
+    store::SqliteStore,
 };
-use crate::{KeyField, StaleField, StoreError};
+use crate::{KeyField, StaleField, StaleFields, StoreError};
 
-/// "or fail": what may be undone half way keeps a journal of its own, and a savepoint undoes all of it anyway.
-macro_rules! leavings {
-    ($held:literal, $where:literal) => {
+/// Adds the fields of sessions. "or fail": what may be undone half way keeps a journal of its own, and a savepoint undoes all
+/// of it anyway.
+macro_rules! stale_fields_of {
+    ($node:literal, $held:literal, $where:literal) => {
         concat!(
-            "insert or fail into stale_field (node_id, lesson_id, user_id, sid, held) select node_id, lesson_id, user_id, sid, ",
+            "insert or fail into stale_field (node_id, lesson_id, user_id, sid, held) select ",
+            $node,
+            ", lesson_id, user_id, sid, ",
             $held,
             " from agent_session where lesson_id is not null and ",
             $where,
-            " union all select node_id, lesson_before, user_id, sid, ",
+            " union all select ",
+            $node,
+            ", lesson_before, user_id, sid, ",
             $held,
             " from agent_session where lesson_before is not null and ",
             $where
         )
     };
 }
+pub(super) use stale_fields_of;
 
-/// Of one session.
-pub(super) const OF_SESSION: &str = leavings!("false", "id = ?1");
-/// Of an agent's session in a classroom, if this connection has it.
-pub(super) const OF_OWNER: &str = leavings!("false", "classroom_id = ?1 and agent_id = ?2 and sid = ?3");
 /// Of an agent's session in a classroom, if another connection has it, which has not ended yet.
-pub(super) const OF_OTHER: &str = leavings!("true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
+pub(super) const OF_OTHER: &str =
+    stale_fields_of!("node_id", "true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
 
 const ADD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) values (?1, ?2, ?3, ?4)";
 
@@ -49,7 +54,45 @@ const RELEASE: &str = "update stale_field set held = false where held and sid = 
 
 const STAYS: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2 and sid = ?3";
 
-pub(super) fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) -> Result<(), StoreError> {
+#[async_trait]
+impl StaleFields for SqliteStore {
+    async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError> {
+        let (fields, ended) = (fields.to_vec(), ended.to_vec());
+        let work = move |connection: &Connection| {
+            release(connection, &ended)?;
+            add(connection, node, &fields)
+        };
+        self.writer.call("leave", work).await
+    }
+
+    async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+        self.reader.call("leavings", move |connection| read(connection, node, max)).await
+    }
+
+    async fn forget_stale_fields(
+        &self,
+        node: NodeId,
+        done: &[(i64, StaleField)],
+        keep: bool,
+    ) -> Result<(), StoreError> {
+        let done = done.to_vec();
+        self.writer.call("forget", move |connection| forget(connection, node, &done, keep)).await
+    }
+
+    async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+        self.reader.call("held", move |connection| held(connection, node, after, max)).await
+    }
+
+    async fn repeat_removals(&self, node: NodeId, max: usize) -> Result<usize, StoreError> {
+        self.writer.call("repeat", move |connection| removals::repeat(connection, node, max)).await
+    }
+
+    async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError> {
+        self.writer.call("expire", move |connection| removals::expire(connection, minute, max)).await
+    }
+}
+
+fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(ADD).map_err(failed)?;
     for KeyField { lesson, user, sid } in fields {
         statement.execute(params![node.0, lesson.as_str(), user.as_str(), sid.to_string()]).map_err(failed)?;
@@ -57,7 +100,7 @@ pub(super) fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) ->
     Ok(())
 }
 
-/// A guest's, who has no session whose end would add it.
+/// A guest has no session whose end would add its field.
 pub(super) fn hold(
     connection: &Connection,
     node: NodeId,
@@ -69,13 +112,13 @@ pub(super) fn hold(
     connection.prepare_cached(HOLD).and_then(|mut hold| hold.execute(values)).map(drop).map_err(failed)
 }
 
-pub(super) fn release(connection: &Connection, ended: &[Sid]) -> Result<(), StoreError> {
+fn release(connection: &Connection, ended: &[Sid]) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(RELEASE).map_err(failed)?;
     ended.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
 }
 
-pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
-    rows(connection, READ, params![node.0, whole(most)], |row| {
+fn read(connection: &Connection, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
+    rows(connection, READ, params![node.0, whole(max)], |row| {
         let successor: Option<String> = row.get(4).map_err(failed)?;
         let field = KeyField {
             lesson: LessonId::parse(&text(row, 1)?).map_err(unreadable)?,
@@ -87,24 +130,14 @@ pub(super) fn read(connection: &Connection, node: NodeId, most: usize) -> Result
     })
 }
 
-pub(super) fn held(
-    connection: &Connection,
-    node: NodeId,
-    after: i64,
-    most: usize,
-) -> Result<Vec<(i64, Sid)>, StoreError> {
-    rows(connection, HELD, params![node.0, after, whole(most)], |row| {
+fn held(connection: &Connection, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError> {
+    rows(connection, HELD, params![node.0, after, whole(max)], |row| {
         Ok((row.get(0).map_err(failed)?, sid(&text(row, 1)?)?))
     })
 }
 
-/// An successor that left before this may have been made the holder after its own leaving was carried out.
-pub(super) fn forget(
-    connection: &Connection,
-    node: NodeId,
-    done: &[(i64, StaleField)],
-    keep: bool,
-) -> Result<(), StoreError> {
+/// A successor that left before this may have been made the holder after its own leaving was carried out.
+fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
     for (id, StaleField { field, successor }) in done {

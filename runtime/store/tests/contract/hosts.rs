@@ -10,7 +10,7 @@ use std::{
 use rollcall_base::BackendUrl;
 use rollcall_loadtest::servers::{self, Postgres, Standby, psql};
 use rollcall_store::{
-    Store,
+    Schema, Store,
     postgres::{PostgresOptions, PostgresStore},
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

@@ -11,7 +11,7 @@ use crate::{
 
 on_both!(
     a_node_without_the_epoch_commits_nothing,
-    a_pulse_renews_a_lease_that_ran_out,
+    a_heartbeat_renews_an_expired_lease,
     one_session_that_cannot_be_ended_holds_up_nobody_elses,
     an_installation_keeps_its_id,
     migrating_again_changes_nothing,
@@ -50,7 +50,7 @@ async fn a_node_without_the_epoch_commits_nothing(world: World) {
     expect_fenced(&world, world.lease, &alice).await;
 }
 
-async fn a_pulse_renews_a_lease_that_ran_out(world: World) {
+async fn a_heartbeat_renews_an_expired_lease(world: World) {
     let lease = register(&*world.store, Duration::ZERO).await;
     world.store.renew_lease(lease, Duration::ZERO).await.expect("renewed");
     let alice = Member::new(classroom(), "web.alice");

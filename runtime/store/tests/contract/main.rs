@@ -3,7 +3,6 @@ mod failover;
 mod hosts;
 mod hung;
 mod lease;
-mod leavings;
 mod load;
 mod model;
 mod nodes;
@@ -13,6 +12,7 @@ mod roles;
 mod serving;
 mod sessions;
 mod snapshots;
+mod stale_fields;
 mod world;
 
 /// One test a case and store.

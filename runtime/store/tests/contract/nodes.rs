@@ -29,8 +29,8 @@ async fn a_takeover_from_another_node_is_told_there() {
     let second = first.again();
     let taken = other.open(lease, &[second.open()]).await.expect("opened")[0].expect("taken over");
     assert_eq!((taken.session, taken.replaced), (opened.session, Some((world.lease.node, first.sid))));
-    let pulse = world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
-    assert_eq!((pulse.replaced, pulse.nodes), (vec![first.sid], 2));
+    let reply = world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
+    assert_eq!((reply.replaced, reply.nodes), (vec![first.sid], 2));
     assert!(other.renew_lease(lease, LEASE).await.expect("renewed").replaced.is_empty());
     assert_eq!(world.close(&first).await, Closed::NotOwner);
     assert_eq!(world.sql("select node_id, sid from agent_session"), format!("{}|{}", lease.node, second.sid));
@@ -146,15 +146,15 @@ async fn of_two_nodes_racing_for_a_thousand_agents_one_owns_each() {
     let all: HashSet<Sid> = ours.iter().chain(&theirs).map(|member| member.sid).collect();
     assert_eq!((owners.len(), lost.len()), (1000, 1000));
     assert_eq!(owners.union(&lost).copied().collect::<HashSet<_>>(), all);
-    let mut told = world.store.renew_lease(world.lease, LEASE).await.expect("renewed").replaced;
-    told.extend(other.renew_lease(lease, LEASE).await.expect("renewed").replaced);
-    assert_eq!(told.len(), 1000);
-    assert_eq!(told.into_iter().collect::<HashSet<_>>(), lost);
+    let mut replaced = world.store.renew_lease(world.lease, LEASE).await.expect("renewed").replaced;
+    replaced.extend(other.renew_lease(lease, LEASE).await.expect("renewed").replaced);
+    assert_eq!(replaced.len(), 1000);
+    assert_eq!(replaced.into_iter().collect::<HashSet<_>>(), lost);
     assert_eq!(world.sql("select count(*), count(distinct session_id) from outbox"), "1000|1000");
 }
 
 #[tokio::test]
-async fn a_solitary_node_lives_alone() {
+async fn a_standalone_node_lives_alone() {
     let world = World::postgres().await;
     let other = world.another();
     let registration = |standalone| Registration { label: "late".to_owned(), lease: LEASE, standalone, process: None };

@@ -17,8 +17,8 @@ on_both!(
     the_backlog_tells_what_waits,
     a_row_keeps_a_nonce_of_its_own,
     a_reason_of_a_newer_version_is_left_out,
-    a_row_that_cannot_be_read_is_set_aside_with_what_follows_it,
-    a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it,
+    a_row_that_cannot_be_read_is_quarantined_with_what_follows_it,
+    a_row_that_the_bus_refuses_is_quarantined_with_what_follows_it,
 );
 
 async fn all_rows_and_the_oldest_first(world: World) {
@@ -147,7 +147,7 @@ async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
 
 const DUE: &str = "update outbox_quarantine set retry_at = created_at";
 
-async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: World) {
+async fn a_row_that_cannot_be_read_is_quarantined_with_what_follows_it(world: World) {
     let here = classroom();
     let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
     let names = [&alice, &bob].map(|member| member.agent.to_string());
@@ -167,14 +167,14 @@ async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: Worl
     // What follows later stays behind it as well.
     world.open(&alice).await;
     assert_eq!(drained(&mut *outbox).await, []);
-    let aside = "select operation from outbox_quarantine where agent_id <> '?' order by id";
-    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    let quarantined = "select operation from outbox_quarantine where agent_id <> '?' order by id";
+    assert_eq!(world.sql(quarantined), "frowned\nleft\nentered");
     assert!(outbox.release_quarantined().await.expect("looked") >= 3);
     assert_eq!(drained(&mut *outbox).await, [], "it is not time yet");
     world.sql(DUE);
     outbox.release_quarantined().await.expect("put back");
     assert_eq!(drained(&mut *outbox).await, [], "it can still not be read");
-    assert_eq!(world.sql(aside), "frowned\nleft\nentered");
+    assert_eq!(world.sql(quarantined), "frowned\nleft\nentered");
     // A newer version reads it.
     world.sql("update outbox_quarantine set operation = 'left' where operation = 'frowned'");
     world.sql(DUE);
@@ -183,7 +183,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_with_what_follows_it(world: Worl
     assert_eq!(drained(&mut *outbox).await, [unknown, left, entered].map(|change| (names[0].clone(), change)));
 }
 
-async fn a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it(world: World) {
+async fn a_row_that_the_bus_refuses_is_quarantined_with_what_follows_it(world: World) {
     let here = classroom();
     let [alice, bob] = ["web.alice", "web.bob"].map(|name| Member::new(here, name));
     world.open(&alice).await;
@@ -191,7 +191,7 @@ async fn a_row_that_the_bus_refuses_is_set_aside_with_what_follows_it(world: Wor
     world.close(&alice).await;
     let mut outbox = world.outbox().await;
     let rows = outbox.read(100).await.expect("read");
-    outbox.quarantine(&[rows[0].id], "too large").await.expect("set aside");
+    outbox.quarantine(&[rows[0].id], "too large").await.expect("quarantined");
     assert_eq!(drained(&mut *outbox).await, [(bob.agent.to_string(), Change::Entered)]);
     assert_eq!(world.sql("select why from outbox_quarantine order by id limit 1"), "too large");
     world.sql(DUE);

@@ -29,7 +29,7 @@ async fn carried_out(world: &World, keep: bool) -> KeyField {
 
 async fn waiting(world: &World) -> Vec<KeyField> {
     let waiting = world.store.stale_fields(world.lease.node, 10).await.expect("read");
-    waiting.into_iter().map(|(_, leaving)| leaving.field).collect()
+    waiting.into_iter().map(|(_, stale)| stale.field).collect()
 }
 
 async fn repeat(world: &World) -> usize {
@@ -41,7 +41,7 @@ async fn what_was_carried_out_is_repeated_and_compares_the_connection(world: Wor
     for _ in 0..2 {
         assert_eq!((repeat(&world).await, repeat(&world).await), (1, 0), "each once");
         let again = world.store.stale_fields(world.lease.node, 10).await.expect("read");
-        assert_eq!(again.iter().map(|(_, leaving)| &leaving.field).collect::<Vec<_>>(), [&field]);
+        assert_eq!(again.iter().map(|(_, stale)| &stale.field).collect::<Vec<_>>(), [&field]);
         world.store.forget_stale_fields(world.lease.node, &again, true).await.expect("forgotten");
     }
 }

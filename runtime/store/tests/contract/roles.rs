@@ -39,8 +39,8 @@ async fn a_role_that_may_change_no_table_serves() {
     assert_eq!(store.backlog().await.expect("counted").rows, 2);
     outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
     assert_eq!(store.backlog().await.expect("counted"), Backlog::default());
-    let leavings = store.stale_fields(lease.node, 10).await.expect("read");
-    store.forget_stale_fields(lease.node, &leavings, false).await.expect("forgotten");
+    let stale_fields = store.stale_fields(lease.node, 10).await.expect("read");
+    store.forget_stale_fields(lease.node, &stale_fields, false).await.expect("forgotten");
     // A call that is given up ends its own backend.
     let given_up = [alice.open()];
     tokio::time::timeout(std::time::Duration::from_micros(300), store.open(lease, &given_up)).await.ok();

@@ -41,8 +41,8 @@ async fn what_an_earlier_process_left_can_be_taken_over_and_ends_with_its_lease(
         world.sql("select id || reason || user_id || lesson_id from agent_session_history"),
         format!("{session}node_lostalicealgebra-1")
     );
-    let leavings = world.store.stale_fields(world.lease.node, 10).await.expect("read");
-    assert_eq!(leavings.iter().map(|(_, leaving)| leaving.field.sid).collect::<Vec<_>>(), [alice.sid]);
+    let stale_fields = world.store.stale_fields(world.lease.node, 10).await.expect("read");
+    assert_eq!(stale_fields.iter().map(|(_, stale)| stale.field.sid).collect::<Vec<_>>(), [alice.sid]);
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost))]);
     assert_eq!(reap().await, 0);

@@ -53,8 +53,8 @@ async fn a_lease_is_renewed_without_a_look_at_dead_rows() {
     let walked = "select heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read \
         from pg_statio_user_tables where relname in ('outbox', 'agent_session') order by relname";
     let before = world.sql(walked);
-    let pulse = async || drop(world.store.renew_lease(world.lease, LEASE).await.expect("renewed"));
-    assert_eq!(until_read(&world, "node", walked, pulse).await, before);
+    let renew = async || drop(world.store.renew_lease(world.lease, LEASE).await.expect("renewed"));
+    assert_eq!(until_read(&world, "node", walked, renew).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,18 @@
 //! How sessions that the node remembers stand in the database, and which rows it has for the node.
+use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
+use tokio::{sync::watch, task::spawn_blocking};
+use uuid::Uuid;
 
 use super::{
     db_thread::failed,
     lease::fence,
-    read::{rows, sid, text, unreadable, whole},
+    restored,
+    rows::{rows, sid, text, unreadable, whole},
+    store::SqliteStore,
 };
-use crate::{Close, Lease, Remembered, Standing, StoreError};
+use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
 /// The owner of the row, whether its end is in the history, and whether the agent has a later session.
 const STANDING: &str = "select (select sid from agent_session where id = ?1), \
@@ -22,7 +27,36 @@ const END: &str = "insert into agent_session_history \
 const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
     values (?1, ?2, ?3, 'left', ?4)";
 
-pub(super) fn verify(connection: &Connection, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
+#[async_trait]
+impl Recovery for SqliteStore {
+    fn incarnation(&self) -> watch::Receiver<Option<Uuid>> {
+        self.incarnation.subscribe()
+    }
+
+    async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
+        let batch = batch.to_vec();
+        let verified = self.writer.call("verify", move |connection| verify(connection, lease, &batch)).await?;
+        self.wake();
+        Ok(verified)
+    }
+
+    async fn owned_sessions(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, Close)>, StoreError> {
+        self.reader.call("owned", move |connection| owned_sessions(connection, node, after, max)).await
+    }
+
+    async fn prepare_restored(&self) -> Result<Restored, StoreError> {
+        let path = self.path.clone();
+        let restored = spawn_blocking(move || restored::prepare(&path)).await;
+        restored.unwrap_or_else(|_| Err(StoreError::Unavailable("it panicked".to_owned())))
+    }
+}
+
+fn verify(connection: &Connection, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
     fence(connection, lease)?;
     batch.iter().map(|one| verify_one(connection, one)).collect()
 }
@@ -62,7 +96,7 @@ fn verify_one(connection: &Connection, one: &Remembered) -> Result<Standing, Sto
     })
 }
 
-pub(super) fn owned(
+fn owned_sessions(
     connection: &Connection,
     node: NodeId,
     after: SessionId,
@@ -79,9 +113,4 @@ pub(super) fn owned(
         };
         Ok((SessionId(row.get(0).map_err(failed)?), close))
     })
-}
-
-pub(super) fn knows(connection: &Connection, node: NodeId) -> Result<bool, StoreError> {
-    let found = connection.query_row("select 1 from node where id = ?1", [node.0], |_| Ok(())).optional();
-    found.map(|found| found.is_some()).map_err(failed)
 }

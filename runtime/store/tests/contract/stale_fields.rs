@@ -1,4 +1,4 @@
-//! What sessions leave in Redis waits in SQL.
+//! Fields that sessions leave in Redis wait in SQL until they are removed.
 use rollcall_schema::{LessonId, SessionId, Sid};
 use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, RollbackJoin, StaleField};
 
@@ -8,18 +8,18 @@ use crate::{
 };
 
 on_both!(
-    who_leaves_a_lesson_leaves_its_field,
-    who_was_in_no_lesson_leaves_nothing,
-    a_lesson_moved_from_is_left_too,
-    a_join_that_failed_is_left_too,
-    who_is_taken_over_leaves_its_field_when_it_has_ended,
-    who_was_taken_over_on_a_node_that_is_no_more_leaves_its_field,
-    the_heir_is_the_latest_session_of_the_user_in_the_lesson,
-    an_heir_that_went_meanwhile_leaves_in_its_turn,
-    who_is_still_there_is_its_own_heir,
-    what_an_earlier_process_left_is_everybodys,
-    a_guest_with_a_token_leaves_its_field_when_it_has_ended,
-    a_guest_of_a_node_that_is_no_more_leaves_its_field,
+    a_closed_session_leaves_a_stale_field,
+    a_session_without_a_lesson_leaves_none,
+    the_lesson_before_leaves_one_too,
+    a_join_that_failed_leaves_one_too,
+    a_taken_over_connections_field_is_held_until_it_ends,
+    a_held_field_of_a_node_that_is_no_more_is_removed,
+    the_successor_is_the_session_that_joined_last,
+    a_successor_that_left_meanwhile_leaves_one_too,
+    a_connection_still_in_the_lesson_is_its_own_successor,
+    an_earlier_processs_fields_are_every_nodes,
+    a_guests_field_is_held_until_it_ends,
+    a_held_field_of_a_guest_of_a_dead_node_is_removed,
 );
 
 /// Opens a session and joins.
@@ -28,32 +28,32 @@ async fn joined(world: &World, member: &Member, lesson: &LessonId) {
     world.join(member.join(session, lesson)).await;
 }
 
-async fn leavings(world: &World) -> Vec<(i64, StaleField)> {
+async fn waiting(world: &World) -> Vec<(i64, StaleField)> {
     world.store.stale_fields(world.lease.node, 10).await.expect("read")
 }
 
 /// Lesson, sid and successor of each.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
-    let all = leavings(world).await.into_iter();
+    let all = waiting(world).await.into_iter();
     all.map(|(_, StaleField { field, successor })| (field.lesson.to_string(), field.sid, successor)).collect()
 }
 
-async fn who_leaves_a_lesson_leaves_its_field(world: World) {
+async fn a_closed_session_leaves_a_stale_field(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::Left);
-    let found = leavings(&world).await;
+    let found = waiting(&world).await;
     let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
-    assert_eq!(found.iter().map(|(_, leaving)| leaving).collect::<Vec<_>>(), [&StaleField { field, successor: None }]);
+    assert_eq!(found.iter().map(|(_, stale)| stale).collect::<Vec<_>>(), [&StaleField { field, successor: None }]);
     world.store.forget_stale_fields(world.lease.node, &found, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
     assert_eq!(left(&world).await, []);
 }
 
-async fn who_was_in_no_lesson_leaves_nothing(world: World) {
+async fn a_session_without_a_lesson_leaves_none(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     world.open(&alice).await;
     world.open(&alice.again()).await;
@@ -61,7 +61,7 @@ async fn who_was_in_no_lesson_leaves_nothing(world: World) {
     assert_eq!(left(&world).await, []);
 }
 
-async fn a_lesson_moved_from_is_left_too(world: World) {
+async fn the_lesson_before_leaves_one_too(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     for name in ["algebra-1", "algebra-2", "algebra-2"] {
@@ -73,7 +73,7 @@ async fn a_lesson_moved_from_is_left_too(world: World) {
     assert_eq!(left(&world).await, expected);
 }
 
-async fn a_join_that_failed_is_left_too(world: World) {
+async fn a_join_that_failed_leaves_one_too(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
@@ -84,7 +84,7 @@ async fn a_join_that_failed_is_left_too(world: World) {
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, None)]);
 }
 
-async fn who_is_taken_over_leaves_its_field_when_it_has_ended(world: World) {
+async fn a_taken_over_connections_field_is_held_until_it_ends(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     for name in ["algebra-1", "algebra-2"] {
@@ -100,7 +100,7 @@ async fn who_is_taken_over_leaves_its_field_when_it_has_ended(world: World) {
     assert_eq!(left(&world).await, expected);
 }
 
-async fn who_was_taken_over_on_a_node_that_is_no_more_leaves_its_field(mut world: World) {
+async fn a_held_field_of_a_node_that_is_no_more_is_removed(mut world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
@@ -114,7 +114,7 @@ async fn who_was_taken_over_on_a_node_that_is_no_more_leaves_its_field(mut world
     assert!(left(&world).await.contains(&("algebra-1".to_owned(), alice.sid, None)));
 }
 
-async fn the_heir_is_the_latest_session_of_the_user_in_the_lesson(world: World) {
+async fn the_successor_is_the_session_that_joined_last(world: World) {
     let here = classroom();
     let lesson = world.lesson("algebra-1", here, &[]).await;
     let members = ["web.alice", "ios.alice", "tv.alice", "web.bob"].map(|name| Member::new(here, name));
@@ -135,26 +135,26 @@ async fn the_heir_is_the_latest_session_of_the_user_in_the_lesson(world: World) 
     assert_eq!(successors().await[0], (web.sid, Some(ios.sid)), "of the moment of reading");
 }
 
-async fn an_heir_that_went_meanwhile_leaves_in_its_turn(world: World) {
+async fn a_successor_that_left_meanwhile_leaves_one_too(world: World) {
     let here = classroom();
     let lesson = world.lesson("algebra-1", here, &[]).await;
     let [web, ios] = ["web.alice", "ios.alice"].map(|name| Member::new(here, name));
     joined(&world, &web, &lesson).await;
     joined(&world, &ios, &lesson).await;
     world.close(&web).await;
-    let one = leavings(&world).await;
+    let one = waiting(&world).await;
     assert_eq!(one[0].1.successor, Some(ios.sid));
     // The successor's own is carried out before it is made the holder, on another node.
     world.close(&ios).await;
-    let other = leavings(&world).await.split_off(1);
+    let other = waiting(&world).await.split_off(1);
     world.store.forget_stale_fields(world.lease.node, &other, false).await.expect("forgotten");
     world.store.forget_stale_fields(world.lease.node, &one, false).await.expect("forgotten");
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), ios.sid, None)]);
-    world.store.forget_stale_fields(world.lease.node, &leavings(&world).await, false).await.expect("forgotten");
+    world.store.forget_stale_fields(world.lease.node, &waiting(&world).await, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
 }
 
-async fn who_is_still_there_is_its_own_heir(world: World) {
+async fn a_connection_still_in_the_lesson_is_its_own_successor(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
@@ -163,7 +163,7 @@ async fn who_is_still_there_is_its_own_heir(world: World) {
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, Some(alice.sid))]);
 }
 
-async fn what_an_earlier_process_left_is_everybodys(mut world: World) {
+async fn an_earlier_processs_fields_are_every_nodes(mut world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     joined(&world, &alice, &lesson).await;
@@ -191,14 +191,14 @@ async fn guest(world: &World) -> Member {
     alice
 }
 
-async fn a_guest_with_a_token_leaves_its_field_when_it_has_ended(world: World) {
+async fn a_guests_field_is_held_until_it_ends(world: World) {
     let alice = guest(&world).await;
     world.store.add_stale_fields(world.lease.node, &[], &[alice.sid]).await.expect("released");
     let expected = ["algebra-1", "algebra-2"].map(|lesson| (lesson.to_owned(), alice.sid, None));
     assert_eq!(left(&world).await, expected);
 }
 
-async fn a_guest_of_a_node_that_is_no_more_leaves_its_field(mut world: World) {
+async fn a_held_field_of_a_guest_of_a_dead_node_is_removed(mut world: World) {
     let alice = guest(&world).await;
     let before = world.lease;
     world.lease = register(&*world.store, LEASE).await;

@@ -1,11 +1,17 @@
 //! How sessions that a node remembers stand in the database, and which rows it has for the node.
 use std::collections::HashMap;
 
+use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{PostgresStore, pool::unreadable, reads::sid};
-use crate::{Close, Lease, Remembered, Standing, StoreError};
+use super::{
+    restored,
+    rows::{get, sid, unreadable, whole},
+    store::PostgresStore,
+};
+use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
 /// A takeover that the database has kept stands in `takeover` until the node's heartbeat has told it. Ids were raised when
 /// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not.
@@ -39,14 +45,17 @@ const VERIFY: &str = "with fence as materialized (
 const OWNED: &str = "select id, classroom_id, agent_id, sid from agent_session \
     where node_id = $1 and id > $2 order by id limit $3";
 
-const KNOWS: &str = "select from node where id = $1";
+#[async_trait]
+impl Recovery for PostgresStore {
+    fn incarnation(&self) -> watch::Receiver<Option<Uuid>> {
+        self.timeline.known()
+    }
 
-impl PostgresStore {
-    pub(super) async fn verify_sessions(
-        &self,
-        lease: Lease,
-        batch: &[Remembered],
-    ) -> Result<Vec<Standing>, StoreError> {
+    async fn prepare_restored(&self) -> Result<Restored, StoreError> {
+        restored::prepare(&self.connector).await
+    }
+
+    async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -74,12 +83,12 @@ impl PostgresStore {
         }
         let mut standings = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let id = SessionId(row.try_get(0).map_err(unreadable)?);
-            let [owned, replaced, lost] = [1, 2, 3].map(|column| row.try_get::<_, bool>(column));
-            let standing = match (owned.map_err(unreadable)?, replaced.map_err(unreadable)?) {
+            let id = SessionId(get(row, 0)?);
+            let [owned, replaced, lost] = [1, 2, 3].map(|column| get::<bool>(row, column));
+            let standing = match (owned?, replaced?) {
                 (true, _) => Standing::Owned,
                 (false, true) => Standing::Replaced,
-                (false, false) if lost.map_err(unreadable)? => Standing::Lost,
+                (false, false) if lost? => Standing::Lost,
                 (false, false) => Standing::NotOwned,
             };
             standings.insert(id, standing);
@@ -88,27 +97,22 @@ impl PostgresStore {
         batch.iter().map(|one| standings.get(&one.session).copied().ok_or_else(|| unreadable("none"))).collect()
     }
 
-    pub(super) async fn owned_by(
+    async fn owned_sessions(
         &self,
         node: NodeId,
         after: SessionId,
         max: usize,
     ) -> Result<Vec<(SessionId, Close)>, StoreError> {
-        let max = i64::try_from(max).map_err(unreadable)?;
-        let rows = self.pool.rows("owned", OWNED, &[&node.0, &after.0, &max]).await?;
+        let rows = self.pool.rows("owned", OWNED, &[&node.0, &after.0, &whole(max)]).await?;
         let close = |row: &tokio_postgres::Row| {
             let close = Close {
-                classroom: ClassroomId(row.try_get(1).map_err(unreadable)?),
-                agent: AgentId::parse(row.try_get(2).map_err(unreadable)?).map_err(unreadable)?,
-                sid: sid(row.try_get(3).map_err(unreadable)?)?,
+                classroom: ClassroomId(get(row, 1)?),
+                agent: AgentId::parse(get(row, 2)?).map_err(unreadable)?,
+                sid: sid(get(row, 3)?)?,
                 reason: LeftReason::NodeLost,
             };
-            Ok((SessionId(row.try_get(0).map_err(unreadable)?), close))
+            Ok((SessionId(get(row, 0)?), close))
         };
         rows.iter().map(close).collect()
-    }
-
-    pub(super) async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
-        self.pool.rows("knows", KNOWS, &[&node.0]).await.map(|rows| !rows.is_empty())
     }
 }

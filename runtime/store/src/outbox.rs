@@ -1,0 +1,71 @@
+//! Events that are committed and not yet published.
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, Change, ClassroomId, Nonce, SessionId};
+
+use crate::StoreError;
+
+/// An event that was committed and is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Ascending in commit order for one agent in one classroom.
+    pub id: i64,
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The session.
+    pub session: SessionId,
+    /// What happened.
+    pub change: Change,
+    /// Part of the message id, stored with the row.
+    pub nonce: Nonce,
+    /// How long ago it was written, by the store's clock.
+    pub waited: Duration,
+}
+
+/// What waits in the outbox of the whole installation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many rows; above some thousands it is an estimate.
+    pub rows: u64,
+    /// The age of the oldest row; zero where there is none.
+    pub lag: Duration,
+}
+
+/// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
+/// read the same shard, and a dead holder's shards are free at once.
+#[async_trait]
+pub trait Outbox: Send {
+    /// Takes more shards where they are free, and gives some back where this node has more than its share. Returns how many
+    /// it holds. Call it about once a second, while nothing is being published.
+    async fn claim(&mut self) -> Result<usize, StoreError>;
+    /// About `max` rows: the oldest of each shard held, at most an equal part of each, oldest first. Those of one agent in a
+    /// classroom are to be published one after the other. Rows that a newer version wrote, which this one cannot read, are
+    /// quarantined.
+    async fn read(&mut self, max: usize) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Counts up when this relay may have got shards that another had.
+    fn generation(&self) -> u64 {
+        0
+    }
+    /// Quarantines rows that cannot be published. Later rows of the same agents in the same classrooms follow when they are
+    /// read.
+    async fn quarantine(&mut self, ids: &[i64], why: &str) -> Result<(), StoreError>;
+    /// Releases rows that are due to be tried again. Returns how many are left in the quarantine, or 10,000 where there are
+    /// more.
+    async fn release_quarantined(&mut self) -> Result<u64, StoreError>;
+    /// Deletes rows that are published.
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
+    /// Waits until there may be new rows (of this node or, within milliseconds, of another), for `max` at most.
+    async fn wait(&mut self, max: Duration) -> Result<(), StoreError>;
+}
+
+/// Opens the outbox for a relay, and measures it.
+#[async_trait]
+pub trait OutboxSource: Send + Sync {
+    /// A new claim on the outbox, with a connection of its own.
+    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
+    /// What waits in the outbox. It may take 12 s where the database holds very many dead rows.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+}

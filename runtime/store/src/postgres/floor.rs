@@ -1,0 +1,67 @@
+//! An id of the outbox below which no row is left, so that a look does not walk over rows that were deleted long ago.
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// A transaction that drew an id so long ago has ended: its statement may run for 1.5 s.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// An id at or below which no row is left.
+#[derive(Debug, Default)]
+pub(super) struct Floor(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    floor: i64,
+    /// The last id that was drawn, at some moments since.
+    drawn: VecDeque<(Instant, i64)>,
+}
+
+impl Floor {
+    pub(super) fn get(&self) -> i64 {
+        self.lock().floor
+    }
+
+    /// A look that began `at` saw that `last` was drawn, and `oldest` as the lowest id above the floor.
+    pub(super) fn seen(&self, at: Instant, last: i64, oldest: Option<i64>) {
+        let mut ids = self.lock();
+        // A sample each second is enough.
+        if ids.drawn.back().is_none_or(|(sampled, _)| at.duration_since(*sampled) >= Duration::from_secs(1)) {
+            ids.drawn.push_back((at, last));
+        }
+        while let Some((_, settled)) =
+            ids.drawn.front().copied().filter(|(then, _)| at.duration_since(*then) >= SETTLED)
+        {
+            ids.drawn.pop_front();
+            let below_oldest = oldest.map_or(settled, |oldest| settled.min(oldest - 1));
+            ids.floor = ids.floor.max(below_oldest);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
+        // Numbers are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_rises_to_what_was_drawn_long_ago_and_stays_below_what_waits() {
+        let (floor, start) = (Floor::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        floor.seen(start, 100, None);
+        floor.seen(after(29), 200, None);
+        assert_eq!(floor.get(), 0);
+        floor.seen(after(30), 300, Some(90));
+        assert_eq!(floor.get(), 89);
+        floor.seen(after(60), 400, None);
+        assert_eq!(floor.get(), 300);
+        floor.seen(after(100), 500, Some(450));
+        assert_eq!(floor.get(), 400);
+    }
+}

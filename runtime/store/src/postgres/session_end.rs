@@ -1,0 +1,40 @@
+//! How a session ends in SQL, once for every statement that ends some: at a close, when a dead node is reaped, and in a
+//! database that was put back.
+//!
+//! Invariant: such a statement deletes rows in a part named `gone`, with these columns and `reason`; then the history row
+//! and the stale fields of the lessons follow from it. Where the ends are to be published, [`ended_events`] follows too.
+
+/// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$conflict` what happens where the
+/// session is in the history already.
+macro_rules! ended {
+    ($node:literal, $conflict:literal) => {
+        concat!(
+            "history as (
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
+        select id, agent_id, classroom_id, user_id, lesson_id,
+            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason
+        from gone ",
+            $conflict,
+            "
+    ), stale_fields as (
+        insert into stale_field (node_id, lesson_id, user_id, sid)
+        select ",
+            $node,
+            ", l.id, g.user_id, g.sid
+        from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
+    )"
+        )
+    };
+}
+pub(super) use ended;
+
+/// The part `events`: agent.left of each.
+macro_rules! ended_events {
+    () => {
+        "events as (
+        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
+        select classroom_id, agent_id, id, 'left', reason from gone
+    )"
+    };
+}
+pub(super) use ended_events;

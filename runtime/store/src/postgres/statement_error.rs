@@ -1,0 +1,52 @@
+//! What a failed statement means for the next step, and how it is shown.
+use std::time::Duration;
+
+use tokio_postgres::error::{Error, SqlState};
+
+use crate::StoreError;
+
+/// Before a deadlock's victim tries again: long enough for the survivor to commit.
+pub(super) const PAUSE: Duration = Duration::from_millis(3);
+
+/// What a failed statement means for the next step.
+pub(super) enum Failure {
+    /// The backend answered: its connection is sound.
+    Answered(StoreError),
+    /// Another transaction was in the way: the same statement may succeed now.
+    Again(StoreError),
+    /// The server takes no writes any more: it was made a standby. Another one may have its place.
+    ReadOnly(StoreError),
+    /// The backend is gone, or its outcome unknown.
+    Broken(StoreError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let Some(code) = error.code() else {
+            return Self::Broken(StoreError::Unavailable(text(&error)));
+        };
+        match code {
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::LOCK_NOT_AVAILABLE => {
+                Self::Again(StoreError::Unavailable(text(&error)))
+            }
+            &SqlState::QUERY_CANCELED => Self::Answered(StoreError::Unavailable(text(&error))),
+            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(StoreError::Unavailable(text(&error))),
+            &SqlState::DISK_FULL => {
+                Self::Broken(StoreError::Unavailable(format!("{}; free space on the server's disk", text(&error))))
+            }
+            // Connection, resources, operator's intervention, system, internal.
+            code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
+                Self::Broken(StoreError::Unavailable(text(&error)))
+            }
+            _ => Self::Answered(StoreError::Refused(text(&error))),
+        }
+    }
+}
+
+/// An error with its cause, which tokio-postgres leaves out.
+pub(super) fn text(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

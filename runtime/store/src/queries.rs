@@ -1,0 +1,43 @@
+//! Who is where: read-only queries of live sessions.
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, Role, SessionId, Sid, UserId};
+
+use crate::StoreError;
+
+/// A live session in a lesson, as it is to be in the keys in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LessonMembership {
+    /// The session.
+    pub session: SessionId,
+    /// Its connection.
+    pub sid: Sid,
+    /// The user.
+    pub user: UserId,
+    /// The role, which decides the keys.
+    pub role: Role,
+    /// The lesson.
+    pub lesson: LessonId,
+    /// How many seats the lesson has.
+    pub seats: u32,
+}
+
+/// Queries of live sessions.
+#[async_trait]
+pub trait Queries: Send + Sync {
+    /// Live sessions of this node that are in a lesson, ids above `after`, ascending, at most `max`.
+    async fn lesson_memberships(
+        &self,
+        node: NodeId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<LessonMembership>, StoreError>;
+    /// Agents of a classroom with session ids above `after`, ascending, at most `max`.
+    async fn agents(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<(SessionId, AgentId)>, StoreError>;
+    /// How many agents each classroom has, zeros included, in the order asked for.
+    async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
+}

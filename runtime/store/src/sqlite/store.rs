@@ -1,0 +1,78 @@
+//! The store's threads, and what it remembers between calls.
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use rollcall_base::tasks::{TaskEnded, Tasks};
+use tokio::sync::{OnceCell, watch};
+use uuid::Uuid;
+
+use super::{db_thread::DbThread, file};
+use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
+
+/// SQLite.
+pub struct SqliteStore {
+    pub(super) path: PathBuf,
+    pub(super) writer: DbThread,
+    pub(super) reader: DbThread,
+    /// Held from the registration until the process ends.
+    pub(super) lock: OnceCell<File>,
+    /// Counts up with each commit that may have put rows into the outbox.
+    pub(super) wake: watch::Sender<u64>,
+    /// Held by the relay that reads the outbox.
+    pub(super) relay: Arc<tokio::sync::Mutex<()>>,
+    pub(super) quarantine: Arc<SessionQuarantine>,
+    /// Hears when a thread ends.
+    threads: Tasks,
+    /// Never another: the file is not put back under a running process.
+    pub(super) incarnation: watch::Sender<Option<Uuid>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where that cannot be done.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let refused = |error: std::io::Error| StoreError::Refused(error.to_string());
+        let threads = Tasks::default();
+        Ok(Self {
+            writer: DbThread::writer(&threads, file::open_writer(&path)?, file::open(&path)?).map_err(refused)?,
+            reader: DbThread::reader(&threads, file::open(&path)?).map_err(refused)?,
+            path,
+            lock: OnceCell::new(),
+            wake: watch::Sender::default(),
+            relay: Arc::default(),
+            quarantine: Arc::default(),
+            threads,
+            incarnation: watch::Sender::new(Some(Uuid::nil())),
+        })
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn shared(&self) -> bool {
+        false
+    }
+
+    async fn failed(&self) -> TaskEnded {
+        self.threads.failed().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.reader.call("ping", |_| Ok(())).await
+    }
+}
