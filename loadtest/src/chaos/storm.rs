@@ -12,7 +12,7 @@ use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Gateway, Way, Wire};
 
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
-use super::faults::{Deed, Fault, MISHAPS, Place, Target};
+use super::faults::{self, Deed, Fault, Place, Target};
 use super::mishaps::Scene;
 use super::primary::{Loss, Primary};
 
@@ -38,7 +38,7 @@ pub(super) struct Aftermath {
     pub(super) violations: Vec<String>,
     /// Steps at which something happened.
     pub(super) struck: BTreeSet<&'static str>,
-    /// Names of [`MISHAPS`](super::faults::MISHAPS).
+    /// Names of [`mishaps`](super::faults::mishaps).
     pub(super) mishaps: BTreeSet<&'static str>,
     /// What a failover of the database took.
     pub(super) loss: Loss,
@@ -292,7 +292,8 @@ fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant
             // What it held is lost with its connections.
             wire.cut();
         }
-        let named = MISHAPS.iter().find(|(_, of, named)| named == deed && (of == target || *deed == Deed::Stall));
+        let named =
+            faults::mishaps(true).iter().find(|(_, of, named)| named == deed && (of == target || *deed == Deed::Stall));
         aftermath.mishaps.extend(named.map(|(name, ..)| *name));
         wire.clear();
     }
