@@ -30,7 +30,9 @@ async fn a_success_has_the_seeds_object_in_the_envelope(backend: &Backend) {
     for reference in ["1", "0", "-7", "9223372036854775807", r#""1""#, r#""b2f6c1c0-8a1e""#] {
         let request =
             format!(r#"{{"type":"join_lesson","ref":{reference},"payload":{{"lesson_id":"{}"}}}}"#, room.algebra);
-        let ack = format!(r#"{{"type":"ack","ref":{reference},"status":"SUCCESS","data":{{}}}}"#);
+        // Beside the seed's object stands what was joined (PROTOCOL 2).
+        let joined = format!(r#""lesson":{{"lesson_id":"{}","seat":null,"seats":3}}"#, room.algebra);
+        let ack = format!(r#"{{"type":"ack","ref":{reference},"status":"SUCCESS","data":{{}},{joined}}}"#);
         assert_eq!(answer(&mut alice, &request).await, ack);
     }
 }

@@ -79,7 +79,7 @@ fn publication(number: usize) -> String {
         "body": {"id": id, "payload": {"label": format!("label-{number}")}},
     });
     let body = body.to_string();
-    format!("POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!("POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Requests with names of their own.

@@ -82,7 +82,9 @@ async fn the_diagram(backend: &Backend) {
     }
 
     // 18. B->>A: return success
-    assert_eq!(success, r#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#);
+    // The seed's object, and beside it in the envelope what was joined (PROTOCOL 2).
+    let joined = format!(r#""lesson":{{"lesson_id":"{lesson}","seat":2,"seats":3}}"#);
+    assert_eq!(success, format!(r#"{{"type":"ack","ref":1,"status":"SUCCESS","data":{{}},{joined}}}"#));
 }
 
 async fn without_a_seat_there_is_none_in_the_session(backend: &Backend) {
