@@ -69,7 +69,7 @@ impl Publisher {
                     let length = body.len();
                     write!(
                         piece,
-                        "POST /api/v1/publish HTTP/1.1\r\nHost: admin\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                        "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
                     )?;
                 }
             }
