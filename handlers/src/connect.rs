@@ -49,13 +49,15 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
     let enter = Enter::new(agent, classroom, user.role, context.sid);
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
+    // Read before the row is there: the session's own left comes after it, whatever ends the session.
+    let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };
     let (membership, entered) = deps.presence.enter(enter).await?;
 
     let mut session = Session::agent(membership, user);
     session.url_lesson = url_lesson(&context);
-    let resumption = match resume {
+    let resumption = match resume.zip(start) {
         // Boxed: a connect that does not resume need not carry this state.
-        Some(resume) => Some(Box::pin(resume::handle(&deps.resume, &mut session, resume)).await),
+        Some((resume, start)) => Some(Box::pin(resume::handle(&deps.resume, &mut session, resume, start)).await),
         None => None,
     };
     entered.commit();

@@ -21,10 +21,12 @@ impl Deps {
     }
 }
 
-/// Joins the lesson that the client was in, and looks for what it missed.
-pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume) -> Resumption {
+/// Joins the lesson that the client was in, and looks for what it missed. `start` is the end of the stream after the
+/// classroom was entered: events that are stored later come.
+pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: Position) -> Resumption {
     session.resumes = true;
     let after = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });
+    let named = resume.lesson_id.is_some();
     let joined = match resume.lesson_id {
         Some(lesson) => {
             let request = JoinLesson { lesson_id: Some(lesson), access_token: None };
@@ -37,6 +39,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume) -> Resum
     {
         return Resumption { position: after, recovered: true, replay: Some(replay) };
     }
-    // Read after the rooms were entered: events that are stored later come.
-    Resumption { position: deps.rooms.end().await, recovered: false, replay: None }
+    // Of a lesson come only the events that are stored after it was entered.
+    let position = if named { deps.rooms.end().await } else { start };
+    Resumption { position, recovered: false, replay: None }
 }

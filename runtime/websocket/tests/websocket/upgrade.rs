@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use rollcall_websocket::{ListenerOptions, SocketOptions};
 
 use crate::{
-    client::{Client, text, upgrade},
+    client::{Client, frame, text, upgrade},
     harness::{Seen, Server},
 };
 
@@ -133,7 +133,9 @@ fn half_open_connections_are_bounded_and_one_more_evicts_the_oldest() {
     let (mut oldest, mut second, mut third) = (dial(""), dial(&head[..10]), dial(&head));
     assert!(third.head().starts_with("HTTP/1.1 101"));
     assert_eq!(oldest.rest(), b"");
-    // An upgraded connection needs no slot any more.
+    // An upgraded connection needs no slot any more, once its worker has it.
+    third.send(&frame(0x89, b""));
+    assert_eq!(third.frame(), (0x8a, Vec::new()));
     let mut fourth = dial(&head);
     assert!(fourth.head().starts_with("HTTP/1.1 101"));
     second.send(&head.as_bytes()[10..]);
