@@ -39,7 +39,12 @@ pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: P
     {
         return Resumption { position: after, recovered: true, replay: Some(replay) };
     }
-    // Of a lesson come only the events that are stored after it was entered.
-    let position = if named { deps.rooms.end().await } else { start };
-    Resumption { position, recovered: false, replay: None }
+    if !named {
+        return Resumption { position: start, recovered: false, replay: None };
+    }
+    // The lesson was entered later than `start`: a replay brings its events since then.
+    match deps.rooms.replay(&session.rooms(), &start).await {
+        Some(replay) => Resumption { position: start, recovered: false, replay: Some(replay) },
+        None => Resumption { position: deps.rooms.end().await, recovered: false, replay: None },
+    }
 }
