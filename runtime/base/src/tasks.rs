@@ -72,6 +72,20 @@ impl Tasks {
         thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
     }
 
+    /// Starts a thread that ends with another one, whose end is reported: of this one only a panic is.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub fn dependent_thread(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let tasks = self.clone();
+        let supervised = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                tasks.ended(name, Some(panic));
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
+    }
+
     /// Waits for the first task that ends.
     pub async fn failed(&self) -> TaskEnded {
         let mut ended = self.0.subscribe();

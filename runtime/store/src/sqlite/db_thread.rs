@@ -45,7 +45,7 @@ impl DbThread {
     /// takes would hold up every write.
     pub(super) fn writer(threads: &Tasks, connection: Connection, aside: Connection) -> io::Result<Self> {
         let (committed, commits) = sync_channel(1);
-        threads.thread("sqlite-checkpoint", move || checkpoint(&aside, &commits))?;
+        threads.dependent_thread("sqlite-checkpoint", move || checkpoint(&aside, &commits))?;
         Self::spawn(threads, "sqlite-writer", true, move |queue| serve_writes(&connection, &queue, &committed))
     }
 
