@@ -136,7 +136,7 @@ async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
     let mut plain = backend.participant(room, "bob").await;
     let (mut resuming, success) = resumes(&backend, room, json!({})).await;
     let first = success["offset"].as_u64().unwrap() + 100;
-    // Events of another room, so that the stream has these offsets; who asks where it starts makes the node learn that.
+    // Events of another room, so that the stream has these offsets. A question for the end of the stream tells the node.
     let stream = Stream::of(&nats.url()).await;
     let elsewhere = backend.classroom();
     for _ in 0..200 {

@@ -33,7 +33,13 @@ async fn an_addresss_silent_connections_make_way_for_its_next() {
     let mut alice = backend.participant(room, "alice").await;
     let (mut silent, answer) = ask(address, &[]).await;
     assert_eq!(answer.status, 101);
-    let bob = until("the silent one makes way", SOON, async || Client::connect(address).await, Result::is_ok).await;
+    let bob = until(
+        "the silent connection is closed for another",
+        SOON,
+        async || Client::connect(address).await,
+        Result::is_ok,
+    )
+    .await;
     bob.unwrap().connect_request(&room.participant("bob"), &room.id, "web").await.unwrap();
     let mut said = Vec::new();
     tokio::time::timeout(SOON, silent.read_to_end(&mut said)).await.expect("it is closed").unwrap();
