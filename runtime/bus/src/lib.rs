@@ -67,9 +67,23 @@ pub struct Publication {
     pub headers: Vec<(&'static str, String)>,
     /// A JSON object.
     pub body: Bytes,
-    /// Store it only directly after the last event of its subject that this bus knows: a copy that is delivered late,
-    /// after another node has published the event, is refused.
-    pub fenced: bool,
+    /// Whether a copy that is delivered late is refused.
+    pub fence: Fence,
+}
+
+/// An event that was committed so long ago at most may count as [`Fence::FirstTry`]: a bus waits for longer before it
+/// guesses again after a broken connection.
+pub const YOUNG: Duration = Duration::from_secs(1);
+
+/// Whether a message that is delivered late, after another node has published the same event, is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fence {
+    /// It is stored.
+    None,
+    /// It is stored only directly after the last event of its subject that this bus knows.
+    AfterLast,
+    /// The same. Nobody has sent the event before, so it need not wait for the answers to those ahead of it.
+    FirstTry,
 }
 
 /// An event that arrives, with its headers read (PROTOCOL 3).
@@ -142,7 +156,7 @@ pub trait Bus: Send + Sync + 'static {
         self.ping().await.map_err(ProbeError::Away)
     }
     /// Publishes in order, many at once; a result for each, in the batch's order. Ok means stored (acknowledged). After
-    /// a fenced event that was not stored, no later one of its subject is.
+    /// a fenced event that was not stored, no later one of its agent is.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>>;
     /// Those of these message ids of presence that were stored within this time. It may take longer than other calls.
     /// Empty if the bus ends with the process: the relay remembers what it published in this one.

@@ -15,7 +15,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use rollcall_base::{failpoint, names};
-use rollcall_bus::{Bus, BusError, Publication, PublishError};
+use rollcall_bus::{Bus, BusError, Fence, Publication, PublishError, YOUNG};
 use rollcall_store::{Outbox, OutboxRow, Store, StoreError};
 
 const BATCH: usize = 2_000;
@@ -223,7 +223,7 @@ impl OutboxRelay {
             headers: event.headers(),
             // Without room to spare: the bus in process keeps it.
             body: event.body().into_boxed_slice().into(),
-            fenced: true,
+            fence: if row.waited < YOUNG { Fence::FirstTry } else { Fence::AfterLast },
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::reply::HttpError;
-use rollcall_bus::Publication;
+use rollcall_bus::{Fence, Publication};
 
 /// The answer: the event's offset in the stream.
 #[derive(Serialize)]
@@ -89,5 +89,5 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Publi
         passed.push((header::IS_INTERNAL, "false".to_owned()));
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
-    Ok(Publication { subject, message_id: None, headers: passed, body, fenced: false })
+    Ok(Publication { subject, message_id: None, headers: passed, body, fence: Fence::None })
 }

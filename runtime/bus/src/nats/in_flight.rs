@@ -5,25 +5,25 @@
 //! the sequence of its subject's last event (`Nats-Expected-Last-Subject-Sequence`), and the server refuses it once the
 //! subject has moved on.
 //!
-//! So events of one subject are sent one by one, those of different subjects side by side. Guessing the sequence that
-//! the previous event will get would be faster for a large room, but a late copy could pass if its guess happens to
-//! fit.
+//! Events of different subjects are sent side by side; of one subject, as [`SubjectQueue`] allows.
 //!
-//! Invariant: the events of a subject are stored in the order in which they were handed in; nothing is sent later than
-//! [`SEND_TIMEOUT`] after that.
+//! Invariant: the events of an agent in a subject are stored in the order in which they were handed in; nothing is sent
+//! later than [`SEND_TIMEOUT`] after that.
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     time::{Duration, SystemTime},
 };
 
-use rollcall_schema::Offset;
+use rollcall_schema::{Offset, header};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     CALL_TIMEOUT,
-    message::{self, PublishFailure, away},
+    message::{self, PublishFailure, Stored, away},
+    subject_queue::{Expected, Guess, SubjectQueue, Waiting},
 };
-use crate::{Publication, PublishError};
+use crate::{Fence, Publication, PublishError};
 
 /// How many messages may be without an answer.
 const MAX_UNANSWERED: usize = 256;
@@ -72,6 +72,14 @@ struct Pending {
 struct SentMessage {
     pending: Pending,
     sent: Instant,
+    fence: Option<FencedMessage>,
+}
+
+/// How a message stands in its subject's queue.
+struct FencedMessage {
+    order: u64,
+    agent: u64,
+    expected: Expected,
 }
 
 /// See the module.
@@ -83,12 +91,15 @@ pub(super) struct InFlight {
     sent: u64,
     /// Messages without a fence that wait.
     unfenced: VecDeque<Pending>,
-    /// The waiting fenced messages of each subject. A subject is here while it has any, or one that was sent.
-    queues: HashMap<String, VecDeque<Pending>>,
-    /// Subjects of `queues` without a sent message.
+    /// The fenced messages of each subject that has any.
+    queues: HashMap<String, SubjectQueue<Pending>>,
+    /// Subjects of `queues` that may have something to send.
     ready: VecDeque<String>,
     /// The last sequence of each subject, if known.
     last_sequences: HashMap<String, u64>,
+    guess: Guess,
+    fenced: u64,
+    hasher: RandomState,
 }
 
 impl InFlight {
@@ -102,6 +113,9 @@ impl InFlight {
             queues: HashMap::new(),
             ready: VecDeque::new(),
             last_sequences: HashMap::new(),
+            guess: Guess::new(),
+            fenced: 0,
+            hasher: RandomState::new(),
         }
     }
 
@@ -119,6 +133,7 @@ impl InFlight {
     pub(super) fn fail_all(&mut self, why: &str) {
         (self.sent_messages, self.unfenced, self.queues) = (HashMap::new(), VecDeque::new(), HashMap::new());
         self.ready.clear();
+        self.guess = Guess::after_break();
         for (_, active) in self.active.drain() {
             let result = |result: Option<Outcome>| result.unwrap_or_else(|| Err(away(why)));
             active.answer.send(active.results.into_iter().map(result).collect()).ok();
@@ -137,13 +152,8 @@ impl InFlight {
                 continue;
             }
             let pending = Pending { request: number, index, publication };
-            if pending.publication.fenced {
-                let subject = pending.publication.subject.to_string();
-                let queue = self.queues.entry(subject.clone()).or_insert_with(|| {
-                    self.ready.push_back(subject);
-                    VecDeque::new()
-                });
-                queue.push_back(pending);
+            if pending.publication.fence != Fence::None {
+                self.add_fenced(pending);
             } else {
                 self.unfenced.push_back(pending);
             }
@@ -151,6 +161,17 @@ impl InFlight {
         if unresolved == 0 {
             self.respond_if_complete(number);
         }
+    }
+
+    fn add_fenced(&mut self, event: Pending) {
+        self.fenced += 1;
+        let subject = event.publication.subject.to_string();
+        let sender = event.publication.headers.iter().find(|(name, _)| *name == header::SENDER_AGENT_ID);
+        let agent = self.hasher.hash_one(sender.map(|(_, agent)| agent));
+        let queue = self.queues.entry(subject.clone()).or_insert_with(SubjectQueue::new);
+        let first_try = event.publication.fence == Fence::FirstTry;
+        queue.push(Waiting { order: self.fenced, agent, first_try, event });
+        self.ready.push_back(subject);
     }
 
     /// What may be sent now, encoded.
@@ -164,20 +185,30 @@ impl InFlight {
         }
         while self.sent_messages.len() < MAX_UNANSWERED {
             let Some(subject) = self.ready.pop_front() else { break };
-            self.send_next(&mut out, inbox, &subject);
+            self.send_events(&mut out, inbox, &subject);
         }
         out
     }
 
-    /// Sends the next message of a subject that has none without an answer.
-    fn send_next(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
-        while let Some(pending) = self.queues.get_mut(subject).and_then(VecDeque::pop_front) {
-            if self.is_fresh(&pending) {
-                let expected = self.last_sequences.get(subject).copied().unwrap_or(0);
-                return self.send(out, inbox, pending, Some(expected));
+    /// Sends what its queue allows of a subject.
+    fn send_events(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
+        while let Some((waiting, expected)) = self.queues.get_mut(subject).and_then(|q| q.next(self.guess.window())) {
+            let Waiting { order, agent, event, .. } = waiting;
+            if !self.is_fresh(&event) {
+                continue;
+            }
+            let fence = FencedMessage { order, agent, expected };
+            let guess = self.send(out, inbox, event, Some((subject, fence)));
+            if let Some(queue) = self.queues.get_mut(subject) {
+                queue.sent(self.sent, agent, guess);
+            }
+            if self.sent_messages.len() >= MAX_UNANSWERED {
+                return self.ready.push_front(subject.to_owned());
             }
         }
-        self.queues.remove(subject);
+        if self.queues.get(subject).is_some_and(SubjectQueue::is_empty) {
+            self.queues.remove(subject);
+        }
     }
 
     /// A message that is too late gets its result without being sent: its row may belong to another node by now.
@@ -190,16 +221,29 @@ impl InFlight {
         false
     }
 
-    fn send(&mut self, out: &mut Vec<u8>, inbox: &str, pending: Pending, expected: Option<u64>) {
+    /// Returns the guess at the message's sequence.
+    fn send(
+        &mut self,
+        out: &mut Vec<u8>,
+        inbox: &str,
+        pending: Pending,
+        fence: Option<(&str, FencedMessage)>,
+    ) -> Option<u64> {
         self.sent += 1;
+        let expected = fence.as_ref().map(|(subject, fence)| match fence.expected {
+            Expected::Known => self.last_sequences.get(*subject).copied().unwrap_or(0),
+            Expected::Guessed(sequence) => sequence,
+        });
         message::encode(out, &pending.publication, expected, &format!("{inbox}{}", self.sent));
-        self.sent_messages.insert(self.sent, SentMessage { pending, sent: Instant::now() });
+        let fence = fence.map(|(_, fence)| fence);
+        self.sent_messages.insert(self.sent, SentMessage { pending, sent: Instant::now(), fence });
+        self.guess.take()
     }
 
     /// Handles the answer with this number.
     pub(super) fn handle_answer(&mut self, number: u64, head: &[u8], body: &[u8]) {
         if let Some(message) = self.sent_messages.remove(&number) {
-            self.handle_outcome(message, message::parse_answer(head, body));
+            self.handle_outcome(number, message, message::parse_answer(head, body));
         }
     }
 
@@ -210,37 +254,60 @@ impl InFlight {
         let is_it = |message: &SentMessage| message.pending.publication.subject.to_string() == subject;
         let numbers: Vec<u64> =
             self.sent_messages.iter().filter(|(_, message)| is_it(message)).map(|(number, _)| *number).collect();
-        for message in numbers.into_iter().filter_map(|number| self.sent_messages.remove(&number)).collect::<Vec<_>>() {
-            self.handle_outcome(message, Err(PublishFailure::Away(format!("no right to publish to {subject}"))));
+        for number in numbers {
+            if let Some(message) = self.sent_messages.remove(&number) {
+                let failure = PublishFailure::Away(format!("no right to publish to {subject}"));
+                self.handle_outcome(number, message, Err(failure));
+            }
         }
     }
 
-    fn handle_outcome(&mut self, message: SentMessage, outcome: Result<u64, PublishFailure>) {
-        let Pending { request, index, publication } = message.pending;
-        if !publication.fenced {
-            return self.resolve(request, index, outcome.map(Offset).map_err(PublishFailure::into_error));
+    fn handle_outcome(&mut self, number: u64, message: SentMessage, outcome: Result<Stored, PublishFailure>) {
+        match outcome {
+            Ok(Stored { sequence, duplicate: false }) => self.guess.stored(sequence, self.sent_messages.len()),
+            _ => self.guess.not_stored(),
         }
-        let subject = publication.subject.to_string();
+        let Pending { request, index, .. } = message.pending;
+        let offset = outcome.map(|stored| (Offset(stored.sequence), stored.duplicate));
+        let Some(fence) = message.fence else {
+            return self.resolve(request, index, offset.map(|(offset, _)| offset).map_err(PublishFailure::into_error));
+        };
+        let subject = message.pending.publication.subject.to_string();
         if self.last_sequences.len() >= MAX_SUBJECTS {
             self.last_sequences.clear();
         }
-        match outcome {
-            Ok(sequence) => {
-                self.last_sequences.insert(subject.clone(), sequence);
-                self.resolve(request, index, Ok(Offset(sequence)));
-                self.ready.push_back(subject);
+        let last = self.last_sequences.entry(subject.clone()).or_default();
+        let Some(queue) = self.queues.get_mut(&subject) else { return };
+        queue.answered(number);
+        let guessed = matches!(fence.expected, Expected::Guessed(_));
+        match offset {
+            Ok((offset, duplicate)) => {
+                // A duplicate is not always the subject's last event.
+                *last = if duplicate { offset.0.max(*last) } else { offset.0 };
+                if guessed && !duplicate {
+                    self.guess.was_right();
+                }
+                self.resolve(request, index, Ok(offset));
+            }
+            Err(PublishFailure::Sequence(sequence)) if guessed && !queue.has_failed() => {
+                *last = sequence.unwrap_or(*last);
+                let FencedMessage { order, agent, .. } = fence;
+                if queue.take_back(Waiting { order, agent, first_try: false, event: message.pending }) {
+                    self.guess.was_wrong();
+                }
             }
             Err(failed) => {
                 if let PublishFailure::Sequence(Some(sequence)) = failed {
-                    self.last_sequences.insert(subject.clone(), sequence);
+                    *last = sequence;
                 }
+                let behind = queue.fail();
                 self.resolve(request, index, Err(failed.into_error()));
-                // The following ones must not overtake it.
-                for Pending { request, index, .. } in self.queues.remove(&subject).into_iter().flatten() {
+                for Waiting { event: Pending { request, index, .. }, .. } in behind {
                     self.resolve(request, index, Err(PublishError::Behind));
                 }
             }
         }
+        self.ready.push_back(subject);
     }
 
     fn resolve(&mut self, request: u64, index: usize, outcome: Outcome) {
@@ -260,3 +327,6 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ const TOO_LARGE: [u64; 2] = [10_054, 10_097];
 #[derive(Deserialize)]
 struct Answer {
     seq: Option<u64>,
+    #[serde(default)]
+    duplicate: bool,
     error: Option<Refusal>,
 }
 
@@ -25,6 +27,14 @@ struct Refusal {
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+/// What the stream has of a message.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    pub(super) sequence: u64,
+    /// It had the message already, by its id.
+    pub(super) duplicate: bool,
 }
 
 /// Why a message was not stored.
@@ -52,7 +62,7 @@ pub(super) fn away(why: &str) -> PublishError {
 }
 
 /// The server's answer to one message.
-pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<u64, PublishFailure> {
+pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<Stored, PublishFailure> {
     if head.starts_with(b"NATS/1.0 503") {
         return Err(PublishFailure::Away("JetStream is not there".to_owned()));
     }
@@ -66,7 +76,7 @@ pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<u64, PublishFailu
             UNAVAILABLE => PublishFailure::Away(description),
             _ => PublishFailure::Unable(description),
         }),
-        Answer { seq: Some(sequence), .. } => Ok(sequence),
+        Answer { seq: Some(sequence), duplicate, .. } => Ok(Stored { sequence, duplicate }),
         Answer { .. } => Err(PublishFailure::Away("an answer without a sequence".to_owned())),
     }
 }

@@ -27,6 +27,7 @@ mod stored_ids;
 mod stream;
 mod stream_end;
 mod stream_scan;
+mod subject_queue;
 mod subscriptions;
 mod window;
 mod wire;

@@ -119,7 +119,8 @@ impl Probe {
                 Op::Message(message) if message.sid == ANSWERS => {
                     match message.subject.strip_prefix(&self.inbox) {
                         Some(number @ ("0" | "1")) => {
-                            let answer = message::parse_answer(message.head, message.body).map(Offset);
+                            let answer =
+                                message::parse_answer(message.head, message.body).map(|stored| Offset(stored.sequence));
                             if let Ok(offset) = &answer {
                                 // Its offset stays empty; the bytes need not be overwritten.
                                 let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);

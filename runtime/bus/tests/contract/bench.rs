@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use rollcall_bus::{
-    Bus, BusEvent, Incoming, Publication,
+    Bus, BusEvent, Fence, Incoming, Publication,
     memory::{LogLimits, MemoryBus},
     nats::NatsBus,
 };
@@ -86,7 +86,7 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
             ("Entity-Event-Sequence-Id", number.to_string()),
         ],
         body: format!("{{\"n\":{number}}}").into(),
-        fenced: false,
+        fence: Fence::None,
     }
 }
 

@@ -3,7 +3,7 @@ use std::{collections::HashSet, io::Write, time::Duration};
 
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use rollcall_bus::{
-    Bus, ProbeError, Publication, PublishError,
+    Bus, Fence, ProbeError, Publication, PublishError,
     nats::{NatsBus, NatsError},
 };
 use rollcall_loadtest::servers::Nats;
@@ -21,7 +21,7 @@ fn presence(room: &RoomId, id: &str) -> Publication {
         message_id: Some(id.to_owned()),
         headers: Vec::new(),
         body: "{}".into(),
-        fenced: true,
+        fence: Fence::AfterLast,
     }
 }
 
@@ -50,7 +50,7 @@ async fn a_copy_that_a_path_delivers_late_is_refused() {
     let (other, _other_feed) = NatsBus::connect(&server.url()).await.unwrap();
     change(&server.url(), |config| config.duplicate_window = Duration::from_millis(100)).await;
     let (fenced, free) = (classroom(), classroom());
-    let copies = || vec![presence(&fenced, "entered"), Publication { fenced: false, ..presence(&free, "free") }];
+    let copies = || vec![presence(&fenced, "entered"), Publication { fence: Fence::None, ..presence(&free, "free") }];
     path.hold();
     let results = stalled.publish(copies()).await;
     assert!(results.iter().all(|result| matches!(result, Err(PublishError::Away(_)))), "{results:?}");
@@ -93,6 +93,38 @@ async fn many_events_of_one_room_keep_their_order_beside_another_node() {
     let (mine, theirs) = tokio::join!(publish(&first, &room), publish(&second, &other));
     assert!(mine.is_sorted() && theirs.is_sorted());
     assert_eq!(count(&server.url(), &format!("{room}.agent")).await, 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_tries_of_many_agents_in_one_room_are_stored_once_and_each_agents_in_order() {
+    let server = Nats::start().unwrap();
+    let (first, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (second, _other) = NatsBus::connect(&server.url()).await.unwrap();
+    let publish = async |bus: &NatsBus, room: RoomId| {
+        let event = |number: usize| Publication {
+            headers: vec![(rollcall_schema::header::SENDER_AGENT_ID, format!("web.agent{}.example.org", number % 200))],
+            fence: Fence::FirstTry,
+            ..presence(&room, &format!("{room}-{number}"))
+        };
+        let mut offsets = vec![0; 600];
+        let mut left: Vec<usize> = (0..600).collect();
+        while !left.is_empty() {
+            let results = bus.publish(left.iter().map(|number| event(*number)).collect()).await;
+            for (number, result) in left.iter().zip(&results) {
+                match result {
+                    Ok(offset) => offsets[*number] = offset.0,
+                    Err(PublishError::Behind) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            left.retain(|number| offsets[*number] == 0);
+        }
+        assert!(
+            (0..200).all(|agent| offsets[agent] < offsets[agent + 200] && offsets[agent + 200] < offsets[agent + 400])
+        );
+        assert_eq!(count(&server.url(), &format!("{room}.agent")).await, 600);
+    };
+    tokio::join!(publish(&first, classroom()), publish(&second, classroom()));
 }
 
 #[tokio::test]
