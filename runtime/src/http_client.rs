@@ -1,16 +1,17 @@
-//! The HTTP client for issuers' keys, Mixpanel and the authorization service.
+//! The HTTP client for issuers' keys, Mixpanel, the authorization service, and an app's own functions.
 //!
 //! Invariant: a call goes only to the address given (no redirects, no proxies from the environment), takes at most the
 //! client's timeout, and reads at most as many bytes as the caller allows.
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod signature;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, StatusCode, Uri,
+    HeaderMap, Method, Request, StatusCode, Uri,
     header::{self, HeaderValue},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -23,6 +24,13 @@ use rollcall_base::Secret;
 
 /// How many idle connections are kept, by default.
 const IDLE_CONNECTIONS: usize = 8;
+
+/// How long a connection may be idle before it is closed, by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same for calls with a single attempt: shorter than the five seconds after which Node and uvicorn close a
+/// connection, so a call hardly ever begins on one that is being closed.
+const IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS: Duration = Duration::from_secs(4);
 
 /// How long one call may take in all, by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +74,17 @@ impl Client {
     /// The same, which keeps `idle` connections that are not in use.
     #[must_use]
     pub fn with_idle_connections(idle: usize) -> Self {
+        Self::build(idle, IDLE_TIMEOUT, true)
+    }
+
+    /// The same, for calls that must not be made twice: a request whose connection turns out to be closed fails. Otherwise
+    /// it is sent once more on another connection.
+    #[must_use]
+    pub fn with_single_attempts(idle: usize) -> Self {
+        Self::build(idle, IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS, false)
+    }
+
+    fn build(idle: usize, idle_timeout: Duration, retry: bool) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -78,7 +97,8 @@ impl Client {
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(idle_timeout)
+            .retry_canceled_requests(retry)
             .http1_max_buf_size(MAX_HEAD)
             .build(connector);
         Self { pool, timeout: TIMEOUT, authorization: None }
@@ -107,7 +127,7 @@ impl Client {
     /// # Errors
     /// [`FetchError`], also for every answer but 200.
     pub async fn get(&self, url: Uri, max: usize) -> Result<Bytes, FetchError> {
-        match self.call(Method::GET, url, Bytes::new(), max).await? {
+        match self.call(Method::GET, url, HeaderMap::new(), Bytes::new(), max).await? {
             (StatusCode::OK, body) => Ok(body),
             (status, _) => Err(FetchError::Status(status)),
         }
@@ -118,10 +138,31 @@ impl Client {
     /// # Errors
     /// [`FetchError`], where no whole answer came.
     pub async fn post(&self, url: Uri, json: Bytes, max: usize) -> Result<(StatusCode, Bytes), FetchError> {
-        self.call(Method::POST, url, json, max).await
+        self.post_with(url, HeaderMap::new(), json, max).await
     }
 
-    async fn call(&self, method: Method, url: Uri, body: Bytes, max: usize) -> Result<(StatusCode, Bytes), FetchError> {
+    /// The same with further headers.
+    ///
+    /// # Errors
+    /// [`FetchError`], where no whole answer came.
+    pub async fn post_with(
+        &self,
+        url: Uri,
+        headers: HeaderMap,
+        json: Bytes,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), FetchError> {
+        self.call(Method::POST, url, headers, json, max).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        url: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), FetchError> {
         let mut request = Request::builder()
             .method(method)
             .uri(url)
@@ -132,6 +173,7 @@ impl Client {
             .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
             .body(Full::new(body))
             .map_err(|error| FetchError::Connection(error.to_string()))?;
+        request.headers_mut().extend(headers);
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }

@@ -5,7 +5,7 @@ pub mod config;
 mod gateway;
 mod handler;
 pub mod http;
-mod http_client;
+pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod mixpanel;
