@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rollcall_runtime::{HandlerError, Resources, Session, Table};
+use rollcall_runtime::{HandlerError, Session, Table};
 use rollcall_schema::{AckError, LessonId};
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +40,14 @@ struct Counted {
 
 /// Counts a vote in the lesson that the connection has joined.
 async fn handle(deps: &Deps, session: &mut Session, request: Vote) -> Result<Counted, HandlerError> {
-    let lesson = session.lesson().ok_or(AckError::LessonIdRequired)?;
+    let lesson = session.lesson().ok_or(AckError::NotInALesson)?;
     Ok(Counted { votes: deps.ballots.add(lesson.clone(), request.yes) })
 }
 
-fn table(resources: &Resources) -> Table {
-    let deps = Deps { ballots: Ballots::default() };
-    rollcall::table(resources).on("vote", deps, handle)
+fn table() -> Table {
+    rollcall::table().on("vote", |_| Deps { ballots: Ballots::default() }, handle)
 }
 
 pub(crate) fn main() -> ExitCode {
-    rollcall_runtime::run(table)
+    rollcall_runtime::run(table())
 }

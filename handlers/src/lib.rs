@@ -7,16 +7,16 @@ pub mod join_lesson;
 pub mod refresh;
 pub mod resume;
 
-use rollcall_runtime::{Resources, Table};
+use rollcall_runtime::Table;
 
 /// The table: each event by its name on the wire, with the dependencies that its handler asks for. A new event is one
 /// file and one line here.
 #[must_use]
-pub fn table(resources: &Resources) -> Table {
-    let connect = ("connect_request", connect::Deps::new(resources), connect::handle);
-    let disconnect = (disconnect::Deps::new(resources), disconnect::handle);
+pub fn table() -> Table {
+    let connect = ("connect_request", connect::Deps::new, connect::handle);
+    let disconnect = (disconnect::Deps::new, disconnect::handle);
     Table::new(connect, disconnect)
         .url_parameter("lesson_id")
-        .on("join_lesson", join_lesson::Deps::new(resources), join_lesson::handle)
-        .on("refresh", refresh::Deps::new(resources), refresh::handle)
+        .on("join_lesson", join_lesson::Deps::new, join_lesson::handle)
+        .on("refresh", refresh::Deps::new, refresh::handle)
 }

@@ -2,5 +2,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rollcall_runtime::run(rollcall::table)
+    rollcall_runtime::run(rollcall::table())
 }

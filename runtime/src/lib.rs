@@ -17,10 +17,12 @@ pub use handler::{
     connect_context::ConnectContext,
     connected::{Connected, Resumption},
     error::{ConnectError, HandlerError},
+    publisher::{Event, EventError, Publisher, Recipients},
     resources::Resources,
     session::Session,
-    table::{Handler, Table},
+    table::Table,
+    traits::{Connect, Disconnect, Handler},
 };
-pub use rollcall_bus::Position;
+pub use rollcall_bus::{EventPublisher, Position, PublishError, PublishLimits};
 pub use rollcall_presence::{Enter, EnterError, EnterGuard, JoinError, Joined, Joining, Membership, Presence};
 pub use rooms::Rooms;

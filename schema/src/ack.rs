@@ -1,13 +1,14 @@
 //! Answers to requests (PROTOCOL 2): the seed's callback objects in the envelope of the plain WebSocket.
 //!
-//! Invariant: an error's text is an entry of [`AckError`]'s table, never that of an internal error.
-use std::{fmt, time::Duration};
+//! Invariant: an error's text is an entry of [`AckError`]'s table, or an [`AckMessage`] that the author of a handler wrote
+//! for clients, never that of an internal error.
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    id::{LessonId, Offset, Seat},
+    id::{IdError, LessonId, Offset, Seat},
     request::Ref,
     wire,
 };
@@ -31,6 +32,10 @@ pub enum AckError {
     UnknownEvent,
     /// Broken JSON, or a wrong or missing field.
     InvalidPayload,
+    /// The connection has joined no lesson.
+    NotInALesson,
+    /// The connection has entered no classroom: a guest.
+    NotInAClassroom,
     /// A limit is reached.
     TooManyRequests(Duration),
     /// A backend is away.
@@ -52,6 +57,8 @@ impl AckError {
             Self::AlreadyConnected => ("already connected", None),
             Self::UnknownEvent => ("unknown event", None),
             Self::InvalidPayload => ("invalid payload", None),
+            Self::NotInALesson => ("not in a lesson", None),
+            Self::NotInAClassroom => ("not in a classroom", None),
             Self::TooManyRequests(wait) => ("too many requests", Some(wait)),
             Self::TryAgainLater(wait) => ("try again later", Some(wait)),
             Self::TimedOut(wait) => ("timed out", Some(wait)),
@@ -66,6 +73,46 @@ impl fmt::Display for AckError {
 }
 
 impl std::error::Error for AckError {}
+
+/// The longest [`AckMessage`], in characters.
+const MAX_MESSAGE: usize = 200;
+
+/// A handler's own reason why it did not do what it was asked for: 1 to 200 characters, written for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AckMessage(Cow<'static, str>);
+
+impl AckMessage {
+    /// A message that is known when the program is compiled.
+    ///
+    /// # Panics
+    /// If it is empty or has more than 200 bytes; in a constant, that is an error of the compiler.
+    #[must_use]
+    pub const fn from_static(text: &'static str) -> Self {
+        assert!(!text.is_empty() && text.len() <= MAX_MESSAGE, "a message has 1 to 200 characters");
+        Self(Cow::Borrowed(text))
+    }
+
+    /// Checks the length.
+    ///
+    /// # Errors
+    /// [`IdError`], where the text is empty or too long.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let fits = (1..=MAX_MESSAGE).contains(&text.chars().take(MAX_MESSAGE + 1).count());
+        if fits { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError("message")) }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AckMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// A handler's success: `data`, and the fields beside it in the envelope. Every value that serializes to JSON can be
 /// the `data`.
@@ -150,7 +197,7 @@ struct Failure<'a> {
     r#type: &'static str,
     r#ref: Ref,
     status: &'static str,
-    message: &'static str,
+    message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +240,15 @@ pub fn error(reference: Ref, error: AckError) -> Vec<u8> {
 #[must_use]
 pub fn error_with(reference: Ref, error: AckError, detail: Option<&str>) -> Vec<u8> {
     let (message, wait) = error.entry();
-    let retry_after_ms = wait.map(wire::milliseconds);
+    failure(reference, message, wait.map(wire::milliseconds), detail)
+}
+
+/// The ack of an error with the handler's own reason.
+#[must_use]
+pub fn error_of_handler(reference: Ref, message: &AckMessage) -> Vec<u8> {
+    failure(reference, message.as_str(), None, None)
+}
+
+fn failure(reference: Ref, message: &str, retry_after_ms: Option<u64>, detail: Option<&str>) -> Vec<u8> {
     wire::json(&Failure { r#type: "ack", r#ref: reference, status: "ERROR", message, retry_after_ms, detail })
 }

@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O or knows of sockets, runtimes or databases; a value that exists is valid.
 pub mod ack;
 pub mod connect_success;
+pub mod entity;
 pub mod event;
 pub mod header;
 pub mod id;
@@ -18,8 +19,9 @@ pub mod sql;
 pub mod subject;
 mod wire;
 
-pub use ack::AckError;
+pub use ack::{AckError, AckMessage};
 pub use connect_success::ConnectSuccess;
+pub use entity::{EntityType, MessageId, Operation};
 pub use event::{AgentEvent, Change, EntityEvent};
 pub use id::{
     AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,

@@ -42,11 +42,21 @@ impl<'a> Push<'a> {
     /// # Errors
     /// [`PushError`].
     pub fn parse(body: &'a [u8], entity: Option<EntityEvent<'a>>) -> Result<Self, PushError> {
-        let text = std::str::from_utf8(body).map_err(|_| PushError::NotAnObject)?;
-        let Outline { has_id, reserved } = serde_json::from_str(text).map_err(|_| PushError::NotAnObject)?;
+        let Outline { has_id, reserved } = Outline::read(body)?;
         let id = entity.filter(|_| !has_id);
         // Wrapped, it has no `type` of its own any more.
         if reserved && id.is_none() { Err(PushError::ReservedType) } else { Ok(Self { body, id }) }
+    }
+
+    /// The body to store for an event of this entity, so that clients get it as `{"id":...,"payload":body}` whatever is in
+    /// it. A body with an `id` of its own would be forwarded as it is, so that one is wrapped before it is stored.
+    ///
+    /// # Errors
+    /// [`PushError::NotAnObject`].
+    pub fn wrapped_body(body: &'a [u8], entity: EntityEvent<'a>) -> Result<Cow<'a, [u8]>, PushError> {
+        let has_id = Outline::read(body)?.has_id;
+        let wrapped = Self { body, id: Some(entity) };
+        Ok(if has_id { wrapped.plain() } else { Cow::Borrowed(body) })
     }
 
     /// For connections that did not ask to resume.
@@ -90,6 +100,13 @@ struct Outline {
     /// Whether it has one of [`RESERVED`] as its `type`; of several, any counts, since parsers differ in which one
     /// does.
     reserved: bool,
+}
+
+impl Outline {
+    fn read(body: &[u8]) -> Result<Self, PushError> {
+        let text = std::str::from_utf8(body).map_err(|_| PushError::NotAnObject)?;
+        serde_json::from_str(text).map_err(|_| PushError::NotAnObject)
+    }
 }
 
 impl<'de> Deserialize<'de> for Outline {

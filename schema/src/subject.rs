@@ -3,7 +3,10 @@
 //! Invariant: a subject is built only from checked ids, so it has no wildcard and no additional token.
 use std::fmt;
 
-use crate::id::{ClassroomId, IdError, LessonId};
+use crate::{
+    entity::EntityType,
+    id::{ClassroomId, IdError, LessonId},
+};
 
 /// The prefix of the republished stream's subjects.
 pub const LIVE_PREFIX: &str = "live.";
@@ -57,6 +60,12 @@ impl Subject {
     #[must_use]
     pub fn agent(classroom: ClassroomId) -> Self {
         Self { room: RoomId::Classroom(classroom), entity: "agent".into() }
+    }
+
+    /// The subject of a room's events of this type.
+    #[must_use]
+    pub fn new(room: RoomId, entity_type: &EntityType) -> Self {
+        Self { room, entity: entity_type.as_str().into() }
     }
 
     /// The last token: what the event is about.

@@ -2,8 +2,9 @@
 use std::time::Duration;
 
 use rollcall_schema::{
-    AckError, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent, JoinLesson,
-    LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Seat, SessionError, SessionId, Sid, Violation,
+    AckError, AckMessage, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent,
+    JoinLesson, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Seat, SessionError, SessionId, Sid,
+    Violation,
     ack::{self, Empty, LessonJoined, Refreshed},
     connect_success::Start,
     request::RefText,
@@ -54,9 +55,22 @@ fn acks() {
             ack::error(Ref::Number(i64::MIN), AckError::TimedOut(Duration::ZERO)),
             ack::error(Ref::Text(RefText::new("a\"b").expect("short")), AckError::LessonNotFound),
             ack::error_with(one, AckError::InvalidPayload, Some("lesson_id: [A-Za-z0-9_-]{1,64}")),
+            ack::error(one, AckError::NotInALesson),
+            ack::error(one, AckError::NotInAClassroom),
+            ack::error_of_handler(one, &AckMessage::from_static("the poll is over")),
         ],
         include_str!("../golden/protocol/ack.jsonl"),
     );
+}
+
+#[test]
+fn a_handlers_own_message_has_up_to_200_characters() {
+    for text in ["x", "the poll is over", &"é".repeat(200)] {
+        assert_eq!(AckMessage::parse(text).expect("it fits").as_str(), text);
+    }
+    for text in ["", &"é".repeat(201)] {
+        assert!(AckMessage::parse(text).is_err(), "{text}");
+    }
 }
 
 #[test]

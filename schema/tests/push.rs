@@ -31,6 +31,21 @@ fn without_an_id_the_headers_decide() {
     }
 }
 
+/// What is stored for a handler's event comes to clients in one form, whatever the handler has put into it.
+#[test]
+fn a_stored_body_always_comes_wrapped() {
+    let entity = NOTE.expect("an entity");
+    for body in ["{}", r#"{"id":7,"text":"x"}"#, r#"{"type":"ack"}"#, r#"{"id":1,"type":"ack"}"#] {
+        let wrapped =
+            format!(r#"{{"id":{{"entity_type":"note","operation":"created","sequence_id":7}},"payload":{body}}}"#);
+        let stored = Push::wrapped_body(body.as_bytes(), entity).expect("an object");
+        assert_eq!(*Push::parse(&stored, NOTE).expect("an object").plain(), *wrapped.as_bytes(), "{body}");
+    }
+    for body in ["", "[]", "7", "{", "{}{}"] {
+        assert_eq!(Push::wrapped_body(body.as_bytes(), entity), Err(PushError::NotAnObject), "{body}");
+    }
+}
+
 #[test]
 fn headers_are_escaped() {
     let odd = EntityEvent { entity_type: "no\"te", operation: "\r\n\u{1b}", sequence_id: i64::MIN };

@@ -67,6 +67,12 @@ impl Servers {
             nats: shared::nats().url(),
         }
     }
+
+    /// A gateway on them.
+    pub(crate) fn of(&self, options: GatewayOptions) -> GatewayOptions {
+        let Self { postgres, redis, nats } = self;
+        options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
+    }
 }
 
 /// The process's PostgreSQL. It does not wait for the disk: no test here cuts the power.
@@ -109,10 +115,19 @@ impl Backend {
 
     /// A gateway on these servers, or an embedded one.
     pub(crate) fn start(servers: Option<Servers>, change: impl FnOnce(&GatewayOptions) -> GatewayOptions) -> Self {
-        let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
-        if let Some(Servers { postgres, redis, nats }) = &servers {
-            options = options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats);
-        }
+        Self::of(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")), servers, change)
+    }
+
+    /// The same of another program with these commands.
+    pub(crate) fn of(
+        program: GatewayOptions,
+        servers: Option<Servers>,
+        change: impl FnOnce(&GatewayOptions) -> GatewayOptions,
+    ) -> Self {
+        let options = match &servers {
+            Some(servers) => servers.of(program),
+            None => program,
+        };
         let options = change(&options);
         let mut gateway = Gateway::start(options.clone()).unwrap();
         // An SQLite file belongs to one process at a time.
@@ -137,9 +152,7 @@ impl Backend {
 
     /// How to start another node on its servers.
     pub(crate) fn beside(&self) -> GatewayOptions {
-        let Servers { postgres, redis, nats } = self.servers().unwrap();
-        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
-        options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
+        self.servers().unwrap().of(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")))
     }
 
     /// Where its servers are; none of an embedded one.

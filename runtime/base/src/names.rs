@@ -53,6 +53,8 @@ names! {
     LOG_LINES_OMITTED = "log_lines_omitted_total",
     /// Gauge: sessions whose end the database refuses, until it is written.
     REFUSED_ENDS = "refused_ends",
+    /// Counter by `outcome`: events that handlers and other services published.
+    EVENTS_PUBLISHED = "events_published_total",
     /// Counter: how often sessions were compared with their rows, because the database had lost commits.
     SESSION_CHECKS = "session_checks_total",
     /// Gauge, always 1, by `version`.

@@ -4,6 +4,7 @@
 //! an outage. It comes at once, so it may follow an event that is later in the stream; events of one publisher keep
 //! their order. A reader that needs the stream's order, also across rooms, waits for [`BusEvent::Watermark`]. What
 //! cannot be delivered any more is reported as [`BusEvent::Gap`].
+mod event_publisher;
 mod headers;
 pub mod memory;
 pub mod nats;
@@ -16,6 +17,8 @@ use rollcall_schema::{AgentId, Offset, RoomId, Subject};
 use tokio::sync::mpsc;
 
 use rollcall_base::tasks::TaskEnded;
+
+pub use event_publisher::{EventPublisher, PublishLimits};
 
 /// Why a call to the bus failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum PublishError {
     /// event, it tries again at once.
     #[error("another event came before")]
     Behind,
+    /// It was not stored, because too many events wait to be ([`PublishLimits`]).
+    #[error("too many events wait to be stored")]
+    Busy,
 }
 
 impl PublishError {
@@ -158,6 +164,11 @@ pub trait Bus: Send + Sync + 'static {
     /// Publishes in order, many at once; a result for each, in the batch's order. Ok means stored (acknowledged). After
     /// a fenced event that was not stored, no later one of its agent is.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>>;
+    /// Publishes events of handlers and of other services, as [`Bus::publish`] does: however many there are, those of
+    /// presence do not wait for them. None of them is fenced.
+    async fn publish_events(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        self.publish(batch).await
+    }
     /// Those of these message ids of presence that were stored within this time. It may take longer than other calls.
     /// Empty if the bus ends with the process: the relay remembers what it published in this one.
     async fn stored(&self, _ids: &HashSet<String>, _age: Duration) -> Result<HashSet<String>, BusError> {

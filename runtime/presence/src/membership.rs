@@ -71,6 +71,12 @@ impl Membership {
         self.lesson.as_ref().map(|joined| &joined.lesson)
     }
 
+    /// The user's seat in that lesson, if there is one.
+    #[must_use]
+    pub fn seat(&self) -> Option<Seat> {
+        self.lesson.as_ref().and_then(|joined| joined.seat)
+    }
+
     /// What the node knows of an agent's session, should the database lose its row. `reason` is for its end.
     #[must_use]
     pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {

@@ -182,6 +182,7 @@ impl OutboxRelay {
                 Err(PublishError::Refused(why)) => outcome.refused.push((key(row), why)),
                 Err(PublishError::Behind) => outcome.behind = true,
                 Err(PublishError::Away(error)) => outcome.failure = Some(error),
+                Err(error @ PublishError::Busy) => outcome.failure = Some(BusError(error.to_string())),
             }
         }
         outcome

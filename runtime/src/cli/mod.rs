@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 use self::log_flood::LogFlood;
 use crate::{
     config::{self, Config, Task},
-    handler::{resources::Resources, table::Table},
+    handler::table::Table,
     node,
 };
 
@@ -19,11 +19,31 @@ use crate::{
 /// a drain has a deadline.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
-/// Runs `rollcall` with a table of handlers, as the command line and the environment say (PROTOCOL 7).
+/// Runs `rollcall` with a table of handlers, as the command line and the environment say (PROTOCOL 7): serves until a
+/// signal, or does what the subcommand asks for.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use rollcall_runtime::{HandlerError, Session, Table};
+///
+/// /// The request has no fields, and neither has the answer.
+/// #[derive(serde::Deserialize, serde::Serialize)]
+/// struct Nothing {}
+///
+/// async fn wave(_deps: &(), _session: &mut Session, request: Nothing) -> Result<Nothing, HandlerError> {
+///     Ok(request)
+/// }
+///
+/// /// `stock` is `rollcall::table()`.
+/// fn start(stock: Table) -> ExitCode {
+///     rollcall_runtime::run(stock.on("wave", |_| (), wave))
+/// }
+/// ```
 ///
 /// # Panics
 /// Where the system cannot start threads.
-pub fn run(table: fn(&Resources) -> Table) -> ExitCode {
+pub fn run(table: Table) -> ExitCode {
     let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(),
@@ -48,7 +68,7 @@ pub fn run(table: fn(&Resources) -> Table) -> ExitCode {
     }
 }
 
-async fn act(command: Task, config: Config, table: fn(&Resources) -> Table) -> Result<(), Box<dyn std::error::Error>> {
+async fn act(command: Task, config: Config, table: Table) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Task::Serve => node::serve(config, table).await?,
         Task::Token(args) => commands::token(&config, args)?,

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::{access::AccessConfig, names, source::Source, value};
 use crate::gateway::{GatewayOptions, disconnect_queue::Grace};
+use rollcall_bus::PublishLimits;
 use rollcall_websocket::{ListenerOptions, SocketOptions};
 
 /// The options of the parts that serve connections.
@@ -20,6 +21,8 @@ pub struct LimitsConfig {
     pub handler_timeout: Duration,
     /// The largest event that is forwarded, in bytes.
     pub max_forward: usize,
+    /// How many events of handlers and services may wait to be stored.
+    pub publish: PublishLimits,
 }
 
 impl LimitsConfig {
@@ -61,6 +64,10 @@ impl LimitsConfig {
             grace: Grace { time: source.value(&names::LEAVE_GRACE, value::duration), max: max_in_grace },
             handler_timeout: source.value(&names::HANDLER_TIMEOUT, value::time_limit),
             max_forward: source.value(&names::MAX_FORWARD, value::size),
+            publish: PublishLimits {
+                events: source.value(&names::PUBLISH_QUEUE, value::count(1)),
+                bytes: source.value(&names::PUBLISH_QUEUE_BYTES, value::size),
+            },
         }
     }
 }

@@ -85,6 +85,8 @@ settings! {
     MAX_QUEUE = "ROLLCALL_MAX_QUEUE", Plain, Some("256KiB"), "Maximum of bytes queued for a slow reader";
     SEND_BUFFER = "ROLLCALL_SEND_BUFFER", Plain, Some("64KiB"), "The kernel's send buffer of a connection";
     MAX_FORWARD = "ROLLCALL_MAX_FORWARD", Plain, Some("128KiB"), "Largest event that is forwarded to clients";
+    PUBLISH_QUEUE = "ROLLCALL_PUBLISH_QUEUE", Plain, Some("16384"), "Maximum of events of handlers and other services that wait to be stored";
+    PUBLISH_QUEUE_BYTES = "ROLLCALL_PUBLISH_QUEUE_BYTES", Plain, Some("32MiB"), "Maximum of bytes of those events";
     TLS_CERT = "ROLLCALL_TLS_CERT", Plain, None, "PEM file of the certificate chain; with it clients speak TLS. SIGHUP reads it again";
     TLS_KEY = "ROLLCALL_TLS_KEY", Plain, None, "PEM file of its private key";
     LIMIT_LOOPBACK = "ROLLCALL_LIMIT_LOOPBACK", Plain, Some("false"), "Whether loopback addresses are limited, too";

@@ -8,7 +8,7 @@ use super::{
     peer::{Peer, PeerState},
 };
 use crate::{
-    handler::table::Outcome,
+    handler::handlers::Outcome,
     limits::admission::{ClientPermit, UnauthenticatedPermit},
     rooms::RoomCommand,
 };

@@ -5,7 +5,7 @@ use rollcall_schema::{Offset, RoomId, SessionError, Sid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    handler::{connected::Connected, error::Refused, table::Outcome},
+    handler::{connected::Connected, error::Refused, handlers::Outcome},
     rooms::RoomCommand,
 };
 use rollcall_bus::Incoming;

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::error;
 
 use self::in_grace::{Disconnected, InGrace};
-use crate::handler::{session::Session, table::Table};
+use crate::handler::{handlers::Handlers, session::Session};
 use rollcall_base::names;
 
 /// How many disconnects run at once: with more, many leaves at once would delay the connects that come meanwhile.
@@ -106,7 +106,7 @@ impl DisconnectQueue {
     }
 
     /// Runs disconnect for each session, until the task is dropped.
-    pub async fn run(self, DisconnectReceiver(mut receiver): DisconnectReceiver, table: Table) {
+    pub async fn run(self, DisconnectReceiver(mut receiver): DisconnectReceiver, handlers: Handlers) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
         let mut in_grace = InGrace::default();
         let mut drain_until = self.drain_until.subscribe();
@@ -132,7 +132,7 @@ impl DisconnectQueue {
             };
             let Some(disconnected) = disconnected else { continue };
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let call = table.disconnect(*disconnected.session, disconnected.reason);
+            let call = handlers.disconnect(*disconnected.session, disconnected.reason);
             let unfinished = Arc::clone(&self.unfinished);
             tokio::spawn(async move {
                 if AssertUnwindSafe(call).catch_unwind().await.is_err() {

@@ -10,7 +10,7 @@ use rollcall_schema::LeftReason;
 use super::{
     Mailboxes, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, lost_events::LostEventCloses,
 };
-use crate::{handler::table::Table, limits::EventLimits, rooms::Rooms};
+use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
 use rollcall_websocket::SocketId;
 
 /// The longest time that a client is told to wait before it reconnects, unless there is a reason for a shorter one.
@@ -32,7 +32,7 @@ pub struct GatewayOptions {
 /// What the workers share.
 pub struct GatewayContext {
     /// The handlers.
-    pub table: Table,
+    pub table: Handlers,
     /// Gets the sessions of connections that have ended.
     pub disconnects: DisconnectQueue,
     /// Where replays come from.

@@ -1,10 +1,14 @@
 //! Typed errors of the machine, mapped to the wire in this one place (PROTOCOL 2): what is internal stays in the log.
 use std::time::Duration;
 
-use rollcall_schema::{AckError, SessionError, Sid};
-use tracing::warn;
+use rollcall_bus::PublishError;
+use rollcall_schema::{AckError, AckMessage, Ref, SessionError, Sid, ack};
+use tracing::{error, warn};
 
-use crate::auth::{AuthError, HookError};
+use crate::{
+    auth::{AuthError, HookError},
+    handler::publisher::EventError,
+};
 use rollcall_presence::{EnterError, JoinError};
 
 /// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
@@ -13,11 +17,34 @@ fn retry_after() -> Duration {
 }
 
 /// Why a handler of an event did not do what it was asked for.
+///
+/// ```
+/// use rollcall_runtime::HandlerError;
+/// use rollcall_schema::{AckMessage, Ref};
+///
+/// const OVER: AckMessage = AckMessage::from_static("the poll is over");
+///
+/// fn vote(open: bool) -> Result<(), HandlerError> {
+///     if open { Ok(()) } else { Err(OVER.into()) }
+/// }
+///
+/// let ack = vote(false).unwrap_err().into_ack(Ref::Number(1));
+/// assert_eq!(ack, br#"{"type":"ack","ref":1,"status":"ERROR","message":"the poll is over"}"#);
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
     /// Of the table: told as it stands.
     #[error(transparent)]
     Ack(#[from] AckError),
+    /// The handler's own reason: told as it stands.
+    #[error("{0}")]
+    Refused(AckMessage),
+    /// Something that the handler needs gave no answer: the client is told to try again later, and the error is logged.
+    #[error(transparent)]
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// An event was not published.
+    #[error(transparent)]
+    Event(#[from] EventError),
     /// The presence service has not joined the lesson.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -29,27 +56,51 @@ pub enum HandlerError {
     Auth(#[from] AuthError),
 }
 
-impl HandlerError {
-    /// One line about what to mend.
-    #[must_use]
-    pub fn detail(&self) -> Option<&'static str> {
-        if let Self::Auth(error) = self { error.detail() } else { None }
+impl From<AckMessage> for HandlerError {
+    fn from(message: AckMessage) -> Self {
+        Self::Refused(message)
     }
+}
 
-    /// What the client is told.
+impl HandlerError {
+    /// The ack of the request.
     #[must_use]
-    pub fn to_client(self) -> AckError {
-        match self {
+    pub fn into_ack(self, reference: Ref) -> Vec<u8> {
+        let detail = if let Self::Auth(error) = &self { error.detail() } else { None };
+        let entry = match self {
+            Self::Refused(message) => return ack::error_of_handler(reference, &message),
             Self::Ack(error) => error,
             // The hook logs its own faults.
             Self::Hook(_) => AckError::TryAgainLater(retry_after()),
             Self::Auth(error) if error.is_temporary() => AckError::TryAgainLater(retry_after()),
             Self::Auth(_) => AckError::InvalidAccessToken,
+            Self::Event(error) => of_event(&error),
             Self::Join(JoinError::LessonNotFound) => AckError::LessonNotFound,
-            Self::Join(JoinError::Store(_) | JoinError::Keys(_)) => {
+            Self::Unavailable(_) | Self::Join(JoinError::Store(_) | JoinError::Keys(_)) => {
                 warn!(error = %self, "a client was asked to try again later");
                 AckError::TryAgainLater(retry_after())
             }
+        };
+        ack::error_with(reference, entry, detail)
+    }
+}
+
+fn of_event(event_error: &EventError) -> AckError {
+    match event_error {
+        EventError::NotInLesson => AckError::NotInALesson,
+        EventError::NotInClassroom => AckError::NotInAClassroom,
+        // What a handler publishes is as large as what its client sent.
+        EventError::TooLarge(_) | EventError::NotStored(PublishError::Refused(_)) => {
+            warn!(error = %event_error, "an event of a handler was refused");
+            AckError::InvalidPayload
+        }
+        EventError::NotAnObject => {
+            error!(error = %event_error, "a handler published what is no event");
+            AckError::TryAgainLater(retry_after())
+        }
+        EventError::NotStored(PublishError::Away(_) | PublishError::Behind | PublishError::Busy) => {
+            warn!(error = %event_error, "an event of a handler was not stored: its client was asked to try again later");
+            AckError::TryAgainLater(retry_after())
         }
     }
 }

@@ -2,7 +2,10 @@
 pub mod connect_context;
 pub mod connected;
 pub mod error;
+pub mod handlers;
+pub mod publisher;
 pub mod resources;
 pub mod session;
 pub mod sids;
 pub mod table;
+pub mod traits;

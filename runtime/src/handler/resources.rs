@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::{Hook, Keyring},
+    handler::publisher::Publisher,
     limits::EventLimits,
     mixpanel::Mixpanel,
     rooms::Rooms,
@@ -20,6 +21,8 @@ pub struct Resources {
     pub rooms: Rooms,
     /// Enters, joins and leaves.
     pub presence: Presence,
+    /// Publishes events.
+    pub publisher: Publisher,
     /// Analytics.
     pub mixpanel: Mixpanel,
     /// How often users and guests may connect.

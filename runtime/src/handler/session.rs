@@ -2,7 +2,9 @@
 //!
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
-use rollcall_schema::{AgentId, Audience, ClassroomId, LeftReason, LessonId, Role, RoomId, SessionId, Sid, UserId};
+use rollcall_schema::{
+    AgentId, Audience, ClassroomId, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId,
+};
 
 use crate::{
     auth::{Claims, Grants},
@@ -13,6 +15,27 @@ use rollcall_store::Remembered;
 use rollcall_websocket::SocketId;
 
 /// A connection that was let in. Small, because every connection keeps one.
+///
+/// ```
+/// use rollcall_runtime::{HandlerError, Session};
+/// use rollcall_schema::{AckMessage, LessonId, Role};
+///
+/// const TEACHERS: AckMessage = AckMessage::from_static("only teachers may do that");
+///
+/// /// The lesson that a teacher gives.
+/// fn lesson_of_teacher(session: &Session) -> Result<Option<LessonId>, HandlerError> {
+///     match session.role() {
+///         Some(Role::Teacher) => Ok(session.lesson().cloned()),
+///         Some(Role::Participant | Role::Hub) | None => Err(TEACHERS.into()),
+///     }
+/// }
+///
+/// # use rollcall_runtime::Membership;
+/// # use rollcall_schema::{ClassroomId, Sid};
+/// # let classroom = ClassroomId::parse("2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001").unwrap();
+/// let guest = Session::guest(Membership::guest(Sid::random(), classroom));
+/// assert!(lesson_of_teacher(&guest).is_err());
+/// ```
 #[derive(Debug)]
 pub struct Session {
     /// Its part in the classroom, which only the presence service changes.
@@ -77,6 +100,12 @@ impl Session {
         self.membership.lesson()
     }
 
+    /// The seat in that lesson, if the user has one.
+    #[must_use]
+    pub fn seat(&self) -> Option<Seat> {
+        self.membership.seat()
+    }
+
     /// The claims of its token; a guest has none until a join_lesson brings a token.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
@@ -87,6 +116,16 @@ impl Session {
                 let (user, audience) = self.user()?;
                 Some(Claims { user, audience, role: *role, expires: *expires, limits: grants.clone() })
             }
+        }
+    }
+
+    /// The role in its token; none without a token.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match &self.token {
+            Token::None => None,
+            Token::OfAgent { role, .. } => Some(*role),
+            Token::OfGuest(claims) => Some(claims.role),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     auth::{Hook, Keyring, Location},
     config::Config,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
-    handler::{resources::Resources, table::Table},
+    handler::{publisher::Publisher, resources::Resources, table::Table},
     http::{self, admin::Admin, health::Health},
     limits::{EventLimits, admission::Admission},
     metrics::Metrics,
@@ -33,6 +33,7 @@ use rollcall_base::{
     process::ProcessIdentity,
     tasks::{TaskEnded, Tasks},
 };
+use rollcall_bus::EventPublisher;
 use rollcall_presence::{
     Presence, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
     outbox_relay::OutboxRelay, sessions::Sessions,
@@ -65,7 +66,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]: before anything is served, or after a drain because a task ended.
-pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(), ServeError> {
+pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
@@ -110,7 +111,8 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
     let leavings =
         KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.access.rates));
-    let table = table(&Resources {
+    let events = EventPublisher::new(Arc::clone(&bus), config.limits.publish);
+    let resources = Resources {
         keyring: Arc::clone(&keyring),
         hook: Arc::new(Hook::new(config.access.authz.clone())),
         rooms: rooms.clone(),
@@ -120,11 +122,12 @@ pub async fn serve(config: Config, table: fn(&Resources) -> Table) -> Result<(),
             leavings.clone(),
             config.access.rates.user_sessions,
         ),
+        publisher: Publisher::new(events, config.limits.max_forward),
         mixpanel,
         rates: Arc::clone(&rates),
         guests: config.guests,
-    })
-    .handler_timeout(config.limits.handler_timeout);
+    };
+    let table = table.bind(&resources).handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
         disconnects: departures.clone(),

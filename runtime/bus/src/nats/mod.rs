@@ -1,7 +1,8 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
-//! Three connections, so that none delays another: `live` has a subscription for each room, on the republished
-//! subjects, and the round trips that prove them; `publish` publishes; `work` reads the stream. The tasks:
+//! Four connections, so that none delays another: `live` has a subscription for each room, on the republished
+//! subjects, and the round trips that prove them; `publish` publishes presence; `events` publishes what handlers and
+//! other services do; `work` reads the stream. The tasks:
 //! [`live_connection`] subscribes and passes on what arrives, [`publish_connection`] publishes, [`feed_writer`] writes
 //! the feed and fills its gaps, [`end_poller`] asks the stream where it is, and [`replays`] reads for clients that come
 //! back.
@@ -49,7 +50,7 @@ use self::{
     live_buffer::LiveBuffer,
     live_connection::LiveConnection,
     probe::Depth,
-    publisher::Publisher,
+    publisher::{Names, Publisher},
     replays::Replays,
     sequence_tracker::SequenceTracker,
     servers::{PING_INTERVAL, Servers},
@@ -102,6 +103,8 @@ pub enum NatsError {
 /// The bus through NATS.
 pub struct NatsBus {
     publisher: Publisher,
+    /// For events that are not those of presence.
+    event_publisher: Publisher,
     servers: Servers,
     work: Client,
     /// When the last probe ran, and its result.
@@ -143,7 +146,11 @@ impl NatsBus {
         let connection = timeout(CALL_TIMEOUT, servers.open_live()).await;
         let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
 
-        let publishing = servers.open("rollcall publish").await?;
+        let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
+        let names = Names { connection: "rollcall publish", task: "publishing to NATS" };
+        let publisher = Publisher::start(&servers, names, &supervisor, &mut tasks).await?;
+        let names = Names { connection: "rollcall events", task: "publishing handlers' events to NATS" };
+        let event_publisher = Publisher::start(&servers, names, &supervisor, &mut tasks).await?;
 
         let stream_end = Arc::new(StreamEnd::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
         let (rooms, buffer) = (Arc::new(Subscriptions::default()), Arc::new(LiveBuffer::new()));
@@ -158,17 +165,24 @@ impl NatsBus {
             SequenceTracker::new(state.last),
         );
         let poller = EndPoller { rooms: rooms.clone(), stream_end: stream_end.clone() };
-        let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
         tasks.spawn(supervisor.supervise("delivery from NATS", writer.run()));
         tasks.spawn(supervisor.supervise("the watch on the stream", poller.run()));
         let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
-        let publisher = Publisher::start(servers.clone(), publishing, &supervisor, &mut tasks);
-        let probed = tokio::sync::Mutex::default();
-        Ok((
-            Self { publisher, servers, work, probed, replays, rooms, stream_end, buffer, _tasks: tasks, supervisor },
-            events,
-        ))
+        let bus = Self {
+            publisher,
+            event_publisher,
+            servers,
+            work,
+            probed: tokio::sync::Mutex::default(),
+            replays,
+            rooms,
+            stream_end,
+            buffer,
+            _tasks: tasks,
+            supervisor,
+        };
+        Ok((bus, events))
     }
 
     /// A round trip on the live connection, shared with concurrent callers.
@@ -213,6 +227,10 @@ impl Bus for NatsBus {
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         self.publisher.publish(batch).await
+    }
+
+    async fn publish_events(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        self.event_publisher.publish(batch).await
     }
 
     async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {

@@ -27,6 +27,8 @@ const MAX_UNANSWERED: u32 = 3;
 /// See the module.
 pub(super) struct PublishConnection {
     servers: Servers,
+    /// Its name, which the server shows.
+    name: &'static str,
     requests: mpsc::Receiver<Request>,
     in_flight: InFlight,
     /// The subject of answers without its last token, which is the message's number.
@@ -35,8 +37,8 @@ pub(super) struct PublishConnection {
 }
 
 impl PublishConnection {
-    pub(super) fn new(servers: Servers, requests: mpsc::Receiver<Request>) -> Self {
-        Self { servers, requests, in_flight: InFlight::new(), inbox: String::new(), unanswered: 0 }
+    pub(super) fn new(servers: Servers, name: &'static str, requests: mpsc::Receiver<Request>) -> Self {
+        Self { servers, name, requests, in_flight: InFlight::new(), inbox: String::new(), unanswered: 0 }
     }
 
     /// Publishes until it is dropped, on one connection after another.
@@ -49,10 +51,10 @@ impl PublishConnection {
                 tracing::warn!(%error, "the publishing connection to NATS broke");
                 self.in_flight.fail_all(&error.to_string());
             }
-            let servers = self.servers.clone();
+            let (servers, name) = (self.servers.clone(), self.name);
             let connecting = async {
                 sleep(RECONNECT_DELAY).await;
-                servers.open("rollcall publish").await
+                servers.open(name).await
             };
             tokio::pin!(connecting);
             next = loop {
@@ -92,6 +94,12 @@ impl PublishConnection {
                     self.unanswered += 1;
                     connection.write(b"PING\r\n").await?;
                 }
+            }
+            // What came at the same time goes out in one write.
+            while self.in_flight.has_capacity()
+                && let Ok(request) = self.requests.try_recv()
+            {
+                self.in_flight.add(request, limit);
             }
             let out = self.in_flight.outgoing(&self.inbox);
             if !out.is_empty() {

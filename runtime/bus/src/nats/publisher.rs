@@ -14,8 +14,7 @@ use tokio::{
 };
 
 use super::{
-    CALL_TIMEOUT,
-    connection::NatsConnection,
+    CALL_TIMEOUT, NatsError,
     in_flight::{Outcome, Request},
     message::away,
     publish_connection::PublishConnection,
@@ -27,6 +26,14 @@ use rollcall_base::{names, tasks::Tasks};
 /// How many requests wait for the connection; further callers wait too, within [`CALL_TIMEOUT`].
 const MAX_WAITING: usize = 64;
 
+/// What a publisher's connection and task are called.
+pub(super) struct Names {
+    /// What the NATS server shows.
+    pub(super) connection: &'static str,
+    /// The task, for when it ends.
+    pub(super) task: &'static str,
+}
+
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
     /// When the stream last stored something of this node.
@@ -34,17 +41,18 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Starts on this connection; the task ends with `tasks`.
-    pub(super) fn start(
-        servers: Servers,
-        connection: NatsConnection,
+    /// Opens a connection and starts on it; the task ends with `tasks`.
+    pub(super) async fn start(
+        servers: &Servers,
+        Names { connection: name, task }: Names,
         supervisor: &Tasks,
         tasks: &mut JoinSet<()>,
-    ) -> Self {
+    ) -> Result<Self, NatsError> {
+        let connection = servers.open(name).await?;
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
-        let connection_task = PublishConnection::new(servers, waiting);
-        tasks.spawn(supervisor.supervise("publishing to NATS", connection_task.run(connection)));
-        Self { requests, stored: Mutex::default() }
+        let connection_task = PublishConnection::new(servers.clone(), name, waiting);
+        tasks.spawn(supervisor.supervise(task, connection_task.run(connection)));
+        Ok(Self { requests, stored: Mutex::default() })
     }
 
     /// One result for each message, in order.

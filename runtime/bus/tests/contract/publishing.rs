@@ -1,9 +1,10 @@
 //! Messages that are published late, refused, or not allowed.
-use std::{collections::HashSet, io::Write, time::Duration};
+use std::{collections::HashSet, io::Write, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, stream::DiscardPolicy};
+use futures_util::future::join_all;
 use rollcall_bus::{
-    Bus, Fence, ProbeError, Publication, PublishError,
+    Bus, EventPublisher, Fence, ProbeError, Publication, PublishError, PublishLimits,
     nats::{NatsBus, NatsError},
 };
 use rollcall_loadtest::servers::Nats;
@@ -11,7 +12,7 @@ use rollcall_schema::{RoomId, Subject};
 use tokio::time::sleep;
 
 use crate::{
-    bench::{PAUSE, classroom, note},
+    bench::{PAUSE, classroom, in_time, lesson, note},
     proxy::{Handmade, Stall},
 };
 
@@ -40,6 +41,28 @@ async fn count(url: &str, subject: &str) -> u64 {
         ..jetstream::consumer::pull::Config::default()
     };
     stream.create_consumer(config).await.unwrap().cached_info().num_pending
+}
+
+/// A handler was told that these are not stored, and its client may have sent another request since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_were_not_stored_are_not_sent_when_the_server_is_back() {
+    let mut server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let (room, limits) = (lesson(), PublishLimits { events: 100, bytes: 1 << 20 });
+    let publisher = EventPublisher::new(Arc::new(bus), limits);
+    publisher.publish(note(&room, "before", 1)).await.unwrap();
+    server.kill().unwrap();
+    // More than the limits allow, and more than the connection takes at once.
+    let lost = (0..200).map(|number| in_time(publisher.publish(note(&room, format!("lost-{number}"), number))));
+    let results = join_all(lost).await;
+    let busy = results.iter().filter(|result| matches!(result, Err(PublishError::Busy))).count();
+    assert!(results.iter().all(Result::is_err) && busy > 0, "{results:?}");
+    server.restart().unwrap();
+    while let Err(error) = in_time(publisher.publish(note(&room, "after", 2))).await {
+        assert!(matches!(error, PublishError::Away(_)), "{error:?}");
+        sleep(PAUSE).await;
+    }
+    assert_eq!(count(&server.url(), &format!("{room}.note")).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

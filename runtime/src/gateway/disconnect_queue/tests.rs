@@ -19,7 +19,7 @@ async fn end(ends: &Ends, session: Session, reason: LeftReason) {
 fn disconnect_queue(max: usize) -> (DisconnectQueue, mpsc::UnboundedReceiver<(Sid, LeftReason)>) {
     let (queue, receiver) = DisconnectQueue::new(Grace { time: Duration::from_secs(600), max });
     let (ends, ended) = mpsc::unbounded_channel();
-    tokio::spawn(queue.clone().run(receiver, Table::new(("connect_request", (), refuse), (Ends(ends), end))));
+    tokio::spawn(queue.clone().run(receiver, Handlers::new(("connect_request", (), refuse), (Ends(ends), end))));
     (queue, ended)
 }
 

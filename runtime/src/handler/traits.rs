@@ -1,0 +1,68 @@
+//! What an async function must be to handle an event: plain functions with their dependencies as the first argument are.
+use std::future::Future;
+
+use rollcall_schema::{ConnectRequest, LeftReason};
+
+use crate::handler::{
+    connect_context::ConnectContext,
+    connected::Connected,
+    error::{ConnectError, HandlerError},
+    session::Session,
+};
+
+/// A handler of an event: `async fn(&Deps, &mut Session, Request) -> Result<Answer, HandlerError>`.
+pub trait Handler<'a, D: 'a, R, A>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<A, HandlerError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, session: &'a mut Session, request: R) -> Self::Future;
+}
+
+impl<'a, D: 'a, R, A, F, Fut> Handler<'a, D, R, A> for F
+where
+    F: Fn(&'a D, &'a mut Session, R) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<A, HandlerError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, session: &'a mut Session, request: R) -> Fut {
+        self(deps, session, request)
+    }
+}
+
+/// The handler of connect: makes a session, or says why not.
+pub trait Connect<'a, D: 'a>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<Connected, ConnectError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Self::Future;
+}
+
+impl<'a, D: 'a, F, Fut> Connect<'a, D> for F
+where
+    F: Fn(&'a D, ConnectContext, ConnectRequest) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Connected, ConnectError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Fut {
+        self(deps, greeting, request)
+    }
+}
+
+/// The handler of disconnect: ends a session.
+pub trait Disconnect<'a, D: 'a>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = ()> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, session: Session, reason: LeftReason) -> Self::Future;
+}
+
+impl<'a, D: 'a, F, Fut> Disconnect<'a, D> for F
+where
+    F: Fn(&'a D, Session, LeftReason) -> Fut + Send + Sync,
+    Fut: Future<Output = ()> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, session: Session, reason: LeftReason) -> Fut {
+        self(deps, session, reason)
+    }
+}

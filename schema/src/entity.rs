@@ -1,0 +1,155 @@
+//! What handlers and services publish (PROTOCOL 10): the names of an event, and its message id.
+//!
+//! Invariant: an [`EntityType`] is never `agent`, and a [`MessageId`] is never one of presence: nobody but the gateway
+//! says who is there, or keeps it from being said.
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::id::IdError;
+
+/// The entity type of presence.
+const AGENT: &[u8] = b"agent";
+
+/// The longest name of an event, in bytes.
+const MAX_NAME: usize = 64;
+
+/// The longest message id, in bytes.
+const MAX_MESSAGE_ID: usize = 128;
+
+/// How the message ids of presence begin.
+const PRESENCE: &str = "agent.";
+
+const fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if !matches!(bytes[at], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-') {
+            return false;
+        }
+        at += 1;
+    }
+    !bytes.is_empty() && bytes.len() <= MAX_NAME
+}
+
+const fn is_entity_type(text: &str) -> bool {
+    is_name(text) && !matches!(text.as_bytes(), AGENT)
+}
+
+/// A name of an event, which handlers have as a constant and services as a text.
+macro_rules! event_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub struct $name(Cow<'static, str>);
+
+        impl $name {
+            /// A name that is known when the program is compiled.
+            ///
+            /// # Panics
+            /// If it breaks the rule of its type; in a constant, that is an error of the compiler.
+            #[must_use]
+            pub const fn from_static(text: &'static str) -> Self {
+                assert!($check(text), concat!("not a valid ", $kind));
+                Self(Cow::Borrowed(text))
+            }
+
+            /// Checks the text.
+            ///
+            /// # Errors
+            /// [`IdError`], where it breaks the rule of its type.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                if $check(text) { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError($kind)) }
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+event_name! {
+    /// What an event is about, like `hand`: 1 to 64 of `a-z 0-9 _ -`, and never `agent`. It is the last token of the
+    /// event's subject.
+    EntityType, "entity_type", is_entity_type
+}
+event_name! {
+    /// What happened to it, like `raised`: 1 to 64 of `a-z 0-9 _ -`.
+    Operation, "operation", is_name
+}
+
+/// `Nats-Msg-Id` of an event that is not one of presence: 1 to 128 printable ASCII characters without space, not
+/// starting with `agent.`. A second event with the same id within the stream's duplicate window is not stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId(Box<str>);
+
+impl MessageId {
+    /// Checks the text.
+    ///
+    /// # Errors
+    /// [`IdError`], where it breaks the rule.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let printable = (1..=MAX_MESSAGE_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if printable && !text.starts_with(PRESENCE) { Ok(Self(text.into())) } else { Err(IdError("message id")) }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HAND: EntityType = EntityType::from_static("hand");
+
+    #[test]
+    fn a_name_is_a_short_word_in_lower_case() {
+        assert_eq!(EntityType::parse("hand").unwrap(), HAND);
+        for faulty in ["", "Hand", "ha nd", "hand.raised", "hand*", ">", "händ", "hand\r\n", &"a".repeat(65)] {
+            assert!(EntityType::parse(faulty).is_err() && Operation::parse(faulty).is_err(), "{faulty:?}");
+        }
+        assert!(EntityType::parse(&"a".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn nobody_forges_presence() {
+        assert!(EntityType::parse("agent").is_err() && Operation::parse("agent").is_ok());
+        assert!(MessageId::parse("agent.entered:x:1:0").is_err());
+        assert!(MessageId::parse("agents-of-the-day").is_ok());
+    }
+
+    #[test]
+    fn a_message_id_is_one_line_of_printable_text() {
+        for faulty in ["", "a b", "a\nb", "é", &"a".repeat(129)] {
+            assert!(MessageId::parse(faulty).is_err(), "{faulty:?}");
+        }
+        assert_eq!(MessageId::parse("msg_x:0").unwrap().as_str(), "msg_x:0");
+    }
+}
