@@ -9,8 +9,9 @@ SECONDS_EACH ?= 600
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: ## install the Debian packages that the tests need, if they are missing
+setup: ## install what the tests need, if it is missing
 	@loadtest/setup/packages
+	@loadtest/setup/schemathesis
 
 test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
 	@loadtest/setup/test

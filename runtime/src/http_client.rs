@@ -155,6 +155,20 @@ impl Client {
         self.call(Method::POST, url, headers, json, max).await
     }
 
+    /// Sends a request with JSON, or with none.
+    ///
+    /// # Errors
+    /// [`FetchError`], where no whole answer came.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: Uri,
+        json: Bytes,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), FetchError> {
+        self.call(method, url, HeaderMap::new(), json, max).await
+    }
+
     async fn call(
         &self,
         method: Method,

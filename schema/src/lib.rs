@@ -35,3 +35,6 @@ pub use role::Role;
 pub use session_error::{SessionError, Violation};
 pub use sid::Sid;
 pub use subject::{RoomId, Subject};
+
+/// The server API, as OpenAPI 3.1 (PROTOCOL 7).
+pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -34,6 +34,8 @@ pub enum SessionError {
     Replaced,
     /// The token is valid, but not for this classroom.
     AccessDenied,
+    /// An operator ended the session.
+    Kicked,
 }
 
 /// A row of the table.
@@ -56,7 +58,7 @@ const fn row(error: SessionError, name: &'static str, title: &'static str, statu
 }
 
 /// Every session error, in the protocol's order.
-pub const TABLE: [Row; 12] = [
+pub const TABLE: [Row; 13] = [
     row(SessionError::Terminated, "terminated", "Terminated", 422, 3001),
     row(SessionError::InternalServerError, "internal_server_error", "Internal server error", 500, 3004),
     row(SessionError::TokenExpired, "token_expired", "Token expired", 401, 3005),
@@ -69,6 +71,7 @@ pub const TABLE: [Row; 12] = [
     row(SessionError::AuthTimedOut, "auth_timed_out", "Auth timed out", 422, 3502),
     row(SessionError::Replaced, "replaced", "Replaced", 422, 3503),
     row(SessionError::AccessDenied, "access_denied", "Access denied", 403, 3507),
+    row(SessionError::Kicked, "kicked", "Kicked", 403, 3508),
 ];
 
 // An error finds its row by its own number.
@@ -78,7 +81,7 @@ const _: () = {
         assert!(TABLE[place].error as usize == place, "the rows are in the order of the errors");
         place += 1;
     }
-    assert!(SessionError::AccessDenied as usize + 1 == TABLE.len(), "every error has a row");
+    assert!(SessionError::Kicked as usize + 1 == TABLE.len(), "every error has a row");
 };
 
 #[derive(Serialize)]

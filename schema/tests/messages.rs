@@ -102,6 +102,7 @@ fn session_errors() {
             ("auth_timed_out", 3502),
             ("replaced", 3503),
             ("access_denied", 3507),
+            ("kicked", 3508),
         ]
     );
 }

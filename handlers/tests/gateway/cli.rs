@@ -209,3 +209,38 @@ fn check_says_which_backend_is_away() {
         }
     }
 }
+
+#[test]
+fn the_help_of_a_command_shows_its_own_settings() {
+    let place = Place::embedded();
+    let help = |command: &str| String::from_utf8(place.run(&[command, "--help"]).stdout).unwrap();
+    for command in ["token", "load", "check", "agents"] {
+        let shown = help(command);
+        assert!(!shown.contains("--ping-interval") && !shown.contains("ROLLCALL_EVENT_RATE"), "{shown}");
+    }
+    assert!(help("token").contains("ROLLCALL_HS256_SECRET") && help("token").contains("--audiences"));
+    assert!(help("load").contains("--database-url") && help("check").contains("--nats-url"));
+    assert!(help("agents").contains("--admin") && help("agents").contains("ROLLCALL_ADMIN_READ_TOKEN"));
+    let all = String::from_utf8(place.run(&["--help"]).stdout).unwrap();
+    assert!(all.contains("--ping-interval") && help("serve").contains("--ping-interval"));
+    // What is hidden is taken all the same.
+    assert!(place.run(&["migrate", "--ping-interval", "10s"]).status.success());
+}
+
+#[test]
+fn a_role_that_is_none_is_answered_with_the_roles() {
+    let output = Place::embedded().run(&["token", "--sub", "alice", "--role", "boss"]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(["teacher", "participant", "hub"].iter().all(|role| said.contains(role)), "{said}");
+}
+
+#[test]
+fn a_token_says_where_the_development_secret_was_made() {
+    let place = Place::embedded();
+    let place = Place { options: place.options.clone().without("ROLLCALL_HS256_SECRET"), ..place };
+    let first = place.run(&["token", "--sub", "alice"]);
+    assert!(first.status.success() && said(&first).contains("rollcall.db.secret"), "{first:?}");
+    let second = place.run(&["token", "--sub", "alice"]);
+    assert!(second.status.success() && second.stderr.is_empty(), "{second:?}");
+}

@@ -12,6 +12,7 @@ mod clocks;
 mod database_failover;
 mod drain;
 mod exhaustion;
+mod kicks;
 mod nodes;
 mod outages;
 mod pairs;

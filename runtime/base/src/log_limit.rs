@@ -4,6 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The log's target of lines that must not be left out: who changed what.
+pub const AUDIT: &str = "rollcall::audit";
+
 /// The time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(10);
 

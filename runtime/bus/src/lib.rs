@@ -190,6 +190,15 @@ pub trait Bus: Send + Sync + 'static {
     /// does not answer within half a second, the last event known: everything on the feed before the call is up to
     /// there.
     async fn end(&self) -> Position;
+    /// Before the oldest event that can still be replayed for a while: where events were forgotten already, those that are
+    /// about to be are left out.
+    async fn oldest(&self) -> Result<Position, BusError>;
     /// Events of these rooms after `after.offset`, merged in order, up to where the stream is now.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
+}
+
+/// [`Bus::oldest`] of a stream with these events: a 60th of the rest is about to be forgotten.
+fn before_oldest(first: u64, last: u64) -> Offset {
+    let forgotten = first.saturating_sub(1);
+    Offset(if forgotten == 0 { 0 } else { forgotten + last.saturating_sub(forgotten).div_ceil(60) })
 }

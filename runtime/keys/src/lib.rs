@@ -49,6 +49,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
+    /// Removes the user's own key, and its field in these lessons, whatever they hold. At most a thousand lessons.
+    async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand. False where nothing was made for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;

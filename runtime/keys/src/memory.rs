@@ -97,6 +97,16 @@ impl Lesson {
         }
     }
 
+    /// Removes the user's fields, whatever they hold.
+    fn erase(&mut self, user: &UserId) {
+        for slot in [&mut self.teachers, &mut self.students] {
+            if let Some(Timed { value: holders, .. }) = slot {
+                holders.retain(|(holder, _)| holder != user);
+            }
+            *slot = slot.take().filter(|holders| !holders.value.is_empty());
+        }
+    }
+
     fn alive(&self, now: Instant) -> bool {
         let holders = [&self.teachers, &self.students];
         self.seats.as_ref().is_some_and(|seats| seats.alive(now))
@@ -248,6 +258,17 @@ impl LessonKeys for MemoryKeys {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
                 lesson.release(&field.user, field.sid, *successor);
+            }
+        }
+        Ok(())
+    }
+
+    async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {
+        let mut keys = self.lock();
+        keys.users.entries.remove(user);
+        for lesson in lessons {
+            if let Some(lesson) = keys.lessons.entries.get_mut(lesson) {
+                lesson.erase(user);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bb8_redis::redis::{Pipeline, RedisResult};
-use rollcall_schema::{LessonId, Role, key};
+use rollcall_schema::{LessonId, Role, UserId, key};
 use tokio::time::Instant;
 
 use super::{
@@ -182,6 +182,20 @@ impl LessonKeys for RedisKeys {
         let answers: Vec<Marked> = left.await?;
         mark.iter().zip(answers).for_each(|(mark, (answer, _))| self.marker.answered(mark, answer));
         Ok(())
+    }
+
+    async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {
+        let commands = |_: &Scripts, _: Instant| {
+            let mut commands = Pipeline::new();
+            commands.cmd("DEL").arg(self.key(key::user(user))).ignore();
+            for lesson in lessons {
+                for role in [Role::Teacher, Role::Participant] {
+                    commands.cmd("HDEL").arg(self.fields(role, lesson)).arg(user.as_str()).ignore();
+                }
+            }
+            commands
+        };
+        self.calls.run("erase", commands).await
     }
 
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {

@@ -80,6 +80,7 @@ impl LeaseKeeper {
                     renewed_at = Instant::now();
                     self.nodes.send_replace(pulse.nodes);
                     self.replace(lease.node, &pulse.replaced).await;
+                    self.kick(lease.node, &pulse.kicked).await;
                     may_reap.send_replace(!self.store.shared() || renewed_since.elapsed() >= patience);
                 }
                 Err(StoreError::Fenced) => {
@@ -88,7 +89,10 @@ impl LeaseKeeper {
                     match self.store.knows_node(lease.node).await {
                         // The connections live, and their sessions are checked ([`rollcall_runtime::node::session_check`]).
                         Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
-                        Ok(_) => self.close_all().await,
+                        Ok(_) => {
+                            self.kick_late(lease.node).await;
+                            self.close_all().await;
+                        }
                         Err(error) => {
                             warn!(%error, "the lease was not renewed");
                             continue;
@@ -135,6 +139,26 @@ impl LeaseKeeper {
             && let Err(error) = self.store.ack_takeovers(node, replaced).await
         {
             warn!(%error, "connections that were replaced are told again");
+        }
+    }
+
+    /// An operator ended their sessions.
+    async fn kick(&self, node: NodeId, kicked: &[Sid]) {
+        for sid in kicked {
+            self.connections.close(*sid, SessionError::Kicked).await;
+        }
+        if !kicked.is_empty()
+            && let Err(error) = self.store.ack_kicks(node, kicked).await
+        {
+            warn!(%error, "connections that were kicked are told again");
+        }
+    }
+
+    /// Before all are told to come again: those that must not.
+    async fn kick_late(&self, node: NodeId) {
+        match self.store.kicks(node).await {
+            Ok(kicked) => self.kick(node, &kicked).await,
+            Err(error) => warn!(%error, "connections that were kicked are told to come again"),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod key_reconciler;
 pub mod lease_keeper;
 mod leave;
 mod membership;
+pub mod operator;
 pub mod outbox_relay;
 mod refused_ends;
 mod service;

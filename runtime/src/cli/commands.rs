@@ -14,7 +14,11 @@ use crate::{
 /// `rollcall token`: the token alone on stdout.
 pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
     let failed = "set ROLLCALL_HS256_SECRET; tokens of a JWKS are signed by their issuer";
+    let missing = config.keys.development.as_ref().filter(|path| !path.exists());
     let sources = config.keys.load().map_err(StartError::at("the token", failed))?;
+    if let Some(made) = missing {
+        eprintln!("no secret is configured: made one for development, in {}", made.display());
+    }
     let secret = sources.hs256.ok_or("no secret is configured").map_err(StartError::at("the token", failed))?;
     let audience = args.aud.or_else(|| sources.audiences.first().cloned());
     let spec = TokenSpec {

@@ -2,7 +2,7 @@
 //!
 //! What fails for one client, room or row fails for all of them at once, and again with each attempt. So each place in
 //! the code may write [`MAX_LINES`] lines in [`WINDOW`]; further lines are counted and left out. Lines below INFO are
-//! written only where an operator asked for them, and are not limited.
+//! written only where an operator asked for them, and are not limited. Nor are the lines that say who changed what.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -12,7 +12,7 @@ use std::{
 use tracing::{Event, Level, Subscriber, callsite::Identifier};
 use tracing_subscriber::{Layer, layer::Context};
 
-use rollcall_base::names;
+use rollcall_base::{log_limit::AUDIT, names};
 
 const WINDOW: Duration = Duration::from_secs(10);
 const MAX_LINES: u32 = 10;
@@ -38,8 +38,9 @@ impl LogFlood {
 
 impl<S: Subscriber> Layer<S> for LogFlood {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let limited = *event.metadata().level() <= Level::INFO;
-        let admitted = !limited || self.admits(event.metadata().callsite(), Instant::now());
+        let metadata = event.metadata();
+        let limited = *metadata.level() <= Level::INFO && metadata.target() != AUDIT;
+        let admitted = !limited || self.admits(metadata.callsite(), Instant::now());
         if !admitted {
             metrics::counter!(names::LOG_LINES_OMITTED).increment(1);
         }
@@ -76,8 +77,9 @@ mod tests {
                 tracing::warn!(round, "the backend is away");
                 tracing::error!(round, "and so is another");
                 tracing::debug!(round, "asked for");
+                tracing::info!(target: AUDIT, round, "a call");
             }
         });
-        assert_eq!(written.load(Ordering::Relaxed), 1_000 + 2 * MAX_LINES as usize);
+        assert_eq!(written.load(Ordering::Relaxed), 2_000 + 2 * MAX_LINES as usize);
     }
 }

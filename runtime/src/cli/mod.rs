@@ -1,18 +1,29 @@
 //! The process: reads the configuration, then does what the command line asks for.
+mod admin_client;
+mod agents;
 pub mod check;
+mod columns;
 mod commands;
+mod erase;
+mod kick;
 pub mod load;
 mod log_flood;
+mod publish;
+mod tail;
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Duration,
+};
 
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use self::log_flood::LogFlood;
+use self::{admin_client::AdminClient, log_flood::LogFlood};
 use crate::{
     config::{self, Config, Task},
     handler::table::Table,
-    node,
+    node::{self, StartError},
 };
 
 /// How long blocking threads may still run at the end: one that resolves a name or reads a file may hang for ever, and
@@ -76,6 +87,37 @@ async fn act(command: Task, config: Config, table: Table) -> Result<(), Box<dyn 
         Task::Load(files) => commands::load_files(&config, &files).await?,
         Task::Restored => commands::restored(&config).await?,
         Task::Check => commands::report(&config).await?,
+        task => ask(&AdminClient::new(&config.admin_address), task).await?,
     }
     Ok(())
+}
+
+/// The commands that ask a running gateway.
+async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
+    let done = match command {
+        Task::Agents(args) => agents::run(gateway, &args).await,
+        Task::Kick(args) => kick::run(gateway, &args).await,
+        Task::Publish(args) => publish::run(gateway, &args).await,
+        Task::Tail(args) => tail::run(gateway, &args).await,
+        Task::Erase(args) => erase::run(gateway, &args).await,
+        Task::Serve | Task::Token(_) | Task::Migrate | Task::Load(_) | Task::Restored | Task::Check => Ok(()),
+    };
+    match done {
+        Ok(()) => Ok(()),
+        // As where the output goes to `head`.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(CommandError::Output(error)) => Err(StartError::at("the output", "make room for it")(error)),
+        Err(CommandError::Gateway(error)) => Err(error),
+    }
+}
+
+/// Why a command that asks a gateway failed.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    /// The gateway is away, or refuses.
+    #[error(transparent)]
+    Gateway(#[from] StartError),
+    /// Its answer was not printed.
+    #[error(transparent)]
+    Output(#[from] io::Error),
 }

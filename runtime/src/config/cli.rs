@@ -60,8 +60,53 @@ pub fn parse(
     Ok((command, config))
 }
 
+/// Commands whose help shows some of the settings only. The others do not matter to them, but may be given.
+const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
+    ("token", &[names::DATABASE_URL, names::AUDIENCES, names::HS256_SECRET, names::LOG]),
+    ("migrate", &[names::DATABASE_URL, names::LOG]),
+    ("load", &[names::DATABASE_URL, names::LOG]),
+    ("restored", &[names::DATABASE_URL, names::LOG]),
+    ("check", CHECKED),
+    ("agents", ASKING),
+    ("kick", ASKING),
+    ("publish", ASKING),
+    ("tail", ASKING),
+    ("erase", ASKING),
+];
+/// What `check` asks; it reads all others too.
+const CHECKED: &[names::Setting] = &[
+    names::LISTEN,
+    names::ADMIN_LISTEN,
+    names::DATABASE_URL,
+    names::REDIS_URL,
+    names::REDIS_PREFIX,
+    names::NATS_URL,
+    names::HS256_SECRET,
+    names::JWKS,
+    names::TLS_CERT,
+    names::TLS_KEY,
+    names::LOG,
+];
+/// Of the commands that ask a running gateway.
+const ASKING: &[names::Setting] = &[names::ADMIN, names::ADMIN_TOKEN, names::ADMIN_READ_TOKEN, names::LOG];
+
 fn command() -> clap::Command {
-    let flags = names::ALL.iter().filter_map(|setting| {
+    let all = |_: &names::Setting| true;
+    let mut command = CommandLine::command().args(flags(all)).after_help(secrets(all));
+    for (name, own) in OWN_SETTINGS {
+        let is_own = |setting: &names::Setting| own.iter().any(|one| one.name == setting.name);
+        command = command.mut_subcommand(name, |command| {
+            let rest =
+                if *name == "check" { "\n\nAll other settings are checked too; see rollcall --help." } else { "" };
+            command.args(flags(is_own)).after_help(secrets(is_own) + rest)
+        });
+    }
+    command
+}
+
+/// A flag for every setting that may have one; those that are not `shown` are hidden.
+fn flags(shown: impl Fn(&names::Setting) -> bool) -> Vec<Arg> {
+    let flag = |setting: &names::Setting| {
         let flag = setting.flag()?;
         let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
         let mut arg = Arg::new(flag.clone())
@@ -69,18 +114,30 @@ fn command() -> clap::Command {
             .global(true)
             .value_name("VALUE")
             .help(format!("{} [env: {}]{default}", setting.help, setting.name))
-            .help_heading("Settings");
+            .help_heading("Settings")
+            .hide(!shown(setting));
         // The variable's whole name as a flag, too: `--rollcall-listen`.
         let whole = setting.name.to_ascii_lowercase().replace('_', "-");
         if whole != flag {
             arg = arg.alias(whole);
         }
         Some(arg)
-    });
-    let secrets = names::ALL.iter().filter(|setting| setting.kind == names::Kind::Secret);
-    let secrets = secrets.map(|setting| format!("  {:<24} {}\n", setting.name, setting.help));
-    let secrets: String = secrets.collect();
-    CommandLine::command().args(flags).after_help(format!(
-        "Secrets, from the environment only (or NAME_FILE, naming a file):\n{secrets}\nDATABASE_URL, REDIS_URL and NATS_URL may be read from a file in the same way."
-    ))
+    };
+    names::ALL.iter().filter_map(flag).collect()
+}
+
+/// What the help says of the settings that have no flag, and of those that may be in a file.
+fn secrets(shown: impl Fn(&names::Setting) -> bool) -> String {
+    let shown = |kind| names::ALL.iter().filter(|setting| setting.kind == kind && shown(setting)).collect::<Vec<_>>();
+    let secrets: String =
+        shown(names::Kind::Secret).iter().map(|setting| format!("  {:<24} {}\n", setting.name, setting.help)).collect();
+    let addresses: Vec<_> = shown(names::Kind::Address).iter().map(|setting| setting.name).collect();
+    let mut parts = Vec::new();
+    if !secrets.is_empty() {
+        parts.push(format!("Secrets, from the environment only (or NAME_FILE, naming a file):\n{secrets}"));
+    }
+    if !addresses.is_empty() {
+        parts.push(format!("{} may be in a file in the same way: NAME_FILE.", addresses.join(", ")));
+    }
+    parts.join("\n")
 }

@@ -1,8 +1,13 @@
 //! The subcommands and their arguments.
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+
+use super::client_commands::{AgentsArgs, EraseArgs, KickArgs, PublishArgs, TailArgs};
 
 /// What the process does.
 #[derive(Debug, Clone, Default, Subcommand)]
@@ -20,6 +25,16 @@ pub enum Task {
     Restored,
     /// Check the configuration and every backend, one line each
     Check,
+    /// List who is in a classroom
+    Agents(AgentsArgs),
+    /// End sessions
+    Kick(KickArgs),
+    /// Publish an event
+    Publish(PublishArgs),
+    /// Print a classroom's events as they come
+    Tail(TailArgs),
+    /// Remove what is kept of a user: sessions, history, attendees and keys
+    Erase(EraseArgs),
 }
 
 /// `rollcall token`.
@@ -28,8 +43,8 @@ pub struct TokenArgs {
     /// The user
     #[arg(long)]
     pub sub: UserId,
-    /// teacher, participant or hub
-    #[arg(long, default_value_t)]
+    /// Who the user is in a lesson
+    #[arg(long, default_value_t, value_parser = role())]
     pub role: Role,
     /// The audience; by default the first of ROLLCALL_AUDIENCES, else example.org
     #[arg(long)]
@@ -61,6 +76,12 @@ pub struct LoadArgs {
     /// A CSV file with the columns lesson_id,user_id,seat
     #[arg(long, value_name = "FILE")]
     pub attendees: Option<PathBuf>,
+}
+
+/// Names the roles where it is none of them.
+fn role() -> impl TypedValueParser<Value = Role> {
+    let roles = [Role::Teacher, Role::Participant, Role::Hub].map(Role::as_str);
+    PossibleValuesParser::new(roles).try_map(|text| text.parse::<Role>())
 }
 
 impl Task {

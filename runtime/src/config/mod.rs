@@ -5,6 +5,7 @@
 mod access;
 mod backends;
 mod cli;
+mod client_commands;
 mod command;
 mod connections;
 mod keys;
@@ -22,6 +23,7 @@ use clap::ArgMatches;
 pub use access::AccessConfig;
 pub use backends::{BackendsConfig, Database};
 pub use cli::{FAULTY, Stop, parse};
+pub use client_commands::{AdminAddress, AgentsArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
 pub use command::{LoadArgs, Task, TokenArgs};
 pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
@@ -56,6 +58,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Who may use the operators' address.
     pub admin: Access,
+    /// The gateway that commands ask.
+    pub admin_address: AdminAddress,
     /// SQL, keys, bus.
     pub backends: BackendsConfig,
     /// The keys of tokens.
@@ -88,6 +92,7 @@ impl Config {
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
             admin: admin(&mut source),
+            admin_address: AdminAddress::read(&mut source),
             guests: source.value(&names::GUESTS, value::switch),
             tls: access::tls(&mut source),
             presence: presence(&mut source),
@@ -112,7 +117,12 @@ impl Config {
 
 fn admin(source: &mut Source<'_>) -> Access {
     let hosts = source.optional(&names::ADMIN_HOSTS, |text| value::list(text, value::host_name));
-    Access { token: source.secret(&names::ADMIN_TOKEN), hosts: hosts.unwrap_or_default() }
+    let (token, read_token) = (source.secret(&names::ADMIN_TOKEN), source.secret(&names::ADMIN_READ_TOKEN));
+    if read_token.is_some() && read_token == token {
+        source
+            .fault(&names::ADMIN_READ_TOKEN, format!("must not be {}, which changes things", names::ADMIN_TOKEN.name));
+    }
+    Access { token, read_token, hosts: hosts.unwrap_or_default() }
 }
 
 fn presence(source: &mut Source<'_>) -> PresenceConfig {

@@ -13,11 +13,35 @@ use hyper::{
 use super::reply::HttpError;
 use rollcall_base::Secret;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Whoever has the token.
+    Token,
+    /// Whoever has the token that only reads.
+    ReadToken,
+    /// Somebody on this machine, where no token is required, or a probe.
+    NoToken,
+}
+
+impl Caller {
+    /// For the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "admin token",
+            Self::ReadToken => "read token",
+            Self::NoToken => "no token",
+        }
+    }
+}
+
 /// What a request needs to be answered.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The token that `/api` requires; none only on a loopback address.
     pub token: Option<Secret>,
+    /// The token of those who only read.
+    pub read_token: Option<Secret>,
     /// Names, in lower case, under which requests without a token are answered, besides IP addresses and `localhost`.
     pub hosts: Vec<String>,
 }
@@ -27,12 +51,15 @@ impl Access {
     ///
     /// # Errors
     /// An error that says what to change.
-    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<(), HttpError> {
+    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<Caller, HttpError> {
         if is_foreign_page(headers) {
             return Err(HttpError::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
         }
-        if self.token.as_ref().is_some_and(|token| bears(headers, token)) {
-            return Ok(());
+        let tokens = [(&self.token, Caller::Token), (&self.read_token, Caller::ReadToken)];
+        for (token, caller) in tokens {
+            if token.as_ref().is_some_and(|token| bears(headers, token)) {
+                return Ok(caller);
+            }
         }
         if api && self.token.is_some() {
             let asks = HttpError::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
@@ -40,7 +67,7 @@ impl Access {
         }
         // A request of HTTP/1.0 may have no Host; browsers always send one.
         if headers.get_all(HOST).iter().all(|host| self.is_ours(host)) {
-            return Ok(());
+            return Ok(Caller::NoToken);
         }
         let detail =
             "this Host is not answered: use an IP address or localhost, or list the name in ROLLCALL_ADMIN_HOSTS";
@@ -99,7 +126,7 @@ mod tests {
 
     #[test]
     fn without_a_token_only_names_that_no_attackers_domain_can_have_are_answered() {
-        let access = Access { token: None, hosts: vec!["rollcall.svc".to_owned()] };
+        let access = Access { token: None, read_token: None, hosts: vec!["rollcall.svc".to_owned()] };
         for api in [true, false] {
             let named = |host| refused(&access, api, [("host", host)]);
             for ours in ["127.0.0.1:9090", "10.1.2.3", "localhost", "LocalHost:1", "[::1]:9090", "[fd00::1]"] {
@@ -122,7 +149,7 @@ mod tests {
     fn a_page_of_another_origin_is_refused_whatever_it_brings() {
         let secret = || Some(Secret::new("hunter2"));
         for token in [None, secret()] {
-            let access = Access { token, hosts: Vec::new() };
+            let access = Access { token, read_token: None, hosts: Vec::new() };
             let asks = |name, value| {
                 let pairs = [("host", "127.0.0.1:9090"), ("authorization", "Bearer hunter2"), (name, value)];
                 refused(&access, true, pairs)
@@ -143,7 +170,8 @@ mod tests {
 
     #[test]
     fn with_a_token_the_probes_need_it_only_under_a_name() {
-        let access = Access { token: Some(Secret::new("hunter2")), hosts: vec!["scraped.example".to_owned()] };
+        let access =
+            Access { token: Some(Secret::new("hunter2")), read_token: None, hosts: vec!["scraped.example".to_owned()] };
         let bearing = |host| [("host", host), ("authorization", "Bearer hunter2")];
         assert_eq!(refused(&access, false, [("host", "10.1.2.3:9090")]), None, "a kubelet's probe");
         assert_eq!(refused(&access, false, [("host", "scraped.example:9090")]), None);

@@ -1,14 +1,21 @@
 //! HTTP beside the WebSocket: the operators' address, and what the clients' address answers.
+//!
+//! A request of an operator: [`server`] takes the connection, `router` asks [`access`] and finds the line of the table in
+//! `api`, whose file for the resource answers.
 pub mod access;
 pub mod admin;
+mod api;
+mod audit;
+mod call;
 pub mod health;
 pub mod public;
-mod publish;
 mod reply;
+mod route;
+mod router;
 mod server;
 
 #[cfg(test)]
 mod tests;
 
-pub use reply::Reply;
+pub use reply::{BodyError, Reply, Streamed};
 pub use server::serve;

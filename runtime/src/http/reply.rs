@@ -1,11 +1,22 @@
 //! Answers in JSON, and the form of every error.
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{Response, StatusCode, header};
 use serde::Serialize;
 
 /// A whole answer.
 pub type Reply = Response<Full<Bytes>>;
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An answer that may be made while it is sent.
+pub type Streamed = Response<UnsyncBoxBody<Bytes, BodyError>>;
+
+/// A whole answer where others are streamed.
+pub(crate) fn streamed(reply: Reply) -> Streamed {
+    reply.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}
 
 /// Why a request is refused: the status, and a sentence for the caller.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +25,14 @@ pub(crate) struct HttpError {
     pub(crate) detail: String,
     /// A header to add.
     pub(crate) header: Option<(header::HeaderName, &'static str)>,
+}
+
+/// The form of every error.
+#[derive(Serialize)]
+pub(crate) struct ErrorBody {
+    title: &'static str,
+    status: u16,
+    detail: String,
 }
 
 impl HttpError {
@@ -36,15 +55,14 @@ impl HttpError {
         Self { header: Some((header::RETRY_AFTER, "1")), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    pub(crate) fn reply(&self) -> Reply {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-        }
+    /// What every error says.
+    pub(crate) fn body(&self) -> ErrorBody {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let mut reply = json(self.status, &Body { title, status: self.status.as_u16(), detail: &self.detail });
+        ErrorBody { title, status: self.status.as_u16(), detail: self.detail.clone() }
+    }
+
+    pub(crate) fn reply(&self) -> Reply {
+        let mut reply = json(self.status, &self.body());
         if let Some((name, value)) = &self.header {
             reply.headers_mut().insert(name, header::HeaderValue::from_static(value));
         }

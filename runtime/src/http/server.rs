@@ -1,5 +1,5 @@
 //! The listener for operators, with limits on everything that a request may cost.
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -11,7 +11,8 @@ use tokio::{
 
 use super::{
     admin::Admin,
-    reply::{HttpError, Reply},
+    reply::{HttpError, Streamed, streamed},
+    router,
 };
 use rollcall_websocket::evicting_semaphore::EvictingSemaphore;
 
@@ -20,7 +21,7 @@ use rollcall_websocket::evicting_semaphore::EvictingSemaphore;
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request's body and its answer may take.
+/// How long a request's body may take, and how long an answer may take until it begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -39,7 +40,7 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, address)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -47,7 +48,7 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
         let mut place = places.acquire().await;
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         connections.spawn(async move {
-            place.run_until_evicted(serve_connection(admin, stream, stop)).await;
+            place.run_until_evicted(serve_connection(admin, (stream, address), stop)).await;
         });
     }
     drop(listener);
@@ -55,10 +56,14 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
     drop(tokio::time::timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await);
 }
 
-async fn serve_connection(admin: Arc<Admin>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+async fn serve_connection(
+    admin: Arc<Admin>,
+    (stream, address): (TcpStream, SocketAddr),
+    mut stop: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&admin, request).await) }
+        async move { Ok::<_, Infallible>(answer(&admin, request, address).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -74,7 +79,8 @@ async fn serve_connection(admin: Arc<Admin>, stream: TcpStream, mut stop: watch:
     drop(connection.await);
 }
 
-async fn answer(admin: &Admin, request: hyper::Request<Incoming>) -> Reply {
-    let late = || HttpError::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long").reply();
-    tokio::time::timeout(ANSWER_TIMEOUT, admin.answer(request)).await.unwrap_or_else(|_| late())
+async fn answer(admin: &Admin, request: hyper::Request<Incoming>, address: SocketAddr) -> Streamed {
+    let late = || HttpError::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long");
+    let answer = router::answer(admin, request, Some(address));
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| streamed(late().reply()))
 }

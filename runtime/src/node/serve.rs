@@ -35,7 +35,7 @@ use rollcall_base::{
 };
 use rollcall_bus::EventPublisher;
 use rollcall_presence::{
-    Presence, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
+    Presence, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper, operator::Operator,
     outbox_relay::OutboxRelay, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
@@ -122,7 +122,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
             leavings.clone(),
             config.access.rates.user_sessions,
         ),
-        publisher: Publisher::new(events, config.limits.max_forward),
+        publisher: Publisher::new(events.clone(), config.limits.max_forward),
         mixpanel,
         rates: Arc::clone(&rates),
         guests: config.guests,
@@ -140,6 +140,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         .map_err(StartError::at("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
+    let admin_rooms = rooms.clone();
     // The feed ends with a task of the bus, which reports it: dispatch does not, or it would be named for the other's fault.
     tasks.spawn("dispatch", async move {
         rooms.dispatch(feed).await;
@@ -176,6 +177,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
 
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
+    let operator = Operator::new(Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready))
         .with_lease(lease_seen.clone(), config.presence.lease);
     let admin = Arc::new(Admin {
@@ -183,6 +185,9 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         health: if config.guests { health } else { health.with_identity(keyring) },
         store: Arc::clone(&store),
         bus: Arc::clone(&bus),
+        publisher: events,
+        rooms: admin_rooms,
+        operator,
         metrics,
         access: config.admin.clone(),
         max_event: config.limits.max_forward,

@@ -147,6 +147,12 @@ impl Drop for Follower {
 }
 
 impl Rooms {
+    /// Whether anybody on this node is in the room.
+    #[must_use]
+    pub fn has_members(&self, room: &RoomId) -> bool {
+        self.entries().contains_key(room)
+    }
+
     /// Without rooms yet. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, workers: Arc<dyn RoomWorkers>, max_body: usize) -> Self {

@@ -50,6 +50,10 @@ impl Bus for Scripted {
         self.position()
     }
 
+    async fn oldest(&self) -> Result<Position, BusError> {
+        Ok(self.position())
+    }
+
     async fn replay(&self, _: &[RoomId], _: &Position) -> Result<Replay, BusError> {
         Ok(Replay::Lost)
     }

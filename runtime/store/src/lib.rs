@@ -4,13 +4,16 @@
 //! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group_commit`]), because a commit costs the same for one row as for 256.
+mod erasure;
 mod error;
 pub mod group_commit;
+mod kicks;
 mod lessons;
 mod migrations;
 mod node_leases;
 mod outbox;
 mod outbox_quarantine;
+mod overview;
 pub mod postgres;
 mod queries;
 mod recovery;
@@ -23,10 +26,13 @@ mod stale_fields;
 use async_trait::async_trait;
 use rollcall_base::tasks::TaskEnded;
 
+pub use erasure::Erasure;
 pub use error::StoreError;
+pub use kicks::{KickTarget, KickedSession, Kicks};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, Lease, NodeLeases, Registration};
 pub use outbox::{Backlog, Outbox, OutboxRow, OutboxSource};
+pub use overview::{LiveClassroom, LiveSession, NodeRow, Overview};
 pub use queries::{LessonMembership, Queries};
 pub use recovery::{Recovery, Remembered, Restored, Standing};
 pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField};
@@ -38,7 +44,18 @@ pub use stale_fields::StaleFields;
 /// [`OutboxSource::backlog`], which run in the background, may take 12 s where the database holds very many dead rows.
 #[async_trait]
 pub trait Store:
-    Schema + NodeLeases + Sessions + Recovery + StaleFields + OutboxSource + Lessons + Queries + 'static
+    Schema
+    + NodeLeases
+    + Sessions
+    + Recovery
+    + Kicks
+    + StaleFields
+    + OutboxSource
+    + Lessons
+    + Queries
+    + Overview
+    + Erasure
+    + 'static
 {
     /// `postgres` or `sqlite`, for metrics and messages.
     fn name(&self) -> &'static str;

@@ -35,6 +35,9 @@ pub struct HeartbeatReply {
     /// Connections of this node whose session another connection took over. They are repeated until
     /// [`NodeLeases::ack_takeovers`], because an answer may be lost.
     pub replaced: Vec<Sid>,
+    /// Connections of this node whose session an operator ended. They are repeated until
+    /// [`Kicks::ack_kicks`](crate::Kicks::ack_kicks).
+    pub kicked: Vec<Sid>,
     /// How many nodes have a lease that holds, this one among them.
     pub nodes: u32,
     /// Whether the lease was expired before this renewal, by the store's clock, whatever ours says: then other nodes' may be.

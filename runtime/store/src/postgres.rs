@@ -7,13 +7,16 @@
 //! proxy that shares server connections between transactions does not fit.
 mod backlog;
 mod connect;
+mod erasure;
 mod floor;
 mod hosts;
 mod keeper;
+mod kicks;
 mod lease;
 mod load;
 mod migrate;
 mod outbox;
+mod overview;
 mod pool;
 mod queries;
 mod recovery;

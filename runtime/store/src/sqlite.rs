@@ -7,12 +7,15 @@
 //! hands (`synchronous = normal`). The log is synced four times a second while there are writes ([`db_thread`]), so a loss
 //! of power may cost the last quarter of a second, as a whole and in order, but never the file.
 mod db_thread;
+mod erasure;
 mod file;
 mod ids;
+mod kicks;
 mod lease;
 mod load;
 mod migrate;
 mod outbox;
+mod overview;
 mod queries;
 mod recovery;
 mod removals;

@@ -79,6 +79,8 @@ create table agent_session_history (
     lifetime tstzrange not null,
     reason text not null
 );
+-- Finds what is to be erased of a user.
+create index agent_session_history_user on agent_session_history (user_id);
 
 -- Connections that lost their session to one on another node, until their node has told them.
 create table takeover (
@@ -86,6 +88,15 @@ create table takeover (
     sid text not null
 );
 create index takeover_node on takeover (node_id);
+
+-- Connections whose session an operator ended, until their node has closed them. A node that was stopped for longer than
+-- its lease still finds them when it goes on; they are kept for an hour.
+create table kick (
+    node_id bigint not null,
+    sid text not null,
+    at timestamptz not null default clock_timestamp()
+);
+create index kick_node on kick (node_id);
 
 -- Events that are committed and not yet published. One agent in one classroom always has the same shard, and its rows
 -- have ascending ids: each is written under the lock of the agent's row or key in agent_session. `nonce` is part of

@@ -64,6 +64,8 @@ create table agent_session_history (
     lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,
     reason text not null
 );
+-- Finds what is to be erased of a user.
+create index agent_session_history_user on agent_session_history (user_id);
 
 create table outbox (
     id integer primary key autoincrement,

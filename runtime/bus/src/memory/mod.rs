@@ -20,7 +20,7 @@ use tokio::{
 
 use self::log::Log;
 pub use self::log::LogLimits;
-use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay};
+use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay, before_oldest};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
 /// How many events of the feed may be unread.
@@ -153,6 +153,12 @@ impl Bus for MemoryBus {
 
     async fn end(&self) -> Position {
         self.position()
+    }
+
+    async fn oldest(&self) -> Result<Position, BusError> {
+        let state = self.shared.lock();
+        let offset = before_oldest(state.log.first(), state.log.last());
+        Ok(Position { epoch: self.shared.epoch.clone(), offset })
     }
 
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {

@@ -57,7 +57,7 @@ use self::{
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
 };
-use super::{Bus, BusError, BusEvent, Position, ProbeError, Publication, PublishError, Replay};
+use super::{Bus, BusError, BusEvent, Position, ProbeError, Publication, PublishError, Replay, before_oldest};
 use rollcall_base::{
     BackendUrl, names,
     tasks::{TaskEnded, Tasks},
@@ -262,6 +262,11 @@ impl Bus for NatsBus {
             Ok(Ok(state)) => Position { epoch: state.epoch, offset: Offset(state.last) },
             Ok(Err(_)) | Err(_) => self.stream_end.latest(),
         }
+    }
+
+    async fn oldest(&self) -> Result<Position, BusError> {
+        let state = self.round_trip("oldest").await?;
+        Ok(Position { epoch: state.epoch, offset: before_oldest(state.first, state.last) })
     }
 
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {

@@ -110,6 +110,10 @@ impl Bus for Ends {
         self.position()
     }
 
+    async fn oldest(&self) -> Result<Position, BusError> {
+        Ok(self.position())
+    }
+
     async fn replay(&self, _: &[RoomId], _: &Position) -> Result<Replay, BusError> {
         Ok(Replay::Lost)
     }

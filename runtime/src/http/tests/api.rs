@@ -1,5 +1,7 @@
-//! The three endpoints of PROTOCOL 7, and everything that is refused.
-use rollcall_schema::RoomId;
+//! The endpoints of PROTOCOL 7, and everything that is refused.
+use rollcall_keys::KeyEntry;
+use rollcall_schema::{RoomId, Seat, UserId};
+use rollcall_store::AttendeeRow;
 use serde_json::json;
 
 use super::*;
@@ -140,6 +142,140 @@ async fn an_event_is_as_large_as_it_may_be_and_no_larger() {
 }
 
 #[tokio::test]
+async fn several_events_have_an_outcome_each() {
+    let mut bench = Bench::new().await;
+    let room = RoomId::Classroom(ClassroomId::parse(ROOM).unwrap());
+    bench.bus.subscribe(&room).await.unwrap();
+    let subject = format!("classroom.{ROOM}.note");
+    let events = json!([
+        {"subject": subject, "body": {"n": 1}, "id": "first", "headers": {"receiver-agent-id": BOB}},
+        {"subject": subject, "body": []},
+        {"subject": "lesson.nowhere.note", "body": {}},
+        {"subject": subject, "body": {"n": 1}, "id": "first"},
+        7,
+        {"subject": "lesson.a.note", "body": {"n": 2}},
+    ]);
+    let (status, answer) = bench.post("/api/v1/publish", events.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<_> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [202, 400, 404, 202, 400, 202]);
+    assert_eq!((&results[0]["offset"], &results[3]["offset"]), (&json!(1), &json!(1)), "one id, one event");
+    assert!(results[2]["detail"].as_str().unwrap().contains("no lesson nowhere"), "{answer}");
+    let Some(BusEvent::Event(event)) = soon(bench.feed.recv()).await else { panic!("not an event") };
+    assert_eq!((event.body.as_ref(), event.receiver), (&br#"{"n":1}"#[..], AgentId::parse(BOB).ok()));
+    let many = vec![json!({"subject": subject, "body": {}}); 1001];
+    let (status, body) = bench.post("/api/v1/publish", json!(many).to_string()).await;
+    assert_eq!((status, bench.bus.position().offset.0), (StatusCode::BAD_REQUEST, 2), "{body}");
+    let none = bench.post("/api/v1/publish", " []").await;
+    assert_eq!(none, (StatusCode::OK, json!({"results": []})));
+}
+
+#[tokio::test]
+async fn no_event_takes_the_message_id_of_a_presence_event() {
+    let bench = Bench::new().await;
+    for id in ["agent.entered:x:1:2", "agent.", "", "a b", "é", &"x".repeat(129)] {
+        let event = json!({"subject": "lesson.a.note", "body": {}, "id": id}).to_string();
+        assert_eq!(bench.post("/api/v1/publish", event).await.0, StatusCode::BAD_REQUEST, "{id}");
+    }
+    assert_eq!(bench.bus.position().offset.0, 0, "nothing was stored");
+}
+
+#[tokio::test]
+async fn events_are_read_page_by_page() {
+    let bench = Bench::new().await;
+    let path = |query: &str| format!("/api/v1/classrooms/{ROOM}/events{query}");
+    let (status, empty) = bench.get(&path("")).await;
+    assert_eq!((status, &empty["events"], &empty["through"]), (StatusCode::OK, &json!([]), &json!(0)));
+    let note = |n: u32| json!({"subject": format!("classroom.{ROOM}.note"), "body": {"n": n}});
+    let other = json!({"subject": format!("classroom.{OTHER}.note"), "body": {}});
+    let events = json!([note(1), note(2), other, note(3), other]);
+    bench.post("/api/v1/publish", events.to_string()).await;
+    let (_, page) = bench.get(&path("?limit=2")).await;
+    let shown = json!([{"offset": 1, "event": {"n": 1}}, {"offset": 2, "event": {"n": 2}}]);
+    assert_eq!((&page["events"], &page["through"], &page["more"]), (&shown, &json!(2), &json!(true)));
+    let epoch = page["epoch"].as_str().unwrap();
+    let (_, rest) = bench.get(&path(&format!("?after=2&epoch={epoch}"))).await;
+    let shown = json!([{"offset": 4, "event": {"n": 3}}]);
+    assert_eq!((&rest["events"], &rest["through"], &rest["more"]), (&shown, &json!(5), &json!(false)));
+    for gone in ["?after=6", "?epoch=another", "?after=9223372036854775807"] {
+        assert_eq!(bench.get(&path(gone)).await.0, StatusCode::GONE, "{gone}");
+    }
+    assert_eq!(bench.get(&path("?after=-1")).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn live_classrooms_sessions_and_nodes_are_listed() {
+    let bench = Bench::new().await;
+    let ids = bench.enter(ROOM, &[ALICE, BOB]).await;
+    let elsewhere = bench.enter(OTHER, &[ALICE]).await;
+    let both = json!([{"classroom_id": ROOM, "agents": 2}, {"classroom_id": OTHER, "agents": 1}]);
+    let all = bench.get("/api/v1/classrooms").await;
+    assert_eq!(all, (StatusCode::OK, json!({"classrooms": both, "next": null})));
+    let (_, first) = bench.get("/api/v1/classrooms?limit=1").await;
+    assert_eq!(first, json!({"classrooms": [both[0]], "next": ROOM}));
+    let (_, second) = bench.get(&format!("/api/v1/classrooms?limit=1&after={ROOM}")).await;
+    assert_eq!(second, json!({"classrooms": [both[1]], "next": OTHER}));
+    assert_eq!(bench.get("/api/v1/classrooms?after=x").await.0, StatusCode::BAD_REQUEST);
+
+    let (_, sessions) = bench.get("/api/v1/sessions?user_id=ali%63e").await;
+    let sessions = sessions["sessions"].as_array().unwrap();
+    let found: Vec<_> = sessions.iter().map(|session| (&session["session_id"], &session["classroom_id"])).collect();
+    assert_eq!(found, [(&json!(ids[0]), &json!(ROOM)), (&json!(elsewhere[0]), &json!(OTHER))]);
+    assert_eq!((&sessions[0]["agent_id"], &sessions[0]["role"]), (&json!(ALICE), &json!("participant")));
+    let (status, body) = bench.get("/api/v1/sessions").await;
+    assert!(status == StatusCode::BAD_REQUEST && body["detail"].as_str().unwrap().contains("user_id"), "{body}");
+
+    let (_, nodes) = bench.get("/api/v1/nodes").await;
+    let node = &nodes["nodes"][0];
+    assert_eq!((&node["label"], &node["alive"], &node["sessions"]), (&json!("test"), &json!(true), &json!(3)));
+}
+
+#[tokio::test]
+async fn an_erased_user_is_in_no_table_and_in_no_key() {
+    let keys = Arc::new(MemoryKeys::new());
+    let bench = Bench::with(None, Arc::clone(&keys) as Arc<dyn LessonKeys>).await;
+    bench.enter(ROOM, &[ALICE, BOB]).await;
+    let lesson = LessonId::parse("a").unwrap();
+    for name in ["alice", "bob"] {
+        let user = Some((UserId::parse(name).unwrap(), Role::Participant));
+        let entry = KeyEntry { lesson: lesson.clone(), seats: 3, sid: Sid::random(), user };
+        keys.join(&entry, None).await.unwrap();
+    }
+    let mut load = bench.store.begin_load().await.unwrap();
+    let attendee = |user| AttendeeRow { lesson: lesson.clone(), user: UserId::parse(user).unwrap(), seat: Seat(1) };
+    load.attendees(["alice", "bob"].map(attendee).to_vec()).await.unwrap();
+    load.commit().await.unwrap();
+    let erase = || bench.post("/api/v1/erase", r#"{"user_id":"alice"}"#);
+    assert_eq!(erase().await, (StatusCode::OK, json!({"sessions": 1, "history": 1, "attended": 1})));
+    assert_eq!(erase().await, (StatusCode::OK, json!({"sessions": 0, "history": 0, "attended": 0})));
+    let (students, _) = keys.hash("lesson_student_a").unwrap();
+    assert_eq!((students.into_keys().collect::<Vec<_>>(), keys.hash("alice")), (vec!["bob".to_owned()], None));
+    let (_, left) = bench.get(&agents(ROOM, "")).await;
+    assert_eq!(left.as_array().unwrap().len(), 1);
+    assert_eq!(bench.post("/api/v1/erase", r#"{"user_id":"a b"}"#).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_read_token_reads_only() {
+    let mut bench = Bench::with(Some("hunter2"), Arc::new(MemoryKeys::new())).await;
+    Arc::get_mut(&mut bench.admin).unwrap().access.read_token = Some(Secret::new("reader"));
+    let ask = async |method: &str, path: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(path).header("Authorization", "Bearer reader");
+        bench.ask(request.body(Full::new(body.into())).unwrap()).await
+    };
+    assert_eq!(ask("GET", "/api/v1/classrooms", "").await.0, StatusCode::OK);
+    let counted = ask("POST", "/api/v1/counters/agent", r#"{"classroom_ids":[]}"#).await;
+    assert_eq!(counted.0, StatusCode::OK);
+    for path in ["publish", "disconnect", "erase"] {
+        let (status, body) = ask("POST", &format!("/api/v1/{path}"), "{}").await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+        assert!(body["detail"].as_str().unwrap().contains("ROLLCALL_ADMIN_TOKEN"), "{body}");
+    }
+    assert_eq!(ask("POST", "/api/v1/nowhere", "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn paths_and_methods_are_told_apart() {
     let bench = Bench::new().await;
     for path in ["/", "/api", "/api/v1", "/api/v2/publish", "/metrics/", "//metrics", "/api/v1/classrooms/x"] {
@@ -150,7 +286,7 @@ async fn paths_and_methods_are_told_apart() {
         assert_eq!(bench.get(path).await.0, StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
     for path in ["/metrics", "/healthz", "/readyz", &agents(ROOM, "")] {
-        let reply = bench.admin.answer(Request::post(path).body(Full::default()).unwrap()).await;
+        let reply = router::answer(&bench.admin, Request::post(path).body(Full::default()).unwrap(), None).await;
         assert_eq!(
             (reply.status(), reply.headers()["allow"].as_bytes()),
             (StatusCode::METHOD_NOT_ALLOWED, &b"GET"[..])

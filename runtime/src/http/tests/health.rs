@@ -2,7 +2,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use rollcall_schema::LessonId;
+use rollcall_schema::{LessonId, UserId};
 use serde_json::json;
 
 use super::*;
@@ -30,6 +30,9 @@ impl LessonKeys for Mute {
         std::future::pending().await
     }
     async fn remove(&self, _: &[StaleField]) -> Result<(), KeysError> {
+        std::future::pending().await
+    }
+    async fn erase(&self, _: &UserId, _: &[LessonId]) -> Result<(), KeysError> {
         std::future::pending().await
     }
     async fn repair(&self, _: &[KeyEntry]) -> Result<bool, KeysError> {

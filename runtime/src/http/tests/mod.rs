@@ -12,20 +12,21 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusRecorder;
-use rollcall_schema::{AgentId, ClassroomId, Role, SessionId, Sid};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{access::Access, admin::Admin, health::Health};
-use crate::metrics::Metrics;
+use super::{access::Access, admin::Admin, health::Health, router};
+use crate::{gateway::Mailboxes, metrics::Metrics, rooms::Rooms};
 use rollcall_base::Secret;
 use rollcall_bus::{
-    Bus, BusEvent,
+    Bus, BusEvent, EventPublisher, PublishLimits,
     memory::{LogLimits, MemoryBus},
 };
 use rollcall_keys::{LessonKeys, memory::MemoryKeys};
-use rollcall_store::{Lease, NodeLeases, Open, Registration, Schema, Store, sqlite::SqliteStore};
+use rollcall_presence::operator::Operator;
+use rollcall_store::{Lease, LessonRow, Lessons, NodeLeases, Open, Registration, Schema, Store, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 const OTHER: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c002";
@@ -55,6 +56,11 @@ impl Bench {
         let registration =
             Registration { label: "test".into(), lease: Duration::from_secs(15), standalone: true, process: None };
         let lease = store.register(&registration).await.unwrap();
+        let lesson =
+            |id| LessonRow { id: LessonId::parse(id).unwrap(), classroom: ClassroomId::parse(ROOM).unwrap(), seats: 3 };
+        let mut load = store.begin_load().await.unwrap();
+        load.lessons(["a", "agent"].map(lesson).to_vec()).await.unwrap();
+        load.commit().await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let (bus, feed) = MemoryBus::start(LogLimits::default());
         let bus: Arc<dyn Bus> = Arc::new(bus);
@@ -63,9 +69,17 @@ impl Bench {
         let admin = Admin {
             store: Arc::clone(&store),
             bus: Arc::clone(&bus),
+            publisher: EventPublisher::new(Arc::clone(&bus), PublishLimits { events: 1000, bytes: 16 << 20 }),
+            rooms: Rooms::new(Arc::clone(&bus), Arc::new(Mailboxes::default()), LARGEST),
+            operator: Operator::new(
+                Arc::clone(&store),
+                Arc::clone(&kv),
+                watch::channel(lease).1,
+                Arc::new(Mailboxes::default()),
+            ),
             health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
             metrics,
-            access: Access { token: token.map(Secret::new), hosts: Vec::new() },
+            access: Access { token: token.map(Secret::new), read_token: None, hosts: Vec::new() },
             max_event: LARGEST,
         };
         Self { admin: Arc::new(admin), store, bus, feed, lease, draining, recorder, _folder: folder }
@@ -90,7 +104,7 @@ impl Bench {
     }
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> (StatusCode, Value) {
-        let reply = self.admin.answer(request).await;
+        let reply = router::answer(&self.admin, request, None).await;
         let status = reply.status();
         let body = reply.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into()))

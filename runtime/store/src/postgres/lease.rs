@@ -48,6 +48,7 @@ const RENEW: &str = "with own as materialized (
     )
     select
         array(select sid from takeover where takeover.node_id = own.id),
+        array(select sid from kick where kick.node_id = own.id),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
         own.lease_until < clock_timestamp(),
         (extract(epoch from coalesce((select lease_until from renewed), own.lease_until)) * 1000000)::bigint
@@ -116,10 +117,14 @@ const LOST: &str = "select s.id from node n cross join lateral (
     where n.taken limit $2";
 
 /// Nodes that were taken and have no session left. None can come back to them: their epoch is gone. Connections
-/// that lost their session while their node was dead are never told.
+/// that lost their session while their node was dead are never told that they are replaced; that they are kicked they are
+/// told for an hour.
 const FORGET_TAKEN: &str = "with forgotten as (
         delete from node n where taken and not exists (select from agent_session s where s.node_id = n.id)
         returning id
+    ), old as (
+        delete from kick k where k.at < clock_timestamp() - interval '1 hour'
+            and not exists (select from node n where n.id = k.node_id)
     )
     delete from takeover t using forgotten where t.node_id = forgotten.id";
 
@@ -170,14 +175,16 @@ impl NodeLeases for PostgresStore {
             return Err(StoreError::Fenced);
         };
         let replaced: Vec<&str> = get(row, 0)?;
-        let nodes: i64 = get(row, 1)?;
+        let kicked: Vec<&str> = get(row, 1)?;
+        let nodes: i64 = get(row, 2)?;
         self.several.store(nodes > 1, Ordering::Relaxed);
-        let was_expired: bool = get(row, 2)?;
+        let was_expired: bool = get(row, 3)?;
         if !was_expired {
-            self.unbroken_until().insert(node.0, get(row, 3)?);
+            self.unbroken_until().insert(node.0, get(row, 4)?);
         }
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
+            kicked: kicked.into_iter().map(sid).collect::<Result<_, _>>()?,
             nodes: unsigned(nodes)?,
             was_expired,
         })

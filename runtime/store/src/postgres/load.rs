@@ -2,11 +2,12 @@
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use async_trait::async_trait;
+use rollcall_schema::LessonId;
 use uuid::Uuid;
 
 use super::{
     connect::Dedicated,
-    rows::{only, unreadable, unsigned},
+    rows::{get, only, unreadable, unsigned},
     store::PostgresStore,
 };
 use crate::{AttendeeRow, LessonRow, Lessons, Load, LoadError, StoreError};
@@ -16,6 +17,9 @@ const CHUNK: usize = 4096;
 /// For a statement of that many; another load of the same lessons may be in the way.
 const LIMIT: Duration = Duration::from_secs(10);
 const SETTINGS: &str = "-c statement_timeout=10000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000";
+
+const MISSING: &str = "select i.id from unnest($1::text[]) as i(id) \
+    where not exists (select from lesson where lesson.id = i.id)";
 
 const LESSONS: &str = "insert into lesson (id, classroom_id, seats)
     select * from unnest($1::text[], $2::uuid[], $3::int[]) as i(id, classroom_id, seats)
@@ -38,6 +42,12 @@ struct PostgresLoad(Dedicated);
 
 #[async_trait]
 impl Lessons for PostgresStore {
+    async fn missing_lessons(&self, lessons: &[LessonId]) -> Result<Vec<LessonId>, StoreError> {
+        let ids: Vec<&str> = lessons.iter().map(LessonId::as_str).collect();
+        let rows = self.pool.rows("missing", MISSING, &[&ids]).await?;
+        rows.iter().map(|row| LessonId::parse(get(row, 0)?).map_err(unreadable)).collect()
+    }
+
     async fn has_no_lesson(&self) -> Result<bool, StoreError> {
         only(&self.pool.rows("is_empty", "select not exists (select from lesson)", &[]).await?)
     }

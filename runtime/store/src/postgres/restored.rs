@@ -41,7 +41,7 @@ const EMPTY: &str =
     "with gone as (delete from outbox returning id), aside as (delete from outbox_quarantine returning id)
     select (select count(*) from gone) + (select count(*) from aside)";
 
-const FORGET: &str = "delete from takeover; delete from node";
+const FORGET: &str = "delete from takeover; delete from kick; delete from node";
 
 pub(super) async fn prepare(connector: &Connector) -> Result<Restored, StoreError> {
     let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;

@@ -4,10 +4,13 @@
 //! Invariant: such a statement deletes rows in a part named `gone`, with these columns and `reason`; then the history row
 //! and the stale fields of the lessons follow from it. Where the ends are to be published, [`ended_events`] follows too.
 
-/// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$conflict` what happens where the
-/// session is in the history already.
+/// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$held` whether that waits for the
+/// connection's end, `$conflict` what happens where the session is in the history already.
 macro_rules! ended {
     ($node:literal, $conflict:literal) => {
+        ended!($node, "false", $conflict)
+    };
+    ($node:literal, $held:literal, $conflict:literal) => {
         concat!(
             "history as (
         insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
@@ -17,10 +20,12 @@ macro_rules! ended {
             $conflict,
             "
     ), stale_fields as (
-        insert into stale_field (node_id, lesson_id, user_id, sid)
+        insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select ",
             $node,
-            ", l.id, g.user_id, g.sid
+            ", l.id, g.user_id, g.sid, ",
+            $held,
+            "
         from gone g cross join lateral (values (g.lesson_id), (g.lesson_before)) as l(id) where l.id is not null
     )"
         )

@@ -18,6 +18,8 @@ const STATEMENTS: usize = 64;
 const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 16384; \
     pragma temp_store = memory; pragma cache_size = -1024; \
     pragma cache_spill = off; pragma foreign_keys = on;";
+const TOLD: &str = "create temp table takeover (sid text primary key) without rowid; \
+    create temp table kick (sid text primary key) without rowid;";
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)
@@ -30,11 +32,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// The writer's connection. It has a table of the connections that lost their session to another one, until they are
-/// told: in memory, for they end with the process.
+/// The writer's connection. It has tables of the connections that lost their session to another one, or to an operator,
+/// until they are told: in memory, for they end with the process.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let connection = open(path)?;
-    connection.execute_batch("create temp table takeover (sid text primary key) without rowid").map_err(failed)?;
+    connection.execute_batch(TOLD).map_err(failed)?;
     Ok(connection)
 }
 

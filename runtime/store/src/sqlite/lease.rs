@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     db_thread::{failed, in_savepoint},
-    file, ids, rows, session_end,
+    file, ids, kicks, rows, session_end,
     store::SqliteStore,
 };
 use crate::{HeartbeatReply, Lease, NodeLeases, Registration, StoreError, session_quarantine::SessionQuarantine};
@@ -109,7 +109,7 @@ fn reap(
             .and_then(|mut lost| lost.query_map((node, room(ended)), |row| row.get(0))?.collect())
             .map_err(failed)?;
         for id in lost.into_iter().filter(|id| !quarantined.contains(id)).take(max - ended) {
-            match in_savepoint(connection, |connection| session_end::end(connection, id, LeftReason::NodeLost)) {
+            match in_savepoint(connection, |connection| session_end::end(connection, id, LeftReason::NodeLost, false)) {
                 Ok(()) => ended += 1,
                 Err(StoreError::Refused(why)) => quarantine.add(SessionId(id), &why),
                 Err(error) => return Err(error),
@@ -158,15 +158,10 @@ fn extend(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), St
 
 fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
     renew(connection, lease, ttl)?;
-    let replaced = connection
-        .prepare_cached("select sid from temp.takeover")
-        .and_then(|mut takeovers| {
-            takeovers.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
-        })
-        .map_err(failed)?;
-    let replaced = replaced.iter().map(|text| rows::sid(text)).collect::<Result<_, _>>()?;
+    let sids = |sql| rows::rows(connection, sql, [], |row| rows::sid(&rows::text(row, 0)?));
     Ok(HeartbeatReply {
-        replaced,
+        replaced: sids("select sid from temp.takeover")?,
+        kicked: sids(kicks::WAITING)?,
         nodes: 1,
         // Nobody is beside it.
         was_expired: false,

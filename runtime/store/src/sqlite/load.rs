@@ -5,6 +5,7 @@
 use std::future::Future;
 
 use async_trait::async_trait;
+use rollcall_schema::LessonId;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
@@ -27,6 +28,11 @@ struct SqliteLoad(Option<Connection>);
 
 #[async_trait]
 impl Lessons for SqliteStore {
+    async fn missing_lessons(&self, lessons: &[LessonId]) -> Result<Vec<LessonId>, StoreError> {
+        let lessons = lessons.to_vec();
+        self.reader.call("missing", move |connection| missing_lessons(connection, lessons)).await
+    }
+
     async fn has_no_lesson(&self) -> Result<bool, StoreError> {
         self.reader.call("is_empty", has_no_lesson).await
     }
@@ -40,6 +46,17 @@ impl Lessons for SqliteStore {
         });
         Ok(Box::new(SqliteLoad(Some(connection.await?))))
     }
+}
+
+fn missing_lessons(connection: &Connection, lessons: Vec<LessonId>) -> Result<Vec<LessonId>, StoreError> {
+    let mut exists = connection.prepare_cached("select 1 from lesson where id = ?1").map_err(failed)?;
+    let mut missing = Vec::new();
+    for lesson in lessons {
+        if !exists.exists([lesson.as_str()]).map_err(failed)? {
+            missing.push(lesson);
+        }
+    }
+    Ok(missing)
 }
 
 fn has_no_lesson(connection: &Connection) -> Result<bool, StoreError> {

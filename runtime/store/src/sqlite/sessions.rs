@@ -162,6 +162,6 @@ fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreErro
         .and_then(|mut owned| owned.query_row(params![classroom, agent, sid], |row| row.get(0)).optional())
         .map_err(failed)?;
     let Some(session) = session else { return Ok(Closed::NotOwner) };
-    session_end::end(connection, session, close.reason)?;
+    session_end::end(connection, session, close.reason, false)?;
     Ok(Closed::Left)
 }

@@ -2,6 +2,7 @@
 mod failover;
 mod hosts;
 mod hung;
+mod kicks;
 mod lease;
 mod load;
 mod model;

@@ -1,0 +1,47 @@
+//! The server API answers as `schema/openapi.json` says, whatever it is asked: schemathesis makes the requests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::Backend;
+
+const TOKEN: &str = "operators-token";
+/// Of each operation, in each phase.
+const EXAMPLES: &str = "10";
+/// They hold that a faulty request is one with an unknown header, and that 1.0 is a whole number.
+const EXCLUDED: &str = "positive_data_acceptance,negative_data_rejection";
+
+/// As `loadtest/setup/schemathesis` installs it.
+fn schemathesis() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    let binary = target.join("schemathesis/bin/schemathesis");
+    assert!(binary.exists(), "no {}: run loadtest/setup/schemathesis", binary.display());
+    binary
+}
+
+async fn answers_as_it_is_described(backend: Backend) {
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    alice.joins(&room.algebra).await;
+    let admin = backend.gateway.admin();
+    let mut command = Command::new(schemathesis());
+    command.args(["run", &format!("http://{admin}/api/v1/openapi.json"), "--url", &format!("http://{admin}")]);
+    command.args(["--header", &format!("Authorization: Bearer {TOKEN}"), "--phases", "coverage,fuzzing"]);
+    command.args(["--checks", "all", "--exclude-checks", EXCLUDED, "--max-examples", EXAMPLES, "--seed", "1"]);
+    command.current_dir(backend.gateway.folder());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test]
+async fn an_embedded_gateway_answers_as_it_is_described() {
+    let with_token = |options: &rollcall_loadtest::GatewayOptions| options.clone().env("ROLLCALL_ADMIN_TOKEN", TOKEN);
+    answers_as_it_is_described(Backend::embedded().another(with_token)).await;
+}
+
+#[tokio::test]
+async fn a_gateway_on_postgres_answers_as_it_is_described() {
+    let with_token = |options: &rollcall_loadtest::GatewayOptions| options.clone().env("ROLLCALL_ADMIN_TOKEN", TOKEN);
+    answers_as_it_is_described(Backend::real().another(with_token)).await;
+}

@@ -1,0 +1,106 @@
+//! PROTOCOL 7, the commands that ask a running gateway.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use crate::common::{Backend, SOON, on_both_kinds, session_error};
+use rollcall_loadtest::GatewayOptions;
+use serde_json::{Value, json};
+
+on_both_kinds!(agents_are_listed_and_kicked, an_event_is_published_and_tailed, a_user_is_erased,);
+
+fn command(admin: &str, arguments: &[&str]) -> Command {
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_ADMIN", admin);
+    let mut command = options.command();
+    command.args(arguments);
+    command
+}
+
+fn admin(backend: &Backend) -> String {
+    format!("http://{}", backend.gateway.admin())
+}
+
+/// What a command prints where it succeeds.
+fn run(backend: &Backend, arguments: &[&str]) -> String {
+    let output = command(&admin(backend), arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+async fn agents_are_listed_and_kicked(backend: &Backend) {
+    let room = backend.classroom();
+    assert!(run(backend, &["agents", &room.id]).contains("nobody"));
+    let mut alice = backend.participant(room, "alice").await;
+    let table = run(backend, &["agents", &room.id]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("SESSION") && lines[1].starts_with(&alice.session.to_string()), "{table}");
+    assert!(lines[1].contains(&alice.id), "{table}");
+    let listed: Value = serde_json::from_str(&run(backend, &["agents", &room.id, "--json"])).unwrap();
+    assert_eq!((&listed[0]["id"], &listed[0]["agent_id"]), (&json!(alice.session), &json!(alice.id)));
+
+    let kick = ["kick", "--agent", &alice.id, "--classroom", &room.id];
+    let ended = run(backend, &kick);
+    assert!(ended.contains(&alice.id) && ended.starts_with("ENDED"), "{ended}");
+    session_error(&alice.client.expect_close(SOON).await.unwrap(), "kicked", 403, 3508);
+    assert!(run(backend, &kick).contains("no such session"));
+}
+
+async fn an_event_is_published_and_tailed(backend: &Backend) {
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    backend.settled(room, [&mut alice]).await;
+    let (_, now) = backend.gateway.get(&format!("/api/v1/classrooms/{}/events?after=latest", room.id)).unwrap();
+    let now: Value = serde_json::from_str(&now).unwrap();
+    let mut tail = command(&admin(backend), &["tail", &room.id, "--after", &now["through"].to_string(), "--json"]);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
+    let (subject, body) = (room.subject("note"), json!({"text": "hello"}));
+    let published = run(backend, &["publish", &subject, &body.to_string(), "--id", &room.user("first")]);
+    assert!(published.starts_with("stored at offset "), "{published}");
+    assert_eq!(alice.client.next_event(SOON).await.unwrap().body, body);
+    let again = run(backend, &["publish", &subject, &body.to_string(), "--id", &room.user("first")]);
+    assert_eq!(again, published, "one id, one event");
+    let mut line = String::new();
+    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(event["event"], body);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
+
+async fn a_user_is_erased(backend: &Backend) {
+    let room = backend.classroom();
+    let user = room.user("seated");
+    let mut seated = backend.participant(room, "seated").await;
+    seated.joins(&room.algebra).await;
+    let erased = run(backend, &["erase", "--user", &user]);
+    assert_eq!(erased, "erased: 1 live sessions, 1 of the history, attendee of 2 lessons\n");
+    session_error(&seated.client.expect_close(SOON).await.unwrap(), "kicked", 403, 3508);
+    for table in ["agent_session", "agent_session_history", "lesson_attendee"] {
+        assert_eq!(
+            backend.value(&format!("select count(*) from {table} where user_id = '{user}'")).await,
+            "0",
+            "{table}"
+        );
+    }
+    if let Some(mut keys) = backend.keys().await {
+        assert_eq!(keys.ttl(&user).await, -2, "there is no such key");
+    }
+}
+
+#[test]
+fn a_gateway_that_is_away_and_a_faulty_command_line_are_told_apart() {
+    let room = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
+    let away = command("http://127.0.0.1:1", &["agents", room]).output().unwrap();
+    assert_eq!(away.status.code(), Some(1));
+    assert!(said(&away).contains("127.0.0.1:1") && said(&away).contains("--admin"), "{away:?}");
+    for faulty in [&["agents", "x"][..], &["kick"], &["kick", "--user", "a", "--session", "1"], &["tail"]] {
+        let output = command("http://127.0.0.1:1", faulty).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+    }
+    let output = command("nowhere", &["agents", room]).output().unwrap();
+    assert!(output.status.code() == Some(64) && said(&output).contains("ROLLCALL_ADMIN"), "{output:?}");
+}

@@ -1,0 +1,97 @@
+//! An operator ends a session that another node has, whatever state that node is in.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, expect_field, session_error};
+use rollcall_loadtest::{Client, Gateway, GatewayOptions};
+
+fn two_nodes(lease: &str) -> (Backend, Gateway) {
+    let short = |options: GatewayOptions| options.env("ROLLCALL_LEASE", lease);
+    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+    let second = Gateway::start(short(first.beside())).unwrap();
+    (first, second)
+}
+
+async fn enters_on(node: &Gateway, room: &Classroom, name: &str) -> Agent {
+    let mut client = Client::connect(node.address()).await.unwrap();
+    let success = client.connect_request(&room.participant(name), &room.id, "web").await.unwrap();
+    Agent::of(client, &success)
+}
+
+/// Ends an agent's session through the first node.
+fn kick(first: &Backend, agent: &Agent) {
+    let (status, body) = first.gateway.post("/api/v1/disconnect", &json!({"agent_id": agent.id})).unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains(&format!("\"session_id\":{}", agent.session)), "{body}");
+}
+
+async fn is_kicked(agent: &mut Agent) {
+    session_error(&agent.client.expect_close(SOON).await.unwrap(), "kicked", 403, 3508);
+}
+
+fn kicked(agent: &Agent) -> String {
+    format!("{}|{}|kicked", agent.session, agent.id)
+}
+
+#[tokio::test]
+async fn a_session_of_another_node_ends_within_a_second() {
+    let _held = crate::common::measures_time().await;
+    let (first, second) = two_nodes("15s");
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    bob.joins(&room.algebra).await;
+    first.settled(room, [&mut witness, &mut bob]).await;
+    let asked = Instant::now();
+    kick(&first, &bob);
+    is_kicked(&mut bob).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "told after {:?}", asked.elapsed());
+    witness.sees("left", &bob.whom()).await;
+    let mut keys = first.keys().await;
+    expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
+    first.wait_for_rows("select count(*) from kick", &["0"]).await;
+    first.nothing_came(room, [&mut witness]).await;
+    assert_eq!(first.history(room).await, [kicked(&bob)]);
+}
+
+#[tokio::test]
+async fn a_session_of_a_stopped_node_ends_at_once_and_its_client_is_told_later() {
+    let (first, second) = two_nodes("30s");
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    first.settled(room, [&mut witness, &mut bob]).await;
+    second.pause().unwrap();
+    kick(&first, &bob);
+    witness.sees("left", &bob.whom()).await;
+    // Back through the node that works, with a session of its own.
+    let mut again = first.participant(room, "bob").await;
+    assert!(again.session > bob.session);
+    witness.sees("entered", &again.whom()).await;
+    second.resume().unwrap();
+    is_kicked(&mut bob).await;
+    first.nothing_came(room, [&mut witness, &mut again]).await;
+    assert_eq!(first.history(room).await, [kicked(&bob)]);
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_lease_still_tells_who_was_kicked() {
+    let (first, second) = two_nodes("3s");
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    let mut carol = enters_on(&second, room, "carol").await;
+    first.settled(room, [&mut witness, &mut bob, &mut carol]).await;
+    second.pause().unwrap();
+    kick(&first, &bob);
+    witness.sees("left", &bob.whom()).await;
+    witness.sees("left", &carol.whom()).await;
+    first.wait_for_rows("select count(*) from node", &["1"]).await;
+    second.resume().unwrap();
+    is_kicked(&mut bob).await;
+    let closing = carol.client.expect_close(SOON).await.unwrap();
+    assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
+    first.nothing_came(room, [&mut witness]).await;
+}

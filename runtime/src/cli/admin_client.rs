@@ -1,0 +1,73 @@
+//! The commands' way to a running gateway: its server API (PROTOCOL 7).
+//!
+//! Invariant: what goes wrong is told with what to change; an answer that is no JSON of the API is never taken for one.
+use bytes::Bytes;
+use hyper::{Method, StatusCode, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::{
+    config::AdminAddress,
+    http_client::{Client, FetchError},
+    node::StartError,
+};
+
+/// The largest answer, in bytes.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// A gateway.
+pub(super) struct AdminClient {
+    address: AdminAddress,
+    client: Client,
+}
+
+impl AdminClient {
+    pub(super) fn new(address: &AdminAddress) -> Self {
+        let client = Client::new().bearer(address.token.as_ref());
+        Self { address: address.clone(), client }
+    }
+
+    /// Asks for what is at a path below `/api/v1`, with its query.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, StartError> {
+        self.call(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends a body to a path below `/api/v1`.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, StartError> {
+        self.call(Method::POST, path, body.to_string().into()).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, StartError> {
+        let url = &self.address.url;
+        let place = format!("the gateway at {url}");
+        let uri: Uri = format!("{url}/api/v1/{path}")
+            .parse()
+            .map_err(StartError::at(place.clone(), "name its admin address, like --admin http://127.0.0.1:9090"))?;
+        let (status, answer) = self.client.send(method, uri, body, MAX_ANSWER).await.map_err(|error: FetchError| {
+            StartError::at(place.clone(), "start it, or name its admin address with --admin or ROLLCALL_ADMIN")(error)
+        })?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|_| {
+            let why = format!("it answered {status} without JSON");
+            StartError::at(place.clone(), "name the admin address of a gateway with --admin or ROLLCALL_ADMIN")(why)
+        })?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let detail = answer["detail"].as_str().unwrap_or("it does not say why");
+        Err(StartError::at(place, hint(status))(format!("{} ({detail})", status.as_str())))
+    }
+}
+
+fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "set ROLLCALL_ADMIN_TOKEN or ROLLCALL_ADMIN_READ_TOKEN to the gateway's",
+        StatusCode::FORBIDDEN => "set ROLLCALL_ADMIN_TOKEN to the gateway's, and use an address that it answers under",
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT => "try again later",
+        _ => "change what it names, and try again",
+    }
+}
+
+/// A value for a query.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,34 @@
+//! `rollcall kick`: ends sessions.
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::{CommandError, admin_client::AdminClient, columns};
+use crate::config::{KickArgs, Whom};
+
+/// Ends them, and prints those that ended.
+pub(super) async fn run(gateway: &AdminClient, args: &KickArgs) -> Result<(), CommandError> {
+    let KickArgs { whom: Whom { session, agent, user }, classroom, .. } = args;
+    let mut body = match (session, agent) {
+        (Some(session), _) => json!({"session_id": session}),
+        (None, Some(agent)) => json!({"agent_id": agent}),
+        (None, None) => json!({"user_id": user}),
+    };
+    if let Some(classroom) = classroom {
+        body["classroom_id"] = json!(classroom);
+    }
+    let answer = gateway.post("disconnect", &body).await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let row = |ended: &Value| ["session_id", "agent_id", "classroom_id"].map(|field| text(&ended[field])).to_vec();
+    let rows: Vec<_> = answer["ended"].as_array().into_iter().flatten().map(row).collect();
+    match rows.is_empty() {
+        true => writeln!(out, "there was no such session")?,
+        false => columns::write(&mut out, &["ENDED", "AGENT", "CLASSROOM"], &rows)?,
+    }
+    Ok(())
+}

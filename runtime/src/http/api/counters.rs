@@ -1,0 +1,27 @@
+//! `POST counters/agent`: how many agents classrooms have.
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use rollcall_schema::ClassroomId;
+use serde::Deserialize;
+
+use crate::http::{
+    admin::Admin,
+    call::Call,
+    reply::{HttpError, Reply, json},
+};
+
+#[derive(Deserialize)]
+struct Counted {
+    classroom_ids: Vec<ClassroomId>,
+}
+
+/// Counts them, zeros included.
+pub(super) async fn count(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+    let Counted { mut classroom_ids } = call.json("{\"classroom_ids\": [UUID, ...]}")?;
+    classroom_ids.sort_unstable();
+    classroom_ids.dedup();
+    let counts = admin.store.count_agents(&classroom_ids).await.map_err(|error| admin.refusal(&error))?;
+    let counts: BTreeMap<_, _> = classroom_ids.iter().map(ToString::to_string).zip(counts).collect();
+    Ok(json(StatusCode::OK, &counts))
+}

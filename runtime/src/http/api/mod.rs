@@ -1,0 +1,38 @@
+//! The table of what the admin address answers: one line for each method and path, one file for each resource.
+mod agents;
+mod classrooms;
+mod counters;
+mod disconnect;
+mod erase;
+mod events;
+mod nodes;
+mod openapi;
+mod probes;
+mod publish;
+mod sessions;
+
+use super::{reply::streamed, route::Route};
+
+/// An endpoint whose answer is made before it is sent.
+macro_rules! whole {
+    ($endpoint:path) => {
+        |admin, call| Box::pin(async move { $endpoint(admin, call).await.map(streamed) })
+    };
+}
+
+/// All of it. Each path has one method.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/healthz", whole!(probes::alive)),
+    Route::get("/readyz", whole!(probes::ready)),
+    Route::get("/metrics", whole!(probes::metrics)),
+    Route::get("/api/v1/openapi.json", whole!(openapi::document)),
+    Route::get("/api/v1/nodes", whole!(nodes::list)),
+    Route::get("/api/v1/classrooms", whole!(classrooms::list)),
+    Route::get("/api/v1/classrooms/{classroom_id}/agents", whole!(agents::list)),
+    Route::get("/api/v1/classrooms/{classroom_id}/events", whole!(events::list)),
+    Route::get("/api/v1/sessions", whole!(sessions::list)),
+    Route::query("/api/v1/counters/agent", whole!(counters::count)),
+    Route::post("/api/v1/publish", whole!(publish::publish)).max_body(publish::max_body),
+    Route::post("/api/v1/disconnect", whole!(disconnect::disconnect)),
+    Route::post("/api/v1/erase", whole!(erase::erase)),
+];

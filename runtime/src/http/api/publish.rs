@@ -1,0 +1,235 @@
+//! `POST publish`: other services publish events, one or many at once.
+//!
+//! Invariant: what is published has a subject of ours, a JSON object as its body, and headers that every node reads
+//! alike. It is never of the entity type `agent`: only the gateway says who is present. Nor has it a message id of the
+//! gateway's own events, which the stream would then take for doubles.
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use hyper::{HeaderMap, StatusCode};
+use rollcall_schema::{AgentId, EntityEvent, LessonId, Offset, Push, PushError, RoomId, Subject, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::http::{
+    admin::Admin,
+    call::Call,
+    reply::{ErrorBody, HttpError, Reply, json},
+};
+use rollcall_bus::{Fence, Publication, PublishError};
+
+/// The most events of one request.
+const MAX_EVENTS: usize = 1000;
+/// The largest request of several events, in bytes; one event may be larger where the configuration lets it.
+const MAX_BATCH: usize = 4 << 20;
+/// For the JSON around an event's body, in bytes.
+const ENVELOPE: usize = 1024;
+/// The entity type of presence events; their message ids begin with it.
+const AGENT: &str = "agent";
+
+/// An event that was stored: its offset in the stream.
+#[derive(Serialize)]
+struct Accepted {
+    offset: Offset,
+}
+
+/// The outcome of each event, in their order.
+#[derive(Serialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Stored { status: u16, offset: Offset },
+    Refused(ErrorBody),
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    body: &'a RawValue,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// A header's name, its check, and what the check asks for.
+type Header = (&'static str, fn(&str) -> bool, &'static str);
+
+/// The headers that are passed on with the event.
+const HEADERS: [Header; 6] = [
+    (header::SENDER_AGENT_ID, agent, "an agent's id"),
+    (header::RECEIVER_AGENT_ID, agent, "an agent's id"),
+    (header::IS_INTERNAL, |text| matches!(text, "true" | "false"), "true or false"),
+    (header::ENTITY_EVENT_TYPE, word, "1 to 64 of A-Z a-z 0-9 _ - ."),
+    (header::ENTITY_EVENT_OPERATION, word, "1 to 64 of A-Z a-z 0-9 _ - ."),
+    (header::ENTITY_EVENT_SEQUENCE_ID, |text| text.parse::<i64>().is_ok(), "a whole number"),
+];
+
+fn agent(text: &str) -> bool {
+    AgentId::parse(text).is_ok()
+}
+
+fn word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+/// The largest request, in bytes.
+pub(super) fn max_body(admin: &Admin) -> usize {
+    MAX_BATCH.max(admin.max_event + ENVELOPE)
+}
+
+/// Publishes one event, or each of an array.
+pub(super) async fn publish(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+    // Faulty ones are the request's fault, not that of each event.
+    passed_on(call.headers, &BTreeMap::new())?;
+    if call.body.trim_ascii_start().first() == Some(&b'[') {
+        return publish_several(admin, call).await;
+    }
+    let publication = read(call.headers, &call.body, admin.max_event)?;
+    call.audit.of(publication.subject.to_string());
+    let outcome = store(admin, vec![Ok(publication)]).await.pop();
+    let offset = outcome.unwrap_or_else(|| Err(HttpError::away(admin.bus.name())))?;
+    Ok(json(StatusCode::ACCEPTED, &Accepted { offset }))
+}
+
+async fn publish_several(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+    let events: Vec<&RawValue> = serde_json::from_slice(&call.body)
+        .map_err(|error| HttpError::bad(format!("not an array of events: {error}")))?;
+    if events.len() > MAX_EVENTS {
+        return Err(HttpError::bad(format!("{} events: send at most {MAX_EVENTS} at once", events.len())));
+    }
+    let events: Vec<_> =
+        events.into_iter().map(|event| read(call.headers, event.get().as_bytes(), admin.max_event)).collect();
+    let valid = events.iter().filter(|event| event.is_ok()).count();
+    if valid > 0 {
+        call.audit.of(format!("{valid} events"));
+    }
+    let outcome = |stored| match stored {
+        Ok(offset) => Outcome::Stored { status: StatusCode::ACCEPTED.as_u16(), offset },
+        Err(refusal) => Outcome::Refused(HttpError::body(&refusal)),
+    };
+    let results = store(admin, events).await.into_iter().map(outcome).collect();
+    Ok(json(StatusCode::OK, &Outcomes { results }))
+}
+
+/// Stores those that are valid, in their order, all at once.
+async fn store(admin: &Admin, mut events: Vec<Result<Publication, HttpError>>) -> Vec<Result<Offset, HttpError>> {
+    let missing = missing_lessons(admin, &events).await;
+    for event in &mut events {
+        if let Ok(Publication { subject: Subject { room: RoomId::Lesson(lesson), .. }, .. }) = &*event
+            && missing.contains(lesson)
+        {
+            let detail = format!("there is no lesson {lesson}: load it, or correct the subject");
+            *event = Err(HttpError::new(StatusCode::NOT_FOUND, detail));
+        }
+    }
+    let mut batch = Vec::with_capacity(events.len());
+    let places: Vec<Result<(), HttpError>> =
+        events.into_iter().map(|event| event.map(|publication| batch.push(publication))).collect();
+    let mut stored = if batch.is_empty() { Vec::new() } else { admin.publisher.publish_all(batch).await }.into_iter();
+    let outcome = |event: Result<(), HttpError>| {
+        event?;
+        match stored.next() {
+            Some(Ok(offset)) => Ok(offset),
+            Some(Err(PublishError::Refused(why))) => {
+                tracing::warn!(why, "an event of POST publish is refused");
+                Err(HttpError::bad("the stream does not take this event: make it smaller"))
+            }
+            _ => Err(HttpError::away(admin.bus.name())),
+        }
+    };
+    places.into_iter().map(outcome).collect()
+}
+
+/// Lessons that do not exist. SQL is not asked about one whose members are here; while it is away, it knows no better.
+async fn missing_lessons(admin: &Admin, events: &[Result<Publication, HttpError>]) -> Vec<LessonId> {
+    let lesson = |event: &Result<Publication, HttpError>| match &event.as_ref().ok()?.subject.room {
+        RoomId::Lesson(lesson) => Some(lesson.clone()),
+        RoomId::Classroom(_) => None,
+    };
+    let mut lessons: Vec<LessonId> = events.iter().filter_map(lesson).collect();
+    lessons.sort_unstable();
+    lessons.dedup();
+    lessons.retain(|lesson| !admin.rooms.has_members(&RoomId::Lesson(lesson.clone())));
+    if lessons.is_empty() {
+        return lessons;
+    }
+    match admin.store.missing_lessons(&lessons).await {
+        Ok(missing) => missing,
+        Err(error) => {
+            tracing::debug!(%error, "events are published to lessons that may not exist");
+            Vec::new()
+        }
+    }
+}
+
+/// Parses an event whose body may have `max` bytes. Its own headers win over the request's.
+fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, HttpError> {
+    let Event { subject, body, id, headers: own } = serde_json::from_slice(event)
+        .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
+    let subject = Subject::parse(&subject)
+        .map_err(|_| HttpError::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
+    let passed = passed_on(headers, &own)?;
+    let is_agent_event = |(name, value): &(&str, String)| *name == header::ENTITY_EVENT_TYPE && value == AGENT;
+    if subject.entity() == AGENT || passed.iter().any(is_agent_event) {
+        return Err(HttpError::bad(format!("only the gateway publishes events of the entity type {AGENT}")));
+    }
+    let message_id = id.map(|id| message_id(&id)).transpose()?;
+    let body = body.get();
+    if !body.starts_with('{') {
+        return Err(HttpError::bad("the event's body must be a JSON object"));
+    }
+    if body.len() > max {
+        let detail = format!("the event's body is larger than {max} bytes");
+        return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let has = |name| passed.iter().any(|(passed, _)| *passed == name);
+    let described = [header::ENTITY_EVENT_TYPE, header::ENTITY_EVENT_OPERATION, header::ENTITY_EVENT_SEQUENCE_ID];
+    let entity = EntityEvent { entity_type: "", operation: "", sequence_id: 0 };
+    let entity = described.into_iter().all(has).then_some(entity);
+    if Push::parse(body.as_bytes(), entity) == Err(PushError::ReservedType) {
+        return Err(HttpError::bad("the event's type must not be that of one of the gateway's own messages"));
+    }
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    Ok(Publication { subject, message_id, headers: passed, body, fence: Fence::None })
+}
+
+/// The headers of an event, checked; `Is-Internal` is always among them.
+fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<(&'static str, String)>, HttpError> {
+    let known = |name: &String| HEADERS.iter().any(|(known, ..)| name.eq_ignore_ascii_case(known));
+    if let Some(unknown) = own.keys().find(|name| !known(name)) {
+        let names = HEADERS.map(|(name, ..)| name).join(", ");
+        return Err(HttpError::bad(format!("the header {unknown:?} is not one of {names}")));
+    }
+    let mut passed = Vec::new();
+    for (name, check, rule) in HEADERS {
+        let faulty = || HttpError::bad(format!("the header {name} must be {rule}"));
+        let own = own.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+        let value = match (own, request.get(name)) {
+            (Some(value), _) => value,
+            (None, Some(value)) => value.to_str().map_err(|_| faulty())?,
+            (None, None) if name == header::IS_INTERNAL => "false",
+            (None, None) => continue,
+        };
+        if !check(value) {
+            return Err(faulty());
+        }
+        passed.push((name, value.to_owned()));
+    }
+    Ok(passed)
+}
+
+fn message_id(id: &str) -> Result<String, HttpError> {
+    let printable = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    if !printable || id.starts_with("agent.") {
+        let rule = "1 to 128 printable ASCII characters without space, not beginning with agent.";
+        return Err(HttpError::bad(format!("the event's id must be {rule}")));
+    }
+    Ok(id.to_owned())
+}

@@ -1,0 +1,97 @@
+//! The way of a request on the admin address: who may ask, which line of the table answers, and its body.
+//!
+//! Invariant: nothing is told to a caller that may not ask, not even what there is; no body is read beyond its limit.
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{Method, Request, StatusCode, body::Body, http::request::Parts};
+
+use super::{
+    access::Caller,
+    admin::Admin,
+    api::ROUTES,
+    audit::AuditLine,
+    call::{Call, Origin},
+    reply::{HttpError, Streamed, streamed},
+    route::{Route, Verb},
+};
+
+/// Answers one request; `address` is the peer's.
+pub async fn answer<B>(admin: &Admin, request: Request<B>, address: Option<SocketAddr>) -> Streamed
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    respond(admin, &head, body, address).await.unwrap_or_else(|refusal| streamed(refusal.reply()))
+}
+
+async fn respond<B>(admin: &Admin, head: &Parts, body: B, address: Option<SocketAddr>) -> Result<Streamed, HttpError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // The targets of OPTIONS (`*`) and CONNECT (a host) have no path.
+    let path = head.uri.path();
+    let caller = admin.access.admit(&head.headers, path.split('/').nth(1) == Some("api"))?;
+    let (route, parameters) = find(&head.method, path)?;
+    if route.changes && caller == Caller::ReadToken {
+        let detail = "ROLLCALL_ADMIN_READ_TOKEN reads only: send ROLLCALL_ADMIN_TOKEN";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, detail));
+    }
+    let body = if route.verb == Verb::Post { read(body, (route.max_body)(admin)).await? } else { Bytes::new() };
+    let query = head.uri.query().unwrap_or_default();
+    let audit = AuditLine::new(Origin { caller, address }, route.path);
+    let call = Call { parameters, query, headers: &head.headers, body, audit };
+    let result = (route.endpoint)(admin, &call).await;
+    call.audit.answered(result.as_ref().map_or_else(|refusal| refusal.status, Streamed::status));
+    result
+}
+
+/// The line of the table for a request.
+fn find<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), HttpError> {
+    let mut allowed = None;
+    for route in ROUTES {
+        match route.parameters(path) {
+            Some(parameters) if route.answers(method) => return Ok((route, parameters)),
+            Some(_) => allowed = Some(route.verb.as_str()),
+            None => {}
+        }
+    }
+    Err(allowed.map_or_else(
+        || HttpError::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /api/v1/openapi.json"),
+        HttpError::method,
+    ))
+}
+
+async fn read<B>(body: B, max: usize) -> Result<Bytes, HttpError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // A body whose Content-Length is too large is refused unread.
+    let large = || HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes"));
+    if body.size_hint().lower() > max as u64 {
+        return Err(large());
+    }
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(large()),
+        Err(_) => Err(HttpError::bad("the body broke off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_has_one_method() {
+        // The `Allow` of a 405 names one.
+        for (number, route) in ROUTES.iter().enumerate() {
+            let twice = ROUTES[..number].iter().find(|earlier| earlier.parameters(route.path).is_some());
+            assert!(twice.is_none(), "{}", route.path);
+        }
+    }
+}

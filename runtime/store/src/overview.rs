@@ -1,0 +1,65 @@
+//! What operators see: who is live, where, and on which nodes. Reads only.
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, UserId};
+use serde::Serialize;
+
+use crate::StoreError;
+
+/// A classroom that somebody is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LiveClassroom {
+    /// Its id.
+    pub classroom_id: ClassroomId,
+    /// How many agents are in it.
+    pub agents: u64,
+}
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LiveSession {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The classroom.
+    pub classroom_id: ClassroomId,
+    /// The token's role.
+    pub role: Role,
+    /// The lesson that it is in.
+    pub lesson_id: Option<LessonId>,
+    /// The user's seat there.
+    pub seat: Option<Seat>,
+    /// The node of its connection.
+    pub node_id: NodeId,
+    /// When it began, as in RFC 3339, UTC.
+    pub started_at: String,
+}
+
+/// A running process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeRow {
+    /// Its id.
+    pub node_id: NodeId,
+    /// A name for people.
+    pub label: String,
+    /// How often its lease changed hands.
+    pub epoch: Epoch,
+    /// When its lease ends, as in RFC 3339, UTC.
+    pub lease_until: String,
+    /// Whether its lease holds.
+    pub alive: bool,
+    /// How many live sessions are its.
+    pub sessions: u64,
+}
+
+/// Queries for operators.
+#[async_trait]
+pub trait Overview: Send + Sync {
+    /// Classrooms that somebody is in, ids above `after`, ascending, at most `max`. Costs what their agents cost, however
+    /// many others there are.
+    async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError>;
+    /// A user's live sessions, ids above `after`, ascending, at most `max`.
+    async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
+    /// All nodes, by id.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
+}

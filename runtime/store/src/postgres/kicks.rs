@@ -1,0 +1,99 @@
+//! Ends of sessions that an operator asks for.
+use async_trait::async_trait;
+use rollcall_schema::{ClassroomId, NodeId, SessionId, Sid};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    rows::{get, parse, sid, whole},
+    session_end::{ended, ended_events},
+    store::PostgresStore,
+};
+use crate::{KickTarget, KickedSession, Kicks, Lease, StoreError};
+
+/// Rows are locked in the order in which closes lock theirs. One row without a session where nothing was to end.
+macro_rules! kick {
+    ($which:literal) => {
+        concat!(
+            "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), chosen as materialized (
+        select s.id from agent_session s where ",
+            $which,
+            " and exists (select from fence)
+        order by s.classroom_id, s.agent_id limit $3 for update
+    ), gone as (
+        delete from agent_session s where s.id = any (array(select id from chosen))
+        returning s.id, s.agent_id, s.classroom_id, s.user_id, s.node_id, s.sid, s.lesson_id, s.lesson_before,
+            s.started_at, 'kicked' as reason
+    ), kicks as (
+        insert into kick (node_id, sid) select node_id, sid from gone
+    ), ",
+            ended!("g.node_id", "true", ""),
+            ", ",
+            ended_events!(),
+            "
+    select g.id, g.agent_id, g.classroom_id, g.node_id, g.sid from fence left join gone g on true"
+        )
+    };
+}
+
+const KICK_SESSION: &str = kick!("s.id = $4");
+/// An agent's sessions are found by its user, for which there is an index.
+const KICK_USER: &str =
+    kick!("s.user_id = $4 and ($5::text is null or s.agent_id = $5) and ($6::uuid is null or s.classroom_id = $6)");
+
+const WAITING: &str = "select sid from kick where node_id = $1";
+
+const ACK: &str = "delete from kick where node_id = $1 and sid = any ($2)";
+
+#[async_trait]
+impl Kicks for PostgresStore {
+    async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError> {
+        let (Lease { node, epoch }, max) = (lease, whole(max));
+        let rows = match target {
+            KickTarget::Session(session) => {
+                self.pool.rows("kick", KICK_SESSION, &[&node.0, &epoch.0, &max, &session.0]).await?
+            }
+            KickTarget::Agent(agent, classroom) => {
+                let (user, agent) = (agent.user(), Some(agent.as_str()));
+                let classroom = classroom.map(|classroom| classroom.0);
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+                    [&node.0, &epoch.0, &max, &user.as_str(), &agent, &classroom];
+                self.pool.rows("kick", KICK_USER, &parameters).await?
+            }
+            KickTarget::User(user, classroom) => {
+                let (agent, classroom) = (None::<&str>, classroom.map(|classroom| classroom.0));
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+                    [&node.0, &epoch.0, &max, &user.as_str(), &agent, &classroom];
+                self.pool.rows("kick", KICK_USER, &parameters).await?
+            }
+        };
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        self.wake();
+        rows.iter().filter_map(|row| kicked(row).transpose()).collect()
+    }
+
+    async fn kicks(&self, node: NodeId) -> Result<Vec<Sid>, StoreError> {
+        let rows = self.heartbeat.rows("kicks", WAITING, &[&node.0]).await?;
+        rows.iter().map(|row| sid(get(row, 0)?)).collect()
+    }
+
+    async fn ack_kicks(&self, node: NodeId, kicked: &[Sid]) -> Result<(), StoreError> {
+        let sids: Vec<String> = kicked.iter().map(Sid::to_string).collect();
+        self.heartbeat.rows("kicked", ACK, &[&node.0, &sids]).await.map(drop)
+    }
+}
+
+fn kicked(row: &Row) -> Result<Option<KickedSession>, StoreError> {
+    let Some(session) = get::<Option<i64>>(row, 0)? else { return Ok(None) };
+    Ok(Some(KickedSession {
+        session: SessionId(session),
+        agent: parse(row, 1)?,
+        classroom: ClassroomId(get::<Uuid>(row, 2)?),
+        node: NodeId(get(row, 3)?),
+        sid: sid(get(row, 4)?)?,
+    }))
+}

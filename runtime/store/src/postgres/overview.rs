@@ -1,0 +1,93 @@
+//! Queries for operators.
+use async_trait::async_trait;
+use rollcall_schema::{ClassroomId, Epoch, LessonId, NodeId, Seat, SessionId, UserId};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    rows::{get, parse, unreadable, unsigned, whole},
+    store::PostgresStore,
+};
+use crate::{LiveClassroom, LiveSession, NodeRow, Overview, StoreError};
+
+macro_rules! rfc3339 {
+    ($time:literal) => {
+        concat!("to_char(", $time, " at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
+    };
+}
+
+/// From one classroom to the next in the index: grouping would read the agents of all, unless the planner sees better.
+const CLASSROOMS: &str = "with recursive room as (
+        (select classroom_id from agent_session where classroom_id >= $1 order by classroom_id limit 1)
+        union all
+        select (
+            select s.classroom_id from agent_session s where s.classroom_id > room.classroom_id
+            order by s.classroom_id limit 1
+        ) from room where room.classroom_id is not null
+    )
+    select classroom_id, (select count(*) from agent_session s where s.classroom_id = room.classroom_id)
+    from room where classroom_id is not null limit $2";
+
+const SESSIONS: &str = concat!(
+    "select id, agent_id, classroom_id, role, lesson_id, seat, node_id, ",
+    rfc3339!("started_at"),
+    " from agent_session where user_id = $1 and id > $2 order by id limit $3"
+);
+
+const NODES: &str = concat!(
+    "select id, label, epoch, ",
+    rfc3339!("lease_until"),
+    ", not taken and lease_until > clock_timestamp(),
+        (select count(*) from agent_session s where s.node_id = node.id)
+    from node order by id"
+);
+
+#[async_trait]
+impl Overview for PostgresStore {
+    async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError> {
+        let from = match after {
+            None => Some(Uuid::nil()),
+            Some(after) => after.0.as_u128().checked_add(1).map(Uuid::from_u128),
+        };
+        let Some(from) = from else { return Ok(Vec::new()) };
+        let rows = self.pool.rows("classrooms", CLASSROOMS, &[&from, &whole(max)]).await?;
+        let classroom =
+            |row: &Row| Ok(LiveClassroom { classroom_id: ClassroomId(get(row, 0)?), agents: unsigned(get(row, 1)?)? });
+        rows.iter().map(classroom).collect()
+    }
+
+    async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
+        let rows = self.pool.rows("sessions", SESSIONS, &[&user.as_str(), &after.0, &whole(max)]).await?;
+        rows.iter().map(session).collect()
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        let rows = self.pool.rows("nodes", NODES, &[]).await?;
+        let node = |row: &Row| {
+            Ok(NodeRow {
+                node_id: NodeId(get(row, 0)?),
+                label: get(row, 1)?,
+                epoch: Epoch(get(row, 2)?),
+                lease_until: get(row, 3)?,
+                alive: get(row, 4)?,
+                sessions: unsigned(get(row, 5)?)?,
+            })
+        };
+        rows.iter().map(node).collect()
+    }
+}
+
+fn session(row: &Row) -> Result<LiveSession, StoreError> {
+    let lesson: Option<&str> = get(row, 4)?;
+    let seat: Option<i32> = get(row, 5)?;
+    Ok(LiveSession {
+        session_id: SessionId(get(row, 0)?),
+        agent_id: parse(row, 1)?,
+        classroom_id: ClassroomId(get(row, 2)?),
+        role: parse(row, 3)?,
+        lesson_id: lesson.map(LessonId::parse).transpose().map_err(unreadable)?,
+        seat: seat.map(|seat| unsigned(seat.into()).map(Seat)).transpose()?,
+        node_id: NodeId(get(row, 6)?),
+        started_at: get(row, 7)?,
+    })
+}

@@ -1,0 +1,82 @@
+//! Ends of sessions that an operator asks for.
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, NodeId, SessionId, Sid};
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    db_thread::failed,
+    lease::fence,
+    rows::{rows, sid, text, unreadable, whole},
+    session_end,
+    store::SqliteStore,
+};
+use crate::{KickTarget, KickedSession, Kicks, Lease, StoreError};
+
+/// The connections that are still to be closed.
+pub(super) const WAITING: &str = "select sid from temp.kick";
+
+const OF_SESSION: &str = "select id, agent_id, classroom_id, node_id, sid from agent_session where id = ?1";
+const OF_USER: &str = "select id, agent_id, classroom_id, node_id, sid from agent_session where user_id = ?1 \
+    and (?2 is null or agent_id = ?2) and (?3 is null or classroom_id = ?3) order by id limit ?4";
+
+#[async_trait]
+impl Kicks for SqliteStore {
+    async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError> {
+        let target = target.clone();
+        let kicked = self.writer.call("kick", move |connection| kick(connection, lease, &target, max)).await?;
+        self.wake();
+        Ok(kicked)
+    }
+
+    async fn kicks(&self, _: NodeId) -> Result<Vec<Sid>, StoreError> {
+        self.writer.call("kicks", waiting).await
+    }
+
+    async fn ack_kicks(&self, _: NodeId, kicked: &[Sid]) -> Result<(), StoreError> {
+        let kicked = kicked.to_vec();
+        self.writer.call("kicked", move |connection| ack(connection, &kicked)).await
+    }
+}
+
+fn kick(
+    connection: &Connection,
+    lease: Lease,
+    target: &KickTarget,
+    max: usize,
+) -> Result<Vec<KickedSession>, StoreError> {
+    fence(connection, lease)?;
+    let of_user = |user: &str, agent: Option<&str>, classroom: &Option<ClassroomId>| {
+        let classroom = classroom.map(|classroom| classroom.to_string());
+        rows(connection, OF_USER, params![user, agent, classroom, whole(max)], session)
+    };
+    let kicked = match target {
+        KickTarget::Session(id) => rows(connection, OF_SESSION, [id.0], session)?,
+        KickTarget::Agent(agent, classroom) => of_user(agent.user().as_str(), Some(agent.as_str()), classroom)?,
+        KickTarget::User(user, classroom) => of_user(user.as_str(), None, classroom)?,
+    };
+    let mut note = connection.prepare_cached("insert or ignore into temp.kick (sid) values (?1)").map_err(failed)?;
+    for one in &kicked {
+        session_end::end(connection, one.session.0, LeftReason::Kicked, true)?;
+        note.execute([one.sid.to_string()]).map_err(failed)?;
+    }
+    Ok(kicked)
+}
+
+fn session(row: &Row<'_>) -> Result<KickedSession, StoreError> {
+    Ok(KickedSession {
+        session: SessionId(row.get(0).map_err(failed)?),
+        agent: AgentId::parse(&text(row, 1)?).map_err(unreadable)?,
+        classroom: ClassroomId::parse(&text(row, 2)?).map_err(unreadable)?,
+        node: NodeId(row.get(3).map_err(failed)?),
+        sid: sid(&text(row, 4)?)?,
+    })
+}
+
+fn waiting(connection: &Connection) -> Result<Vec<Sid>, StoreError> {
+    rows(connection, WAITING, [], |row| sid(&text(row, 0)?))
+}
+
+fn ack(connection: &Connection, kicked: &[Sid]) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached("delete from temp.kick where sid = ?1").map_err(failed)?;
+    kicked.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
+}
