@@ -2,6 +2,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod functions;
 mod gateway;
 mod handler;
 pub mod http;

@@ -10,6 +10,7 @@
 mod agent;
 mod classroom;
 mod frames;
+mod function;
 mod keys;
 mod look;
 mod machine;
@@ -27,6 +28,7 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
 pub(crate) use classroom::Classroom;
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};
+pub(crate) use function::{Call, FUNCTIONS_SECRET, Function, FunctionsFile, Reply};
 pub(crate) use keys::{DAY, Keys, expect_field, hash};
 pub(crate) use machine::{loads_the_machine, measures_time};
 pub(crate) use mixpanel::Mixpanel;

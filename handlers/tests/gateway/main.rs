@@ -12,6 +12,7 @@ mod connect;
 mod crowd;
 mod ends;
 mod forwarding;
+mod functions;
 mod http;
 mod join;
 mod metric_series;

@@ -10,6 +10,7 @@ mod admission;
 mod amplification;
 mod authz;
 mod encoding;
+mod functions;
 mod hook;
 mod input;
 mod limits;

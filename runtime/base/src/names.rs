@@ -53,6 +53,10 @@ names! {
     LOG_LINES_OMITTED = "log_lines_omitted_total",
     /// Gauge: sessions whose end the database refuses, until it is written.
     REFUSED_ENDS = "refused_ends",
+    /// Counter by `function` and `outcome`: calls of functions over HTTP.
+    FUNCTION_CALLS = "function_calls_total",
+    /// Gauge by `function`: 1 while a function over HTTP is not called because it gave no answers, else 0.
+    FUNCTION_CIRCUIT_OPEN = "function_circuit_open",
     /// Counter by `outcome`: events that handlers and other services published.
     EVENTS_PUBLISHED = "events_published_total",
     /// Counter: how often sessions were compared with their rows, because the database had lost commits.

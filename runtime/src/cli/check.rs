@@ -89,6 +89,11 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         let verdict = tls.read().map_or_else(|error| CheckOutcome::Broken(error.to_string()), |_| CheckOutcome::Fine);
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
+    for function in config.functions.iter().flat_map(|config| &config.functions) {
+        // A call would be an event of a client that is not there.
+        let place = format!("{} at {} (not asked)", function.event, function.url);
+        findings.push(Finding { part: "function", place, verdict: CheckOutcome::Fine });
+    }
     if let Some(mixpanel) = &config.mixpanel {
         // A request to Mixpanel would add an event to the project's statistics.
         let place = format!("{} (not asked)", mixpanel.url);
@@ -170,7 +175,10 @@ async fn tokens(config: &Config) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, ffi::OsString};
+    use std::{
+        collections::{BTreeSet, HashMap},
+        ffi::OsString,
+    };
 
     use super::*;
     use crate::config;
@@ -180,7 +188,8 @@ mod tests {
 
     fn config(variables: &[(&str, &str)]) -> Config {
         let variables: HashMap<_, _> = variables.iter().copied().collect();
-        let read = config::parse([OsString::from("rollcall")], &|name| variables.get(name).map(OsString::from));
+        let environment = |name: &str| variables.get(name).map(OsString::from);
+        let read = config::parse([OsString::from("rollcall")], &environment, &BTreeSet::new());
         read.unwrap().1
     }
 
@@ -203,11 +212,15 @@ mod tests {
         assert_eq!(store.missing_migrations().await.unwrap(), ["0001_presence"], "a check makes none");
         store.migrate().await.unwrap();
         let (bus, _feed) = MemoryBus::start(LogLimits::default());
+        let functions = folder.path().join("functions.toml");
+        std::fs::write(&functions, "[[function]]\nevent = \"vote\"\nurl = \"http://127.0.0.1:1/vote\"").unwrap();
         let config = config(&[
             ("DATABASE_URL", &format!("sqlite:{}", path.display())),
             ("ROLLCALL_HS256_SECRET", "short"),
             ("ROLLCALL_JWKS", "a=/nowhere/a.json"),
             ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
+            ("ROLLCALL_FUNCTIONS", functions.to_str().unwrap()),
+            ("ROLLCALL_FUNCTIONS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ]);
         let reached = ConnectedBackends {
             store: Ok(Arc::new(store)),
@@ -222,9 +235,10 @@ mod tests {
         begins("ok    bus           in process");
         begins("note  tokens        ROLLCALL_HS256_SECRET: use 32");
         begins("FAIL  tokens        a at /nowhere/a.json: cannot read it");
+        begins("ok    function      vote at http://127.0.0.1:1/vote");
         begins("ok    mixpanel      https://api.mixpanel.com/track");
-        assert_eq!(lines.len(), 7);
-        assert!(!lines.concat().contains("hunter2"));
+        assert_eq!(lines.len(), 8);
+        assert!(!lines.concat().contains("hunter2") && !lines.concat().contains("MfKQ"));
     }
 
     #[tokio::test]

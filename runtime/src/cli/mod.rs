@@ -55,7 +55,8 @@ const LAST_THREADS: Duration = Duration::from_millis(100);
 /// # Panics
 /// Where the system cannot start threads.
 pub fn run(table: Table) -> ExitCode {
-    let (command, config) = match config::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
+    let parsed = config::parse(std::env::args_os(), &|name| std::env::var_os(name), table.events());
+    let (command, config) = match parsed {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(),
     };

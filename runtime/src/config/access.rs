@@ -36,7 +36,8 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
-    pub(super) fn read(source: &mut Source<'_>) -> Self {
+    /// `requests` is how many requests to the app's own services may be out at the same time.
+    pub(super) fn read(source: &mut Source<'_>, requests: usize) -> Self {
         let proxies = Proxies {
             trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
             header: source.value(&names::PROXY_HEADER, value::header),
@@ -47,8 +48,8 @@ impl AccessConfig {
             source.fault(&names::PROXY_PROTOCOL, format!("needs {networks}: the networks of the load balancers"));
         }
         let authz = authz(source);
-        // Requests to the authorization service need open files, too.
-        let requests = authz.as_ref().map_or(0, |authz| authz.concurrency);
+        // Requests need open files, too.
+        let requests = authz.as_ref().map_or(0, |authz| authz.concurrency).saturating_add(requests);
         let files = value::open_files().saturating_sub(requests);
         let half_open = (files / HALF_OPEN.0).clamp(1, HALF_OPEN.1);
         let possible = files.saturating_sub(RESERVED_FILES + half_open);

@@ -1,5 +1,5 @@
 //! The command line: the subcommand, and a flag for every setting that may have one.
-use std::{ffi::OsString, process::ExitCode};
+use std::{collections::BTreeSet, ffi::OsString, process::ExitCode};
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
@@ -45,18 +45,19 @@ impl Stop {
     }
 }
 
-/// Reads the command line and the environment.
+/// Reads the command line and the environment, for a table of handlers with these events.
 ///
 /// # Errors
 /// [`Stop`], with all faults of the configuration at once.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
+    events: &BTreeSet<&'static str>,
 ) -> Result<(Task, Config), Stop> {
     let matches = command().try_get_matches_from(arguments).map_err(Stop::CommandLine)?;
     let line = CommandLine::from_arg_matches(&matches).map_err(Stop::CommandLine)?;
     let command = line.command.unwrap_or_default();
-    let config = Config::read(&command, &matches, environment).map_err(Stop::Configuration)?;
+    let config = Config::read(&command, &matches, environment, events).map_err(Stop::Configuration)?;
     Ok((command, config))
 }
 

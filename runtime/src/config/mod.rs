@@ -8,6 +8,7 @@ mod cli;
 mod client_commands;
 mod command;
 mod connections;
+mod functions;
 mod keys;
 pub mod names;
 mod source;
@@ -16,7 +17,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use clap::ArgMatches;
 
@@ -29,7 +30,7 @@ pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
 pub use source::{Environment, Fault};
 
-use crate::{http::access::Access, mixpanel::MixpanelConfig};
+use crate::{functions::FunctionsConfig, http::access::Access, mixpanel::MixpanelConfig};
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
 
@@ -76,6 +77,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Worker threads.
     pub workers: usize,
+    /// Functions over HTTP, if there are any.
+    pub functions: Option<FunctionsConfig>,
     /// Mixpanel; none: nothing is sent.
     pub mixpanel: Option<MixpanelConfig>,
     /// The log's filter.
@@ -83,12 +86,19 @@ pub struct Config {
 }
 
 impl Config {
-    fn read(task: &Task, flags: &ArgMatches, environment: Environment<'_>) -> Result<Self, Vec<Fault>> {
+    fn read(
+        task: &Task,
+        flags: &ArgMatches,
+        environment: Environment<'_>,
+        events: &BTreeSet<&'static str>,
+    ) -> Result<Self, Vec<Fault>> {
         let mut source = Source::new(flags, environment);
         let listen = source.value(&names::LISTEN, value::address);
         let admin_listen = source.value(&names::ADMIN_LISTEN, value::address);
         let backends = BackendsConfig::read(&mut source);
-        let access = AccessConfig::read(&mut source);
+        let functions = functions::read(&mut source, events);
+        let requests = functions.iter().flat_map(|config| &config.functions).map(|function| function.concurrency).sum();
+        let access = AccessConfig::read(&mut source, requests);
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
             admin: admin(&mut source),
@@ -101,6 +111,7 @@ impl Config {
                 0 => std::thread::available_parallelism().map_or(1, Into::into),
                 workers => workers,
             },
+            functions,
             mixpanel: mixpanel(&mut source),
             log: source.value(&names::LOG, log),
             listen,

@@ -102,6 +102,8 @@ settings! {
     MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Plain, Some("1GiB"), "Maximum of bytes queued for all slow readers of the node";
     WORKERS = "ROLLCALL_WORKERS", Plain, Some("0"), "Threads that own connections; 0: as many as cores";
     POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one more each";
+    FUNCTIONS = "ROLLCALL_FUNCTIONS", Plain, None, "TOML file of the events whose handler is a service of yours, called over HTTP";
+    FUNCTIONS_SECRET = "ROLLCALL_FUNCTIONS_SECRET", Secret, None, "Secret that signs the requests to those services: 24 to 64 bytes in base64, with or without whsec_";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Token of the Mixpanel project; without it nothing is sent";
     MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Address that events for Mixpanel are sent to";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";

@@ -1,5 +1,8 @@
 //! Where settings are read from, and every fault.
-use std::{collections::HashMap, ffi::OsString};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ffi::OsString,
+};
 
 use super::*;
 use crate::auth::Location;
@@ -8,7 +11,7 @@ use rollcall_websocket::Origins;
 fn read(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Task, Config), Stop> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();
     let arguments = std::iter::once("rollcall").chain(arguments.iter().copied()).map(OsString::from);
-    parse(arguments, &|name| variables.get(name).map(OsString::from))
+    parse(arguments, &|name| variables.get(name).map(OsString::from), &BTreeSet::from(["join_lesson"]))
 }
 
 fn config(variables: &[(&str, &str)]) -> Config {
@@ -174,6 +177,26 @@ fn secrets_come_from_files_and_never_from_flags() {
         let flag = format!("--{}", setting.name.trim_start_matches("ROLLCALL_").to_lowercase().replace('_', "-"));
         assert!(matches!(read(&[&flag, "x"], &[]), Err(Stop::CommandLine(_))), "{flag}");
     }
+}
+
+#[test]
+fn functions_come_with_a_secret_and_all_their_faults() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("functions.toml");
+    let variables = |secret| [("ROLLCALL_FUNCTIONS", path.to_str().unwrap()), ("ROLLCALL_FUNCTIONS_SECRET", secret)];
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    assert!(faults(&[], &variables(secret))[0].contains("functions.toml: cannot read it"));
+    std::fs::write(&path, "[[function]]\nevent = \"vote\"\nurl = \"http://host/\"\nconcurrency = 7\n").unwrap();
+    let config = config(&variables(secret));
+    let functions = config.functions.unwrap();
+    assert_eq!((functions.functions[0].event.as_str(), functions.functions[0].concurrency), ("vote", 7));
+    let found = faults(&[], &variables("hunter2"));
+    assert!(found[0].starts_with("ROLLCALL_FUNCTIONS_SECRET: write 24") && !found[0].contains("hunter2"), "{found:?}");
+    assert_eq!(faults(&[], &variables("")), ["ROLLCALL_FUNCTIONS_SECRET: is needed with ROLLCALL_FUNCTIONS"]);
+    std::fs::write(&path, "[[function]]\nevent = \"join_lesson\"\n").unwrap();
+    let found = faults(&["--lease", "ten"], &variables(""));
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found[0].contains("function 1: event: join_lesson has a handler already"), "{found:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::{Backends, StartError, drain::Drain, front::PublicFront};
 use crate::{
     auth::{Hook, Keyring, Location},
     config::Config,
+    functions,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
     http::{self, admin::Admin, health::Health},
@@ -126,6 +127,10 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         mixpanel,
         rates: Arc::clone(&rates),
         guests: config.guests,
+    };
+    let table = match config.functions.clone() {
+        Some(functions) => functions::add_to(table, functions),
+        None => table,
     };
     let table = table.bind(&resources).handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(GatewayContext {

@@ -1,0 +1,148 @@
+//! A service of the test's own that is a function over HTTP, and the file that names functions.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollcall_loadtest::GatewayOptions;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The functions' secret, as the gateway and as the functions have it.
+pub(crate) const FUNCTIONS_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// What a function does with a call.
+pub(crate) enum Reply {
+    /// Answers.
+    Json(u16, Value),
+    /// Sends these bytes, whatever they are, and closes the connection.
+    Bytes(Vec<u8>),
+    /// Sends the head of an answer, then a byte of it now and then, for ever.
+    Drip,
+    /// Never answers.
+    Hang,
+    /// Closes the connection instead.
+    Crash,
+}
+
+/// A call as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+type Decision = dyn Fn(&Value) -> Reply + Send + Sync;
+
+/// A running function.
+pub(crate) struct Function {
+    address: SocketAddr,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Function {
+    pub(crate) async fn start(decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_at(0, decide).await
+    }
+
+    /// The same on this port.
+    pub(crate) async fn start_at(port: u16, decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let (address, calls) = (listener.local_addr().unwrap(), Arc::default());
+        let (seen, decide): (Arc<Mutex<Vec<Call>>>, Arc<Decision>) = (Arc::clone(&calls), Arc::new(decide));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&seen), Arc::clone(&decide)));
+            }
+        });
+        Self { address, calls }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Call>>>, decide: Arc<Decision>) {
+    let mut stream = BufReader::new(stream);
+    while let Some(call) = read(&mut stream).await {
+        let reply = decide(&serde_json::from_str(&call.body).unwrap());
+        seen.lock().unwrap().push(call);
+        let sent = match reply {
+            Reply::Json(status, body) => {
+                let body = body.to_string();
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).await
+            }
+            Reply::Bytes(bytes) => {
+                // The gateway may hang up before it has read all.
+                let _ = stream.write_all(&bytes).await;
+                return;
+            }
+            Reply::Drip => drip(&mut stream).await,
+            Reply::Hang => return std::future::pending().await,
+            Reply::Crash => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+async fn drip(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{").await?;
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b" ").await?;
+    }
+}
+
+/// The next request of a connection; none at its end.
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<Call> {
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        }
+    }
+    let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(Call { headers, body: String::from_utf8(body).ok()? })
+}
+
+/// A file for `ROLLCALL_FUNCTIONS`; it lives as long as the value.
+pub(crate) struct FunctionsFile(tempfile::TempDir);
+
+impl FunctionsFile {
+    /// Functions by event, URL and further lines.
+    pub(crate) fn new(functions: &[(&str, &str, &str)]) -> Self {
+        let mut text = String::new();
+        for (event, url, lines) in functions {
+            writeln!(text, "[[function]]\nevent = \"{event}\"\nurl = \"{url}\"\n{lines}").unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("functions.toml"), text).unwrap();
+        Self(folder)
+    }
+
+    /// A gateway with these functions.
+    pub(crate) fn on(&self, options: &GatewayOptions) -> GatewayOptions {
+        let path = self.0.path().join("functions.toml");
+        options.clone().env("ROLLCALL_FUNCTIONS", path.display()).env("ROLLCALL_FUNCTIONS_SECRET", FUNCTIONS_SECRET)
+    }
+}

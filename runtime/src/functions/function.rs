@@ -1,0 +1,97 @@
+//! One function over HTTP: its calls, bounded in number, time and size.
+//!
+//! Invariant: at most `concurrency` requests are out and at most `queue` calls wait for one of them; a call that finds
+//! neither is refused at once. A request is sent once, whatever becomes of it.
+use bytes::Bytes;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    FunctionOptions,
+    answer::{self, Answer, AnswerError},
+    breaker::Breaker,
+};
+use crate::{
+    auth::unix_now,
+    http_client::{
+        Client, FetchError,
+        signature::{RequestId, SigningKey},
+    },
+};
+use rollcall_base::names;
+
+/// Why a call has no answer for its client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("too many calls wait for an answer")]
+    Busy,
+    #[error("it gave no answers lately, and is not called for a while")]
+    CircuitOpen,
+    #[error(transparent)]
+    NoAnswer(#[from] FetchError),
+    #[error(transparent)]
+    Wrong(#[from] AnswerError),
+}
+
+pub(super) struct Function {
+    name: &'static str,
+    options: FunctionOptions,
+    key: SigningKey,
+    client: Client,
+    /// One permit for each call that waits or is out.
+    calls: Semaphore,
+    /// One permit for each call that is out.
+    requests: Semaphore,
+    breaker: Breaker,
+}
+
+impl Function {
+    pub(super) fn new(name: &'static str, options: FunctionOptions, key: SigningKey) -> Self {
+        let permits = |count: usize| Semaphore::new(count.min(Semaphore::MAX_PERMITS));
+        Self {
+            name,
+            client: Client::with_single_attempts(options.concurrency).timeout(options.timeout),
+            calls: permits(options.concurrency.saturating_add(options.queue)),
+            requests: permits(options.concurrency),
+            breaker: Breaker::new(name, options.breaker),
+            options,
+            key,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Sends the request of this id and body, and reads the answer.
+    pub(super) async fn call(&self, id: &RequestId, body: Bytes) -> Result<Answer, CallError> {
+        let result = self.request(id, body).await;
+        let outcome = match &result {
+            Ok(Answer::Success { .. }) => "success",
+            Ok(Answer::Refused(_)) => "refused",
+            Err(CallError::Busy) => "busy",
+            Err(CallError::CircuitOpen) => "circuit_open",
+            Err(CallError::NoAnswer(_)) => "no_answer",
+            Err(CallError::Wrong(_)) => "wrong_answer",
+        };
+        metrics::counter!(names::FUNCTION_CALLS, "function" => self.name, "outcome" => outcome).increment(1);
+        result
+    }
+
+    async fn request(&self, id: &RequestId, body: Bytes) -> Result<Answer, CallError> {
+        // Asked here too, so that calls do not wait behind those that are out to a function that is away.
+        if !self.breaker.would_admit() {
+            return Err(CallError::CircuitOpen);
+        }
+        let _call = self.calls.try_acquire().map_err(|_| CallError::Busy)?;
+        let waiting = timeout(self.options.timeout, self.requests.acquire()).await;
+        let _request = waiting.map_err(|_| CallError::Busy)?.map_err(|_| CallError::Busy)?;
+        let attempt = self.breaker.admit().ok_or(CallError::CircuitOpen)?;
+        let headers = self.key.sign(id, unix_now(), &body);
+        let answered = self.client.post_with(self.options.url.clone(), headers, body, self.options.max_answer).await;
+        let (status, body) = answered?;
+        if !status.is_server_error() {
+            attempt.answered();
+        }
+        Ok(answer::read(status, &body, self.options.max_events)?)
+    }
+}

@@ -1,0 +1,104 @@
+//! Functions over HTTP (PROTOCOL 10): events whose handler is a service of the app's own, in any language. The gateway
+//! POSTs each event to it, publishes what it answers, and tells the client.
+//!
+//! Invariant: a function that is slow, wrong or away costs only the connections that call it: each function has its own
+//! requests, queue and circuit breaker. What a function asks to publish is stored before its client gets the ack.
+mod answer;
+mod breaker;
+mod call;
+mod function;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use hyper::Uri;
+use rollcall_schema::MessageId;
+use serde_json::value::RawValue;
+
+pub use self::breaker::BreakerOptions;
+use self::{answer::Answer, function::Function};
+use crate::{
+    handler::{
+        error::HandlerError,
+        publisher::{EventError, Publisher},
+        resources::Resources,
+        session::Session,
+        table::Table,
+    },
+    http_client::signature::{RequestId, SigningKey},
+};
+
+/// How long the events of an answer may take to be stored, with time to spare.
+const PUBLISH_TIME: Duration = Duration::from_secs(2);
+
+/// An event that a function handles, and the limits of its calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionOptions {
+    /// The event's name on the wire.
+    pub event: String,
+    /// Where it is POSTed.
+    pub url: Uri,
+    /// How long a request may take, and how long a call may wait before it is sent.
+    pub timeout: Duration,
+    /// The maximum of requests at the same time.
+    pub concurrency: usize,
+    /// The maximum of calls that wait for one of those to end.
+    pub queue: usize,
+    /// The largest answer, in bytes.
+    pub max_answer: usize,
+    /// The maximum of events that an answer may publish.
+    pub max_events: usize,
+    /// When it is not called for a while.
+    pub breaker: BreakerOptions,
+}
+
+/// All functions over HTTP.
+#[derive(Clone, Debug)]
+pub struct FunctionsConfig {
+    /// The functions.
+    pub functions: Vec<FunctionOptions>,
+    /// Signs their requests.
+    pub key: SigningKey,
+}
+
+/// The table with the functions' events.
+#[must_use]
+pub fn add_to(table: Table, FunctionsConfig { functions, key }: FunctionsConfig) -> Table {
+    functions.into_iter().fold(table, |table, options| {
+        // Names of events live as long as the process: they are labels of metrics.
+        let (event, timeout): (&'static str, _) = (options.event.clone().leak(), 2 * options.timeout + PUBLISH_TIME);
+        let function = Function::new(event, options, key.clone());
+        let deps = |resources: &Resources| Deps { function, publisher: resources.publisher.clone() };
+        table.on_within(event, timeout, deps, handle)
+    })
+}
+
+struct Deps {
+    function: Function,
+    publisher: Publisher,
+}
+
+async fn handle(deps: &Deps, session: &mut Session, payload: Box<RawValue>) -> Result<Box<RawValue>, HandlerError> {
+    let id = RequestId::random();
+    let body = call::body(deps.function.name(), session, &payload);
+    let answer = deps.function.call(&id, body).await;
+    let (data, publish) = match answer.map_err(|error| HandlerError::Unavailable(Box::new(error)))? {
+        Answer::Success { data, publish } => (data, publish),
+        Answer::Refused(message) => return Err(message.into()),
+    };
+    let numbered = publish.into_iter().enumerate();
+    let events = numbered.map(|(number, (to, event))| (to, event.with_message_id(message_id(&id, number))));
+    deps.publisher.publish_all(session, events.collect()).await.map_err(|error| match error {
+        EventError::NotInLesson | EventError::NotInClassroom => error.into(),
+        // Not the client's fault, whatever it is.
+        error => HandlerError::Unavailable(Box::new(error)),
+    })?;
+    Ok(data)
+}
+
+/// `{webhook-id}:{i}`.
+fn message_id(id: &RequestId, number: usize) -> MessageId {
+    MessageId::parse(&format!("{}:{number}", id.as_str())).expect("a request's id is short and printable")
+}
