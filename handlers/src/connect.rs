@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use rollcall_runtime::{
     ConnectContext, ConnectError, Connected, Enter, Membership, Presence, Resources, Rooms, Session,
-    auth::{Hook, Keyring},
+    auth::{Action, Hook, Keyring},
     limits::{EventLimits, Payer},
 };
-use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, LessonId, RoomId, SessionError};
+use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, LessonId, RoomId, Roster, SessionError};
 
 use crate::resume;
 
@@ -38,16 +38,16 @@ impl Deps {
 /// # Errors
 /// `unauthenticated`, `access_denied`, `too_many_requests`; `internal_server_error` while SQL is away.
 pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectRequest) -> Result<Connected, ConnectError> {
-    let ConnectRequest { token, classroom_id: classroom, agent_label, resume } = request;
+    let ConnectRequest { token, classroom_id: classroom, agent_label, resume, roster, .. } = request;
     let Some(token) = token else { return guest(deps, &context, classroom) };
     let user = deps.keyring.admit(token.as_str()).await?;
     limit_rate(deps, Payer::User(&user.user, &user.audience))?;
-    if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom).await? {
+    if !user.admits_classroom(classroom) || !deps.hook.admits(&user, classroom, Action::Connect).await? {
         return Err(SessionError::AccessDenied.into());
     }
 
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
-    let enter = Enter::new(agent, classroom, user.role, context.sid);
+    let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
     // Read before the row is there: the session's own left comes after it, whatever ends the session.
     let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };
@@ -60,8 +60,13 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
         Some((resume, start)) => Some(Box::pin(resume::handle(&deps.resume, &mut session, resume, start)).await),
         None => None,
     };
+    // The classroom's events wait for the success, so none of them overtakes what is read here.
+    let roster = match roster {
+        Some(true) => Some(deps.presence.roster(&session.membership, Roster::default()).await?),
+        Some(false) | None => None,
+    };
     entered.commit();
-    Ok(Connected { session, resumption })
+    Ok(Connected { session, resumption, roster })
 }
 
 /// Lets a client in that has no token: no row, no event, nothing of the classroom's.
@@ -72,7 +77,7 @@ fn guest(deps: &Deps, context: &ConnectContext, classroom: ClassroomId) -> Resul
     limit_rate(deps, Payer::Guest(context.client))?;
     let mut session = Session::guest(Membership::guest(context.sid, classroom));
     session.url_lesson = url_lesson(context);
-    Ok(Connected { session, resumption: None })
+    Ok(Connected { session, resumption: None, roster: None })
 }
 
 /// Each connect may cost a row, and two pushes to everybody in the classroom.

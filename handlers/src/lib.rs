@@ -4,8 +4,12 @@
 pub mod connect;
 pub mod disconnect;
 pub mod join_lesson;
+pub mod leave_lesson;
+pub mod ping;
 pub mod refresh;
 pub mod resume;
+pub mod roster;
+pub mod set_state;
 
 use rollcall_runtime::Table;
 
@@ -18,5 +22,9 @@ pub fn table() -> Table {
     Table::new(connect, disconnect)
         .url_parameter("lesson_id")
         .on("join_lesson", join_lesson::Deps::new, join_lesson::handle)
+        .on("leave_lesson", leave_lesson::Deps::new, leave_lesson::handle)
+        .on("ping", |_| (), ping::handle)
         .on("refresh", refresh::Deps::new, refresh::handle)
+        .on("roster", roster::Deps::new, roster::handle)
+        .on("set_state", set_state::Deps::new, set_state::handle)
 }

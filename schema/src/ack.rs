@@ -2,14 +2,15 @@
 //!
 //! Invariant: an error's text is an entry of [`AckError`]'s table, or an [`AckMessage`] that the author of a handler wrote
 //! for clients, never that of an internal error.
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     id::{IdError, LessonId, Offset, Seat},
     request::Ref,
+    roster::RosterPage,
     wire,
 };
 
@@ -118,16 +119,34 @@ impl fmt::Display for AckMessage {
 /// the `data`.
 #[derive(Debug)]
 pub struct Reply {
-    data: Box<RawValue>,
+    data: Data,
     joined: Option<LessonJoined>,
     expires_at: Option<u64>,
+}
+
+/// The `data` of a success.
+#[derive(Debug)]
+enum Data {
+    Own(Box<RawValue>),
+    /// Shared by all who asked at the same time.
+    Roster(Arc<RosterPage>),
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Own(data) => data.serialize(serializer),
+            Self::Roster(page) => page.as_ref().serialize(serializer),
+        }
+    }
 }
 
 impl<D: Serialize> From<D> for Reply {
     /// # Panics
     /// Where `data` cannot be written as JSON; plain structs always can.
     fn from(data: D) -> Self {
-        Self { data: to_raw_value(&data).expect("an answer is plain data"), joined: None, expires_at: None }
+        let data = Data::Own(to_raw_value(&data).expect("an answer is plain data"));
+        Self { data, joined: None, expires_at: None }
     }
 }
 
@@ -163,6 +182,16 @@ impl From<Refreshed> for Reply {
     }
 }
 
+/// The success of roster: a page, whose text is not made again for each who asks.
+#[derive(Clone, Debug)]
+pub struct RosterRead(pub Arc<RosterPage>);
+
+impl From<RosterRead> for Reply {
+    fn from(read: RosterRead) -> Self {
+        Self { data: Data::Roster(read.0), joined: None, expires_at: None }
+    }
+}
+
 impl Reply {
     /// After which offset a connection that resumes gets the joined lesson's events.
     #[must_use]
@@ -176,7 +205,7 @@ struct Success<'a> {
     r#type: &'static str,
     r#ref: Ref,
     status: &'static str,
-    data: &'a RawValue,
+    data: &'a Data,
     #[serde(skip_serializing_if = "Option::is_none")]
     lesson: Option<Lesson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,8 +233,8 @@ struct Failure<'a> {
     detail: Option<&'a str>,
 }
 
-/// The seed's `data` of every event so far: `{}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// The seed's `data`, and the payload of an event that takes none: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
 /// The ack of a success; none where the request had no `ref`.

@@ -1,17 +1,22 @@
 //! The answer to connect_request, the first frame that a client gets (PROTOCOL 2 and 3).
 //!
-//! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval` and `expires_at` are always there, so that clients need not
-//! test for them. A guest has no session, agent id and token: all three are `null`. `epoch`, `offset` and `recovered` are there where the
-//! connection asked to resume.
+//! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval`, `expires_at`, `protocol` and `version` are always there, so
+//! that clients need not test for them. A guest has no session, agent id and token: all three are `null`. `epoch`, `offset` and `recovered` are there where the
+//! connection asked to resume, `roster` and `roster_next` where it asked for the roster.
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
     id::{AgentId, Offset, SessionId},
+    roster::RosterPage,
     sid::Sid,
     wire,
 };
+
+/// The version of the contract: clients read it to know what they may ask for.
+pub const PROTOCOL: u32 = 1;
 
 /// Where a resumable connection starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,7 +30,7 @@ pub struct Start<'a> {
 }
 
 /// `connect_success`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConnectSuccess<'a> {
     /// None for a guest.
     pub session: Option<(SessionId, &'a AgentId)>,
@@ -35,8 +40,12 @@ pub struct ConnectSuccess<'a> {
     pub ping_interval: Duration,
     /// When the token ends, in Unix seconds; none for a guest.
     pub expires_at: Option<u64>,
+    /// The gateway's version, for people.
+    pub version: &'a str,
     /// For connections that asked to resume.
     pub start: Option<Start<'a>>,
+    /// For connections that asked for it.
+    pub roster: Option<&'a RosterPage>,
 }
 
 #[derive(Serialize)]
@@ -52,8 +61,18 @@ struct Payload<'a> {
     sid: Sid,
     ping_interval: u64,
     expires_at: Option<u64>,
+    protocol: u32,
+    version: &'a str,
     #[serde(flatten)]
     start: Option<Start<'a>>,
+    #[serde(flatten)]
+    roster: Option<Roster<'a>>,
+}
+
+#[derive(Serialize)]
+struct Roster<'a> {
+    roster: &'a RawValue,
+    roster_next: Option<SessionId>,
 }
 
 impl ConnectSuccess<'_> {
@@ -66,7 +85,10 @@ impl ConnectSuccess<'_> {
             sid: self.sid,
             ping_interval: self.ping_interval.as_secs(),
             expires_at: self.expires_at,
+            protocol: PROTOCOL,
+            version: self.version,
             start: self.start,
+            roster: self.roster.map(|page| Roster { roster: &page.agents, roster_next: page.next }),
         };
         wire::json(&Message { r#type: "connect_success", payload })
     }

@@ -1,4 +1,4 @@
-//! agent.entered and agent.left, as seed 000 shows them, with the headers of PROTOCOL 3.
+//! agent.entered and agent.left, as seed 000 shows them, and agent.updated (PROTOCOL 9), with the headers of PROTOCOL 3.
 //!
 //! Invariant: one session's change has one body, one set of headers and one message id, however often it is published.
 use serde::Serialize;
@@ -6,41 +6,57 @@ use uuid::Uuid;
 
 use crate::{
     header,
-    id::{AgentId, IdError, Nonce, SessionId},
+    id::{AgentId, IdError, Nonce, SessionId, StateVersion},
+    object::JsonObject,
     reason::LeftReason,
+    role::Role,
     wire,
 };
 
 /// What presence publishes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// agent.entered.
     Entered,
+    /// agent.updated. Boxed, because most events are none.
+    Updated(Box<Update>),
     /// agent.left, with the reason where this version knows it.
     Left(Option<LeftReason>),
+}
+
+/// What agent.updated tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The agent's state; none where it has none any more.
+    pub state: Option<JsonObject>,
+    /// The version of state, role and info.
+    pub state_n: StateVersion,
+    /// The role, where a takeover has changed role or info: then the event carries both.
+    pub role: Option<Role>,
 }
 
 impl Change {
     /// `id.operation` and `payload.label`.
     #[must_use]
-    pub const fn operation(self) -> &'static str {
+    pub const fn operation(&self) -> &'static str {
         match self {
             Self::Entered => "entered",
+            Self::Updated(_) => "updated",
             Self::Left(_) => "left",
         }
     }
 
     /// The reason of a left.
     #[must_use]
-    pub const fn reason(self) -> Option<LeftReason> {
+    pub const fn reason(&self) -> Option<LeftReason> {
         match self {
-            Self::Entered => None,
-            Self::Left(reason) => reason,
+            Self::Entered | Self::Updated(_) => None,
+            Self::Left(reason) => *reason,
         }
     }
 
-    /// Reads what [`Change::operation`] and [`Change::reason`] gave. A reason that a newer version wrote is left out:
-    /// without its left, an agent would stay in everybody's list.
+    /// Reads what [`Change::operation`] and [`Change::reason`] gave of an entered or left. A reason that a newer version
+    /// wrote is left out: without its left, an agent would stay in everybody's list.
     ///
     /// # Errors
     /// [`IdError`] for any other operation.
@@ -76,17 +92,27 @@ struct Payload<'a> {
     entity_type: &'static str,
     label: &'static str,
     agent_id: &'a AgentId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Option<&'a JsonObject>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_n: Option<StateVersion>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<Role>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<Option<&'a JsonObject>>,
 }
 
-/// An agent entered or left.
+/// An agent entered, changed or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentEvent<'a> {
-    /// Entered or left.
-    pub change: Change,
+    /// What happened.
+    pub change: &'a Change,
     /// `sequence_id`.
     pub session: SessionId,
     /// The agent.
     pub agent: &'a AgentId,
+    /// Its token's `info`, if there is one: of an entered, and of an updated that tells its role.
+    pub info: Option<&'a JsonObject>,
 }
 
 impl<'a> AgentEvent<'a> {
@@ -94,13 +120,26 @@ impl<'a> AgentEvent<'a> {
         EntityEvent { entity_type: "agent", operation: self.change.operation(), sequence_id: self.session.0 }
     }
 
-    /// The seed's JSON.
+    /// The seed's JSON, with the fields of PROTOCOL 9 only where there is something to tell.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        let id = self.entity();
-        let payload =
-            Payload { version: "v1", entity_type: "agent", label: self.change.operation(), agent_id: self.agent };
-        wire::json(&Body { id, payload })
+        let update = if let Change::Updated(update) = self.change { Some(update) } else { None };
+        let role = update.and_then(|update| update.role);
+        let payload = Payload {
+            version: "v1",
+            entity_type: "agent",
+            label: self.change.operation(),
+            agent_id: self.agent,
+            state: update.map(|update| update.state.as_ref()),
+            state_n: update.map(|update| update.state_n),
+            role,
+            info: match self.change {
+                Change::Entered => self.info.map(Some),
+                Change::Updated(_) => role.map(|_| self.info),
+                Change::Left(_) => None,
+            },
+        };
+        wire::json(&Body { id: self.entity(), payload })
     }
 
     /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream

@@ -10,16 +10,19 @@ use serde::{
 };
 use uuid::Uuid;
 
+use crate::object::OBJECT_RULE;
+
 /// A text is not an id of this type. The error names the type, never the text, which comes from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {0}")]
 pub struct IdError(pub &'static str);
 
 /// The rules of the ids in requests, for error messages to clients.
-pub(crate) const RULES: [(&str, &str); 3] = [
+pub(crate) const RULES: [(&str, &str); 4] = [
     ("agent_label", "[A-Za-z0-9_-]{1,64}"),
     ("classroom_id", "a UUID with hyphens"),
     ("lesson_id", "[A-Za-z0-9_-]{1,64}"),
+    ("state", OBJECT_RULE),
 ];
 
 /// A checked text id: construction, display and serde.
@@ -229,6 +232,11 @@ number_id! {
 number_id! {
     /// How often a node's lease changed its owner; every write carries it (fencing).
     Epoch, i64
+}
+number_id! {
+    /// The version of an agent's state, role and info: of two that a client has, the higher one is the later. 0: none of
+    /// them has changed since the agent entered.
+    StateVersion, i64
 }
 /// A random number that is stored in an outbox row: part of the event's message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

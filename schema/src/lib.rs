@@ -7,12 +7,15 @@ pub mod connect_success;
 pub mod entity;
 pub mod event;
 pub mod header;
+pub mod heartbeat;
 pub mod id;
 pub mod key;
+pub mod object;
 pub mod push;
 pub mod reason;
 pub mod request;
 pub mod role;
+pub mod roster;
 pub mod session_error;
 pub mod sid;
 pub mod sql;
@@ -22,16 +25,18 @@ mod wire;
 pub use ack::{AckError, AckMessage};
 pub use connect_success::ConnectSuccess;
 pub use entity::{EntityType, MessageId, Operation};
-pub use event::{AgentEvent, Change, EntityEvent};
+pub use event::{AgentEvent, Change, EntityEvent, Update};
 pub use id::{
     AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,
-    UserId,
+    StateVersion, UserId,
 };
 pub use key::{KeyField, StaleField};
+pub use object::JsonObject;
 pub use push::{Push, PushError};
 pub use reason::LeftReason;
-pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume};
+pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume, Roster, SetState};
 pub use role::Role;
+pub use roster::{RosterAgent, RosterPage};
 pub use session_error::{SessionError, Violation};
 pub use sid::Sid;
 pub use subject::{RoomId, Subject};

@@ -20,7 +20,10 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
 
-use crate::id::{self, AgentLabel, ClassroomId, LessonId, Offset};
+use crate::{
+    id::{self, AgentLabel, ClassroomId, IdError, LessonId, Offset, SessionId},
+    object::JsonObject,
+};
 
 /// The `ref` of a request, which its ack repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -244,6 +247,10 @@ pub struct ConnectRequest {
     /// Asks for offsets, and for the missed events where it names an offset.
     #[serde(default, deserialize_with = "optional_object")]
     pub resume: Option<Resume>,
+    /// Asks for the roster in the success.
+    pub roster: Option<bool>,
+    /// Asks for pings that a page sees.
+    pub heartbeat: Option<bool>,
 }
 
 /// What a client knows of the stream (PROTOCOL 3). `{}` asks for offsets but not for missed events.
@@ -279,4 +286,28 @@ pub struct JoinLesson {
 pub struct Refresh {
     /// The fresh token.
     pub token: Token,
+}
+
+/// `roster`: who is in the classroom, or in one of its lessons.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Roster {
+    /// Sessions above this one.
+    pub after: Option<SessionId>,
+    /// At most so many.
+    pub limit: Option<u32>,
+    /// Only agents in this lesson.
+    pub lesson_id: Option<LessonId>,
+}
+
+/// `set_state`: the agent's state from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SetState {
+    /// `null`: none any more.
+    #[serde(deserialize_with = "nullable_state")]
+    pub state: Option<JsonObject>,
+}
+
+/// Unlike an optional field it must be there, and an error names it.
+fn nullable_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JsonObject>, D::Error> {
+    Option::deserialize(deserializer).map_err(|_| D::Error::custom(IdError("state")))
 }

@@ -8,6 +8,11 @@ pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("structs of texts and numbers can be written as JSON")
 }
 
+/// The same as text.
+pub(crate) fn text<T: Serialize>(message: &T) -> String {
+    serde_json::to_string(message).expect("structs of texts and numbers can be written as JSON")
+}
+
 /// Whole milliseconds, as hints to clients have them.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

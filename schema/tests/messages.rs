@@ -1,11 +1,11 @@
 //! Every message of the contract against its line in `golden/protocol`.
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{
     AckError, AckMessage, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent,
-    JoinLesson, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Seat, SessionError, SessionId, Sid,
-    Violation,
-    ack::{self, Empty, LessonJoined, Refreshed},
+    JoinLesson, JsonObject, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Role, RosterAgent, RosterPage,
+    Seat, SessionError, SessionId, Sid, StateVersion, Update, Violation,
+    ack::{self, Empty, LessonJoined, Refreshed, RosterRead},
     connect_success::Start,
     request::RefText,
     session_error,
@@ -58,9 +58,25 @@ fn acks() {
             ack::error(one, AckError::NotInALesson),
             ack::error(one, AckError::NotInAClassroom),
             ack::error_of_handler(one, &AckMessage::from_static("the poll is over")),
+            ack::success(one, &RosterRead(Arc::new(roster())).into()).expect("a ref was given"),
         ],
         include_str!("../golden/protocol/ack.jsonl"),
     );
+}
+
+fn roster() -> RosterPage {
+    let agent = RosterAgent {
+        session_id: SessionId(1),
+        agent_id: agent(),
+        role: Role::Teacher,
+        lesson_id: None,
+        seat: None,
+        state_n: StateVersion(42),
+        info: None,
+        state: JsonObject::parse(r#"{"hand":true}"#).ok(),
+    };
+    let second = RosterAgent { session_id: SessionId(2), ..agent.clone() };
+    RosterPage::encode(&[agent, second], 1, |agent| agent)
 }
 
 #[test]
@@ -117,10 +133,12 @@ fn violations_have_the_rfcs_codes() {
 #[test]
 fn connect_successes() {
     let agent = agent();
-    let success = |session: Option<_>, start| {
+    let page = roster();
+    let success_with = |session: Option<_>, start, roster| {
         let (ping_interval, expires_at) = (Duration::from_secs(30), session.map(|_| 1_700_000_000));
-        ConnectSuccess { session, sid: Sid(1), ping_interval, expires_at, start }.message()
+        ConnectSuccess { session, sid: Sid(1), ping_interval, expires_at, version: "1.2.3", start, roster }.message()
     };
+    let success = |session, start| success_with(session, start, None);
     let start = |epoch, offset, recovered| Some(Start { epoch, offset: Offset(offset), recovered });
     let session = Some((SessionId(1), &agent));
     assert_golden(
@@ -130,6 +148,7 @@ fn connect_successes() {
             success(session, start("e1", 41, true)),
             success(session, start("e2", 7, false)),
             success(None, None),
+            success_with(session, None, Some(&page)),
         ],
         include_str!("../golden/protocol/connect_success.jsonl"),
     );
@@ -138,7 +157,7 @@ fn connect_successes() {
 #[test]
 fn pushes() {
     let agent = agent();
-    let entered = AgentEvent { change: Change::Entered, session: SessionId(1), agent: &agent }.body();
+    let entered = AgentEvent { change: &Change::Entered, session: SessionId(1), agent: &agent, info: None }.body();
     let note = EntityEvent { entity_type: "note", operation: "created", sequence_id: 7 };
     let body = br#"{"text":"hello"}"#;
     let both = |push: Push<'_>, offset| [push.plain().into_owned(), push.resumable(Offset(offset))];
@@ -156,7 +175,10 @@ fn pushes() {
 #[test]
 fn agent_events_carry_their_headers() {
     let agent = agent();
-    let event = |change| AgentEvent { change, session: SessionId(7), agent: &agent };
+    let headers = |change: &Change| AgentEvent { change, session: SessionId(7), agent: &agent, info: None }.headers();
+    let message_id = |change: &Change, nonce| {
+        AgentEvent { change, session: SessionId(7), agent: &agent, info: None }.message_id(Uuid::nil(), Nonce(nonce))
+    };
     let expected = |operation: &str| {
         vec![
             ("Is-Internal", "false".to_owned()),
@@ -166,31 +188,52 @@ fn agent_events_carry_their_headers() {
             ("Entity-Event-Sequence-Id", "7".to_owned()),
         ]
     };
-    let entered = event(Change::Entered);
-    assert_eq!(entered.headers(), expected("entered"));
-    assert_eq!(
-        entered.message_id(Uuid::nil(), Nonce(0xabc)),
-        "agent.entered:00000000-0000-0000-0000-000000000000:7:000000000abc"
-    );
+    let nil = "00000000-0000-0000-0000-000000000000";
+    assert_eq!(headers(&Change::Entered), expected("entered"));
+    assert_eq!(message_id(&Change::Entered, 0xabc), format!("agent.entered:{nil}:7:000000000abc"));
+    let updated = Change::Updated(Box::new(update(None, None)));
+    assert_eq!(headers(&updated), expected("updated"));
+    assert_eq!(message_id(&updated, 1), format!("agent.updated:{nil}:7:000000000001"));
 
     let reasons = ["closed", "lost", "timed_out", "kicked", "drained", "node_lost"];
     for reason in reasons {
-        let left = event(Change::parse("left", Some(reason)).expect("a reason"));
-        let mut headers = expected("left");
-        headers.push(("Left-Reason", reason.to_owned()));
-        assert_eq!(left.headers(), headers);
-        assert_eq!(
-            left.message_id(Uuid::nil(), Nonce(1)),
-            "agent.left:00000000-0000-0000-0000-000000000000:7:000000000001"
-        );
+        let left = Change::parse("left", Some(reason)).expect("a reason");
+        let mut expected = expected("left");
+        expected.push(("Left-Reason", reason.to_owned()));
+        assert_eq!(headers(&left), expected);
+        assert_eq!(message_id(&left, 1), format!("agent.left:{nil}:7:000000000001"));
     }
+}
+
+fn update(state: Option<&str>, role: Option<Role>) -> Update {
+    let state = state.map(|state| JsonObject::parse(state).expect("an object"));
+    Update { state, state_n: StateVersion(42), role }
+}
+
+#[test]
+fn agent_events_carry_info_and_state() {
+    let agent = agent();
+    let info = JsonObject::parse(r#"{"name":"Alice"}"#).expect("an object");
+    let body = |change: Change, info| AgentEvent { change: &change, session: SessionId(1), agent: &agent, info }.body();
+    let updated = |state, role, info| body(Change::Updated(Box::new(update(state, role))), info);
+    assert_golden(
+        vec![
+            body(Change::Entered, Some(&info)),
+            updated(Some(r#"{"hand":true}"#), None, Some(&info)),
+            updated(None, None, None),
+            updated(None, Some(Role::Teacher), None),
+            updated(Some("{}"), Some(Role::Teacher), Some(&info)),
+            body(Change::Left(None), Some(&info)),
+        ],
+        include_str!("../golden/protocol/agent.jsonl"),
+    );
 }
 
 #[test]
 fn changes_are_read_back() {
     for change in [Change::Entered, Change::Left(Some(LeftReason::NodeLost))] {
         let reason = change.reason().map(LeftReason::as_str);
-        assert_eq!(Change::parse(change.operation(), reason), Ok(change));
+        assert_eq!(Change::parse(change.operation(), reason), Ok(change.clone()));
     }
     for reason in [None, Some("bored")] {
         assert_eq!(Change::parse("left", reason), Ok(Change::Left(None)), "{reason:?}");

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 use rollcall_schema::{
-    ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume,
+    ConnectRequest, JoinLesson, JsonObject, LessonId, Ref, Refresh, Request, Resume, Roster, SessionId, SetState,
     request::{PayloadError, RefText, RequestError},
 };
 
@@ -62,6 +62,39 @@ fn a_faulty_payload_is_told_its_field_and_rule() {
     assert_eq!(detail(r#"{"classroom_id":"x"}"#.into()).as_deref(), Some("classroom_id: a UUID with hyphens"));
     assert_eq!(detail(r#"{"token":{"secret":1}}"#.into()), None);
     assert_eq!(detail("[]".into()), None);
+}
+
+#[test]
+fn a_state_is_a_small_object_or_null() {
+    let set = |payload: &str| {
+        let message = format!(r#"{{"type":"set_state","payload":{payload}}}"#);
+        let request = parse(&message).expect("a request");
+        request.payload::<SetState>()
+    };
+    let state = |text: &str| set(&format!(r#"{{"state":{text}}}"#)).map(|set| set.state);
+    assert_eq!(state("null"), Ok(None));
+    let text = r#"{ "hand": true, "at": 1.50 }"#;
+    assert_eq!(state(text), Ok(Some(JsonObject::parse(text).expect("an object"))));
+    let rule = Err(PayloadError { detail: Some("state: a JSON object of at most 1024 bytes".to_owned()) });
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024));
+    for faulty in ["1", "[]", "\"{}\"", "true", &long] {
+        assert_eq!(state(faulty), rule, "{faulty}");
+    }
+    assert_eq!(set("{}"), Err(PayloadError { detail: Some("state: is required".to_owned()) }));
+}
+
+#[test]
+fn everything_in_roster_is_optional() {
+    let roster = |payload: &str| {
+        let message = format!(r#"{{"type":"roster","payload":{payload}}}"#);
+        let request = parse(&message).expect("a request");
+        request.payload::<Roster>()
+    };
+    assert_eq!(roster(r#"{"after":null,"x":1}"#), Ok(Roster::default()));
+    let lesson_id = LessonId::parse("algebra-1").ok();
+    let all = Roster { after: Some(SessionId(7)), limit: Some(10), lesson_id };
+    assert_eq!(roster(r#"{"after":7,"limit":10,"lesson_id":"algebra-1"}"#), Ok(all));
+    assert!(roster(r#"{"limit":-1}"#).is_err() && roster(r#"{"after":"x"}"#).is_err());
 }
 
 #[test]

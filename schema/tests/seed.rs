@@ -81,9 +81,9 @@ fn every_example_of_the_seeds_is_a_golden_file() {
 #[test]
 fn agent_events_are_the_seeds() {
     let agent = agent();
-    let body = |change| text(AgentEvent { change, session: SessionId(1), agent: &agent }.body());
-    assert_eq!(body(Change::Entered), compact(AGENT_ENTERED));
-    assert_eq!(body(Change::Left(Some(LeftReason::Closed))), compact(AGENT_LEFT));
+    let body = |change: &Change| text(AgentEvent { change, session: SessionId(1), agent: &agent, info: None }.body());
+    assert_eq!(body(&Change::Entered), compact(AGENT_ENTERED));
+    assert_eq!(body(&Change::Left(Some(LeftReason::Closed))), compact(AGENT_LEFT));
 }
 
 #[test]
@@ -140,7 +140,9 @@ fn clients_are_told_the_seeds_ping_interval() {
         sid: rollcall_schema::Sid(1),
         ping_interval: Duration::from_secs(30),
         expires_at: None,
+        version: "1.2.3",
         start: None,
+        roster: None,
     }
     .message();
     assert!(text(message).contains(r#""ping_interval":30"#));

@@ -55,12 +55,14 @@ async fn the_diagram(backend: &Backend) {
 
     // 6. Presence ->> Agent: success
     // The first frame of all, and the seed's order of what is in it.
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
     let expires = serde_json::from_str::<Value>(&first_frame).unwrap()["payload"]["expires_at"].as_u64().unwrap();
     assert!(expires > 1_700_000_000, "Unix seconds: {expires}");
     let ids = format!(
         r#""session_id":{session},"agent_id":"{AGENT}","sid":"{sid}","ping_interval":30,"expires_at":{expires}"#
     );
-    assert_eq!(first_frame, format!(r#"{{"type":"connect_success","payload":{{{ids}}}}}"#));
+    let contract = format!(r#""protocol":1,"version":"{VERSION}""#);
+    assert_eq!(first_frame, format!(r#"{{"type":"connect_success","payload":{{{ids},{contract}}}}}"#));
 
     // The others get it in the seed's own words, once.
     let seen = next_text(&mut witness.client, SOON).await;

@@ -45,10 +45,13 @@ async fn agents_on_one_node_see_agents_on_the_other() {
     let fence = first.fence_on(&format!("lesson.{}.board", room.algebra));
     fence.is_next_for(&mut alice).await;
     fence.is_next_for(&mut bob).await;
-    let listed = json!([{"id": alice.session, "agent_id": alice.id}, {"id": bob.session, "agent_id": bob.id}]);
     for node in [&first.gateway, &second] {
         let (_, body) = node.get(&format!("/api/v1/classrooms/{}/agents", room.id)).unwrap();
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), listed);
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
+        let listed: Vec<_> =
+            listed.iter().map(|agent| (&agent["id"], &agent["agent_id"], &agent["lesson_id"])).collect();
+        let expected = [&alice, &bob].map(|agent| (json!(agent.session), json!(agent.id), json!(room.algebra)));
+        assert_eq!(listed, expected.iter().map(|(id, agent, lesson)| (id, agent, lesson)).collect::<Vec<_>>());
     }
     let gone = bob.leaves().await;
     alice.sees("left", &gone).await;

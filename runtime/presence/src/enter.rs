@@ -1,6 +1,6 @@
 //! An agent enters a classroom.
 use rollcall_base::failpoint;
-use rollcall_schema::{AgentId, ClassroomId, Role, Sid};
+use rollcall_schema::{AgentId, ClassroomId, JsonObject, Role, Sid};
 use rollcall_store::Open;
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ pub struct Enter {
     agent: AgentId,
     classroom: ClassroomId,
     role: Role,
+    info: Option<JsonObject>,
     sid: Sid,
     since: Instant,
 }
@@ -24,7 +25,13 @@ impl Enter {
     /// Made before the classroom's room is entered: the time that the client may wait for SQL begins here.
     #[must_use]
     pub fn new(agent: AgentId, classroom: ClassroomId, role: Role, sid: Sid) -> Self {
-        Self { agent, classroom, role, sid, since: Instant::now() }
+        Self { agent, classroom, role, info: None, sid, since: Instant::now() }
+    }
+
+    /// What the token says of the agent to everybody in the classroom.
+    #[must_use]
+    pub fn info(self, info: Option<JsonObject>) -> Self {
+        Self { info, ..self }
     }
 }
 
@@ -36,13 +43,14 @@ impl Presence {
     /// [`EnterError`]; where a session may have been written, it is ended again.
     pub async fn enter(&self, enter: Enter) -> Result<(Membership, EnterGuard), EnterError> {
         failpoint::reach("classroom entered");
-        let Enter { agent, classroom, role, sid, since } = enter;
+        let Enter { agent, classroom, role, info, sid, since } = enter;
         let open = Open {
             classroom,
             user: agent.user(),
             agent: agent.clone(),
             sid,
             role,
+            info,
             user_sessions: self.max_user_sessions,
         };
         let (opened, guard) = self.sessions.open(since, open).await?;

@@ -283,7 +283,7 @@ fn key(row: &OutboxRow) -> Key {
 }
 
 fn event(row: &OutboxRow) -> AgentEvent<'_> {
-    AgentEvent { change: row.change, session: row.session, agent: &row.agent }
+    AgentEvent { change: &row.change, session: row.session, agent: &row.agent, info: row.info.as_ref() }
 }
 
 #[cfg(test)]

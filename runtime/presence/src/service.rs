@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rollcall_keys::LessonKeys;
 
-use crate::{key_cleanup::KeyCleanup, sessions::Sessions};
+use crate::{key_cleanup::KeyCleanup, rosters::Rosters, sessions::Sessions};
 
 /// Enters, joins and leaves. Cheap to clone.
 #[derive(Clone)]
@@ -13,13 +13,20 @@ pub struct Presence {
     pub(crate) sessions: Sessions,
     pub(crate) keys: Arc<dyn LessonKeys>,
     pub(crate) cleanup: KeyCleanup,
+    pub(crate) rosters: Rosters,
     pub(crate) max_user_sessions: u32,
 }
 
 impl Presence {
     /// A service on these parts. A user may have `max_user_sessions` at once.
     #[must_use]
-    pub fn new(sessions: Sessions, keys: Arc<dyn LessonKeys>, cleanup: KeyCleanup, max_user_sessions: u32) -> Self {
-        Self { sessions, keys, cleanup, max_user_sessions }
+    pub fn new(
+        sessions: Sessions,
+        keys: Arc<dyn LessonKeys>,
+        cleanup: KeyCleanup,
+        rosters: Rosters,
+        max_user_sessions: u32,
+    ) -> Self {
+        Self { sessions, keys, cleanup, rosters, max_user_sessions }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::SessionError;
+use rollcall_schema::{SessionError, StateVersion};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::{Connections, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
-    Close, Closed, Join, Joined, Lease, LeftReason, Open, Opened, Remembered, RollbackJoin, Standing, Store,
-    StoreError,
+    Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered, RollbackJoin,
+    SetState, Standing, Store, StoreError,
     group_commit::{GroupCommit, Options},
 };
 
@@ -31,7 +31,9 @@ pub struct Sessions {
     open: GroupCommit<Open, Option<Opened>>,
     join: GroupCommit<Join, Joined>,
     restore: GroupCommit<RollbackJoin, ()>,
+    leave_lesson: GroupCommit<LeaveLesson, LessonLeft>,
     close: GroupCommit<Close, Closed>,
+    set_state: GroupCommit<SetState, Option<StateVersion>>,
     verify: GroupCommit<Remembered, Standing>,
     refused: RefusedEnds,
     incarnation: watch::Receiver<Option<Uuid>>,
@@ -84,7 +86,9 @@ impl Sessions {
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
             restore: group!(rollback, |restore: &RollbackJoin| key(&restore.sid)),
+            leave_lesson: group!(leave_lesson, |leave: &LeaveLesson| key(&leave.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
+            set_state: group!(set_state, |set: &SetState| key(&set.session)),
             verify: group!(verify, |session: &Remembered| key(&session.session)),
             refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),
             began: *store.incarnation().borrow(),
@@ -140,6 +144,22 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn restore(&self, restore: RollbackJoin) -> Result<(), StoreError> {
         self.restore.call(restore).await
+    }
+
+    /// A connection leaves its lesson.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn leave_lesson(&self, leave: LeaveLesson) -> Result<LessonLeft, StoreError> {
+        self.leave_lesson.call(leave).await
+    }
+
+    /// An agent sets its state; none where the session is no longer the connection's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_state(&self, set: SetState) -> Result<Option<StateVersion>, StoreError> {
+        self.set_state.call(set).await
     }
 
     /// An agent leaves. Where the database has lost commits since this node began, the session's row may be among them:

@@ -1,6 +1,6 @@
 //! Tokens signed with the shared secret, for `rollcall token` and the first run.
 use jsonwebtoken::{EncodingKey, Header};
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 use serde::Serialize;
 
 use super::unix_now;
@@ -25,6 +25,8 @@ pub struct TokenSpec {
     pub classroom_ids: Vec<ClassroomId>,
     /// `lesson_ids`; empty: any.
     pub lesson_ids: Vec<LessonId>,
+    /// `info`.
+    pub info: Option<JsonObject>,
 }
 
 /// Why no token was signed.
@@ -45,6 +47,8 @@ struct Body<'a> {
     classroom_ids: &'a [ClassroomId],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     lesson_ids: &'a [LessonId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a JsonObject>,
 }
 
 /// Signs a token.
@@ -61,6 +65,7 @@ pub fn mint(secret: &Secret, spec: &TokenSpec) -> Result<String, MintError> {
         lesson_id: spec.lesson_id.as_ref(),
         classroom_ids: &spec.classroom_ids,
         lesson_ids: &spec.lesson_ids,
+        info: spec.info.as_ref(),
     };
     let key = EncodingKey::from_secret(secret.reveal().as_bytes());
     Ok(jsonwebtoken::encode(&Header::default(), &body, &key)?)

@@ -15,10 +15,10 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 
 pub use development::development_secret;
-pub use hook::{Hook, HookError, HookOptions};
+pub use hook::{Action, Hook, HookError, HookOptions};
 pub use jwks::{JwksError, Location};
 pub use keyring::{Keyring, KeyringError, Sources};
 pub use mint::{MintError, TokenSpec, mint};
@@ -34,11 +34,11 @@ pub struct Claims {
     pub role: Role,
     /// `exp`: from this second (Unix time) on the token is expired.
     pub expires: u64,
-    /// The classrooms and lessons that the bearer may enter; none: any.
+    /// The classrooms and lessons that the bearer may enter, and its `info`; none: any, and no `info`.
     pub limits: Option<Box<Grants>>,
 }
 
-/// The classrooms and lessons that a token is limited to.
+/// What only some tokens say: the classrooms and lessons that they are limited to, and what everybody there is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// The lesson to join where the client names none.
@@ -47,6 +47,8 @@ pub struct Grants {
     pub classroom_ids: Option<Box<[ClassroomId]>>,
     /// Only these lessons may be joined.
     pub lesson_ids: Option<Box<[LessonId]>>,
+    /// Told to everybody in the classroom, as it is.
+    pub info: Option<JsonObject>,
 }
 
 impl Claims {
@@ -68,6 +70,12 @@ impl Claims {
     #[must_use]
     pub fn lesson(&self) -> Option<&LessonId> {
         self.limits.as_ref().and_then(|limits| limits.lesson_id.as_ref())
+    }
+
+    /// What everybody in the classroom is told of the bearer.
+    #[must_use]
+    pub fn info(&self) -> Option<&JsonObject> {
+        self.limits.as_ref().and_then(|limits| limits.info.as_ref())
     }
 
     /// Whether the token is expired, `now` in Unix seconds.
@@ -113,6 +121,9 @@ pub enum AuthError {
     /// A claim is missing, or breaks the rule of its kind.
     #[error("a claim of the token is missing or invalid")]
     Claim,
+    /// `info` is no JSON object, or too long.
+    #[error("the token's info is no JSON object of at most 1024 bytes")]
+    Info,
     /// Not exactly one of `aud` is in `ROLLCALL_AUDIENCES`.
     #[error("the token is for another audience")]
     Audience,
@@ -132,6 +143,8 @@ impl AuthError {
             Self::Missing => Some("token missing"),
             Self::Malformed => Some("token malformed"),
             Self::Expired => Some("token expired"),
+            // The token is genuine: its issuer's developer reads this.
+            Self::Info => Some("info: a JSON object of at most 1024 bytes"),
             _ => None,
         }
     }
@@ -151,6 +164,7 @@ impl AuthError {
             Self::Expired => "expired",
             Self::Early => "early",
             Self::Claim => "claim",
+            Self::Info => "info",
             Self::Audience => "audience",
         }
     }

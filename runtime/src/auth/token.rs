@@ -6,8 +6,9 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::value::RawValue;
 
 use super::{AuthError, Claims, Grants};
 
@@ -57,7 +58,7 @@ struct Issued {
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct Body<'a> {
     sub: UserId,
     aud: Audiences,
     exp: f64,
@@ -73,6 +74,8 @@ struct Body {
     classroom_ids: Option<Box<[ClassroomId]>>,
     #[serde(default, deserialize_with = "present")]
     lesson_ids: Option<Box<[LessonId]>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    info: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +155,7 @@ impl<'a> Unchecked<'a> {
 
     /// Reads the claims. The caller has checked the signature.
     pub(super) fn claims(&self, rules: Rules<'_>) -> Result<Claims, AuthError> {
-        let body: Body = object(&self.claims).map_err(|_| AuthError::Claim)?;
+        let body: Body<'_> = object(&self.claims).map_err(|_| AuthError::Claim)?;
         let expires = second(body.exp, f64::floor)?;
         // Without leeway: a token must not live longer than its issuer said.
         if rules.now >= expires {
@@ -164,8 +167,9 @@ impl<'a> Unchecked<'a> {
             }
         }
         let audience = body.aud.choose(rules.audiences)?;
+        let info = body.info.map(|info| JsonObject::parse(info.get()).map_err(|_| AuthError::Info)).transpose()?;
         let limits =
-            Grants { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids };
+            Grants { lesson_id: body.lesson_id, classroom_ids: body.classroom_ids, lesson_ids: body.lesson_ids, info };
         let limits = (limits != Grants::default()).then(|| Box::new(limits));
         Ok(Claims { user: body.sub, audience, role: body.role.unwrap_or_default(), expires, limits })
     }

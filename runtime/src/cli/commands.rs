@@ -33,6 +33,7 @@ pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> 
         lesson_id: args.lesson_id,
         classroom_ids: args.classroom_ids,
         lesson_ids: args.lesson_ids,
+        info: args.info,
     };
     println!("{}", mint(&secret, &spec).map_err(StartError::at("the token", failed))?);
     Ok(())

@@ -5,7 +5,7 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 
 use super::client_commands::{AgentsArgs, EraseArgs, KickArgs, PublishArgs, TailArgs};
 
@@ -64,6 +64,9 @@ pub struct TokenArgs {
     /// Only these lessons may be joined, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub lesson_ids: Vec<LessonId>,
+    /// What everybody in the classroom is told of the user: a JSON object of at most 1024 bytes
+    #[arg(long, value_parser = JsonObject::parse)]
+    pub info: Option<JsonObject>,
 }
 
 /// `rollcall load`.

@@ -1,7 +1,7 @@
 //! Where the socket layer calls the gateway: what has come for a worker goes to the file that handles it.
 use std::time::Instant;
 
-use rollcall_schema::SessionError;
+use rollcall_schema::{SessionError, heartbeat};
 
 use super::{
     Gateway, WorkerCommand,
@@ -12,7 +12,9 @@ use crate::{
     limits::admission::{ClientPermit, UnauthenticatedPermit},
     rooms::RoomCommand,
 };
-use rollcall_websocket::{Application, Cause, CloseNotice, Message, Socket, SocketId, SocketIo, Sockets, Upgrade};
+use rollcall_websocket::{
+    Application, Cause, CloseNotice, Message, Ping, Socket, SocketId, SocketIo, Sockets, Upgrade,
+};
 
 impl Application for Gateway {
     type Peer = Peer;
@@ -30,6 +32,10 @@ impl Application for Gateway {
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
+        // It has shown that the client is there. It costs no more than a pong frame would, and is not counted either.
+        if socket.peer.heartbeat && heartbeat::is_pong(text) {
+            return;
+        }
         match socket.peer.state {
             PeerState::AwaitingConnect(_) => self.on_connect_request(socket, text),
             PeerState::Open(_) => self.on_request(socket, text),
@@ -98,8 +104,17 @@ impl Application for Gateway {
         self.notice_for(cause)
     }
 
-    fn should_ping(peer: &Peer) -> bool {
-        !peer.is_silent()
+    fn ping(&mut self, peer: &mut Peer) -> Ping {
+        match peer.state {
+            PeerState::AwaitingConnect(_) => Ping::No,
+            // connect_success is the first message that a client gets.
+            PeerState::Connecting => Ping::Frame,
+            PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {
+                let flushed = self.fanout.flushed();
+                Ping::Text(heartbeat::ping(peer.has_all_through(flushed)))
+            }
+            PeerState::Open(_) | PeerState::Busy => Ping::Frame,
+        }
     }
 
     fn closed(&mut self, _sockets: &mut Sockets<Peer>, id: SocketId, peer: Peer, cause: Cause) {
@@ -111,6 +126,7 @@ impl Gateway {
     fn room_command(&mut self, sockets: &mut Sockets<Peer>, command: RoomCommand) {
         match command {
             RoomCommand::AddMember { socket, room } => self.fanout.add_member(sockets, socket, room),
+            RoomCommand::Hold(socket) => self.fanout.hold(sockets, socket),
             RoomCommand::Deliver(delivery) => self.fanout.deliver(delivery),
             RoomCommand::Watermark(offset) => self.fanout.set_watermark(offset),
             RoomCommand::Gap(through) => {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a member gets the events of its two rooms as they come. A member that resumes gets them in the order of their
 //! offsets, as soon as the watermark has passed them. A connection that joins a room gets none of its events until the join
-//! has succeeded, and then all that came since it began.
+//! has succeeded, and then all that came since it began; so does one that reads who is in its rooms, once it has its answer.
 use std::{collections::HashMap, sync::Arc};
 
 use rollcall_schema::{LessonId, Offset, RoomId};
@@ -64,10 +64,18 @@ impl Fanout {
             return;
         }
         let cold = socket.peer.cold_mut();
-        cold.join_buffers.push(JoinBuffer::new(room));
-        cold.replaying.iter_mut().for_each(|replaying| replaying.abandoned = true);
+        cold.buffer(JoinBuffer::joining(room));
         let new = || LocalRoom { hold, members: Vec::new(), ready: Vec::new(), resuming: None };
         self.rooms.entry(room).or_insert_with(new).members.push(id);
+    }
+
+    /// A connection reads who is in its rooms.
+    pub(super) fn hold(&mut self, sockets: &mut Sockets<Peer>, id: SocketId) {
+        let Some(socket) = sockets.get_mut(id) else { return };
+        // Both, since events of the two go out together.
+        for room in [socket.peer.classroom, socket.peer.lesson].into_iter().flatten() {
+            socket.peer.cold_mut().buffer(JoinBuffer::holding(room));
+        }
     }
 
     /// The connection is now in the rooms that its session names, and the events that were buffered are sent. False where
@@ -89,9 +97,12 @@ impl Fanout {
         let buffers = socket.peer.cold.as_mut().map(|cold| std::mem::take(&mut cold.join_buffers)).unwrap_or_default();
         let resumes = socket.peer.cursor().is_some();
         let (mut buffered, mut whole) = (Vec::new(), true);
-        for JoinBuffer { room, deliveries, overflowed } in buffers {
+        for JoinBuffer { room, is_member, deliveries, overflowed } in buffers {
             buffered.extend(deliveries);
             whole &= !overflowed;
+            if is_member {
+                continue;
+            }
             match self.room_id(room) {
                 Some(RoomId::Classroom(_)) => socket.peer.classroom = Some(room),
                 Some(RoomId::Lesson(id)) if Some(id) == lesson => {
@@ -192,6 +203,11 @@ impl Fanout {
     /// Every event through this offset has come: the next [`Fanout::flush`] sends them to members that resume.
     pub(super) fn set_watermark(&mut self, through: Offset) {
         self.watermark = self.watermark.max(through);
+    }
+
+    /// Events through this offset have been sent to the members that resume.
+    pub(super) fn flushed(&self) -> Offset {
+        self.flushed
     }
 
     /// Offsets start again.

@@ -1,5 +1,7 @@
 //! The first message of a connection: it must be connect_request. The handler of connect runs, and its result is sent.
-use rollcall_schema::{ConnectSuccess, Request, SessionError, connect_success::Start, request::PayloadError};
+use rollcall_schema::{
+    ConnectRequest, ConnectSuccess, Request, SessionError, connect_success::Start, request::PayloadError,
+};
 
 use super::{
     Gateway, WorkerCommand,
@@ -23,7 +25,7 @@ impl Gateway {
         if request.event != self.shared.table.first_event() {
             return self.end(socket, SessionError::UnsupportedRequest);
         }
-        let connect = match request.payload() {
+        let connect: ConnectRequest = match request.payload() {
             Ok(connect) => connect,
             Err(PayloadError { detail }) => {
                 return self.end_with(socket, SessionError::SerializationFailed, detail.as_deref());
@@ -40,6 +42,7 @@ impl Gateway {
             waiting.spoke();
         }
         socket.peer.expires = u64::MAX;
+        socket.peer.heartbeat = connect.heartbeat == Some(true);
         let sid = self.shared.mailboxes.sid(id);
         let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, url_parameter }, connect);
         let mailboxes = self.shared.mailboxes.clone();
@@ -67,7 +70,7 @@ impl Gateway {
             }
             return;
         };
-        let Connected { session, resumption } = match outcome {
+        let Connected { session, resumption, roster } = match outcome {
             Ok(connected) => *connected,
             Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
         };
@@ -81,7 +84,9 @@ impl Gateway {
             sid: session.sid(),
             ping_interval: self.shared.options.ping_interval,
             expires_at: session.expires(),
+            version: env!("CARGO_PKG_VERSION"),
             start,
+            roster: roster.as_deref(),
         };
         socket.send_text(&success.message());
         metrics::gauge!(names::SESSIONS).increment(1.0);

@@ -36,6 +36,8 @@ pub struct Peer {
     pub(super) closed_by_us: Option<LeftReason>,
     /// Its client was told that the node drains.
     pub(super) knows_of_drain: bool,
+    /// Its page answers pings.
+    pub(super) heartbeat: bool,
     /// Counts it among its client's connections until it is dropped.
     permit: ClientPermit,
     /// How many events it has sent lately.
@@ -61,7 +63,7 @@ pub(super) enum PeerState {
 pub(super) struct ColdState {
     /// For connect: see [`Table::url_parameter`](crate::Table::url_parameter).
     pub url_parameter: Option<Box<str>>,
-    /// Rooms that it joins while a handler runs.
+    /// Rooms that it joins, or reads, while a handler runs.
     pub join_buffers: Vec<JoinBuffer>,
     /// Messages that came while a handler ran.
     pub pending: VecDeque<Box<str>>,
@@ -72,6 +74,13 @@ pub(super) struct ColdState {
 }
 
 impl ColdState {
+    /// Buffers the events of a room until the running handler is done. A replay that runs sends nothing more of the part that
+    /// it is at: it is read again then.
+    pub(super) fn buffer(&mut self, buffer: JoinBuffer) {
+        self.join_buffers.push(buffer);
+        self.replaying.iter_mut().for_each(|replaying| replaying.abandoned = true);
+    }
+
     /// A connection that resumes has joined a lesson, whose events through `begins` are not for it.
     pub(super) fn start_lesson(&mut self, begins: Offset) {
         self.cursor.iter_mut().for_each(|cursor| cursor.start_lesson(begins));
@@ -101,6 +110,7 @@ impl Peer {
             expires: deadline,
             closed_by_us: None,
             knows_of_drain: false,
+            heartbeat: false,
             permit,
             meter: Meter::default(),
             cold,
@@ -171,6 +181,18 @@ impl Peer {
         self.cold_mut().cursor.iter_mut().for_each(|cursor| cursor.advance(through, lesson));
     }
 
+    /// The offset through which it has everything, if it resumes and `flushed` is sent. Offsets that its client is shown
+    /// later are higher.
+    pub(super) fn has_all_through(&mut self, flushed: Offset) -> Option<Offset> {
+        let cold = self.cold.as_mut()?;
+        let waits = cold.replaying.is_some() || !cold.join_buffers.is_empty();
+        let cursor = cold.cursor.as_mut()?;
+        if !waits {
+            cursor.last = cursor.last.max(flushed);
+        }
+        Some(cursor.last)
+    }
+
     /// Where it is in the stream, if it resumes.
     pub(super) fn cursor(&mut self) -> Option<&mut ResumeCursor> {
         self.cold.as_mut()?.cursor.as_mut()
@@ -193,7 +215,7 @@ mod tests {
         let mut peer = Peer::new(0, None, None, None);
         peer.cold_mut().cursor = Some(ResumeCursor::after(Offset(10), follower));
         peer.cold_mut().replaying = Some(ReplayState::after(Offset(10)));
-        peer.cold_mut().join_buffers.push(JoinBuffer::new(lesson));
+        peer.cold_mut().join_buffers.push(JoinBuffer::joining(lesson));
         let needs = |peer: &Peer| [26, 60, 61, 62].map(|offset| peer.needs(lesson, Offset(offset)));
         assert_eq!(needs(&peer), [false; 4]);
         peer.cold_mut().join_buffers.clear();

@@ -52,8 +52,9 @@ pub(super) struct ReplayState {
     pub missed: Option<Offset>,
     /// Every event through this offset was sent.
     pub sent: Offset,
-    /// A lesson was entered while this part was read without it. The rest of the part is not sent: the next part brings
-    /// it again, with the lesson's events between, because the offsets of a connection only grow.
+    /// A lesson was entered while this part was read without it, or the client reads who is there. The rest of the part is
+    /// not sent: the next part brings it again, with the lesson's events between, because the offsets of a connection only
+    /// grow.
     pub abandoned: bool,
     /// The replay waits for the next part. While a join runs it is not known which events of the lesson belong to it.
     pub waiting: Option<oneshot::Sender<NextPart>>,

@@ -16,7 +16,7 @@ pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &
     let buffer = peer.cold.as_mut().and_then(|cold| cold.join_buffers.iter_mut().find(|buffer| buffer.room == key));
     if let Some(buffer) = buffer {
         if let Some(batch) = batches.get(&key) {
-            buffer.extend(batch.deliveries());
+            buffer.extend(batch.deliveries().iter());
         }
         return Sent::default();
     }
@@ -34,8 +34,8 @@ pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &
     }
 }
 
-/// The same for a member that resumes, with events that the watermark has passed. While the member joins another room, the
-/// events wait in that room's buffer, so that the two rooms' events go out in order.
+/// The same for a member that resumes, with events that the watermark has passed. While the member joins another room, or
+/// reads who is there, the events wait in a buffer, so that the two rooms' events go out in order.
 pub(super) fn send_rooms_in_order(
     socket: &mut Socket<'_, Peer>,
     key: RoomKey,
@@ -49,8 +49,8 @@ pub(super) fn send_rooms_in_order(
     let mut deliveries: Vec<_> = [Some(key), other].iter().flatten().flat_map(|key| &due[key]).collect();
     deliveries.sort_by_key(|delivery| delivery.offset());
     let buffer = peer.cold.as_mut().and_then(|cold| cold.join_buffers.first_mut());
-    if let Some(buffer) = buffer.filter(|buffer| buffer.fits(deliveries.len())) {
-        buffer.deliveries.extend(deliveries.into_iter().cloned());
+    if let Some(buffer) = buffer.filter(|buffer| buffer.is_member || buffer.fits(deliveries.len())) {
+        buffer.extend(deliveries.into_iter());
         return Sent::default();
     }
     send_in_order(socket, deliveries)

@@ -1,6 +1,8 @@
 //! What `connect` returns to the connection's worker.
+use std::sync::Arc;
+
 use rollcall_bus::{Position, Replayed};
-use rollcall_schema::Offset;
+use rollcall_schema::{Offset, RosterPage};
 
 use crate::handler::session::Session;
 
@@ -11,6 +13,8 @@ pub struct Connected {
     pub session: Session,
     /// Where the stream starts for it, if the client asked to resume.
     pub resumption: Option<Resumption>,
+    /// Who is there, if the client asked for it.
+    pub roster: Option<Arc<RosterPage>>,
 }
 
 /// Where a resumable connection starts.

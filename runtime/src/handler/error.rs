@@ -9,7 +9,8 @@ use crate::{
     auth::{AuthError, HookError},
     handler::publisher::EventError,
 };
-use rollcall_presence::{EnterError, JoinError};
+use rollcall_presence::{EnterError, JoinError, LeaveLessonError, SetStateError};
+use rollcall_store::StoreError;
 
 /// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
 fn retry_after() -> Duration {
@@ -48,6 +49,15 @@ pub enum HandlerError {
     /// The presence service has not joined the lesson.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The presence service has not left the lesson.
+    #[error(transparent)]
+    Leave(#[from] LeaveLessonError),
+    /// The presence service has not set the state.
+    #[error(transparent)]
+    State(#[from] SetStateError),
+    /// SQL gave no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -76,7 +86,13 @@ impl HandlerError {
             Self::Auth(_) => AckError::InvalidAccessToken,
             Self::Event(error) => of_event(&error),
             Self::Join(JoinError::LessonNotFound) => AckError::LessonNotFound,
-            Self::Unavailable(_) | Self::Join(JoinError::Store(_) | JoinError::Keys(_)) => {
+            Self::Leave(LeaveLessonError::NotInALesson) => AckError::NotInALesson,
+            Self::State(SetStateError::NotInAClassroom) => AckError::NotInAClassroom,
+            Self::Unavailable(_)
+            | Self::Join(JoinError::Store(_) | JoinError::Keys(_))
+            | Self::Leave(LeaveLessonError::Store(_))
+            | Self::State(SetStateError::Store(_))
+            | Self::Store(_) => {
                 warn!(error = %self, "a client was asked to try again later");
                 AckError::TryAgainLater(retry_after())
             }
@@ -140,6 +156,9 @@ pub enum ConnectError {
     /// The presence service has made no session.
     #[error(transparent)]
     Enter(#[from] EnterError),
+    /// SQL gave no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl From<SessionError> for ConnectError {
@@ -182,7 +201,7 @@ impl ConnectError {
             Self::Hook(HookError::Busy) => SessionError::TooManyRequests,
             Self::Hook(HookError::Away) => SessionError::InternalServerError,
             Self::Enter(EnterError::TooManySessions) => SessionError::TooManyRequests,
-            Self::Enter(EnterError::Store(error)) => {
+            Self::Enter(EnterError::Store(error)) | Self::Store(error) => {
                 warn!(%error, "a connection was refused");
                 SessionError::InternalServerError
             }

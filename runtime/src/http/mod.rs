@@ -4,9 +4,11 @@
 //! `api`, whose file for the resource answers.
 pub mod access;
 pub mod admin;
+mod agents;
 mod api;
 mod audit;
 mod call;
+mod cors;
 pub mod health;
 pub mod public;
 mod reply;

@@ -1,17 +1,115 @@
-//! What the clients' address answers beside the WebSocket.
-use hyper::{Method, StatusCode, header};
+//! What the clients' address answers beside the WebSocket: `/healthz`, and who is in a classroom, for a client's own token
+//! (PROTOCOL 9).
+use std::sync::Arc;
 
-use super::reply::{HttpError, Reply, text};
-use crate::limits::admission::AdmissionError;
+use hyper::{HeaderMap, Method, StatusCode, header, http::request::Parts};
+use rollcall_presence::{RosterForm, RosterRequest, Rosters};
+use rollcall_websocket::ListenerOptions;
 
-/// Answers a request that is not for the WebSocket.
-#[must_use]
-pub fn answer(method: &Method, path: &str) -> Reply {
-    match (path, method) {
-        ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok\n"),
-        ("/healthz", _) => HttpError::method("GET").reply(),
-        _ => HttpError::new(StatusCode::NOT_FOUND, "there is /ws, and /healthz").reply(),
+use super::{
+    agents::AgentsPage,
+    cors::with_cors,
+    reply::{HttpError, Reply, text, with},
+};
+use crate::{
+    auth::{Action, AuthError, Hook, HookError, Keyring},
+    limits::{EventLimits, Payer, admission::AdmissionError, network::Subscriber},
+};
+
+/// Answers the clients' address.
+pub struct Public {
+    /// Checks tokens.
+    pub keyring: Arc<Keyring>,
+    /// Asks the authorization service.
+    pub hook: Arc<Hook>,
+    /// Reads who is there.
+    pub rosters: Rosters,
+    /// How often a user may ask, and how often an address without a valid token.
+    pub rates: Arc<EventLimits>,
+    /// Which pages may ask.
+    pub pages: ListenerOptions,
+}
+
+impl Public {
+    /// Answers a request that is not for the WebSocket. `client` is its address, where addresses are limited.
+    pub async fn answer(&self, client: Option<Subscriber>, head: &Parts) -> Reply {
+        let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
+        match path[..] {
+            ["healthz"] => healthz(&head.method),
+            ["api", "v1", "classrooms", classroom, "agents"] => {
+                let answer =
+                    async { self.agents(client, head, classroom).await.unwrap_or_else(|refusal| refusal.reply()) };
+                with_cors(&self.pages, head, answer).await
+            }
+            _ => HttpError::new(StatusCode::NOT_FOUND, "there is /ws, /healthz, and /api/v1/classrooms/{id}/agents")
+                .reply(),
+        }
     }
+
+    async fn agents(&self, client: Option<Subscriber>, head: &Parts, classroom: &str) -> Result<Reply, HttpError> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return Err(HttpError::method("GET, HEAD, OPTIONS"));
+        }
+        let query = head.uri.query().unwrap_or_default();
+        let user = match token(&head.headers, query) {
+            Some(token) => self.keyring.admit(token).await,
+            None => Err(self.keyring.refuse_missing()),
+        };
+        let user = match user {
+            Ok(user) => user,
+            Err(error) if error.is_temporary() => return Err(HttpError::away("a key set")),
+            Err(error) => {
+                self.limit_rate(Payer::Guest(client))?;
+                return Err(unauthenticated(error));
+            }
+        };
+        self.limit_rate(Payer::User(&user.user, &user.audience))?;
+        let AgentsPage { query, limit } = AgentsPage::parse(classroom, query)?;
+        let denied = || HttpError::new(StatusCode::FORBIDDEN, "the token does not admit this classroom");
+        if !user.admits_classroom(query.classroom) {
+            return Err(denied());
+        }
+        match self.hook.admits(&user, query.classroom, Action::Read).await {
+            Ok(true) => {}
+            Ok(false) => return Err(denied()),
+            Err(HookError::Busy | HookError::Away) => return Err(HttpError::away("the authorization service")),
+        }
+        let page = self.rosters.read(RosterRequest { query, limit, form: RosterForm::Listed }).await;
+        let page = page.map_err(|error| {
+            tracing::warn!(%error, "a client was asked to read the roster later");
+            HttpError::away("the database")
+        })?;
+        Ok(with(StatusCode::OK, "application/json", page.agents.get().to_owned()))
+    }
+
+    fn limit_rate(&self, payer: Payer<'_>) -> Result<(), HttpError> {
+        let refused = |_| HttpError {
+            header: Some((header::RETRY_AFTER, "1")),
+            ..HttpError::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
+        };
+        self.rates.request(payer).map_err(refused)
+    }
+}
+
+fn healthz(method: &Method) -> Reply {
+    match *method {
+        Method::GET | Method::HEAD => text(StatusCode::OK, "ok\n"),
+        _ => HttpError::method("GET").reply(),
+    }
+}
+
+/// The token of `Authorization: Bearer`, else of `?access_token=`.
+fn token<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    bearer.or_else(|| query.split('&').find_map(|pair| pair.strip_prefix("access_token=")))
+}
+
+fn unauthenticated(error: AuthError) -> HttpError {
+    let detail = error.detail().unwrap_or("the token is not valid");
+    HttpError { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..HttpError::new(StatusCode::UNAUTHORIZED, detail) }
 }
 
 /// Answers a request for the WebSocket that is not admitted: it may come again in a second.
@@ -41,11 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn there_is_healthz_and_nothing_else() {
-        assert_eq!(answer(&Method::GET, "/healthz").status(), StatusCode::OK);
-        assert_eq!(answer(&Method::POST, "/healthz").status(), StatusCode::METHOD_NOT_ALLOWED);
-        for path in ["/", "/metrics", "/api/v1/publish", "/readyz", "//healthz"] {
-            assert_eq!(answer(&Method::GET, path).status(), StatusCode::NOT_FOUND, "{path}");
-        }
+    fn the_header_wins_over_the_query() {
+        let headers = |value: &str| [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect();
+        let none = HeaderMap::new();
+        assert_eq!(token(&none, "limit=1&access_token=a.b.c"), Some("a.b.c"));
+        assert_eq!(token(&headers("Bearer x.y.z"), "access_token=a.b.c"), Some("x.y.z"));
+        assert_eq!(token(&headers("bearer  x.y.z "), ""), Some("x.y.z"));
+        assert_eq!(token(&headers("Basic eDp5"), "access_token=a"), Some("a"));
+        assert_eq!(token(&none, ""), None);
     }
 }

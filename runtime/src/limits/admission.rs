@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use hyper::http::{Extensions, request::Parts};
+use hyper::{
+    HeaderMap,
+    http::{Extensions, request::Parts},
+};
 use tokio::time::Instant;
 
 use rollcall_base::log_limit::LogLimit;
@@ -176,6 +179,12 @@ impl Admission {
     #[must_use]
     pub fn trusts(&self, remote: SocketAddr) -> bool {
         self.limits.proxies.trusts(remote.ip())
+    }
+
+    /// The client behind a request; none where its address is not limited.
+    #[must_use]
+    pub fn client(&self, remote: SocketAddr, headers: &HeaderMap) -> Option<Subscriber> {
+        subscriber(self.limits.proxies.client(remote.ip(), headers), self.limits.loopback)
     }
 
     /// Whether a connection that was just accepted may send a head. False where its client has a quarter more connections

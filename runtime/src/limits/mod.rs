@@ -109,6 +109,14 @@ impl EventLimits {
         self.connect_at(payer, self.start.elapsed())
     }
 
+    /// Counts a request over HTTP, as an event.
+    ///
+    /// # Errors
+    /// How long to wait before the next one.
+    pub fn request(&self, payer: Payer<'_>) -> Result<(), Duration> {
+        self.pay(payer, self.start.elapsed())
+    }
+
     fn connect_at(&self, payer: Payer<'_>, since: Duration) -> Result<(), Duration> {
         match payer {
             Payer::User(user, audience) => self.used.take(self.user_connects, ("connect", user, audience), since),

@@ -62,6 +62,7 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
             lesson_id: None,
             classroom_ids: Vec::new(),
             lesson_ids: Vec::new(),
+            info: None,
         };
         mint(secret, &spec)
     };

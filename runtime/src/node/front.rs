@@ -11,18 +11,20 @@ use hyper::{
 
 use crate::{
     gateway::WorkerCommand,
-    http::public,
+    http::public::{self, Public},
     limits::admission::{Admission, AdmissionError, Connections},
 };
 use rollcall_base::names;
 use rollcall_websocket::{HttpHooks, SocketId, Workers};
 
-/// Admits connections, and answers `/healthz`.
+/// Admits connections, and answers requests that are not for the WebSocket.
 pub struct PublicFront {
     /// The limits of connections.
     pub admission: Admission,
     /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
+    /// The answers.
+    pub public: Public,
 }
 
 impl Connections for Workers<WorkerCommand> {
@@ -56,7 +58,9 @@ impl HttpHooks for PublicFront {
         })
     }
 
-    async fn other(&self, _remote: SocketAddr, request: Request<Incoming>) -> Response<Body<Bytes>> {
-        public::answer(request.method(), request.uri().path())
+    async fn other(&self, remote: SocketAddr, request: Request<Incoming>) -> Response<Body<Bytes>> {
+        // No request here has a body that matters.
+        let (head, _) = request.into_parts();
+        self.public.answer(self.admission.client(remote, &head.headers), &head).await
     }
 }

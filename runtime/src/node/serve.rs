@@ -23,7 +23,7 @@ use crate::{
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
-    http::{self, admin::Admin, health::Health},
+    http::{self, admin::Admin, health::Health, public::Public},
     limits::{EventLimits, admission::Admission},
     metrics::Metrics,
     mixpanel::Mixpanel,
@@ -36,7 +36,8 @@ use rollcall_base::{
 };
 use rollcall_bus::EventPublisher;
 use rollcall_presence::{
-    Presence, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper, operator::Operator,
+    Presence, Rosters, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
+    operator::Operator,
     outbox_relay::OutboxRelay, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
@@ -113,14 +114,17 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.access.rates));
     let events = EventPublisher::new(Arc::clone(&bus), config.limits.publish);
+    let hook = Arc::new(Hook::new(config.access.authz.clone()));
+    let rosters = Rosters::start(&tasks, &store);
     let resources = Resources {
         keyring: Arc::clone(&keyring),
-        hook: Arc::new(Hook::new(config.access.authz.clone())),
+        hook: Arc::clone(&hook),
         rooms: rooms.clone(),
         presence: Presence::new(
             Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone())),
             Arc::clone(&kv),
             leavings.clone(),
+            rosters.clone(),
             config.access.rates.user_sessions,
         ),
         publisher: Publisher::new(events.clone(), config.limits.max_forward),
@@ -138,7 +142,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         disconnects: departures.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
-        events: rates,
+        events: Arc::clone(&rates),
         options: config.limits.gateway.clone(),
     });
     let workers = Workers::start(&tasks, config.workers, &config.limits.sockets, |_| Gateway::new(Arc::clone(&shared)))
@@ -187,7 +191,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         .with_lease(lease_seen.clone(), config.presence.lease);
     let admin = Arc::new(Admin {
         // Guests need no keys.
-        health: if config.guests { health } else { health.with_identity(keyring) },
+        health: if config.guests { health } else { health.with_identity(Arc::clone(&keyring)) },
         store: Arc::clone(&store),
         bus: Arc::clone(&bus),
         publisher: events,
@@ -200,7 +204,9 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     // From the moment that the addresses are printed, a signal must drain.
     let mut signals = Signals::install(config.tls.is_some())?;
     print_addresses(&config, &clients, &operators, &*store).await?;
-    let front = PublicFront { admission: Admission::new(config.access.admission.clone()), workers: workers.clone() };
+    let public = Public { keyring, hook, rosters, rates, pages: listener.clone() };
+    let admission = Admission::new(config.access.admission.clone());
+    let front = PublicFront { admission, workers: workers.clone(), public };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
 

@@ -35,6 +35,8 @@ pub enum RoomCommand {
         /// The room, kept alive.
         room: RoomHold,
     },
+    /// A handler reads who is in the connection's rooms: their events are buffered for it until the handler is done.
+    Hold(SocketId),
     /// An event for a room's members.
     Deliver(Arc<Delivery>),
     /// Every event through this offset has come.
@@ -174,6 +176,13 @@ impl Rooms {
         let room = self.hold(id, socket.worker());
         room.life.subscribed.get_or_init(|| self.subscribe(room.id())).await;
         self.0.workers.send(socket.worker(), RoomCommand::AddMember { socket, room }).await;
+    }
+
+    /// From here on the events of the socket's rooms wait until its handler is done and its answer is sent. Call it before
+    /// who is there is read: an event that was sent before is in what is read, and one that is sent later could be older
+    /// than the answer, and yet come first.
+    pub async fn hold_events(&self, socket: SocketId) {
+        self.0.workers.send(socket.worker(), RoomCommand::Hold(socket)).await;
     }
 
     async fn subscribe(&self, id: &RoomId) {

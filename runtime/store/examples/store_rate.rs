@@ -86,7 +86,15 @@ impl Sessions {
                 let opened = {
                     let user = agent.user();
                     self.open
-                        .call(Open { classroom, agent, user, sid, role: Role::Participant, user_sessions: 20 })
+                        .call(Open {
+                            classroom,
+                            agent,
+                            user,
+                            sid,
+                            role: Role::Participant,
+                            info: None,
+                            user_sessions: 20,
+                        })
                         .await?
                 };
                 session.store(opened.ok_or("too many sessions")?.session.0, Ordering::Relaxed);

@@ -4,10 +4,12 @@
 //! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
 //! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group_commit`]), because a commit costs the same for one row as for 256.
+mod agent_states;
 mod erasure;
 mod error;
 pub mod group_commit;
 mod kicks;
+mod lesson_joins;
 mod lessons;
 mod migrations;
 mod node_leases;
@@ -26,18 +28,20 @@ mod stale_fields;
 use async_trait::async_trait;
 use rollcall_base::tasks::TaskEnded;
 
+pub use agent_states::{AgentStates, SetState};
 pub use erasure::Erasure;
 pub use error::StoreError;
 pub use kicks::{KickTarget, KickedSession, Kicks};
+pub use lesson_joins::{Join, Joined, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, Lease, NodeLeases, Registration};
 pub use outbox::{Backlog, Outbox, OutboxRow, OutboxSource};
 pub use overview::{LiveClassroom, LiveSession, NodeRow, Overview};
-pub use queries::{LessonMembership, Queries};
+pub use queries::{LessonMembership, Queries, RosterQuery};
 pub use recovery::{Recovery, Remembered, Restored, Standing};
 pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField};
 pub use schema::Schema;
-pub use sessions::{Close, Closed, Join, Joined, Open, Opened, RollbackJoin, Sessions};
+pub use sessions::{Close, Closed, Open, Opened, Sessions};
 pub use stale_fields::StaleFields;
 
 /// SQL. Every call answers within 1.5 s, if only by [`StoreError::Unavailable`]; but [`NodeLeases::reap`] and
@@ -47,6 +51,8 @@ pub trait Store:
     Schema
     + NodeLeases
     + Sessions
+    + LessonJoins
+    + AgentStates
     + Recovery
     + Kicks
     + StaleFields

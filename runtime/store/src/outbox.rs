@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, Change, ClassroomId, Nonce, SessionId};
+use rollcall_schema::{AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, StateVersion, Update};
 
 use crate::StoreError;
 
@@ -19,10 +19,38 @@ pub struct OutboxRow {
     pub session: SessionId,
     /// What happened.
     pub change: Change,
+    /// The agent's `info`, where the event may tell it.
+    pub info: Option<JsonObject>,
     /// Part of the message id, stored with the row.
     pub nonce: Nonce,
     /// How long ago it was written, by the store's clock.
     pub waited: Duration,
+}
+
+/// The columns of a row that say what happened.
+pub(crate) struct EventColumns<'a> {
+    pub(crate) id: i64,
+    pub(crate) operation: &'a str,
+    pub(crate) reason: Option<&'a str>,
+    pub(crate) state: Option<&'a str>,
+    pub(crate) role: Option<&'a str>,
+    pub(crate) info: Option<&'a str>,
+}
+
+impl EventColumns<'_> {
+    /// What happened, and the agent's `info`.
+    pub(crate) fn read(&self) -> Result<(Change, Option<JsonObject>), IdError> {
+        let change = if self.operation == "updated" {
+            Change::Updated(Box::new(Update {
+                state: self.state.map(JsonObject::parse).transpose()?,
+                state_n: StateVersion(self.id),
+                role: self.role.map(str::parse).transpose()?,
+            }))
+        } else {
+            Change::parse(self.operation, self.reason)?
+        };
+        Ok((change, self.info.map(JsonObject::parse).transpose()?))
+    }
 }
 
 /// What waits in the outbox of the whole installation.

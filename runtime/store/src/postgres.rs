@@ -5,6 +5,7 @@
 //!
 //! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
 //! proxy that shares server connections between transactions does not fit.
+mod agent_states;
 mod backlog;
 mod connect;
 mod erasure;
@@ -13,6 +14,7 @@ mod hosts;
 mod keeper;
 mod kicks;
 mod lease;
+mod lesson_joins;
 mod load;
 mod migrate;
 mod outbox;

@@ -1,6 +1,6 @@
 //! Who is where: read-only queries of live sessions.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, Role, SessionId, Sid, UserId};
+use rollcall_schema::{ClassroomId, LessonId, NodeId, Role, RosterAgent, SessionId, Sid, UserId};
 
 use crate::StoreError;
 
@@ -21,6 +21,17 @@ pub struct LessonMembership {
     pub seats: u32,
 }
 
+/// Which agents are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RosterQuery {
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// Only those in this lesson.
+    pub lesson: Option<LessonId>,
+    /// Only those with session ids above this one.
+    pub after: SessionId,
+}
+
 /// Queries of live sessions.
 #[async_trait]
 pub trait Queries: Send + Sync {
@@ -31,13 +42,9 @@ pub trait Queries: Send + Sync {
         after: SessionId,
         max: usize,
     ) -> Result<Vec<LessonMembership>, StoreError>;
-    /// Agents of a classroom with session ids above `after`, ascending, at most `max`.
-    async fn agents(
-        &self,
-        classroom: ClassroomId,
-        after: SessionId,
-        max: usize,
-    ) -> Result<Vec<(SessionId, AgentId)>, StoreError>;
+    /// The answer of each query, in one statement that begins after the call: at most `max` agents, their session ids
+    /// ascending. It is read from where sessions are written, so it has what was committed before.
+    async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError>;
     /// How many agents each classroom has, zeros included, in the order asked for.
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
 }

@@ -6,12 +6,14 @@
 //! What was answered survives the death of the process, kill -9 too: it is in the write-ahead log, in the kernel's
 //! hands (`synchronous = normal`). The log is synced four times a second while there are writes ([`db_thread`]), so a loss
 //! of power may cost the last quarter of a second, as a whole and in order, but never the file.
+mod agent_states;
 mod db_thread;
 mod erasure;
 mod file;
 mod ids;
 mod kicks;
 mod lease;
+mod lesson_joins;
 mod load;
 mod migrate;
 mod outbox;

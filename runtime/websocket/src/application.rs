@@ -38,10 +38,10 @@ pub trait Application: Sized + Send + 'static {
         let _ = (sockets, now);
     }
 
-    /// Whether a silent client is pinged. Not needed while the application has a deadline of its own for it.
-    fn should_ping(peer: &Self::Peer) -> bool {
+    /// How a client is pinged whose turn it is. It must send something in time then, whatever it is.
+    fn ping(&mut self, peer: &mut Self::Peer) -> Ping {
         let _ = peer;
-        true
+        Ping::Frame
     }
 
     /// What a client is sent last when the layer closes it: for [`Cause::SlowConsumer`], [`Cause::PongTimedOut`], or
@@ -53,6 +53,17 @@ pub trait Application: Sized + Send + 'static {
 
     /// The connection is over. This is called as soon as that is decided; the close handshake may go on afterwards.
     fn closed(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, peer: Self::Peer, cause: Cause);
+}
+
+/// How a client is asked whether it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// Not at all: the application has a deadline of its own for it.
+    No,
+    /// By a ping frame, which a browser answers without its page.
+    Frame,
+    /// By a text message, which the page sees and answers.
+    Text(Vec<u8>),
 }
 
 /// The request that became a connection.

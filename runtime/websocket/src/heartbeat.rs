@@ -1,11 +1,13 @@
 //! Pings, pong deadlines and close deadlines: one scan of the slab each tick instead of a timer for each connection.
 use std::num::NonZeroU32;
 
-use crate::{close::Cause, connection::ConnectionState, id::SocketId, socket_io::SocketIo, sockets::Sockets};
+use crate::{
+    application::Ping, close::Cause, connection::ConnectionState, id::SocketId, socket_io::SocketIo, sockets::Sockets,
+};
 
 impl<P> Sockets<P> {
     /// Advances the clock by one tick, sends the pings that are due, and ends connections whose deadline has passed.
-    pub(crate) fn check_heartbeats(&mut self, should_ping: impl Fn(&P) -> bool) {
+    pub(crate) fn check_heartbeats(&mut self, mut ping: impl FnMut(&mut P) -> Ping) {
         let context = &mut self.context;
         context.now += 1;
         let now = context.now;
@@ -23,7 +25,6 @@ impl<P> Sockets<P> {
             let id = SocketId::new(context.worker, index, connection.generation);
             // Spreads the pings of clients that connected at once over the interval.
             let due = now.wrapping_add(connection.generation) % ping_interval == 0;
-            let may_ping = entry.peer.as_ref().is_some_and(&should_ping);
             let (state, paused) = (connection.state, connection.paused);
             let mut io = SocketIo { connection, context, id };
             match state {
@@ -32,8 +33,12 @@ impl<P> Sockets<P> {
                 ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout => {
                     io.mark_closing(if has_queue { Cause::SlowConsumer } else { Cause::PongTimedOut });
                 }
-                ConnectionState::Open { pinged: None } if due && may_ping => {
-                    io.ping();
+                ConnectionState::Open { pinged: None } if due => {
+                    match entry.peer.as_mut().map_or(Ping::No, &mut ping) {
+                        Ping::No => continue,
+                        Ping::Frame => io.ping(),
+                        Ping::Text(text) => io.send_text(&text),
+                    }
                     if io.is_open() {
                         io.connection.state = ConnectionState::Open { pinged: NonZeroU32::new(now) };
                     }

@@ -38,7 +38,7 @@ mod upgrade_service;
 mod worker;
 mod workers;
 
-pub use application::{Application, Upgrade};
+pub use application::{Application, Ping, Upgrade};
 pub use certificate::Certificate;
 pub use close::{Cause, Close, CloseNotice, Violation};
 pub use frame::encode_text;

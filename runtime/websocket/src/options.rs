@@ -1,7 +1,12 @@
 //! The limits of listeners and connections (PROTOCOL 2, Limits), and their defaults.
 use std::time::Duration;
 
-use crate::{certificate::Certificate, origins::Origins};
+use hyper::HeaderMap;
+
+use crate::{
+    certificate::Certificate,
+    origins::{Origins, is_loopback_page},
+};
 
 /// What one connection may cost, and when it is closed or dropped.
 #[derive(Clone, Debug)]
@@ -87,6 +92,14 @@ pub struct ListenerOptions {
     pub max_headers: usize,
     /// Connections that have not upgraded yet. When full, a new one evicts the oldest that is older than a second.
     pub max_half_open: usize,
+}
+
+impl ListenerOptions {
+    /// Whether a page that asks may read the answer: one of an origin that may open a WebSocket, or a request of no page.
+    #[must_use]
+    pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
+        self.origins.allow(headers) || self.loopback_pages && is_loopback_page(headers)
+    }
 }
 
 impl Default for ListenerOptions {

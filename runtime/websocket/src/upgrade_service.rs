@@ -21,7 +21,6 @@ use crate::{
     handshake::{self, UpgradeError},
     http_hooks::HttpHooks,
     listener_context::{ListenerContext, count_upgrade},
-    origins::is_loopback_page,
 };
 
 /// The service of one connection; it keeps the head of the request that is upgraded.
@@ -54,7 +53,7 @@ impl<C, H: HttpHooks> UpgradeService<C, H> {
         let options = &self.context.options;
         match handshake::check(&request, &options.origins) {
             // The origin is checked last, so all other checks have passed.
-            Err(UpgradeError::Origin) if options.loopback_pages && is_loopback_page(request.headers()) => {}
+            Err(UpgradeError::Origin) if options.allows_origin(request.headers()) => {}
             Err(error) => {
                 count_upgrade(error.outcome());
                 if error == UpgradeError::Origin {

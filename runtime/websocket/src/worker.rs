@@ -133,7 +133,7 @@ impl<A: Application> Worker<A> {
                     Err(error) => tracing::error!(%error, "epoll"),
                 },
                 _ = clock.tick() => {
-                    self.sockets.check_heartbeats(A::should_ping);
+                    self.sockets.check_heartbeats(|peer| self.application.ping(peer));
                     self.application.tick(&mut self.sockets, Instant::now());
                 }
                 // Yields first, so that other tasks and the branches above run between two iterations.

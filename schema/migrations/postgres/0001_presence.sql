@@ -62,6 +62,13 @@ create table agent_session (
     previous_sid text,
     previous_lesson_id text,
     previous_before text,
+    -- The token's claim, and what the agent has set: JSON, byte for byte.
+    info text,
+    state text,
+    -- The id in outbox of the latest agent.updated: it grows also over a loss of commits. Null: there was none.
+    state_n bigint,
+    -- The latest takeover changed role or info.
+    changed boolean,
     unique (classroom_id, agent_id)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a dead node's sessions.
@@ -113,6 +120,11 @@ create table outbox (
     reason text,
     nonce bigint not null default (random() * 281474976710655)::bigint,
     created_at timestamptz not null default clock_timestamp(),
+    -- Of an agent.updated: the state. The role only where a takeover changed role or info; info is then told, too, as it
+    -- is with an agent.entered.
+    state text,
+    role text,
+    info text,
     primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
@@ -128,6 +140,9 @@ create table outbox_quarantine (
     reason text,
     nonce bigint not null,
     created_at timestamptz not null,
+    state text,
+    role text,
+    info text,
     why text not null,
     retry_at timestamptz not null,
     primary key (classroom_id, agent_id, id)
@@ -159,10 +174,14 @@ create table removal (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
 create index removal_minute on removal (minute);
 
--- Ids are given out by sequences, which only their owner may read and set: these two run with the owner's rights, so that a
--- role with no more than the rights to rows can serve.
+-- Ids are given out by sequences, which only their owner may read and set: these run with the owner's rights, so that a role
+-- with no more than the rights to rows can serve.
 create function last_session_id() returns bigint language sql security definer set search_path from current
 as 'select last_value from agent_session_id_seq';
+
+-- For a row of agent_session that is to hold the id of its event.
+create function next_event_id() returns bigint language sql security definer set search_path from current
+as $$ select nextval('outbox_id_seq') $$;
 
 -- After the loss of commits no id is given out again. `highest` is the highest session id that the caller knows of.
 create function raise_ids(highest bigint) returns bigint language sql security definer set search_path from current

@@ -48,6 +48,9 @@ create table agent_session (
     lesson_before text,
     previous_node integer,
     previous_sid text,
+    info text,
+    state text,
+    state_n integer,
     unique (classroom_id, agent_id)
 );
 -- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
@@ -75,7 +78,10 @@ create table outbox (
     operation text not null,
     reason text,
     nonce integer not null default (random() & 281474976710655),
-    created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+    created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    state text,
+    role text,
+    info text
 );
 
 create table outbox_quarantine (
@@ -87,6 +93,9 @@ create table outbox_quarantine (
     reason text,
     nonce integer not null,
     created_at text not null,
+    state text,
+    role text,
+    info text,
     why text not null,
     retry_at text not null,
     primary key (classroom_id, agent_id, id)

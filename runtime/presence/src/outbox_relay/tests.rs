@@ -18,6 +18,7 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
         agent: AgentId::parse(name).expect("an agent"),
         session: SessionId(id),
         change: Change::Entered,
+        info: None,
         nonce: Nonce(id),
         waited: Duration::ZERO,
     }

@@ -4,7 +4,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
-use rollcall_store::{Registration, sqlite::SqliteStore};
+use rollcall_store::{Registration, RosterQuery, sqlite::SqliteStore};
 
 /// A node without connections.
 struct Nobody;
@@ -43,14 +43,15 @@ impl Bench {
     }
 
     async fn agents(&self, classroom: ClassroomId) -> usize {
-        self.store.agents(classroom, SessionId(0), 10).await.expect("answered").len()
+        let query = RosterQuery { classroom, lesson: None, after: SessionId(0) };
+        self.store.agents(&[query], 10).await.expect("answered")[0].len()
     }
 }
 
 fn alice() -> Open {
     let agent = AgentId::parse("web.alice.example.org").expect("an agent");
     let (classroom, user) = (ClassroomId(Uuid::new_v4()), agent.user());
-    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant, user_sessions: 20 }
+    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant, info: None, user_sessions: 20 }
 }
 
 #[tokio::test]

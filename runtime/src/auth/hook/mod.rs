@@ -32,8 +32,24 @@ use rollcall_base::{Secret, log_limit::LogLimit, names};
 
 /// The largest answer that is read, in bytes: the actions that one user is allowed on one object.
 const MAX_ANSWER: usize = 16 * 1024;
-/// The action in each question.
-const CONNECT: &str = "connect";
+/// What an agent asks to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To enter a classroom or one of its lessons.
+    Connect,
+    /// To read who is in a classroom.
+    Read,
+}
+
+impl Action {
+    /// The action in a question.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Read => "read",
+        }
+    }
+}
 
 /// The address of the service, and the limits of questions.
 #[derive(Clone, Debug)]
@@ -103,13 +119,13 @@ impl Hook {
         }))
     }
 
-    /// Whether the agent may connect to the classroom: `["classrooms", ID]`.
+    /// Whether the agent may do this in the classroom: `["classrooms", ID]`.
     ///
     /// # Errors
     /// [`HookError`], where there is no answer.
-    pub async fn admits(&self, claims: &Claims, classroom: ClassroomId) -> Result<bool, HookError> {
+    pub async fn admits(&self, claims: &Claims, classroom: ClassroomId, action: Action) -> Result<bool, HookError> {
         let Some(service) = &self.0 else { return Ok(true) };
-        service.ask(claims, &["classrooms", &classroom.to_string()]).await
+        service.ask(claims, &["classrooms", &classroom.to_string()], action).await
     }
 
     /// Whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
@@ -123,21 +139,22 @@ impl Hook {
         lesson: &LessonId,
     ) -> Result<bool, HookError> {
         let Some(service) = &self.0 else { return Ok(true) };
-        service.ask(claims, &["classrooms", &classroom.to_string(), "lessons", lesson.as_str()]).await
+        let object = ["classrooms", &classroom.to_string(), "lessons", lesson.as_str()];
+        service.ask(claims, &object, Action::Connect).await
     }
 }
 
 impl Service {
-    async fn ask(self: &Arc<Self>, claims: &Claims, object: &[&str]) -> Answer {
-        let question = self.question(claims, object);
+    async fn ask(self: &Arc<Self>, claims: &Claims, object: &[&str], action: Action) -> Answer {
+        let question = self.question(claims, object, action);
         if lock(&self.approvals).contains(&question) {
             return Ok(true);
         }
-        self.share(question).await
+        self.share(question, action).await
     }
 
     /// The answer of the same question that is in flight, or of a new one.
-    fn share(self: &Arc<Self>, question: Bytes) -> SharedAnswer {
+    fn share(self: &Arc<Self>, question: Bytes, action: Action) -> SharedAnswer {
         let mut in_flight = lock(&self.in_flight);
         if let Some(answer) = in_flight.questions.get(&question).and_then(|(_, answer)| answer.upgrade()) {
             return answer;
@@ -146,15 +163,15 @@ impl Service {
         in_flight.next += 1;
         let entry = Entry { service: Arc::clone(self), number, question: question.clone() };
         // Dropped with the last caller that waits for it: nothing is asked in vain.
-        let answer = async move { entry.answer().await }.boxed().shared();
+        let answer = async move { entry.answer(action).await }.boxed().shared();
         if let Some(weak) = answer.downgrade() {
             in_flight.questions.insert(question, (number, weak));
         }
         answer
     }
 
-    async fn answer(&self, question: &Bytes) -> Answer {
-        let answer = self.request(question).await;
+    async fn answer(&self, question: &Bytes, action: Action) -> Answer {
+        let answer = self.request(question, action).await;
         let outcome = match answer {
             Ok(true) => "yes",
             Ok(false) => "no",
@@ -168,7 +185,7 @@ impl Service {
         answer
     }
 
-    async fn request(&self, question: &Bytes) -> Answer {
+    async fn request(&self, question: &Bytes, action: Action) -> Answer {
         let waits =
             self.questions.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
         let asks = timeout(self.options.queue_timeout, self.requests.acquire()).await;
@@ -176,7 +193,7 @@ impl Service {
         let answer = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER).await;
         drop((asks, waits));
         let (status, body) = answer.map_err(|error| self.fault(HookError::Away, &error))?;
-        answer::read(status, &body, CONNECT).map_err(|error| self.fault(error, &status))
+        answer::read(status, &body, action.as_str()).map_err(|error| self.fault(error, &status))
     }
 
     fn fault(&self, error: HookError, why: &dyn std::fmt::Display) -> HookError {
@@ -188,7 +205,7 @@ impl Service {
     }
 
     /// The question in JSON.
-    fn question(&self, claims: &Claims, object: &[&str]) -> Bytes {
+    fn question(&self, claims: &Claims, object: &[&str], action: Action) -> Bytes {
         #[derive(Serialize)]
         struct Question<'a> {
             subject: Entity<'a, &'a str>,
@@ -204,7 +221,7 @@ impl Service {
         let question = Question {
             subject: Entity { namespace: audience, value: claims.user.as_str() },
             object: Entity { namespace: self.options.namespace.as_deref().unwrap_or(audience), value: object },
-            action: CONNECT,
+            action: action.as_str(),
         };
         serde_json::to_vec(&question).expect("texts are JSON").into()
     }
@@ -218,8 +235,8 @@ struct Entry {
 }
 
 impl Entry {
-    async fn answer(&self) -> Answer {
-        self.service.answer(&self.question).await
+    async fn answer(&self, action: Action) -> Answer {
+        self.service.answer(&self.question, action).await
     }
 }
 

@@ -44,8 +44,8 @@ fn hook(url: Uri) -> Hook {
 async fn a_yes_lets_in_and_counts_for_a_while() {
     let mut server = Fixture::start(|_| Reply::Answer(StatusCode::OK, "[\"connect\"]".into())).await;
     let hook = hook(server.url("/authz"));
-    assert_eq!(soon(hook.admits(&alice(), room())).await, Ok(true));
-    assert_eq!(soon(hook.admits(&alice(), room())).await, Ok(true));
+    assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(true));
+    assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(true));
     let seen = server.next().await;
     let asked: Value = serde_json::from_slice(&seen.body).unwrap();
     let expected = json!({
@@ -63,7 +63,7 @@ async fn its_token_goes_along_and_is_not_shown() {
     let mut server = Fixture::start(|_| Reply::Answer(StatusCode::OK, String::new())).await;
     let token = Some(Secret::new("s3cret"));
     let hook = Hook::new(Some(HookOptions { token, ..options(server.url("/")) }));
-    assert_eq!(soon(hook.admits(&alice(), room())).await, Ok(true));
+    assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(true));
     assert_eq!(server.next().await.headers["authorization"], "Bearer s3cret");
     assert!(!format!("{hook:?}").contains("s3cret"));
 }
@@ -73,8 +73,8 @@ async fn an_empty_list_is_a_no_and_is_asked_again() {
     let answer = |number| if number == 0 { "[]" } else { "[\"connect\"]" };
     let server = Fixture::start(move |number| Reply::Answer(StatusCode::OK, answer(number).into())).await;
     let hook = hook(server.url("/"));
-    assert_eq!(soon(hook.admits(&alice(), room())).await, Ok(false));
-    assert_eq!(soon(hook.admits(&alice(), room())).await, Ok(true));
+    assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(false));
+    assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(true));
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn what_may_mend_itself_is_never_a_no() {
         let target = elsewhere.url("/");
         move |_| Reply::Moved(target.clone())
     });
-    assert_eq!(soon(hook(server.await.url("/")).admits(&alice(), room())).await, Err(HookError::Away));
+    assert_eq!(soon(hook(server.await.url("/")).admits(&alice(), room(), Action::Connect)).await, Err(HookError::Away));
     assert_eq!(elsewhere.connections(), 0, "nobody else is asked");
     let replies: [fn(usize) -> Reply; 6] = [
         |_| Reply::Answer(StatusCode::INTERNAL_SERVER_ERROR, String::new()),
@@ -96,12 +96,16 @@ async fn what_may_mend_itself_is_never_a_no() {
     ];
     for (number, reply) in replies.into_iter().enumerate() {
         let server = Fixture::start(reply).await;
-        assert_eq!(soon(hook(server.url("/")).admits(&alice(), room())).await, Err(HookError::Away), "{number}");
+        assert_eq!(
+            soon(hook(server.url("/")).admits(&alice(), room(), Action::Connect)).await,
+            Err(HookError::Away),
+            "{number}"
+        );
     }
     let gone = Fixture::start(|_| Reply::Hang).await.url("/");
-    assert_eq!(soon(hook(gone).admits(&alice(), room())).await, Err(HookError::Away));
+    assert_eq!(soon(hook(gone).admits(&alice(), room(), Action::Connect)).await, Err(HookError::Away));
     let busy = Fixture::start(|_| Reply::Answer(StatusCode::TOO_MANY_REQUESTS, String::new())).await;
-    assert_eq!(soon(hook(busy.url("/")).admits(&alice(), room())).await, Err(HookError::Busy));
+    assert_eq!(soon(hook(busy.url("/")).admits(&alice(), room(), Action::Connect)).await, Err(HookError::Busy));
 }
 
 #[tokio::test]
@@ -109,7 +113,7 @@ async fn thousands_at_once_all_get_their_answer_a_few_at_a_time() {
     let server = Fixture::start(|_| Reply::Answer(StatusCode::OK, "[\"connect\"]".into())).await;
     let hook = hook(server.url("/"));
     let users: Vec<Claims> = (0..3_000).map(|number| user(&format!("user-{number}"))).collect();
-    let answers = users.iter().map(|user| hook.admits(user, room()));
+    let answers = users.iter().map(|user| hook.admits(user, room(), Action::Connect));
     let answers = tokio::time::timeout(Duration::from_secs(60), futures_util::future::join_all(answers)).await.unwrap();
     assert!(answers.iter().all(|answer| *answer == Ok(true)));
     assert!(server.connections() <= 8, "{}", server.connections());
@@ -120,7 +124,8 @@ async fn the_same_question_is_asked_once_however_many_ask() {
     let mut server = Fixture::start(|_| Reply::Answer(StatusCode::OK, "[]".into())).await;
     let hook = hook(server.url("/"));
     let alice = alice();
-    let answers = soon(futures_util::future::join_all((0..100).map(|_| hook.admits(&alice, room())))).await;
+    let answers =
+        soon(futures_util::future::join_all((0..100).map(|_| hook.admits(&alice, room(), Action::Connect)))).await;
     assert_eq!(answers, [Ok(false); 100]);
     server.next().await;
     assert!(server.requests.try_recv().is_err(), "asked once");
@@ -138,9 +143,9 @@ async fn a_caller_that_gives_up_does_not_take_the_answer_of_the_others_with_it()
     let server = server.await;
     let hook = hook(server.url("/"));
     let alice = alice();
-    let mut second = std::pin::pin!(hook.admits(&alice, room()));
+    let mut second = std::pin::pin!(hook.admits(&alice, room(), Action::Connect));
     {
-        let mut first = std::pin::pin!(hook.admits(&alice, room()));
+        let mut first = std::pin::pin!(hook.admits(&alice, room(), Action::Connect));
         assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
     }
     assert_eq!(soon(second).await, Ok(true));
@@ -153,11 +158,11 @@ async fn more_than_the_queue_takes_and_who_waits_too_long_is_told_to_come_again(
     let queue_timeout = Duration::from_millis(50);
     let hook = Hook::new(Some(HookOptions { concurrency: 1, queue: 1, queue_timeout, ..options(server.url("/")) }));
     let users = ["a", "b", "c"].map(user);
-    let mut asked = std::pin::pin!(hook.admits(&users[0], room()));
+    let mut asked = std::pin::pin!(hook.admits(&users[0], room(), Action::Connect));
     assert!(futures_util::poll!(&mut asked).is_pending());
-    let mut waits = std::pin::pin!(hook.admits(&users[1], room()));
+    let mut waits = std::pin::pin!(hook.admits(&users[1], room(), Action::Connect));
     assert!(futures_util::poll!(&mut waits).is_pending());
-    assert_eq!(hook.admits(&users[2], room()).await, Err(HookError::Busy), "the queue is full");
+    assert_eq!(hook.admits(&users[2], room(), Action::Connect).await, Err(HookError::Busy), "the queue is full");
     assert_eq!(soon(waits).await, Err(HookError::Busy), "it waited too long");
     assert_eq!(soon(asked).await, Err(HookError::Away));
     server.next().await;
@@ -166,5 +171,5 @@ async fn more_than_the_queue_takes_and_who_waits_too_long_is_told_to_come_again(
 
 #[tokio::test]
 async fn without_a_hook_the_token_decides() {
-    assert_eq!(Hook::default().admits(&alice(), room()).await, Ok(true));
+    assert_eq!(Hook::default().admits(&alice(), room(), Action::Connect).await, Ok(true));
 }

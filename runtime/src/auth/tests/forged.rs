@@ -143,6 +143,16 @@ async fn times_must_be_numbers_in_range() {
 }
 
 #[tokio::test]
+async fn info_is_a_small_object() {
+    let object = |length: usize| json!({"a": "x".repeat(length - 8)});
+    assert!(verdict(&with("info", object(1024))).await.is_ok());
+    for info in [object(1025), json!([]), json!("{}"), json!(1), Value::Null] {
+        assert_eq!(verdict(&with("info", info.clone())).await.map(drop), Err(AuthError::Info), "{info}");
+    }
+    assert_eq!(AuthError::Info.detail(), Some("info: a JSON object of at most 1024 bytes"));
+}
+
+#[tokio::test]
 async fn a_null_is_not_a_claim_left_out() {
     for name in ["nbf", "iat", "role", "lesson_id", "classroom_ids", "lesson_ids"] {
         let mut claims = claims("local");

@@ -1,7 +1,7 @@
 //! Tokens that are let in, and what is read from them.
 use std::time::Duration;
 
-use rollcall_schema::{Audience, ClassroomId, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 use serde_json::json;
 
 use super::{super::*, *};
@@ -138,9 +138,11 @@ async fn a_token_of_our_own_is_let_in() {
         lesson_id: Some(LessonId::parse("algebra-1").unwrap()),
         classroom_ids: Vec::new(),
         lesson_ids: Vec::new(),
+        info: JsonObject::parse(r#"{ "name": "Bob" }"#).ok(),
     };
     let token = mint(&Secret::new(SECRET), &wish).unwrap();
     let claims = keyring(&[]).await.verify(&token).unwrap();
+    assert_eq!(claims.info(), wish.info.as_ref(), "as it was written");
     assert_eq!((claims.user, claims.role), (wish.user, Role::Teacher));
     assert_eq!(claims.limits.unwrap().lesson_id, wish.lesson_id);
     assert!(claims.expires > unix_now() + 50);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use rollcall_store::{Join, Joined, Lessons, NodeLeases, Registration, Schema, Sessions, sqlite::SqliteStore};
+use rollcall_store::{Join, Joined, LessonJoins, Lessons, NodeLeases, Registration, Schema, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 

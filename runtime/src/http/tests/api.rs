@@ -20,11 +20,18 @@ async fn agents_are_listed_in_the_order_of_their_sessions() {
     let ids = bench.enter(ROOM, &[BOB, ALICE]).await;
     bench.enter(OTHER, &[ALICE]).await;
     let (status, all) = bench.get(&agents(ROOM, "")).await;
-    let both = json!([{"id": ids[0], "agent_id": BOB}, {"id": ids[1], "agent_id": ALICE}]);
-    assert_eq!((status, all), (StatusCode::OK, both));
+    let entry = |id: SessionId, agent: &str| {
+        json!({
+            "id": id, "sequence_id": id, "session_id": id, "agent_id": agent, "role": "participant", "lesson_id": null,
+            "seat": null, "state_n": 0,
+        })
+    };
+    let [bob, alice] = [entry(ids[0], BOB), entry(ids[1], ALICE)];
+    assert_eq!((status, all), (StatusCode::OK, json!([bob, alice])));
     let after = format!("?sequence_id={}&limit=1000", ids[0]);
-    assert_eq!(bench.get(&agents(ROOM, &after)).await.1, json!([{"id": ids[1], "agent_id": ALICE}]));
-    assert_eq!(bench.get(&agents(ROOM, "?limit=1")).await.1, json!([{"id": ids[0], "agent_id": BOB}]));
+    assert_eq!(bench.get(&agents(ROOM, &after)).await.1, json!([alice]));
+    assert_eq!(bench.get(&agents(ROOM, "?limit=1")).await.1, json!([bob]));
+    assert_eq!(bench.get(&agents(ROOM, "?limit=0")).await.1, json!([]));
     assert_eq!(bench.get(&agents(ROOM, "?limit=99999999")).await.1.as_array().unwrap().len(), 2);
     let nobody = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c003";
     assert_eq!(bench.get(&agents(nobody, "")).await, (StatusCode::OK, json!([])));

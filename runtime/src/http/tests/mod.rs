@@ -95,6 +95,7 @@ impl Bench {
                 agent,
                 sid: Sid::random(),
                 role: Role::Participant,
+                info: None,
                 user_sessions: 20,
             }
         };

@@ -1,6 +1,6 @@
 //! The outbox's shards, each read by one relay at a time.
 //!
-//! Invariant: a shard is read and deleted from only on the connection that holds its advisory lock, so the lock goes
+//! Invariant: a shard is read, and its published rows deleted, only on the connection that holds its advisory lock, so the lock goes
 //! with whatever ends the connection: the process's death, a broken line, or the server, which ends a relay that was
 //! stopped and asks for nothing within [`SETTINGS`]. Each relay also holds one shared lock, so that relays can be counted.
 //!
@@ -33,7 +33,8 @@ use super::{
     store::PostgresStore,
 };
 use crate::{
-    Change, Outbox, OutboxRow, StoreError,
+    Outbox, OutboxRow, StoreError,
+    outbox::EventColumns,
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
@@ -66,14 +67,14 @@ const NOTIFY: &str = "select pg_notify('rollcall_outbox', '')";
 const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
     objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
 
-/// The keys of one shard are never in another, so order within each is enough. The last column: an earlier row of the same
+/// The keys of one shard are never in another, so order within each is enough. The tenth column: an earlier row of the same
 /// agent in the same classroom is quarantined.
 const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
         greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
         o.operation, o.nonce, exists (
             select from outbox_quarantine a
             where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
-        )
+        ), o.state, o.role, o.info
     from unnest($1::smallint[], $3::bigint[]) as mine(shard, after) cross join lateral (
         select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after order by id limit $2
     ) as o
@@ -86,10 +87,11 @@ const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigi
 const QUARANTINE: &str = "with gone as (
         delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
         where o.shard = any (array[d.shard]) and o.id = d.id
-        returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at
+        returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at,
+            o.state, o.role, o.info
     )
-    insert into outbox_quarantine (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, why,
-        retry_at)
+    insert into outbox_quarantine (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at,
+        state, role, info, why, retry_at)
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
 /// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
@@ -100,9 +102,10 @@ const RELEASE_QUARANTINED: &str = "with due as (
         ) as first
     ), gone as (
         delete from outbox_quarantine a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
-        returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at
+        returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at,
+            a.state, a.role, a.info
     )
-    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at)
+    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info)
     overriding system value select * from gone returning id";
 
 /// Counted up to a limit, because nothing bounds the table.
@@ -239,13 +242,22 @@ fn place(row: &Row) -> Result<(i16, i64), StoreError> {
 }
 
 fn row(row: &Row) -> Result<OutboxRow, StoreError> {
-    let (operation, reason): (&str, Option<&str>) = (get(row, 7)?, get(row, 5)?);
+    let columns = EventColumns {
+        id: get(row, 0)?,
+        operation: get(row, 7)?,
+        reason: get(row, 5)?,
+        state: get(row, 10)?,
+        role: get(row, 11)?,
+        info: get(row, 12)?,
+    };
+    let (change, info) = columns.read().map_err(unreadable)?;
     Ok(OutboxRow {
         id: packed(get(row, 0)?, get(row, 1)?),
         classroom: ClassroomId(get(row, 2)?),
         agent: AgentId::parse(get(row, 3)?).map_err(unreadable)?,
         session: SessionId(get(row, 4)?),
-        change: Change::parse(operation, reason).map_err(unreadable)?,
+        change,
+        info,
         nonce: Nonce(get(row, 8)?),
         waited: Duration::from_secs_f64(get(row, 6)?),
     })

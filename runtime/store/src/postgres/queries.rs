@@ -1,6 +1,6 @@
 //! Read-only queries of live sessions.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, UserId};
+use rollcall_schema::{ClassroomId, JsonObject, LessonId, NodeId, RosterAgent, Seat, SessionId, StateVersion, UserId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -8,17 +8,24 @@ use super::{
     rows::{get, parse, sid, unreadable, unsigned, whole},
     store::PostgresStore,
 };
-use crate::{LessonMembership, Queries, StoreError};
+use crate::{LessonMembership, Queries, RosterQuery, StoreError};
 
 const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats
     from agent_session s join lesson l on l.id = s.lesson_id
     where s.node_id = $1 and s.id > $2 order by s.id limit $3";
 
 /// Materialized, so that the ids of all other classrooms are left alone.
-const AGENTS: &str = "with here as materialized (
-        select id, agent_id from agent_session where classroom_id = $1
-    )
-    select id, agent_id from here where id > $2 order by id limit $3";
+const AGENTS: &str = "select i.place, a.*
+    from unnest($1::uuid[], $2::text[], $3::bigint[])
+        with ordinality as i(classroom_id, lesson_id, after, place)
+    cross join lateral (
+        with here as materialized (
+            select s.id, s.agent_id, s.role, s.lesson_id, s.seat, s.state_n, s.info, s.state
+            from agent_session s where s.classroom_id = any (array[i.classroom_id])
+        )
+        select * from here where here.id > i.after and (i.lesson_id is null or here.lesson_id = i.lesson_id)
+        order by here.id limit $4
+    ) as a";
 
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";
@@ -34,6 +41,25 @@ fn membership(row: &Row) -> Result<LessonMembership, StoreError> {
     })
 }
 
+fn agent(row: &Row) -> Result<RosterAgent, StoreError> {
+    let seat: Option<i32> = get(row, 5)?;
+    let object = |column| {
+        let text: Option<&str> = get(row, column)?;
+        text.map(JsonObject::parse).transpose().map_err(unreadable)
+    };
+    let lesson: Option<&str> = get(row, 4)?;
+    Ok(RosterAgent {
+        session_id: SessionId(get(row, 1)?),
+        agent_id: parse(row, 2)?,
+        role: parse(row, 3)?,
+        lesson_id: lesson.map(LessonId::parse).transpose().map_err(unreadable)?,
+        seat: seat.map(|seat| unsigned(seat.into())).transpose()?.map(Seat),
+        state_n: StateVersion(get::<Option<i64>>(row, 6)?.unwrap_or(0)),
+        info: object(7)?,
+        state: object(8)?,
+    })
+}
+
 #[async_trait]
 impl Queries for PostgresStore {
     async fn lesson_memberships(
@@ -46,14 +72,19 @@ impl Queries for PostgresStore {
         rows.iter().map(membership).collect()
     }
 
-    async fn agents(
-        &self,
-        classroom: ClassroomId,
-        after: SessionId,
-        max: usize,
-    ) -> Result<Vec<(SessionId, AgentId)>, StoreError> {
-        let rows = self.pool.rows("agents", AGENTS, &[&classroom.0, &after.0, &whole(max)]).await?;
-        rows.iter().map(|row| Ok((SessionId(get(row, 0)?), parse(row, 1)?))).collect()
+    async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError> {
+        let classrooms: Vec<Uuid> = queries.iter().map(|query| query.classroom.0).collect();
+        let lessons: Vec<Option<&str>> =
+            queries.iter().map(|query| query.lesson.as_ref().map(LessonId::as_str)).collect();
+        let after: Vec<i64> = queries.iter().map(|query| query.after.0).collect();
+        let rows = self.pool.rows("agents", AGENTS, &[&classrooms, &lessons, &after, &whole(max)]).await?;
+        let mut answers = vec![Vec::new(); queries.len()];
+        for row in &rows {
+            let place: i64 = get(row, 0)?;
+            let place: usize = unsigned(place - 1)?;
+            answers.get_mut(place).ok_or_else(|| unreadable("no such query"))?.push(agent(row)?);
+        }
+        Ok(answers)
     }
 
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {

@@ -15,6 +15,8 @@ use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
 /// A takeover that the database has kept stands in `takeover` until the node's heartbeat has told it. Ids were raised when
 /// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not.
+///
+/// A state that was told may be among what is lost: what the row says is told once more, with a version above all others.
 const VERIFY: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), standing as materialized (
@@ -39,6 +41,17 @@ const VERIFY: &str = "with fence as materialized (
     ), events as (
         insert into outbox (classroom_id, agent_id, session_id, operation, reason)
         select classroom_id, agent_id, id, 'left', reason from history
+    ), owned as materialized (
+        select s.id, s.classroom_id, s.agent_id, s.role, s.info, s.state
+        from standing i join agent_session s on s.id = any (array[i.id]) and s.sid = i.sid
+        where s.state_n is not null
+        for no key update of s
+    ), told as (
+        insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info)
+        select classroom_id, agent_id, id, 'updated', state, role, info from owned
+        returning id, session_id
+    ), noted as (
+        update agent_session s set state_n = t.id from told t where s.id = any (array[t.session_id])
     )
     select id, coalesce(owner = sid, false), replaced, owner is null and not ended from standing";
 

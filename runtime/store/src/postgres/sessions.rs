@@ -10,25 +10,25 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{NodeId, Seat, SessionId, Sid, UserId};
-use tokio_postgres::{Row, types::ToSql};
+use rollcall_schema::{JsonObject, NodeId, SessionId};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    rows::{get, sid, unreadable, unsigned},
+    rows::{get, sid, unreadable},
     session_end::{ended, ended_events},
     store::PostgresStore,
 };
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, Sessions, StoreError};
+use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
 /// lost) gets the same answer, and no second event. A session that was there when the database lost commits is entered
-/// again: its end may have been among them, and its left published. The connection that it replaces is noted where it is this
-/// node's, too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
+/// again, then told its state: its end may have been among them, and its left published. The connection that it replaces is
+/// noted where it is this node's, too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, case
+        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, i.info, case
             when (select count(*) from (
                 select from agent_session s where s.user_id = any (array[i.user_id]) limit $9
             ) as held) < i.room then true
@@ -36,24 +36,38 @@ const OPEN: &str = "with fence as materialized (
                 select from agent_session s
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id
             ) end as allowed
-        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
-            as i(classroom_id, agent_id, user_id, sid, role, room)
+        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $10::text[])
+            as i(classroom_id, agent_id, user_id, sid, role, room, info)
     ), entered as (
-        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role)
-        select node_id, classroom_id, agent_id, user_id, sid, role from wanted where allowed
+        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info)
+        select node_id, classroom_id, agent_id, user_id, sid, role, info from wanted where allowed
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
             previous_lesson_id = case when s.sid = excluded.sid then s.previous_lesson_id else s.lesson_id end,
             previous_before = case when s.sid = excluded.sid then s.previous_before else s.lesson_before end,
-            node_id = excluded.node_id, sid = excluded.sid, role = excluded.role,
+            changed = s.sid <> excluded.sid and (s.role, s.info) is distinct from (excluded.role, excluded.info),
+            state_n = case
+                when s.sid <> excluded.sid and (s.role, s.info) is distinct from (excluded.role, excluded.info)
+                then next_event_id() else s.state_n
+            end,
+            node_id = excluded.node_id, sid = excluded.sid, role = excluded.role, info = excluded.info,
             lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
-        returning id, classroom_id, agent_id, user_id, takeovers,
+        returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed,
             previous_node, previous_sid, previous_lesson_id, previous_before
+    ), doubtful as materialized (
+        select * from entered
+        where takeovers > 0 and id <= (select doubtful_through from installation where single)
     ), events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation)
-        select classroom_id, agent_id, id, 'entered' from entered
-        where takeovers = 0 or id <= (select doubtful_through from installation where single)
+        insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info)
+        select classroom_id, agent_id, id, 'entered', null, null, info from entered where takeovers = 0
+        union all select classroom_id, agent_id, id, 'entered', null, null, info from doubtful
+        union all select classroom_id, agent_id, id, 'updated', state, role, info from doubtful where state_n is not null
+    ), updates as (
+        insert into outbox (id, classroom_id, agent_id, session_id, operation, state, role, info)
+        overriding system value
+        select state_n, classroom_id, agent_id, id, 'updated', state, role, info from entered
+        where changed and id not in (select id from doubtful)
     ), noted as (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
@@ -65,44 +79,6 @@ const OPEN: &str = "with fence as materialized (
     )
     select classroom_id, agent_id, id, previous_node, previous_sid from entered
     union all select classroom_id, agent_id, null, null, null from wanted where not allowed";
-
-/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
-/// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
-/// A guest with a token has no session whose end would add its stale field: that is written now, and held.
-const JOIN: &str = "with fence as materialized (
-        select id from node where id = $1 and epoch = $2 for key share
-    ), wanted as materialized (
-        select i.place, i.sid, i.session_id, i.user_id, l.id as lesson_id, l.seats, (
-            select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
-        )
-        from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
-            with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
-        left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
-    ), written as (
-        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp(),
-            lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
-                else coalesce(s.lesson_id, s.lesson_before) end
-        from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
-        returning w.place
-    ), guests as (
-        insert into stale_field (node_id, lesson_id, user_id, sid, held)
-        select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
-        where w.session_id is null and w.user_id is not null and w.lesson_id is not null and not exists (
-            select from stale_field l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
-        )
-    )
-    select place, false, seats, seat from wanted union all select place, true, null, null from written";
-
-const ROLLBACK: &str = "with fence as materialized (
-        select id from node where id = $1 and epoch = $2 for key share
-    ), written as (
-        update agent_session s set lesson_id = i.lesson_id, lesson_before = s.lesson_id, seat = i.seat,
-            joined_at = case when i.lesson_id is null then null else clock_timestamp() end
-        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
-            as i(sid, session_id, lesson_id, seat)
-        where s.id = any (array[i.session_id]) and s.sid = i.sid
-    )
-    select from fence";
 
 /// One row without a session where the fence holds and nothing was to close.
 const CLOSE: &str = concat!(
@@ -123,7 +99,7 @@ const CLOSE: &str = concat!(
 );
 
 /// The batch in the order in which every batch locks its rows.
-fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
+pub(super) fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
     let mut sorted: Vec<&T> = batch.iter().collect();
     sorted.sort_unstable_by_key(|entry| key(entry));
     sorted
@@ -141,6 +117,7 @@ impl Sessions for PostgresStore {
         let users: Vec<&str> = sorted.iter().map(|open| open.user.as_str()).collect();
         let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
+        let infos: Vec<Option<&str>> = sorted.iter().map(|open| open.info.as_ref().map(JsonObject::as_str)).collect();
         // Those of one user in this batch count each other.
         let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
         let mut rooms = Vec::with_capacity(sorted.len());
@@ -152,7 +129,7 @@ impl Sessions for PostgresStore {
         let limit = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
         let values: &[&(dyn ToSql + Sync)] =
-            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit];
+            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit, &infos];
         let rows = self.pool.rows("open", OPEN, values).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
@@ -172,72 +149,6 @@ impl Sessions for PostgresStore {
         self.timeline.saw(highest);
         let answer = |open: &Open| opened.get(&(open.classroom.0, open.agent.as_str())).copied();
         batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()
-    }
-
-    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        let sorted = sorted(batch, |join| join.session);
-        let sids: Vec<String> = sorted.iter().map(|join| join.sid.to_string()).collect();
-        let sessions: Vec<Option<i64>> = sorted.iter().map(|join| join.session.map(|id| id.0)).collect();
-        let classrooms: Vec<Uuid> = sorted.iter().map(|join| join.classroom.0).collect();
-        let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
-        let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
-        let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("join", JOIN, &[&node.0, &epoch.0, &sids, &sessions, &classrooms, &lessons, &users]).await?;
-        if rows.is_empty() {
-            return Err(StoreError::Fenced);
-        }
-        let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
-        let mut written = vec![false; batch.len()];
-        let place = |row: &Row| -> Result<usize, StoreError> {
-            let place: i64 = get(row, 0)?;
-            unsigned(place - 1)
-        };
-        let (owned, wanted): (Vec<&Row>, Vec<&Row>) =
-            rows.iter().partition(|row| row.try_get(1).is_ok_and(|written: bool| written));
-        for row in owned {
-            written[place(row)?] = true;
-        }
-        for row in wanted {
-            let place = place(row)?;
-            let join = sorted[place];
-            let seats: Option<i32> = get(row, 2)?;
-            let seat: Option<i32> = get(row, 3)?;
-            let answer = match seats {
-                None => Joined::NotFound,
-                Some(_) if join.session.is_some() && !written[place] => Joined::NotOwner,
-                Some(seats) => Joined::Lesson {
-                    seats: unsigned(seats.into())?,
-                    seat: seat.map(|seat| unsigned(seat.into())).transpose()?.map(Seat),
-                },
-            };
-            answers.insert(join.sid, answer);
-        }
-        batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
-    }
-
-    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        let sorted = sorted(batch, |rollback| rollback.session);
-        let sids: Vec<String> = sorted.iter().map(|rollback| rollback.sid.to_string()).collect();
-        let sessions: Vec<i64> = sorted.iter().map(|rollback| rollback.session.0).collect();
-        let before = |rollback: &&'_ RollbackJoin| match &rollback.lesson {
-            Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
-            None => (None, None),
-        };
-        let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
-        let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("restore", ROLLBACK, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
-        if rows.is_empty() {
-            return Err(StoreError::Fenced);
-        }
-        Ok(vec![(); batch.len()])
     }
 
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {

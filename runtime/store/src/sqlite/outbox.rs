@@ -15,7 +15,8 @@ use super::{
     store::SqliteStore,
 };
 use crate::{
-    Backlog, Change, Outbox, OutboxRow, OutboxSource, StoreError,
+    Backlog, Outbox, OutboxRow, OutboxSource, StoreError,
+    outbox::EventColumns,
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
@@ -24,14 +25,14 @@ const READS: usize = 8;
 
 const DELETE: &str = "delete from outbox where id = ?1";
 const QUARANTINE: &str = "insert into outbox_quarantine (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
-    created_at, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, ?2, \
-    strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
+    created_at, state, role, info, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, \
+    created_at, state, role, info, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
 const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
 /// Under their old ids, so that those that come later stay behind them.
-const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at) \
-    select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at from outbox_quarantine \
-    where classroom_id = ?1 and agent_id = ?2";
+const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
+    state, role, info) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info \
+    from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
 const DELETE_QUARANTINED: &str = "delete from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
 const QUARANTINED: &str = "select count(*) from (select 1 from outbox_quarantine limit 10000)";
 
@@ -158,7 +159,7 @@ fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
         max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
             select 1 from outbox_quarantine a
             where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
-        ) from outbox order by id limit ?1";
+        ), state, role, info from outbox order by id limit ?1";
     let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
     let mut rows = statement.query([whole(max)]).map_err(failed)?;
     let mut sorted = SortedRows::default();
@@ -172,14 +173,26 @@ fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
 }
 
 fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StoreError> {
-    let reason: Option<String> = row.get(4).map_err(failed)?;
+    let optional = |column| row.get::<_, Option<String>>(column).map_err(failed);
+    let (operation, reason) = (text(row, 6)?, optional(4)?);
+    let [state, role, info] = [optional(9)?, optional(10)?, optional(11)?];
+    let columns = EventColumns {
+        id: row.get(0).map_err(failed)?,
+        operation: &operation,
+        reason: reason.as_deref(),
+        state: state.as_deref(),
+        role: role.as_deref(),
+        info: info.as_deref(),
+    };
+    let (change, info) = columns.read().map_err(unreadable)?;
     let waited: Option<f64> = row.get(5).map_err(failed)?;
     Ok(OutboxRow {
         id: row.get(0).map_err(failed)?,
         classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
         agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
         session: SessionId(row.get(3).map_err(failed)?),
-        change: Change::parse(&text(row, 6)?, reason.as_deref()).map_err(unreadable)?,
+        change,
+        info,
         nonce: Nonce(row.get(7).map_err(failed)?),
         waited: Duration::from_secs_f64(waited.unwrap_or_default()),
     })

@@ -1,14 +1,16 @@
 //! Read-only queries of live sessions.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, UserId};
-use rusqlite::{Connection, params};
+use rollcall_schema::{
+    AgentId, ClassroomId, JsonObject, LessonId, NodeId, RosterAgent, Seat, SessionId, StateVersion, UserId,
+};
+use rusqlite::{Connection, Row, params};
 
 use super::{
     db_thread::failed,
     rows::{rows, sid, text, unreadable, whole},
     store::SqliteStore,
 };
-use crate::{LessonMembership, Queries, StoreError};
+use crate::{LessonMembership, Queries, RosterQuery, StoreError};
 
 #[async_trait]
 impl Queries for SqliteStore {
@@ -21,13 +23,10 @@ impl Queries for SqliteStore {
         self.reader.call("placed", move |connection| lesson_memberships(connection, node, after, max)).await
     }
 
-    async fn agents(
-        &self,
-        classroom: ClassroomId,
-        after: SessionId,
-        max: usize,
-    ) -> Result<Vec<(SessionId, AgentId)>, StoreError> {
-        self.reader.call("agents", move |connection| agents(connection, classroom, after, max)).await
+    async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError> {
+        let queries = queries.to_vec();
+        let read = move |connection: &Connection| queries.iter().map(|query| agents(connection, query, max)).collect();
+        self.reader.call("agents", read).await
     }
 
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
@@ -57,16 +56,30 @@ fn lesson_memberships(
     })
 }
 
-fn agents(
-    connection: &Connection,
-    classroom: ClassroomId,
-    after: SessionId,
-    max: usize,
-) -> Result<Vec<(SessionId, AgentId)>, StoreError> {
-    const SQL: &str = "select id, agent_id from agent_session where classroom_id = ?1 and id > ?2 order by id limit ?3";
-    rows(connection, SQL, params![classroom.to_string(), after.0, whole(max)], |row| {
-        let agent = AgentId::parse(&text(row, 1)?).map_err(unreadable)?;
-        Ok((SessionId(row.get(0).map_err(failed)?), agent))
+fn agents(connection: &Connection, query: &RosterQuery, max: usize) -> Result<Vec<RosterAgent>, StoreError> {
+    const SQL: &str = "select id, agent_id, role, lesson_id, seat, state_n, info, state from agent_session \
+        where classroom_id = ?1 and id > ?2 and (?3 is null or lesson_id = ?3) order by id limit ?4";
+    let lesson = query.lesson.as_ref().map(LessonId::as_str);
+    rows(connection, SQL, params![query.classroom.to_string(), query.after.0, lesson, whole(max)], agent)
+}
+
+fn agent(row: &Row<'_>) -> Result<RosterAgent, StoreError> {
+    let object = |column| {
+        let text: Option<String> = row.get(column).map_err(failed)?;
+        text.as_deref().map(JsonObject::parse).transpose().map_err(unreadable)
+    };
+    let lesson: Option<String> = row.get(3).map_err(failed)?;
+    let seat: Option<u32> = row.get(4).map_err(failed)?;
+    let version: Option<i64> = row.get(5).map_err(failed)?;
+    Ok(RosterAgent {
+        session_id: SessionId(row.get(0).map_err(failed)?),
+        agent_id: AgentId::parse(&text(row, 1)?).map_err(unreadable)?,
+        role: text(row, 2)?.parse().map_err(unreadable)?,
+        lesson_id: lesson.as_deref().map(LessonId::parse).transpose().map_err(unreadable)?,
+        seat: seat.map(Seat),
+        state_n: StateVersion(version.unwrap_or(0)),
+        info: object(6)?,
+        state: object(7)?,
     })
 }
 

@@ -1,10 +1,16 @@
 //! Sessions, row by row: in one process and one transaction that costs what one statement would.
 use async_trait::async_trait;
-use rollcall_schema::{NodeId, Seat, SessionId};
+use rollcall_schema::{JsonObject, NodeId, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{db_thread::failed, lease::fence, rows, session_end, stale_fields, store::SqliteStore};
-use crate::{Close, Closed, Join, Joined, Lease, Open, Opened, RollbackJoin, Sessions, StoreError};
+use super::{
+    agent_states::{self, Identity},
+    db_thread::failed,
+    lease::fence,
+    rows, session_end, stale_fields,
+    store::SqliteStore,
+};
+use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 
 #[async_trait]
 impl Sessions for SqliteStore {
@@ -13,16 +19,6 @@ impl Sessions for SqliteStore {
         let opened = self.writer.call("open", move |connection| open(connection, lease, &batch)).await?;
         self.wake();
         Ok(opened)
-    }
-
-    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
-        let batch = batch.to_vec();
-        self.writer.call("join", move |connection| join(connection, lease, &batch)).await
-    }
-
-    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
-        let batch = batch.to_vec();
-        self.writer.call("restore", move |connection| rollback(connection, lease, &batch)).await
     }
 
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {
@@ -41,25 +37,27 @@ fn open(connection: &Connection, lease: Lease, batch: &[Open]) -> Result<Vec<Opt
 fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option<Opened>, StoreError> {
     let (classroom, agent) = (open.classroom.to_string(), open.agent.as_str());
     let sid = open.sid.to_string();
+    let info = open.info.as_ref().map(JsonObject::as_str);
     let entered = connection
         .prepare_cached(
-            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
-             select ?1, ?2, ?3, ?4, ?5, ?6 \
+            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role, info) \
+             select ?1, ?2, ?3, ?4, ?5, ?6, ?8 \
              where (select count(*) from (select 1 from agent_session where user_id = ?3 limit ?7)) < ?7 \
              on conflict (classroom_id, agent_id) do nothing",
         )
         .and_then(|mut statement| {
             let (user, role) = (open.user.as_str(), open.role.as_str());
-            statement.execute(params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions])
+            statement.execute(params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions, info])
         })
         .map_err(failed)?;
     if entered == 1 {
         let session = SessionId(connection.last_insert_rowid());
         connection
             .prepare_cached(
-                "insert into outbox (classroom_id, agent_id, session_id, operation) values (?1, ?2, ?3, 'entered')",
+                "insert into outbox (classroom_id, agent_id, session_id, operation, info) \
+                 values (?1, ?2, ?3, 'entered', ?4)",
             )
-            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0]))
+            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0, info]))
             .map_err(failed)?;
         return Ok(Some(Opened { session, replaced: None }));
     }
@@ -67,17 +65,19 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
         .prepare_cached(stale_fields::OF_OTHER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
+    let identity = Identity { classroom: &classroom, agent, sid: &sid, role: open.role, info };
+    agent_states::tell_identity(connection, &identity)?;
     // The same connection asking again gets the same answer.
     let taken_over: Option<(i64, Option<i64>, Option<String>)> = connection
         .prepare_cached(
             "update or fail agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
-             node_id = ?3, sid = ?4, role = ?5, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
+             node_id = ?3, sid = ?4, role = ?5, info = ?6, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
              where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
         )
         .and_then(|mut statement| {
-            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str()];
+            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str(), info];
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed)?;
@@ -92,62 +92,6 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
     }
     let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), rows::sid(&text)?))).transpose()?;
     Ok(Some(Opened { session: SessionId(session), replaced }))
-}
-
-fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
-    fence(connection, lease)?;
-    batch.iter().map(|join| join_one(connection, lease, join)).collect()
-}
-
-fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined, StoreError> {
-    let lesson: Option<(u32, Option<u32>)> = connection
-        .prepare_cached(
-            "select seats, (select seat from lesson_attendee where lesson_id = lesson.id and user_id = ?3) \
-             from lesson where id = ?1 and classroom_id = ?2",
-        )
-        .and_then(|mut statement| {
-            let user = join.user.as_ref().map(rollcall_schema::UserId::as_str);
-            let values = params![join.lesson.as_str(), join.classroom.to_string(), user];
-            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
-        .map_err(failed)?;
-    let Some((seats, seat)) = lesson else { return Ok(Joined::NotFound) };
-    if let Some(session) = join.session {
-        let written = connection
-            .prepare_cached(
-                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
-                 lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
-                 where id = ?1 and sid = ?2",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![session.0, join.sid.to_string(), join.lesson.as_str(), seat])
-            })
-            .map_err(failed)?;
-        if written == 0 {
-            return Ok(Joined::NotOwner);
-        }
-    } else if let Some(user) = &join.user {
-        stale_fields::hold(connection, lease.node, &join.lesson, user, join.sid)?;
-    }
-    Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
-}
-
-fn rollback(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
-    fence(connection, lease)?;
-    let mut statement = connection
-        .prepare_cached(
-            "update agent_session set lesson_id = ?3, lesson_before = lesson_id, seat = ?4, \
-             joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
-        )
-        .map_err(failed)?;
-    for rollback in batch {
-        let (lesson, seat) = match &rollback.lesson {
-            Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
-            None => (None, None),
-        };
-        statement.execute(params![rollback.session.0, rollback.sid.to_string(), lesson, seat]).map_err(failed)?;
-    }
-    Ok(vec![(); batch.len()])
 }
 
 fn close(connection: &Connection, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError> {

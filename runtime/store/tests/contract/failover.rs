@@ -1,8 +1,8 @@
 //! What a database that lost its last commits is told and asked.
 use std::time::Duration;
 
-use rollcall_schema::{SessionId, UserId};
-use rollcall_store::{Change, LeftReason, Registration, Remembered, Standing, StoreError};
+use rollcall_schema::{JsonObject, Role, SessionId, Update, UserId};
+use rollcall_store::{Change, LeftReason, Open, Registration, Remembered, SetState, Standing, StoreError};
 
 use crate::{
     on_both,
@@ -145,6 +145,42 @@ async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes
     assert_eq!(events, [(session, Change::Entered)]);
 }
 
+/// A later state may have been told, and be lost.
+#[tokio::test]
+async fn a_state_of_before_is_told_again_above_all_versions() {
+    let world = World::postgres().await;
+    let here = classroom();
+    let members = ["web.alice", "web.bob", "web.carol"].map(|name| Member::new(here, name));
+    let mut sessions = Vec::new();
+    for member in &members {
+        sessions.push(world.open(member).await.session);
+    }
+    let state = JsonObject::parse(r#"{"hand":true}"#).ok();
+    let set = |n: usize| SetState { sid: members[n].sid, session: sessions[n], state: state.clone() };
+    world.store.set_state(world.lease, &[set(0), set(1)]).await.expect("set");
+    world.events().await;
+    another_history(&world);
+    let other = world.another();
+    let lease = register(&*other, LEASE).await;
+    let batch: Vec<_> = members.iter().zip(&sessions).map(|(member, session)| remembered(member, *session)).collect();
+    assert_eq!(other.verify(world.lease, &batch).await.expect("verified"), [Standing::Owned; 3]);
+    let agents = world.agents(here).await;
+    assert!(agents[..2].iter().all(|agent| agent.state_n.0 > 1_000_000));
+    assert_eq!(agents[2].state_n.0, 0, "it has none");
+    let told = |n: usize, state_n| {
+        let role = Some(Role::Participant);
+        (sessions[n], Change::Updated(Box::new(Update { state: state.clone(), state_n, role })))
+    };
+    let events = async || world.events().await.into_iter().map(|row| (row.session, row.change)).collect::<Vec<_>>();
+    assert_eq!(events().await, [told(0, agents[0].state_n), told(1, agents[1].state_n)]);
+    // Who takes such a session over is entered again, and then shows its state.
+    other.open(lease, &[members[0].again().open()]).await.expect("opened");
+    let again = events().await;
+    assert_eq!(again[0], (sessions[0], Change::Entered));
+    let (_, Change::Updated(update)) = &again[1] else { panic!("{again:?}") };
+    assert!(update.state_n > agents[0].state_n && update.state == state);
+}
+
 #[tokio::test]
 async fn ids_that_were_given_out_and_are_unknown_to_the_database_show_another_history_too() {
     let world = World::postgres().await;
@@ -182,6 +218,13 @@ async fn a_role_without_rights_to_sequences_raises_the_ids() {
         .expect("let in")
         .session;
     assert!(opened.0 > 1_000_000, "{opened}");
+    // Nor does it need some for a takeover that is told, and for a state.
+    let carol = Member::new(classroom(), "web.carol");
+    store.open(lease, &[carol.open()]).await.expect("opened");
+    let teacher = Open { role: Role::Teacher, ..carol.again().open() };
+    let session = store.open(lease, std::slice::from_ref(&teacher)).await.expect("opened")[0].expect("let in").session;
+    let set = SetState { sid: teacher.sid, session, state: None };
+    assert!(store.set_state(lease, &[set]).await.expect("set")[0].is_some());
 }
 
 #[tokio::test]

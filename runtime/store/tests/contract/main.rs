@@ -1,9 +1,11 @@
 //! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
+mod agent_states;
 mod failover;
 mod hosts;
 mod hung;
 mod kicks;
 mod lease;
+mod lesson_leaves;
 mod load;
 mod model;
 mod nodes;

@@ -2,8 +2,8 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use rollcall_schema::{ClassroomId, LessonId, SessionId, Sid};
-use rollcall_store::{Change, Closed, Joined, LeftReason, RollbackJoin};
+use rollcall_schema::{ClassroomId, JsonObject, LessonId, SessionId, Sid, StateVersion, Update};
+use rollcall_store::{Change, Closed, Joined, LeaveLesson, LeftReason, LessonLeft, RollbackJoin, SetState};
 use tokio::runtime::Runtime;
 
 use crate::world::{Member, World, classroom};
@@ -18,6 +18,8 @@ enum Call {
     Open,
     Join { known: bool },
     RollbackJoin,
+    LeaveLesson,
+    SetState,
     Close,
 }
 
@@ -35,6 +37,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Call::Open),
         2 => any::<bool>().prop_map(|known| Call::Join { known }),
         1 => Just(Call::RollbackJoin),
+        1 => Just(Call::LeaveLesson),
+        2 => Just(Call::SetState),
         2 => Just(Call::Close),
     ];
     let step =
@@ -48,6 +52,7 @@ struct Live {
     sid: Sid,
     previous: Option<Sid>,
     lesson: bool,
+    state_n: StateVersion,
 }
 
 type Key = (usize, usize);
@@ -101,6 +106,7 @@ impl<'a> Run<'a> {
                     None => None,
                 };
                 assert_eq!(replaced, previous);
+                let state_n = live.as_ref().map_or(StateVersion(0), |live| live.state_n);
                 match live {
                     Some(live) => assert_eq!(opened.session, live.session),
                     None => {
@@ -109,7 +115,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 self.model.sessions.insert(key, opened.session);
-                let live = Live { session: opened.session, sid: member.sid, previous, lesson: false };
+                let live = Live { session: opened.session, sid: member.sid, previous, lesson: false, state_n };
                 self.model.live.insert(key, live);
             }
             Call::Join { known } => {
@@ -132,6 +138,28 @@ impl<'a> Run<'a> {
                     live.lesson = false;
                 }
             }
+            Call::LeaveLesson => {
+                let leave = LeaveLesson { sid: member.sid, session, lesson: self.lessons[step.room].clone() };
+                let left = self.world.store.leave_lesson(self.world.lease, &[leave]).await.expect("answered");
+                assert_eq!(left, [if owner { LessonLeft::Left { shared: false } } else { LessonLeft::NotOwner }]);
+                if let (true, Some(live)) = (owner, self.model.live.get_mut(&key)) {
+                    live.lesson = false;
+                }
+            }
+            Call::SetState => {
+                let state = JsonObject::parse("{}").ok();
+                let set = SetState { sid: member.sid, session, state: state.clone() };
+                let set = self.world.store.set_state(self.world.lease, &[set]).await.expect("answered").remove(0);
+                assert_eq!(set.is_some(), owner);
+                if let (Some(state_n), Some(live)) = (set, self.model.live.get_mut(&key)) {
+                    assert!(state_n > live.state_n);
+                    live.state_n = state_n;
+                    // Nothing is published meanwhile, so the one before still waits.
+                    let events = self.model.events.entry(key).or_default();
+                    events.retain(|(of, change)| *of != session || !matches!(change, Change::Updated(_)));
+                    events.push((session, Change::Updated(Box::new(Update { state, state_n, role: None }))));
+                }
+            }
             Call::Close => {
                 let closed = self.world.close(&member).await;
                 assert_eq!(closed, if owner { Closed::Left } else { Closed::NotOwner });
@@ -151,10 +179,12 @@ impl<'a> Run<'a> {
                 .live
                 .iter()
                 .filter(|((of, _), _)| *of == room)
-                .map(|((_, agent), live)| (live.session, members[&(room, *agent, 0)].agent.clone()))
+                .map(|((_, agent), live)| (live.session, members[&(room, *agent, 0)].agent.clone(), live.state_n))
                 .collect();
             expected.sort();
-            assert_eq!(world.store.agents(id, SessionId(0), 100).await.expect("answered"), expected);
+            let agents = world.agents(id).await;
+            let seen = agents.into_iter().map(|agent| (agent.session_id, agent.agent_id, agent.state_n));
+            assert_eq!(seen.collect::<Vec<_>>(), expected);
         }
         let mut events: HashMap<Key, Vec<_>> = HashMap::new();
         for row in world.events().await {

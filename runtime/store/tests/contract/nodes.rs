@@ -56,7 +56,7 @@ async fn a_dead_nodes_sessions_are_ended() {
         "node_lost|alice|algebra-1\nnode_lost|bob|"
     );
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
-    assert_eq!(changes[2..], [Change::Left(Some(LeftReason::NodeLost)); 2]);
+    assert_eq!(changes[2..], vec![Change::Left(Some(LeftReason::NodeLost)); 2]);
 
     assert!(is_fenced(world.store.renew_lease(world.lease, LEASE).await));
     assert!(is_fenced(world.store.open(world.lease, &[alice.open()]).await));

@@ -33,7 +33,7 @@ async fn all_rows_and_the_oldest_first(world: World) {
     assert!(rows.is_sorted_by_key(|row| row.id));
     let mut published: HashMap<_, Vec<_>> = HashMap::new();
     for row in &rows {
-        published.entry(row.agent.clone()).or_default().push(row.change);
+        published.entry(row.agent.clone()).or_default().push(row.change.clone());
     }
     assert_eq!(published[&alice.agent], [Change::Entered, Change::Left(Some(LeftReason::Closed)), Change::Entered]);
     assert_eq!(published[&bob.agent], [Change::Entered]);

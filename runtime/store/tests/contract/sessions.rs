@@ -1,6 +1,6 @@
 //! Entering, joining and leaving.
 use rollcall_schema::{LessonId, Seat, UserId};
-use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, RollbackJoin, StoreError};
+use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, RollbackJoin, RosterQuery, StoreError};
 
 use crate::{
     on_both,
@@ -237,11 +237,12 @@ async fn agents_come_in_pages(world: World) {
     let mut after = rollcall_schema::SessionId(0);
     let mut found = Vec::new();
     loop {
-        let page = world.store.agents(here, after, 3).await.expect("answered");
-        let Some((last, _)) = page.last() else { break };
-        after = *last;
+        let query = RosterQuery { classroom: here, lesson: None, after };
+        let page = world.store.agents(&[query], 3).await.expect("answered").remove(0);
+        let Some(last) = page.last() else { break };
+        after = last.session_id;
         assert!(page.len() <= 3);
-        found.extend(page);
+        found.extend(page.into_iter().map(|agent| (agent.session_id, agent.agent_id)));
     }
     assert_eq!(found, expected);
 }

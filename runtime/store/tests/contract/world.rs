@@ -6,10 +6,10 @@ use std::{
 };
 
 use rollcall_loadtest::servers::{self, Postgres, psql};
-use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, Seat, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RosterAgent, Seat, SessionId, Sid, UserId};
 use rollcall_store::{
     AttendeeRow, Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Outbox, OutboxRow,
-    Registration, Store, StoreError,
+    Registration, RosterQuery, Store, StoreError,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
 };
@@ -154,6 +154,12 @@ impl World {
         self.store.close(self.lease, &[member.close(LeftReason::Closed)]).await.expect("closed").remove(0)
     }
 
+    /// The agents of a classroom, in the order of their sessions.
+    pub(crate) async fn agents(&self, classroom: ClassroomId) -> Vec<RosterAgent> {
+        let query = RosterQuery { classroom, lesson: None, after: SessionId(0) };
+        self.store.agents(&[query], 100).await.expect("answered").remove(0)
+    }
+
     pub(crate) async fn join(&self, join: Join) -> Joined {
         self.store.join(self.lease, &[join]).await.expect("joined")[0]
     }
@@ -211,7 +217,8 @@ impl Member {
 
     pub(crate) fn open(&self) -> Open {
         let (agent, user) = (self.agent.clone(), self.agent.user());
-        Open { classroom: self.classroom, agent, user, sid: self.sid, role: Role::Participant, user_sessions: 10_000 }
+        let (classroom, sid) = (self.classroom, self.sid);
+        Open { classroom, agent, user, sid, role: Role::Participant, info: None, user_sessions: 10_000 }
     }
 
     pub(crate) fn close(&self, reason: LeftReason) -> Close {

@@ -1,0 +1,32 @@
+//! `roster`: who is in the classroom, or in one of its lessons (PROTOCOL 9).
+//!
+//! Invariant: no event that the client gets before the answer is later than the answer, and none that follows is missing in
+//! it and in what comes after: the room's events wait from before the query until the answer is sent.
+use rollcall_runtime::{HandlerError, Presence, Resources, Rooms, Session};
+use rollcall_schema::{AckError, Roster, ack::RosterRead};
+
+/// What roster needs.
+pub struct Deps {
+    presence: Presence,
+    rooms: Rooms,
+}
+
+impl Deps {
+    /// Picks it out of the resources.
+    #[must_use]
+    pub fn new(resources: &Resources) -> Self {
+        Self { presence: resources.presence.clone(), rooms: resources.rooms.clone() }
+    }
+}
+
+/// Reads a page.
+///
+/// # Errors
+/// `not in a classroom` for a guest; `try again later` while SQL is away.
+pub async fn handle(deps: &Deps, session: &mut Session, request: Roster) -> Result<RosterRead, HandlerError> {
+    if session.id().is_none() {
+        return Err(AckError::NotInAClassroom.into());
+    }
+    deps.rooms.hold_events(session.socket()).await;
+    Ok(RosterRead(deps.presence.roster(&session.membership, request).await?))
+}

@@ -1,0 +1,32 @@
+//! An agent sets its state (PROTOCOL 9).
+use rollcall_schema::JsonObject;
+use rollcall_store::{SetState, StoreError};
+
+use crate::{Presence, membership::Membership};
+
+/// Why no state was set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetStateError {
+    /// It is a guest's connection, which has no session.
+    #[error("the connection is in no classroom")]
+    NotInAClassroom,
+    /// SQL is away, or the session is no longer this connection's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Presence {
+    /// Writes the agent's state and agent.updated, in one transaction. None: it has no state any more.
+    ///
+    /// # Errors
+    /// [`SetStateError`].
+    pub async fn set_state(&self, membership: &Membership, state: Option<JsonObject>) -> Result<(), SetStateError> {
+        let (session, _) = membership.session().ok_or(SetStateError::NotInAClassroom)?;
+        let set = SetState { sid: membership.sid(), session, state };
+        match self.sessions.set_state(set).await? {
+            Some(_) => Ok(()),
+            // Another connection has the session: this one is about to be closed.
+            None => Err(StoreError::Fenced.into()),
+        }
+    }
+}

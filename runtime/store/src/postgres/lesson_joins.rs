@@ -1,0 +1,158 @@
+//! Lessons that sessions are in: a batch is one statement, as in [`super::sessions`].
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use rollcall_schema::{Seat, SessionId, Sid, UserId};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    rows::{get, unreadable, unsigned},
+    sessions::sorted,
+    store::PostgresStore,
+};
+use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin, StoreError};
+
+/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
+/// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
+/// A guest with a token has no session whose end would add its stale field: that is written now, and held.
+const JOIN: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), wanted as materialized (
+        select i.place, i.sid, i.session_id, i.user_id, l.id as lesson_id, l.seats, (
+            select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
+        )
+        from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
+            with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
+        left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
+    ), written as (
+        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp(),
+            lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
+                else coalesce(s.lesson_id, s.lesson_before) end
+        from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
+        returning w.place
+    ), guests as (
+        insert into stale_field (node_id, lesson_id, user_id, sid, held)
+        select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
+        where w.session_id is null and w.user_id is not null and w.lesson_id is not null and not exists (
+            select from stale_field l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
+        )
+    )
+    select place, false, seats, seat from wanted union all select place, true, null, null from written";
+
+const ROLLBACK: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), written as (
+        update agent_session s set lesson_id = i.lesson_id, lesson_before = s.lesson_id, seat = i.seat,
+            joined_at = case when i.lesson_id is null then null else clock_timestamp() end
+        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
+            as i(sid, session_id, lesson_id, seat)
+        where s.id = any (array[i.session_id]) and s.sid = i.sid
+    )
+    select from fence";
+
+/// The lesson stays in the row as `lesson_before`: the session's end looks after its field, should nobody do so before.
+const LEAVE: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), gone as (
+        update agent_session s set lesson_id = null, seat = null, joined_at = null,
+            lesson_before = coalesce(s.lesson_id, s.lesson_before)
+        from fence cross join unnest($3::text[], $4::bigint[], $5::text[]) as i(sid, session_id, lesson_id)
+        where s.id = any (array[i.session_id]) and s.sid = i.sid
+        returning s.id, s.user_id, i.lesson_id
+    )
+    select g.id, exists (
+        select from agent_session o
+        where o.user_id = any (array[g.user_id]) and o.lesson_id = g.lesson_id and o.id <> g.id
+    ) from fence left join gone g on true";
+
+#[async_trait]
+impl LessonJoins for PostgresStore {
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sorted = sorted(batch, |join| join.session);
+        let sids: Vec<String> = sorted.iter().map(|join| join.sid.to_string()).collect();
+        let sessions: Vec<Option<i64>> = sorted.iter().map(|join| join.session.map(|id| id.0)).collect();
+        let classrooms: Vec<Uuid> = sorted.iter().map(|join| join.classroom.0).collect();
+        let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
+        let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
+        let Lease { node, epoch } = lease;
+        let rows =
+            self.pool.rows("join", JOIN, &[&node.0, &epoch.0, &sids, &sessions, &classrooms, &lessons, &users]).await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
+        let mut written = vec![false; batch.len()];
+        let place = |row: &Row| -> Result<usize, StoreError> {
+            let place: i64 = get(row, 0)?;
+            unsigned(place - 1)
+        };
+        let (owned, wanted): (Vec<&Row>, Vec<&Row>) =
+            rows.iter().partition(|row| row.try_get(1).is_ok_and(|written: bool| written));
+        for row in owned {
+            written[place(row)?] = true;
+        }
+        for row in wanted {
+            let place = place(row)?;
+            let join = sorted[place];
+            let seats: Option<i32> = get(row, 2)?;
+            let seat: Option<i32> = get(row, 3)?;
+            let answer = match seats {
+                None => Joined::NotFound,
+                Some(_) if join.session.is_some() && !written[place] => Joined::NotOwner,
+                Some(seats) => Joined::Lesson {
+                    seats: unsigned(seats.into())?,
+                    seat: seat.map(|seat| unsigned(seat.into())).transpose()?.map(Seat),
+                },
+            };
+            answers.insert(join.sid, answer);
+        }
+        batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
+    }
+
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sorted = sorted(batch, |rollback| rollback.session);
+        let sids: Vec<String> = sorted.iter().map(|rollback| rollback.sid.to_string()).collect();
+        let sessions: Vec<i64> = sorted.iter().map(|rollback| rollback.session.0).collect();
+        let before = |rollback: &&'_ RollbackJoin| match &rollback.lesson {
+            Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
+            None => (None, None),
+        };
+        let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
+        let Lease { node, epoch } = lease;
+        let rows =
+            self.pool.rows("restore", ROLLBACK, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        Ok(vec![(); batch.len()])
+    }
+
+    async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sorted = sorted(batch, |leave| leave.session);
+        let sids: Vec<String> = sorted.iter().map(|leave| leave.sid.to_string()).collect();
+        let sessions: Vec<i64> = sorted.iter().map(|leave| leave.session.0).collect();
+        let lessons: Vec<&str> = sorted.iter().map(|leave| leave.lesson.as_str()).collect();
+        let Lease { node, epoch } = lease;
+        let rows = self.pool.rows("leave_lesson", LEAVE, &[&node.0, &epoch.0, &sids, &sessions, &lessons]).await?;
+        if rows.is_empty() {
+            return Err(StoreError::Fenced);
+        }
+        let mut left: HashMap<SessionId, bool> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let session: Option<i64> = get(row, 0)?;
+            left.extend(session.map(SessionId).zip(Some(get(row, 1)?)));
+        }
+        let answer = |shared: &bool| LessonLeft::Left { shared: *shared };
+        Ok(batch.iter().map(|leave| left.get(&leave.session).map_or(LessonLeft::NotOwner, answer)).collect())
+    }
+}

@@ -1,0 +1,104 @@
+//! Lessons that sessions are in, row by row.
+use async_trait::async_trait;
+use rollcall_schema::Seat;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{db_thread::failed, lease::fence, stale_fields, store::SqliteStore};
+use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin, StoreError};
+
+const LEAVE: &str = "update agent_session set lesson_id = null, seat = null, joined_at = null, \
+    lesson_before = coalesce(lesson_id, lesson_before) where id = ?1 and sid = ?2 returning user_id";
+const SHARED: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2";
+
+#[async_trait]
+impl LessonJoins for SqliteStore {
+    async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("join", move |connection| join(connection, lease, &batch)).await
+    }
+
+    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+        let batch = batch.to_vec();
+        self.writer.call("restore", move |connection| rollback(connection, lease, &batch)).await
+    }
+
+    async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError> {
+        let batch = batch.to_vec();
+        let leave = move |connection: &Connection| {
+            fence(connection, lease)?;
+            batch.iter().map(|leave| leave_one(connection, leave)).collect()
+        };
+        self.writer.call("leave_lesson", leave).await
+    }
+}
+
+fn join(connection: &Connection, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError> {
+    fence(connection, lease)?;
+    batch.iter().map(|join| join_one(connection, lease, join)).collect()
+}
+
+fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined, StoreError> {
+    let lesson: Option<(u32, Option<u32>)> = connection
+        .prepare_cached(
+            "select seats, (select seat from lesson_attendee where lesson_id = lesson.id and user_id = ?3) \
+             from lesson where id = ?1 and classroom_id = ?2",
+        )
+        .and_then(|mut statement| {
+            let user = join.user.as_ref().map(rollcall_schema::UserId::as_str);
+            let values = params![join.lesson.as_str(), join.classroom.to_string(), user];
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(failed)?;
+    let Some((seats, seat)) = lesson else { return Ok(Joined::NotFound) };
+    if let Some(session) = join.session {
+        let written = connection
+            .prepare_cached(
+                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+                 lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
+                 where id = ?1 and sid = ?2",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![session.0, join.sid.to_string(), join.lesson.as_str(), seat])
+            })
+            .map_err(failed)?;
+        if written == 0 {
+            return Ok(Joined::NotOwner);
+        }
+    } else if let Some(user) = &join.user {
+        stale_fields::hold(connection, lease.node, &join.lesson, user, join.sid)?;
+    }
+    Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
+}
+
+fn rollback(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    fence(connection, lease)?;
+    let mut statement = connection
+        .prepare_cached(
+            "update agent_session set lesson_id = ?3, lesson_before = lesson_id, seat = ?4, \
+             joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
+        )
+        .map_err(failed)?;
+    for rollback in batch {
+        let (lesson, seat) = match &rollback.lesson {
+            Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
+            None => (None, None),
+        };
+        statement.execute(params![rollback.session.0, rollback.sid.to_string(), lesson, seat]).map_err(failed)?;
+    }
+    Ok(vec![(); batch.len()])
+}
+
+fn leave_one(connection: &Connection, leave: &LeaveLesson) -> Result<LessonLeft, StoreError> {
+    let user: Option<String> = connection
+        .prepare_cached(LEAVE)
+        .and_then(|mut left| {
+            left.query_row(params![leave.session.0, leave.sid.to_string()], |row| row.get(0)).optional()
+        })
+        .map_err(failed)?;
+    let Some(user) = user else { return Ok(LessonLeft::NotOwner) };
+    let shared = connection
+        .prepare_cached(SHARED)
+        .and_then(|mut shared| shared.exists(params![user, leave.lesson.as_str()]))
+        .map_err(failed)?;
+    Ok(LessonLeft::Left { shared })
+}

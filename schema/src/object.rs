@@ -1,0 +1,100 @@
+//! A small JSON object that the gateway passes on without looking into it: a token's `info`, an agent's `state`
+//! (PROTOCOL 9).
+//!
+//! Invariant: it is one JSON object of at most [`MAX_OBJECT`] bytes, and is passed on byte for byte as it was written.
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
+
+use crate::id::IdError;
+
+/// The longest object, in bytes of its text.
+pub const MAX_OBJECT: usize = 1024;
+
+/// The rule, for error messages to clients.
+pub const OBJECT_RULE: &str = "a JSON object of at most 1024 bytes";
+
+/// One JSON object of at most [`MAX_OBJECT`] bytes.
+#[derive(Clone)]
+pub struct JsonObject(Box<RawValue>);
+
+impl JsonObject {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// [`IdError`], where it is too long or no JSON object.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        // What is too long is not looked at.
+        if text.len() > MAX_OBJECT {
+            return Err(IdError("object"));
+        }
+        let raw = RawValue::from_string(text.to_owned()).map_err(|_| IdError("object"))?;
+        Self::check(raw).ok_or(IdError("object"))
+    }
+
+    fn check(raw: Box<RawValue>) -> Option<Self> {
+        (raw.get().len() <= MAX_OBJECT && raw.get().starts_with('{')).then_some(Self(raw))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for JsonObject {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for JsonObject {}
+
+impl fmt::Debug for JsonObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for JsonObject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Borrowed until its length is known: what is too long is not copied.
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let object = (raw.get().len() <= MAX_OBJECT).then(|| Self::check(raw.to_owned())).flatten();
+        object.ok_or_else(|| D::Error::custom(format_args!("not {OBJECT_RULE}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_kept_as_it_was_written() {
+        let text = r#"{ "hand" : true, "a":[1.0,{"b":"\u0000"}] }"#;
+        let object = JsonObject::parse(text).expect("an object");
+        assert_eq!(object.as_str(), text);
+        assert_eq!(serde_json::to_string(&object).expect("JSON"), text);
+        assert_eq!(serde_json::from_str::<JsonObject>(text).expect("an object"), object);
+    }
+
+    #[test]
+    fn what_is_no_object_or_too_long_is_refused() {
+        let longest = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_OBJECT - 8));
+        assert_eq!(longest.len(), MAX_OBJECT);
+        assert!(JsonObject::parse(&longest).is_ok());
+        let long = longest.replacen('x', "xx", 1);
+        for text in ["", "null", "[]", "\"{}\"", "{", "{}{}", "{\"a\":\u{0}}", &long] {
+            assert!(JsonObject::parse(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<JsonObject>(text).is_err(), "{text}");
+        }
+    }
+}
