@@ -1,7 +1,8 @@
-//! Who is in a classroom, as a client knows it (PROTOCOL 2, "The view is whole").
+//! Who is in a classroom, as a client knows it (PROTOCOL 2, "The view is whole"), and what each shows (PROTOCOL 9).
 //!
 //! Invariant: what it was listed or told of is in it, but for the sessions whose left it heard, in whatever order list
-//! and pushes come: a session's id is never used again.
+//! and pushes come: a session's id is never used again. Of two states the one with the higher version counts. A roster that
+//! came over the connection itself is taken as it is, for pushes wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,21 +17,73 @@ use tokio::time::timeout;
 /// Agents by session id.
 pub type Agents = BTreeMap<i64, String>;
 
-/// The longest page that a gateway gives.
-const PAGE: usize = 1000;
+/// States by session id, each with its version; none of agents that have not set any.
+pub type States = BTreeMap<i64, (i64, Value)>;
+
+/// A list of agents.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Who is there.
+    pub agents: Agents,
+    /// What they show.
+    pub states: States,
+}
+
+impl Listed {
+    /// Adds an agent as lists and rosters have it; false where it is none.
+    fn add(&mut self, agent: &Value) -> bool {
+        let (Some(session), Some(id)) = (agent["session_id"].as_i64(), agent["agent_id"].as_str()) else {
+            return false;
+        };
+        self.agents.insert(session, id.to_owned());
+        if let Some(version) = agent["state_n"].as_i64().filter(|version| *version > 0) {
+            self.states.insert(session, (version, agent["state"].clone()));
+        }
+        true
+    }
+}
+
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client's view of its classroom.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct View {
     agents: Agents,
+    states: States,
     left: BTreeSet<i64>,
 }
 
 impl View {
     /// Adds a list that was read after the connection's success.
-    pub fn list(&mut self, agents: Agents) {
-        agents.into_iter().for_each(|(session, agent)| self.add(session, agent));
+    pub fn list(&mut self, listed: Listed) {
+        listed.agents.into_iter().for_each(|(session, agent)| self.add(session, agent));
+        listed.states.into_iter().for_each(|(session, (version, state))| self.set(session, version, state));
+    }
+
+    /// A page of a roster came over the connection: of the sessions above `after`, through `next` where more follow, exactly
+    /// these are there.
+    ///
+    /// # Errors
+    /// When the page is not one.
+    pub fn read(&mut self, after: i64, page: &Value, next: Option<i64>) -> Result<(), String> {
+        let mut listed = Listed::default();
+        let agents = page.as_array().ok_or_else(|| format!("no page: {page}"))?;
+        if let Some(other) = agents.iter().find(|agent| !listed.add(agent)) {
+            return Err(format!("not an agent: {other}"));
+        }
+        let in_page = |session: &i64| *session > after && next.is_none_or(|next| *session <= next);
+        self.agents.retain(|session, _| !in_page(session));
+        self.states.retain(|session, _| !in_page(session));
+        self.agents.extend(listed.agents);
+        self.states.extend(listed.states);
+        Ok(())
+    }
+
+    fn set(&mut self, session: i64, version: i64, state: Value) {
+        let known = self.states.get(&session).map(|(version, _)| *version);
+        if !self.left.contains(&session) && known.is_none_or(|known| known < version) {
+            self.states.insert(session, (version, state));
+        }
     }
 
     /// Adds an agent that is known to be there.
@@ -46,12 +99,29 @@ impl View {
         let Some(session) = id["sequence_id"].as_i64().filter(|_| id["entity_type"] == "agent") else { return };
         match (id["operation"].as_str(), push["payload"]["agent_id"].as_str()) {
             (Some("entered"), Some(agent)) => self.add(session, agent.to_owned()),
+            (Some("updated"), Some(_)) => {
+                let payload = &push["payload"];
+                self.set(session, payload["state_n"].as_i64().unwrap_or_default(), payload["state"].clone());
+            }
             (Some("left"), _) => {
                 self.left.insert(session);
                 self.agents.remove(&session);
+                self.states.remove(&session);
             }
             _ => {}
         }
+    }
+
+    /// What those who are there show, where it is not this, in words; `own` is the client's own session, of whose updates it
+    /// is not told.
+    #[must_use]
+    pub fn other_states(&self, there: &States, own: i64) -> Option<String> {
+        let of_others = |states: &States| {
+            let others = states.iter().filter(|(session, _)| **session != own && self.agents.contains_key(session));
+            others.map(|(session, state)| (*session, state.clone())).collect::<States>()
+        };
+        let (seen, there) = (of_others(&self.states), of_others(there));
+        (seen != there).then(|| format!("sees the states {seen:?}, and there are {there:?}"))
     }
 
     /// Who is there.
@@ -75,34 +145,32 @@ impl View {
     }
 }
 
-/// Reads the whole list of a classroom's agents from a node's admin address, page by page.
+/// Reads the whole list of a classroom's agents, page by page: from a node's admin address, or with a client's token from its
+/// clients' address.
 ///
 /// # Errors
 /// When a page does not come, or is no list of agents.
-pub async fn read_agents(admin: SocketAddr, classroom: &str) -> io::Result<Agents> {
-    let mut agents = Agents::new();
+pub async fn read_agents(address: SocketAddr, token: Option<&str>, classroom: &str) -> io::Result<Listed> {
+    let mut listed = Listed::default();
     loop {
-        let after = agents.last_key_value().map_or(0, |(session, _)| *session);
-        let path = format!("/api/v1/classrooms/{classroom}/agents?sequence_id={after}&limit={PAGE}");
-        let page = timeout(PAGE_LIMIT, get(admin, &path)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let after = listed.agents.last_key_value().map_or(0, |(session, _)| *session);
+        let path = format!("/api/v1/classrooms/{classroom}/agents?sequence_id={after}");
+        let page = timeout(PAGE_LIMIT, get(address, token, &path)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let page: Vec<Value> = serde_json::from_slice(&page)?;
-        let length = page.len();
-        for agent in page {
-            match (agent["id"].as_i64(), agent["agent_id"].as_str()) {
-                (Some(session), Some(id)) => agents.insert(session, id.to_owned()),
-                _ => return Err(io::Error::other(format!("not an agent: {agent}"))),
-            };
+        if page.is_empty() {
+            return Ok(listed);
         }
-        if length < PAGE {
-            return Ok(agents);
+        if let Some(other) = page.iter().find(|agent| !listed.add(agent)) {
+            return Err(io::Error::other(format!("not an agent: {other}")));
         }
     }
 }
 
 /// The body of an answer with status 200.
-async fn get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+async fn get(address: SocketAddr, token: Option<&str>, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{token}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
@@ -133,14 +201,58 @@ mod tests {
         sessions.iter().map(|session| (*session, format!("agent {session}"))).collect()
     }
 
+    fn listed(sessions: &[i64]) -> Listed {
+        Listed { agents: agents(sessions), states: States::new() }
+    }
+
+    fn updated(session: i64, version: i64) -> Value {
+        let mut push = push("updated", session);
+        push["payload"]["state_n"] = json!(version);
+        push["payload"]["state"] = json!({"n": version});
+        push
+    }
+
+    fn agent(session: i64, version: i64) -> Value {
+        json!({
+            "session_id": session, "agent_id": format!("agent {session}"), "state_n": version, "state": {"n": version},
+        })
+    }
+
+    #[test]
+    fn of_two_states_the_later_one_counts() {
+        let states = |versions: &[(i64, i64)]| -> States {
+            versions.iter().map(|(session, version)| (*session, (*version, json!({"n": version})))).collect()
+        };
+        let mut view = View::default();
+        view.list(Listed { agents: agents(&[1, 2, 3]), states: states(&[(1, 5), (3, 1)]) });
+        [updated(1, 4), updated(2, 6), updated(2, 3)].iter().for_each(|push| view.hear(push));
+        assert_eq!(view.other_states(&states(&[(1, 5), (2, 6)]), 3), None);
+        view.list(Listed { agents: agents(&[2]), states: states(&[(2, 7)]) });
+        assert!(view.other_states(&states(&[(1, 5), (2, 6)]), 3).is_some());
+        view.hear(&push("left", 1));
+        view.hear(&updated(1, 9));
+        assert_eq!(view.other_states(&states(&[(2, 7)]), 3), None);
+    }
+
+    #[test]
+    fn a_roster_says_exactly_who_is_there() {
+        let mut view = View::default();
+        view.list(listed(&[1, 2, 3, 4]));
+        view.read(1, &json!([agent(3, 2)]), Some(3)).expect("a page");
+        assert_eq!(view.difference(&agents(&[1, 3, 4])), None);
+        view.read(3, &json!([agent(5, 0)]), None).expect("a page");
+        assert_eq!(view.difference(&agents(&[1, 3, 5])), None);
+        assert!(view.read(0, &json!([{"id": 1}]), None).is_err() && view.read(0, &json!(null), None).is_err());
+    }
+
     #[test]
     fn list_and_pushes_are_merged_in_whatever_order_they_come() {
         let pushes = [push("entered", 1), push("left", 2), push("entered", 3), push("entered", 1)];
         let (mut before, mut after) = (View::default(), View::default());
-        before.list(agents(&[1, 2]));
+        before.list(listed(&[1, 2]));
         pushes.iter().for_each(|push| before.hear(push));
         pushes.iter().for_each(|push| after.hear(push));
-        after.list(agents(&[1, 2]));
+        after.list(listed(&[1, 2]));
         assert_eq!(before, after);
         assert_eq!(before.difference(&agents(&[1, 3])), None);
     }
@@ -148,7 +260,7 @@ mod tests {
     #[test]
     fn who_is_missing_who_is_too_much_and_who_is_somebody_else_is_told() {
         let mut view = View::default();
-        view.list(agents(&[1, 2]));
+        view.list(listed(&[1, 2]));
         let told = view.difference(&agents(&[2, 3])).unwrap_or_default();
         assert_eq!(told, "does not see agent 3 in session 3; sees without reason agent 1 in session 1");
         let other = Agents::from([(1, "agent 1".to_owned()), (2, "agent 9".to_owned())]);

@@ -33,6 +33,8 @@ pub(super) struct Stage {
     pub(super) journal: Journal,
     /// True once the faults are over: all agents leave.
     pub(super) over: watch::Receiver<bool>,
+    /// True before that: no agent sets its state any more.
+    pub(super) settled: watch::Receiver<bool>,
 }
 
 /// One agent.
@@ -140,6 +142,7 @@ impl Agent {
             latest: Arc::clone(&self.latest),
             progress: SharedProgress::default(),
             over: self.stage.over.clone(),
+            settled: self.stage.settled.clone(),
             known: known.unwrap_or_default(),
             log: Connection {
                 agent: format!("{label}.{user}.{}", token::AUDIENCE),

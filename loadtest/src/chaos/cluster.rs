@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 
 use rollcall_loadtest::servers::{Nats, Redis, psql};
-use rollcall_loadtest::view::Agents;
+use rollcall_loadtest::view::{Agents, States};
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
 use super::authz;
@@ -169,6 +169,28 @@ impl Cluster {
             agents.entry(classroom.to_owned()).or_default().insert(session, agent.to_owned());
         }
         Ok(agents)
+    }
+
+    /// What the agents in each of these classrooms show.
+    pub(super) fn states(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, States>> {
+        let among = quoted(classrooms);
+        let rows = self.sql(&format!(
+            "select classroom_id, id, state_n, coalesce(state, 'null') from agent_session \
+                 where state_n is not null and classroom_id in ({among})"
+        ))?;
+        let mut states = BTreeMap::<String, States>::new();
+        for row in rows.lines() {
+            let mut columns = row.splitn(4, '|');
+            let classroom = columns.next().unwrap_or_default().to_owned();
+            let mut number = || columns.next().and_then(|number| number.parse::<i64>().ok());
+            let (session, version) = (number(), number());
+            let state = columns.next().and_then(|state| serde_json::from_str(state).ok());
+            let (Some(session), Some(version), Some(state)) = (session, version, state) else {
+                return Err(io::Error::other(format!("no state: {row}")));
+            };
+            states.entry(classroom).or_default().insert(session, (version, state));
+        }
+        Ok(states)
     }
 
     /// How many connections the nodes have.

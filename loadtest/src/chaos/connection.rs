@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use rollcall_loadtest::Client;
 use rollcall_loadtest::client::ClientError;
-use rollcall_loadtest::view::{Agents, read_agents};
+use rollcall_loadtest::view::{Listed, read_agents};
 
 use super::journal::{Connection, Journal, Present, Progress, Resumption, Seen, SharedProgress, Success, key, locked};
 
@@ -23,6 +23,11 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// A node that could not list its agents is asked again.
 const LIST_AGAIN: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(3600);
+
+/// From one state to the next.
+const STATE_EVERY: Duration = Duration::from_millis(150);
+/// The `ref` of a set_state is beyond this by the number that it sets.
+const STATES: u64 = 1000;
 
 /// What the agent wants of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub(super) struct Errand {
     /// This connection's own.
     pub(super) progress: SharedProgress,
     pub(super) over: watch::Receiver<bool>,
+    /// True once no agent sets its state any more.
+    pub(super) settled: watch::Receiver<bool>,
     pub(super) log: Connection,
 }
 
@@ -78,7 +85,7 @@ impl Errand {
             Ok(client) => {
                 let present = journal.enter(&self.log, Arc::clone(&self.progress));
                 outcome.send_replace(Outcome::Entered);
-                self.log.end = self.stay(client, present, orders).await;
+                self.log.end = self.stay(client, journal, present, orders).await;
                 self.log.stayed = *over.borrow();
             }
             Err(why) => {
@@ -135,7 +142,7 @@ impl Errand {
     }
 
     /// The list of agents, where the client needs one.
-    fn list(&self) -> impl Future<Output = Agents> + use<> {
+    fn list(&self) -> impl Future<Output = Listed> + use<> {
         let (admin, classroom) = (self.admin, self.log.classroom.clone());
         let listed = locked(&self.progress).listed;
         async move {
@@ -143,7 +150,7 @@ impl Errand {
                 return pending().await;
             }
             loop {
-                match read_agents(admin, &classroom).await {
+                match read_agents(admin, None, &classroom).await {
                     Ok(agents) => return agents,
                     Err(_) => sleep(LIST_AGAIN).await,
                 }
@@ -161,9 +168,29 @@ impl Errand {
         client.send(&join).await.ok();
     }
 
-    async fn stay(&mut self, mut client: Client, present: Present<'_>, mut orders: watch::Receiver<Orders>) -> String {
+    /// Sets the agent's state to the next number.
+    async fn set_state(&self, client: &mut Client, journal: &Journal) {
+        let number = journal.next_state(self.session());
+        let set = json!({"type": "set_state", "ref": STATES + number, "payload": {"state": {"n": number}}});
+        // A connection that breaks here is found broken when it is read.
+        client.send(&set).await.ok();
+    }
+
+    fn session(&self) -> i64 {
+        self.log.success.as_ref().map_or(0, |success| success.session)
+    }
+
+    async fn stay(
+        &mut self,
+        mut client: Client,
+        journal: &Journal,
+        present: Present<'_>,
+        mut orders: watch::Receiver<Orders>,
+    ) -> String {
         let mut list = pin!(self.list());
         let mut listed = false;
+        let mut states = interval(STATE_EVERY);
+        states.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 agents = &mut list, if !listed => {
@@ -172,9 +199,14 @@ impl Errand {
                     progress.view.list(agents);
                     progress.listed = true;
                 }
+                _ = states.tick() => {
+                    if !*self.settled.borrow() {
+                        self.set_state(&mut client, journal).await;
+                    }
+                }
                 message = client.next_message(SILENCE) => match message {
                     Ok(message) => {
-                        if self.note(&message) {
+                        if self.note(&message, journal) {
                             self.join(&mut client).await;
                         }
                     }
@@ -204,9 +236,15 @@ impl Errand {
     }
 
     /// Writes a message down; true where it is in a lesson and may go on to the next.
-    fn note(&mut self, message: &Value) -> bool {
+    fn note(&mut self, message: &Value, journal: &Journal) -> bool {
         match message["type"].as_str() {
             Some("ack") => {
+                if let Some(number) = message["ref"].as_u64().and_then(|reference| reference.checked_sub(STATES)) {
+                    if message["status"] == "SUCCESS" {
+                        journal.state_acked(self.session(), number);
+                    }
+                    return false;
+                }
                 let joined = self.joins.pop_front().filter(|_| message["status"] == "SUCCESS");
                 if let Some(lesson) = &joined {
                     self.log.lessons.entry(lesson.clone()).or_insert(Some(self.log.seen.len()));

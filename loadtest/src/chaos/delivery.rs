@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Connection, Seen};
+use super::journal::{Connection, Seen, UPDATED};
 use super::stream::{FORGED, Record, Stored};
 
 /// What a stream holds of each key, in its order: an event of a session is there again where the database lost what it had
@@ -81,13 +81,16 @@ fn of_first_stream(
     }
 }
 
-/// What holds without a stream: no event comes twice, but for entered, and no entered comes after its left.
+/// What holds without a stream: no event comes twice, but for entered, and no entered or updated comes after its left.
 pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
+    let gone = |update: &str, seen: &BTreeSet<String>| {
+        update.split(' ').next().is_some_and(|session| seen.contains(&format!("agent.left {session}")))
+    };
     let of_one = |connection: &Connection| {
         let mut seen = BTreeSet::new();
         let late = |key: &str, seen: &BTreeSet<String>| match key.strip_prefix("agent.entered") {
             Some(session) => seen.contains(&format!("agent.left{session}")),
-            None => seen.contains(key),
+            None => seen.contains(key) || key.strip_prefix(UPDATED).is_some_and(|update| gone(update, seen)),
         };
         let mut wrong = Vec::new();
         for key in connection.seen.iter().map(|seen| &seen.key) {
@@ -124,7 +127,8 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
             latest = Some(offset.max(last));
         }
         let entered = matches!(stored.session, Some((_, true)));
-        if entered && stored.sender.as_deref() == Some(connection.agent.as_str()) {
+        let of_presence = entered || stored.key.starts_with(UPDATED);
+        if of_presence && stored.sender.as_deref() == Some(connection.agent.as_str()) {
             wrong.push(format!("{} is its own", seen.key));
         }
         let room = got.entry(&stored.room).or_default();
@@ -255,6 +259,9 @@ mod tests {
         assert_eq!(wrong(&["agent.entered 1", "agent.entered 1"]), 0);
         assert_eq!(wrong(&["agent.left 1", "agent.entered 1"]), 1);
         assert_eq!(wrong(&["agent.left 1", "agent.left 1"]), 1);
+        assert_eq!(wrong(&["agent.updated 1 n5", "agent.updated 1 n7", "agent.left 1", "agent.updated 11 n8"]), 0);
+        assert_eq!(wrong(&["agent.left 1", "agent.updated 1 n5"]), 1);
+        assert_eq!(wrong(&["agent.updated 1 n5", "agent.updated 1 n5"]), 1);
     }
 
     #[test]

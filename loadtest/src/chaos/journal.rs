@@ -68,6 +68,7 @@ pub(super) struct Connection {
 pub(super) struct Somebody {
     /// Who and where, in words.
     pub(super) who: String,
+    pub(super) session: i64,
     pub(super) classroom: String,
     pub(super) progress: SharedProgress,
 }
@@ -78,11 +79,41 @@ pub(super) struct Journal {
     over: Mutex<Vec<Connection>>,
     /// By sid.
     present: Mutex<BTreeMap<String, Somebody>>,
+    states: Mutex<BTreeMap<i64, SetStates>>,
+}
+
+/// The numbers that a session was set to as its state, each higher than the one before.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SetStates {
+    /// The last one that was sent.
+    pub(super) sent: u64,
+    /// The last one that was answered with a success.
+    pub(super) acked: u64,
 }
 
 impl Journal {
     pub(super) fn add(&self, connection: Connection) {
         locked(&self.over).push(connection);
+    }
+
+    /// The number that a session's state is set to next.
+    pub(super) fn next_state(&self, session: i64) -> u64 {
+        let mut states = locked(&self.states);
+        let set = states.entry(session).or_default();
+        set.sent += 1;
+        set.sent
+    }
+
+    /// A success for this number came.
+    pub(super) fn state_acked(&self, session: i64, number: u64) {
+        let mut states = locked(&self.states);
+        let set = states.entry(session).or_default();
+        set.acked = set.acked.max(number);
+    }
+
+    /// What the sessions' states were set to.
+    pub(super) fn states(&self) -> BTreeMap<i64, SetStates> {
+        locked(&self.states).clone()
     }
 
     pub(super) fn read(&self) -> Vec<Connection> {
@@ -95,7 +126,8 @@ impl Journal {
         let (sid, session) = success.as_ref().map(|success| (success.sid.clone(), success.session)).unzip();
         let sid = sid.unwrap_or_default();
         let who = format!("{agent} on node {node} as {sid} in session {}", session.unwrap_or_default());
-        self.present().insert(sid.clone(), Somebody { who, classroom: classroom.clone(), progress });
+        let session = session.unwrap_or_default();
+        self.present().insert(sid.clone(), Somebody { who, session, classroom: classroom.clone(), progress });
         Present { journal: self, sid }
     }
 
@@ -122,6 +154,9 @@ pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How the key of an agent.updated begins; the session and the version follow.
+pub(super) const UPDATED: &str = "agent.updated ";
+
 /// What an event is about, the same in the stream and in a push.
 pub(super) fn key(body: &Value) -> String {
     if let Some(note) = body["note"].as_str() {
@@ -129,6 +164,10 @@ pub(super) fn key(body: &Value) -> String {
     }
     let id = &body["id"];
     match (id["entity_type"].as_str(), id["operation"].as_str(), id["sequence_id"].as_i64()) {
+        // One session has many.
+        (Some("agent"), Some("updated"), Some(session)) => {
+            format!("{UPDATED}{session} n{}", body["payload"]["state_n"])
+        }
         (Some(entity), Some(operation), Some(sequence)) => format!("{entity}.{operation} {sequence}"),
         _ => format!("unknown {body}"),
     }

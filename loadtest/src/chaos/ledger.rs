@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::Past;
-use super::journal::Connection;
+use super::journal::{Connection, UPDATED};
 use super::stream::{Place, Record, Stored};
 
 /// All that is known about a seed when it is over.
@@ -97,6 +97,8 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
             .map(|stream| order(&stream.messages, &evidence.lost, evidence.doubtful))
             .unwrap_or_default(),
     );
+    wrong
+        .extend(evidence.stream.iter().flat_map(|stream| updates(&stream.messages, &evidence.lost, evidence.doubtful)));
     wrong.extend(evidence.connections.iter().filter_map(refused_for_good));
     wrong.extend(evidence.fields.iter().map(|field| format!("Redis names a connection that is over: {field}")));
     wrong
@@ -188,6 +190,31 @@ fn order(stream: &[Stored], lost: &BTreeSet<i64>, doubtful: i64) -> Vec<String> 
     wrong
 }
 
+/// Each update of a session is after its entered, and before its left; but where the database lost something.
+fn updates(stream: &[Stored], lost: &BTreeSet<i64>, doubtful: i64) -> Vec<String> {
+    // By session: whether it was entered at all, and whether it has left the stream at hand.
+    let mut sessions: BTreeMap<i64, (bool, Option<usize>)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for message in stream {
+        if let Some((session, entered)) = message.session {
+            let (was_entered, left) = sessions.entry(session).or_default();
+            *was_entered |= entered;
+            *left = (!entered).then_some(message.epoch);
+        } else if let Some(session) = message.key.strip_prefix(UPDATED)
+            && let Some(session) = session.split(' ').next().and_then(|session| session.parse::<i64>().ok())
+            && session > doubtful
+            && !lost.contains(&session)
+        {
+            let (entered, left) = sessions.get(&session).copied().unwrap_or_default();
+            if !entered || left == Some(message.epoch) {
+                let when = if entered { "after its left" } else { "before its entered" };
+                wrong.push(format!("{} at {} comes {when}", message.key, message.offset));
+            }
+        }
+    }
+    wrong
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::journal::Success;
@@ -248,6 +275,28 @@ mod tests {
     #[test]
     fn what_is_sound_balances() {
         assert_eq!(balance(&sound()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_update_is_between_entered_and_left() {
+        let update = |offset, session: i64| Stored {
+            key: format!("{UPDATED}{session} n{offset}"),
+            message_id: format!("agent.updated:i:{session}:{offset}"),
+            session: None,
+            ..event(offset, session, true)
+        };
+        let wrong = |messages: &[Stored]| updates(messages, &BTreeSet::new(), 0).len();
+        let [entered, left] = [event(1, 7, true), event(5, 7, false)];
+        assert_eq!(wrong(&[entered.clone(), update(2, 7), update(3, 7), left.clone()]), 0);
+        assert_eq!(wrong(&[entered.clone(), left.clone(), update(6, 7)]), 1);
+        assert_eq!(wrong(&[update(1, 7), entered.clone(), left.clone()]), 1);
+        // The stream was made anew in between.
+        assert_eq!(wrong(&[entered, left, Stored { epoch: 1, ..update(1, 7) }]), 0);
+        assert_eq!(
+            updates(&[update(1, 7)], &BTreeSet::from([7]), 0).len()
+                + updates(&[update(1, 7)], &BTreeSet::new(), 7).len(),
+            0
+        );
     }
 
     #[test]

@@ -193,6 +193,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         None => None,
     };
     let (over, told) = watch::channel(false);
+    let (settle, settled) = watch::channel(false);
     let stage = Arc::new(Stage {
         seed,
         nodes: cluster.wires.iter().map(Wire::address).collect(),
@@ -201,6 +202,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         lessons,
         journal: Journal::default(),
         over: told,
+        settled,
     });
     let start = Instant::now();
     let mut tasks: Vec<_> =
@@ -210,8 +212,10 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         Scene { runtime, tape: tape.as_ref(), classrooms: &stage.classrooms, user: format!("s{seed}-a{REFUSED}") };
     let Aftermath { mut violations, struck, mishaps, loss } = storm::rage(cluster, &faults, &scene, start)?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
+    settle.send_replace(true);
     violations.extend(rest::until_owned(cluster, &stage)?);
     violations.extend(rest::until_whole(cluster, &stage)?);
+    violations.extend(rest::states_that_are_not_the_last(cluster, &stage, loss.doubtful)?);
     over.send_replace(true);
     runtime.block_on(async {
         for task in tasks {

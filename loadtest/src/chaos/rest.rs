@@ -6,11 +6,11 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::view::Agents;
+use rollcall_loadtest::view::{Agents, States};
 
 use super::agent::Stage;
 use super::cluster::Cluster;
-use super::journal::{Somebody, locked};
+use super::journal::{SetStates, Somebody, locked};
 
 /// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
 /// down that everybody left, and to publish it.
@@ -40,20 +40,45 @@ pub(super) fn until_whole(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
     let wrong = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
         let there = cluster.agents(&stage.classrooms)?;
-        let wrong = present.into_iter().filter_map(|(sid, Somebody { who, classroom, progress })| {
+        let states = cluster.states(&stage.classrooms)?;
+        let wrong = present.into_iter().filter_map(|(sid, Somebody { who, session, classroom, progress })| {
             let progress = locked(&progress);
             if !progress.listed {
                 return Some((sid, format!("{who} was never answered who is there")));
             }
-            let nobody = Agents::new();
-            let difference = progress.view.difference(there.get(&classroom).unwrap_or(&nobody))?;
-            Some((sid, format!("{who} {difference}")))
+            let (nobody, nothing) = (Agents::new(), States::new());
+            let view = &progress.view;
+            let difference = view.difference(there.get(&classroom).unwrap_or(&nobody));
+            let other_states = || view.other_states(states.get(&classroom).unwrap_or(&nothing), session);
+            Some((sid, format!("{who} {}", difference.or_else(other_states)?)))
         });
         Ok(wrong.collect())
     })?;
     // Who has gone since was on its way.
     let present = stage.journal.present();
     Ok(wrong.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, wrong)| wrong).collect())
+}
+
+/// The states of open sessions that are not the last one that was set: each is one that was answered with a success, or was
+/// sent after it. What a failover of the database has lost is not looked for.
+pub(super) fn states_that_are_not_the_last(cluster: &Cluster, stage: &Stage, doubtful: i64) -> io::Result<Vec<String>> {
+    let set = stage.journal.states();
+    let states = cluster.states(&stage.classrooms)?;
+    let there = cluster.agents(&stage.classrooms)?;
+    let mut wrong = Vec::new();
+    for (classroom, agents) in &there {
+        for (session, agent) in agents.iter().filter(|(session, _)| **session > doubtful) {
+            let Some(SetStates { sent, acked }) = set.get(session) else { continue };
+            let shown = states.get(classroom).and_then(|states| states.get(session));
+            let shown = shown.and_then(|(_, state)| state["n"].as_u64()).unwrap_or(0);
+            if !(*acked..=*sent).contains(&shown) {
+                wrong.push(format!(
+                    "{agent} shows state {shown} in session {session}: {acked} was acknowledged, {sent} sent"
+                ));
+            }
+        }
+    }
+    Ok(wrong)
 }
 
 /// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have

@@ -23,6 +23,8 @@ pub(super) enum Step {
     Upgrading,
     /// Waits for connect_success.
     Connecting,
+    /// Waits for another page of the roster.
+    Reading,
     /// Waits for the ack of join_lesson.
     Joining,
     /// Has what it came for.

@@ -10,6 +10,7 @@ use super::connection::Step;
 use super::engine::Engine;
 use super::frame::{self, CLOSE, Frame, PING, PONG};
 use super::order::Goal;
+use super::requests::Requests;
 
 /// What the messages begin with that are no pushes.
 const TYPED: &[u8] = b"{\"type\":";
@@ -132,6 +133,9 @@ impl Engine {
         }
         match self.connections[agent].step {
             Step::Connecting => self.let_in(agent, payload),
+            Step::Reading if found(ACK) && found(SUCCESS) => {
+                self.read_on(agent, number_after(payload, b"],\"next\":"));
+            }
             Step::Joining if found(ACK) && found(SUCCESS) => self.arrived(agent),
             Step::Joining if found(ACK) => {
                 let hint = number_after(payload, b"\"retry_after_ms\":");
@@ -154,14 +158,32 @@ impl Engine {
         if memchr::memmem::find(payload, RECOVERED).is_some() {
             self.recovered += 1;
         }
-        if resumed || self.goal == Goal::Connected { self.arrived(agent) } else { self.join(agent) }
+        if resumed {
+            return self.arrived(agent);
+        }
+        self.read_on(agent, number_after(payload, b"],\"roster_next\":"));
+    }
+
+    /// Asks for the roster's next page where there is one; else the agent goes on to its lesson, if it wants one.
+    fn read_on(&mut self, agent: usize, next: Option<u64>) {
+        match next {
+            Some(after) => {
+                let connection = &mut self.connections[agent];
+                connection.step = Step::Reading;
+                if let Err(error) = connection.send(&Requests::roster(after)) {
+                    self.fail(agent, &error.kind().to_string());
+                }
+            }
+            None if self.goal == Goal::Connected => self.arrived(agent),
+            None => self.join(agent),
+        }
     }
 
     /// A close frame has come: a refusal before connect_success, a loss after it.
     fn closed(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         match connection.step {
-            Step::Connecting | Step::Joining => {
+            Step::Connecting | Step::Reading | Step::Joining => {
                 let hint = connection.come_back_after_ms.take();
                 self.refused(agent, reason, hint);
             }

@@ -18,12 +18,14 @@ pub(crate) struct Crowd {
     pub(crate) guests: bool,
     /// They ask for resumption, and one that reconnects asks for what it missed.
     pub(crate) resume: bool,
+    /// Each reads the whole roster of its room when it enters.
+    pub(crate) roster: bool,
 }
 
 impl Crowd {
     /// A crowd of agents with tokens.
     pub(crate) fn new(tag: u16, agents: usize, room_size: usize) -> Self {
-        Self { tag, first: 0, agents, room_size, guests: false, resume: false }
+        Self { tag, first: 0, agents, room_size, guests: false, resume: false, roster: false }
     }
 
     /// A crowd of guests.
@@ -34,6 +36,11 @@ impl Crowd {
     /// The same, of clients that resume.
     pub(crate) fn resuming(self) -> Self {
         Self { resume: true, ..self }
+    }
+
+    /// The same, each with a roster.
+    pub(crate) fn with_rosters(self) -> Self {
+        Self { roster: true, ..self }
     }
 
     /// The next `agents` of this crowd, which are to be made ready apart from the first.

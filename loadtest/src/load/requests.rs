@@ -41,6 +41,9 @@ impl Requests {
             if crowd.resume {
                 payload["resume"] = json!({});
             }
+            if crowd.roster {
+                payload["roster"] = json!(true);
+            }
             let connect = json!({"type": "connect_request", "payload": payload});
             let join = json!({"type": "join_lesson", "ref": 1, "payload": {
                 "lesson_id": crowd.lesson(room),
@@ -71,6 +74,12 @@ impl Requests {
 
     pub(super) fn join(&self, agent: usize) -> &[u8] {
         &self.bytes[self.of_agent[agent].1.clone()]
+    }
+
+    /// The request for the next page of the roster.
+    pub(super) fn roster(after: u64) -> Vec<u8> {
+        let roster = json!({"type": "roster", "ref": 1, "payload": {"after": after}});
+        frame::masked(TEXT, roster.to_string().as_bytes())
     }
 
     fn keep(&mut self, message: &str) -> Range<usize> {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Client, ClientError};
 use crate::token;
-use crate::view::{Agents, View, read_agents};
+use crate::view::{Listed, View, read_agents};
 
 const LABEL: &str = "web";
 /// A member gets no event while no agent comes or goes.
@@ -22,6 +22,23 @@ const SILENCE: Duration = Duration::from_secs(3600);
 const ENTER_LIMIT: Duration = Duration::from_secs(20);
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How a member reads who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// From the admin address, after its success.
+    Admin,
+    /// From the clients' address with its own token, after its success.
+    Http,
+    /// With its success.
+    Success,
+    /// By an event, after its success.
+    Event,
+}
+
+impl Reading {
+    pub(super) const ALL: [Self; 4] = [Self::Admin, Self::Http, Self::Success, Self::Event];
+}
 
 /// Where a member enters.
 pub(super) struct Ticket {
@@ -33,6 +50,7 @@ pub(super) struct Ticket {
     /// How long after the start.
     pub(super) pause: Duration,
     pub(super) resumes: bool,
+    pub(super) reading: Reading,
 }
 
 /// Upgraded, and waiting for the start.
@@ -73,8 +91,12 @@ impl Ticket {
 impl Connected {
     /// Enters at the start, and reads the list of agents right after its success.
     pub(super) async fn enter(mut self) -> io::Result<Member> {
-        let Ticket { address, admin, node, classroom, user, pause, resumes } = self.ticket;
-        let mut request = json!({"token": token::participant(&user), "classroom_id": classroom, "agent_label": LABEL});
+        let Ticket { address, admin, node, classroom, user, pause, resumes, reading } = self.ticket;
+        let token = token::participant(&user);
+        let mut request = json!({"token": token, "classroom_id": classroom, "agent_label": LABEL});
+        if reading == Reading::Success {
+            request["roster"] = json!(true);
+        }
         if resumes {
             request["resume"] = json!({});
         }
@@ -83,11 +105,30 @@ impl Connected {
         let (client, success) = let_in(self.client, address, request).await?;
         let session = success["session_id"].as_i64();
         let session = session.ok_or_else(|| io::Error::other(format!("no session id: {success}")))?;
-        let view = Arc::new(Mutex::new(View::default()));
+        let mut view = View::default();
+        let asks = match reading {
+            Reading::Success => {
+                let next = success["roster_next"].as_i64();
+                view.read(0, &success["roster"], next).map_err(io::Error::other)?;
+                next
+            }
+            Reading::Event => Some(0),
+            Reading::Admin | Reading::Http => None,
+        };
+        let view = Arc::new(Mutex::new(view));
         let (ending, ended) = oneshot::channel();
-        let task = tokio::spawn(follow(client, Arc::clone(&view), ended));
-        let agents = read_in_time(admin, &classroom).await?;
-        locked(&view).list(agents);
+        let (whole, read) = oneshot::channel();
+        let task = tokio::spawn(follow(client, Arc::clone(&view), asks, whole, ended));
+        let listed = match reading {
+            Reading::Admin => Some(read_in_time(admin, None, &classroom).await?),
+            Reading::Http => Some(read_in_time(address, Some(&token), &classroom).await?),
+            Reading::Success | Reading::Event => None,
+        };
+        if let Some(listed) = listed {
+            locked(&view).list(listed);
+        }
+        // The whole roster has come, or the connection is over, which its end tells.
+        read.await.ok();
         let agent = format!("{LABEL}.{user}.{}", token::AUDIENCE);
         Ok(Member { classroom, session, agent, node, view, ending, task })
     }
@@ -134,10 +175,10 @@ async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::
 }
 
 /// Tries again for a while: of hundreds of connects at once, a node refuses some.
-async fn read_in_time(admin: SocketAddr, classroom: &str) -> io::Result<Agents> {
+async fn read_in_time(address: SocketAddr, token: Option<&str>, classroom: &str) -> io::Result<Listed> {
     let deadline = Instant::now() + LIST_LIMIT;
     loop {
-        match read_agents(admin, classroom).await {
+        match read_agents(address, token, classroom).await {
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => sleep(ASK_AGAIN).await,
             Ok(agents) => return Ok(agents),
@@ -145,22 +186,59 @@ async fn read_in_time(admin: SocketAddr, classroom: &str) -> io::Result<Agents> 
     }
 }
 
+/// Follows what comes. `asks`: after which session it asks for the roster; `whole` hears when all of it has come.
 async fn follow(
     mut client: Client,
     view: Arc<Mutex<View>>,
+    mut asks: Option<i64>,
+    whole: oneshot::Sender<()>,
     mut ended: oneshot::Receiver<Ending>,
 ) -> Result<(), ClientError> {
+    let mut whole = Some(whole);
     loop {
-        tokio::select! {
-            event = client.next_event(SILENCE) => locked(&view).hear(&event?.body),
-            ending = &mut ended => {
-                if ending == Ok(Ending::Close) {
-                    client.close().await?;
+        match asks {
+            Some(after) => client.send(&roster(after)).await?,
+            None => drop(whole.take()),
+        }
+        // Until an answer comes.
+        loop {
+            tokio::select! {
+                message = client.next_message(SILENCE) => {
+                    let message = message?;
+                    if message["type"] == "ack" {
+                        asks = page(&view, asks.unwrap_or_default(), &message)?;
+                        break;
+                    }
+                    let event = message.get("offset").and(message.get("event")).unwrap_or(&message);
+                    locked(&view).hear(event);
                 }
-                return Ok(());
+                ending = &mut ended => {
+                    if ending == Ok(Ending::Close) {
+                        client.close().await?;
+                    }
+                    return Ok(());
+                }
             }
         }
     }
+}
+
+fn roster(after: i64) -> Value {
+    json!({"type": "roster", "ref": after, "payload": {"after": after}})
+}
+
+/// Takes a page of the roster into the view; returns after which session the next one begins, or this one once more where the
+/// node is too busy for its own limits.
+fn page(view: &Mutex<View>, after: i64, ack: &Value) -> Result<Option<i64>, ClientError> {
+    if ack["retry_after_ms"].is_u64() {
+        return Ok(Some(after));
+    }
+    if ack["status"] != "SUCCESS" {
+        return Err(ClientError::Unexpected(ack.clone()));
+    }
+    let next = ack["data"]["next"].as_i64();
+    let read = locked(view).read(after, &ack["data"]["agents"], next);
+    read.map(|()| next).map_err(|_| ClientError::Unexpected(ack.clone()))
 }
 
 fn locked(view: &Mutex<View>) -> MutexGuard<'_, View> {

@@ -1,6 +1,6 @@
-//! A race: pairs of agents enter classrooms at once on several nodes, each reads the list of agents right after its
-//! success, and others come and go meanwhile. List and pushes together must say who is there, for everybody (PROTOCOL 2,
-//! "The view is whole").
+//! A race: pairs of agents enter classrooms at once on several nodes, each reads who is there (with its success, or right
+//! after it by an event, or over HTTP as a client or an operator), and others come and go meanwhile. List and pushes together
+//! must say who is there, for everybody (PROTOCOL 2, "The view is whole").
 //!
 //! Ids do not commit in order: a node commits all that waits together, and who is in another node's group may be
 //! answered, and read the list, while that group has its ids and is not committed. That this happens to many is brought
@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use crate::Gateway;
 use crate::view::Agents;
 use lock::Locked;
-use member::{Ending, Member, Ticket};
+use member::{Ending, Member, Reading, Ticket};
 
 /// How long a view may lack what has happened.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
@@ -189,6 +189,7 @@ fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
         user: format!("racer-{user}"),
         pause: Duration::from_millis(user % STAGGER),
         resumes: user.is_multiple_of(3),
+        reading: Reading::ALL[usize::try_from(user % 4).unwrap_or_default()],
     }
 }
 
