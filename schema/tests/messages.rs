@@ -3,8 +3,8 @@ use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{
     AckError, AckMessage, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent,
-    JoinLesson, JsonObject, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Role, RosterAgent, RosterPage,
-    Seat, SessionError, SessionId, Sid, StateVersion, Update, Violation,
+    JoinLesson, JsonObject, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Role, RosterAgent,
+    RosterPage, Seat, SessionError, SessionId, Sid, StateVersion, Update, Violation,
     ack::{self, Empty, LessonJoined, Refreshed, RosterRead},
     connect_success::Start,
     request::RefText,

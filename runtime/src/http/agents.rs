@@ -1,14 +1,10 @@
-//! `GET /api/v1/classrooms/{id}/agents`: who is in a classroom, for operators and for clients (PROTOCOL 7 and 9).
+//! What a client asks with `GET /api/v1/classrooms/{id}/agents` (PROTOCOL 9).
 //!
 //! Invariant: every id is checked before it is used in a query.
-use hyper::StatusCode;
-use rollcall_schema::{
-    ClassroomId, SessionId,
-    roster::{ListedAgent, MAX_PAGE},
-};
+use rollcall_schema::{ClassroomId, SessionId, roster::MAX_PAGE};
 
-use super::reply::{HttpError, Reply, json};
-use rollcall_store::{RosterQuery, Store, StoreError};
+use super::reply::HttpError;
+use rollcall_store::RosterQuery;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]

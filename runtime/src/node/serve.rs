@@ -37,8 +37,7 @@ use rollcall_base::{
 use rollcall_bus::EventPublisher;
 use rollcall_presence::{
     Presence, Rosters, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
-    operator::Operator,
-    outbox_relay::OutboxRelay, sessions::Sessions,
+    operator::Operator, outbox_relay::OutboxRelay, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
