@@ -182,6 +182,24 @@ async fn status_of_an_unsigned_call(address: &str) -> String {
     String::from_utf8(status.to_vec()).unwrap()
 }
 
+#[tokio::test]
+async fn a_check_names_the_functions_and_every_fault_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |file: &FunctionsFile| {
+        let options = file.on(&GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")));
+        options.arg("check").command().current_dir(folder.path()).output().unwrap()
+    };
+    let output = check(&FunctionsFile::new(&[("vote", "http://127.0.0.1:1/vote", "")]));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("vote at http://127.0.0.1:1/vote"), "{output:?}");
+    let faulty = [("join_lesson", "http://127.0.0.1:1/", ""), ("connect_request", "ftp://x/", "concurrency = 0")];
+    let output = check(&FunctionsFile::new(&faulty));
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let faults = ["join_lesson has a handler already", "connect_request has a handler already", "url: write", "from 1"];
+    assert!(faults.iter().all(|fault| text.contains(fault)) && text.lines().count() == 4, "{text}");
+}
+
 /// A process that ends with the value.
 struct Service(Child);
 

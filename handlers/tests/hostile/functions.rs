@@ -60,7 +60,7 @@ fn misbehave(call: &Value) -> Reply {
 async fn every_wrong_answer_is_answered_and_does_nothing() {
     let wrong = Function::start(misbehave).await;
     let right = Function::start(|_| fine()).await;
-    let limits = "timeout = \"500ms\"\nopen_after = 1000";
+    let limits = "timeout = \"500ms\"\nmax_answer = \"256KiB\"\nopen_after = 1000";
     let file = FunctionsFile::new(&[("wrong", &wrong.url(), limits), ("right", &right.url(), "")]);
     let backend = Backend::embedded().another(|options| file.on(options));
     let room = backend.classroom();

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const CONCURRENCY: usize = 64;
 const QUEUE: usize = 1024;
-const MAX_ANSWER: usize = 256 << 10;
+const MAX_ANSWER: usize = 128 << 10;
 const MAX_EVENTS: usize = 100;
 const BREAKER: BreakerOptions = BreakerOptions { failures: 10, pause: Duration::from_secs(1) };
 

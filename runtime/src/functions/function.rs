@@ -19,7 +19,15 @@ use crate::{
 };
 use rollcall_base::names;
 
-/// Why a call has no answer for its client.
+/// A call of this function has no answer for its client.
+#[derive(Debug, thiserror::Error)]
+#[error("function {function}: {why}")]
+pub(super) struct FunctionError {
+    pub(super) function: &'static str,
+    pub(super) why: CallError,
+}
+
+/// Why.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("too many calls wait for an answer")]
@@ -63,7 +71,7 @@ impl Function {
     }
 
     /// Sends the request of this id and body, and reads the answer.
-    pub(super) async fn call(&self, id: &RequestId, body: Bytes) -> Result<Answer, CallError> {
+    pub(super) async fn call(&self, id: &RequestId, body: Bytes) -> Result<Answer, FunctionError> {
         let result = self.request(id, body).await;
         let outcome = match &result {
             Ok(Answer::Success { .. }) => "success",
@@ -74,7 +82,7 @@ impl Function {
             Err(CallError::Wrong(_)) => "wrong_answer",
         };
         metrics::counter!(names::FUNCTION_CALLS, "function" => self.name, "outcome" => outcome).increment(1);
-        result
+        result.map_err(|why| FunctionError { function: self.name, why })
     }
 
     async fn request(&self, id: &RequestId, body: Bytes) -> Result<Answer, CallError> {
