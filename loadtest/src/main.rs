@@ -38,6 +38,8 @@ enum Verb {
     Idle(Options),
     /// Fan-out into big and small rooms, and slow readers.
     Fanout(Options),
+    /// Functions over HTTP: calls a second, and the wait of the last of 50.
+    Functions(Options),
     /// What classmates notice of a flood of pings.
     Hostile(Options),
     /// Everybody comes back after a kill -9.
@@ -149,6 +151,7 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Join(options) => perform(&options, scenario::join::run),
         Verb::Idle(options) => perform(&options, scenario::idle::run),
         Verb::Fanout(options) => perform(&options, scenario::fanout::run),
+        Verb::Functions(options) => perform(&options, scenario::functions::run),
         Verb::Hostile(options) => perform(&options, scenario::hostile::run),
         Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
         Verb::Soak(soak) => {
@@ -161,6 +164,7 @@ fn run(verb: Verb) -> io::Result<bool> {
                 stage.floor()?;
                 scenario::join::run(stage)?;
                 scenario::fanout::run(stage)?;
+                scenario::functions::run(stage)?;
                 scenario::hostile::run(stage)?;
                 scenario::reconnect::run(stage)?;
                 scenario::idle::run(stage)?;

@@ -51,10 +51,21 @@ impl Stage {
     /// Starts gateways for a scenario. What systems before it wrote is on the disk by then, so that its writing slows
     /// down nobody who is measured.
     pub(crate) fn start(&self, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<System> {
+        self.start_with(kind, count, crowds, &[])
+    }
+
+    /// The same with further settings.
+    pub(crate) fn start_with(
+        &self,
+        kind: Kind,
+        count: usize,
+        crowds: &[Crowd],
+        settings: &[(&str, String)],
+    ) -> io::Result<System> {
         nix::unistd::sync();
         let binary = self.gateway.as_ref();
         let binary = binary.ok_or_else(|| io::Error::other("--gateway PATH is missing"))?;
-        System::gateways(&binary.canonicalize()?, kind, count, crowds)
+        System::gateways(&binary.canonicalize()?, kind, count, crowds, settings)
     }
 
     pub(crate) fn note(&mut self, scenario: &str, system: Kind) -> Note<'_> {

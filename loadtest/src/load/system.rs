@@ -75,8 +75,14 @@ impl System {
         FloorServer::start().map(Self::Floor)
     }
 
-    /// Starts `count` gateways on backends of one kind, with the lessons of `crowds`.
-    pub(crate) fn gateways(binary: &Path, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<Self> {
+    /// Starts `count` gateways on backends of one kind, with the lessons of `crowds` and these settings.
+    pub(crate) fn gateways(
+        binary: &Path,
+        kind: Kind,
+        count: usize,
+        crowds: &[Crowd],
+        settings: &[(&str, String)],
+    ) -> io::Result<Self> {
         let folder = private_folder("load")?;
         let backends = match kind {
             Kind::Floor => return Self::floor(),
@@ -99,6 +105,7 @@ impl System {
                 .env("REDIS_URL", backends.redis.url())
                 .env("NATS_URL", backends.nats.url()),
         };
+        options = settings.iter().fold(options, |options, (name, value)| options.env(name, value));
         load_lessons(&options, folder.path(), crowds)?;
         let gateways = (0..count).map(|_| Gateway::start(options.clone()));
         Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, _folder: folder })

@@ -2,6 +2,7 @@
 
 pub(crate) mod fanout;
 pub(crate) mod floor;
+pub(crate) mod functions;
 pub(crate) mod hostile;
 pub(crate) mod idle;
 pub(crate) mod join;

@@ -12,7 +12,7 @@ const MOST_SHOWN: usize = 20;
 
 /// Whether every view was whole.
 pub(crate) fn run(gateway: &Path, nodes: usize, race: Race) -> io::Result<bool> {
-    let system = System::gateways(&gateway.canonicalize()?, Kind::Real, nodes, &[])?;
+    let system = System::gateways(&gateway.canonicalize()?, Kind::Real, nodes, &[], &[])?;
     let System::Gateways { gateways, backends: Some(backends), .. } = &system else {
         return Err(io::Error::other("a race needs gateways with servers"));
     };
