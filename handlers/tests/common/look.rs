@@ -14,6 +14,18 @@ impl Backend {
         }
     }
 
+    /// Changes rows behind the gateway's back.
+    pub(crate) async fn write(&self, statement: &str) {
+        match &self.servers {
+            Some(servers) => drop(postgres(&servers.postgres, statement).await),
+            None => {
+                let connection = rusqlite::Connection::open(self.gateway.folder().join("rollcall.db")).unwrap();
+                connection.busy_timeout(SOON).unwrap();
+                connection.execute_batch(statement).unwrap();
+            }
+        }
+    }
+
     /// The rows of a query that returns one value.
     pub(crate) async fn value(&self, query: &str) -> String {
         let rows = self.rows(query).await;

@@ -7,6 +7,7 @@
 mod common;
 
 mod acks;
+mod attendance;
 mod cli;
 mod connect;
 mod crowd;

@@ -8,6 +8,7 @@ mod agent_states;
 mod erasure;
 mod error;
 pub mod group_commit;
+mod history;
 mod kicks;
 mod lesson_joins;
 mod lessons;
@@ -31,6 +32,7 @@ use rollcall_base::tasks::TaskEnded;
 pub use agent_states::{AgentStates, SetState};
 pub use erasure::Erasure;
 pub use error::StoreError;
+pub use history::{History, HistoryPosition, HistorySweep, Moment, Visit, VisitEnd};
 pub use kicks::{KickTarget, KickedSession, Kicks};
 pub use lesson_joins::{Join, Joined, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
@@ -61,6 +63,7 @@ pub trait Store:
     + Queries
     + Overview
     + Erasure
+    + History
     + 'static
 {
     /// `postgres` or `sqlite`, for metrics and messages.

@@ -10,6 +10,7 @@ mod backlog;
 mod connect;
 mod erasure;
 mod floor;
+mod history;
 mod hosts;
 mod keeper;
 mod kicks;

@@ -10,6 +10,7 @@ mod agent_states;
 mod db_thread;
 mod erasure;
 mod file;
+mod history;
 mod ids;
 mod kicks;
 mod lease;

@@ -88,6 +88,8 @@ create table agent_session_history (
 );
 -- Finds what is to be erased of a user.
 create index agent_session_history_user on agent_session_history (user_id);
+-- A classroom's attendance, page by page.
+create index agent_session_history_classroom on agent_session_history (classroom_id, upper(lifetime), id);
 
 -- Connections that lost their session to one on another node, until their node has told them.
 create table takeover (

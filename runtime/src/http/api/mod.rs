@@ -1,5 +1,6 @@
 //! The table of what the admin address answers: one line for each method and path, one file for each resource.
 mod agents;
+mod attendance;
 mod classrooms;
 mod counters;
 mod disconnect;
@@ -29,6 +30,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/v1/nodes", whole!(nodes::list)),
     Route::get("/api/v1/classrooms", whole!(classrooms::list)),
     Route::get("/api/v1/classrooms/{classroom_id}/agents", whole!(agents::list)),
+    Route::get("/api/v1/classrooms/{classroom_id}/attendance", |admin, call| Box::pin(attendance::list(admin, call))),
     Route::get("/api/v1/classrooms/{classroom_id}/events", whole!(events::list)),
     Route::get("/api/v1/sessions", whole!(sessions::list)),
     Route::query("/api/v1/counters/agent", whole!(counters::count)),

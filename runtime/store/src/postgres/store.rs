@@ -24,6 +24,8 @@ use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 /// For a statement in the background, which may walk over many dead rows of an old snapshot; and the server's own limit.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(12);
 const BACKGROUND: &str = "-c statement_timeout=10000";
+/// The same, and no wait for the disk: a deletion that a crash undoes is made again.
+const SWEEP: &str = "-c statement_timeout=10000 -c synchronous_commit=off";
 
 /// How to reach the server.
 #[derive(Clone)]
@@ -51,6 +53,8 @@ pub struct PostgresStore {
     pub(super) heartbeat: Keeper,
     /// Reaps, and looks at the outbox.
     pub(super) background: Keeper,
+    /// Deletes old history.
+    pub(super) sweep: Keeper,
     pub(super) floor: Floor,
     pub(super) connector: Arc<Connector>,
     /// Other nodes are alive, as of the last heartbeat: their relays must be notified of new rows.
@@ -79,6 +83,7 @@ impl PostgresStore {
             pool,
             heartbeat: Keeper::new(Arc::clone(&connector), "", LIMIT),
             background: Keeper::new(Arc::clone(&connector), BACKGROUND, BACKGROUND_LIMIT),
+            sweep: Keeper::new(Arc::clone(&connector), SWEEP, BACKGROUND_LIMIT),
             floor: Floor::default(),
             connector,
             several,

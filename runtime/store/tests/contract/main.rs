@@ -1,6 +1,7 @@
 //! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
 mod agent_states;
 mod failover;
+mod history;
 mod hosts;
 mod hung;
 mod kicks;

@@ -93,6 +93,9 @@ impl World {
             Database::Postgres(url) => url,
             Database::Sqlite(..) => panic!("a case for PostgreSQL"),
         }
+        pub(crate) fn is_postgres(&self) -> bool {
+            matches!(self.database, Database::Postgres(_))
+        }
     }
 
     pub(crate) fn path(&self) -> &PathBuf {

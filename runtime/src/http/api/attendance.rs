@@ -1,0 +1,285 @@
+//! `GET /api/v1/classrooms/{id}/attendance`: who was there from when to when, and why they left, as JSON or CSV.
+//!
+//! Invariant: memory holds one page, whatever the history holds: the next page is read when the client has taken the one
+//! before, and nothing is held in the database meanwhile. An answer that cannot be finished breaks off; it never looks
+//! whole.
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future::ready, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{Response, StatusCode, body::Frame, header};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, SessionId, UserId};
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::http::{
+    admin::Admin,
+    call::Call,
+    reply::{BodyError, HttpError, Streamed},
+};
+use rollcall_store::{HistoryPosition, Moment, Store, StoreError, Visit, VisitEnd};
+
+/// How many sessions are read at once.
+const PAGE: usize = 1000;
+
+/// The columns, which are also the members of each JSON object.
+const COLUMNS: [&str; 7] = ["session_id", "agent_id", "user_id", "lesson_id", "entered_at", "left_at", "reason"];
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Format {
+    #[default]
+    Json,
+    Csv,
+}
+
+/// What is asked for: sessions that lived at some time between the two, as JSON or CSV.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Query {
+    from: Option<Moment>,
+    to: Option<Moment>,
+    format: Format,
+}
+
+impl Query {
+    fn of(call: &Call<'_>) -> Result<Self, HttpError> {
+        let time = |name: &str| call.text(name)?.map(|text| moment(name, &text)).transpose();
+        let format = match call.text("format")?.as_deref() {
+            None | Some("json") => Format::Json,
+            Some("csv") => Format::Csv,
+            Some(_) => return Err(HttpError::bad("format must be json or csv")),
+        };
+        Ok(Self { from: time("from")?, to: time("to")?, format })
+    }
+
+    fn includes(&self, visit: &Visit) -> bool {
+        let after = |from| visit.end.as_ref().is_none_or(|end| end.at > from);
+        self.to.is_none_or(|to| visit.entered < to) && self.from.is_none_or(after)
+    }
+}
+
+fn moment(name: &str, text: &str) -> Result<Moment, HttpError> {
+    // A plus that is not encoded means a space in a query.
+    let parsed = OffsetDateTime::parse(&text.replace(' ', "+"), &Rfc3339).ok();
+    let micros = parsed.and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1000).ok());
+    // Before 1970 there were no sessions.
+    let moment = micros.map(|micros| Moment(micros.max(0)));
+    moment.ok_or_else(|| HttpError::bad(format!("{name} must be a time like 2026-09-01T08:00:00Z")))
+}
+
+/// Lists the sessions that lived between `from` and `to`. The first page is read before the answer begins, so that a
+/// database that is away is an error.
+pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Streamed, HttpError> {
+    let (classroom, query) = (call.classroom()?, Query::of(call)?);
+    let format = query.format;
+    let (store, place) = (Arc::clone(&admin.store), Place::Present(SessionId(0)));
+    let mut pages = Pages { store, classroom, query, place, present: HashSet::new() };
+    let first = pages.next().await.map_err(|error| admin.refusal(&error))?.unwrap_or_default();
+    let begun = encode(format, &first, Part::Start);
+    let rest = stream::unfold(Some(pages), move |pages| async move {
+        let mut pages = pages?;
+        match pages.next().await {
+            Ok(Some(page)) => Some((Ok(Frame::data(encode(format, &page, Part::Next))), Some(pages))),
+            Ok(None) => Some((Ok(Frame::data(encode(format, &[], Part::End))), None)),
+            Err(error) => {
+                tracing::warn!(%error, "an attendance list breaks off");
+                Some((Err(BodyError::from("the list breaks off")), None))
+            }
+        }
+    });
+    let body = stream::once(ready(Ok(Frame::data(begun)))).chain(rest);
+    let mut reply = Response::new(StreamBody::new(body).boxed_unsync());
+    *reply.status_mut() = StatusCode::OK;
+    let kind = match format {
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
+    };
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    Ok(reply)
+}
+
+/// Where reading goes on.
+enum Place {
+    Present(SessionId),
+    Past(HistoryPosition),
+    End,
+}
+
+/// First the sessions that live, then those that ended: one that ends meanwhile is found twice, and told once.
+struct Pages {
+    store: Arc<dyn Store>,
+    classroom: ClassroomId,
+    query: Query,
+    place: Place,
+    /// Those that lived.
+    present: HashSet<SessionId>,
+}
+
+impl Pages {
+    /// The next sessions that were asked for; none after the last.
+    async fn next(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
+        loop {
+            let mut page = match self.place {
+                Place::Present(after) => {
+                    let page = self.store.present(self.classroom, after, PAGE).await?;
+                    self.present.extend(page.iter().map(|visit| visit.session));
+                    self.place = match page.last() {
+                        Some(last) if page.len() == PAGE => Place::Present(last.session),
+                        _ => Place::Past(self.start()),
+                    };
+                    page
+                }
+                Place::Past(after) => {
+                    let mut page = self.store.past(self.classroom, after, PAGE).await?;
+                    let last = page.last().filter(|_| page.len() == PAGE);
+                    let last = last.and_then(|last| Some((last.end.as_ref()?.at, last.session)));
+                    self.place =
+                        last.map_or(Place::End, |(ended, session)| Place::Past(HistoryPosition { ended, session }));
+                    page.retain(|visit| !self.present.contains(&visit.session));
+                    page
+                }
+                Place::End => return Ok(None),
+            };
+            page.retain(|visit| self.query.includes(visit));
+            if !page.is_empty() {
+                return Ok(Some(page));
+            }
+        }
+    }
+
+    /// Before the first session that ended after the time asked for.
+    fn start(&self) -> HistoryPosition {
+        HistoryPosition { ended: self.query.from.unwrap_or_default(), session: SessionId(i64::MAX) }
+    }
+}
+
+/// Which part of the answer is encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Start,
+    Next,
+    End,
+}
+
+fn encode(format: Format, page: &[Visit], part: Part) -> Bytes {
+    match format {
+        Format::Json => json(page, part),
+        Format::Csv => csv(page, part),
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    session_id: SessionId,
+    agent_id: &'a AgentId,
+    user_id: &'a UserId,
+    lesson_id: Option<&'a LessonId>,
+    entered_at: String,
+    left_at: Option<String>,
+    reason: Option<&'a str>,
+}
+
+fn json(page: &[Visit], part: Part) -> Bytes {
+    let mut text = Vec::new();
+    if part == Part::Start {
+        text.push(b'[');
+    }
+    for (number, visit) in page.iter().enumerate() {
+        if part == Part::Next || number > 0 {
+            text.push(b',');
+        }
+        let line = Line {
+            session_id: visit.session,
+            agent_id: &visit.agent,
+            user_id: &visit.user,
+            lesson_id: visit.lesson.as_ref(),
+            entered_at: shown(visit.entered),
+            left_at: visit.end.as_ref().map(|end| shown(end.at)),
+            reason: visit.end.as_ref().map(|end| end.reason.as_str()),
+        };
+        serde_json::to_writer(&mut text, &line).expect("texts and numbers are JSON");
+    }
+    if part == Part::End {
+        text.extend_from_slice(b"]\n");
+    }
+    text.into()
+}
+
+fn csv(page: &[Visit], part: Part) -> Bytes {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let mut write = |record: &[Cow<'_, str>]| {
+        writer.write_record(record.iter().map(|field| field.as_bytes())).expect("memory takes every record");
+    };
+    if part == Part::Start {
+        write(&COLUMNS.map(Cow::Borrowed));
+    }
+    for Visit { session, agent, user, lesson, entered, end } in page {
+        let (left, reason) = match end {
+            Some(VisitEnd { at, reason }) => (shown(*at), reason.as_str()),
+            None => Default::default(),
+        };
+        write(&[
+            session.to_string().into(),
+            plain(agent.as_str()),
+            plain(user.as_str()),
+            plain(lesson.as_ref().map_or("", LessonId::as_str)),
+            shown(*entered).into(),
+            left.into(),
+            plain(reason),
+        ]);
+    }
+    writer.into_inner().expect("memory takes every record").into()
+}
+
+/// A spreadsheet takes a field that begins like this for a formula, and user ids are chosen by strangers: an apostrophe
+/// makes it a text.
+fn plain(field: &str) -> Cow<'_, str> {
+    if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}").into() } else { field.into() }
+}
+
+/// UTC, with milliseconds.
+fn shown(moment: Moment) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0) * 1000);
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_any_zone_and_their_plus_may_be_a_space() {
+        for text in ["2026-09-01T12:00:00Z", "2026-09-01T15:00:00+03:00", "2026-09-01T15:00:00 03:00"] {
+            assert_eq!(moment("from", text), Ok(Moment(1_788_264_000_000_000)), "{text}");
+        }
+        assert_eq!(moment("from", "0001-01-01T00:00:00Z"), Ok(Moment(0)));
+        for text in ["yesterday", "2026-09-01", "", "1788264000"] {
+            assert!(moment("to", text).is_err_and(|why| why.detail.contains("to must be a time")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_spreadsheet_finds_no_formula() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"] {
+            assert_eq!(plain(formula), format!("'{formula}"));
+        }
+        assert_eq!(plain("web.=1.example.org"), "web.=1.example.org");
+    }
+
+    #[test]
+    fn moments_are_shown_with_milliseconds() {
+        assert_eq!(shown(Moment(1_788_264_000_123_999)), "2026-09-01T12:00:00.123Z");
+    }
+}

@@ -1,0 +1,86 @@
+//! The history of sessions. Pages are read beside the writer; a sweep's batch is short, because no other write runs
+//! meanwhile.
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_schema::{AgentId, ClassroomId, LessonId, SessionId, UserId};
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    db_thread::failed,
+    rows::{rows, text, unreadable, whole},
+    store::SqliteStore,
+};
+use crate::{History, HistoryPosition, HistorySweep, Moment, StoreError, Visit, VisitEnd};
+
+/// Times are texts with milliseconds; outside they are microseconds.
+const PRESENT: &str = "select id, agent_id, user_id, lesson_id, \
+        cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, null, null \
+    from agent_session where classroom_id = ?1 and id > ?2 order by id limit ?3";
+
+const PAST: &str = "select id, agent_id, user_id, lesson_id, \
+        cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, \
+        cast(round(unixepoch(ended_at, 'subsec') * 1000) as integer) * 1000, reason \
+    from agent_session_history \
+    where classroom_id = ?1 and (ended_at, id) > (strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch'), ?3) \
+    order by ended_at, id limit ?4";
+
+/// As in Postgres.
+const LOOK: &str = "select max(id), coalesce(max(started_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?3)), 0) \
+    from (select id, started_at from agent_session_history where id > ?1 order by id limit ?2)";
+
+const SWEEP: &str = "delete from agent_session_history where id in \
+        (select id from agent_session_history where id > ?1 order by id limit ?2) \
+    and ended_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?3)";
+
+fn visit(row: &Row<'_>) -> Result<Visit, StoreError> {
+    let lesson: Option<String> = row.get(3).map_err(failed)?;
+    let end: Option<i64> = row.get(5).map_err(failed)?;
+    let end = end.map(|at| Ok(VisitEnd { at: Moment(at), reason: text(row, 6)? })).transpose()?;
+    Ok(Visit {
+        session: SessionId(row.get(0).map_err(failed)?),
+        agent: AgentId::parse(&text(row, 1)?).map_err(unreadable)?,
+        user: UserId::parse(&text(row, 2)?).map_err(unreadable)?,
+        lesson: lesson.map(|lesson| LessonId::parse(&lesson)).transpose().map_err(unreadable)?,
+        entered: Moment(row.get(4).map_err(failed)?),
+        end,
+    })
+}
+
+fn sweep(connection: &Connection, keep: Duration, after: SessionId, max: usize) -> Result<HistorySweep, StoreError> {
+    let old = format!("-{:.3} seconds", keep.as_secs_f64());
+    let values = params![after.0, whole(max), old];
+    let mut look = connection.prepare_cached(LOOK).map_err(failed)?;
+    let (last, more): (Option<i64>, bool) =
+        look.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    let mut sweep = connection.prepare_cached(SWEEP).map_err(failed)?;
+    let deleted = sweep.execute(values).map_err(failed)?;
+    Ok(HistorySweep { deleted: deleted as u64, next: last.filter(|_| more).map(SessionId) })
+}
+
+#[async_trait]
+impl History for SqliteStore {
+    async fn present(&self, classroom: ClassroomId, after: SessionId, max: usize) -> Result<Vec<Visit>, StoreError> {
+        let page = move |connection: &Connection| {
+            rows(connection, PRESENT, params![classroom.to_string(), after.0, whole(max)], visit)
+        };
+        self.reader.call("present", page).await
+    }
+
+    async fn past(&self, classroom: ClassroomId, after: HistoryPosition, max: usize) -> Result<Vec<Visit>, StoreError> {
+        let HistoryPosition { ended, session } = after;
+        let page = move |connection: &Connection| {
+            rows(connection, PAST, params![classroom.to_string(), ended.0, session.0, whole(max)], visit)
+        };
+        self.reader.call("past", page).await
+    }
+
+    async fn sweep_history(
+        &self,
+        keep: Duration,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Option<HistorySweep>, StoreError> {
+        self.writer.call("sweep_history", move |connection| sweep(connection, keep, after, max)).await.map(Some)
+    }
+}
