@@ -58,6 +58,7 @@ pub mod servers;
 pub mod token;
 pub mod view;
 mod wait;
+pub mod webhook;
 pub mod wire;
 
 pub use client::Client;

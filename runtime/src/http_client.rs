@@ -1,4 +1,5 @@
-//! The HTTP client for issuers' keys, Mixpanel, the authorization service, and an app's own functions.
+//! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook and an app's own
+//! functions.
 //!
 //! Invariant: a call goes only to the address given (no redirects, no proxies from the environment), takes at most the
 //! client's timeout, and reads at most as many bytes as the caller allows.

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod mixpanel;
 mod node;
 mod rooms;
+pub mod webhook;
 
 pub use cli::run;
 pub use handler::{

@@ -112,6 +112,28 @@ fn describe() {
     describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age in seconds of the oldest event in the outbox.");
     describe_counter!(names::OUTBOX_SET_ASIDE, Unit::Count, "Events of the outbox that were quarantined, by reason.");
     describe_gauge!(names::OUTBOX_ASIDE, Unit::Count, "Events of the outbox that are in quarantine and tried again.");
+    describe_gauge!(
+        names::WEBHOOK_LAG,
+        Unit::Seconds,
+        "Age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers."
+    );
+    describe_counter!(names::WEBHOOK_EVENTS, Unit::Count, "Events that the webhook's receiver took.");
+    describe_counter!(names::WEBHOOK_RETRIES, Unit::Count, "Requests that the webhook's receiver did not take.");
+    describe_gauge!(
+        names::WEBHOOK_PARKED,
+        Unit::Count,
+        "Classrooms whose events the webhook's receiver refuses, on the node that delivers."
+    );
+    describe_counter!(
+        names::WEBHOOK_DROPPED,
+        Unit::Count,
+        "Events that the webhook's receiver never got, by reason; of a stream's old ones, offsets of any events count."
+    );
+    describe_counter!(
+        names::HISTORY_DELETED,
+        Unit::Count,
+        "Rows of the history that were deleted because of their age."
+    );
     describe_gauge!(names::REFUSED_ENDS, Unit::Count, "Sessions whose end the database refuses; it is tried again.");
     describe_counter!(
         names::SESSION_CHECKS,
@@ -146,6 +168,8 @@ mod tests {
                 names::OUTBOX_LAG,
                 names::OUTBOX_ASIDE,
                 names::REFUSED_ENDS,
+                names::WEBHOOK_LAG,
+                names::WEBHOOK_PARKED,
             ] {
                 metrics::gauge!(gauge).set(2.0);
             }
@@ -162,9 +186,11 @@ mod tests {
             metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused").increment(1);
             metrics::counter!(names::TOKENS_REFUSED, "reason" => "expired").increment(1);
             metrics::counter!(names::AUTHZ, "outcome" => "yes").increment(1);
-            for counter in [names::SESSION_CHECKS, names::LOG_LINES_OMITTED] {
+            let plain = [names::SESSION_CHECKS, names::LOG_LINES_OMITTED, names::HISTORY_DELETED];
+            for counter in plain.into_iter().chain([names::WEBHOOK_EVENTS, names::WEBHOOK_RETRIES]) {
                 metrics::counter!(counter).increment(1);
             }
+            metrics::counter!(names::WEBHOOK_DROPPED, "reason" => "refused").increment(1);
             metrics::histogram!(names::DURATION, "function" => "join_lesson").record(0.003);
             metrics::histogram!(names::PUBLISH_TO_PUSH).record(0.003);
             metrics::histogram!(names::POOL_WAIT, "pool" => "postgres").record(0.003);

@@ -1,6 +1,6 @@
 //! Promises of presence that need more than one node, or servers that fail: sessions that move, nodes that die, backends
-//! that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, and views that are whole all
-//! the same.
+//! that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, a webhook whose receiver is
+//! away, and views that are whole all the same.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,3 +21,4 @@ mod races;
 mod redis_failover;
 mod tasks;
 mod views;
+mod webhook;

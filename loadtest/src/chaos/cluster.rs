@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 
 use rollcall_loadtest::servers::{Nats, Redis, psql};
 use rollcall_loadtest::view::{Agents, States};
+use rollcall_loadtest::webhook::Receiver;
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
 use super::authz;
 use super::mishaps::{POISONED, UNREADABLE};
 use super::plan::Setting;
 use super::primary::Primary;
+use super::webhook;
 
 const ANSWER: Duration = Duration::from_secs(5);
 /// In a node's folder: the armed failpoint.
@@ -34,6 +37,8 @@ pub(super) struct Cluster {
     pub(super) lines: Vec<Lines>,
     /// None where the node is embedded.
     pub(super) servers: Option<Servers>,
+    /// Of the webhook.
+    pub(super) receiver: Arc<Receiver>,
 }
 
 /// One node's ways to the servers.
@@ -91,6 +96,8 @@ impl Cluster {
             .env("ROLLCALL_PING_INTERVAL", "1s")
             .env("ROLLCALL_PONG_TIMEOUT", "900ms")
             .env("ROLLCALL_RESET_SPREAD", "300ms");
+        let receiver = Arc::new(Receiver::start()?);
+        let options = webhook::posting_to(&receiver, options);
         let servers = if setting == Setting::Embedded { None } else { Some(Servers::start()?) };
         let (mut nodes, mut wires, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..setting.nodes() {
@@ -110,7 +117,7 @@ impl Cluster {
             wires.push(Wire::before(node.address())?);
             nodes.push(node);
         }
-        Ok(Self { setting, nodes, wires, lines, servers })
+        Ok(Self { setting, nodes, wires, lines, servers, receiver })
     }
 
     /// Whether another seed may follow on it.

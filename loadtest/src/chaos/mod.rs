@@ -18,6 +18,7 @@ mod random;
 mod rest;
 mod storm;
 mod stream;
+mod webhook;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -210,7 +211,14 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
     let scene =
         Scene { runtime, tape: tape.as_ref(), classrooms: &stage.classrooms, user: format!("s{seed}-a{REFUSED}") };
-    let Aftermath { mut violations, struck, mishaps, loss } = storm::rage(cluster, &faults, &scene, start)?;
+    let receiver = Arc::clone(&cluster.receiver);
+    let (aftermath, troubled) = thread::scope(|scope| {
+        let trouble = scope.spawn(|| webhook::trouble(&receiver, seed, &stage.classrooms, start));
+        let aftermath = storm::rage(cluster, &faults, &scene, start);
+        (aftermath, trouble.join().unwrap_or_else(|_| Err(io::Error::other("the receiver's troubles panicked"))))
+    });
+    troubled?;
+    let Aftermath { mut violations, struck, mishaps, loss } = aftermath?;
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
     settle.send_replace(true);
     violations.extend(rest::until_owned(cluster, &stage)?);
@@ -243,6 +251,9 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     cluster.remove_poison()?;
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));
+    violations.extend(rest::until_empty(rest::QUIESCENCE, || {
+        Ok(webhook::faults(&receiver.ledger(), evidence.stream.as_ref(), &evidence.history, classrooms))
+    })?);
     violations.extend(match &evidence.stream {
         Some(stream) => delivery::faults(&evidence.connections, stream),
         None => delivery::faults_alone(&evidence.connections),

@@ -51,6 +51,18 @@ names! {
     OUTBOX_ASIDE = "outbox_aside_rows",
     /// Counter: lines of the log that were left out, because the same place wrote many.
     LOG_LINES_OMITTED = "log_lines_omitted_total",
+    /// Gauge: age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers.
+    WEBHOOK_LAG = "webhook_lag_seconds",
+    /// Counter: events that the webhook's receiver took.
+    WEBHOOK_EVENTS = "webhook_events_total",
+    /// Counter: requests that the webhook's receiver did not take.
+    WEBHOOK_RETRIES = "webhook_retries_total",
+    /// Gauge: classrooms whose events it refuses, on the node that delivers.
+    WEBHOOK_PARKED = "webhook_parked_classrooms",
+    /// Counter by `reason`: events that it never got.
+    WEBHOOK_DROPPED = "webhook_dropped_total",
+    /// Counter: rows of the history that were deleted because they were old.
+    HISTORY_DELETED = "history_deleted_total",
     /// Gauge: sessions whose end the database refuses, until it is written.
     REFUSED_ENDS = "refused_ends",
     /// Counter by `function` and `outcome`: calls of functions over HTTP.

@@ -8,17 +8,19 @@ mod event_publisher;
 mod headers;
 pub mod memory;
 pub mod nats;
+mod presence;
 
 use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rollcall_schema::{AgentId, Offset, RoomId, Subject};
+use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, Subject};
 use tokio::sync::mpsc;
 
 use rollcall_base::tasks::TaskEnded;
 
 pub use event_publisher::{EventPublisher, PublishLimits};
+pub use presence::{PresenceEvent, PresencePage, PresenceRead};
 
 /// Why a call to the bus failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -195,6 +197,28 @@ pub trait Bus: Send + Sync + 'static {
     async fn oldest(&self) -> Result<Position, BusError>;
     /// Events of these rooms after `after.offset`, merged in order, up to where the stream is now.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
+    /// The next events of presence of all classrooms after a position, at most `max`; one reader at a time. It may take
+    /// longer than other calls.
+    ///
+    /// # Errors
+    /// [`BusError`], also from a bus in the process: it forgets events that a reader may still need.
+    async fn presence(&self, _after: &Position, _max: usize) -> Result<PresenceRead, BusError> {
+        Err(BusError("events in the process are read from SQL".to_owned()))
+    }
+    /// The events of presence of one classroom after one offset and through another, at most `max`. It may take longer
+    /// than other calls.
+    ///
+    /// # Errors
+    /// As [`Bus::presence`].
+    async fn presence_of(
+        &self,
+        _classroom: ClassroomId,
+        _after: Offset,
+        _through: Offset,
+        _max: usize,
+    ) -> Result<Vec<PresenceEvent>, BusError> {
+        Err(BusError("events in the process are read from SQL".to_owned()))
+    }
 }
 
 /// [`Bus::oldest`] of a stream with these events: a 60th of the rest is about to be forgotten.

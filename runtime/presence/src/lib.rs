@@ -4,6 +4,7 @@
 //! late or twice perhaps, but never wrongly.
 mod connections;
 mod enter;
+pub mod history_retention;
 mod join;
 pub mod key_cleanup;
 pub mod key_reconciler;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rollcall_schema::{AgentEvent, Nonce, Subject};
+use rollcall_schema::{Nonce, Subject};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -217,7 +217,7 @@ impl OutboxRelay {
     }
 
     fn publication(&self, row: &OutboxRow) -> Publication {
-        let event = event(row);
+        let event = row.event();
         Publication {
             subject: Subject::agent(row.classroom),
             message_id: Some(self.message_id(row)),
@@ -229,7 +229,7 @@ impl OutboxRelay {
     }
 
     fn message_id(&self, row: &OutboxRow) -> String {
-        event(row).message_id(self.installation, row.nonce)
+        row.event().message_id(self.installation, row.nonce)
     }
 }
 
@@ -280,10 +280,6 @@ impl Memory {
 
 fn key(row: &OutboxRow) -> Key {
     (row.id, row.nonce)
-}
-
-fn event(row: &OutboxRow) -> AgentEvent<'_> {
-    AgentEvent { change: &row.change, session: row.session, agent: &row.agent, info: row.info.as_ref() }
 }
 
 #[cfg(test)]

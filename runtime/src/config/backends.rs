@@ -31,6 +31,8 @@ pub struct BackendsConfig {
     pub nats: Option<BackendUrl>,
     /// How many connections to PostgreSQL serve clients' requests.
     pub postgres_pool: usize,
+    /// Whether SQL keeps published events for the webhook.
+    pub keep_published: bool,
 }
 
 impl BackendsConfig {
@@ -41,6 +43,7 @@ impl BackendsConfig {
             redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
             nats: source.address(&names::NATS_URL, nats),
             postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
+            keep_published: false,
         }
     }
 

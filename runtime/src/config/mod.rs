@@ -13,6 +13,7 @@ mod keys;
 pub mod names;
 mod source;
 mod value;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
 pub use source::{Environment, Fault};
 
-use crate::{functions::FunctionsConfig, http::access::Access, mixpanel::MixpanelConfig};
+use crate::{functions::FunctionsConfig, http::access::Access, mixpanel::MixpanelConfig, webhook::WebhookOptions};
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
 
@@ -79,6 +80,10 @@ pub struct Config {
     pub workers: usize,
     /// Functions over HTTP, if there are any.
     pub functions: Option<FunctionsConfig>,
+    /// How long the history keeps a session; none: for ever.
+    pub history_retention: Option<Duration>,
+    /// The webhook; none: no events are posted.
+    pub webhook: Option<WebhookOptions>,
     /// Mixpanel; none: nothing is sent.
     pub mixpanel: Option<MixpanelConfig>,
     /// The log's filter.
@@ -95,7 +100,10 @@ impl Config {
         let mut source = Source::new(flags, environment);
         let listen = source.value(&names::LISTEN, value::address);
         let admin_listen = source.value(&names::ADMIN_LISTEN, value::address);
-        let backends = BackendsConfig::read(&mut source);
+        let mut backends = BackendsConfig::read(&mut source);
+        let webhook = webhook::webhook(&mut source, &backends);
+        // NATS keeps them in its stream.
+        backends.keep_published = webhook.is_some() && backends.nats.is_none();
         let functions = functions::read(&mut source, events);
         let requests = functions.iter().flat_map(|config| &config.functions).map(|function| function.concurrency).sum();
         let access = AccessConfig::read(&mut source, requests);
@@ -112,6 +120,8 @@ impl Config {
                 workers => workers,
             },
             functions,
+            history_retention: source.optional(&names::HISTORY_RETENTION, value::time_limit),
+            webhook,
             mixpanel: mixpanel(&mut source),
             log: source.value(&names::LOG, log),
             listen,

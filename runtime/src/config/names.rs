@@ -104,6 +104,15 @@ settings! {
     POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Plain, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one more each";
     FUNCTIONS = "ROLLCALL_FUNCTIONS", Plain, None, "TOML file of the events whose handler is a service of yours, called over HTTP";
     FUNCTIONS_SECRET = "ROLLCALL_FUNCTIONS_SECRET", Secret, None, "Secret that signs the requests to those services: 24 to 64 bytes in base64, with or without whsec_";
+    HISTORY_RETENTION = "ROLLCALL_HISTORY_RETENTION", Plain, None, "How long the history keeps a session after its end; without it for ever";
+    WEBHOOK_URL = "ROLLCALL_WEBHOOK_URL", Plain, None, "Address that events of presence are posted to";
+    WEBHOOK_SECRET = "ROLLCALL_WEBHOOK_SECRET", Secret, None, "Secret that signs those requests (Standard Webhooks): 24 to 64 bytes in base64, with or without whsec_";
+    WEBHOOK_TIMEOUT = "ROLLCALL_WEBHOOK_TIMEOUT", Plain, Some("10s"), "How long its answer may take; after that the events are posted again";
+    WEBHOOK_CONCURRENCY = "ROLLCALL_WEBHOOK_CONCURRENCY", Plain, Some("8"), "Maximum of requests to it at the same time, each with up to 500 events of other classrooms";
+    WEBHOOK_MAX_PAUSE = "ROLLCALL_WEBHOOK_MAX_PAUSE", Plain, Some("30s"), "Longest pause between two attempts";
+    WEBHOOK_HOLD = "ROLLCALL_WEBHOOK_HOLD", Plain, Some("15m"), "How long an event that it refuses while it takes others holds up its classroom; after that it is given up";
+    WEBHOOK_MAX_PARKED = "ROLLCALL_WEBHOOK_MAX_PARKED", Plain, Some("1000"), "Maximum of classrooms that are held up so; with more of them all events wait";
+    WEBHOOK_MAX_AGE = "ROLLCALL_WEBHOOK_MAX_AGE", Plain, Some("24h"), "How long events wait for it without NATS; with NATS as long as the stream keeps them";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Token of the Mixpanel project; without it nothing is sent";
     MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Address that events for Mixpanel are sent to";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";

@@ -4,10 +4,13 @@
 //! Invariant: the key leaves this module only as signatures.
 use std::ops::RangeInclusive;
 
-use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    hmac::{Context, HMAC_SHA256, Key},
+};
 use base64::{
     Engine,
-    engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT},
+    engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD},
 };
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use rollcall_schema::Sid;
@@ -68,6 +71,12 @@ impl RequestId {
     #[must_use]
     pub fn random() -> Self {
         Self(format!("msg_{}", Sid::random()))
+    }
+
+    /// The same for the same content, whoever sends it and however often.
+    #[must_use]
+    pub fn of_content(content: &[u8]) -> Self {
+        Self(format!("msg_{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, content))))
     }
 
     /// The text: letters, digits, `_` and `-`.

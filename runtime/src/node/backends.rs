@@ -65,10 +65,13 @@ pub async fn store(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError
 /// Where it is away.
 pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &config.database {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).map_err(StartError::at(
-            format!("SQLite file {}", path.display()),
-            "make the file's folder writable, or set DATABASE_URL",
-        ))?),
+        Database::Sqlite(path) => {
+            let store = SqliteStore::open(path).map_err(StartError::at(
+                format!("SQLite file {}", path.display()),
+                "make the file's folder writable, or set DATABASE_URL",
+            ))?;
+            Arc::new(store.keeping_published(config.keep_published))
+        }
         Database::Postgres(url) => {
             let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.clone()) };
             let hint = "start it, or set DATABASE_URL to where it is";

@@ -29,6 +29,7 @@ use crate::{
     mixpanel::Mixpanel,
     node::{demo, session_check::SessionCheck},
     rooms::Rooms,
+    webhook::Webhook,
 };
 use rollcall_base::{
     process::ProcessIdentity,
@@ -36,8 +37,8 @@ use rollcall_base::{
 };
 use rollcall_bus::EventPublisher;
 use rollcall_presence::{
-    Presence, Rosters, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler, lease_keeper::LeaseKeeper,
-    operator::Operator, outbox_relay::OutboxRelay, sessions::Sessions,
+    Presence, Rosters, history_retention::HistoryRetention, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler,
+    lease_keeper::LeaseKeeper, operator::Operator, outbox_relay::OutboxRelay, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
@@ -159,6 +160,14 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         "relay",
         OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late: backlogged }.run(),
     );
+    if let Some(options) = config.webhook.clone() {
+        let stream = config.backends.nats.is_some().then(|| Arc::clone(&bus));
+        let webhook = Webhook::new(options, Arc::clone(&store), stream, installation, lease_seen.clone());
+        tasks.spawn("webhook", webhook.run());
+    }
+    if let Some(keep) = config.history_retention {
+        tasks.spawn("history retention", HistoryRetention { store: Arc::clone(&store), keep }.run());
+    }
     let (keys, lost) = (Arc::clone(&kv), leavings.clone());
     let reconciler = KeyReconciler { store: Arc::clone(&store), kv: keys, leavings: lost, lease: lease_seen.clone() };
     tasks.spawn("projection of keys", reconciler.run());

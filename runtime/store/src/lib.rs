@@ -25,6 +25,7 @@ mod session_quarantine;
 mod sessions;
 pub mod sqlite;
 mod stale_fields;
+mod webhook;
 
 use async_trait::async_trait;
 use rollcall_base::tasks::TaskEnded;
@@ -45,6 +46,7 @@ pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField};
 pub use schema::Schema;
 pub use sessions::{Close, Closed, Open, Opened, Sessions};
 pub use stale_fields::StaleFields;
+pub use webhook::{KeptEvent, ParkedClassroom, WebhookCursor, WebhookCursors, WebhookState};
 
 /// SQL. Every call answers within 1.5 s, if only by [`StoreError::Unavailable`]; but [`NodeLeases::reap`] and
 /// [`OutboxSource::backlog`], which run in the background, may take 12 s where the database holds very many dead rows.
@@ -64,6 +66,7 @@ pub trait Store:
     + Overview
     + Erasure
     + History
+    + WebhookCursors
     + 'static
 {
     /// `postgres` or `sqlite`, for metrics and messages.

@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, StateVersion, Update};
+use rollcall_schema::{
+    AgentEvent, AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, StateVersion, Update,
+};
 
 use crate::StoreError;
 
@@ -25,6 +27,14 @@ pub struct OutboxRow {
     pub nonce: Nonce,
     /// How long ago it was written, by the store's clock.
     pub waited: Duration,
+}
+
+impl OutboxRow {
+    /// The event to publish.
+    #[must_use]
+    pub fn event(&self) -> AgentEvent<'_> {
+        AgentEvent { change: &self.change, session: self.session, agent: &self.agent, info: self.info.as_ref() }
+    }
 }
 
 /// The columns of a row that say what happened.

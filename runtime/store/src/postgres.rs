@@ -31,6 +31,7 @@ mod stale_fields;
 mod statement_error;
 mod store;
 mod timeline;
+mod webhook;
 
 use std::time::Duration;
 

@@ -28,5 +28,6 @@ mod session_end;
 mod sessions;
 mod stale_fields;
 mod store;
+mod webhook;
 
 pub use store::SqliteStore;

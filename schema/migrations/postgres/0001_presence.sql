@@ -176,6 +176,26 @@ create table removal (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000);
 create index removal_minute on removal (minute);
 
+-- How far the webhook's receiver has taken the events of the stream, and the node that delivers them, which does so while
+-- its lease holds. Everything through the offset was delivered, or belongs to a parked classroom.
+create table webhook (
+    node_id bigint,
+    node_epoch bigint,
+    stream text not null default '',
+    after_offset bigint not null default 0,
+    single boolean primary key default true check (single)
+) with (fillfactor = 50);
+insert into webhook default values;
+
+-- Classrooms whose events the receiver refuses while it takes others': each has a cursor of its own.
+create table webhook_parked (
+    classroom_id uuid primary key,
+    -- As in webhook: what the offset is of.
+    stream text not null,
+    after_offset bigint not null,
+    refused_since timestamptz not null
+);
+
 -- Ids are given out by sequences, which only their owner may read and set: these run with the owner's rights, so that a role
 -- with no more than the rights to rows can serve.
 create function last_session_id() returns bigint language sql security definer set search_path from current

@@ -124,3 +124,29 @@ create table removal (
     sid text not null
 );
 create index removal_minute on removal (minute);
+
+-- As in Postgres; the process that serves delivers.
+create table webhook (
+    stream text not null default '',
+    after_offset integer not null default 0,
+    single integer primary key default 1 check (single = 1)
+);
+insert into webhook default values;
+
+create table webhook_parked (
+    classroom_id text primary key,
+    stream text not null,
+    after_offset integer not null,
+    refused_since text not null
+) without rowid;
+
+-- Published events that the webhook has not delivered yet, where no stream keeps them. Ids ascend in the order of
+-- publishing: they are the webhook's offsets.
+create table webhook_event (
+    id integer primary key autoincrement,
+    classroom_id text not null,
+    reason text,
+    body text not null,
+    created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+);
+create index webhook_event_classroom on webhook_event (classroom_id, id);

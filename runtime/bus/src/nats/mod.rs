@@ -18,6 +18,7 @@ mod live_buffer;
 mod live_connection;
 mod message;
 mod next_event;
+mod presence_reader;
 mod probe;
 mod publish_connection;
 mod publisher;
@@ -37,7 +38,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::Client;
 use async_trait::async_trait;
-use rollcall_schema::{Offset, RoomId};
+use rollcall_schema::{ClassroomId, Offset, RoomId};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -49,6 +50,7 @@ use self::{
     feed_writer::FeedWriter,
     live_buffer::LiveBuffer,
     live_connection::LiveConnection,
+    presence_reader::PresenceReader,
     probe::Depth,
     publisher::{Names, Publisher},
     replays::Replays,
@@ -57,7 +59,10 @@ use self::{
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
 };
-use super::{Bus, BusError, BusEvent, Position, ProbeError, Publication, PublishError, Replay, before_oldest};
+use super::{
+    Bus, BusError, BusEvent, Position, PresenceEvent, PresenceRead, ProbeError, Publication, PublishError, Replay,
+    before_oldest,
+};
 use rollcall_base::{
     BackendUrl, names,
     tasks::{TaskEnded, Tasks},
@@ -110,6 +115,7 @@ pub struct NatsBus {
     /// When the last probe ran, and its result.
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
+    presence: PresenceReader,
     rooms: Arc<Subscriptions>,
     stream_end: Arc<StreamEnd>,
     buffer: Arc<LiveBuffer>,
@@ -169,6 +175,7 @@ impl NatsBus {
         tasks.spawn(supervisor.supervise("delivery from NATS", writer.run()));
         tasks.spawn(supervisor.supervise("the watch on the stream", poller.run()));
         let replays = Replays::start(&work, &rooms, &supervisor, &mut tasks);
+        let presence = PresenceReader::new(work.clone());
         let bus = Self {
             publisher,
             event_publisher,
@@ -176,6 +183,7 @@ impl NatsBus {
             work,
             probed: tokio::sync::Mutex::default(),
             replays,
+            presence,
             rooms,
             stream_end,
             buffer,
@@ -276,5 +284,19 @@ impl Bus for NatsBus {
         }
         let events = self.replays.begin(rooms, after, state.last)?;
         Ok(Replay::Events(events, Offset(state.last)))
+    }
+
+    async fn presence(&self, after: &Position, max: usize) -> Result<PresenceRead, BusError> {
+        self.presence.read(after, max).await
+    }
+
+    async fn presence_of(
+        &self,
+        classroom: ClassroomId,
+        after: Offset,
+        through: Offset,
+        max: usize,
+    ) -> Result<Vec<PresenceEvent>, BusError> {
+        self.presence.read_one(classroom, after, through, max).await
     }
 }

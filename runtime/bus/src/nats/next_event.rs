@@ -1,11 +1,16 @@
 //! Asks the stream for the first event at or after an offset.
+use std::time::Duration;
+
 use async_nats::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rollcall_schema::Offset;
 use serde::Deserialize;
 
 use super::{stream::NAME, wire};
-use crate::{BusError, Incoming, headers};
+use crate::{
+    BusError, Incoming, headers,
+    presence::{PresenceEvent, presence_event},
+};
 
 /// The server's code for "no message found".
 const NO_MESSAGE: u64 = 10037;
@@ -34,6 +39,13 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    pub(super) fn presence(self) -> Option<PresenceEvent> {
+        let headers = STANDARD.decode(self.hdrs).ok()?;
+        let headers = String::from_utf8_lossy(&headers);
+        let body = STANDARD.decode(self.data).ok()?;
+        presence_event(&self.subject, wire::headers(&headers), self.seq, Duration::ZERO, body.into())
+    }
+
     pub(super) fn event(self) -> Option<Incoming> {
         // The base64 is the server's, the headers are the publisher's: those that are not UTF-8 are none of ours.
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();

@@ -27,7 +27,7 @@ use super::{
 use crate::BusError;
 
 /// Events of presence in all classrooms.
-const PRESENCE: &str = "classroom.*.agent";
+pub(super) const PRESENCE: &str = "classroom.*.agent";
 /// Messages in one request, without their bodies.
 const PAGE_SIZE: u64 = 1_000;
 /// A page comes within this time.

@@ -10,7 +10,7 @@ const JUMP: &str = "update sqlite_sequence set seq = max(seq, ?1) + 1000000";
 
 /// A table that never had a row has no sequence yet.
 const SEQUENCES: &str = "insert into sqlite_sequence (name, seq) \
-    select value, 0 from json_each('[\"node\", \"agent_session\", \"outbox\", \"stale_field\"]') \
+    select value, 0 from json_each('[\"node\", \"agent_session\", \"outbox\", \"stale_field\", \"webhook_event\"]') \
     where value not in (select name from sqlite_sequence)";
 
 /// Raises all ids.

@@ -13,6 +13,7 @@ use super::{
     db_thread::{DbThread, failed},
     rows::{rows, text, unreadable, whole},
     store::SqliteStore,
+    webhook,
 };
 use crate::{
     Backlog, Outbox, OutboxRow, OutboxSource, StoreError,
@@ -46,6 +47,7 @@ struct SqliteOutbox {
     relay: Arc<Mutex<()>>,
     claimed: Option<OwnedMutexGuard<()>>,
     changed: watch::Receiver<u64>,
+    keep_published: bool,
 }
 
 #[async_trait]
@@ -57,6 +59,7 @@ impl OutboxSource for SqliteStore {
             relay: self.relay.clone(),
             claimed: None,
             changed: self.wake.subscribe(),
+            keep_published: self.keep_published,
         }))
     }
 
@@ -139,8 +142,15 @@ impl Outbox for SqliteOutbox {
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        let ids = ids.to_vec();
-        let delete = move |connection: &Connection| ids.iter().try_for_each(|id| run(connection, DELETE, [id]));
+        let (ids, keep) = (ids.to_vec(), self.keep_published);
+        let delete = move |connection: &Connection| {
+            ids.iter().try_for_each(|id| {
+                if keep {
+                    read_one(connection, *id)?.iter().try_for_each(|row| webhook::keep(connection, row))?;
+                }
+                run(connection, DELETE, [id])
+            })
+        };
         self.writer.call("outbox_delete", delete).await
     }
 
@@ -154,12 +164,26 @@ impl Outbox for SqliteOutbox {
 /// Rows to publish, and ids to quarantine with the reason.
 type Read = (Vec<OutboxRow>, Vec<(Vec<i64>, String)>);
 
-fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
-    const SQL: &str = "select id, classroom_id, agent_id, session_id, reason,
+/// The columns that [`outbox_row`] reads, and whether an earlier row of the agent is quarantined.
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "select id, classroom_id, agent_id, session_id, reason,
         max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
             select 1 from outbox_quarantine a
             where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
-        ), state, role, info from outbox order by id limit ?1";
+        ), state, role, info from outbox ",
+            $which
+        )
+    };
+}
+
+fn read_one(connection: &Connection, id: i64) -> Result<Vec<OutboxRow>, StoreError> {
+    rows(connection, select!("where id = ?1"), [id], outbox_row)
+}
+
+fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
+    const SQL: &str = select!("order by id limit ?1");
     let mut statement = connection.prepare_cached(SQL).map_err(failed)?;
     let mut rows = statement.query([whole(max)]).map_err(failed)?;
     let mut sorted = SortedRows::default();

@@ -21,6 +21,7 @@ pub(super) fn prepare(path: &Path) -> Result<Restored, StoreError> {
     run(HISTORY)?;
     let sessions = run("delete from agent_session")?;
     let events = run("delete from outbox")? + run("delete from outbox_quarantine")?;
+    run("delete from webhook_event")?;
     run("delete from node")?;
     anew.commit().map_err(failed)?;
     Ok(Restored { sessions: sessions as u64, events: events as u64 })

@@ -25,6 +25,8 @@ pub struct SqliteStore {
     /// Held by the relay that reads the outbox.
     pub(super) relay: Arc<tokio::sync::Mutex<()>>,
     pub(super) quarantine: Arc<SessionQuarantine>,
+    /// Whether published events are kept for the webhook.
+    pub(super) keep_published: bool,
     /// Hears when a thread ends.
     threads: Tasks,
     /// Never another: the file is not put back under a running process.
@@ -48,9 +50,16 @@ impl SqliteStore {
             wake: watch::Sender::default(),
             relay: Arc::default(),
             quarantine: Arc::default(),
+            keep_published: false,
             threads,
             incarnation: watch::Sender::new(Some(Uuid::nil())),
         })
+    }
+
+    /// The same, which keeps published events for the webhook until it is past them ([`crate::WebhookCursors`]).
+    #[must_use]
+    pub fn keeping_published(self, keep_published: bool) -> Self {
+        Self { keep_published, ..self }
     }
 
     pub(super) fn wake(&self) {

@@ -17,6 +17,7 @@ mod serving;
 mod sessions;
 mod snapshots;
 mod stale_fields;
+mod webhook;
 mod world;
 
 /// One test a case and store.

@@ -60,6 +60,11 @@ impl World {
         Self::new(store, Database::Sqlite(path, folder)).await
     }
 
+    /// On this store, whose file is `x.db` in the folder.
+    pub(crate) async fn on_sqlite(store: SqliteStore, folder: tempfile::TempDir) -> Self {
+        Self::new(Arc::new(store), Database::Sqlite(folder.path().join("x.db"), folder)).await
+    }
+
     async fn new(store: Arc<dyn Store>, database: Database) -> Self {
         store.migrate().await.expect("migrated");
         let lease = register(&*store, LEASE).await;
@@ -88,13 +93,14 @@ impl World {
         self
     }
 
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
     pub(crate) fn url(&self) -> &str {
         match &self.database {
             Database::Postgres(url) => url,
             Database::Sqlite(..) => panic!("a case for PostgreSQL"),
-        }
-        pub(crate) fn is_postgres(&self) -> bool {
-            matches!(self.database, Database::Postgres(_))
         }
     }
 

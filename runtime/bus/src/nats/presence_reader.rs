@@ -1,0 +1,167 @@
+//! Reads the events of presence of all classrooms, page by page, on one consumer while that goes on.
+//!
+//! Invariant: a page has all events from where it begins to where it says that it ends. The consumer's own numbers prove
+//! it: a message that the client dropped leaves a hole in them, and then the page is an error.
+use std::time::{Duration, SystemTime};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, Message,
+        consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+    },
+};
+use futures_util::StreamExt;
+use rollcall_schema::{ClassroomId, Offset, Subject};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    CALL_TIMEOUT,
+    next_event::{next_event, read_error},
+    stored_ids::PRESENCE,
+    stream::{self, NAME},
+};
+use crate::{
+    BusError, Position, PresencePage, PresenceRead,
+    presence::{PresenceEvent, presence_event},
+};
+
+/// The server forgets a consumer that asks for nothing for this long.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
+/// After this long a consumer is taken for forgotten.
+const REUSED_WITHIN: Duration = Duration::from_secs(5);
+/// A page comes within this time.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct PresenceReader {
+    client: Client,
+    scan: tokio::sync::Mutex<Option<Scan>>,
+}
+
+/// A consumer, and how far it was read.
+struct Scan {
+    consumer: Consumer<pull::Config>,
+    epoch: String,
+    /// There are no unread events through here.
+    read: u64,
+    /// The consumer's number of its last message.
+    delivered: u64,
+    used: Instant,
+}
+
+impl PresenceReader {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, scan: tokio::sync::Mutex::default() }
+    }
+
+    /// The next events after a position, at most `max`.
+    pub(super) async fn read(&self, after: &Position, max: usize) -> Result<PresenceRead, BusError> {
+        let state = stream::state(&self.client).await.map_err(read_error)?;
+        let Position { epoch, offset: Offset(after) } = after;
+        if state.epoch != *epoch || *after > state.last {
+            return Ok(PresenceRead::Elsewhere { epoch: state.epoch, last: Offset(state.last) });
+        }
+        let missing = state.first.saturating_sub(after + 1);
+        let read = after + missing;
+        let mut page = PresencePage { events: Vec::new(), through: Offset(state.last), more: false, missing };
+        if read >= state.last {
+            return Ok(PresenceRead::Page(page));
+        }
+        let mut kept = self.scan.lock().await;
+        let usable = |scan: &Scan| scan.read == read && scan.epoch == *epoch && scan.used.elapsed() < REUSED_WITHIN;
+        let mut scan = match kept.take().filter(usable) {
+            Some(scan) => scan,
+            None => Scan::open(&self.client, epoch, read).await?,
+        };
+        let fetched = timeout(PAGE_TIMEOUT, scan.fetch(max)).await;
+        let (events, end) = fetched.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
+        let end = match end {
+            Some(end) => end,
+            // Nothing came: the server may have forgotten the consumer.
+            None => match next_event(&self.client, PRESENCE, read + 1).await? {
+                Some(next) if next.seq <= state.last => return Err(read_error("it ended early")),
+                _ => End { read: state.last, more: false },
+            },
+        };
+        page.events = events;
+        page.more = end.more;
+        if end.more {
+            page.through = Offset(end.read);
+        } else {
+            page.through = Offset(end.read.max(state.last));
+        }
+        (scan.read, scan.used) = (page.through.0, Instant::now());
+        *kept = Some(scan);
+        Ok(PresenceRead::Page(page))
+    }
+
+    /// The events of one classroom after one offset and through another, at most `max`.
+    pub(super) async fn read_one(
+        &self,
+        classroom: ClassroomId,
+        after: Offset,
+        through: Offset,
+        max: usize,
+    ) -> Result<Vec<PresenceEvent>, BusError> {
+        let (filter, mut from, mut events) = (Subject::agent(classroom).to_string(), after.0 + 1, Vec::new());
+        while events.len() < max && from <= through.0 {
+            let Some(next) = next_event(&self.client, &filter, from).await? else { break };
+            from = next.seq + 1;
+            if next.seq <= through.0 {
+                events.extend(next.presence());
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// Where a page ends.
+struct End {
+    read: u64,
+    more: bool,
+}
+
+impl Scan {
+    /// A consumer of what comes after an offset.
+    async fn open(client: &Client, epoch: &str, read: u64) -> Result<Self, BusError> {
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(CALL_TIMEOUT);
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
+            ack_policy: AckPolicy::None,
+            filter_subject: PRESENCE.to_owned(),
+            inactive_threshold: INACTIVE_THRESHOLD,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
+        let consumer = stream.create_consumer(config).await.map_err(read_error)?;
+        Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
+    }
+
+    /// What is there now, and where that ends; no end where nothing came.
+    async fn fetch(&mut self, max: usize) -> Result<(Vec<PresenceEvent>, Option<End>), BusError> {
+        let mut messages = self.consumer.fetch().max_messages(max).messages().await.map_err(read_error)?;
+        let (mut events, mut end) = (Vec::new(), None);
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(read_error)?;
+            let info = message.info().map_err(read_error)?;
+            self.delivered += 1;
+            if info.consumer_sequence != self.delivered {
+                return Err(read_error("a message was dropped on the way"));
+            }
+            let age = SystemTime::from(info.published).elapsed().unwrap_or_default();
+            end = Some(End { read: info.stream_sequence, more: info.pending > 0 });
+            events.extend(event(&message, info.stream_sequence, age));
+        }
+        Ok((events, end))
+    }
+}
+
+fn event(message: &Message, offset: u64, age: Duration) -> Option<PresenceEvent> {
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
+    presence_event(&message.subject, headers, offset, age, message.payload.clone())
+}

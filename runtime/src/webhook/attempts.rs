@@ -1,0 +1,55 @@
+//! How pending events are sent, and when again.
+use std::time::Duration;
+
+use super::backoff::Backoff;
+
+/// How often pending events are sent packed before each classroom's are sent alone.
+const PACKED_ATTEMPTS: u32 = 2;
+
+/// How pending events are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// As few requests as possible.
+    Packed,
+    /// A request for each classroom.
+    Alone,
+    /// A few of those: the receiver seems to be away.
+    Probe,
+}
+
+/// What the last attempts tell of the next one.
+pub(super) struct Attempts {
+    pub(super) mode: Mode,
+    failed: u32,
+    backoff: Backoff,
+}
+
+impl Attempts {
+    pub(super) fn new(max_pause: Duration) -> Self {
+        Self { mode: Mode::Packed, failed: 0, backoff: Backoff::new(max_pause) }
+    }
+
+    /// Everything was taken.
+    pub(super) fn succeeded(&mut self) {
+        (self.mode, self.failed) = (Mode::Packed, 0);
+        self.backoff.reset();
+    }
+
+    /// Some requests were not taken, or none was.
+    pub(super) fn failed(&mut self, some_taken: bool) {
+        self.failed += 1;
+        self.mode = match some_taken {
+            _ if self.failed < PACKED_ATTEMPTS => Mode::Packed,
+            true => Mode::Alone,
+            false => Mode::Probe,
+        };
+        if some_taken {
+            self.backoff.reset();
+        }
+    }
+
+    /// Before the next attempt.
+    pub(super) fn pause(&mut self) -> Duration {
+        self.backoff.pause()
+    }
+}

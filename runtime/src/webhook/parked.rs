@@ -1,0 +1,43 @@
+//! What is known of a parked classroom.
+use std::time::{Duration, Instant};
+
+use rollcall_schema::Offset;
+
+use super::{backoff::Backoff, pending::MAX_BATCH};
+use rollcall_store::ParkedClassroom;
+
+/// A parked classroom.
+pub(super) struct Parked {
+    /// Its events through here were delivered or given up.
+    pub(super) after: Offset,
+    /// Since when nothing of it was taken; none where the latest was.
+    pub(super) refused_since: Option<Instant>,
+    /// How many events are sent at once.
+    pub(super) max: usize,
+    pub(super) next_attempt: Instant,
+    pub(super) backoff: Backoff,
+}
+
+impl Parked {
+    pub(super) fn new(after: Offset, max_pause: Duration) -> Self {
+        let (now, backoff) = (Instant::now(), Backoff::new(max_pause));
+        Self { after, refused_since: Some(now), max: MAX_BATCH, next_attempt: now, backoff }
+    }
+
+    /// As another node left it.
+    pub(super) fn restored(parked: &ParkedClassroom, max_pause: Duration) -> Self {
+        let since = Instant::now().checked_sub(parked.refused_for);
+        Self { refused_since: since, ..Self::new(parked.after, max_pause) }
+    }
+
+    /// The receiver was away: refusals from before say nothing of this classroom.
+    pub(super) fn receiver_is_back(&mut self, now: Instant) {
+        self.refused_since = self.refused_since.map(|_| now);
+        self.backoff.reset();
+        self.next_attempt = now;
+    }
+
+    pub(super) fn refused_for(&self) -> Duration {
+        self.refused_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+}

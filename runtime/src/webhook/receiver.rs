@@ -1,0 +1,128 @@
+//! One request to the receiver: its body, its signature, and what the answer means.
+use std::sync::Arc;
+
+use hyper::{StatusCode, Uri};
+use rollcall_schema::{ClassroomId, Offset};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{WebhookOptions, log::LoggedEvent};
+use crate::{
+    auth::unix_now,
+    http_client::{
+        Client, FetchError,
+        signature::{RequestId, SigningKey},
+    },
+};
+use rollcall_base::names;
+
+/// How much of an answer is read, in bytes: only its status counts.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// Why events were not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Nobody is there, or nobody who can take any event now.
+    #[error("it is away: {0}")]
+    Away(String),
+    /// It answered, or took the request and did not answer.
+    #[error("it does not take them: {0}")]
+    Refused(String),
+}
+
+/// See the module.
+pub(super) struct Receiver {
+    client: Client,
+    url: Uri,
+    key: SigningKey,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    epoch: &'a str,
+    events: Vec<Event<'a>>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    offset: Offset,
+    classroom_id: ClassroomId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    event: &'a RawValue,
+}
+
+impl Receiver {
+    pub(super) fn new(options: &WebhookOptions) -> Self {
+        let client = Client::with_idle_connections(options.concurrency).timeout(options.timeout);
+        Self { client, url: options.url.clone(), key: options.key.clone() }
+    }
+
+    /// Posts events; Ok means that they were taken.
+    pub(super) async fn post(&self, epoch: &str, events: &[Arc<LoggedEvent>]) -> Result<(), Refusal> {
+        let body = body(epoch, events);
+        // The same events have the same id, whichever node sends them.
+        let id = RequestId::of_content(&body);
+        let headers = self.key.sign(&id, unix_now(), &body);
+        let answer = self.client.post_with(self.url.clone(), headers, body.into(), MAX_ANSWER).await;
+        let refusal = match answer {
+            Ok((status, _)) if status.is_success() => return Ok(()),
+            Ok((status, _)) if is_away(status) => Refusal::Away(format!("it answered {status}")),
+            Ok((status, _)) => Refusal::Refused(format!("it answered {status}")),
+            Err(error @ FetchError::Connection(_)) => Refusal::Away(error.to_string()),
+            Err(error) => Refusal::Refused(error.to_string()),
+        };
+        metrics::counter!(names::WEBHOOK_RETRIES).increment(1);
+        tracing::debug!(events = events.len(), %refusal, "the webhook's receiver did not take events");
+        Err(refusal)
+    }
+}
+
+fn body(epoch: &str, events: &[Arc<LoggedEvent>]) -> Vec<u8> {
+    let events = events.iter().map(|logged| Event {
+        offset: logged.offset,
+        classroom_id: logged.classroom,
+        reason: logged.reason.as_deref(),
+        event: &logged.event,
+    });
+    serde_json::to_vec(&Body { epoch, events: events.collect() }).expect("texts and numbers are JSON")
+}
+
+/// Whether the answer is that of a proxy without a server, or of a server that takes nothing now.
+fn is_away(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_body_has_the_events_as_the_stream_holds_them() {
+        let event = |offset, reason: Option<&str>| {
+            Arc::new(LoggedEvent {
+                offset: Offset(offset),
+                classroom: ClassroomId(Uuid::nil()),
+                reason: reason.map(str::to_owned),
+                event: RawValue::from_string(r#"{"id": 1.0}"#.to_owned()).unwrap(),
+                stored: None,
+            })
+        };
+        let body = String::from_utf8(body("e", &[event(7, None), event(9, Some("closed"))])).unwrap();
+        let room = "\"classroom_id\":\"00000000-0000-0000-0000-000000000000\"";
+        assert_eq!(
+            body,
+            format!(
+                r#"{{"epoch":"e","events":[{{"offset":7,{room},"event":{{"id": 1.0}}}},{{"offset":9,{room},"reason":"closed","event":{{"id": 1.0}}}}]}}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Classrooms whose events the receiver refused while it took others': each waits alone, with a cursor of its own.
+//!
+//! What is refused is sent again in halves, down to one event. An event that is refused for longer than the limit, while
+//! the receiver takes others, is given up: counted, and written to the log. While a classroom's events go on being
+//! refused it stays parked; each of them is then tried once. When the receiver has taken all of them, the common cursor
+//! counts for the classroom again.
+//!
+//! Invariant: a classroom is parked from before the common cursor passes its first refused event until its own cursor has
+//! reached everything that was read.
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use rollcall_schema::{ClassroomId, Offset};
+use tracing::{error, info, warn};
+
+use super::{
+    pending::MAX_BATCH,
+    receiver::Refusal,
+    turn::{Ended, Turn},
+};
+use rollcall_base::names;
+use rollcall_store::ParkedClassroom;
+
+/// Between two looks for classrooms whose turn it is.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Turn<'_> {
+    /// Delivers the events of parked classrooms.
+    pub(super) async fn deliver_parked(&self) -> Ended {
+        let concurrency = self.webhook.options.concurrency;
+        loop {
+            let due: Vec<ClassroomId> = {
+                let (state, now) = (self.state.lock(), Instant::now());
+                let due = state.parked.iter().filter(|(_, parked)| parked.next_attempt <= now);
+                due.map(|(classroom, _)| *classroom).take(concurrency).collect()
+            };
+            if due.is_empty() {
+                tokio::time::sleep(POLL).await;
+            }
+            let attempts = stream::iter(due).map(|classroom| self.attempt(classroom)).buffer_unordered(concurrency);
+            let mut attempts = std::pin::pin!(attempts);
+            while let Some(attempt) = attempts.next().await {
+                if let Err(ended) = attempt {
+                    return ended;
+                }
+            }
+        }
+    }
+
+    /// The next events of one classroom.
+    async fn attempt(&self, classroom: ClassroomId) -> Result<(), Ended> {
+        let Some((after, through, max)) = ({
+            let state = self.state.lock();
+            state.parked.get(&classroom).map(|parked| (parked.after, state.read, parked.max))
+        }) else {
+            return Ok(());
+        };
+        let events = match self.webhook.log.read_one(classroom, after, through, max).await {
+            Ok(events) => events.into_iter().map(Arc::new).collect::<Vec<_>>(),
+            Err(error) => {
+                warn!(%error, "events of a parked classroom wait");
+                self.put_off(classroom);
+                return Ok(());
+            }
+        };
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            return self.caught_up(classroom, through).await;
+        };
+        match self.post(&events).await {
+            Ok(()) => {
+                metrics::counter!(names::WEBHOOK_EVENTS).increment(events.len() as u64);
+                self.state.lock().taken();
+                self.advance(classroom, last.offset, true).await
+            }
+            Err(_) if events.len() > 1 => {
+                self.refused(classroom);
+                self.halve(classroom, events.len());
+                Ok(())
+            }
+            Err(refusal) if self.gives_up(classroom, &refusal) => {
+                let reason = "refused";
+                error!(%classroom, offset = %first.offset, %refusal, "the webhook gives an event up");
+                metrics::counter!(names::WEBHOOK_DROPPED, "reason" => reason).increment(1);
+                self.advance(classroom, first.offset, false).await
+            }
+            Err(_) => {
+                self.refused(classroom);
+                self.put_off(classroom);
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything that was read was delivered or given up: the classroom is parked no more, but while it is refused.
+    async fn caught_up(&self, classroom: ClassroomId, through: Offset) -> Result<(), Ended> {
+        {
+            let mut state = self.state.lock();
+            let (read, hold) = (state.read, self.webhook.options.hold);
+            let Some(parked) = state.parked.get_mut(&classroom) else { return Ok(()) };
+            parked.after = through;
+            parked.next_attempt = Instant::now() + POLL;
+            // While it is refused it stays for as long again, so that new events hold up no others.
+            let refused = parked.refused_since.is_some() && parked.refused_for() < 2 * hold;
+            if refused || through < read {
+                return Ok(());
+            }
+            state.parked.remove(&classroom);
+            metrics::gauge!(names::WEBHOOK_PARKED).set(state.parked.len() as f64);
+        }
+        info!(%classroom, "the webhook delivers this classroom's events with the others again");
+        Ok(self.webhook.store.unpark_classroom(self.lease, classroom).await?)
+    }
+
+    /// Moves the classroom's cursor.
+    async fn advance(&self, classroom: ClassroomId, after: Offset, taken: bool) -> Result<(), Ended> {
+        let refused_for = {
+            let mut state = self.state.lock();
+            let Some(parked) = state.parked.get_mut(&classroom) else { return Ok(()) };
+            parked.after = after;
+            parked.next_attempt = Instant::now();
+            if taken {
+                parked.refused_since = None;
+                parked.max = (2 * parked.max).min(MAX_BATCH);
+                parked.backoff.reset();
+            }
+            parked.refused_for()
+        };
+        self.park(ParkedClassroom { classroom, after, refused_for }).await
+    }
+
+    /// Sends half as many the next time, at once.
+    fn halve(&self, classroom: ClassroomId, events: usize) {
+        if let Some(parked) = self.state.lock().parked.get_mut(&classroom) {
+            parked.max = (events / 2).max(1);
+            parked.next_attempt = Instant::now() + POLL;
+        }
+    }
+
+    fn refused(&self, classroom: ClassroomId) {
+        if let Some(parked) = self.state.lock().parked.get_mut(&classroom) {
+            parked.refused_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn put_off(&self, classroom: ClassroomId) {
+        if let Some(parked) = self.state.lock().parked.get_mut(&classroom) {
+            parked.next_attempt = Instant::now() + parked.backoff.pause();
+        }
+    }
+
+    /// Whether an event was refused for so long, while the receiver took others.
+    fn gives_up(&self, classroom: ClassroomId, refusal: &Refusal) -> bool {
+        let (state, hold) = (self.state.lock(), self.webhook.options.hold);
+        let since = state.parked.get(&classroom).and_then(|parked| parked.refused_since);
+        let refused_long = since.is_some_and(|since| since.elapsed() >= hold);
+        let takes_others = state.last_taken.is_some_and(|at| since.is_some_and(|since| at > since));
+        let refuses = matches!(refusal, Refusal::Refused(_));
+        refused_long && takes_others && refuses && !state.away
+    }
+}

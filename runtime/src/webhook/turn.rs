@@ -1,0 +1,73 @@
+//! One node's turn to deliver: what the delivery of all classrooms and that of the parked ones share.
+//!
+//! Invariant: each write goes to SQL under the node's epoch; [`State`] is what was written, and what was read since.
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use rollcall_schema::{ClassroomId, Offset};
+
+use super::{Webhook, log::LoggedEvent, parked::Parked, receiver::Refusal};
+use rollcall_store::{Lease, ParkedClassroom, StoreError, WebhookCursor, WebhookState};
+
+/// Why this node does not deliver any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("another node delivers")]
+    Lost,
+}
+
+/// One node's turn.
+pub(super) struct Turn<'a> {
+    pub(super) webhook: &'a Webhook,
+    pub(super) lease: Lease,
+    pub(super) state: Mutex<State>,
+}
+
+/// How far it is.
+pub(super) struct State {
+    /// As it is in SQL.
+    pub(super) cursor: WebhookCursor,
+    /// All events through here were read; those of parked classrooms were left out.
+    pub(super) read: Offset,
+    pub(super) parked: BTreeMap<ClassroomId, Parked>,
+    /// When the receiver took events.
+    pub(super) last_taken: Option<Instant>,
+    /// It took nothing of the last that was sent.
+    pub(super) away: bool,
+}
+
+impl State {
+    /// The receiver took events.
+    pub(super) fn taken(&mut self) {
+        let now = Instant::now();
+        self.last_taken = Some(now);
+        if std::mem::take(&mut self.away) {
+            // What was refused meanwhile was refused like everything else.
+            self.parked.values_mut().for_each(|parked| parked.receiver_is_back(now));
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(webhook: &'a Webhook, lease: Lease, state: WebhookState) -> Self {
+        let WebhookState { cursor, parked } = state;
+        let max_pause = webhook.options.max_pause;
+        let parked = parked.into_iter().map(|parked| (parked.classroom, Parked::restored(&parked, max_pause)));
+        let state = State { read: cursor.offset, cursor, parked: parked.collect(), last_taken: None, away: false };
+        Self { webhook, lease, state: Mutex::new(state) }
+    }
+
+    /// Writes down a parked classroom's own cursor.
+    pub(super) async fn park(&self, parked: ParkedClassroom) -> Result<(), Ended> {
+        let epoch = self.state.lock().cursor.epoch.clone();
+        Ok(self.webhook.store.park_classroom(self.lease, &epoch, &parked).await?)
+    }
+
+    /// Posts events of a parked classroom.
+    pub(super) async fn post(&self, events: &[Arc<LoggedEvent>]) -> Result<(), Refusal> {
+        let epoch = self.state.lock().cursor.epoch.clone();
+        self.webhook.receiver.post(&epoch, events).await
+    }
+}
