@@ -8,6 +8,7 @@ on_both_kinds!(
     an_operator_ends_an_agents_sessions_in_one_classroom_or_in_all,
     an_agent_whose_connection_broke_is_kicked_too,
     a_faulty_disconnect_ends_nothing,
+    a_session_is_taken_out_of_its_lesson,
 );
 
 /// Asks for the end of sessions, and returns the ids of those that ended.
@@ -113,4 +114,29 @@ async fn a_faulty_disconnect_ends_nothing(backend: &Backend) {
     }
     assert_eq!(disconnect(backend, &json!({"user_id": room.user("nobody")})), [0; 0]);
     backend.nothing_came(room, [&mut alice]).await;
+}
+
+async fn a_session_is_taken_out_of_its_lesson(backend: &Backend) {
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    alice.joins(&room.algebra).await;
+    let leave = || {
+        let (status, body) =
+            backend.gateway.post("/api/v1/lessons/leave", &json!({"session_id": alice.session})).unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["lesson_id"].clone()
+    };
+    assert_eq!(leave(), json!(room.algebra));
+    let lesson = format!("select lesson_id, seat from agent_session where id = {}", alice.session);
+    backend.wait_for_rows(&lesson, &["|"]).await;
+    assert_eq!(leave(), Value::Null);
+    let mut keys = backend.keys().await;
+    expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("alice"), None).await;
+    // Answered once the connection has left the lesson's room.
+    alice.client.request("made_up", json!({})).await.unwrap();
+    backend.settled(room, [&mut alice]).await;
+    backend.publish(&format!("lesson.{}.board", room.algebra), &json!({}));
+    backend.nothing_came(room, [&mut alice]).await;
+    alice.joins(&room.algebra).await;
+    backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
 }

@@ -95,3 +95,20 @@ async fn a_node_that_lost_its_lease_still_tells_who_was_kicked() {
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     first.nothing_came(room, [&mut witness]).await;
 }
+
+#[tokio::test]
+async fn a_session_of_another_node_is_taken_out_of_its_lesson() {
+    let (first, second) = two_nodes("15s");
+    let room = first.classroom();
+    let mut bob = enters_on(&second, room, "bob").await;
+    bob.joins(&room.algebra).await;
+    let asked = first.gateway.post("/api/v1/lessons/leave", &json!({"session_id": bob.session})).unwrap();
+    assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
+    first.wait_for_rows(&format!("select lesson_id from agent_session where id = {}", bob.session), &[""]).await;
+    first.wait_for_rows("select count(*) from kick", &["0"]).await;
+    // Answered once the connection has left the lesson's room.
+    bob.client.request("made_up", json!({})).await.unwrap();
+    first.settled(room, [&mut bob]).await;
+    first.publish(&format!("lesson.{}.board", room.algebra), &json!({}));
+    first.nothing_came(room, [&mut bob]).await;
+}

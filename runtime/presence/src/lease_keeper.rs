@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::{Connections, key_cleanup::KeyCleanup};
 use rollcall_base::{failpoint, names};
-use rollcall_store::{Lease, Registration, Store, StoreError};
+use rollcall_store::{Kick, Lease, Registration, Store, StoreError};
 
 /// How many sessions of a dead node end in one transaction.
 const REAP_BATCH: usize = 500;
@@ -80,7 +80,7 @@ impl LeaseKeeper {
                     renewed_at = Instant::now();
                     self.nodes.send_replace(pulse.nodes);
                     self.replace(lease.node, &pulse.replaced).await;
-                    self.kick(lease.node, &pulse.kicked).await;
+                    self.kick(lease.node, &pulse.kicks).await;
                     may_reap.send_replace(!self.store.shared() || renewed_since.elapsed() >= patience);
                 }
                 Err(StoreError::Fenced) => {
@@ -142,13 +142,16 @@ impl LeaseKeeper {
         }
     }
 
-    /// An operator ended their sessions.
-    async fn kick(&self, node: NodeId, kicked: &[Sid]) {
-        for sid in kicked {
-            self.connections.close(*sid, SessionError::Kicked).await;
+    /// An operator ended their sessions, or takes them out of a lesson.
+    async fn kick(&self, node: NodeId, kicks: &[Kick]) {
+        for Kick { sid, lesson } in kicks {
+            match lesson {
+                Some(lesson) => self.connections.leave_lesson(*sid, lesson.clone()).await,
+                None => self.connections.close(*sid, SessionError::Kicked).await,
+            }
         }
-        if !kicked.is_empty()
-            && let Err(error) = self.store.ack_kicks(node, kicked).await
+        if !kicks.is_empty()
+            && let Err(error) = self.store.ack_kicks(node, kicks).await
         {
             warn!(%error, "connections that were kicked are told again");
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::Connections;
 use rollcall_keys::{KeysError, LessonKeys};
-use rollcall_store::{KickTarget, KickedSession, Lease, Store, StoreError};
+use rollcall_store::{Kick, KickTarget, KickedSession, Lease, Store, StoreError};
 
 /// Sessions that end in one transaction, and rows that are erased in one.
 const BATCH: usize = 500;
@@ -76,6 +76,19 @@ impl Operator {
                 return Ok(all);
             }
         }
+    }
+
+    /// Takes a session's connection out of its lesson within a second, or when its node goes on. Returns the lesson; none
+    /// where it is in none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<LessonId>, StoreError> {
+        let Some((node, Kick { sid, lesson })) = self.store.kick_from_lesson(session).await? else { return Ok(None) };
+        if let Some(lesson) = lesson.clone().filter(|_| node == self.lease.borrow().node) {
+            self.connections.leave_lesson(sid, lesson).await;
+        }
+        Ok(lesson)
     }
 
     /// Ends the user's sessions, and removes what is kept of the user: history, attendees and keys. Events in the stream go

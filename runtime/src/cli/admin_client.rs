@@ -6,11 +6,7 @@ use hyper::{Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::{
-    config::AdminAddress,
-    http_client::{Client, FetchError},
-    node::StartError,
-};
+use crate::{config::AdminAddress, http_client::Client, node::StartError};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -38,23 +34,30 @@ impl AdminClient {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, StartError> {
+        let answer = self.client.send(method, self.uri(path)?, body, MAX_ANSWER).await;
+        let (status, answer) = answer.map_err(|error| self.away(error))?;
+        let answer: Value =
+            serde_json::from_slice(&answer).map_err(|_| self.away(format!("it answered {status} without JSON")))?;
+        if status.is_success() { Ok(answer) } else { Err(self.refused(status, &answer)) }
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, StartError> {
         let url = &self.address.url;
-        let place = format!("the gateway at {url}");
-        let uri: Uri = format!("{url}/api/v1/{path}")
-            .parse()
-            .map_err(StartError::at(place.clone(), "name its admin address, like --admin http://127.0.0.1:9090"))?;
-        let (status, answer) = self.client.send(method, uri, body, MAX_ANSWER).await.map_err(|error: FetchError| {
-            StartError::at(place.clone(), "start it, or name its admin address with --admin or ROLLCALL_ADMIN")(error)
-        })?;
-        let answer: Value = serde_json::from_slice(&answer).map_err(|_| {
-            let why = format!("it answered {status} without JSON");
-            StartError::at(place.clone(), "name the admin address of a gateway with --admin or ROLLCALL_ADMIN")(why)
-        })?;
-        if status.is_success() {
-            return Ok(answer);
-        }
+        let hint = "name its admin address, like --admin http://127.0.0.1:9090";
+        format!("{url}/api/v1/{path}").parse().map_err(StartError::at(self.place(), hint))
+    }
+
+    fn place(&self) -> String {
+        format!("the gateway at {}", self.address.url)
+    }
+
+    fn away(&self, why: impl std::fmt::Display) -> StartError {
+        StartError::at(self.place(), "start it, or name its admin address with --admin or ROLLCALL_ADMIN")(why)
+    }
+
+    fn refused(&self, status: StatusCode, answer: &Value) -> StartError {
         let detail = answer["detail"].as_str().unwrap_or("it does not say why");
-        Err(StartError::at(place, hint(status))(format!("{} ({detail})", status.as_str())))
+        StartError::at(self.place(), hint(status))(format!("{} ({detail})", status.as_str()))
     }
 }
 

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{CommandError, admin_client::AdminClient, columns};
+use super::{CommandError, admin_client::AdminClient, cell, columns};
 use crate::config::AgentsArgs;
 
 /// As many as a page has.
@@ -40,12 +40,4 @@ pub(super) async fn run(gateway: &AdminClient, args: &AgentsArgs) -> Result<(), 
         false => columns::write(&mut out, &shown.iter().map(|(name, _)| *name).collect::<Vec<_>>(), &rows)?,
     }
     Ok(())
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{CommandError, admin_client::AdminClient, columns};
+use super::{CommandError, admin_client::AdminClient, cell, columns};
 use crate::config::{KickArgs, Whom};
 
 /// Ends them, and prints those that ended.
@@ -23,8 +23,7 @@ pub(super) async fn run(gateway: &AdminClient, args: &KickArgs) -> Result<(), Co
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let row = |ended: &Value| ["session_id", "agent_id", "classroom_id"].map(|field| text(&ended[field])).to_vec();
+    let row = |ended: &Value| ["session_id", "agent_id", "classroom_id"].map(|field| cell(&ended[field])).to_vec();
     let rows: Vec<_> = answer["ended"].as_array().into_iter().flatten().map(row).collect();
     match rows.is_empty() {
         true => writeln!(out, "there was no such session")?,

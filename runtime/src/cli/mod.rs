@@ -122,3 +122,12 @@ enum CommandError {
     #[error(transparent)]
     Output(#[from] io::Error),
 }
+
+/// A value of an answer, as a table shows it.
+fn cell(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

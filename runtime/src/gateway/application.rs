@@ -68,6 +68,11 @@ impl Application for Gateway {
                 Some(mut socket) => self.end(&mut socket, error),
                 None => self.shared.disconnects.taken_over(sid),
             },
+            WorkerCommand::LeaveLesson { socket, lesson } => {
+                if let Some(mut socket) = sockets.get_mut(socket) {
+                    self.kick_from_lesson(&mut socket, lesson);
+                }
+            }
             WorkerCommand::Ended { sids, answer } => {
                 // The caller may have stopped waiting.
                 let _ = answer.send(self.ended(sockets, sids));

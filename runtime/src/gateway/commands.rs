@@ -1,7 +1,7 @@
 //! The commands that other tasks send to a worker.
 use std::time::Duration;
 
-use rollcall_schema::{Offset, RoomId, SessionError, Sid};
+use rollcall_schema::{LessonId, Offset, RoomId, SessionError, Sid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -42,6 +42,13 @@ pub enum WorkerCommand {
         sid: Sid,
         /// What its client is told.
         error: SessionError,
+    },
+    /// Takes one connection out of this lesson, if it is in it.
+    LeaveLesson {
+        /// Its socket.
+        socket: SocketId,
+        /// The lesson.
+        lesson: LessonId,
     },
     /// Asks which of these connections of the worker have ended.
     Ended {

@@ -6,7 +6,7 @@ use std::{
 
 use async_trait::async_trait;
 use rollcall_presence::Connections;
-use rollcall_schema::{SessionError, Sid};
+use rollcall_schema::{LessonId, SessionError, Sid};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::WorkerCommand;
@@ -121,6 +121,12 @@ impl RoomWorkers for Mailboxes {
 impl Connections for Mailboxes {
     async fn close(&self, sid: Sid, error: SessionError) {
         Mailboxes::close(self, sid, error).await;
+    }
+
+    async fn leave_lesson(&self, sid: Sid, lesson: LessonId) {
+        if let Some(socket) = self.socket(sid) {
+            self.send(socket, WorkerCommand::LeaveLesson { socket, lesson }).await;
+        }
     }
 
     async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {

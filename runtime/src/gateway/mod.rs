@@ -13,6 +13,7 @@ mod enumerate;
 mod expiry;
 mod fanout;
 mod join_buffer;
+mod kick_from_lesson;
 mod leave;
 mod lost_events;
 mod mailboxes;

@@ -1,7 +1,7 @@
 //! The gateway's state of one connection. It is small, because every connection has one, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{AgentId, LeftReason, Offset};
+use rollcall_schema::{AgentId, LeftReason, LessonId, Offset};
 
 use super::{
     join_buffer::JoinBuffer,
@@ -67,6 +67,8 @@ pub(super) struct ColdState {
     pub join_buffers: Vec<JoinBuffer>,
     /// Messages that came while a handler ran.
     pub pending: VecDeque<Box<str>>,
+    /// The lesson that it is to leave once the running handler is done.
+    pub kicked_from: Option<LessonId>,
     /// Where it is in the stream, if it resumes.
     pub cursor: Option<ResumeCursor>,
     /// The state of its replay, while one runs.
@@ -87,7 +89,11 @@ impl ColdState {
     }
 
     fn is_empty(&self) -> bool {
-        self.url_parameter.is_none() && self.join_buffers.is_empty() && self.pending.is_empty() && self.cursor.is_none()
+        self.url_parameter.is_none()
+            && self.join_buffers.is_empty()
+            && self.pending.is_empty()
+            && self.kicked_from.is_none()
+            && self.cursor.is_none()
     }
 }
 

@@ -71,6 +71,7 @@ impl Gateway {
         if !whole {
             return self.end(socket, SessionError::InternalServerError);
         }
+        self.kick_late(socket);
         while socket.is_open() && matches!(socket.peer.state, PeerState::Open(_)) {
             let Some(text) = socket.peer.pop_pending() else { return socket.resume() };
             self.on_request(socket, &text);

@@ -11,6 +11,7 @@ use super::{
     Mailboxes, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, lost_events::LostEventCloses,
 };
 use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
+use rollcall_presence::Presence;
 use rollcall_websocket::SocketId;
 
 /// The longest time that a client is told to wait before it reconnects, unless there is a reason for a shorter one.
@@ -35,6 +36,8 @@ pub struct GatewayContext {
     pub table: Handlers,
     /// Gets the sessions of connections that have ended.
     pub disconnects: DisconnectQueue,
+    /// Takes connections out of their lessons.
+    pub presence: Presence,
     /// Where replays come from.
     pub rooms: Rooms,
     /// How a handler's task reaches its worker.

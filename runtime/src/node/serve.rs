@@ -140,6 +140,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
         disconnects: departures.clone(),
+        presence: resources.presence.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
         events: Arc::clone(&rates),

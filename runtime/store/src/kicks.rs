@@ -4,7 +4,7 @@
 //! and no connection can join with the session or take it over any more. Its node closes the connection afterwards, told by its
 //! heartbeat; the user's field in the key store stays until then, because a join of the connection may be under way.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, NodeId, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, Sid, UserId};
 
 use crate::{Lease, StoreError};
 
@@ -34,13 +34,25 @@ pub struct KickedSession {
     pub sid: Sid,
 }
 
+/// What a node is to do to a connection of its.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kick {
+    /// The connection.
+    pub sid: Sid,
+    /// The lesson to take it out of, if it is still in it; none: its session has ended, and it is to be closed.
+    pub lesson: Option<LessonId>,
+}
+
 /// Ends by operators.
 #[async_trait]
 pub trait Kicks: Send + Sync {
     /// Ends up to `max` of these sessions, whichever node owns them; `lease` is the caller's.
     async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError>;
-    /// The connections of this node that are still to be closed, also where its lease was taken.
-    async fn kicks(&self, node: NodeId) -> Result<Vec<Sid>, StoreError>;
-    /// These connections have been told: heartbeats name them no more.
-    async fn ack_kicks(&self, node: NodeId, kicked: &[Sid]) -> Result<(), StoreError>;
+    /// Notes that a session's connection is to leave its lesson, and returns its node and what is noted; none where the
+    /// session is in no lesson. The connection itself leaves: a join of its may be under way.
+    async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError>;
+    /// What this node is still to do, also where its lease was taken.
+    async fn kicks(&self, node: NodeId) -> Result<Vec<Kick>, StoreError>;
+    /// That is done: heartbeats name it no more.
+    async fn ack_kicks(&self, node: NodeId, done: &[Kick]) -> Result<(), StoreError>;
 }

@@ -34,7 +34,7 @@ pub use agent_states::{AgentStates, SetState};
 pub use erasure::Erasure;
 pub use error::StoreError;
 pub use history::{History, HistoryPosition, HistorySweep, Moment, Visit, VisitEnd};
-pub use kicks::{KickTarget, KickedSession, Kicks};
+pub use kicks::{Kick, KickTarget, KickedSession, Kicks};
 pub use lesson_joins::{Join, Joined, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, Lease, NodeLeases, Registration};

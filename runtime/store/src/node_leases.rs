@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use rollcall_base::process::ProcessIdentity;
 use rollcall_schema::{Epoch, NodeId, Sid};
 
-use crate::StoreError;
+use crate::{Kick, StoreError};
 
 /// A node's right to write, from [`NodeLeases::register`] until another node takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub struct HeartbeatReply {
     /// Connections of this node whose session another connection took over. They are repeated until
     /// [`NodeLeases::ack_takeovers`], because an answer may be lost.
     pub replaced: Vec<Sid>,
-    /// Connections of this node whose session an operator ended. They are repeated until
+    /// What operators did to connections of this node. They are repeated until
     /// [`Kicks::ack_kicks`](crate::Kicks::ack_kicks).
-    pub kicked: Vec<Sid>,
+    pub kicks: Vec<Kick>,
     /// How many nodes have a lease that holds, this one among them.
     pub nodes: u32,
     /// Whether the lease was expired before this renewal, by the store's clock, whatever ours says: then other nodes' may be.

@@ -98,11 +98,13 @@ create table takeover (
 );
 create index takeover_node on takeover (node_id);
 
--- Connections whose session an operator ended, until their node has closed them. A node that was stopped for longer than
--- its lease still finds them when it goes on; they are kept for an hour.
+-- Connections whose session an operator ended, until their node has closed them; with a lesson, those that are only to
+-- leave that lesson. A node that was stopped for longer than its lease still finds them when it goes on; they are kept for
+-- an hour.
 create table kick (
     node_id bigint not null,
     sid text not null,
+    lesson_id text,
     at timestamptz not null default clock_timestamp()
 );
 create index kick_node on kick (node_id);

@@ -1,5 +1,5 @@
 use futures_util::FutureExt;
-use rollcall_schema::{AgentId, ClassroomId, Role, SessionId, Sid};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ struct Nobody;
 #[async_trait::async_trait]
 impl Connections for Nobody {
     async fn close(&self, _: Sid, _: SessionError) {}
+    async fn leave_lesson(&self, _: Sid, _: LessonId) {}
     async fn close_all(&self, _: SessionError) {}
     async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
         sids

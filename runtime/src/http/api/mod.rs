@@ -6,6 +6,7 @@ mod counters;
 mod disconnect;
 mod erase;
 mod events;
+mod lessons;
 mod nodes;
 mod openapi;
 mod probes;
@@ -36,5 +37,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route::query("/api/v1/counters/agent", whole!(counters::count)),
     Route::post("/api/v1/publish", whole!(publish::publish)).max_body(publish::max_body),
     Route::post("/api/v1/disconnect", whole!(disconnect::disconnect)),
+    Route::post("/api/v1/lessons/leave", whole!(lessons::leave)),
     Route::post("/api/v1/erase", whole!(erase::erase)),
 ];

@@ -1,15 +1,15 @@
 //! Ends of sessions that an operator asks for.
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, NodeId, SessionId, Sid};
+use rollcall_schema::{ClassroomId, LessonId, NodeId, SessionId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    rows::{get, parse, sid, whole},
+    rows::{get, parse, sid, unreadable, whole},
     session_end::{ended, ended_events},
     store::PostgresStore,
 };
-use crate::{KickTarget, KickedSession, Kicks, Lease, StoreError};
+use crate::{Kick, KickTarget, KickedSession, Kicks, Lease, StoreError};
 
 /// Rows are locked in the order in which closes lock theirs. One row without a session where nothing was to end.
 macro_rules! kick {
@@ -43,9 +43,14 @@ const KICK_SESSION: &str = kick!("s.id = $4");
 const KICK_USER: &str =
     kick!("s.user_id = $4 and ($5::text is null or s.agent_id = $5) and ($6::uuid is null or s.classroom_id = $6)");
 
-const WAITING: &str = "select sid from kick where node_id = $1";
+const FROM_LESSON: &str = "insert into kick (node_id, sid, lesson_id)
+    select node_id, sid, lesson_id from agent_session where id = $1 and lesson_id is not null
+    returning node_id, sid, lesson_id";
 
-const ACK: &str = "delete from kick where node_id = $1 and sid = any ($2)";
+const WAITING: &str = "select sid, lesson_id from kick where node_id = $1";
+
+const ACK: &str = "delete from kick k using unnest($2::text[], $3::text[]) as i(sid, lesson_id)
+    where k.node_id = $1 and k.sid = i.sid and k.lesson_id is not distinct from i.lesson_id";
 
 #[async_trait]
 impl Kicks for PostgresStore {
@@ -76,15 +81,25 @@ impl Kicks for PostgresStore {
         rows.iter().filter_map(|row| kicked(row).transpose()).collect()
     }
 
-    async fn kicks(&self, node: NodeId) -> Result<Vec<Sid>, StoreError> {
-        let rows = self.heartbeat.rows("kicks", WAITING, &[&node.0]).await?;
-        rows.iter().map(|row| sid(get(row, 0)?)).collect()
+    async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError> {
+        let rows = self.pool.rows("kick", FROM_LESSON, &[&session.0]).await?;
+        rows.first().map(|row| Ok((NodeId(get(row, 0)?), kick(get(row, 1)?, get(row, 2)?)?))).transpose()
     }
 
-    async fn ack_kicks(&self, node: NodeId, kicked: &[Sid]) -> Result<(), StoreError> {
-        let sids: Vec<String> = kicked.iter().map(Sid::to_string).collect();
-        self.heartbeat.rows("kicked", ACK, &[&node.0, &sids]).await.map(drop)
+    async fn kicks(&self, node: NodeId) -> Result<Vec<Kick>, StoreError> {
+        let rows = self.heartbeat.rows("kicks", WAITING, &[&node.0]).await?;
+        rows.iter().map(|row| kick(get(row, 0)?, get(row, 1)?)).collect()
     }
+
+    async fn ack_kicks(&self, node: NodeId, done: &[Kick]) -> Result<(), StoreError> {
+        let sids: Vec<String> = done.iter().map(|kick| kick.sid.to_string()).collect();
+        let lessons: Vec<Option<&str>> = done.iter().map(|kick| kick.lesson.as_ref().map(LessonId::as_str)).collect();
+        self.heartbeat.rows("kicked", ACK, &[&node.0, &sids, &lessons]).await.map(drop)
+    }
+}
+
+pub(super) fn kick(text: &str, lesson: Option<&str>) -> Result<Kick, StoreError> {
+    Ok(Kick { sid: sid(text)?, lesson: lesson.map(LessonId::parse).transpose().map_err(unreadable)? })
 }
 
 fn kicked(row: &Row) -> Result<Option<KickedSession>, StoreError> {

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 
 use super::{
+    kicks::kick,
     rows::{get, only, sid, unreadable, unsigned, whole},
     session_end::{ended, ended_events},
     store::PostgresStore,
@@ -48,7 +49,8 @@ const RENEW: &str = "with own as materialized (
     )
     select
         array(select sid from takeover where takeover.node_id = own.id),
-        array(select sid from kick where kick.node_id = own.id),
+        array(select sid from kick where kick.node_id = own.id order by sid, lesson_id),
+        array(select lesson_id from kick where kick.node_id = own.id order by sid, lesson_id),
         (select count(*) from node where id = $1 or not taken and lease_until > clock_timestamp()),
         own.lease_until < clock_timestamp(),
         (extract(epoch from coalesce((select lease_until from renewed), own.lease_until)) * 1000000)::bigint
@@ -176,15 +178,16 @@ impl NodeLeases for PostgresStore {
         };
         let replaced: Vec<&str> = get(row, 0)?;
         let kicked: Vec<&str> = get(row, 1)?;
-        let nodes: i64 = get(row, 2)?;
+        let from: Vec<Option<&str>> = get(row, 2)?;
+        let nodes: i64 = get(row, 3)?;
         self.several.store(nodes > 1, Ordering::Relaxed);
-        let was_expired: bool = get(row, 3)?;
+        let was_expired: bool = get(row, 4)?;
         if !was_expired {
-            self.unbroken_until().insert(node.0, get(row, 4)?);
+            self.unbroken_until().insert(node.0, get(row, 5)?);
         }
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
-            kicked: kicked.into_iter().map(sid).collect::<Result<_, _>>()?,
+            kicks: kicked.into_iter().zip(from).map(|(sid, lesson)| kick(sid, lesson)).collect::<Result<_, _>>()?,
             nodes: unsigned(nodes)?,
             was_expired,
         })

@@ -19,7 +19,7 @@ const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; p
     pragma temp_store = memory; pragma cache_size = -1024; \
     pragma cache_spill = off; pragma foreign_keys = on;";
 const TOLD: &str = "create temp table takeover (sid text primary key) without rowid; \
-    create temp table kick (sid text primary key) without rowid;";
+    create temp table kick (sid text not null, lesson_id text);";
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path)

@@ -1,6 +1,6 @@
 //! Ends of sessions that an operator asks for.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, NodeId, SessionId, Sid};
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
 use rusqlite::{Connection, Row, params};
 
 use super::{
@@ -10,10 +10,9 @@ use super::{
     session_end,
     store::SqliteStore,
 };
-use crate::{KickTarget, KickedSession, Kicks, Lease, StoreError};
+use crate::{Kick, KickTarget, KickedSession, Kicks, Lease, StoreError};
 
-/// The connections that are still to be closed.
-pub(super) const WAITING: &str = "select sid from temp.kick";
+const WAITING: &str = "select sid, lesson_id from temp.kick";
 
 const OF_SESSION: &str = "select id, agent_id, classroom_id, node_id, sid from agent_session where id = ?1";
 const OF_USER: &str = "select id, agent_id, classroom_id, node_id, sid from agent_session where user_id = ?1 \
@@ -28,13 +27,17 @@ impl Kicks for SqliteStore {
         Ok(kicked)
     }
 
-    async fn kicks(&self, _: NodeId) -> Result<Vec<Sid>, StoreError> {
+    async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError> {
+        self.writer.call("kick", move |connection| kick_from_lesson(connection, session)).await
+    }
+
+    async fn kicks(&self, _: NodeId) -> Result<Vec<Kick>, StoreError> {
         self.writer.call("kicks", waiting).await
     }
 
-    async fn ack_kicks(&self, _: NodeId, kicked: &[Sid]) -> Result<(), StoreError> {
-        let kicked = kicked.to_vec();
-        self.writer.call("kicked", move |connection| ack(connection, &kicked)).await
+    async fn ack_kicks(&self, _: NodeId, done: &[Kick]) -> Result<(), StoreError> {
+        let done = done.to_vec();
+        self.writer.call("kicked", move |connection| ack(connection, &done)).await
     }
 }
 
@@ -54,7 +57,7 @@ fn kick(
         KickTarget::Agent(agent, classroom) => of_user(agent.user().as_str(), Some(agent.as_str()), classroom)?,
         KickTarget::User(user, classroom) => of_user(user.as_str(), None, classroom)?,
     };
-    let mut note = connection.prepare_cached("insert or ignore into temp.kick (sid) values (?1)").map_err(failed)?;
+    let mut note = connection.prepare_cached("insert into temp.kick (sid) values (?1)").map_err(failed)?;
     for one in &kicked {
         session_end::end(connection, one.session.0, LeftReason::Kicked, true)?;
         note.execute([one.sid.to_string()]).map_err(failed)?;
@@ -72,11 +75,36 @@ fn session(row: &Row<'_>) -> Result<KickedSession, StoreError> {
     })
 }
 
-fn waiting(connection: &Connection) -> Result<Vec<Sid>, StoreError> {
-    rows(connection, WAITING, [], |row| sid(&text(row, 0)?))
+fn kick_from_lesson(connection: &Connection, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError> {
+    const SQL: &str = "select sid, lesson_id, node_id from agent_session where id = ?1 and lesson_id is not null";
+    let found = rows(connection, SQL, [session.0], |row| Ok((NodeId(row.get(2).map_err(failed)?), of_row(row)?)))?;
+    let found = found.into_iter().next();
+    if let Some((_, Kick { sid, lesson: Some(lesson) })) = &found {
+        connection
+            .prepare_cached("insert into temp.kick (sid, lesson_id) values (?1, ?2)")
+            .and_then(|mut note| note.execute(params![sid.to_string(), lesson.as_str()]))
+            .map_err(failed)?;
+    }
+    Ok(found)
 }
 
-fn ack(connection: &Connection, kicked: &[Sid]) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached("delete from temp.kick where sid = ?1").map_err(failed)?;
-    kicked.iter().try_for_each(|sid| statement.execute([sid.to_string()]).map(drop)).map_err(failed)
+fn of_row(row: &Row<'_>) -> Result<Kick, StoreError> {
+    let lesson: Option<String> = row.get(1).map_err(failed)?;
+    let lesson = lesson.as_deref().map(LessonId::parse).transpose().map_err(unreadable)?;
+    Ok(Kick { sid: sid(&text(row, 0)?)?, lesson })
+}
+
+/// What is still to be done.
+pub(super) fn waiting(connection: &Connection) -> Result<Vec<Kick>, StoreError> {
+    rows(connection, WAITING, [], of_row)
+}
+
+fn ack(connection: &Connection, done: &[Kick]) -> Result<(), StoreError> {
+    let mut statement =
+        connection.prepare_cached("delete from temp.kick where sid = ?1 and lesson_id is ?2").map_err(failed)?;
+    let mut one = |kick: &Kick| {
+        let lesson = kick.lesson.as_ref().map(LessonId::as_str);
+        statement.execute(params![kick.sid.to_string(), lesson]).map(drop)
+    };
+    done.iter().try_for_each(&mut one).map_err(failed)
 }

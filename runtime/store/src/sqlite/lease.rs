@@ -161,7 +161,7 @@ fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<H
     let sids = |sql| rows::rows(connection, sql, [], |row| rows::sid(&rows::text(row, 0)?));
     Ok(HeartbeatReply {
         replaced: sids("select sid from temp.takeover")?,
-        kicked: sids(kicks::WAITING)?,
+        kicks: kicks::waiting(connection)?,
         nodes: 1,
         // Nobody is beside it.
         was_expired: false,

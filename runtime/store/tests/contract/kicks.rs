@@ -1,6 +1,8 @@
 //! An operator ends sessions.
+use std::slice;
+
 use rollcall_schema::{ClassroomId, SessionId, Sid};
-use rollcall_store::{Change, Closed, Joined, KickTarget, LeftReason};
+use rollcall_store::{Change, Closed, Joined, Kick, KickTarget, LeftReason};
 
 use crate::{
     on_both,
@@ -10,6 +12,7 @@ use crate::{
 on_both!(
     a_kicked_session_is_ended_whole,
     a_kick_is_told_until_it_was_heard,
+    a_session_is_noted_to_leave_its_lesson,
     an_agent_or_user_is_kicked_in_one_classroom_or_in_all,
     a_kicked_session_is_neither_joined_with_nor_taken_over,
     who_lost_its_lease_kicks_nobody,
@@ -42,13 +45,33 @@ async fn a_kicked_session_is_ended_whole(world: World) {
 async fn a_kick_is_told_until_it_was_heard(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
-    let heard = async || world.store.renew_lease(world.lease, LEASE).await.expect("renewed").kicked;
+    let heard = async || world.store.renew_lease(world.lease, LEASE).await.expect("renewed").kicks;
     assert_eq!(heard().await, []);
     kick(&world, KickTarget::Session(session)).await;
-    assert_eq!((heard().await, heard().await), (vec![alice.sid], vec![alice.sid]));
-    assert_eq!(world.store.kicks(world.lease.node).await.expect("read"), [alice.sid]);
-    world.store.ack_kicks(world.lease.node, &[alice.sid, Sid::random()]).await.expect("heard");
+    let kicked = Kick { sid: alice.sid, lesson: None };
+    assert_eq!((heard().await, heard().await), (vec![kicked.clone()], vec![kicked.clone()]));
+    assert_eq!(world.store.kicks(world.lease.node).await.expect("read"), slice::from_ref(&kicked));
+    let other = Kick { sid: Sid::random(), lesson: None };
+    world.store.ack_kicks(world.lease.node, &[kicked, other]).await.expect("heard");
     assert_eq!(heard().await, []);
+}
+
+async fn a_session_is_noted_to_leave_its_lesson(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    assert_eq!(world.store.kick_from_lesson(session).await.expect("answered"), None, "it is in none");
+    world.join(alice.join(session, &lesson)).await;
+    let kick = Kick { sid: alice.sid, lesson: Some(lesson) };
+    let noted = world.store.kick_from_lesson(session).await.expect("noted");
+    assert_eq!(noted, Some((world.lease.node, kick.clone())));
+    let heard = async || world.store.renew_lease(world.lease, LEASE).await.expect("renewed").kicks;
+    assert_eq!(heard().await, slice::from_ref(&kick));
+    world.store.ack_kicks(world.lease.node, &[Kick { lesson: None, ..kick.clone() }]).await.expect("heard");
+    assert_eq!(heard().await, slice::from_ref(&kick), "that was another");
+    world.store.ack_kicks(world.lease.node, &[kick]).await.expect("heard");
+    assert_eq!(heard().await, []);
+    assert_eq!(world.sql("select lesson_id from agent_session"), "algebra-1", "the connection itself leaves");
 }
 
 async fn an_agent_or_user_is_kicked_in_one_classroom_or_in_all(world: World) {
