@@ -13,6 +13,7 @@ COPY runtime/base/Cargo.toml runtime/base/
 COPY runtime/bus/Cargo.toml runtime/bus/
 COPY runtime/keys/Cargo.toml runtime/keys/
 COPY runtime/presence/Cargo.toml runtime/presence/
+COPY runtime/socketio/Cargo.toml runtime/socketio/
 COPY runtime/store/Cargo.toml runtime/store/
 COPY runtime/websocket/Cargo.toml runtime/websocket/
 COPY handlers/Cargo.toml handlers/

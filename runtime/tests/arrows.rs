@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "schema",
     "runtime/base",
+    "runtime/socketio",
     "runtime/websocket",
     "runtime/bus",
     "runtime/keys",

@@ -1,0 +1,184 @@
+//! Engine.IO 4: packets, the payloads of long-polling, the handshake and the errors of its HTTP requests.
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use crate::Malformed;
+
+/// What stands between two packets of a payload.
+pub const SEPARATOR: u8 = 0x1e;
+/// A ping of the server.
+pub const PING: &str = "2";
+/// Ends a waiting GET without a message.
+pub const NOOP: &str = "6";
+/// Ends a session for good.
+pub const CLOSE: &str = "1";
+/// The first message of a WebSocket that is to replace long-polling, and the answer to it.
+pub const PROBE: (&str, &str) = ("2probe", "3probe");
+/// The message with which that WebSocket replaces long-polling.
+pub const UPGRADE: &str = "5";
+
+/// A packet of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnginePacket<'a> {
+    /// The client ends the session.
+    Close,
+    /// The answer to a ping.
+    Pong,
+    /// A message.
+    Message(&'a str),
+    /// A binary message that came as base64.
+    Binary(Vec<u8>),
+    /// `open`, `upgrade` and `noop`, which mean nothing in an open session.
+    Ignored,
+}
+
+impl<'a> EnginePacket<'a> {
+    /// Reads a packet: a text message of a WebSocket, or a part of a payload.
+    ///
+    /// # Errors
+    /// [`Malformed`], also for a ping: in this version only servers ping.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let kind = text.as_bytes().first().ok_or(Malformed)?;
+        match kind {
+            b'4' => Ok(Self::Message(&text[1..])),
+            b'3' => Ok(Self::Pong),
+            b'1' => Ok(Self::Close),
+            b'b' => STANDARD.decode(&text[1..]).map(Self::Binary).map_err(|_| Malformed),
+            b'0' | b'5' | b'6' => Ok(Self::Ignored),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// Appends a packet to a payload, with a separator before it. [`payload`] takes off the first.
+pub fn push_packet(packet: &str, payload: &mut Vec<u8>) {
+    payload.push(SEPARATOR);
+    payload.extend_from_slice(packet.as_bytes());
+}
+
+/// Appends a message with this text to a payload, as [`push_packet`] does.
+pub fn push_message(text: &[u8], payload: &mut Vec<u8>) {
+    payload.reserve(text.len() + 2);
+    payload.extend_from_slice(&[SEPARATOR, b'4']);
+    payload.extend_from_slice(text);
+}
+
+/// Appends a binary message to a payload, as [`push_packet`] does.
+pub fn push_binary(data: &[u8], payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&[SEPARATOR, b'b']);
+    payload.extend_from_slice(STANDARD.encode(data).as_bytes());
+}
+
+/// What was pushed, as a body.
+#[must_use]
+pub fn payload(pushed: &[u8]) -> &[u8] {
+    pushed.strip_prefix(&[SEPARATOR]).unwrap_or(pushed)
+}
+
+/// What a client is told first.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Open<'a> {
+    /// The session's id.
+    pub sid: &'a str,
+    /// The transports that the session may move to.
+    pub upgrades: &'a [&'a str],
+    /// Between two pings, in milliseconds.
+    pub ping_interval: u64,
+    /// How long a pong may take, in milliseconds.
+    pub ping_timeout: u64,
+    /// The longest message or payload that is accepted, in bytes.
+    pub max_payload: usize,
+}
+
+impl Open<'_> {
+    /// The packet.
+    #[must_use]
+    pub fn packet(&self) -> String {
+        format!("0{}", serde_json::to_string(self).expect("texts and numbers can be written as JSON"))
+    }
+}
+
+/// How a client connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP requests: GETs that wait, and POSTs.
+    Polling,
+    /// A WebSocket.
+    WebSocket,
+}
+
+/// What a request's query asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// How.
+    pub transport: Transport,
+    /// The session; none: a new one.
+    pub sid: Option<&'a str>,
+}
+
+impl<'a> Query<'a> {
+    /// Reads a query of a request of this method.
+    ///
+    /// # Errors
+    /// [`RequestError`], in the order in which the reference server looks for them.
+    pub fn parse(query: &'a str, is_get: bool) -> Result<Self, RequestError> {
+        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let transport = match value("transport") {
+            Some("polling") => Transport::Polling,
+            Some("websocket") => Transport::WebSocket,
+            _ => return Err(RequestError::UnknownTransport),
+        };
+        let sid = value("sid");
+        if sid.is_none() && !is_get {
+            return Err(RequestError::HandshakeMethod);
+        }
+        if value("EIO") != Some("4") {
+            return Err(RequestError::Version);
+        }
+        Ok(Self { transport, sid })
+    }
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Neither `polling` nor `websocket`.
+    #[error("Transport unknown")]
+    UnknownTransport,
+    /// There is no such session here.
+    #[error("Session ID unknown")]
+    UnknownSession,
+    /// A session begins with a GET.
+    #[error("Bad handshake method")]
+    HandshakeMethod,
+    /// Whatever else is wrong with it.
+    #[error("Bad request")]
+    BadRequest,
+    /// A page of an origin that is not let in.
+    #[error("Forbidden")]
+    Forbidden,
+    /// Not version 4.
+    #[error("Unsupported protocol version")]
+    Version,
+}
+
+impl RequestError {
+    /// Its number, which clients see.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The status of the response.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        if self == Self::Forbidden { 403 } else { 400 }
+    }
+
+    /// The body of the response.
+    #[must_use]
+    pub fn body(self) -> String {
+        format!(r#"{{"code":{},"message":"{self}"}}"#, self.code())
+    }
+}

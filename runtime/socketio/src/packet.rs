@@ -1,0 +1,131 @@
+//! One Socket.IO packet: `<type>[<attachments>-][<namespace>,][<id>][<JSON>]`.
+use serde_json::value::RawValue;
+
+use crate::Malformed;
+
+/// The most attachments of a packet, as in the reference.
+pub const MAX_ATTACHMENTS: usize = 10;
+/// The namespace that is not written.
+pub const MAIN: &str = "/";
+
+/// The type of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Asks for a namespace, or lets in.
+    Connect,
+    /// Leaves a namespace.
+    Disconnect,
+    /// An event.
+    Event,
+    /// The answer to an event.
+    Ack,
+    /// Does not let in.
+    ConnectError,
+    /// An event with attachments.
+    BinaryEvent,
+    /// An answer with attachments.
+    BinaryAck,
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::Connect, Kind::Disconnect, Kind::Event, Kind::Ack, Kind::ConnectError, Kind::BinaryEvent, Kind::BinaryAck];
+
+impl Kind {
+    /// Whether attachments follow.
+    #[must_use]
+    pub fn is_binary(self) -> bool {
+        matches!(self, Self::BinaryEvent | Self::BinaryAck)
+    }
+}
+
+/// A packet, borrowed from its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// The type.
+    pub kind: Kind,
+    /// How many binary messages follow.
+    pub attachments: usize,
+    /// The namespace.
+    pub namespace: &'a str,
+    /// With an event, the client's number for its answer; with an answer, the event's.
+    pub id: Option<u64>,
+    /// One JSON value of the form that the type asks for; empty where there is none.
+    pub data: &'a str,
+}
+
+impl<'a> Packet<'a> {
+    /// Reads a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`] for what the reference closes a connection for: an unknown type, data of another form than the type's,
+    /// more attachments than [`MAX_ATTACHMENTS`].
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let number = text.bytes().next().ok_or(Malformed)?.wrapping_sub(b'0');
+        let kind = *KINDS.get(usize::from(number)).ok_or(Malformed)?;
+        let mut rest = &text[1..];
+        let mut attachments = 0;
+        if kind.is_binary() {
+            let (count, after) = digits(rest).ok_or(Malformed)?;
+            attachments = usize::try_from(count).map_err(|_| Malformed)?;
+            rest = after.strip_prefix('-').filter(|_| attachments <= MAX_ATTACHMENTS).ok_or(Malformed)?;
+        }
+        let mut namespace = MAIN;
+        if rest.starts_with('/') {
+            (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
+        }
+        let id = match digits(rest) {
+            Some((id, after)) => {
+                rest = after;
+                Some(id)
+            }
+            None if rest.starts_with(|c: char| c.is_ascii_digit()) => return Err(Malformed),
+            None => None,
+        };
+        if !fits(kind, rest) {
+            return Err(Malformed);
+        }
+        Ok(Self { kind, attachments, namespace, id, data: rest })
+    }
+
+    /// The packet as a message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.namespace.len() + self.data.len() + 24);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the packet.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        out.push(b'0' + self.kind as u8);
+        if self.kind.is_binary() {
+            out.extend_from_slice(self.attachments.to_string().as_bytes());
+            out.push(b'-');
+        }
+        if self.namespace != MAIN {
+            out.extend_from_slice(self.namespace.as_bytes());
+            out.push(b',');
+        }
+        if let Some(id) = self.id {
+            out.extend_from_slice(id.to_string().as_bytes());
+        }
+        out.extend_from_slice(self.data.as_bytes());
+    }
+}
+
+/// The number at the start of a text, and what follows; none where there is none, or one above 64 bits.
+fn digits(text: &str) -> Option<(u64, &str)> {
+    let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    Some((text[..text.len() - after.len()].parse().ok()?, after))
+}
+
+/// Whether the data has the form that the type asks for.
+fn fits(kind: Kind, data: &str) -> bool {
+    let begins = |with: char| data.starts_with(with) && serde_json::from_str::<&RawValue>(data).is_ok();
+    match kind {
+        Kind::Connect => data.is_empty() || begins('{'),
+        Kind::Disconnect => data.is_empty(),
+        Kind::ConnectError => data.is_empty() || begins('{') || begins('"'),
+        Kind::Event | Kind::Ack | Kind::BinaryEvent | Kind::BinaryAck => begins('['),
+    }
+}
