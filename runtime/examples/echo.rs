@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..defaults
     };
     let count = arguments.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
-    let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), count, &options, |_| Echo)?;
+    let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), count, &options, "echo", |_| Echo)?;
     let listener = bind(arguments.listen)?;
     println!("listening on {}", listener.local_addr()?);
     let listening = ListenerOptions { path: "/".into(), ..ListenerOptions::default() };

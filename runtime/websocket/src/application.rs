@@ -19,7 +19,7 @@ pub trait Application: Sized + Send + 'static {
     /// What other tasks send to the worker.
     type Command: Send + 'static;
 
-    /// A client has upgraded. Sending and closing are allowed already.
+    /// A client has upgraded, or begun an Engine.IO session by long-polling ([`SocketIo::framing`]). Sending and closing are allowed already.
     fn opened(&mut self, socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Self::Peer;
 
     /// A whole message has arrived, unmasked and, if text, valid UTF-8.
@@ -46,7 +46,8 @@ pub trait Application: Sized + Send + 'static {
 
     /// What a client is sent last when the layer closes it: for [`Cause::SlowConsumer`], [`Cause::PongTimedOut`], or
     /// [`Cause::ClosedByServer`] when the workers shut down.
-    fn close_notice(&mut self, cause: Cause) -> CloseNotice {
+    fn close_notice(&mut self, peer: &Self::Peer, cause: Cause) -> CloseNotice {
+        let _ = peer;
         let code = if cause == Cause::ClosedByServer { 1001 } else { 1008 };
         CloseNotice { close: code.into(), text: None }
     }

@@ -64,6 +64,12 @@ pub enum Violation {
     /// A message longer than allowed; found from the length in the header.
     #[error("message too big")]
     TooBig,
+    /// A message that is no packet of Engine.IO.
+    #[error("malformed packet")]
+    Packet,
+    /// A second GET or POST of a long-polling session at the same time.
+    #[error("two requests at once")]
+    Overlap,
 }
 
 impl Violation {
@@ -80,7 +86,9 @@ impl Violation {
             | Self::StrayContinuation
             | Self::NestedMessage
             | Self::ShortClose
-            | Self::CloseCode => 1002,
+            | Self::CloseCode
+            | Self::Packet
+            | Self::Overlap => 1002,
             Self::Binary => 1003,
             Self::Utf8 => 1007,
             Self::Fragments => 1008,

@@ -2,11 +2,18 @@
 //!
 //! Invariant: `decoder` exists only while a message or frame is incomplete (or a pause holds input back), `send_queue`
 //! only while the kernel refuses bytes.
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use metrics::Gauge;
 
 use crate::{
-    close::Cause, id::SocketId, message_decoder::MessageDecoder, options::SocketOptions, send_budget::SendBudget,
-    send_queue::SendQueue, transport::Transport,
+    close::Cause, engine::Engine, framing::Framing, id::SocketId, message_decoder::MessageDecoder,
+    options::SocketOptions, polling_session::Probe, send_budget::SendBudget, send_queue::SendQueue,
+    transport::Transport,
 };
 
 /// The stage of a connection. Times are the worker's ticks.
@@ -28,6 +35,27 @@ pub(crate) enum ConnectionState {
         /// Bytes discarded.
         drained: u32,
     },
+    /// A GET of a long-polling session, which waits for packets. It has no peer.
+    Parked(Session),
+    /// A WebSocket that is to become the transport of a long-polling session. It has no peer.
+    Probing(Session),
+}
+
+/// The long-polling session that a connection is for: its [`SocketId`] in halves, which need no alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session(u32, u32);
+
+impl From<SocketId> for Session {
+    fn from(id: SocketId) -> Self {
+        let bits = id.to_bits();
+        Self((bits >> 32) as u32, bits as u32)
+    }
+}
+
+impl From<Session> for SocketId {
+    fn from(Session(high, low): Session) -> Self {
+        Self::from_bits(u64::from(high) << 32 | u64::from(low))
+    }
 }
 
 /// The layer's part of a slab entry.
@@ -36,6 +64,8 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) generation: u32,
     pub(crate) state: ConnectionState,
+    /// Of an Engine.IO session: the tick of its handshake, from which its pings are counted.
+    pub(crate) engine_since: Option<NonZeroU32>,
     /// The application wants no messages now.
     pub(crate) paused: bool,
     /// The kernel has reported something to read, and has not answered "would block" since.
@@ -54,12 +84,22 @@ impl Connection {
             transport,
             generation,
             state: ConnectionState::Open { pinged: None },
+            engine_since: None,
             paused: false,
             readable: false,
             finished: false,
             queued: false,
             decoder: None,
             send_queue: None,
+        }
+    }
+
+    /// How messages are sent on it.
+    pub(crate) fn framing(&self) -> Framing {
+        match (&self.transport, self.engine_since) {
+            (Transport::Polling(_), _) => Framing::Polling,
+            (_, Some(_)) => Framing::EngineWebSocket,
+            (_, None) => Framing::WebSocket,
         }
     }
 }
@@ -78,4 +118,17 @@ pub(crate) struct WorkerContext {
     pub(crate) ended: Vec<(SocketId, Cause)>,
     /// Connections with more to read or deliver than one iteration allows.
     pub(crate) ready: VecDeque<SocketId>,
+    /// The generation of the newest socket.
+    pub(crate) generation: u32,
+    /// Where transports are registered.
+    pub(crate) registry: mio::Registry,
+    /// Slab entries, and connections on their way here; the listener reads it.
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) gauge: Gauge,
+    /// What all workers share of Engine.IO.
+    pub(crate) engine: Arc<Engine>,
+    /// Long-polling sessions that may have packets for a waiting GET.
+    pub(crate) payloads: Vec<SocketId>,
+    /// WebSockets that are to become the transport of a session.
+    pub(crate) probes: Vec<Probe>,
 }

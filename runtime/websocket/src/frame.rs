@@ -119,9 +119,25 @@ pub(crate) fn encode(opcode: OpCode, payload: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(payload);
 }
 
-/// Appends a text frame around `payload`, for [`crate::SocketIo::send_frames`].
-pub fn encode_text(payload: &[u8], into: &mut Vec<u8>) {
+/// Appends a text frame around `payload`.
+pub(crate) fn encode_text(payload: &[u8], into: &mut Vec<u8>) {
     encode(OpCode::Text, payload, into);
+}
+
+/// Appends the header of a text frame whose payload has this length.
+pub(crate) fn encode_text_head(length: usize, into: &mut Vec<u8>) {
+    into.push(0x81);
+    match length {
+        0..=125 => into.push(length as u8),
+        126..=0xffff => {
+            into.push(126);
+            into.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            into.push(127);
+            into.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
 }
 
 /// Appends a pong frame.

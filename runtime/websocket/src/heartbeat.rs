@@ -2,7 +2,8 @@
 use std::num::NonZeroU32;
 
 use crate::{
-    application::Ping, close::Cause, connection::ConnectionState, id::SocketId, socket_io::SocketIo, sockets::Sockets,
+    application::Ping, close::Cause, connection::ConnectionState, framing::Framing, id::SocketId, socket_io::SocketIo,
+    sockets::Sockets,
 };
 
 impl<P> Sockets<P> {
@@ -12,35 +13,50 @@ impl<P> Sockets<P> {
         context.now += 1;
         let now = context.now;
         let ping_interval = context.options.ticks(context.options.ping_interval);
-        let pong_timeout = context.options.ticks(context.options.pong_timeout);
+        let socket_pong_timeout = context.options.ticks(context.options.pong_timeout);
+        let engine_pong_timeout = context.options.ticks(context.options.engine_pong_timeout);
         for (index, entry) in &mut self.slab {
             let connection = &mut entry.connection;
+            let is_engine = connection.engine_since.is_some();
+            let pong_timeout = if is_engine { engine_pong_timeout } else { socket_pong_timeout };
             // A ping that is still in our own queue says nothing about whether the client lives, only that it does not
-            // read.
-            let has_queue = connection.send_queue.is_some();
+            // read. That of a long-polling session waits for its GET.
+            let has_queue = connection.send_queue.is_some() && connection.framing() != Framing::Polling;
             let reads_no_pongs = connection
                 .send_queue
                 .as_ref()
                 .is_some_and(|queue| queue.pong.is_some() && now - queue.stalled_since >= pong_timeout);
             let id = SocketId::new(context.worker, index, connection.generation);
-            // Spreads the pings of clients that connected at once over the interval.
-            let due = now.wrapping_add(connection.generation) % ping_interval == 0;
+            // Spreads the pings of clients that connected at once over the interval. Clients of Engine.IO count on a ping in
+            // each interval since their handshake, whatever else they hear.
+            let due = match connection.engine_since {
+                Some(since) => now > since.get() && (now - since.get()).is_multiple_of(ping_interval),
+                None => now.wrapping_add(connection.generation) % ping_interval == 0,
+            };
             let (state, paused) = (connection.state, connection.paused);
             let mut io = SocketIo { connection, context, id };
             match state {
                 ConnectionState::Open { .. } if paused => {}
                 ConnectionState::Open { .. } if reads_no_pongs => io.mark_closing(Cause::SlowConsumer),
+                ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout && io.is_polling() => {
+                    // The client fetches nothing, so it need not be told why.
+                    io.break_off(Cause::PongTimedOut);
+                }
                 ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout => {
                     io.mark_closing(if has_queue { Cause::SlowConsumer } else { Cause::PongTimedOut });
                 }
-                ConnectionState::Open { pinged: None } if due => {
-                    match entry.peer.as_mut().map_or(Ping::No, &mut ping) {
-                        Ping::No => continue,
-                        Ping::Frame => io.ping(),
-                        Ping::Text(text) => io.send_text(&text),
+                ConnectionState::Open { pinged } if due && (is_engine || pinged.is_none()) => {
+                    match entry.peer.as_mut() {
+                        None => continue,
+                        Some(_) if is_engine => io.ping(),
+                        Some(peer) => match ping(peer) {
+                            Ping::No => continue,
+                            Ping::Frame => io.ping(),
+                            Ping::Text(text) => io.send_text(&text),
+                        },
                     }
                     if io.is_open() {
-                        io.connection.state = ConnectionState::Open { pinged: NonZeroU32::new(now) };
+                        io.connection.state = ConnectionState::Open { pinged: pinged.or(NonZeroU32::new(now)) };
                     }
                 }
                 ConnectionState::Closing { deadline, .. } if now >= deadline => {
@@ -52,5 +68,6 @@ impl<P> Sockets<P> {
                 _ => {}
             }
         }
+        self.close_late_probes();
     }
 }

@@ -5,14 +5,20 @@
 //! `message_decoder` are the protocol without I/O, `connection`, `socket_io` and `send_queue` one connection,
 //! `read_ready` its input, and `heartbeat` its pings and deadlines.
 //!
+//! Engine.IO is spoken beside plain WebSockets: `engine_service` answers its requests, `framing` writes its packets, and
+//! `polling` and `upgrade_probe` are sessions whose packets go by HTTP. An [`Application`] gets messages only.
+//!
 //! Invariant: a client costs at most its slab entry, the bytes it has sent of one message (twice, while they are
 //! copied), and `max_outbound`. Whatever it does, the application gets one `opened` and one `closed` for it.
 mod application;
 pub mod certificate;
 mod close;
 mod connection;
+mod engine;
+mod engine_service;
 pub mod evicting_semaphore;
 mod frame;
+mod framing;
 mod handoff;
 mod handshake;
 mod heartbeat;
@@ -24,6 +30,8 @@ mod maybe_tls_stream;
 mod message_decoder;
 mod options;
 mod origins;
+mod polling;
+mod polling_session;
 mod proxy_protocol;
 mod read_ready;
 mod send_budget;
@@ -34,6 +42,7 @@ mod socket_io;
 mod sockets;
 mod tls;
 mod transport;
+mod upgrade_probe;
 mod upgrade_service;
 mod worker;
 mod workers;
@@ -41,7 +50,7 @@ mod workers;
 pub use application::{Application, Ping, Upgrade};
 pub use certificate::Certificate;
 pub use close::{Cause, Close, CloseNotice, Violation};
-pub use frame::encode_text;
+pub use framing::Framing;
 pub use handoff::Handoff;
 pub use handshake::UpgradeError;
 pub use http_hooks::HttpHooks;

@@ -27,6 +27,10 @@ pub struct SocketOptions {
     pub ping_interval: Duration,
     /// A client that sends nothing for this long after a ping is closed; so is one that pings and reads no pongs.
     pub pong_timeout: Duration,
+    /// The same for Engine.IO sessions, whose pongs need the page's JavaScript.
+    pub engine_pong_timeout: Duration,
+    /// How long a WebSocket may take to become the transport of a long-polling session.
+    pub engine_upgrade_timeout: Duration,
     /// How long the client's FIN is awaited after ours.
     pub close_timeout: Duration,
     /// How long a closing connection may take to read what is queued, the close frame included.
@@ -51,6 +55,8 @@ impl Default for SocketOptions {
             send_buffer: Some(64 << 10),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(5),
+            engine_pong_timeout: Duration::from_secs(20),
+            engine_upgrade_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             flush_timeout: Duration::from_secs(3),
             max_drain: 4 << 20,
@@ -73,6 +79,8 @@ impl SocketOptions {
 pub struct ListenerOptions {
     /// The WebSocket's path.
     pub path: String,
+    /// The path of Engine.IO without its last slash, with and without which it is served; none: it is not.
+    pub engine_path: Option<String>,
     /// The TLS certificate; without one, clients speak plain HTTP.
     pub certificate: Option<Certificate>,
     /// Which pages may connect.
@@ -106,6 +114,7 @@ impl Default for ListenerOptions {
     fn default() -> Self {
         Self {
             path: "/ws".into(),
+            engine_path: None,
             certificate: None,
             origins: Origins::default(),
             loopback_pages: false,

@@ -1,11 +1,17 @@
 //! Reads one connection's input, at most one read buffer full, and delivers its messages.
+use rollcall_socketio::{
+    Malformed,
+    engine::{self, EnginePacket, RequestError, SEPARATOR},
+};
+
 use crate::{
     application::Application,
-    close::{Cause, Close},
-    connection::ConnectionState,
+    close::{Cause, Close, Violation},
+    connection::{ConnectionState, Session},
     frame,
+    framing::Framing,
     id::SocketId,
-    message_decoder::{Decoded, MessageDecoder},
+    message_decoder::{Decoded, Message, MessageDecoder},
     socket_io::SocketIo,
     sockets::{Socket, Sockets},
 };
@@ -40,6 +46,9 @@ impl ReadBuffers {
         if connection.paused && matches!(connection.state, ConnectionState::Open { .. }) {
             return;
         }
+        if connection.framing() == Framing::Polling {
+            return deliver_post(application, sockets, id);
+        }
         let unparsed = connection.decoder.as_deref_mut().map(|decoder| std::mem::take(&mut decoder.unparsed));
         if let Some(mut unparsed) = unparsed.filter(|unparsed| !unparsed.is_empty()) {
             self.deliver(application, sockets, id, &mut unparsed);
@@ -64,7 +73,11 @@ impl ReadBuffers {
         mut input: &mut [u8],
     ) {
         let Some(entry) = sockets.slab.get_mut(id.index()) else { return };
+        if let ConnectionState::Probing(session) = entry.connection.state {
+            return self.deliver_probe(application, sockets, (id, session), input);
+        }
         let Some(peer) = &mut entry.peer else { return };
+        let is_engine = entry.connection.engine_since.is_some();
         // Taken out of the entry, because the application borrows the entry.
         let mut kept = entry.connection.decoder.take();
         let mut fresh = MessageDecoder::default();
@@ -75,7 +88,8 @@ impl ReadBuffers {
         pongs.clear();
         let mut latest = 0;
         let mut messages = 0;
-        let options = socket.io.context.options.clone();
+        let mut options = socket.io.context.options.clone();
+        options.binary |= is_engine;
         let ended = loop {
             if !socket.is_open() || socket.connection.paused || messages == MAX_MESSAGES {
                 break None;
@@ -86,7 +100,11 @@ impl ReadBuffers {
                     // Pongs go before the answers to later messages.
                     socket.pong(pongs, latest);
                     pongs.clear();
-                    application.message(&mut socket, message);
+                    if !is_engine {
+                        application.message(&mut socket, message);
+                    } else if let Err(end) = deliver_packet(application, &mut socket, message) {
+                        break Some(end);
+                    }
                 }
                 Ok(Some(Decoded::Ping(payload))) => {
                     if pongs.len() > MAX_PONGS {
@@ -107,6 +125,7 @@ impl ReadBuffers {
         }
         if let Some((code, cause)) = ended {
             socket.start_close(code.map(Close::from), None);
+            let id = socket.id();
             socket.context.ended.push((id, cause));
             return;
         }
@@ -118,6 +137,96 @@ impl ReadBuffers {
         }
         if !decoder.is_idle() {
             socket.connection.decoder = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+        }
+    }
+
+    /// Reads what a WebSocket says that is to become the transport of a session; what follows is the session's.
+    fn deliver_probe<A: Application>(
+        &mut self,
+        application: &mut A,
+        sockets: &mut Sockets<A::Peer>,
+        (id, session): (SocketId, Session),
+        mut input: &mut [u8],
+    ) {
+        let Some(io) = sockets.io(id) else { return };
+        let mut decoder = io.connection.decoder.take().unwrap_or_default();
+        let options = io.context.options.clone();
+        loop {
+            match decoder.next(&mut input, &options) {
+                Ok(Some(Decoded::Message(Message::Text(text)))) if text == engine::PROBE.0 => {
+                    sockets.on_probed(id, session);
+                }
+                Ok(Some(Decoded::Message(Message::Text(text)))) if text == engine::UPGRADE => {
+                    if let Some(socket) = sockets.on_upgrade(id, session) {
+                        self.deliver(application, sockets, socket, input);
+                    }
+                    return;
+                }
+                Ok(Some(Decoded::Ping(_) | Decoded::Pong)) => {}
+                Ok(None) => break,
+                Ok(Some(Decoded::Message(_) | Decoded::Close(_))) | Err(_) => return sockets.close_probe(id),
+            }
+        }
+        if let Some(io) = sockets.io(id).filter(|_| !decoder.is_idle()) {
+            io.connection.decoder = Some(decoder);
+        }
+    }
+}
+
+/// Delivers a message of an Engine.IO session. The error ends the session.
+fn deliver_packet<A: Application>(
+    application: &mut A,
+    socket: &mut Socket<'_, A::Peer>,
+    message: Message<'_>,
+) -> Result<(), (Option<u16>, Cause)> {
+    let Message::Text(text) = message else {
+        application.message(socket, message);
+        return Ok(());
+    };
+    match EnginePacket::parse(text) {
+        Ok(EnginePacket::Message(text)) => application.message(socket, Message::Text(text)),
+        Ok(EnginePacket::Binary(data)) => application.message(socket, Message::Binary(&data)),
+        Ok(EnginePacket::Pong | EnginePacket::Ignored) => {}
+        Ok(EnginePacket::Close) => return Err((None, Cause::ClosedByClient)),
+        Err(Malformed) => return Err((Some(Violation::Packet.code()), Cause::Violation(Violation::Packet))),
+    }
+    Ok(())
+}
+
+/// Delivers the packets of a POST, at most `MAX_MESSAGES`; requeues the session if there are more.
+fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Peer>, id: SocketId) {
+    let Some(mut socket) = sockets.get_mut(id) else { return };
+    let Some(mut post) = socket.connection.transport.polling().and_then(|session| session.post.take()) else { return };
+    for _ in 0..MAX_MESSAGES {
+        if !socket.is_open() || socket.connection.paused {
+            break;
+        }
+        let rest = &post.body[post.handled..];
+        let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or(rest);
+        let delivered = deliver_packet(application, &mut socket, Message::Text(packet));
+        post.handled += packet.len() + 1;
+        if let Err((_, cause)) = delivered {
+            let malformed = matches!(cause, Cause::Violation(_));
+            // The client may have gone.
+            let _ = post.answer.send(if malformed { Err(RequestError::BadRequest) } else { Ok(()) });
+            return sockets.end_by_post(id, cause);
+        }
+        if post.handled > post.body.len() {
+            if let Some(session) = socket.connection.transport.polling() {
+                session.posting = false;
+            }
+            let _ = post.answer.send(Ok(()));
+            return;
+        }
+    }
+    // Of a session that is over, the answer is dropped, and with it the POST.
+    if socket.is_open() {
+        let paused = socket.connection.paused;
+        if let Some(session) = socket.connection.transport.polling() {
+            session.post = Some(post);
+        }
+        if !paused {
+            socket.requeue();
         }
     }
 }
@@ -132,7 +241,9 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
             return None;
         }
         Ok(Some(0)) | Err(_) => {
+            let state = io.connection.state;
             io.abort();
+            end_of_silent(sockets, id, state);
             return None;
         }
         Ok(Some(size)) => size,
@@ -158,7 +269,26 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
                 io.abort();
             }
         }
+        ConnectionState::Probing(_) => return Some(size),
+        // Who waits for an answer has nothing to say.
+        ConnectionState::Parked(session) => {
+            let session = *session;
+            io.abort();
+            sockets.on_get_lost(id, session);
+        }
         ConnectionState::MarkedClosing | ConnectionState::Broken => {}
     }
     None
+}
+
+/// A connection without a peer has broken.
+fn end_of_silent<P>(sockets: &mut Sockets<P>, id: SocketId, state: ConnectionState) {
+    match state {
+        ConnectionState::Parked(session) => sockets.on_get_lost(id, session),
+        ConnectionState::Probing(session) => sockets.on_probe_lost(id, session),
+        ConnectionState::Open { .. }
+        | ConnectionState::MarkedClosing
+        | ConnectionState::Broken
+        | ConnectionState::Closing { .. } => {}
+    }
 }

@@ -64,6 +64,15 @@ impl SendQueue {
         self.queue.shrink_to_fit();
     }
 
+    /// Takes everything out, in one piece.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.discharge(self.charged);
+        self.queue.drain(..).fold(Vec::new(), |mut all, slice| {
+            all.extend_from_slice(&slice);
+            all
+        })
+    }
+
     /// Hands over what the kernel takes; true if nothing is left.
     pub(crate) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
         loop {

@@ -1,5 +1,16 @@
 //! One connection from its accept until a worker has it: PROXY protocol, TLS handshake, HTTP requests, upgrade.
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{http::Extensions, server::conn::http1};
@@ -17,7 +28,8 @@ use crate::{
     listener_context::{ListenerContext, count_upgrade},
     maybe_tls_stream::{self, MaybeTlsStream},
     proxy_protocol,
-    upgrade_service::UpgradeService,
+    upgrade_service::{Handover, UpgradeService},
+    worker::EngineRequest,
 };
 
 /// How long a connection that was not upgraded may take to read the response and send its FIN.
@@ -30,7 +42,8 @@ struct Upgraded {
     stream: MaybeTlsStream,
     /// What came right after the request.
     unread: Bytes,
-    upgrade: Upgrade,
+    remote: SocketAddr,
+    handover: Handover,
 }
 
 /// Serves a connection until it is over, evicted, or handed to a worker. `held` is what [`HttpHooks::admit`] put there.
@@ -42,10 +55,24 @@ pub(crate) async fn serve_connection<C: Send + 'static, H: HttpHooks>(
     mut slot: Slot,
 ) {
     let served = slot.run_until_evicted(serve_http1(&context, stream, remote, held)).await;
-    let Some(Some(Upgraded { stream, unread, upgrade })) = served else { return };
-    let adopted = match maybe_tls_stream::into_handoff(stream) {
-        Ok(handoff) => context.workers.adopt(handoff, unread, upgrade).await.is_ok(),
-        Err(_) => false,
+    let Some(Some(Upgraded { stream, unread, remote, handover })) = served else { return };
+    let Ok(handoff) = maybe_tls_stream::into_handoff(stream) else { return count_upgrade("lost") };
+    let workers = &context.workers;
+    let adopted = match handover {
+        Handover::WebSocket(head) => {
+            workers.adopt(handoff, unread, Upgrade { remote, head: Box::new(head) }).await.is_ok()
+        }
+        Handover::Engine(head) => {
+            workers.adopt_engine(handoff, unread, Upgrade { remote, head: Box::new(head) }).await.is_ok()
+        }
+        Handover::Probe(named) => {
+            workers.add_to_session(named, EngineRequest::Probe { named, handoff, unread }).await.is_ok()
+        }
+        Handover::Get(named, headers) => {
+            // Where the worker has stopped, the process ends.
+            let _ = workers.add_to_session(named, EngineRequest::Get { named, handoff, headers }).await;
+            return;
+        }
     };
     count_upgrade(if adopted { "accepted" } else { "lost" });
 }
@@ -76,17 +103,31 @@ async fn serve_http1<C: Send + 'static, H: HttpHooks>(
         count_upgrade("tls");
         return None;
     };
+    let taken_over = AtomicBool::new(false);
+    let service = UpgradeService::new(Arc::clone(context), remote, held, &taken_over);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)
         .max_buf_size(options.max_head)
         .max_headers(options.max_headers)
-        .serve_connection(TokioIo::new(stream), UpgradeService::new(Arc::clone(context), remote, held));
-    let served = timeout(options.http_timeout, poll_fn(|task| connection.poll_without_shutdown(task))).await;
+        .serve_connection(TokioIo::new(stream), service);
+    // Engine.IO's clients send many requests on a connection: the last of them is answered.
+    let mut finish_last = options.engine_path.is_some();
+    let served = loop {
+        let serve = poll_fn(|task| match connection.poll_without_shutdown(task) {
+            _ if taken_over.load(Ordering::Relaxed) => Poll::Ready(Ok(())),
+            polled => polled,
+        });
+        let served = timeout(options.http_timeout, serve).await;
+        if served.is_ok() || !std::mem::take(&mut finish_last) {
+            break served;
+        }
+        Pin::new(&mut connection).graceful_shutdown();
+    };
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
-    if let (Ok(Ok(())), Some(head)) = (&served, parts.service.take_upgraded()) {
-        return Some(Upgraded { stream, unread: parts.read_buf, upgrade: Upgrade { remote, head: Box::new(head) } });
+    if let (Ok(Ok(())), Some(handover)) = (&served, parts.service.take_handover()) {
+        return Some(Upgraded { stream, unread: parts.read_buf, remote, handover });
     }
     if let Ok(Err(error)) = &served
         && !parts.service.had_request()

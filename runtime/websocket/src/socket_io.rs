@@ -2,12 +2,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use fastwebsockets::OpCode;
+use rollcall_socketio::engine;
 
 use crate::{
     close::{Cause, Close},
     connection::{Connection, ConnectionState, WorkerContext},
     frame,
+    framing::Framing,
     id::SocketId,
     send_queue::SendQueue,
 };
@@ -45,6 +46,12 @@ impl SocketIo<'_> {
         matches!(self.connection.state, ConnectionState::Open { .. })
     }
 
+    /// How messages are written on it, for [`SocketIo::send_frames`].
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.connection.framing()
+    }
+
     /// Bytes that the kernel has not taken yet.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -53,18 +60,26 @@ impl SocketIo<'_> {
 
     /// Sends one text message. A closing socket sends nothing; a full queue ends the connection.
     pub fn send_text(&mut self, text: &[u8]) {
-        self.send(OpCode::Text, text);
+        let framing = self.framing();
+        self.send(|frame| framing.encode_text(text, frame));
     }
 
     /// Sends one binary message.
     pub fn send_binary(&mut self, data: &[u8]) {
-        self.send(OpCode::Binary, data);
+        let framing = self.framing();
+        self.send(|frame| framing.encode_binary(data, frame));
     }
 
-    fn send(&mut self, opcode: OpCode, payload: &[u8]) {
+    /// Sends a packet of Engine.IO that is no message.
+    pub(crate) fn send_packet(&mut self, packet: &str) {
+        let framing = self.framing();
+        self.send(|frame| framing.encode_packet(packet, frame));
+    }
+
+    fn send(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.is_open() {
             let mut frame = std::mem::take(&mut self.context.encoded);
-            frame::encode(opcode, payload, &mut frame);
+            encode(&mut frame);
             self.transmit(&frame, |taken| Bytes::copy_from_slice(&frame[taken..]));
             if frame.capacity() <= MAX_KEPT {
                 frame.clear();
@@ -73,7 +88,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Sends one or many encoded frames ([`crate::encode_text`]). If they have to wait, they are shared, not copied.
+    /// Sends one or many messages that were encoded for its framing ([`Framing::encode_text`]). If they have to wait, they are shared, not copied.
     pub fn send_frames(&mut self, frames: &Bytes) {
         if self.is_open() {
             self.transmit(frames, |taken| frames.slice(taken..));
@@ -117,7 +132,7 @@ impl SocketIo<'_> {
 impl SocketIo<'_> {
     /// Writes what the kernel takes and queues the rest: `rest(taken)`. If the queue is empty, a send of any size is
     /// accepted: the limit is for clients that do not read what already waits.
-    fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
+    pub(crate) fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
         let charge = SendQueue::charge(bytes.len());
         let waiting = self.connection.send_queue.as_ref().map(|queue| (queue.charged(), queue.stalled_since));
         let taken = match waiting {
@@ -140,10 +155,11 @@ impl SocketIo<'_> {
         }
         if taken < bytes.len() {
             self.send_queue().push(rest(taken));
+            self.note_payload();
         }
     }
 
-    fn send_queue(&mut self) -> &mut SendQueue {
+    pub(crate) fn send_queue(&mut self) -> &mut SendQueue {
         let (now, budget) = (self.context.now, &self.context.send_budget);
         self.connection.send_queue.get_or_insert_with(|| Box::new(SendQueue::new(now, Arc::clone(budget))))
     }
@@ -165,6 +181,9 @@ impl SocketIo<'_> {
     }
 
     pub(crate) fn ping(&mut self) {
+        if self.connection.engine_since.is_some() {
+            return self.send_packet(engine::PING);
+        }
         self.transmit(&frame::PING, |taken| Bytes::from_static(&frame::PING).slice(taken..));
     }
 
@@ -181,10 +200,14 @@ impl SocketIo<'_> {
 
     /// Queues the last message and the close frame; our FIN follows as soon as both have left.
     pub(crate) fn start_close(&mut self, close: Option<Close>, last: Option<&[u8]>) {
+        let framing = self.framing();
+        if framing == Framing::Polling {
+            return self.start_polling_close(last);
+        }
         let reason = close.map_or(0, |close| close.reason.len());
-        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + frame::MAX_HEADER) + 4 + reason);
+        let mut frames = Vec::with_capacity(last.map_or(0, |text| text.len() + 1 + frame::MAX_HEADER) + 4 + reason);
         if let Some(text) = last {
-            frame::encode_text(text, &mut frames);
+            framing.encode_text(text, &mut frames);
         }
         frame::encode_close(close, &mut frames);
         self.connection.decoder = None;

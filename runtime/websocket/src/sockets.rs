@@ -1,5 +1,9 @@
 //! All connections of one worker.
-use std::ops::{Deref, DerefMut};
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    sync::atomic::Ordering,
+};
 
 use slab::Slab;
 
@@ -7,6 +11,7 @@ use crate::{
     connection::{Connection, ConnectionState, WorkerContext},
     id::SocketId,
     socket_io::SocketIo,
+    transport::Transport,
 };
 
 /// One connection with the application's state.
@@ -28,6 +33,27 @@ impl<'a, P> Deref for Socket<'a, P> {
 impl<P> DerefMut for Socket<'_, P> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.io
+    }
+}
+
+impl<P> Socket<'_, P> {
+    /// Goes on with another peer under another id, which no other socket ever had; the client notices nothing. Returns the
+    /// old id and the old peer: for the application, that connection is over.
+    pub fn renew(&mut self, peer: P) -> (SocketId, P) {
+        let SocketIo { connection, context, id } = &mut self.io;
+        context.generation = context.generation.wrapping_add(1);
+        let fresh = SocketId::new(context.worker, id.index(), context.generation);
+        let old = std::mem::replace(id, fresh);
+        connection.generation = fresh.generation();
+        let registered = connection.transport.reregister(&context.registry, fresh.token());
+        // What is queued under the old id is no longer found.
+        connection.queued = false;
+        self.io.requeue();
+        self.io.note_payload();
+        if registered.is_err() {
+            self.io.abort();
+        }
+        (old, std::mem::replace(self.peer, peer))
     }
 }
 
@@ -71,6 +97,32 @@ impl<P> Sockets<P> {
     pub(crate) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
         let entry = self.slab.get_mut(id.index()).filter(|entry| entry.connection.generation == id.generation())?;
         Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
+    }
+
+    /// Adds an entry without a peer.
+    pub(crate) fn insert(
+        &mut self,
+        transport: impl FnOnce(SocketId, &WorkerContext) -> io::Result<Transport>,
+    ) -> io::Result<SocketId> {
+        let Self { slab, context, .. } = self;
+        if slab.len() == SocketId::MAX_SOCKETS {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        context.generation = context.generation.wrapping_add(1);
+        let entry = slab.vacant_entry();
+        let id = SocketId::new(context.worker, entry.key(), context.generation);
+        let connection = Connection::new(transport(id, context)?, context.generation);
+        entry.insert(Entry { connection, peer: None });
+        context.gauge.increment(1);
+        Ok(id)
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&mut self, index: usize) -> Option<Connection> {
+        let entry = self.slab.try_remove(index)?;
+        self.context.connections.fetch_sub(1, Ordering::Relaxed);
+        self.context.gauge.decrement(1);
+        Some(entry.connection)
     }
 
     /// How many connections the application has.

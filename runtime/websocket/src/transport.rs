@@ -7,7 +7,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use crate::{handoff::Handoff, tls::Tls};
+use crate::{handoff::Handoff, polling_session::PollingSession, tls::Tls};
 
 /// A non-blocking stream; calls return `None` if they would block.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) enum Transport {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<Tls>),
+    /// None of its own: packets wait in the send queue for the next GET.
+    Polling(Box<PollingSession>),
 }
 
 impl Transport {
@@ -43,6 +45,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.read(into)),
             Self::Tls(tls) => tls.read(into),
+            Self::Polling(_) => Ok(None),
         }
     }
 
@@ -56,6 +59,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.write(bytes)),
             Self::Tls(tls) => tls.write(bytes),
+            Self::Polling(_) => Ok(None),
         }
     }
 
@@ -64,6 +68,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.write_vectored(slices)),
             Self::Tls(tls) => tls.write_vectored(slices),
+            Self::Polling(_) => Ok(None),
         }
     }
 
@@ -75,7 +80,7 @@ impl Transport {
     /// Hands them to the kernel; true if none is left.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Self::Plain(_) => Ok(true),
+            Self::Plain(_) | Self::Polling(_) => Ok(true),
             Self::Tls(tls) => tls.flush(),
         }
     }
@@ -85,24 +90,40 @@ impl Transport {
         if let Self::Tls(tls) = self {
             tls.finish()?;
         }
-        self.stream().shutdown(Shutdown::Write)
+        self.stream().map_or(Ok(()), |stream| stream.shutdown(Shutdown::Write))
     }
 
     /// Makes dropping this a reset; otherwise the kernel would keep unsent bytes for minutes.
     pub(crate) fn reset_on_drop(&self) {
         // If that fails, the kernel closes the stream in the ordinary way.
-        let _ = socket2::SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
+        let _ = self.stream().map(|stream| socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     }
 
     /// The address at the other end.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        self.stream().peer_addr().ok()
+        self.stream()?.peer_addr().ok()
     }
 
-    fn stream(&self) -> &TcpStream {
-        match self {
+    /// The session's state, if packets go by long-polling.
+    pub(crate) fn polling(&mut self) -> Option<&mut PollingSession> {
+        if let Self::Polling(polling) = self { Some(polling) } else { None }
+    }
+
+    /// From now on its events come under this token.
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let stream = match self {
             Self::Plain(stream) => stream,
-            Self::Tls(tls) => &tls.stream,
+            Self::Tls(tls) => &mut tls.stream,
+            Self::Polling(_) => return Ok(()),
+        };
+        registry.reregister(stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn stream(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(tls) => Some(&tls.stream),
+            Self::Polling(_) => None,
         }
     }
 }

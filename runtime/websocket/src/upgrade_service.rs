@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -20,28 +23,67 @@ use hyper::{
 use crate::{
     handshake::{self, UpgradeError},
     http_hooks::HttpHooks,
+    id::SocketId,
     listener_context::{ListenerContext, count_upgrade},
 };
 
-/// The service of one connection; it keeps the head of the request that is upgraded.
-pub(crate) struct UpgradeService<C, H> {
-    context: Arc<ListenerContext<C, H>>,
-    remote: SocketAddr,
-    held: RefCell<Extensions>,
-    upgraded: RefCell<Option<Parts>>,
-    had_request: Cell<bool>,
+/// What becomes of a connection that ceases to be HTTP.
+pub(crate) enum Handover {
+    /// A WebSocket.
+    WebSocket(Parts),
+    /// A WebSocket that begins an Engine.IO session.
+    Engine(Parts),
+    /// A WebSocket that is to be the transport of a session.
+    Probe(SocketId),
+    /// A GET of a session, which its worker answers; with lines of the response's head.
+    Get(SocketId, Box<str>),
 }
 
-impl<C, H: HttpHooks> UpgradeService<C, H> {
+/// The service of one connection; it keeps what becomes of it.
+pub(crate) struct UpgradeService<'a, C, H> {
+    pub(crate) context: Arc<ListenerContext<C, H>>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) held: RefCell<Extensions>,
+    handover: RefCell<Option<Handover>>,
+    had_request: Cell<bool>,
+    /// Set where no response is to be written, because a worker writes it.
+    taken_over: &'a AtomicBool,
+}
+
+/// The future of a response. An upgrade's needs no allocation.
+pub(crate) type Responding = Either<
+    Ready<Result<Response<Full<Bytes>>, Infallible>>,
+    BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>,
+>;
+
+impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
     /// For a connection from `remote`, with what [`HttpHooks::admit`] put into `held`.
-    pub(crate) fn new(context: Arc<ListenerContext<C, H>>, remote: SocketAddr, held: Extensions) -> Self {
-        let (held, upgraded) = (RefCell::new(held), RefCell::default());
-        Self { context, remote, held, upgraded, had_request: Cell::new(false) }
+    /// `taken_over` is set where a worker writes the response to the request that has come.
+    pub(crate) fn new(
+        context: Arc<ListenerContext<C, H>>,
+        remote: SocketAddr,
+        held: Extensions,
+        taken_over: &'a AtomicBool,
+    ) -> Self {
+        let (held, handover) = (RefCell::new(held), RefCell::default());
+        Self { context, remote, held, handover, had_request: Cell::new(false), taken_over }
     }
 
-    /// Takes the head of the request that was upgraded.
-    pub(crate) fn take_upgraded(&self) -> Option<Parts> {
-        self.upgraded.take()
+    /// Takes what becomes of the connection, now that its last response is written.
+    pub(crate) fn take_handover(&self) -> Option<Handover> {
+        self.handover.take()
+    }
+
+    /// The connection ceases to be HTTP once the response to this request is written.
+    pub(crate) fn hand_over(&self, handover: Handover) {
+        self.handover.replace(Some(handover));
+    }
+
+    /// The worker of the session writes the response.
+    pub(crate) fn hand_over_now(&self, named: SocketId, headers: Box<str>) -> Responding {
+        self.hand_over(Handover::Get(named, headers));
+        self.taken_over.store(true, Ordering::Relaxed);
+        Either::Right(Box::pin(std::future::pending()))
     }
 
     /// Whether a whole head came. If so, the end of the connection is not counted as a failed upgrade.
@@ -50,47 +92,66 @@ impl<C, H: HttpHooks> UpgradeService<C, H> {
     }
 
     fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let options = &self.context.options;
-        match handshake::check(&request, &options.origins) {
-            // The origin is checked last, so all other checks have passed.
-            Err(UpgradeError::Origin) if options.allows_origin(request.headers()) => {}
-            Err(error) => {
-                count_upgrade(error.outcome());
-                if error == UpgradeError::Origin {
-                    self.context.log_origin(request.headers());
-                }
-                return error.response();
-            }
-            Ok(()) => {}
+        if let Err(error) = self.check(&request) {
+            return error.response();
         }
+        match self.admit(request) {
+            Ok((response, head)) => {
+                self.hand_over(Handover::WebSocket(head));
+                response
+            }
+            Err(refusal) => *refusal,
+        }
+    }
+
+    /// Whether a request may be upgraded; what it lacks is counted.
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), UpgradeError> {
+        let options = &self.context.options;
+        let checked = match handshake::check(request, &options.origins) {
+            // The origin is checked last, so all other checks have passed.
+            Err(UpgradeError::Origin) if options.allows_origin(request.headers()) => Ok(()),
+            checked => checked,
+        };
+        if let Err(error) = checked {
+            count_upgrade(error.outcome());
+            if error == UpgradeError::Origin {
+                self.context.log_origin(request.headers());
+            }
+        }
+        checked
+    }
+
+    /// Asks the application whether there is room for a request that passed [`Self::check`]. Returns the 101 and the head.
+    #[expect(clippy::type_complexity, reason = "a response, or another")]
+    pub(crate) fn admit<B>(
+        &self,
+        request: Request<B>,
+    ) -> Result<(Response<Full<Bytes>>, Parts), Box<Response<Full<Bytes>>>> {
         let response = handshake::accept(&request);
         let (mut head, _) = request.into_parts();
         head.extensions.extend(self.held.take());
         match self.context.hooks.upgrade(self.remote, &mut head) {
-            Ok(()) => {
-                self.upgraded.replace(Some(head));
-                response
-            }
+            Ok(()) => Ok((response, head)),
             Err(refusal) => {
                 count_upgrade("refused");
                 self.held.replace(head.extensions);
-                *refusal
+                Err(refusal)
             }
         }
     }
 }
 
-impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeService<C, H> {
+impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeService<'_, C, H> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    /// An upgrade's response needs no allocation.
-    type Future =
-        Either<Ready<Result<Self::Response, Infallible>>, BoxFuture<'static, Result<Self::Response, Infallible>>>;
+    type Future = Responding;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.had_request.set(true);
         if request.uri().path() == self.context.options.path {
             Either::Left(ready(Ok(self.upgrade(request))))
+        } else if self.is_engine(request.uri().path()) {
+            self.engine(request)
         } else {
             let (context, remote) = (Arc::clone(&self.context), self.remote);
             Either::Right(Box::pin(async move { Ok(context.hooks.other(remote, request).await) }))

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,12 +15,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use metrics::Gauge;
 use mio::Poll;
+use rollcall_socketio::engine::RequestError;
 use slab::Slab;
 use tokio::{
     io::unix::AsyncFd,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
 };
 
@@ -27,13 +28,15 @@ use crate::{
     application::{Application, Upgrade},
     close::Cause,
     connection::{Connection, ConnectionState, WorkerContext},
+    engine::Engine,
     handoff::Handoff,
     id::SocketId,
     options::SocketOptions,
+    polling_session::{ParkedGet, PollingSession, Post},
     read_ready::ReadBuffers,
     send_budget::SendBudget,
     socket_io::SocketIo,
-    sockets::{Entry, Sockets},
+    sockets::Sockets,
     transport::Transport,
 };
 use rollcall_base::names;
@@ -46,6 +49,8 @@ const BATCH: usize = 1024;
 pub(crate) enum Input<C> {
     /// A client has upgraded.
     Adopt(Box<Adoption>),
+    /// A request of an Engine.IO session.
+    Engine(Box<EngineRequest>),
     /// A command for the application.
     Command(C),
     /// Close every connection, then end.
@@ -59,6 +64,25 @@ pub(crate) struct Adoption {
     /// What the client sent right after its request.
     pub(crate) unread: Bytes,
     pub(crate) upgrade: Upgrade,
+    /// Whether it speaks Engine.IO.
+    pub(crate) is_engine: bool,
+}
+
+/// What a listener asks of the worker of an Engine.IO session, which is named by the socket in the session's id.
+#[derive(Debug)]
+pub(crate) enum EngineRequest {
+    /// A new session by long-polling. The answer is its first packet; none where there is no room.
+    Open { upgrade: Upgrade, answer: oneshot::Sender<Option<String>> },
+    /// A GET, which is answered by the worker itself. The lines are for its response's head.
+    Get { named: SocketId, handoff: Handoff, headers: Box<str> },
+    /// A POST has come, whose body is still to be read.
+    PostBegins { named: SocketId, answer: oneshot::Sender<Result<(), RequestError>> },
+    /// The body of a POST.
+    Post { named: SocketId, post: Post },
+    /// A POST that ends without its body. Where its connection broke, the session ends.
+    PostFailed { named: SocketId, broke: bool },
+    /// A WebSocket that is to become the session's transport.
+    Probe { named: SocketId, handoff: Handoff, unread: Bytes },
 }
 
 /// The state of a worker's task.
@@ -69,10 +93,6 @@ pub(crate) struct Worker<A: Application> {
     epoll: AsyncFd<Poll>,
     events: mio::Events,
     buffers: ReadBuffers,
-    generation: u32,
-    /// Connections that this worker has or is about to get; the listener reads it.
-    connections: Arc<AtomicUsize>,
-    gauge: Gauge,
     shutting_down: bool,
 }
 
@@ -83,9 +103,12 @@ impl<A: Application> Worker<A> {
         application: A,
         connections: Arc<AtomicUsize>,
         send_budget: Arc<SendBudget>,
+        engine: Arc<Engine>,
     ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
         #[expect(deprecated, reason = "its successor is unsafe, for values whose fd could change; Poll owns its own")]
-        let epoll = AsyncFd::with_interest(Poll::new()?, tokio::io::Interest::READABLE)?;
+        let epoll = AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)?;
         let context = WorkerContext {
             worker,
             options,
@@ -94,6 +117,13 @@ impl<A: Application> Worker<A> {
             send_budget,
             ended: Vec::new(),
             ready: VecDeque::new(),
+            generation: 0,
+            registry,
+            connections,
+            gauge: metrics::gauge!(names::CONNECTIONS),
+            engine,
+            payloads: Vec::new(),
+            probes: Vec::new(),
         };
         Ok(Self {
             application,
@@ -101,9 +131,6 @@ impl<A: Application> Worker<A> {
             epoll,
             events: mio::Events::with_capacity(BATCH),
             buffers: ReadBuffers::new(),
-            generation: 0,
-            connections,
-            gauge: metrics::gauge!(names::CONNECTIONS),
             shutting_down: false,
         })
     }
@@ -111,7 +138,7 @@ impl<A: Application> Worker<A> {
     /// Runs until it was told to shut down, or every sender is gone, and the last connection is closed.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input<A::Command>>) {
         let mut clock = interval(self.sockets.context.options.tick);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::with_capacity(BATCH);
         let mut inbox_closed = false;
         while !(self.shutting_down && self.sockets.slab.is_empty()) {
@@ -150,6 +177,10 @@ impl<A: Application> Worker<A> {
             self.application.flush(&mut self.sockets);
             self.sockets.shed_slow_readers();
             self.report_ended();
+            if !self.sockets.context.payloads.is_empty() {
+                self.sockets.answer_gets();
+                self.report_ended();
+            }
         }
     }
 
@@ -158,30 +189,20 @@ impl<A: Application> Worker<A> {
             Input::Command(command) => self.application.command(&mut self.sockets, command),
             Input::Adopt(adoption) => {
                 if self.shutting_down || self.adopt(*adoption).is_err() {
-                    self.connections.fetch_sub(1, Ordering::Relaxed);
+                    self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+            Input::Engine(request) => self.on_engine_request(*request),
             Input::Shutdown => self.shut_down(),
         }
     }
 
-    fn adopt(&mut self, Adoption { handoff, unread, upgrade }: Adoption) -> io::Result<()> {
-        let Sockets { slab, context, open } = &mut self.sockets;
-        if slab.len() == SocketId::MAX_SOCKETS {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let entry = slab.vacant_entry();
-        let id = SocketId::new(context.worker, entry.key(), self.generation);
-        let registry = self.epoll.get_ref().registry();
-        let transport = Transport::new(handoff, context.options.send_buffer, registry, id.token())?;
-
-        let mut connection = Connection::new(transport, self.generation);
-        let mut io = SocketIo { connection: &mut connection, context, id };
-        let peer = self.application.opened(&mut io, upgrade);
-        entry.insert(Entry { connection, peer: Some(peer) });
-        *open += 1;
-        self.gauge.increment(1);
+    fn adopt(&mut self, Adoption { handoff, unread, upgrade, is_engine }: Adoption) -> io::Result<()> {
+        let id = self.sockets.insert(|id, context| {
+            Transport::new(handoff, context.options.send_buffer, &context.registry, id.token())
+        })?;
+        let packet = is_engine.then(|| self.sockets.context.engine.open(id, &[]));
+        self.open(id, upgrade, packet.as_deref());
         // What TLS has decrypted already raises no event.
         if let Some(mut io) = self.sockets.io(id).filter(|io| !io.connection.transport.short_read_is_last()) {
             io.connection.readable = true;
@@ -193,12 +214,79 @@ impl<A: Application> Worker<A> {
         Ok(())
     }
 
+    /// The application gets a connection. One that speaks Engine.IO is told `packet` first.
+    fn open(&mut self, id: SocketId, upgrade: Upgrade, packet: Option<&str>) {
+        let Sockets { slab, context, open } = &mut self.sockets;
+        let Some(entry) = slab.get_mut(id.index()) else { return };
+        let mut io = SocketIo { connection: &mut entry.connection, context, id };
+        if let Some(packet) = packet {
+            io.connection.engine_since = NonZeroU32::new(io.context.now);
+            io.send_packet(packet);
+        }
+        entry.peer = Some(self.application.opened(&mut io, upgrade));
+        *open += 1;
+    }
+
+    /// A request of Engine.IO's long-polling, or a WebSocket for a session.
+    fn on_engine_request(&mut self, request: EngineRequest) {
+        // A client whose answer cannot be sent has gone.
+        match request {
+            EngineRequest::Open { upgrade, answer } => {
+                let packet = if self.shutting_down { None } else { self.open_polling(upgrade).ok() };
+                if packet.is_none() {
+                    self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
+                }
+                let _ = answer.send(packet);
+            }
+            EngineRequest::PostBegins { named, answer } => drop(answer.send(self.sockets.on_post_begins(named))),
+            EngineRequest::Post { named, post } => self.sockets.on_post(named, post),
+            EngineRequest::PostFailed { named, broke } => self.sockets.on_post_failed(named, broke),
+            EngineRequest::Get { named, handoff, headers } => {
+                if let Some(id) = self.insert_silent(handoff, ConnectionState::Parked(named.into())) {
+                    self.sockets.on_get(named, ParkedGet { id, headers });
+                }
+            }
+            EngineRequest::Probe { named, handoff, unread } => {
+                if let Some(id) = self.insert_silent(handoff, ConnectionState::Open { pinged: None }) {
+                    self.sockets.on_probe(named, id);
+                    self.buffers.deliver(&mut self.application, &mut self.sockets, id, &mut unread.to_vec());
+                }
+            }
+        }
+    }
+
+    /// A session begins by long-polling. Returns the packet that its client is told first.
+    fn open_polling(&mut self, upgrade: Upgrade) -> io::Result<String> {
+        let id = self.sockets.insert(|id, _| Ok(Transport::Polling(Box::new(PollingSession::new(id)))))?;
+        if let Some(io) = self.sockets.io(id) {
+            io.connection.engine_since = NonZeroU32::new(io.context.now);
+        }
+        self.open(id, upgrade, None);
+        Ok(self.sockets.context.engine.open(id, &["websocket"]))
+    }
+
+    /// Adds a connection that has no peer.
+    fn insert_silent(&mut self, handoff: Handoff, state: ConnectionState) -> Option<SocketId> {
+        let inserted = self
+            .sockets
+            .insert(|id, context| Transport::new(handoff, context.options.send_buffer, &context.registry, id.token()));
+        let Ok(id) = inserted else {
+            self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
+        let mut io = self.sockets.io(id)?;
+        io.connection.state = state;
+        io.connection.readable = true;
+        io.requeue();
+        Some(id)
+    }
+
     /// Closes every connection; the loop ends when the last is gone.
     fn shut_down(&mut self) {
         self.shutting_down = true;
         let Self { application, sockets, .. } = self;
         sockets.each(|socket| {
-            let notice = application.close_notice(Cause::ClosedByServer);
+            let notice = application.close_notice(socket.peer, Cause::ClosedByServer);
             socket.close(notice.close, notice.text.as_deref());
         });
     }
@@ -227,15 +315,18 @@ impl<A: Application> Worker<A> {
                 continue;
             }
             let peer = entry.peer.take();
-            if entry.connection.state == ConnectionState::MarkedClosing {
-                let notice = self.application.close_notice(cause);
+            if entry.connection.state == ConnectionState::MarkedClosing
+                && let Some(peer) = &peer
+            {
+                let notice = self.application.close_notice(peer, cause);
                 let mut io = SocketIo { connection: &mut entry.connection, context: &mut self.sockets.context, id };
                 io.start_close(Some(notice.close), notice.text.as_deref());
             }
             if entry.connection.state == ConnectionState::Broken {
-                self.sockets.slab.remove(id.index());
-                self.connections.fetch_sub(1, Ordering::Relaxed);
-                self.gauge.decrement(1);
+                let removed = self.sockets.remove(id.index());
+                if let Some(Connection { transport: Transport::Polling(session), .. }) = removed {
+                    self.sockets.release(*session);
+                }
             }
             if let Some(peer) = peer {
                 self.sockets.open -= 1;

@@ -9,17 +9,18 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Mutex, mpsc, mpsc::error::TrySendError},
+    sync::{Mutex, mpsc, mpsc::error::TrySendError, oneshot},
     task::JoinSet,
 };
 
 use crate::{
     application::{Application, Upgrade},
+    engine::Engine,
     handoff::Handoff,
     id::SocketId,
     options::SocketOptions,
     send_budget::{self, SendBudget},
-    worker::{Adoption, Input, Worker},
+    worker::{Adoption, EngineRequest, Input, Worker},
 };
 use rollcall_base::tasks::Tasks;
 
@@ -74,6 +75,7 @@ impl<C: Send + 'static> Inbox<C> {
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
     send_budgets: Arc<[Arc<SendBudget>]>,
+    engine: Arc<Engine>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -82,22 +84,26 @@ impl<C> Clone for Workers<C> {
         Self {
             inboxes: Arc::clone(&self.inboxes),
             send_budgets: Arc::clone(&self.send_budgets),
+            engine: Arc::clone(&self.engine),
             tasks: Arc::clone(&self.tasks),
         }
     }
 }
 
 impl<C: Send + 'static> Workers<C> {
-    /// Starts `count` workers (at least one), each with an application of its own. The application gets its worker's
+    /// Starts `count` workers (at least one), each with an application of its own. The ids of Engine.IO's sessions begin
+    /// with `label`. The application gets its worker's
     /// inbox, so that tasks it spawns can reply.
     pub fn start<A: Application<Command = C>>(
         supervisor: &Tasks,
         count: usize,
         options: &SocketOptions,
+        label: &str,
         mut application: impl FnMut(Inbox<C>) -> A,
     ) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
+        let engine = Arc::new(Engine::new(label, options));
         let count = count.clamp(1, SocketId::MAX_WORKERS);
         let send_budgets: Arc<[_]> =
             (0..count).map(|_| Arc::new(SendBudget::new(options.send_budget / count))).collect();
@@ -107,11 +113,12 @@ impl<C: Send + 'static> Workers<C> {
             let inbox = Inbox { worker, sender, connections: Arc::default() };
             let application = application(inbox.clone());
             let (connections, send_budget) = (Arc::clone(&inbox.connections), Arc::clone(send_budget));
-            let worker = Worker::new(worker, options.clone(), application, connections, send_budget)?;
+            let worker =
+                Worker::new(worker, options.clone(), application, connections, send_budget, Arc::clone(&engine))?;
             tasks.spawn(supervisor.supervise("worker", worker.run(receiver)));
             inboxes.push(inbox);
         }
-        Ok(Self { inboxes: inboxes.into(), send_budgets, tasks: Arc::new(Mutex::new(tasks)) })
+        Ok(Self { inboxes: inboxes.into(), send_budgets, engine, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
     /// The workers' inboxes, by number.
@@ -147,10 +154,55 @@ impl<C: Send + 'static> Workers<C> {
 
     /// Gives an upgraded connection (non-blocking), and what it has sent already, to the worker with the fewest.
     pub async fn adopt(&self, handoff: impl Into<Handoff>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
-        let inbox = self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)?;
+        let adoption = Adoption { handoff: handoff.into(), unread, upgrade, is_engine: false };
+        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption))).await
+    }
+
+    /// The same for a WebSocket that begins an Engine.IO session.
+    pub(crate) async fn adopt_engine(&self, handoff: Handoff, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+        let adoption = Adoption { handoff, unread, upgrade, is_engine: true };
+        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption))).await
+    }
+
+    /// Begins an Engine.IO session by long-polling. Returns its first packet; none where there is no room.
+    pub(crate) async fn open_polling(&self, upgrade: Upgrade) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        let request = Input::Engine(Box::new(EngineRequest::Open { upgrade, answer }));
+        self.add(self.with_fewest().ok()?, request).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// Gives a connection to an Engine.IO session: a GET that waits, or a WebSocket that is to be its transport.
+    pub(crate) async fn add_to_session(&self, named: SocketId, request: EngineRequest) -> Result<(), Stopped> {
+        self.add(self.inboxes.get(named.worker()).ok_or(Stopped)?, Input::Engine(Box::new(request))).await
+    }
+
+    /// Sends a request to the worker of an Engine.IO session.
+    pub(crate) async fn ask_session(&self, named: SocketId, request: EngineRequest) -> Result<(), Stopped> {
+        let inbox = self.inboxes.get(named.worker()).ok_or(Stopped)?;
+        inbox.sender.send(Input::Engine(Box::new(request))).await.map_err(|_| Stopped)
+    }
+
+    /// The same without waiting; a request that finds the inbox full is dropped.
+    pub(crate) fn tell_session(&self, named: SocketId, request: EngineRequest) {
+        if let Some(inbox) = self.inboxes.get(named.worker()) {
+            let _ = inbox.sender.try_send(Input::Engine(Box::new(request)));
+        }
+    }
+
+    /// What all workers share of Engine.IO.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn with_fewest(&self) -> Result<&Inbox<C>, Stopped> {
+        self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)
+    }
+
+    /// Sends a connection, which counts from now on.
+    async fn add(&self, inbox: &Inbox<C>, input: Input<C>) -> Result<(), Stopped> {
         inbox.connections.fetch_add(1, Ordering::Relaxed);
-        let adoption = Input::Adopt(Box::new(Adoption { handoff: handoff.into(), unread, upgrade }));
-        inbox.sender.send(adoption).await.map_err(|_| {
+        inbox.sender.send(input).await.map_err(|_| {
             inbox.connections.fetch_sub(1, Ordering::Relaxed);
             Stopped
         })

@@ -67,7 +67,7 @@ impl Application for Recorder {
         job(sockets);
     }
 
-    fn close_notice(&mut self, cause: Cause) -> CloseNotice {
+    fn close_notice(&mut self, (): &(), cause: Cause) -> CloseNotice {
         let (code, text) = match cause {
             Cause::SlowConsumer => (3008, "slow_consumer"),
             Cause::PongTimedOut => (3012, "pong_timed_out"),
@@ -114,7 +114,8 @@ impl Server {
         let entered = runtime.enter();
         let (sender, seen) = channel();
         let recorder = |_| Recorder { seen: sender.clone(), pause_after: pause_after.map(String::from) };
-        let workers = Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, recorder).expect("a worker");
+        let workers =
+            Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, "test", recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));

@@ -1,6 +1,7 @@
 //! The socket layer tested with raw sockets: what a hostile client may do, and the exact bytes that it gets.
 mod client;
 mod closing;
+mod engine;
 mod harness;
 mod heartbeat;
 mod model;

@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rollcall_websocket::{Cause, ListenerOptions, SocketOptions, encode_text};
+use rollcall_websocket::{Cause, Framing, ListenerOptions, SocketOptions};
 
 use crate::{
     client::{Client, frame, text},
@@ -27,7 +27,7 @@ fn fill(server: &Server, client: &Client) -> usize {
     let id = client.id();
     server.run(move |sockets| {
         let mut frames = Vec::new();
-        encode_text(&[b'x'; 1000], &mut frames);
+        Framing::WebSocket.encode_text(&[b'x'; 1000], &mut frames);
         let frames = Bytes::from(frames);
         let mut max_queued = 0;
         while let Some(mut socket) = sockets.get_mut(id) {
@@ -78,8 +78,8 @@ fn a_reader_gets_everything_in_order_however_much_waits() {
         while socket.queued() < LIMIT / 2 {
             socket.send_text(format!("{number:0500}").as_bytes());
             let mut frames = Vec::new();
-            encode_text(format!("{:0500}", number + 1).as_bytes(), &mut frames);
-            encode_text(format!("{:0500}", number + 2).as_bytes(), &mut frames);
+            Framing::WebSocket.encode_text(format!("{:0500}", number + 1).as_bytes(), &mut frames);
+            Framing::WebSocket.encode_text(format!("{:0500}", number + 2).as_bytes(), &mut frames);
             socket.send_frames(&Bytes::from(frames));
             number += 3;
         }

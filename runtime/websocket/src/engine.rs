@@ -1,0 +1,96 @@
+//! What all workers and listeners share of Engine.IO: the ids of its sessions, and what a client is told first.
+//!
+//! Invariant: a session's id cannot be guessed, and no table of sessions is needed to find one: the id names its socket,
+//! under a signature with a key of this process.
+use std::time::Duration;
+
+use aws_lc_rs::{
+    hmac::{self, HMAC_SHA256, Key},
+    rand::SystemRandom,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rollcall_socketio::engine::Open;
+
+use crate::{id::SocketId, options::SocketOptions};
+
+/// Bytes of a signature that are in an id.
+const SIGNATURE: usize = 16;
+
+/// The ids of this process's sessions, and the limits that clients are told.
+#[derive(Debug)]
+pub struct Engine {
+    label: Box<str>,
+    key: Key,
+    ping_interval: Duration,
+    ping_timeout: Duration,
+    max_payload: usize,
+}
+
+impl Engine {
+    /// With the label that every id begins with: balancers may route by it.
+    pub(crate) fn new(label: &str, options: &SocketOptions) -> Self {
+        Self {
+            label: label.into(),
+            key: Key::generate(HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers"),
+            ping_interval: options.ping_interval,
+            ping_timeout: options.engine_pong_timeout,
+            max_payload: options.max_message,
+        }
+    }
+
+    /// The longest body of a POST.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// The first packet of the session of a socket, which may move to these transports.
+    pub(crate) fn open(&self, id: SocketId, upgrades: &[&str]) -> String {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Open {
+            sid: &self.sid(id),
+            upgrades,
+            ping_interval: millis(self.ping_interval),
+            ping_timeout: millis(self.ping_timeout),
+            max_payload: self.max_payload,
+        }
+        .packet()
+    }
+
+    fn sid(&self, id: SocketId) -> String {
+        let mut bytes = [0; 8 + SIGNATURE];
+        let bits = id.to_bits().to_be_bytes();
+        bytes[..8].copy_from_slice(&bits);
+        bytes[8..].copy_from_slice(&hmac::sign(&self.key, &bits).as_ref()[..SIGNATURE]);
+        format!("{}.{}", self.label, URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The socket of a session's id; none where the id is not of this process.
+    pub(crate) fn socket(&self, sid: &str) -> Option<SocketId> {
+        let (_, random) = sid.rsplit_once('.')?;
+        let bytes = <[u8; 8 + SIGNATURE]>::try_from(URL_SAFE_NO_PAD.decode(random).ok()?).ok()?;
+        let (bits, signature) = bytes.split_first_chunk::<8>()?;
+        let expected = hmac::sign(&self.key, bits);
+        aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..SIGNATURE], signature).ok()?;
+        Some(SocketId::from_bits(u64::from_be_bytes(*bits)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_leads_to_its_socket_and_none_can_be_made_up() {
+        let engine = Engine::new("node-1", &SocketOptions::default());
+        let id = SocketId::new(3, 77, 12);
+        let sid = engine.sid(id);
+        assert!(sid.starts_with("node-1."), "{sid}");
+        assert_eq!(engine.socket(&sid), Some(id));
+        let another = Engine::new("node-1", &SocketOptions::default());
+        assert_eq!(another.socket(&sid), None);
+        let mut forged = URL_SAFE_NO_PAD.decode(&sid[7..]).expect("base64");
+        forged[7] ^= 1;
+        assert_eq!(engine.socket(&format!("node-1.{}", URL_SAFE_NO_PAD.encode(forged))), None);
+        assert_eq!(["", ".", "node-1.", "x"].map(|sid| engine.socket(sid)), [None; 4]);
+    }
+}

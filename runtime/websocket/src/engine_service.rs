@@ -1,0 +1,274 @@
+//! Answers the HTTP requests of Engine.IO: handshakes, GETs, POSTs, and WebSockets.
+//!
+//! Invariant: a request of a page that is not let in gets nothing but its refusal, and a body is read only for a session
+//! that is there, once at a time. A response to a page that is let in says so, errors included.
+use std::{future::ready, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::Either;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderMap,
+        HeaderValue, ORIGIN, UPGRADE, VARY,
+    },
+};
+use metrics::counter;
+use rollcall_base::names;
+use rollcall_socketio::engine::{Query, RequestError, Transport};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    application::Upgrade,
+    handshake::UpgradeError,
+    http_hooks::HttpHooks,
+    id::SocketId,
+    listener_context::{ListenerContext, count_upgrade},
+    polling_session::Post,
+    upgrade_service::{Handover, Responding, UpgradeService},
+    worker::EngineRequest,
+    workers::Workers,
+};
+
+type Reply = Response<Full<Bytes>>;
+
+impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
+    /// Whether a path is that of Engine.IO.
+    pub(crate) fn is_engine(&self, path: &str) -> bool {
+        let ours = self.context.options.engine_path.as_deref();
+        ours.is_some_and(|ours| path.strip_suffix('/').unwrap_or(path) == ours)
+    }
+
+    /// Answers a request for that path.
+    pub(crate) fn engine(&self, request: Request<Incoming>) -> Responding {
+        let page = Page::of(request.headers());
+        if request.headers().contains_key(UPGRADE) {
+            return now(self.engine_websocket(request));
+        }
+        if !self.context.options.allows_origin(request.headers()) {
+            self.context.log_origin(request.headers());
+            return now(refusal(RequestError::Forbidden));
+        }
+        if request.method() == Method::OPTIONS {
+            return now(page.preflight(request.headers()));
+        }
+        let query = Query::parse(request.uri().query().unwrap_or_default(), request.method() == Method::GET);
+        let named = match query {
+            Err(error) => return now(page.mark(refusal(error))),
+            Ok(Query { transport: Transport::WebSocket, .. }) => {
+                return now(page.mark(refusal(RequestError::BadRequest)));
+            }
+            Ok(Query { sid: None, .. }) => return self.engine_handshake(request, page),
+            Ok(Query { sid: Some(sid), .. }) => self.context.workers.engine().socket(sid),
+        };
+        match (named, request.method()) {
+            (None, _) => {
+                counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);
+                now(page.mark(refusal(RequestError::UnknownSession)))
+            }
+            (Some(named), &Method::GET) => self.hand_over_now(named, page.lines()),
+            (Some(named), &Method::POST) => {
+                let context = Arc::clone(&self.context);
+                Either::Right(Box::pin(async move { Ok(page.mark(post(&context, named, request).await)) }))
+            }
+            (Some(_), _) => now(page.mark(refusal(RequestError::BadRequest))),
+        }
+    }
+
+    /// A session begins by long-polling.
+    fn engine_handshake(&self, request: Request<Incoming>, page: Page) -> Responding {
+        let (mut head, _) = request.into_parts();
+        // The connection goes on, and counts besides its session.
+        head.extensions.extend(self.held.borrow().clone());
+        if let Err(refused) = self.context.hooks.upgrade(self.remote, &mut head) {
+            count_upgrade("refused");
+            self.held.replace(head.extensions);
+            return now(page.mark(*refused));
+        }
+        let (context, upgrade) = (Arc::clone(&self.context), Upgrade { remote: self.remote, head: Box::new(head) });
+        Either::Right(Box::pin(async move {
+            let opened = context.workers.open_polling(upgrade).await;
+            count_upgrade(if opened.is_some() { "accepted" } else { "lost" });
+            Ok(page.mark(match opened {
+                Some(packet) => text(packet),
+                None => refusal(RequestError::BadRequest),
+            }))
+        }))
+    }
+
+    /// A WebSocket: a session of its own, or the next transport of one.
+    fn engine_websocket(&self, request: Request<Incoming>) -> Reply {
+        let query = Query::parse(request.uri().query().unwrap_or_default(), request.method() == Method::GET);
+        let sid = match query {
+            Ok(Query { transport: Transport::WebSocket, sid }) => sid,
+            Ok(Query { transport: Transport::Polling, .. }) => return refused_upgrade(RequestError::BadRequest),
+            Err(error) => return refused_upgrade(error),
+        };
+        let named = sid.map(|sid| self.context.workers.engine().socket(sid));
+        if named == Some(None) {
+            counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);
+            return refused_upgrade(RequestError::UnknownSession);
+        }
+        match self.check(&request) {
+            Ok(()) => {}
+            Err(UpgradeError::Origin) => return refused_upgrade(RequestError::Forbidden),
+            Err(_) => return refused_upgrade(RequestError::BadRequest),
+        }
+        if let Some(named) = named.flatten() {
+            let response = crate::handshake::accept(&request);
+            self.hand_over(Handover::Probe(named));
+            return response;
+        }
+        match self.admit(request) {
+            Ok((response, head)) => {
+                self.hand_over(Handover::Engine(head));
+                response
+            }
+            Err(refused) => *refused,
+        }
+    }
+}
+
+/// A POST of a session.
+async fn post<C: Send + 'static, H>(
+    context: &ListenerContext<C, H>,
+    named: SocketId,
+    request: Request<Incoming>,
+) -> Reply {
+    let is_binary = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/octet-stream");
+    if request.headers().get(CONTENT_TYPE).is_some_and(is_binary) {
+        return refusal(RequestError::BadRequest);
+    }
+    match try_post(&context.workers, named, request, context.options.http_timeout).await {
+        Ok(()) => text("ok".into()),
+        Err(PostError::Request(error)) => refusal(error),
+        Err(PostError::TooLarge) => status(StatusCode::PAYLOAD_TOO_LARGE),
+    }
+}
+
+enum PostError {
+    Request(RequestError),
+    TooLarge,
+}
+
+impl From<RequestError> for PostError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+async fn try_post<C: Send + 'static>(
+    workers: &Workers<C>,
+    named: SocketId,
+    request: Request<Incoming>,
+    limit: Duration,
+) -> Result<(), PostError> {
+    let gone = RequestError::UnknownSession;
+    let (answer, begins) = oneshot::channel();
+    workers.ask_session(named, EngineRequest::PostBegins { named, answer }).await.map_err(|_| gone)?;
+    begins.await.map_err(|_| gone)??;
+    let mut guard = PostGuard { workers, named, broke: Some(true) };
+    let body = timeout(limit, Limited::new(request.into_body(), workers.engine().max_payload()).collect()).await;
+    let body = match body {
+        Ok(Ok(body)) => String::from_utf8(body.to_bytes().into()).map_err(|_| RequestError::BadRequest)?,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            guard.broke = Some(false);
+            return Err(PostError::TooLarge);
+        }
+        Ok(Err(_)) | Err(_) => return Err(RequestError::BadRequest.into()),
+    };
+    guard.broke = None;
+    let (answer, handled) = oneshot::channel();
+    let post = Post { body, handled: 0, answer };
+    workers.ask_session(named, EngineRequest::Post { named, post }).await.map_err(|_| gone)?;
+    handled.await.map_err(|_| gone)?.map_err(Into::into)
+}
+
+/// Tells the session that a POST ended without its body, also where the request's task is dropped.
+struct PostGuard<'a, C: Send + 'static> {
+    workers: &'a Workers<C>,
+    named: SocketId,
+    /// Whether the connection broke; none once the body has come.
+    broke: Option<bool>,
+}
+
+impl<C: Send + 'static> Drop for PostGuard<'_, C> {
+    fn drop(&mut self) {
+        if let Some(broke) = self.broke {
+            self.workers.tell_session(self.named, EngineRequest::PostFailed { named: self.named, broke });
+        }
+    }
+}
+
+/// The page that a request comes from, which may read the response.
+struct Page(Option<HeaderValue>);
+
+impl Page {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get(ORIGIN).cloned())
+    }
+
+    fn mark(&self, mut response: Reply) -> Reply {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = &self.0 {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    /// The same as lines of a head.
+    fn lines(&self) -> Box<str> {
+        let origin = self.0.as_ref().and_then(|origin| origin.to_str().ok());
+        let allow = origin.map(|origin| {
+            format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n")
+        });
+        format!("Vary: Origin\r\n{}", allow.unwrap_or_default()).into()
+    }
+
+    fn preflight(&self, asked: &HeaderMap) -> Reply {
+        let mut response = self.mark(status(StatusCode::NO_CONTENT));
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET,POST"));
+        if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        }
+        response
+    }
+}
+
+fn now(response: Reply) -> Responding {
+    Either::Left(ready(Ok(response)))
+}
+
+fn status(status: StatusCode) -> Reply {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn text(body: String) -> Reply {
+    let mut response = Response::new(Full::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    response
+}
+
+fn refusal(error: RequestError) -> Reply {
+    let mut response = Response::new(Full::from(error.body()));
+    *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The refusal of a WebSocket, whose clients show its text at best.
+fn refused_upgrade(error: RequestError) -> Reply {
+    count_upgrade("engine");
+    let mut response = text(error.to_string());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}

@@ -1,0 +1,140 @@
+//! The upgrade of a long-polling session: a WebSocket probes, and becomes the session's transport.
+//!
+//! Invariant: no message is lost or reordered. The WebSocket takes over what no GET has fetched, and is read as the
+//! session's from the message after `upgrade` on; a session whose POST is not done is not upgraded.
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use rollcall_socketio::engine::{self, RequestError};
+
+use crate::{
+    close::Close,
+    connection::{ConnectionState, Session},
+    framing::Framing,
+    id::SocketId,
+    polling::refusal,
+    polling_session::{ParkedGet, Probe},
+    sockets::Sockets,
+    transport::Transport,
+};
+
+impl<P> Sockets<P> {
+    /// A WebSocket has come that asks for a session. It is closed where the session has one already, or is over.
+    pub(crate) fn on_probe(&mut self, named: SocketId, id: SocketId) {
+        let deadline = self.context.now + self.context.options.ticks(self.context.options.engine_upgrade_timeout);
+        let taken = self.context.probes.iter().any(|probe| self.slab_session(probe.id) == Some(named.into()));
+        let fits = !taken && self.session(named).is_ok_and(|io| io.is_open());
+        let Some(mut io) = self.io(id) else { return };
+        if fits {
+            io.connection.state = ConnectionState::Probing(named.into());
+            self.context.probes.push(Probe { id, deadline });
+        } else {
+            io.start_close(Some(Close::from(1000)), None);
+        }
+    }
+
+    fn slab_session(&self, probe: SocketId) -> Option<Session> {
+        let entry = self.slab.get(probe.index()).filter(|entry| entry.connection.generation == probe.generation())?;
+        if let ConnectionState::Probing(session) = entry.connection.state { Some(session) } else { None }
+    }
+
+    /// A WebSocket has sent its probe: the client may stop polling.
+    pub(crate) fn on_probed(&mut self, id: SocketId, session: Session) {
+        let Ok(io) = self.session(session.into()) else { return self.close_probe(id) };
+        let Some(state) = io.connection.transport.polling() else { return };
+        state.probed = true;
+        let get = state.get.take();
+        if let Some(mut io) = self.io(id) {
+            let mut frame = Vec::new();
+            Framing::EngineWebSocket.encode_packet(engine::PROBE.1, &mut frame);
+            io.transmit(&frame, |taken| Bytes::copy_from_slice(&frame[taken..]));
+        }
+        if let Some(get) = get {
+            self.respond_noop(get);
+        }
+    }
+
+    /// A WebSocket takes over. Returns the session's socket, whose input follows; none where it is refused.
+    pub(crate) fn on_upgrade(&mut self, id: SocketId, session: Session) -> Option<SocketId> {
+        let io = self.session(session.into()).ok().filter(|io| io.is_open());
+        let fits =
+            io.is_some_and(|io| io.connection.transport.polling().is_some_and(|state| state.probed && !state.posting));
+        if !fits {
+            self.close_probe(id);
+            return None;
+        }
+        self.context.probes.retain(|probe| probe.id != id);
+        let probe = self.remove(id.index())?;
+        let mut io = self.session(session.into()).ok()?;
+        let old = std::mem::replace(&mut io.connection.transport, probe.transport);
+        (io.connection.readable, io.connection.finished) = (probe.readable, probe.finished);
+        let token = io.id.token();
+        if io.connection.transport.reregister(&io.context.registry, token).is_err() {
+            io.abort();
+            return None;
+        }
+        let queued = io.connection.send_queue.take().map(|mut queue| queue.take());
+        if let Some(frames) = queued.map(|queued| as_frames(&queued)) {
+            io.transmit(&frames, |taken| Bytes::copy_from_slice(&frames[taken..]));
+        }
+        if io.connection.readable {
+            io.requeue();
+        }
+        let socket = io.id;
+        if let Transport::Polling(old) = old
+            && let Some(get) = old.get
+        {
+            self.respond(get, refusal(RequestError::BadRequest));
+        }
+        Some(socket)
+    }
+
+    /// Closes the WebSockets that have not taken over in time.
+    pub(crate) fn close_late_probes(&mut self) {
+        let now = self.context.now;
+        let late = self.context.probes.iter().filter(|probe| probe.deadline <= now).map(|probe| probe.id);
+        late.collect::<Vec<_>>().into_iter().for_each(|id| self.close_probe(id));
+    }
+
+    /// Closes the WebSocket that probes for a session that is over.
+    pub(crate) fn close_probes_of(&mut self, named: SocketId) {
+        let of_session = |probe: &&Probe| self.slab_session(probe.id) == Some(named.into());
+        let ids: Vec<_> = self.context.probes.iter().filter(of_session).map(|probe| probe.id).collect();
+        ids.into_iter().for_each(|id| self.close_probe(id));
+    }
+
+    /// A WebSocket does not take over: its session goes on polling.
+    pub(crate) fn close_probe(&mut self, id: SocketId) {
+        if let Some(session) = self.slab_session(id) {
+            self.on_probe_lost(id, session);
+        }
+        if let Some(mut io) = self.io(id) {
+            io.start_close(Some(Close::from(1000)), None);
+        }
+    }
+
+    /// A WebSocket broke before it took over.
+    pub(crate) fn on_probe_lost(&mut self, id: SocketId, session: Session) {
+        self.context.probes.retain(|probe| probe.id != id);
+        if let Some(state) = self.session(session.into()).ok().and_then(|io| io.connection.transport.polling()) {
+            state.probed = false;
+        }
+    }
+
+    fn respond_noop(&mut self, get: ParkedGet) {
+        self.respond(get, (200, "text/plain; charset=UTF-8", engine::NOOP.into()));
+    }
+}
+
+/// The packets of a payload, as frames of a WebSocket.
+fn as_frames(queued: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::with_capacity(queued.len() + 64);
+    for packet in engine::payload(queued).split(|byte| *byte == engine::SEPARATOR) {
+        match packet.strip_prefix(b"b").map(|data| STANDARD.decode(data)) {
+            Some(Ok(data)) => Framing::EngineWebSocket.encode_binary(&data, &mut frames),
+            Some(Err(_)) | None => {
+                Framing::EngineWebSocket.encode_packet(&String::from_utf8_lossy(packet), &mut frames)
+            }
+        }
+    }
+    frames
+}

@@ -1,0 +1,239 @@
+//! Engine.IO: what its public suite does not ask, of long-polling above all.
+use rollcall_websocket::{Cause, ListenerOptions, Origins, SocketId, SocketOptions, Violation};
+
+use crate::{
+    client::{Client, text, upgrade},
+    harness::{Seen, Server},
+};
+
+fn server() -> Server {
+    with(SocketOptions::default())
+}
+
+fn with(options: SocketOptions) -> Server {
+    let origins = Origins::Listed(vec!["https://page.example".into()]);
+    let listening = ListenerOptions { engine_path: Some("/engine".into()), origins, ..ListenerOptions::default() };
+    Server::with(options, listening, None)
+}
+
+/// A request on a connection of its own, and the connection.
+fn begin(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> Client {
+    let mut client = Client::dial(server.address);
+    let length = body.len();
+    let target = format!("/engine/?EIO=4&transport=polling{query}");
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n");
+    client.send(format!("{head}{body}").as_bytes());
+    client
+}
+
+/// The head and the body of a response.
+fn finish(client: &mut Client) -> (String, String) {
+    let head = client.head().to_ascii_lowercase();
+    let (_, length) = head.split_once("content-length: ").unwrap_or(("", "0\r\n"));
+    let length = length.split_once('\r').expect("a line").0.parse().expect("a number");
+    let body = String::from_utf8(client.take(length)).expect("UTF-8");
+    (head, body)
+}
+
+fn ask(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> (String, String) {
+    finish(&mut begin(server, method, query, headers, body))
+}
+
+fn get(server: &Server, sid: &str) -> (String, String) {
+    ask(server, "GET", &format!("&sid={sid}"), "", "")
+}
+
+fn post(server: &Server, sid: &str, body: &str) -> (String, String) {
+    ask(server, "POST", &format!("&sid={sid}"), "", body)
+}
+
+#[track_caller]
+fn is(answer: &(String, String), status: u16, body: &str) {
+    assert!(answer.0.starts_with(&format!("http/1.1 {status} ")), "{answer:?}");
+    assert_eq!(answer.1, body, "{answer:?}");
+}
+
+const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+const BAD: &str = r#"{"code":3,"message":"Bad request"}"#;
+
+/// A session by long-polling: its sid and its socket.
+fn session(server: &Server) -> (String, SocketId) {
+    let (_, body) = ask(server, "GET", "", "", "");
+    let (_, rest) = body.split_once(r#"0{"sid":""#).expect("the open packet");
+    let Seen::Opened(id, _) = server.seen() else { panic!("opened comes first") };
+    (rest.split_once('"').expect("a sid").0.to_owned(), id)
+}
+
+#[test]
+fn what_is_sent_waits_for_the_next_get() {
+    let server = server();
+    let (sid, id) = session(&server);
+    server.with_socket(id, |socket| {
+        socket.send_text(b"one");
+        socket.send_binary(&[1, 2, 3, 4]);
+    });
+    is(&get(&server, &sid), 200, "4one\x1ebAQIDBA==");
+    let mut waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
+    is(&post(&server, &sid, "4a\x1e4b"), 200, "ok");
+    assert_eq!([server.seen(), server.seen()], [Seen::Text(id, "a".into()), Seen::Text(id, "b".into())]);
+    server.with_socket(id, |socket| socket.send_text(b"two"));
+    is(&finish(&mut waiting), 200, "4two");
+}
+
+#[test]
+fn a_close_can_be_fetched_and_then_the_session_is_unknown() {
+    let server = server();
+    let (sid, id) = session(&server);
+    server.with_socket(id, |socket| socket.close(3001, Some(&b"terminated"[..])));
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::ClosedByServer));
+    is(&get(&server, &sid), 200, "4terminated");
+    is(&get(&server, &sid), 400, UNKNOWN);
+    server.emptied();
+}
+
+#[test]
+fn a_get_whose_client_goes_away_ends_the_session() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
+    // Once the GET waits, what is sent is answered by it alone; so this one is it.
+    drop(waiting);
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
+    is(&get(&server, &sid), 400, UNKNOWN);
+    server.emptied();
+}
+
+#[test]
+fn a_body_is_read_for_its_session_only_and_once_at_a_time() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let query = format!("&sid={sid}");
+    is(&ask(&server, "POST", &query, "Content-Type: application/octet-stream\r\n", "4a"), 400, BAD);
+    is(&post(&server, &sid, &format!("4{}", "x".repeat(65_536))), 413, "");
+    is(&ask(&server, "POST", &format!("&sid=x{sid}x"), "", "4a"), 400, UNKNOWN);
+    is(&ask(&server, "PUT", &query, "", ""), 400, BAD);
+    // None of these has ended it.
+    is(&post(&server, &sid, "4a"), 200, "ok");
+    assert_eq!(server.seen(), Seen::Text(id, "a".into()));
+    let mut client = Client::dial(server.address);
+    client.send(
+        format!("POST /engine?EIO=4&transport=polling{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a")
+            .as_bytes(),
+    );
+    // Its body is being read once another is refused for it.
+    let refused = loop {
+        let answer = post(&server, &sid, "4b");
+        if answer.1 != "ok" {
+            break answer;
+        }
+        assert_eq!(server.seen(), Seen::Text(id, "b".into()));
+    };
+    assert!(refused.0.starts_with("http/1.1 400 "), "{refused:?}");
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Violation(Violation::Overlap)));
+}
+
+#[test]
+fn a_post_that_breaks_off_ends_the_session() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let mut client = Client::dial(server.address);
+    let target = format!("/engine?EIO=4&transport=polling&sid={sid}");
+    client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a").as_bytes());
+    drop(client);
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
+}
+
+#[test]
+fn pages_that_are_let_in_may_read_answers() {
+    let server = server();
+    let origin = "Origin: https://page.example\r\n";
+    let answer = ask(&server, "GET", "&sid=nobody", origin, "");
+    is(&answer, 400, UNKNOWN);
+    let preflight = ask(&server, "OPTIONS", "", &format!("{origin}Access-Control-Request-Headers: x-a\r\n"), "");
+    is(&preflight, 204, "");
+    assert!(preflight.0.contains("access-control-allow-headers: x-a\r\n"), "{}", preflight.0);
+    for head in [answer.0, preflight.0] {
+        assert!(head.contains("access-control-allow-origin: https://page.example\r\n"), "{head}");
+        assert!(head.contains("access-control-allow-credentials: true\r\n"), "{head}");
+        assert!(head.contains("vary: origin\r\n"), "{head}");
+    }
+    let refused = ask(&server, "GET", "", "Origin: https://other.example\r\n", "");
+    is(&refused, 403, r#"{"code":4,"message":"Forbidden"}"#);
+    assert!(!refused.0.contains("access-control-allow-origin"), "{}", refused.0);
+}
+
+/// A WebSocket for a session.
+fn probe(server: &Server, sid: &str) -> Client {
+    let mut client = Client::dial(server.address);
+    client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    client
+}
+
+#[test]
+fn an_upgrade_loses_and_reorders_nothing() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let mut waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
+    let mut client = probe(&server, &sid);
+    client.send(&text("2probe"));
+    assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
+    is(&finish(&mut waiting), 200, "6");
+    // Nobody fetches these any more.
+    server.with_socket(id, |socket| {
+        socket.send_text(b"one");
+        socket.send_binary(&[7]);
+    });
+    client.send(&[text("5"), text("4first"), text("4second")].concat());
+    assert_eq!(client.frame(), (0x81, b"4one".to_vec()));
+    assert_eq!(client.frame(), (0x82, vec![7]));
+    assert_eq!([server.seen(), server.seen()], [Seen::Text(id, "first".into()), Seen::Text(id, "second".into())]);
+    server.with_socket(id, |socket| socket.send_text(b"two"));
+    assert_eq!(client.frame(), (0x81, b"4two".to_vec()));
+    is(&get(&server, &sid), 400, BAD);
+    is(&post(&server, &sid, "4a"), 400, BAD);
+    drop(client);
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
+    server.emptied();
+}
+
+#[test]
+fn a_websocket_that_does_not_take_over_leaves_its_session_as_it_is() {
+    let server = server();
+    let (sid, id) = session(&server);
+    for messages in [vec![], vec![text("2probe")], vec![text("5")], vec![text("4a")], vec![vec![0xff]]] {
+        let mut client = probe(&server, &sid);
+        messages.iter().for_each(|message| client.send(message));
+        drop(client);
+    }
+    server.with_socket(id, |socket| socket.send_text(b"still"));
+    is(&get(&server, &sid), 200, "4still");
+    is(&post(&server, &sid, "1"), 200, "ok");
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::ClosedByClient));
+}
+
+#[test]
+fn a_renewed_socket_keeps_its_transport() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let renewed = server.with_socket(id, |socket| {
+        let (old, ()) = socket.renew(());
+        (old, socket.io.id())
+    });
+    assert_eq!(renewed.0, id);
+    assert_ne!(renewed.1, id);
+    is(&post(&server, &sid, "4a"), 200, "ok");
+    assert_eq!(server.seen(), Seen::Text(renewed.1, "a".into()));
+    let mut client = probe(&server, &sid);
+    client.send(&text("2probe"));
+    assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
+    client.send(&[text("5"), text("4b")].concat());
+    assert_eq!(server.seen(), Seen::Text(renewed.1, "b".into()));
+    let again = server.with_socket(renewed.1, |socket| {
+        socket.renew(());
+        socket.io.id()
+    });
+    client.send(&text("4c"));
+    assert_eq!(server.seen(), Seen::Text(again, "c".into()));
+}
