@@ -1,8 +1,10 @@
 //! The handlers of a classroom gateway: one file for each named event, and the table that names them.
 //!
 //! Invariant: a handler knows the domain only. Sockets, frames, SQL text, NATS and Redis are the runtime's.
+pub mod admit;
 pub mod connect;
 pub mod disconnect;
+pub mod enter_lesson;
 pub mod join_lesson;
 pub mod leave_lesson;
 pub mod ping;
@@ -21,6 +23,7 @@ pub fn table() -> Table {
     let disconnect = (disconnect::Deps::new, disconnect::handle);
     Table::new(connect, disconnect)
         .url_parameter("lesson_id")
+        .outside((admit::Deps::new, admit::handle), ("join_lesson", enter_lesson::Deps::new, enter_lesson::handle))
         .on("join_lesson", join_lesson::Deps::new, join_lesson::handle)
         .on("leave_lesson", leave_lesson::Deps::new, leave_lesson::handle)
         .on("ping", |_| (), ping::handle)

@@ -19,6 +19,7 @@ pub use handler::{
     connect_context::ConnectContext,
     connected::{Connected, Resumption},
     error::{ConnectError, HandlerError},
+    outside::Visitor,
     publisher::{Event, EventError, Publisher, Recipients},
     resources::Resources,
     session::Session,

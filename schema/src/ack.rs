@@ -200,6 +200,93 @@ impl Reply {
     }
 }
 
+/// What a request is answered with.
+#[derive(Debug)]
+pub enum Answer {
+    /// It was done.
+    Success(Reply),
+    /// It was not, with one line about what to change where there is one.
+    Error(AckError, Option<String>),
+    /// The handler refused it, with a reason of its own.
+    Refused(AckMessage),
+}
+
+impl From<AckError> for Answer {
+    fn from(error: AckError) -> Self {
+        Self::Error(error, None)
+    }
+}
+
+impl Answer {
+    /// The ack on the plain WebSocket; none for a success of a request without `ref`.
+    #[must_use]
+    pub fn plain(&self, reference: Ref) -> Option<Vec<u8>> {
+        match self {
+            Self::Success(reply) => success(reference, reply),
+            Self::Error(message, detail) => Some(error_with(reference, *message, detail.as_deref())),
+            Self::Refused(message) => Some(error_of_handler(reference, message)),
+        }
+    }
+
+    /// The seed's object alone, for a callback of Socket.IO.
+    #[must_use]
+    pub fn object(&self) -> Vec<u8> {
+        match self.error() {
+            Ok(reply) => wire::json(&Done { status: "SUCCESS", data: &reply.data }),
+            Err(error) => wire::json(&Failed { status: "ERROR", error }),
+        }
+    }
+
+    /// The argument of Socket.IO's event `request_error`; none for a success.
+    #[must_use]
+    pub fn request_error(&self, event: &str) -> Option<Vec<u8>> {
+        self.error().err().map(|error| wire::json(&RequestError { event, error }))
+    }
+
+    fn error(&self) -> Result<&Reply, ErrorFields<'_>> {
+        match self {
+            Self::Success(reply) => Ok(reply),
+            Self::Error(error, detail) => {
+                let (message, wait) = error.entry();
+                let retry_after_ms = wait.map(wire::milliseconds);
+                Err(ErrorFields { message, retry_after_ms, detail: detail.as_deref() })
+            }
+            Self::Refused(message) => {
+                Err(ErrorFields { message: message.as_str(), retry_after_ms: None, detail: None })
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    status: &'static str,
+    data: &'a Data,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    status: &'static str,
+    #[serde(flatten)]
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct RequestError<'a> {
+    event: &'a str,
+    #[serde(flatten)]
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct Success<'a> {
     r#type: &'static str,

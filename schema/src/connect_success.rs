@@ -79,7 +79,17 @@ impl ConnectSuccess<'_> {
     /// The message.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        let payload = Payload {
+        wire::json(&Message { r#type: "connect_success", payload: self.fields() })
+    }
+
+    /// Its payload alone, as Socket.IO's clients get it.
+    #[must_use]
+    pub fn payload(&self) -> Vec<u8> {
+        wire::json(&self.fields())
+    }
+
+    fn fields(&self) -> Payload<'_> {
+        Payload {
             session_id: self.session.map(|(session, _)| session),
             agent_id: self.session.map(|(_, agent)| agent),
             sid: self.sid,
@@ -89,7 +99,6 @@ impl ConnectSuccess<'_> {
             version: self.version,
             start: self.start,
             roster: self.roster.map(|page| Roster { roster: &page.agents, roster_next: page.next }),
-        };
-        wire::json(&Message { r#type: "connect_success", payload })
+        }
     }
 }

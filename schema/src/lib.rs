@@ -18,11 +18,12 @@ pub mod role;
 pub mod roster;
 pub mod session_error;
 pub mod sid;
+pub mod socketio;
 pub mod sql;
 pub mod subject;
 mod wire;
 
-pub use ack::{AckError, AckMessage};
+pub use ack::{AckError, AckMessage, Answer};
 pub use connect_success::ConnectSuccess;
 pub use entity::{EntityType, MessageId, Operation};
 pub use event::{AgentEvent, Change, EntityEvent, Update};

@@ -59,6 +59,23 @@ impl<'a> Push<'a> {
         Ok(if has_id { wrapped.plain() } else { Cow::Borrowed(body) })
     }
 
+    /// What happened, as `{entity_type}.{operation}`; none where the body has no `id` of the seed's form with names of
+    /// `[a-z0-9_-]+`.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let named = match self.id {
+            Some(EntityEvent { entity_type, operation, .. }) => {
+                Named { entity_type: entity_type.into(), operation: operation.into() }
+            }
+            None => serde_json::from_slice::<WithId<'_>>(self.body).ok()?.id,
+        };
+        let fine = |name: &str| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+        };
+        let Named { entity_type, operation } = named;
+        (fine(&entity_type) && fine(&operation)).then(|| format!("{entity_type}.{operation}"))
+    }
+
     /// For connections that did not ask to resume.
     #[must_use]
     pub fn plain(&self) -> Cow<'a, [u8]> {
@@ -92,6 +109,20 @@ impl<'a> Push<'a> {
         out.extend_from_slice(self.body);
         out.push(b'}');
     }
+}
+
+#[derive(Deserialize)]
+struct WithId<'a> {
+    #[serde(borrow)]
+    id: Named<'a>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    entity_type: Cow<'a, str>,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
 }
 
 /// What is checked in a body.

@@ -221,6 +221,12 @@ where
 #[serde(transparent)]
 pub struct Token(Box<str>);
 
+impl From<&str> for Token {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
 impl Token {
     /// The text.
     #[must_use]

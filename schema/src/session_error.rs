@@ -136,14 +136,21 @@ impl SessionError {
     /// The same with one line about what to change.
     #[must_use]
     pub fn message_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
+        let recoverable = self.is_recoverable();
+        let kind = if recoverable { "recoverable_session_error" } else { "unrecoverable_session_error" };
+        wire::json(&Message { r#type: kind, payload: self.fields(reconnect_after, detail) })
+    }
+
+    /// The payload of that message alone, as Socket.IO's clients get it.
+    #[must_use]
+    pub fn payload_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
+        wire::json(&self.fields(reconnect_after, detail))
+    }
+
+    fn fields(self, reconnect_after: Duration, detail: Option<&str>) -> Payload<'_> {
         let Row { name, title, status, .. } = *self.row();
-        let (kind, reconnect_after_ms) = if self.is_recoverable() {
-            ("recoverable_session_error", Some(wire::milliseconds(reconnect_after)))
-        } else {
-            ("unrecoverable_session_error", None)
-        };
-        let payload = Payload { r#type: name, title, status, reconnect_after_ms, detail };
-        wire::json(&Message { r#type: kind, payload })
+        let reconnect_after_ms = self.is_recoverable().then(|| wire::milliseconds(reconnect_after));
+        Payload { r#type: name, title, status, reconnect_after_ms, detail }
     }
 }
 

@@ -16,6 +16,7 @@ mod look;
 mod machine;
 mod mixpanel;
 mod publish;
+mod socketio;
 mod stream;
 mod wait;
 
@@ -33,6 +34,7 @@ pub(crate) use keys::{DAY, Keys, expect_field, hash};
 pub(crate) use machine::{loads_the_machine, measures_time};
 pub(crate) use mixpanel::Mixpanel;
 pub(crate) use publish::Fence;
+pub(crate) use socketio::{Packet, SocketIo};
 pub(crate) use stream::{Stored, Stream};
 pub(crate) use wait::{SOON, until};
 

@@ -39,7 +39,7 @@ fn read<'a>(
     age: Option<Duration>,
     body: Bytes,
 ) -> Result<Incoming, &'static str> {
-    let room = Subject::parse(subject).map_err(|_| "subject")?.room;
+    let subject = Subject::parse(subject).map_err(|_| "subject")?;
     let mut values: [Option<&str>; NAMES.len()] = Default::default();
     for (name, value) in headers {
         let Some(index) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) else { continue };
@@ -61,7 +61,9 @@ fn read<'a>(
         }
         _ => None,
     };
-    Ok(Incoming { room, offset, sender: agent(sender)?, receiver: agent(receiver)?, internal, entity, age, body })
+    let (sender, receiver) = (agent(sender)?, agent(receiver)?);
+    let topic = subject.entity().into();
+    Ok(Incoming { room: subject.room, topic, offset, sender, receiver, internal, entity, age, body })
 }
 
 #[cfg(test)]

@@ -99,6 +99,8 @@ pub enum Fence {
 pub struct Incoming {
     /// Its room.
     pub room: RoomId,
+    /// The last token of its subject.
+    pub topic: Box<str>,
     /// Its number in the stream.
     pub offset: Offset,
     /// `Sender-Agent-Id`: that agent does not get it.

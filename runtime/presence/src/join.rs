@@ -3,7 +3,7 @@
 //! Invariant: a join that fails leaves session, row and keys as they were.
 use rollcall_base::failpoint;
 use rollcall_keys::{KeyEntry, KeyField, KeysError};
-use rollcall_schema::{LessonId, Role, Seat, UserId};
+use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
 use rollcall_store::{self as store, RollbackJoin, StoreError};
 use tracing::warn;
 
@@ -47,6 +47,14 @@ pub struct Joined {
 }
 
 impl Presence {
+    /// The classroom of a lesson.
+    ///
+    /// # Errors
+    /// [`JoinError`]; `LessonNotFound` where there is none.
+    pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<ClassroomId, JoinError> {
+        self.sessions.lesson_classroom(lesson).await?.ok_or(JoinError::LessonNotFound)
+    }
+
     /// Looks for the lesson and the user's seat in it, and saves both in the session's row. Guests have no user.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{SessionError, StateVersion};
+use rollcall_schema::{ClassroomId, LessonId, SessionError, StateVersion};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -41,6 +41,7 @@ pub struct Sessions {
     began: Option<Uuid>,
     lease: watch::Receiver<Lease>,
     connections: Arc<dyn Connections>,
+    store: Arc<dyn Store>,
 }
 
 impl Sessions {
@@ -95,6 +96,7 @@ impl Sessions {
             incarnation: store.incarnation(),
             lease: lease.clone(),
             connections,
+            store: Arc::clone(store),
         }
     }
 
@@ -128,6 +130,14 @@ impl Sessions {
                 Err(error.into())
             }
         }
+    }
+
+    /// The classroom of a lesson; none where there is no such lesson.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
+        self.store.lesson_classroom(lesson).await
     }
 
     /// A connection joins a lesson: is it there, which seat, and both into the session's row.

@@ -2,7 +2,10 @@
 use std::time::Duration;
 
 use super::{access::AccessConfig, names, source::Source, value};
-use crate::gateway::{GatewayOptions, disconnect_queue::Grace};
+use crate::{
+    gateway::{GatewayOptions, disconnect_queue::Grace},
+    rooms::Namespaces,
+};
 use rollcall_bus::PublishLimits;
 use rollcall_websocket::{ListenerOptions, SocketOptions};
 
@@ -23,6 +26,8 @@ pub struct LimitsConfig {
     pub max_forward: usize,
     /// How many events of handlers and services may wait to be stored.
     pub publish: PublishLimits,
+    /// The namespaces of Socket.IO.
+    pub namespaces: Namespaces,
 }
 
 impl LimitsConfig {
@@ -31,6 +36,11 @@ impl LimitsConfig {
         let pong_timeout = source.value(&names::PONG_TIMEOUT, value::time_limit);
         if pong_timeout >= ping_interval {
             source.fault(&names::PONG_TIMEOUT, format!("must be shorter than {}", names::PING_INTERVAL.name));
+        }
+        let max_message = source.value(&names::MAX_MESSAGE, value::size);
+        let namespaces = source.value(&names::SOCKETIO_NAMESPACES, |text| value::list(text, value::namespace));
+        if namespaces.len() > Namespaces::MAX {
+            source.fault(&names::SOCKETIO_NAMESPACES, format!("at most {}", Namespaces::MAX));
         }
         let max_in_grace = match source.value(&names::MAX_IN_GRACE, value::count(0)) {
             0 => access.admission.connections.div_ceil(4),
@@ -41,13 +51,15 @@ impl LimitsConfig {
                 origins: source.optional(&names::ORIGINS, value::origins).unwrap_or_default(),
                 proxy_protocol: access.proxy_protocol,
                 max_half_open: access.half_open,
+                engine_path: source.value(&names::SOCKETIO_PATH, value::path),
                 head_timeout: source.value(&names::HEAD_TIMEOUT, value::time_limit),
                 max_head: source.value(&names::MAX_HEAD, value::size),
                 ..ListenerOptions::default()
             },
             sockets: SocketOptions {
                 send_budget: source.value(&names::MAX_IN_FLIGHT, value::size),
-                max_message: source.value(&names::MAX_MESSAGE, value::size),
+                max_message,
+                engine_pong_timeout: source.value(&names::SOCKETIO_PING_TIMEOUT, value::time_limit),
                 max_fragments: source.value(&names::MAX_FRAGMENTS, value::count(1)),
                 max_outbound: source.value(&names::MAX_QUEUE, value::size),
                 send_buffer: Some(source.value(&names::SEND_BUFFER, value::size)),
@@ -58,6 +70,7 @@ impl LimitsConfig {
             gateway: GatewayOptions {
                 connect_timeout: source.value(&names::CONNECT_TIMEOUT, value::time_limit),
                 ping_interval,
+                max_message,
                 max_pending: source.value(&names::MAX_PENDING, value::size),
                 reset_spread: source.value(&names::RESET_SPREAD, value::duration),
             },
@@ -68,6 +81,7 @@ impl LimitsConfig {
                 events: source.value(&names::PUBLISH_QUEUE, value::count(1)),
                 bytes: source.value(&names::PUBLISH_QUEUE_BYTES, value::size),
             },
+            namespaces: namespaces.into_iter().collect(),
         }
     }
 }

@@ -76,6 +76,9 @@ settings! {
     DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its messages to clients; at most half of the deadline";
     PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Time between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
+    SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; empty: it is not served";
+    SOCKETIO_NAMESPACES = "ROLLCALL_SOCKETIO_NAMESPACES", Plain, Some("/"), "Namespaces that clients of Socket.IO may connect to, separated by commas";
+    SOCKETIO_PING_TIMEOUT = "ROLLCALL_SOCKETIO_PING_TIMEOUT", Plain, Some("20s"), "How long after a ping a client of Socket.IO may be silent";
     RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long the closing of connections is spread after their events were lost, as when the stream was deleted";
     CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may arrive";
     HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a handler may run";

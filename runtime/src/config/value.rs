@@ -126,6 +126,25 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// A path without its last slash; none where it is empty.
+pub(super) fn path(text: &str) -> Result<Option<String>, String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
+    let path = text.strip_suffix('/').unwrap_or(text);
+    match path {
+        "" if text.is_empty() => Ok(None),
+        "/ws" | "/healthz" => Err("is served already".into()),
+        path if path.starts_with('/') && path.bytes().all(known) => Ok(Some(path.to_owned())),
+        _ => Err(format!("{text:?} is not a path, like /socket.io/")),
+    }
+}
+
+/// A namespace of Socket.IO: `/`, or `/` and a name.
+pub(super) fn namespace(text: &str) -> Result<Box<str>, String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
+    let valid = text.starts_with('/') && text.len() <= 64 && text.bytes().all(known);
+    if valid { Ok(text.into()) } else { Err(format!("{text:?} is not a namespace, like / or /teachers")) }
+}
+
 /// A header's name.
 pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_str(text).map_err(|_| format!("{text:?} is not a header's name"))

@@ -5,15 +5,15 @@ use rollcall_schema::{SessionError, heartbeat};
 
 use super::{
     Gateway, WorkerCommand,
+    dialect::Dialect,
     peer::{Peer, PeerState},
 };
 use crate::{
-    handler::handlers::Outcome,
     limits::admission::{ClientPermit, UnauthenticatedPermit},
     rooms::RoomCommand,
 };
 use rollcall_websocket::{
-    Application, Cause, CloseNotice, Message, Ping, Socket, SocketId, SocketIo, Sockets, Upgrade,
+    Application, Cause, CloseNotice, Framing, Message, Ping, Socket, SocketId, SocketIo, Sockets, Upgrade,
 };
 
 impl Application for Gateway {
@@ -27,10 +27,16 @@ impl Application for Gateway {
             waiting.arrived(socket.id());
         }
         let permit = upgrade.head.extensions.remove::<ClientPermit>().flatten();
+        if socket.framing() != Framing::WebSocket {
+            return self.opened_socketio(&upgrade, permit, waiting);
+        }
         Peer::new(self.connect_deadline(), url_parameter, permit, waiting)
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
+        if socket.peer.dialect != Dialect::Plain {
+            return self.on_socketio_message(socket, message);
+        }
         let Message::Text(text) = message else { return };
         // It has shown that the client is there. It costs no more than a pong frame would, and is not counted either.
         if socket.peer.heartbeat && heartbeat::is_pong(text) {
@@ -44,6 +50,7 @@ impl Application for Gateway {
                     socket.pause();
                 }
             }
+            PeerState::Outside(_) | PeerState::Refused => {}
         }
     }
 
@@ -53,17 +60,17 @@ impl Application for Gateway {
             WorkerCommand::ReplayChunk(chunk) => self.on_replay_chunk(sockets, chunk),
             WorkerCommand::ReplayEnd(end) => self.on_replay_end(sockets, end),
             WorkerCommand::Connected { socket, outcome } => self.on_connected(sockets, socket, outcome),
-            WorkerCommand::Answered { socket, outcome: Outcome { session, ack, begins } } => {
-                match sockets.get_mut(socket) {
-                    Some(mut socket) => {
-                        if let Some(ack) = ack {
-                            socket.send_text(&ack);
-                        }
-                        self.session_returned(&mut socket, session, begins);
+            WorkerCommand::Admitted { socket, outcome } => self.on_admitted(sockets, socket, outcome),
+            WorkerCommand::Entered { socket, outcome, ack } => self.on_entered(sockets, socket, outcome, ack),
+            WorkerCommand::Answered { socket, session, ack, begins } => match sockets.get_mut(socket) {
+                Some(mut socket) => {
+                    if let Some(ack) = ack {
+                        socket.send_text(&ack);
                     }
-                    None => self.leave_after_close(socket, session),
+                    self.session_returned(&mut socket, session, begins);
                 }
-            }
+                None => self.leave_after_close(socket, session),
+            },
             WorkerCommand::Close { socket, sid, error } => match sockets.get_mut(socket) {
                 Some(mut socket) => self.end(&mut socket, error),
                 None => self.shared.disconnects.taken_over(sid),
@@ -105,13 +112,13 @@ impl Application for Gateway {
         self.close_expired(sockets, now);
     }
 
-    fn close_notice(&mut self, cause: Cause) -> CloseNotice {
-        self.notice_for(cause)
+    fn close_notice(&mut self, peer: &Peer, cause: Cause) -> CloseNotice {
+        self.notice_for(peer, cause)
     }
 
     fn ping(&mut self, peer: &mut Peer) -> Ping {
         match peer.state {
-            PeerState::AwaitingConnect(_) => Ping::No,
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => Ping::No,
             // connect_success is the first message that a client gets.
             PeerState::Connecting => Ping::Frame,
             PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {

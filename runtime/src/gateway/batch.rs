@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::peer::Peer;
-use crate::rooms::{AgentMark, Delivery};
+use super::{dialect::Dialect, peer::Peer};
+use crate::rooms::{AgentMark, Delivery, Namespace};
 use rollcall_base::names;
-use rollcall_websocket::Socket;
+use rollcall_websocket::{Framing, Socket};
 
 /// How much was sent. It is summed up here, because a look-up of a metric costs more than some sends.
 #[derive(Default)]
@@ -36,6 +36,8 @@ pub(super) struct Batch {
     /// Whether some event is for one agent alone.
     private: bool,
     plain: Option<Bytes>,
+    /// The same for members that speak Socket.IO.
+    socketio: Vec<((Namespace, Framing), Bytes)>,
 }
 
 impl Batch {
@@ -54,6 +56,9 @@ impl Batch {
     pub(super) fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
         let viewer = socket.peer.mark;
         let addressed = viewer.is_some_and(|mark| self.addressed.contains(&mark));
+        if let Dialect::SocketIo(namespace) = socket.peer.dialect {
+            return self.send_socketio(socket, namespace, self.private || addressed);
+        }
         let (piece, count) = if self.private || addressed {
             let mine = |delivery: &&Arc<Delivery>| delivery.is_for(viewer);
             let count = self.deliveries.iter().filter(mine).count();
@@ -63,6 +68,28 @@ impl Batch {
             (self.plain.get_or_insert_with(all).clone(), self.deliveries.len())
         };
         send_piece(socket, &piece, count)
+    }
+
+    /// The same to a member that speaks Socket.IO, which may not get all of it.
+    fn send_socketio(&mut self, socket: &mut Socket<'_, Peer>, namespace: Namespace, some: bool) -> Sent {
+        let (viewer, member) = (socket.peer.mark, (namespace, socket.framing()));
+        let frames = |deliveries: &[Arc<Delivery>]| {
+            let mine = deliveries.iter().filter(|delivery| !some || delivery.is_for(viewer));
+            let frames: Vec<_> = mine.map(|delivery| delivery.socketio(member)).collect();
+            concat(frames.iter().filter(|frame| !frame.is_empty()))
+        };
+        if some {
+            return send_piece(socket, &frames(&self.deliveries), self.deliveries.len());
+        }
+        let piece = match self.socketio.iter().find(|(known, _)| *known == member) {
+            Some((_, piece)) => piece.clone(),
+            None => {
+                let piece = frames(&self.deliveries);
+                self.socketio.push((member, piece.clone()));
+                piece
+            }
+        };
+        send_piece(socket, &piece, self.deliveries.len())
     }
 }
 
@@ -90,7 +117,7 @@ pub(super) fn send_in_order<'a>(
 }
 
 fn send_piece(socket: &mut Socket<'_, Peer>, piece: &Bytes, count: usize) -> Sent {
-    if count > 0 {
+    if !piece.is_empty() {
         socket.send_frames(piece);
     }
     Sent { pushes: count as u64, bytes: piece.len() as u64 }

@@ -1,7 +1,9 @@
 //! How the gateway closes a connection: its last message, and its close frame.
+use std::time::Duration;
+
 use rollcall_schema::{LeftReason, SessionError, Sid};
 
-use super::{Gateway, peer::Peer};
+use super::{Gateway, dialect::Dialect, peer::Peer};
 use rollcall_base::names;
 use rollcall_websocket::{Cause, Close, CloseNotice, Socket};
 
@@ -15,18 +17,26 @@ impl Gateway {
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
         let drained = error == SessionError::Terminated;
         socket.peer.closed_by_us = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
+        if let Dialect::SocketIo(namespace) = socket.peer.dialect {
+            return self.end_socketio(socket, namespace, error, detail);
+        }
         let message = (!drained || !socket.peer.knows_of_drain).then(|| self.last_message(error, detail));
         socket.close(close(error), message.as_deref());
     }
 
     /// The message about an error, with a random time after which the client may reconnect.
     pub(super) fn last_message(&self, error: SessionError, detail: Option<&str>) -> Vec<u8> {
+        error.message_with(self.reconnect_after(self.reconnect_within), detail)
+    }
+
+    /// A random part of this time.
+    pub(super) fn reconnect_after(&self, within: Duration) -> Duration {
         let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
-        error.message_with(self.reconnect_within.mul_f64(share), detail)
+        within.mul_f64(share)
     }
 
     /// What the socket layer sends to a client when it closes the connection itself.
-    pub(super) fn notice_for(&self, cause: Cause) -> CloseNotice {
+    pub(super) fn notice_for(&self, peer: &Peer, cause: Cause) -> CloseNotice {
         let error = match cause {
             Cause::SlowConsumer => SessionError::SlowConsumer,
             Cause::PongTimedOut => SessionError::PongTimedOut,
@@ -35,11 +45,15 @@ impl Gateway {
             }
         };
         metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-        CloseNotice { close: close(error), text: Some(self.last_message(error, None).into()) }
+        let text = match peer.dialect {
+            Dialect::Plain => Some(self.last_message(error, None)),
+            Dialect::SocketIo(namespace) => self.last_event(peer, namespace, error, None),
+        };
+        CloseNotice { close: close(error), text: text.map(Into::into) }
     }
 }
 
 /// The close frame of an error: its reason is the error's name.
-fn close(error: SessionError) -> Close {
+pub(super) fn close(error: SessionError) -> Close {
     Close { code: error.close_code(), reason: error.name() }
 }

@@ -5,7 +5,12 @@ use rollcall_schema::{LessonId, Offset, RoomId, SessionError, Sid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    handler::{connected::Connected, error::Refused, handlers::Outcome},
+    handler::{
+        connected::Connected,
+        error::Refused,
+        outside::{EnterOutcome, Visitor},
+        session::Session,
+    },
     rooms::RoomCommand,
 };
 use rollcall_bus::Incoming;
@@ -27,12 +32,32 @@ pub enum WorkerCommand {
         /// What the handler returned.
         outcome: Result<Box<Connected>, Refused>,
     },
+    /// A client was let in without a classroom, or not.
+    Admitted {
+        /// The connection.
+        socket: SocketId,
+        /// What the handler returned.
+        outcome: Result<Box<Visitor>, Refused>,
+    },
+    /// A client without a classroom asked for a lesson.
+    Entered {
+        /// The connection.
+        socket: SocketId,
+        /// What the handler returned.
+        outcome: EnterOutcome,
+        /// The ack, in the connection's dialect.
+        ack: Option<Vec<u8>>,
+    },
     /// The handler of an event is done.
     Answered {
         /// The connection.
         socket: SocketId,
-        /// The session and the ack.
-        outcome: Outcome,
+        /// Its session.
+        session: Box<Session>,
+        /// The ack, in the connection's dialect.
+        ack: Option<Vec<u8>>,
+        /// Where a connection that resumes joined a lesson: the offset after which it gets the lesson's events.
+        begins: Option<Offset>,
     },
     /// Closes one connection.
     Close {

@@ -7,6 +7,7 @@ use rollcall_schema::SessionError;
 
 use super::{
     Gateway,
+    dialect::Dialect,
     peer::{Peer, PeerState},
 };
 use rollcall_websocket::{Socket, Sockets};
@@ -23,14 +24,19 @@ impl Gateway {
             }
             count -= 1;
             match socket.peer.state {
-                PeerState::AwaitingConnect(_) => self.end(socket, SessionError::Terminated),
+                PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {
+                    self.end(socket, SessionError::Terminated);
+                }
                 PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce_to(socket),
             }
         });
     }
 
-    /// Tells one client.
-    pub(super) fn announce_to(&self, socket: &mut Socket<'_, Peer>) {
+    /// Tells one client. Those of Socket.IO connect elsewhere only once their connection is closed.
+    pub(super) fn announce_to(&mut self, socket: &mut Socket<'_, Peer>) {
+        if socket.peer.dialect != Dialect::Plain {
+            return self.end(socket, SessionError::Terminated);
+        }
         socket.peer.knows_of_drain = true;
         socket.send_text(&self.last_message(SessionError::Terminated, None));
     }

@@ -26,7 +26,7 @@ impl Enumeration {
             PeerState::Connecting | PeerState::Busy => {
                 self.0.insert(socket.io.id(), busy.clone());
             }
-            PeerState::AwaitingConnect(_) => {}
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {}
         });
         // The caller may have stopped waiting.
         let _ = page.send(Page { sessions, next });

@@ -9,6 +9,9 @@ use super::{
 };
 use rollcall_websocket::Sockets;
 
+/// The close code for clients that were told nothing and are to come back.
+const RECONNECT: u16 = SessionError::InternalServerError.close_code();
+
 impl Gateway {
     /// When a connection that opens now must have sent connect_request: see [`Peer::expires`].
     pub(super) fn connect_deadline(&self) -> u64 {
@@ -23,11 +26,18 @@ impl Gateway {
         sockets.each(|socket| match socket.peer.state {
             PeerState::AwaitingConnect(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
             PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
-            PeerState::AwaitingConnect(_) | PeerState::Connecting | PeerState::Open(_) | PeerState::Busy => {}
+            PeerState::Outside(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
+            PeerState::Refused if socket.peer.expires <= age => socket.close(RECONNECT, None),
+            PeerState::AwaitingConnect(_)
+            | PeerState::Connecting
+            | PeerState::Open(_)
+            | PeerState::Outside(_)
+            | PeerState::Refused
+            | PeerState::Busy => {}
         });
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

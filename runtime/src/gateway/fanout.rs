@@ -137,6 +137,13 @@ impl Fanout {
         whole
     }
 
+    /// What was to be joined is not: the connection leaves the rooms that it was entering.
+    pub(super) fn abandon_joins(&mut self, socket: &mut Socket<'_, Peer>) {
+        let buffers = socket.peer.cold.as_mut().map(|cold| std::mem::take(&mut cold.join_buffers)).unwrap_or_default();
+        buffers.iter().for_each(|buffer| self.leave(socket.id(), buffer.room));
+        socket.peer.trim();
+    }
+
     /// A member turns out to be one that resumes.
     fn move_to_resuming(&mut self, id: SocketId, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else { return };

@@ -14,7 +14,7 @@ use super::{
     Gateway, WorkerCommand,
     peer::{Peer, PeerState},
 };
-use crate::handler::{handlers::Outcome, session::Session};
+use crate::handler::session::Session;
 use rollcall_presence::Presence;
 use rollcall_websocket::Socket;
 
@@ -27,7 +27,7 @@ impl Gateway {
     pub(super) fn kick_from_lesson(&mut self, socket: &mut Socket<'_, Peer>, lesson: LessonId) {
         match &socket.peer.state {
             PeerState::Open(session) if session.lesson() == Some(&lesson) => {}
-            PeerState::Open(_) | PeerState::AwaitingConnect(_) => return,
+            PeerState::Open(_) | PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => return,
             PeerState::Connecting | PeerState::Busy => {
                 socket.peer.cold_mut().kicked_from = Some(lesson);
                 return;
@@ -37,8 +37,7 @@ impl Gateway {
         let (id, mailboxes, presence) = (socket.id(), self.shared.mailboxes.clone(), self.shared.presence.clone());
         tokio::spawn(async move {
             let session = leave(&presence, session).await;
-            let outcome = Outcome { session, ack: None, begins: None };
-            mailboxes.send(id, WorkerCommand::Answered { socket: id, outcome }).await;
+            mailboxes.send(id, WorkerCommand::Answered { socket: id, session, ack: None, begins: None }).await;
         });
     }
 

@@ -32,7 +32,7 @@ impl Gateway {
             PeerState::Connecting | PeerState::Busy => {
                 self.closed_while_busy.insert(id, reason);
             }
-            PeerState::AwaitingConnect(_) => {}
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {}
         }
     }
 

@@ -7,6 +7,7 @@ mod application;
 mod batch;
 mod closing;
 mod commands;
+mod dialect;
 pub mod disconnect_queue;
 mod drain;
 mod enumerate;
@@ -25,6 +26,7 @@ mod replay_steps;
 mod requests;
 mod resume_cursor;
 mod room_order;
+mod socketio;
 mod worker;
 
 pub use self::{

@@ -5,6 +5,7 @@ use rollcall_schema::{
 
 use super::{
     Gateway, WorkerCommand,
+    dialect::Dialect,
     peer::{Peer, PeerState},
     replay,
 };
@@ -88,7 +89,10 @@ impl Gateway {
             start,
             roster: roster.as_deref(),
         };
-        socket.send_text(&success.message());
+        match socket.peer.dialect {
+            Dialect::Plain => socket.send_text(&success.message()),
+            Dialect::SocketIo(namespace) => self.send_connected(&mut socket, namespace, &success),
+        }
         metrics::gauge!(names::SESSIONS).increment(1.0);
         let resumes = resumption.as_ref().map(|resumption| {
             let (follower, watermark) = self.shared.rooms.follow();

@@ -1,20 +1,22 @@
 //! The gateway's state of one connection. It is small, because every connection has one, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{AgentId, LeftReason, LessonId, Offset};
+use rollcall_schema::{AgentId, LeftReason, LessonId, Offset, request::PayloadError, socketio::Auth};
+use rollcall_socketio::Attachments;
 
 use super::{
+    dialect::Dialect,
     join_buffer::JoinBuffer,
     resume_cursor::{ReplayState, ResumeCursor},
 };
 use crate::{
-    handler::{connected::Resumption, session::Session},
+    handler::{connected::Resumption, outside::Visitor, session::Session},
     limits::{
         Meter,
         admission::{ClientPermit, UnauthenticatedPermit},
         network::Subscriber,
     },
-    rooms::{AgentMark, Follower, RoomKey},
+    rooms::{AgentMark, Follower, Namespace, RoomKey},
 };
 
 /// What a waiting message costs besides its bytes: its entry in a queue that doubles, and the rest of its allocation.
@@ -23,6 +25,8 @@ const PENDING_OVERHEAD: usize = 2 * size_of::<Box<str>>() + 24;
 /// One connection.
 pub struct Peer {
     pub(super) state: PeerState,
+    /// What it speaks.
+    pub(super) dialect: Dialect,
     /// Its classroom, where it gets that room's events.
     pub(super) classroom: Option<RoomKey>,
     /// The lesson that it joined.
@@ -56,6 +60,10 @@ pub(super) enum PeerState {
     Busy,
     /// The session is here, and no handler runs.
     Open(Box<Session>),
+    /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
+    Outside(Box<Visitor>),
+    /// The client was not let in, and its connection is closed when [`Peer::expires`] says so.
+    Refused,
 }
 
 /// What most connections do not have, or not for long.
@@ -73,6 +81,24 @@ pub(super) struct ColdState {
     pub cursor: Option<ResumeCursor>,
     /// The state of its replay, while one runs.
     pub replaying: Option<ReplayState>,
+    /// What only a connection of Socket.IO has.
+    pub socketio: Option<Box<SocketIoState>>,
+}
+
+/// What a connection of Socket.IO has for a while.
+pub(super) struct SocketIoState {
+    /// What the handshake said, until CONNECT.
+    pub handshake: Result<Auth, PayloadError>,
+    /// A packet whose attachments are still to come.
+    pub attachments: Option<Attachments>,
+    /// The client was in a namespace before: what it has sent there may still be on its way.
+    pub was_connected: bool,
+}
+
+impl Default for SocketIoState {
+    fn default() -> Self {
+        Self { handshake: Ok(Auth::default()), attachments: None, was_connected: false }
+    }
 }
 
 impl ColdState {
@@ -94,6 +120,7 @@ impl ColdState {
             && self.pending.is_empty()
             && self.kicked_from.is_none()
             && self.cursor.is_none()
+            && self.socketio.is_none()
     }
 }
 
@@ -110,6 +137,7 @@ impl Peer {
             url_parameter.map(|value| Box::new(ColdState { url_parameter: Some(value), ..ColdState::default() }));
         Self {
             state: PeerState::AwaitingConnect(waiting),
+            dialect: Dialect::Plain,
             classroom: None,
             lesson: None,
             mark: None,
@@ -121,6 +149,29 @@ impl Peer {
             meter: Meter::default(),
             cold,
         }
+    }
+
+    /// A connection that speaks Socket.IO and is to send CONNECT.
+    #[must_use]
+    pub(super) fn socketio(
+        deadline: u64,
+        state: SocketIoState,
+        permit: ClientPermit,
+        waiting: Option<UnauthenticatedPermit>,
+    ) -> Self {
+        let mut peer = Self::new(deadline, None, permit, waiting);
+        peer.dialect = Dialect::SocketIo(Namespace::FIRST);
+        peer.cold_mut().socketio = Some(Box::new(state));
+        peer
+    }
+
+    /// A connection that goes on without its namespace, on the same transport.
+    #[must_use]
+    pub(super) fn without_namespace(&self, deadline: u64) -> Self {
+        let state = SocketIoState { was_connected: true, ..SocketIoState::default() };
+        let mut fresh = Self::socketio(deadline, state, self.permit.clone(), None);
+        fresh.meter = self.meter;
+        fresh
     }
 
     /// Its address, where the connections of addresses are limited.
@@ -152,6 +203,14 @@ impl Peer {
     /// The cold state, made where it is missing.
     pub(super) fn cold_mut(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
+    }
+
+    /// The packet whose attachments were awaited is whole.
+    pub(super) fn trim_socketio(&mut self) {
+        if let Some(cold) = &mut self.cold {
+            cold.socketio = None;
+        }
+        self.trim();
     }
 
     /// Frees the cold state where nothing is in it.

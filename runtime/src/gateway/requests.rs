@@ -1,14 +1,15 @@
 //! The requests of a connection: one handler runs at a time, and the next message waits until it is done.
 use std::time::Duration;
 
-use rollcall_schema::{AckError, Offset, Request, SessionError, ack, request::RequestError};
+use rollcall_schema::{AckError, Answer, Offset, SessionError};
 
 use super::{
     Gateway, WorkerCommand,
+    dialect::{AckTo, read_request},
     peer::{Peer, PeerState},
 };
 use crate::{
-    handler::session::Session,
+    handler::{handlers::Outcome, session::Session},
     limits::{Payer, RateDecision},
 };
 use rollcall_base::names;
@@ -21,37 +22,49 @@ const MAX_UNREAD_ACKS: usize = 16 << 10;
 impl Gateway {
     /// A message of a connection that was let in, and whose last handler is done.
     pub(super) fn on_request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
-        let PeerState::Open(session) = &socket.peer.state else { return };
-        let user = session.user();
+        let user = match &socket.peer.state {
+            PeerState::Open(session) => session.user(),
+            PeerState::Outside(visitor) => visitor.user(),
+            _ => return,
+        };
         let payer = match &user {
             Some((user, audience)) => Payer::User(user, audience),
             None => Payer::Guest(socket.peer.client()),
         };
         match self.shared.events.take(&mut socket.peer.meter, payer) {
             RateDecision::Done => {}
-            RateDecision::Refused(wait) if socket.queued() <= MAX_UNREAD_ACKS => return refuse(socket, text, wait),
+            RateDecision::Refused(wait) if socket.queued() <= MAX_UNREAD_ACKS => {
+                return self.refuse(socket, text, wait);
+            }
             RateDecision::Refused(_) | RateDecision::Abuse => return self.end(socket, SessionError::TooManyRequests),
         }
-        let request = match Request::parse(text.as_bytes()) {
-            Ok(request) => request,
-            Err(error) => {
-                socket.send_text(&ack::error(error.reference(), AckError::InvalidPayload));
-                return;
-            }
-        };
-        let PeerState::Open(session) = std::mem::replace(&mut socket.peer.state, PeerState::Busy) else { return };
-        match self.shared.table.invoke(&request, session) {
-            Ok(call) => {
-                let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
-                tokio::spawn(async move {
-                    let outcome = call.await;
-                    mailboxes.send(id, WorkerCommand::Answered { socket: id, outcome }).await;
-                });
-            }
-            Err((session, ack)) => {
-                socket.peer.state = PeerState::Open(session);
-                socket.send_text(&ack);
-            }
+        let (request, ack) = read_request(socket.peer.dialect, text);
+        let Some(request) = request else { return self.answer(socket, &ack, &AckError::InvalidPayload.into()) };
+        match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
+            PeerState::Open(session) => match self.shared.table.invoke(&request, session) {
+                Ok(call) => {
+                    let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
+                    let namespaces = self.shared.rooms.namespaces().clone();
+                    tokio::spawn(async move {
+                        let Outcome { session, answer, begins } = call.await;
+                        let ack = ack.encode(&namespaces, &answer);
+                        mailboxes.send(id, WorkerCommand::Answered { socket: id, session, ack, begins }).await;
+                    });
+                }
+                Err((session, answer)) => {
+                    socket.peer.state = PeerState::Open(session);
+                    self.answer(socket, &ack, &answer);
+                }
+            },
+            PeerState::Outside(visitor) => self.on_request_outside(socket, visitor, &request, ack),
+            state => socket.peer.state = state,
+        }
+    }
+
+    /// Answers a request that no handler ran for.
+    pub(super) fn answer(&self, socket: &mut Socket<'_, Peer>, ack: &AckTo, answer: &Answer) {
+        if let Some(ack) = ack.encode(self.shared.rooms.namespaces(), answer) {
+            socket.send_text(&ack);
         }
     }
 
@@ -72,16 +85,21 @@ impl Gateway {
             return self.end(socket, SessionError::InternalServerError);
         }
         self.kick_late(socket);
-        while socket.is_open() && matches!(socket.peer.state, PeerState::Open(_)) {
+        self.handle_pending(socket);
+    }
+
+    /// Handles the messages that came while a handler ran, until the next one runs.
+    pub(super) fn handle_pending(&mut self, socket: &mut Socket<'_, Peer>) {
+        while socket.is_open() && matches!(socket.peer.state, PeerState::Open(_) | PeerState::Outside(_)) {
             let Some(text) = socket.peer.pop_pending() else { return socket.resume() };
             self.on_request(socket, &text);
         }
     }
-}
 
-/// One request too many: its client is told when to try again, and nothing else happens.
-fn refuse(socket: &mut Socket<'_, Peer>, text: &str, wait: Duration) {
-    metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
-    let reference = Request::parse(text.as_bytes()).map_or_else(RequestError::reference, |request| request.reference);
-    socket.send_text(&ack::error(reference, AckError::TooManyRequests(wait)));
+    /// One request too many: its client is told when to try again, and nothing else happens.
+    fn refuse(&self, socket: &mut Socket<'_, Peer>, text: &str, wait: Duration) {
+        metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
+        let (_, ack) = read_request(socket.peer.dialect, text);
+        self.answer(socket, &ack, &AckError::TooManyRequests(wait).into());
+    }
 }

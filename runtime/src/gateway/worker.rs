@@ -24,6 +24,8 @@ pub struct GatewayOptions {
     pub connect_timeout: Duration,
     /// The interval that the client is told; the socket layer keeps it.
     pub ping_interval: Duration,
+    /// Bytes of a message of Socket.IO with its attachments.
+    pub max_message: usize,
     /// Bytes of requests that may wait for a running handler; with more, the socket is not read.
     pub max_pending: usize,
     /// The time over which connections are closed whose rooms' events are gone for good.

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use rollcall_bus::PublishError;
-use rollcall_schema::{AckError, AckMessage, Ref, SessionError, Sid, ack};
+use rollcall_schema::{AckError, AckMessage, Answer, SessionError, Sid};
 use tracing::{error, warn};
 
 use crate::{
@@ -29,8 +29,8 @@ fn retry_after() -> Duration {
 ///     if open { Ok(()) } else { Err(OVER.into()) }
 /// }
 ///
-/// let ack = vote(false).unwrap_err().into_ack(Ref::Number(1));
-/// assert_eq!(ack, br#"{"type":"ack","ref":1,"status":"ERROR","message":"the poll is over"}"#);
+/// let ack = vote(false).unwrap_err().into_answer().plain(Ref::Number(1));
+/// assert_eq!(ack.unwrap(), br#"{"type":"ack","ref":1,"status":"ERROR","message":"the poll is over"}"#);
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
@@ -58,6 +58,9 @@ pub enum HandlerError {
     /// SQL gave no answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The presence service has made no session.
+    #[error(transparent)]
+    Enter(#[from] EnterError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -73,12 +76,12 @@ impl From<AckMessage> for HandlerError {
 }
 
 impl HandlerError {
-    /// The ack of the request.
+    /// What the client is told.
     #[must_use]
-    pub fn into_ack(self, reference: Ref) -> Vec<u8> {
-        let detail = if let Self::Auth(error) = &self { error.detail() } else { None };
+    pub fn into_answer(self) -> Answer {
+        let detail = if let Self::Auth(error) = &self { error.detail().map(str::to_owned) } else { None };
         let entry = match self {
-            Self::Refused(message) => return ack::error_of_handler(reference, &message),
+            Self::Refused(message) => return Answer::Refused(message),
             Self::Ack(error) => error,
             // The hook logs its own faults.
             Self::Hook(_) => AckError::TryAgainLater(retry_after()),
@@ -88,7 +91,9 @@ impl HandlerError {
             Self::Join(JoinError::LessonNotFound) => AckError::LessonNotFound,
             Self::Leave(LeaveLessonError::NotInALesson) => AckError::NotInALesson,
             Self::State(SetStateError::NotInAClassroom) => AckError::NotInAClassroom,
+            Self::Enter(EnterError::TooManySessions) => AckError::TooManyRequests(retry_after()),
             Self::Unavailable(_)
+            | Self::Enter(EnterError::Store(_))
             | Self::Join(JoinError::Store(_) | JoinError::Keys(_))
             | Self::Leave(LeaveLessonError::Store(_))
             | Self::State(SetStateError::Store(_))
@@ -97,7 +102,7 @@ impl HandlerError {
                 AckError::TryAgainLater(retry_after())
             }
         };
-        ack::error_with(reference, entry, detail)
+        Answer::Error(entry, detail)
     }
 }
 

@@ -1,25 +1,26 @@
 //! The handlers of a running gateway: each named event, as one async function that has its dependencies.
 //!
 //! Invariant: whatever a handler does (fail, panic, run too long), its session comes back and the outcome is counted.
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{
-    AckError, ConnectRequest, LeftReason, Offset, Request, SessionError,
-    ack::{self, Reply},
-    request::PayloadError,
+    AckError, Answer, ConnectRequest, LeftReason, Offset, Request, SessionError,
+    ack::Reply,
+    request::{PayloadError, Token},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
-use tracing::error;
 
 use crate::handler::{
     connect_context::ConnectContext,
     connected::Connected,
-    error::{Interrupted, Refused},
+    error::Refused,
+    invocation::{answered, contained},
+    outside::{Entering, Outside, Visitor},
     session::Session,
     traits::{Connect, Disconnect, Handler},
 };
+use crate::{auth::Claims, limits::network::Subscriber};
 use rollcall_base::names;
 
 /// How long a handler may run, unless [`Handlers::handler_timeout`] says otherwise.
@@ -33,9 +34,9 @@ const MAX_URL_PARAMETER: usize = 256;
 pub struct Outcome {
     /// The session, as the handler left it.
     pub session: Box<Session>,
-    /// The message.
-    pub ack: Option<Vec<u8>>,
-    /// The offset that the message names, where a connection that resumes joined a lesson: later events of it come.
+    /// What the client is told.
+    pub answer: Answer,
+    /// The offset that the answer names, where a connection that resumes joined a lesson: later events of it come.
     pub begins: Option<Offset>,
 }
 
@@ -57,6 +58,7 @@ pub struct Handlers {
     connect: ConnectFn,
     disconnect: DisconnectFn,
     events: HashMap<&'static str, Event>,
+    outside: Option<Outside>,
     timeout: Duration,
 }
 
@@ -100,6 +102,7 @@ impl Handlers {
                 async move { function.1.call(&function.0, session, reason).await }.boxed()
             }),
             events: HashMap::new(),
+            outside: None,
             timeout: HANDLER_TIMEOUT,
         }
     }
@@ -120,23 +123,29 @@ impl Handlers {
                 Ok(payload) => payload,
                 Err(error) => return Err((session, error)),
             };
-            let (function, reference) = (Arc::clone(&function), request.reference);
+            let function = Arc::clone(&function);
             Ok(async move {
                 let call = async { function.1.call(&function.0, &mut session, payload).await }.boxed();
-                let (ack, begins) = match contained(name, timeout, call).await {
-                    Ok(Ok(answer)) => {
-                        let reply: Reply = answer.into();
-                        (ack::success(reference, &reply), reply.offset())
+                let (answer, begins) = match answered(contained(name, timeout, call).await) {
+                    Ok(reply) => {
+                        let reply: Reply = reply.into();
+                        let begins = reply.offset();
+                        (Answer::Success(reply), begins)
                     }
-                    Ok(Err(error)) => (Some(error.into_ack(reference)), None),
-                    Err(interrupted) => (Some(ack::error(reference, interrupted.to_client())), None),
+                    Err(answer) => (answer, None),
                 };
-                Outcome { session, ack, begins }
+                Outcome { session, answer, begins }
             }
             .boxed())
         });
         self.events.insert(name, Event { handler, timeout });
         self
+    }
+
+    /// Adds what clients without a classroom need.
+    #[must_use]
+    pub(super) fn outside(self, outside: Outside) -> Self {
+        Self { outside: Some(outside), ..self }
     }
 
     /// How long a handler may run.
@@ -190,56 +199,57 @@ impl Handlers {
         &self,
         request: &Request<'_>,
         session: Box<Session>,
-    ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, Vec<u8>)> {
+    ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, Answer)> {
         let Some(event) = self.events.get(&*request.event) else {
             metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
             return Err((session, self.unknown(request)));
         };
-        (event.handler)(session, request, event.timeout.unwrap_or(self.timeout)).map_err(|(session, error)| {
-            let detail = error.detail.as_deref();
-            (session, ack::error_with(request.reference, AckError::InvalidPayload, detail))
-        })
+        (event.handler)(session, request, event.timeout.unwrap_or(self.timeout))
+            .map_err(|(session, error)| (session, Answer::Error(AckError::InvalidPayload, error.detail)))
+    }
+
+    /// Starts the check of a token of a client that names no classroom. Without a function for it, nobody is let in.
+    #[must_use]
+    pub fn admit(
+        &self,
+        client: Option<Subscriber>,
+        token: Option<Token>,
+    ) -> BoxFuture<'static, Result<Option<Claims>, Refused>> {
+        match &self.outside {
+            Some(outside) => outside.admit(client, token, self.timeout),
+            None => std::future::ready(Err(SessionError::UnsupportedRequest.into())).boxed(),
+        }
+    }
+
+    /// Starts the event by which a client without a classroom enters one.
+    ///
+    /// # Errors
+    /// Where it is another event, or the payload is not of its form.
+    pub fn enter(
+        &self,
+        context: ConnectContext,
+        visitor: Box<Visitor>,
+        request: &Request<'_>,
+    ) -> Result<Entering, (Box<Visitor>, Answer)> {
+        match &self.outside {
+            Some(outside) if outside.event() == request.event => outside.enter(context, visitor, request, self.timeout),
+            _ if self.events.contains_key(&*request.event) => Err((visitor, AckError::NotInAClassroom.into())),
+            _ => {
+                metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+                Err((visitor, self.unknown(request)))
+            }
+        }
     }
 }
 
 impl Handlers {
-    fn unknown(&self, request: &Request<'_>) -> Vec<u8> {
+    fn unknown(&self, request: &Request<'_>) -> Answer {
         if request.event == self.first_event {
-            return ack::error(request.reference, AckError::AlreadyConnected);
+            return AckError::AlreadyConnected.into();
         }
         let mut events: Vec<_> = self.events.keys().copied().collect();
         events.sort_unstable();
         let detail = format!("events: {}", events.join(", "));
-        ack::error_with(request.reference, AckError::UnknownEvent, Some(&detail))
+        Answer::Error(AckError::UnknownEvent, Some(detail))
     }
-}
-
-/// Runs a handler with its timeout and its metrics, and holds its panics. Boxed, because by value the handler's state
-/// would be in each of the futures around it: 8 KiB for a connect instead of 3.
-async fn contained<A, E>(
-    function: &'static str,
-    limit: Duration,
-    call: BoxFuture<'_, Result<A, E>>,
-) -> Result<Result<A, E>, Interrupted> {
-    let started = Instant::now();
-    let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);
-    in_flight.increment(1.0);
-    let result = match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(_)) => Err(Interrupted::Panicked),
-        Err(_) => Err(Interrupted::TimedOut),
-    };
-    in_flight.decrement(1.0);
-    let outcome = match &result {
-        Ok(Ok(_)) => "success",
-        Ok(Err(_)) => "error",
-        Err(Interrupted::TimedOut) => "timed_out",
-        Err(Interrupted::Panicked) => "panicked",
-    };
-    if matches!(result, Err(Interrupted::Panicked)) {
-        error!(function, "a handler panicked; its connection goes on");
-    }
-    metrics::counter!(names::INVOCATIONS, "function" => function, "outcome" => outcome).increment(1);
-    metrics::histogram!(names::DURATION, "function" => function).record(started.elapsed().as_secs_f64());
-    result
 }

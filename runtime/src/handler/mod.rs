@@ -3,6 +3,8 @@ pub mod connect_context;
 pub mod connected;
 pub mod error;
 pub mod handlers;
+pub mod invocation;
+pub mod outside;
 pub mod publisher;
 pub mod resources;
 pub mod session;

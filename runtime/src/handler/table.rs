@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::handler::{
     handlers::Handlers,
+    outside::{Admit, Enter, Outside},
     resources::Resources,
     traits::{Connect, Disconnect, Handler},
 };
@@ -128,6 +129,32 @@ impl Table {
             bind: Box::new(move |resources| bind(resources).on(name, deps(resources), handler, timeout)),
             events: self.events,
         }
+    }
+
+    /// Adds what clients without a classroom need: the function that checks their token, and the event by which they enter
+    /// one.
+    #[must_use]
+    pub fn outside<C, D, R, A>(
+        self,
+        (admit_deps, admit): (impl FnOnce(&Resources) -> C + 'static, impl for<'a> Admit<'a, C> + 'static),
+        (event, enter_deps, enter): (
+            &'static str,
+            impl FnOnce(&Resources) -> D + 'static,
+            impl for<'a> Enter<'a, D, R, A> + 'static,
+        ),
+    ) -> Self
+    where
+        C: Send + Sync + 'static,
+        D: Send + Sync + 'static,
+        R: DeserializeOwned + Send + 'static,
+        A: Into<Reply> + Send + 'static,
+    {
+        let bind = self.bind;
+        let bind = move |resources: &Resources| {
+            let admit = (admit_deps(resources), admit);
+            bind(resources).outside(Outside::new(admit, (event, enter_deps(resources), enter)))
+        };
+        Self { bind: Box::new(bind), ..self }
     }
 
     /// Keeps the value of this parameter of the connection's URL until connect, as

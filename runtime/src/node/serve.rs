@@ -97,7 +97,9 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let draining = watch::Sender::new(false);
 
     let mailboxes = Mailboxes::default();
-    let rooms = Rooms::new(Arc::clone(&bus), Arc::new(mailboxes.clone()), config.limits.max_forward);
+    let namespaces = config.limits.namespaces.clone();
+    let workers = Arc::new(mailboxes.clone());
+    let rooms = Rooms::with_namespaces(Arc::clone(&bus), workers, config.limits.max_forward, namespaces);
     let (departures, worker) = DisconnectQueue::new(config.limits.grace);
     let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, mixpanel_sender)) => (
@@ -146,8 +148,11 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         events: Arc::clone(&rates),
         options: config.limits.gateway.clone(),
     });
-    let workers = Workers::start(&tasks, config.workers, &config.limits.sockets, |_| Gateway::new(Arc::clone(&shared)))
-        .map_err(StartError::at("the workers", "raise the limit of open files"))?;
+    // What balancers route long-polling by.
+    let label = config.listen.to_string().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let workers =
+        Workers::start(&tasks, config.workers, &config.limits.sockets, &label, |_| Gateway::new(Arc::clone(&shared)))
+            .map_err(StartError::at("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
     let admin_rooms = rooms.clone();

@@ -4,10 +4,14 @@ use std::{sync::OnceLock, time::Instant};
 use bytes::Bytes;
 use rollcall_schema::{EntityEvent, Offset, Push, PushError};
 
-use super::{AgentMark, RoomKey};
+use super::{
+    AgentMark, RoomKey,
+    namespaces::{Namespace, Namespaces},
+    socketio_frames::SocketIoFrames,
+};
 use rollcall_base::names;
 use rollcall_bus::Incoming;
-use rollcall_websocket::encode_text;
+use rollcall_websocket::Framing;
 
 /// An event as the workers send it to a room's members.
 pub struct Delivery {
@@ -22,15 +26,16 @@ pub struct Delivery {
     plain: Bytes,
     /// The frame with the offset. Made for the first member that resumes, since most rooms have none.
     resumable: OnceLock<Bytes>,
+    socketio: SocketIoFrames,
     incoming: Incoming,
     arrived: Instant,
 }
 
 impl Delivery {
     /// Applies the header rules; none where the event goes to nobody, which is counted unless the event is internal.
-    /// `max_body` is the largest body that is forwarded, in bytes.
+    /// `max_body` is the largest body that is forwarded, in bytes; `namespaces` are those of members that speak Socket.IO.
     #[must_use]
-    pub fn encode(room: RoomKey, incoming: Incoming, max_body: usize) -> Option<Self> {
+    pub fn encode(room: RoomKey, incoming: Incoming, max_body: usize, namespaces: &Namespaces) -> Option<Self> {
         if incoming.internal {
             return None;
         }
@@ -56,6 +61,7 @@ impl Delivery {
             left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == "agent" && operation == "left"),
             plain,
             resumable: OnceLock::new(),
+            socketio: SocketIoFrames::new(namespaces.clone()),
             incoming,
             arrived: Instant::now(),
         })
@@ -100,6 +106,13 @@ impl Delivery {
         self.resumable.get_or_init(|| shown(self.incoming.offset)).clone()
     }
 
+    /// The frame for Socket.IO's clients in a namespace; empty where they do not get the event.
+    #[must_use]
+    pub fn socketio(&self, member: (Namespace, Framing)) -> Bytes {
+        let push = push(&self.incoming).expect("the body was checked when it came");
+        self.socketio.get(member, &push, &self.incoming.topic)
+    }
+
     /// Records how long it took from the stream to here.
     pub fn record_age(&self) {
         if let Some(age) = self.incoming.age {
@@ -119,6 +132,6 @@ fn push(incoming: &Incoming) -> Result<Push<'_>, PushError> {
 
 fn frame(payload: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(payload.len() + 10);
-    encode_text(payload, &mut frame);
+    Framing::WebSocket.encode_text(payload, &mut frame);
     frame.into()
 }

@@ -3,12 +3,15 @@ mod agent_mark;
 mod delivery;
 mod dispatch;
 mod key;
+mod namespaces;
 mod registry;
+mod socketio_frames;
 
 pub use self::{
     agent_mark::AgentMark,
     delivery::Delivery,
     key::RoomKey,
+    namespaces::{Namespace, Namespaces},
     registry::{Follower, RoomCommand, RoomHold, RoomWorkers, Rooms},
 };
 

@@ -18,7 +18,7 @@ use rollcall_schema::{Offset, RoomId};
 use tokio::{sync::OnceCell, time::timeout};
 use tracing::warn;
 
-use super::{Delivery, RoomKey};
+use super::{Delivery, RoomKey, namespaces::Namespaces};
 use rollcall_base::names;
 use rollcall_bus::{Bus, Incoming, Position, Replay, Replayed};
 use rollcall_websocket::SocketId;
@@ -65,6 +65,8 @@ pub(super) struct Inner {
     pub(super) workers: Arc<dyn RoomWorkers>,
     /// The largest body that is forwarded, in bytes.
     max_body: usize,
+    /// Of Socket.IO's clients.
+    namespaces: Namespaces,
     entries: Mutex<HashMap<RoomId, Entry>>,
     /// How many rooms were made.
     made: AtomicU64,
@@ -158,10 +160,22 @@ impl Rooms {
     /// Without rooms yet. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, workers: Arc<dyn RoomWorkers>, max_body: usize) -> Self {
+        Self::with_namespaces(bus, workers, max_body, Namespaces::default())
+    }
+
+    /// The same for members that may be Socket.IO's clients in these namespaces.
+    #[must_use]
+    pub fn with_namespaces(
+        bus: Arc<dyn Bus>,
+        workers: Arc<dyn RoomWorkers>,
+        max_body: usize,
+        namespaces: Namespaces,
+    ) -> Self {
         let inner = Inner {
             bus,
             workers,
             max_body,
+            namespaces,
             entries: Mutex::default(),
             made: AtomicU64::new(0),
             watermark: AtomicU64::new(0),
@@ -235,7 +249,13 @@ impl Rooms {
     /// An event as it goes to members; none where it goes to nobody.
     #[must_use]
     pub fn encode(&self, key: RoomKey, incoming: Incoming) -> Option<Delivery> {
-        Delivery::encode(key, incoming, self.0.max_body)
+        Delivery::encode(key, incoming, self.0.max_body, &self.0.namespaces)
+    }
+
+    /// The namespaces of Socket.IO's clients.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.0.namespaces
     }
 
     fn hold(&self, id: RoomId, worker: usize) -> RoomHold {

@@ -113,6 +113,7 @@ impl Bench {
 
     async fn feed(&self, offset: u64) {
         let event = Incoming {
+            topic: "note".into(),
             room: self.room.clone(),
             offset: Offset(offset),
             sender: AgentId::parse("web.alice.example.org").ok(),

@@ -42,6 +42,8 @@ pub trait Queries: Send + Sync {
         after: SessionId,
         max: usize,
     ) -> Result<Vec<LessonMembership>, StoreError>;
+    /// The classroom of a lesson; none where there is no such lesson.
+    async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError>;
     /// The answer of each query, in one statement that begins after the call: at most `max` agents, their session ids
     /// ascending. It is read from where sessions are written, so it has what was committed before.
     async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError>;

@@ -27,6 +27,8 @@ const AGENTS: &str = "select i.place, a.*
         order by here.id limit $4
     ) as a";
 
+const CLASSROOM: &str = "select classroom_id from lesson where id = $1";
+
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";
 
@@ -70,6 +72,11 @@ impl Queries for PostgresStore {
     ) -> Result<Vec<LessonMembership>, StoreError> {
         let rows = self.pool.rows("placed", MEMBERSHIPS, &[&node.0, &after.0, &whole(max)]).await?;
         rows.iter().map(membership).collect()
+    }
+
+    async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
+        let rows = self.pool.rows("lesson_classroom", CLASSROOM, &[&lesson.as_str()]).await?;
+        rows.first().map(|row| get(row, 0).map(ClassroomId)).transpose()
     }
 
     async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError> {

@@ -23,6 +23,11 @@ impl Queries for SqliteStore {
         self.reader.call("placed", move |connection| lesson_memberships(connection, node, after, max)).await
     }
 
+    async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
+        let lesson = lesson.clone();
+        self.reader.call("lesson_classroom", move |connection| lesson_classroom(connection, &lesson)).await
+    }
+
     async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError> {
         let queries = queries.to_vec();
         let read = move |connection: &Connection| queries.iter().map(|query| agents(connection, query, max)).collect();
@@ -54,6 +59,13 @@ fn lesson_memberships(
             seats: row.get(5).map_err(failed)?,
         })
     })
+}
+
+fn lesson_classroom(connection: &Connection, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
+    const SQL: &str = "select classroom_id from lesson where id = ?1";
+    let found =
+        rows(connection, SQL, params![lesson.as_str()], |row| ClassroomId::parse(&text(row, 0)?).map_err(unreadable))?;
+    Ok(found.into_iter().next())
 }
 
 fn agents(connection: &Connection, query: &RosterQuery, max: usize) -> Result<Vec<RosterAgent>, StoreError> {

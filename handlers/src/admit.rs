@@ -1,0 +1,48 @@
+//! CONNECT of Socket.IO without a classroom (PROTOCOL 11): who the client is. It enters nothing until it joins a lesson
+//! ([`crate::enter_lesson`]).
+use std::sync::Arc;
+
+use rollcall_runtime::{
+    ConnectError, Resources,
+    auth::{Claims, Keyring},
+    limits::{EventLimits, Payer, network::Subscriber},
+};
+use rollcall_schema::{SessionError, request::Token};
+
+/// What this needs.
+pub struct Deps {
+    keyring: Arc<Keyring>,
+    rates: Arc<EventLimits>,
+    guests: bool,
+}
+
+impl Deps {
+    /// Picks it out of the resources.
+    #[must_use]
+    pub fn new(resources: &Resources) -> Self {
+        let Resources { keyring, rates, guests, .. } = resources.clone();
+        Self { keyring, rates, guests }
+    }
+}
+
+/// What the token says; nothing for a guest.
+///
+/// # Errors
+/// `unauthenticated`, `too_many_requests`.
+pub async fn handle(
+    deps: &Deps,
+    client: Option<Subscriber>,
+    token: Option<Token>,
+) -> Result<Option<Claims>, ConnectError> {
+    let claims = match token {
+        Some(token) => Some(deps.keyring.admit(token.as_str()).await?),
+        None if deps.guests => None,
+        None => return Err(deps.keyring.refuse_missing().into()),
+    };
+    let payer = match &claims {
+        Some(claims) => Payer::User(&claims.user, &claims.audience),
+        None => Payer::Guest(client),
+    };
+    deps.rates.connect(payer).map_err(|_| SessionError::TooManyRequests)?;
+    Ok(claims)
+}

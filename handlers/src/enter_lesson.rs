@@ -1,0 +1,112 @@
+//! `join_lesson` of a client without a classroom (PROTOCOL 11): it enters the lesson's classroom (seed 000), then joins the
+//! lesson (seed 003). Without a token it enters nothing, and joins as a guest.
+//!
+//! Invariant: what can be known to fail fails before anything is entered.
+use std::sync::Arc;
+
+use rollcall_runtime::{
+    ConnectContext, Connected, Enter, EnterGuard, HandlerError, Membership, Presence, Resources, Rooms, Session,
+    Visitor,
+    auth::{Action, Claims, Hook, Keyring},
+};
+use rollcall_schema::{
+    AckError, AgentId, ClassroomId, JoinLesson, LeftReason, LessonId, Role, RoomId, Roster, ack::LessonJoined,
+};
+
+use crate::join_lesson;
+
+/// What this needs.
+pub struct Deps {
+    keyring: Arc<Keyring>,
+    hook: Arc<Hook>,
+    rooms: Rooms,
+    presence: Presence,
+    join_lesson: join_lesson::Deps,
+}
+
+impl Deps {
+    /// Picks it out of the resources.
+    #[must_use]
+    pub fn new(resources: &Resources) -> Self {
+        let Resources { keyring, hook, rooms, presence, .. } = resources.clone();
+        Self { keyring, hook, rooms, presence, join_lesson: join_lesson::Deps::new(resources) }
+    }
+}
+
+/// Enters and joins.
+///
+/// # Errors
+/// Those of join_lesson; a classroom that may not be entered reads as `lesson not found`.
+pub async fn handle(
+    deps: &Deps,
+    context: ConnectContext,
+    visitor: &Visitor,
+    request: JoinLesson,
+) -> Result<(Connected, LessonJoined), HandlerError> {
+    let JoinLesson { lesson_id, access_token } = request;
+    let user = match access_token {
+        Some(token) => Some(verify(&deps.keyring, visitor, token.as_str()).await?),
+        None => visitor.claims.clone(),
+    };
+    let lesson = choose(visitor, user.as_ref(), lesson_id)?;
+    let classroom = deps.presence.lesson_classroom(&lesson).await?;
+    let (mut session, entered) = match user {
+        Some(user) => enter(deps, &context, visitor, user, (classroom, &lesson)).await?,
+        None => (Session::guest(Membership::guest(context.sid, classroom)), None),
+    };
+    session.url_lesson = visitor.lesson.clone();
+    let join = JoinLesson { lesson_id: Some(lesson), access_token: None };
+    match join_lesson::handle(&deps.join_lesson, &mut session, join).await {
+        Ok(joined) => {
+            let roster = match session.id().filter(|_| visitor.roster) {
+                Some(_) => Some(deps.presence.roster(&session.membership, Roster::default()).await?),
+                None => None,
+            };
+            entered.into_iter().for_each(EnterGuard::commit);
+            Ok((Connected { session, resumption: None, roster }, joined))
+        }
+        Err(error) => {
+            let user = session.user().map(|(user, _)| user);
+            deps.presence.leave(session.membership, user, LeftReason::Lost).await;
+            Err(error)
+        }
+    }
+}
+
+/// A session in the lesson's classroom; the guard ends it again unless it is committed.
+async fn enter(
+    deps: &Deps,
+    context: &ConnectContext,
+    visitor: &Visitor,
+    user: Claims,
+    (classroom, lesson): (ClassroomId, &LessonId),
+) -> Result<(Session, Option<EnterGuard>), HandlerError> {
+    let admitted = user.admits_classroom(classroom)
+        && user.admits_lesson(lesson)
+        && deps.hook.admits(&user, classroom, Action::Connect).await?
+        && deps.hook.admits_lesson(&user, classroom, lesson).await?;
+    if !admitted {
+        return Err(AckError::LessonNotFound.into());
+    }
+    let agent = AgentId::new(&visitor.label, &user.user, &user.audience);
+    let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
+    deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
+    let (membership, guard) = deps.presence.enter(enter).await?;
+    Ok((Session::agent(membership, user), Some(guard)))
+}
+
+/// The lesson of the payload, else the handshake's, else the token's.
+fn choose(visitor: &Visitor, user: Option<&Claims>, named: Option<LessonId>) -> Result<LessonId, AckError> {
+    if user.is_some_and(|user| user.role == Role::Hub) {
+        return Err(AckError::HubCannotJoin);
+    }
+    let lesson = named.or_else(|| visitor.lesson.clone()).or_else(|| user.and_then(Claims::lesson).cloned());
+    lesson.ok_or(AckError::LessonIdRequired)
+}
+
+/// Checks a token of a join: it must be the client's own user's, if that is known.
+async fn verify(keyring: &Keyring, visitor: &Visitor, token: &str) -> Result<Claims, HandlerError> {
+    let user = keyring.admit(token).await?;
+    let other = visitor.user().is_some_and(|(sub, audience)| sub != user.user || audience != user.audience);
+    if other { Err(AckError::AccessTokenOfAnotherUser.into()) } else { Ok(user) }
+}

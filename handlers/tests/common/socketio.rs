@@ -1,0 +1,179 @@
+//! A client of Socket.IO over websocket, written from the protocol's description.
+
+use std::collections::VecDeque;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::{Backend, SOON};
+
+/// What a server has sent.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Packet {
+    /// An event's name and arguments.
+    Event(String, Vec<Value>),
+    /// The answer to CONNECT.
+    Connected(Value),
+    /// CONNECT_ERROR.
+    Refused(Value),
+    /// DISCONNECT.
+    Disconnected,
+    /// The arguments of an acknowledgement.
+    Ack(u64, Vec<Value>),
+    /// The transport is closed, with this code.
+    Closed(Option<u16>),
+}
+
+/// One connection, in one namespace.
+#[derive(Debug)]
+pub(crate) struct SocketIo {
+    socket: WebSocketStream<TcpStream>,
+    namespace: &'static str,
+    /// Events that came while an answer was awaited.
+    events: VecDeque<Packet>,
+    last_id: u64,
+    /// What the handshake said.
+    pub(crate) open: Value,
+}
+
+impl SocketIo {
+    /// A transport, with more in its query.
+    pub(crate) async fn open(backend: &Backend, query: &str) -> Self {
+        Self::open_with(backend, query, None).await
+    }
+
+    /// A transport whose handshake carries a token in its header.
+    pub(crate) async fn open_with(backend: &Backend, query: &str, bearer: Option<&str>) -> Self {
+        let address = backend.gateway.address();
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
+        let mut request = url.into_client_request().unwrap();
+        if let Some(token) = bearer {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (socket, _) = client_async(request, stream).await.unwrap();
+        let mut client = Self { socket, namespace: "", events: VecDeque::new(), last_id: 0, open: Value::Null };
+        let open = client.text().await.unwrap();
+        client.open = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
+        client
+    }
+
+    /// A client that is in the main namespace.
+    pub(crate) async fn connect(backend: &Backend, auth: &Value) -> Self {
+        let mut client = Self::open(backend, "").await;
+        client.connects(auth).await;
+        client
+    }
+
+    /// Sends CONNECT, and expects its answer; returns the sid.
+    pub(crate) async fn connects(&mut self, auth: &Value) -> String {
+        self.send(&format!("40{auth}")).await;
+        loop {
+            match self.packet().await {
+                Packet::Connected(data) => return data["sid"].as_str().unwrap().to_owned(),
+                // Of the namespace that was left before.
+                Packet::Event(..) | Packet::Ack(..) => {}
+                other => panic!("not let in: {other:?}"),
+            }
+        }
+    }
+
+    /// Goes on in another namespace than the main one.
+    pub(crate) fn in_namespace(self, namespace: &'static str) -> Self {
+        Self { namespace, ..self }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    pub(crate) async fn send_binary(&mut self, data: &[u8]) {
+        self.socket.send(Message::binary(data.to_vec())).await.unwrap();
+    }
+
+    /// Emits an event and returns what its callback gets. Events that come before it are kept.
+    pub(crate) async fn emit(&mut self, event: &str, arguments: &[Value]) -> Value {
+        self.last_id += 1;
+        let id = self.last_id;
+        let data = Value::from([&[json!(event)], arguments].concat());
+        let separator = if self.namespace.is_empty() { "" } else { "," };
+        self.send(&format!("42{}{separator}{id}{data}", self.namespace)).await;
+        loop {
+            match self.packet().await {
+                Packet::Ack(of, arguments) if of == id => {
+                    assert_eq!(arguments.len(), 1, "{arguments:?}");
+                    return arguments[0].clone();
+                }
+                event @ Packet::Event(..) => self.events.push_back(event),
+                other => panic!("an ack was awaited, not {other:?}"),
+            }
+        }
+    }
+
+    /// Joins a lesson, and expects success: the seed's object and nothing else.
+    pub(crate) async fn joins(&mut self, lesson: &str) {
+        let ack = self.emit("join_lesson", &[json!({"lesson_id": lesson})]).await;
+        assert_eq!(ack, json!({"status": "SUCCESS", "data": {}}));
+    }
+
+    /// The next event's first argument; it must have this name.
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
+        match self.next().await {
+            Packet::Event(event, arguments) if event == name => arguments.into_iter().next().unwrap_or_default(),
+            other => panic!("{name} was awaited, not {other:?}"),
+        }
+    }
+
+    /// The next packet, of those kept first.
+    pub(crate) async fn next(&mut self) -> Packet {
+        match self.events.pop_front() {
+            Some(event) => event,
+            None => self.packet().await,
+        }
+    }
+
+    async fn packet(&mut self) -> Packet {
+        let text = match self.text().await {
+            Ok(text) => text,
+            Err(code) => return Packet::Closed(code),
+        };
+        let kind = text.get(..2).unwrap_or_else(|| panic!("{text}"));
+        let rest = &text[2..];
+        let rest = rest.strip_prefix(self.namespace).unwrap_or_else(|| panic!("another namespace: {text}"));
+        let rest = rest.strip_prefix(',').unwrap_or(rest);
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        match kind {
+            "40" => Packet::Connected(json(rest)),
+            "41" => Packet::Disconnected,
+            "42" => {
+                let mut arguments = json(rest).as_array().unwrap().clone();
+                let name = arguments.remove(0).as_str().unwrap().to_owned();
+                Packet::Event(name, arguments)
+            }
+            "43" => {
+                let (id, data) = rest.split_at(rest.find('[').unwrap());
+                Packet::Ack(id.parse().unwrap(), json(data).as_array().unwrap().clone())
+            }
+            "44" => Packet::Refused(json(rest)),
+            _ => panic!("{text}"),
+        }
+    }
+
+    /// The next text that is no ping; the error is the code of the close frame.
+    async fn text(&mut self) -> Result<String, Option<u16>> {
+        loop {
+            match timeout(SOON, self.socket.next()).await.expect("something comes in time") {
+                Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send("3").await,
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a connection speaks: how its messages become requests, and how answers become messages.
+use std::borrow::Cow;
+
+use rollcall_schema::{Answer, Ref, Request, request::RequestError, socketio};
+use rollcall_socketio::{Event, Kind, Packet};
+
+use crate::rooms::{Namespace, Namespaces};
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// JSON on a plain WebSocket (PROTOCOL 2).
+    Plain,
+    /// Socket.IO, in this namespace (PROTOCOL 11).
+    SocketIo(Namespace),
+}
+
+/// Where the answer to a request goes.
+#[derive(Debug)]
+pub(super) enum AckTo {
+    /// To a request with this `ref`.
+    Plain(Ref),
+    /// To a callback of Socket.IO.
+    Callback(Namespace, u64),
+    /// To nobody; an error becomes an event.
+    Event(Namespace, Box<str>),
+}
+
+impl AckTo {
+    /// The message; none where nobody waits for one.
+    pub(super) fn encode(&self, namespaces: &Namespaces, answer: &Answer) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain(reference) => answer.plain(*reference),
+            Self::Callback(namespace, id) => {
+                let data = [b"[", &answer.object()[..], b"]"].concat();
+                Some(packet(namespaces, *namespace, Kind::Ack, Some(*id), &data))
+            }
+            Self::Event(namespace, event) => {
+                let error = answer.request_error(event)?;
+                Some(event_packet(namespaces, *namespace, socketio::REQUEST_ERROR, &error))
+            }
+        }
+    }
+}
+
+/// Reads a request; none where it cannot be read, or carries binary data, which no handler takes. The answer has its
+/// address in any case.
+pub(super) fn read_request(dialect: Dialect, text: &str) -> (Option<Request<'_>>, AckTo) {
+    let Dialect::SocketIo(namespace) = dialect else {
+        return match Request::parse(text.as_bytes()) {
+            Ok(request) => {
+                let reference = request.reference;
+                (Some(request), AckTo::Plain(reference))
+            }
+            Err(error) => (None, AckTo::Plain(RequestError::reference(error))),
+        };
+    };
+    // It was read when it came, and only then kept.
+    let Ok(packet) = Packet::parse(text) else { return (None, AckTo::Event(namespace, "".into())) };
+    let event = Event::parse(packet.data).ok();
+    let name = event.as_ref().map_or(Cow::Borrowed(""), |event| event.name.clone());
+    let ack = match packet.id {
+        Some(id) => AckTo::Callback(namespace, id),
+        None => AckTo::Event(namespace, name.into()),
+    };
+    let request = event.filter(|_| packet.kind == Kind::Event).map(|Event { name, argument }| {
+        let payload = argument.filter(|argument| argument.get() != "null");
+        Request { event: name, reference: Ref::Missing, payload }
+    });
+    (request, ack)
+}
+
+/// A packet of the gateway, whose data is JSON in UTF-8.
+pub(super) fn packet(
+    namespaces: &Namespaces,
+    namespace: Namespace,
+    kind: Kind,
+    id: Option<u64>,
+    data: &[u8],
+) -> Vec<u8> {
+    let data = String::from_utf8_lossy(data);
+    Packet { kind, attachments: 0, namespace: namespaces.name(namespace), id, data: &data }.encode()
+}
+
+/// An event of the gateway with one argument.
+pub(super) fn event_packet(namespaces: &Namespaces, namespace: Namespace, name: &str, argument: &[u8]) -> Vec<u8> {
+    let data = [b"[\"", name.as_bytes(), b"\",", argument, b"]"].concat();
+    packet(namespaces, namespace, Kind::Event, None, &data)
+}

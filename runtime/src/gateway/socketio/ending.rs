@@ -1,0 +1,70 @@
+//! Session errors of Socket.IO: what a client is told, and what becomes of its transport.
+//!
+//! Invariant: an unrecoverable error is final for clients (CONNECT_ERROR, or DISCONNECT), and a recoverable one closes the
+//! transport, which makes them come back.
+use std::time::Duration;
+
+use rollcall_schema::{SessionError, socketio};
+use rollcall_socketio::Kind;
+
+use super::super::{
+    Gateway,
+    closing::close,
+    dialect::event_packet,
+    expiry::millis,
+    peer::{Peer, PeerState},
+};
+use crate::rooms::Namespace;
+use rollcall_websocket::{Cause, Socket};
+
+/// A client that was not let in and is to come back waits up to this long for the end of its transport: connecting again
+/// resets the pauses between its tries.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+impl Gateway {
+    /// Tells a client why its session ends, or does not begin.
+    pub(in super::super) fn end_socketio(
+        &mut self,
+        socket: &mut Socket<'_, Peer>,
+        namespace: Namespace,
+        error: SessionError,
+        detail: Option<&str>,
+    ) {
+        if let Some(event) = self.last_event(socket.peer, namespace, error, detail) {
+            if error.is_recoverable() {
+                return socket.close(close(error), Some(&event));
+            }
+            socket.send_text(&event);
+            self.send_packet(socket, namespace, Kind::Disconnect, b"");
+            return self.leave_namespace(socket, Cause::ClosedByServer);
+        }
+        let connecting = matches!(socket.peer.state, PeerState::Connecting);
+        if !connecting || error == SessionError::Terminated {
+            return socket.close(close(error), None);
+        }
+        socket.peer.closed_by_us = None;
+        if error.is_recoverable() {
+            socket.peer.state = PeerState::Refused;
+            socket.peer.expires = millis(self.started.elapsed() + self.reconnect_after(REFUSED_FOR));
+            return;
+        }
+        let payload = error.payload_with(Duration::ZERO, detail);
+        let data = [br#"{"message":""#, error.name().as_bytes(), br#"","data":"#, &payload[..], b"}"].concat();
+        self.send_packet(socket, namespace, Kind::ConnectError, &data);
+        socket.peer.state = PeerState::AwaitingConnect(None);
+        socket.peer.expires = self.socketio_deadline();
+    }
+
+    /// The event that tells a client of a session error; none before its CONNECT is answered.
+    pub(in super::super) fn last_event(
+        &self,
+        peer: &Peer,
+        namespace: Namespace,
+        error: SessionError,
+        detail: Option<&str>,
+    ) -> Option<Vec<u8>> {
+        let connected = matches!(peer.state, PeerState::Open(_) | PeerState::Busy | PeerState::Outside(_));
+        let payload = error.payload_with(self.reconnect_after(self.reconnect_within), detail);
+        connected.then(|| event_packet(self.shared.rooms.namespaces(), namespace, socketio::SESSION_ERROR, &payload))
+    }
+}

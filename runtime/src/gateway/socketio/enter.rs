@@ -1,0 +1,100 @@
+//! A client that was let in without a classroom enters that of the lesson which it joins.
+use rollcall_schema::{ConnectSuccess, Request, socketio};
+
+use super::super::{
+    Gateway, WorkerCommand,
+    dialect::{AckTo, Dialect},
+    peer::{Peer, PeerState},
+};
+use crate::handler::{
+    connect_context::ConnectContext,
+    connected::Connected,
+    outside::{EnterOutcome, Visitor},
+};
+use rollcall_base::names;
+use rollcall_websocket::{Socket, SocketId, Sockets};
+
+impl Gateway {
+    /// A request of a client without a classroom.
+    pub(in super::super) fn on_request_outside(
+        &mut self,
+        socket: &mut Socket<'_, Peer>,
+        visitor: Box<Visitor>,
+        request: &Request<'_>,
+        ack: AckTo,
+    ) {
+        let (id, client, mailboxes) = (socket.id(), socket.peer.client(), self.shared.mailboxes.clone());
+        let context = ConnectContext { socket: id, sid: mailboxes.sid(id), client, url_parameter: None };
+        match self.shared.table.enter(context, visitor, request) {
+            Ok(call) => {
+                let namespaces = self.shared.rooms.namespaces().clone();
+                tokio::spawn(async move {
+                    let (outcome, answer) = call.await;
+                    let ack = ack.encode(&namespaces, &answer);
+                    mailboxes.send(id, WorkerCommand::Entered { socket: id, outcome, ack }).await;
+                });
+            }
+            Err((visitor, answer)) => {
+                socket.peer.state = PeerState::Outside(visitor);
+                self.answer(socket, &ack, &answer);
+            }
+        }
+    }
+
+    /// A client without a classroom has one now, or not.
+    pub(in super::super) fn on_entered(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        id: SocketId,
+        outcome: EnterOutcome,
+        ack: Option<Vec<u8>>,
+    ) {
+        if matches!(outcome, EnterOutcome::Entered(_)) {
+            metrics::gauge!(names::SESSIONS).increment(1.0);
+        }
+        let Some(mut socket) = sockets.get_mut(id) else {
+            match outcome {
+                EnterOutcome::Entered(connected) => self.leave_after_close(id, Box::new(connected.session)),
+                EnterOutcome::Outside(_) => drop(self.closed_while_busy.remove(&id)),
+            }
+            return;
+        };
+        match outcome {
+            EnterOutcome::Entered(connected) => {
+                let Connected { session, roster, .. } = *connected;
+                let success = ConnectSuccess {
+                    session: session.membership.session(),
+                    sid: session.sid(),
+                    ping_interval: self.shared.options.ping_interval,
+                    expires_at: session.expires(),
+                    version: env!("CARGO_PKG_VERSION"),
+                    start: None,
+                    roster: roster.as_deref(),
+                };
+                if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
+                    self.send_event(&mut socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
+                }
+                socket.peer.admit(session.agent_id(), None);
+                ack.into_iter().for_each(|ack| socket.send_text(&ack));
+                self.session_returned(&mut socket, Box::new(session), None);
+                if self.draining {
+                    self.announce_to(&mut socket);
+                }
+            }
+            EnterOutcome::Outside(visitor) => {
+                self.fanout.abandon_joins(&mut socket);
+                self.enumeration.connection_ended(id);
+                ack.into_iter().for_each(|ack| socket.send_text(&ack));
+                self.visitor_returned(&mut socket, visitor);
+            }
+        }
+    }
+
+    /// No handler runs for this client, which has no classroom.
+    pub(super) fn visitor_returned(&mut self, socket: &mut Socket<'_, Peer>, visitor: Box<Visitor>) {
+        let expires = visitor.claims.as_ref().map(|claims| claims.expires);
+        socket.peer.expires = expires.map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
+        socket.peer.state = PeerState::Outside(visitor);
+        self.handle_pending(socket);
+    }
+}

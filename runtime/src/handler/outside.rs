@@ -1,0 +1,179 @@
+//! Clients that were let in without a classroom (PROTOCOL 11): who they are, and the two functions that they have.
+//!
+//! Invariant: such a client has no row, no event and no room. It gets all of them at once, by the one event that is made
+//! for it, or stays as it was.
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use rollcall_schema::{
+    AckError, AgentLabel, Answer, Audience, LessonId, Request, SessionError, UserId, ack::Reply, request::Token,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    connect_context::ConnectContext,
+    connected::Connected,
+    error::{ConnectError, HandlerError, Refused},
+    invocation::{answered, contained},
+};
+use crate::{auth::Claims, limits::network::Subscriber};
+
+/// A client without a classroom.
+#[derive(Debug)]
+pub struct Visitor {
+    /// What its token says; none for a guest.
+    pub claims: Option<Claims>,
+    /// The label of its agent.
+    pub label: AgentLabel,
+    /// The lesson of a join that names none.
+    pub lesson: Option<LessonId>,
+    /// Whether it asked for the roster of the classroom that it will enter.
+    pub roster: bool,
+}
+
+impl Visitor {
+    /// `sub` and `aud` of its token.
+    #[must_use]
+    pub fn user(&self) -> Option<(UserId, Audience)> {
+        self.claims.as_ref().map(|claims| (claims.user.clone(), claims.audience.clone()))
+    }
+}
+
+/// What becomes of a client that asked for a lesson.
+#[derive(Debug)]
+pub enum EnterOutcome {
+    /// It is in the lesson's classroom.
+    Entered(Box<Connected>),
+    /// It stays without one.
+    Outside(Box<Visitor>),
+}
+
+/// The handler that checks a token: `async fn(&Deps, client's address, token) -> Result<claims, ConnectError>`.
+pub trait Admit<'a, D: 'a>: Send + Sync {
+    /// What it returns; no claims for a guest.
+    type Future: Future<Output = Result<Option<Claims>, ConnectError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, client: Option<Subscriber>, token: Option<Token>) -> Self::Future;
+}
+
+impl<'a, D: 'a, F, Fut> Admit<'a, D> for F
+where
+    F: Fn(&'a D, Option<Subscriber>, Option<Token>) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Option<Claims>, ConnectError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, client: Option<Subscriber>, token: Option<Token>) -> Fut {
+        self(deps, client, token)
+    }
+}
+
+/// The handler that enters: `async fn(&Deps, context, &Visitor, Request) -> Result<(Connected, Answer), HandlerError>`.
+pub trait Enter<'a, D: 'a, R, A>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<(Connected, A), HandlerError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, context: ConnectContext, visitor: &'a Visitor, request: R) -> Self::Future;
+}
+
+impl<'a, D: 'a, R, A, F, Fut> Enter<'a, D, R, A> for F
+where
+    F: Fn(&'a D, ConnectContext, &'a Visitor, R) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<(Connected, A), HandlerError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, context: ConnectContext, visitor: &'a Visitor, request: R) -> Fut {
+        self(deps, context, visitor, request)
+    }
+}
+
+type AdmitFn = Arc<
+    dyn Fn(Option<Subscriber>, Option<Token>, Duration) -> BoxFuture<'static, Result<Option<Claims>, Refused>>
+        + Send
+        + Sync,
+>;
+/// Of a call that enters.
+pub type Entering = BoxFuture<'static, (EnterOutcome, Answer)>;
+type EnterFn = Arc<
+    dyn Fn(ConnectContext, Box<Visitor>, &Request<'_>, Duration) -> Result<Entering, (Box<Visitor>, Answer)>
+        + Send
+        + Sync,
+>;
+
+/// The two functions.
+#[derive(Clone)]
+pub(super) struct Outside {
+    event: &'static str,
+    admit: AdmitFn,
+    enter: EnterFn,
+}
+
+impl Outside {
+    pub(super) fn new<C, D, R, A>(
+        (admit_deps, admit): (C, impl for<'a> Admit<'a, C> + 'static),
+        (event, enter_deps, enter): (&'static str, D, impl for<'a> Enter<'a, D, R, A> + 'static),
+    ) -> Self
+    where
+        C: Send + Sync + 'static,
+        D: Send + Sync + 'static,
+        R: DeserializeOwned + Send + 'static,
+        A: Into<Reply> + Send + 'static,
+    {
+        let admit = Arc::new((admit_deps, admit));
+        let enter = Arc::new((enter_deps, enter));
+        Self {
+            event,
+            admit: Arc::new(move |client, token, timeout| {
+                let function = Arc::clone(&admit);
+                let call = async move { function.1.call(&function.0, client, token).await }.boxed();
+                async move {
+                    let result = contained("connect", timeout, call).await;
+                    result.map_or_else(
+                        |_| Err(SessionError::InternalServerError.into()),
+                        |result| result.map_err(Into::into),
+                    )
+                }
+                .boxed()
+            }),
+            enter: Arc::new(move |context, visitor, request, timeout| {
+                let payload = match request.payload::<R>() {
+                    Ok(payload) => payload,
+                    Err(error) => return Err((visitor, Answer::Error(AckError::InvalidPayload, error.detail))),
+                };
+                let function = Arc::clone(&enter);
+                Ok(async move {
+                    let call = async { function.1.call(&function.0, context, &visitor, payload).await }.boxed();
+                    match answered(contained(event, timeout, call).await) {
+                        Ok((connected, reply)) => {
+                            (EnterOutcome::Entered(Box::new(connected)), Answer::Success(reply.into()))
+                        }
+                        Err(answer) => (EnterOutcome::Outside(visitor), answer),
+                    }
+                }
+                .boxed())
+            }),
+        }
+    }
+
+    pub(super) fn event(&self) -> &'static str {
+        self.event
+    }
+
+    pub(super) fn admit(
+        &self,
+        client: Option<Subscriber>,
+        token: Option<Token>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Option<Claims>, Refused>> {
+        (self.admit)(client, token, timeout)
+    }
+
+    pub(super) fn enter(
+        &self,
+        context: ConnectContext,
+        visitor: Box<Visitor>,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<Entering, (Box<Visitor>, Answer)> {
+        (self.enter)(context, visitor, request, timeout)
+    }
+}

@@ -1,0 +1,50 @@
+//! An event as Socket.IO's clients get it: one encoding for each namespace and framing, made for the first member that
+//! needs it (PROTOCOL 11, Pushes).
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use rollcall_schema::{Push, socketio};
+use rollcall_socketio::{Kind, Packet, event};
+
+use super::namespaces::{Namespace, Namespaces};
+use rollcall_base::names;
+use rollcall_websocket::Framing;
+
+/// The encodings of one event.
+pub(super) struct SocketIoFrames {
+    namespaces: Namespaces,
+    /// By namespace and framing.
+    made: OnceLock<Box<[OnceLock<Bytes>]>>,
+}
+
+impl SocketIoFrames {
+    /// None yet.
+    pub(super) fn new(namespaces: Namespaces) -> Self {
+        Self { namespaces, made: OnceLock::new() }
+    }
+
+    /// The frame for members in a namespace. It is empty where these clients do not get the event, since its name would
+    /// mean something else to them.
+    pub(super) fn get(&self, (namespace, framing): (Namespace, Framing), push: &Push<'_>, topic: &str) -> Bytes {
+        let made = self.made.get_or_init(|| (0..2 * self.namespaces.len()).map(|_| OnceLock::new()).collect());
+        let place = 2 * namespace.place() + usize::from(framing == Framing::Polling);
+        let encode = || encode(self.namespaces.name(namespace), framing, push, topic);
+        made.get(place).map(|frame| frame.get_or_init(encode).clone()).unwrap_or_default()
+    }
+}
+
+fn encode(namespace: &str, framing: Framing, push: &Push<'_>, topic: &str) -> Bytes {
+    let name = push.name();
+    let name = name.as_deref().unwrap_or(topic);
+    if event::RESERVED.contains(&name) || socketio::RESERVED.contains(&name) {
+        metrics::counter!(names::DROPPED, "reason" => "event_reserved_name").increment(1);
+        return Bytes::new();
+    }
+    let body = push.plain();
+    // A body was checked to be JSON in UTF-8, and a name has no characters to escape.
+    let data = format!(r#"["{name}",{}]"#, String::from_utf8_lossy(&body));
+    let packet = Packet { kind: Kind::Event, attachments: 0, namespace, id: None, data: &data }.encode();
+    let mut frame = Vec::with_capacity(packet.len() + 12);
+    framing.encode_text(&packet, &mut frame);
+    frame.into()
+}
