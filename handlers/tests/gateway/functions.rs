@@ -18,7 +18,11 @@ use crate::common::{
     Agent, Backend, Call, FUNCTIONS_SECRET, Function, FunctionsFile, Reply, SOON, Servers, on_both_kinds, until,
 };
 
-on_both_kinds![it_is_told_of_the_call_and_its_answer_is_the_ack, what_it_publishes_comes_to_those_it_names];
+on_both_kinds![
+    it_is_told_of_the_call_and_its_answer_is_the_ack,
+    what_it_publishes_comes_to_those_it_names,
+    events_of_one_caller_keep_their_order,
+];
 
 /// A gateway of the same kind whose event `vote` is this function's.
 fn with(kind: &Backend, function: &Function) -> (Backend, FunctionsFile) {
@@ -42,7 +46,9 @@ async fn it_is_told_of_the_call_and_its_answer_is_the_ack(kind: &Backend) {
     .await;
     let (backend, _file) = with(kind, &function);
     let room = backend.classroom();
-    let mut alice = backend.enters(room, &room.teacher("tess")).await;
+    let info = json!({"name": "Tess"});
+    let token = room.token_with("tess", &json!({"role": "teacher", "info": info}));
+    let mut alice = backend.enters(room, &token).await;
     alice.joins(&room.algebra).await;
     let ack = alice.client.request("vote", json!({"for": "tea", "n": 1.50})).await.unwrap();
     assert_eq!((&ack["status"], &ack["data"]), (&json!("SUCCESS"), &json!({"votes": 7})), "{ack}");
@@ -56,7 +62,7 @@ async fn it_is_told_of_the_call_and_its_answer_is_the_ack(kind: &Backend) {
     let told: Value = serde_json::from_str(&calls[0].body).unwrap();
     let session = json!({
         "session_id": alice.session, "agent_id": alice.id, "classroom_id": room.id, "role": "teacher",
-        "sid": alice.sid, "lesson_id": room.algebra, "seat": told["session"]["seat"],
+        "sid": alice.sid, "lesson_id": room.algebra, "seat": told["session"]["seat"], "info": info,
     });
     assert_eq!(told, json!({"event": "vote", "payload": {"for": "tea", "n": 1.50}, "session": session}));
     assert!(told["session"]["seat"].is_u64());
@@ -122,6 +128,28 @@ async fn what_it_publishes_comes_to_those_it_names(kind: &Backend) {
     }
 }
 
+async fn events_of_one_caller_keep_their_order(kind: &Backend) {
+    let function = Function::start(|call| {
+        let number = call["payload"]["n"].as_u64().unwrap();
+        Reply::Json(200, json!({"publish": [item("lesson", None, number), item("lesson", None, number + 1)]}))
+    })
+    .await;
+    let (backend, _file) = with(kind, &function);
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    let mut bob = backend.participant(room, "bob").await;
+    alice.joins(&room.algebra).await;
+    bob.joins(&room.algebra).await;
+    // Sent without waiting for the answers to those before.
+    for number in (0..100).step_by(2) {
+        alice.client.send(&json!({"type": "vote", "payload": {"n": number}})).await.unwrap();
+    }
+    let ack = alice.client.request("vote", json!({"n": 100})).await.unwrap();
+    assert_eq!(ack["status"], "SUCCESS", "{ack}");
+    let came = numbers(&backend, &format!("lesson.{}.note", room.algebra), &mut bob).await;
+    assert_eq!(came, (0..102).collect::<Vec<_>>());
+}
+
 /// A client that was told to try again may do so, and its first event must not come after that.
 #[tokio::test]
 async fn while_nats_is_away_nothing_is_published_then_or_later() {
@@ -166,7 +194,7 @@ async fn a_guest_has_no_session() {
     let ack = guest.request("vote", json!({})).await.unwrap();
     let told = json!({
         "session_id": null, "agent_id": null, "classroom_id": room.id, "role": null, "sid": success["sid"],
-        "lesson_id": null, "seat": null,
+        "lesson_id": null, "seat": null, "info": null,
     });
     assert_eq!(ack["data"], told);
     let ack = guest.request("vote", json!({"publish": true})).await.unwrap();

@@ -1,6 +1,6 @@
 //! What a function is told of a call (PROTOCOL 10).
 use bytes::Bytes;
-use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, Seat, SessionId, Sid};
+use rollcall_schema::{AgentId, ClassroomId, JsonObject, LessonId, Role, Seat, SessionId, Sid};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -23,6 +23,7 @@ struct Caller<'a> {
     sid: Sid,
     lesson_id: Option<&'a LessonId>,
     seat: Option<Seat>,
+    info: Option<&'a JsonObject>,
 }
 
 /// The body of the POST.
@@ -35,6 +36,7 @@ pub(super) fn body(event: &str, session: &Session, payload: &RawValue) -> Bytes 
         sid: session.sid(),
         lesson_id: session.lesson(),
         seat: session.seat(),
+        info: session.info(),
     };
     serde_json::to_vec(&Call { event, payload, session }).expect("texts and numbers are JSON").into()
 }

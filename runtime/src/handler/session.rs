@@ -3,7 +3,7 @@
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
 use rollcall_schema::{
-    AgentId, Audience, ClassroomId, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId,
+    AgentId, Audience, ClassroomId, JsonObject, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId,
 };
 
 use crate::{
@@ -127,6 +127,17 @@ impl Session {
             Token::OfAgent { role, .. } => Some(*role),
             Token::OfGuest(claims) => Some(claims.role),
         }
+    }
+
+    /// The `info` in its token, if there is one.
+    #[must_use]
+    pub fn info(&self) -> Option<&JsonObject> {
+        let grants = match &self.token {
+            Token::None => None,
+            Token::OfAgent { grants, .. } => grants.as_deref(),
+            Token::OfGuest(claims) => claims.limits.as_deref(),
+        };
+        grants?.info.as_ref()
     }
 
     /// `sub` and `aud` of its token.
