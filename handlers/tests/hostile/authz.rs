@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use rollcall_loadtest::token::AUDIENCE;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::common::{Backend, Classroom, refused, session_error};
 use crate::hook::Hook;
+use crate::raw::answer;
 use crate::with;
 
 fn behind(hook: &Hook) -> Backend {
@@ -41,6 +43,29 @@ async fn it_is_asked_in_the_family_s_form_and_once_in_a_while() {
     assert_eq!(hook.questions().len(), 2, "the answers are kept for a while");
     backend.participant(room, "bob").await;
     assert_eq!(hook.questions().len(), 3, "they are nobody else's");
+}
+
+#[tokio::test]
+async fn whoever_reads_the_roster_over_http_is_asked_about_with_another_action() {
+    let hook = Hook::start(|question| {
+        let may = question["action"] == "connect" || question["subject"]["value"].as_str()?.starts_with("alice");
+        Some(if may { 200 } else { 403 })
+    })
+    .await;
+    let backend = behind(&hook);
+    let room = backend.classroom();
+    backend.participant(room, "alice").await;
+    let read = async |name: &str| {
+        let mut stream = tokio::net::TcpStream::connect(backend.gateway.address()).await.unwrap();
+        let (path, token) = (format!("/api/v1/classrooms/{}/agents", room.id), room.participant(name));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        answer(&mut stream).await.status
+    };
+    assert_eq!([read("alice").await, read("bob").await], [200, 403]);
+    let mut asked = question(room, "alice", json!(["classrooms", room.id]));
+    asked["action"] = json!("read");
+    assert_eq!(hook.questions()[1], asked, "a right to connect is none to read");
 }
 
 #[tokio::test]
