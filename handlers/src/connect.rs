@@ -60,9 +60,9 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
         Some((resume, start)) => Some(Box::pin(resume::handle(&deps.resume, &mut session, resume, start)).await),
         None => None,
     };
-    // The classroom's events wait for the success, so none of them overtakes what is read here.
+    // The classroom's events wait for the success, so none of them overtakes what is read here. Boxed as above.
     let roster = match roster {
-        Some(true) => Some(deps.presence.roster(&session.membership, Roster::default()).await?),
+        Some(true) => Some(Box::pin(deps.presence.roster(&session.membership, Roster::default())).await?),
         Some(false) | None => None,
     };
     entered.commit();

@@ -116,12 +116,16 @@ impl View {
     /// is not told.
     #[must_use]
     pub fn other_states(&self, there: &States, own: i64) -> Option<String> {
-        let of_others = |states: &States| {
-            let others = states.iter().filter(|(session, _)| **session != own && self.agents.contains_key(session));
-            others.map(|(session, state)| (*session, state.clone())).collect::<States>()
-        };
-        let (seen, there) = (of_others(&self.states), of_others(there));
-        (seen != there).then(|| format!("sees the states {seen:?}, and there are {there:?}"))
+        let nothing = (0, Value::Null);
+        let others = self.agents.keys().filter(|session| **session != own);
+        let wrong = others.filter_map(|session| {
+            let [seen, there] = [&self.states, there].map(|states| states.get(session).unwrap_or(&nothing));
+            // After a failover of the database the same may have been told with a higher version.
+            let right = seen.1 == there.1 && seen.0 >= there.0;
+            (!right).then(|| format!("sees state {seen:?} of session {session}, which shows {there:?}"))
+        });
+        let wrong: Vec<String> = wrong.collect();
+        (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
     /// Who is there.

@@ -89,6 +89,7 @@ impl Membership {
             sid: self.sid,
             lesson: self.lesson().cloned(),
             age: self.since.elapsed(),
+            sets_state: false,
             reason,
         })
     }

@@ -43,6 +43,8 @@ pub struct Session {
     token: Token,
     /// Whether the client wants offsets.
     pub resumes: bool,
+    /// Whether the client has set a state: a database that loses commits may have told it, and not have it.
+    pub sets_state: bool,
     /// The lesson that the connection's URL names.
     pub url_lesson: Option<LessonId>,
 }
@@ -67,7 +69,7 @@ impl Session {
     /// A session without a token.
     #[must_use]
     pub fn guest(membership: Membership) -> Self {
-        Self { membership, token: Token::None, resumes: false, url_lesson: None }
+        Self { membership, token: Token::None, resumes: false, sets_state: false, url_lesson: None }
     }
 
     /// The connection's id.
@@ -182,7 +184,8 @@ impl Session {
     /// What the node knows of an agent's session, should the database lose its row. `reason` is for its end.
     #[must_use]
     pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
-        self.membership.remembered(reason)
+        let remembered = self.membership.remembered(reason)?;
+        Some(Remembered { sets_state: self.sets_state, ..remembered })
     }
 
     /// The socket, for entering rooms. A session is only where its connection is, so its sid is one of this process.

@@ -26,6 +26,8 @@ pub struct Remembered {
     pub lesson: Option<LessonId>,
     /// How long ago this connection opened it.
     pub age: Duration,
+    /// Whether this connection has set a state, which the database may have lost.
+    pub sets_state: bool,
     /// The reason to write, where its end must be written.
     pub reason: LeftReason,
 }

@@ -28,8 +28,8 @@ const VERIFY: &str = "with fence as materialized (
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.id > i.id
             ) or exists (select from takeover t where t.node_id = $1 and t.sid = i.sid) as replaced
         from fence cross join unnest(
-            $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[]
-        ) as i(id, classroom_id, agent_id, user_id, sid, lesson_id, age, reason)
+            $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[], $11::bool[]
+        ) as i(id, classroom_id, agent_id, user_id, sid, lesson_id, age, reason, sets_state)
     ), history as (
         insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason)
         select id, agent_id, classroom_id, user_id, lesson_id,
@@ -44,7 +44,7 @@ const VERIFY: &str = "with fence as materialized (
     ), owned as materialized (
         select s.id, s.classroom_id, s.agent_id, s.role, s.info, s.state
         from standing i join agent_session s on s.id = any (array[i.id]) and s.sid = i.sid
-        where s.state_n is not null
+        where s.state_n is not null or i.sets_state
         for no key update of s
     ), told as (
         insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info)
@@ -82,13 +82,14 @@ impl Recovery for PostgresStore {
         let lessons: Vec<Option<&str>> = sorted.iter().map(|one| one.lesson.as_ref().map(LessonId::as_str)).collect();
         let ages: Vec<f64> = sorted.iter().map(|one| one.age.as_secs_f64()).collect();
         let reasons: Vec<&str> = sorted.iter().map(|one| one.reason.as_str()).collect();
+        let set: Vec<bool> = sorted.iter().map(|one| one.sets_state).collect();
         let Lease { node, epoch } = lease;
         let rows = self
             .pool
             .rows(
                 "verify",
                 VERIFY,
-                &[&node.0, &epoch.0, &ids, &classrooms, &agents, &users, &sids, &lessons, &ages, &reasons],
+                &[&node.0, &epoch.0, &ids, &classrooms, &agents, &users, &sids, &lessons, &ages, &reasons, &set],
             )
             .await?;
         if rows.is_empty() {

@@ -25,6 +25,7 @@ fn remembered(member: &Member, session: SessionId) -> Remembered {
         sid: member.sid,
         lesson: None,
         age: Duration::from_secs(60),
+        sets_state: false,
         reason: LeftReason::NodeLost,
     }
 }
@@ -150,7 +151,7 @@ async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes
 async fn a_state_of_before_is_told_again_above_all_versions() {
     let world = World::postgres().await;
     let here = classroom();
-    let members = ["web.alice", "web.bob", "web.carol"].map(|name| Member::new(here, name));
+    let members = ["web.alice", "web.bob", "web.carol", "web.dave"].map(|name| Member::new(here, name));
     let mut sessions = Vec::new();
     for member in &members {
         sessions.push(world.open(member).await.session);
@@ -162,17 +163,21 @@ async fn a_state_of_before_is_told_again_above_all_versions() {
     another_history(&world);
     let other = world.another();
     let lease = register(&*other, LEASE).await;
-    let batch: Vec<_> = members.iter().zip(&sessions).map(|(member, session)| remembered(member, *session)).collect();
-    assert_eq!(other.verify(world.lease, &batch).await.expect("verified"), [Standing::Owned; 3]);
+    let mut batch: Vec<_> =
+        members.iter().zip(&sessions).map(|(member, session)| remembered(member, *session)).collect();
+    // Its node knows that it has set a state, and the database does not.
+    batch[3].sets_state = true;
+    assert_eq!(other.verify(world.lease, &batch).await.expect("verified"), [Standing::Owned; 4]);
     let agents = world.agents(here).await;
     assert!(agents[..2].iter().all(|agent| agent.state_n.0 > 1_000_000));
     assert_eq!(agents[2].state_n.0, 0, "it has none");
-    let told = |n: usize, state_n| {
+    let told = |n: usize, state_n, state: &Option<JsonObject>| {
         let role = Some(Role::Participant);
         (sessions[n], Change::Updated(Box::new(Update { state: state.clone(), state_n, role })))
     };
     let events = async || world.events().await.into_iter().map(|row| (row.session, row.change)).collect::<Vec<_>>();
-    assert_eq!(events().await, [told(0, agents[0].state_n), told(1, agents[1].state_n)]);
+    let [alice, bob, _, dave] = [0, 1, 2, 3].map(|n| agents[n].state_n);
+    assert_eq!(events().await, [told(0, alice, &state), told(1, bob, &state), told(3, dave, &None)]);
     // Who takes such a session over is entered again, and then shows its state.
     other.open(lease, &[members[0].again().open()]).await.expect("opened");
     let again = events().await;
