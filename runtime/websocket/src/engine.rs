@@ -2,7 +2,10 @@
 //!
 //! Invariant: a session's id cannot be guessed, and no table of sessions is needed to find one: the id names its socket,
 //! under a signature with a key of this process.
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use aws_lc_rs::{
     hmac::{self, HMAC_SHA256, Key},
@@ -24,6 +27,8 @@ pub struct Engine {
     ping_interval: Duration,
     ping_timeout: Duration,
     max_payload: usize,
+    /// Sessions whose packets go by long-polling.
+    polling: AtomicUsize,
 }
 
 impl Engine {
@@ -35,7 +40,23 @@ impl Engine {
             ping_interval: options.ping_interval,
             ping_timeout: options.engine_pong_timeout,
             max_payload: options.max_message,
+            polling: AtomicUsize::new(0),
         }
+    }
+
+    /// A session by long-polling begins.
+    pub(crate) fn polling_begins(&self) {
+        self.polling.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has ended, or has a WebSocket now.
+    pub(crate) fn polling_ends(&self) {
+        self.polling.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether some session needs the listener: its client sends one request after another.
+    pub(crate) fn has_polling(&self) -> bool {
+        self.polling.load(Ordering::Relaxed) > 0
     }
 
     /// The longest body of a POST.

@@ -28,7 +28,7 @@ use crate::{
     id::SocketId,
     listener_context::{ListenerContext, count_upgrade},
     polling_session::Post,
-    upgrade_service::{Handover, Responding, UpgradeService},
+    upgrade_service::{Handover, Responding, UpgradeService, draining},
     worker::EngineRequest,
     workers::Workers,
 };
@@ -61,6 +61,7 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
             Ok(Query { transport: Transport::WebSocket, .. }) => {
                 return now(page.mark(refusal(RequestError::BadRequest)));
             }
+            Ok(Query { sid: None, .. }) if self.is_draining() => return now(page.mark(draining())),
             Ok(Query { sid: None, .. }) => return self.engine_handshake(request, page),
             Ok(Query { sid: Some(sid), .. }) => self.context.workers.engine().socket(sid),
         };
@@ -107,6 +108,9 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
             Ok(Query { transport: Transport::Polling, .. }) => return refused_upgrade(RequestError::BadRequest),
             Err(error) => return refused_upgrade(error),
         };
+        if sid.is_none() && self.is_draining() {
+            return draining();
+        }
         let named = sid.map(|sid| self.context.workers.engine().socket(sid));
         if named == Some(None) {
             counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);

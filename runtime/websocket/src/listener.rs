@@ -3,7 +3,12 @@
 //!
 //! Invariant: a connection that has not sent a whole head takes one of `max_half_open` slots for at most `head_timeout`,
 //! or less if others need it. A failed accept (no files left) never ends the loop.
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hyper::http::Extensions;
 use metrics::counter;
@@ -24,6 +29,8 @@ use rollcall_base::names;
 
 /// Pause after a failed accept; it doubles with each failure, up to a second.
 const BACKOFF: Duration = Duration::from_millis(10);
+/// How often it is checked, during a drain, whether sessions by long-polling still need the listener.
+const POLLING_CHECK: Duration = Duration::from_millis(50);
 /// Accepted connections that may wait in the kernel, if its own limit allows: enough for many clients at once.
 const BACKLOG: u32 = 16 << 10;
 
@@ -38,7 +45,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until `shutdown` is done. Requests that have begun are finished; upgraded sockets belong to the workers.
+/// Accepts until `shutdown` is done, and then for sessions by long-polling alone, until the last of them has ended. Requests
+/// that have begun are finished; upgraded sockets belong to the workers.
 pub async fn serve<C: Send + 'static, H: HttpHooks>(
     listener: TcpListener,
     options: ListenerOptions,
@@ -48,7 +56,14 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
 ) {
     let half_open = EvictingSemaphore::new(options.max_half_open, "half_open_full");
     let context = Arc::new(ListenerContext::new(options, hooks, workers));
-    let mut shutdown = std::pin::pin!(shutdown);
+    let end = async {
+        shutdown.await;
+        context.draining.store(true, Ordering::Relaxed);
+        while context.workers.engine().has_polling() {
+            sleep(POLLING_CHECK).await;
+        }
+    };
+    let mut end = std::pin::pin!(end);
     let mut backoff = BACKOFF;
     loop {
         let accept = async {
@@ -66,7 +81,7 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
             Ok::<_, io::Error>(())
         };
         tokio::select! {
-            () = &mut shutdown => return,
+            () = &mut end => return,
             accepted = accept => match accepted {
                 Ok(()) => backoff = BACKOFF,
                 Err(error) if is_of_one_connection(&error) => {}
@@ -74,7 +89,7 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
                     tracing::warn!(%error, ?backoff, "cannot accept");
                     counter!(names::DROPPED, "reason" => "accept").increment(1);
                     tokio::select! {
-                        () = &mut shutdown => return,
+                        () = &mut end => return,
                         () = sleep(backoff) => backoff = (backoff * 2).min(Duration::from_secs(1)),
                     }
                 }

@@ -1,5 +1,5 @@
 //! What all connections of a listener share, until they are upgraded.
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::AtomicBool};
 
 use hyper::header::{self, HeaderMap};
 use metrics::counter;
@@ -15,13 +15,22 @@ pub(crate) struct ListenerContext<C, H> {
     pub(crate) options: ListenerOptions,
     pub(crate) hooks: H,
     pub(crate) workers: Workers<C>,
+    /// Only requests of sessions by long-polling are served any more.
+    pub(crate) draining: AtomicBool,
     origin_log: LogLimit,
     proxy_log: LogLimit,
 }
 
 impl<C, H> ListenerContext<C, H> {
     pub(crate) fn new(options: ListenerOptions, hooks: H, workers: Workers<C>) -> Self {
-        Self { options, hooks, workers, origin_log: LogLimit::new(), proxy_log: LogLimit::new() }
+        Self {
+            options,
+            hooks,
+            workers,
+            draining: AtomicBool::new(false),
+            origin_log: LogLimit::new(),
+            proxy_log: LogLimit::new(),
+        }
     }
 
     /// Logs a connection that did not come from a balancer.

@@ -206,6 +206,7 @@ impl<P> Sockets<P> {
 
     /// A long-polling session is over: what waits for it is answered.
     pub(crate) fn release(&mut self, session: PollingSession) {
+        self.context.engine.polling_ends();
         if let Some(get) = session.get {
             self.respond(get, refusal(RequestError::UnknownSession));
         }

@@ -66,6 +66,7 @@ impl<P> Sockets<P> {
         let probe = self.remove(id.index())?;
         let mut io = self.session(session.into()).ok()?;
         let old = std::mem::replace(&mut io.connection.transport, probe.transport);
+        io.context.engine.polling_ends();
         (io.connection.readable, io.connection.finished) = (probe.readable, probe.finished);
         let token = io.id.token();
         if io.connection.transport.reregister(&io.context.registry, token).is_err() {

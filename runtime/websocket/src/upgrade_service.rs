@@ -14,8 +14,9 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use http_body_util::Full;
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::Incoming,
+    header::{HeaderValue, RETRY_AFTER},
     http::{Extensions, request::Parts},
     service::Service,
 };
@@ -92,6 +93,9 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
     }
 
     fn upgrade(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if self.is_draining() {
+            return draining();
+        }
         if let Err(error) = self.check(&request) {
             return error.response();
         }
@@ -102,6 +106,11 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
             }
             Err(refusal) => *refusal,
         }
+    }
+
+    /// Whether nobody is let in any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.context.draining.load(Ordering::Relaxed)
     }
 
     /// Whether a request may be upgraded; what it lacks is counted.
@@ -157,4 +166,13 @@ impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeServ
             Either::Right(Box::pin(async move { Ok(context.hooks.other(remote, request).await) }))
         }
     }
+}
+
+/// The response of a listener that lets nobody in any more.
+pub(crate) fn draining() -> Response<Full<Bytes>> {
+    count_upgrade("draining");
+    let mut response = Response::new(Full::from("this node ends\n"));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }

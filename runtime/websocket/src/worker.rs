@@ -258,6 +258,7 @@ impl<A: Application> Worker<A> {
     /// A session begins by long-polling. Returns the packet that its client is told first.
     fn open_polling(&mut self, upgrade: Upgrade) -> io::Result<String> {
         let id = self.sockets.insert(|id, _| Ok(Transport::Polling(Box::new(PollingSession::new(id)))))?;
+        self.sockets.context.engine.polling_begins();
         if let Some(io) = self.sockets.io(id) {
             io.connection.engine_since = NonZeroU32::new(io.context.now);
         }
