@@ -73,6 +73,30 @@ pub async fn handle(
     }
 }
 
+/// Joins a lesson of the session's own classroom, or one of another: then that classroom is entered, and the session before
+/// is left to the caller. A guest that brings a token enters, too. A failure changes nothing.
+///
+/// # Errors
+/// As [`handle`].
+pub async fn change(
+    deps: &Deps,
+    context: ConnectContext,
+    session: &mut Session,
+    request: JoinLesson,
+) -> Result<(Option<Connected>, LessonJoined), HandlerError> {
+    let visitor = Visitor::of(session);
+    let enters = session.agent_id().is_none() && (request.access_token.is_some() || visitor.claims.is_some());
+    let stays = match choose(&visitor, visitor.claims.as_ref(), request.lesson_id.clone()) {
+        Ok(lesson) if !enters => deps.presence.lesson_classroom(&lesson).await? == session.classroom(),
+        Ok(_) | Err(_) => !enters,
+    };
+    if stays {
+        return Ok((None, join_lesson::handle(&deps.join_lesson, session, request).await?));
+    }
+    let (connected, joined) = handle(deps, context, &visitor, request).await?;
+    Ok((Some(connected), joined))
+}
+
 /// A session in the lesson's classroom; the guard ends it again unless it is committed.
 async fn enter(
     deps: &Deps,

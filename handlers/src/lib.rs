@@ -23,7 +23,10 @@ pub fn table() -> Table {
     let disconnect = (disconnect::Deps::new, disconnect::handle);
     Table::new(connect, disconnect)
         .url_parameter("lesson_id")
-        .outside((admit::Deps::new, admit::handle), ("join_lesson", enter_lesson::Deps::new, enter_lesson::handle))
+        .outside(
+            (admit::Deps::new, admit::handle),
+            ("join_lesson", enter_lesson::Deps::new, enter_lesson::handle, enter_lesson::change),
+        )
         .on("join_lesson", join_lesson::Deps::new, join_lesson::handle)
         .on("leave_lesson", leave_lesson::Deps::new, leave_lesson::handle)
         .on("ping", |_| (), ping::handle)

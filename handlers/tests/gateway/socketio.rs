@@ -13,6 +13,7 @@ on_both_kinds!(
     a_class_of_both_dialects_sees_itself_whole,
     events_of_services_have_names,
     a_lesson_is_that_of_payload_or_auth_or_query,
+    a_join_moves_to_the_lesson_s_classroom,
     guests_join_without_entering,
     binary_data_is_no_payload,
 );
@@ -211,6 +212,52 @@ async fn a_lesson_is_that_of_payload_or_auth_or_query(backend: &Backend) {
     }
 }
 
+async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
+    let (from, to) = (backend.classroom(), backend.classroom());
+    let user = from.user("alice");
+    let mut alice = SocketIo::connect(backend, &json!({"token": from.participant("alice")})).await;
+    alice.joins(&from.algebra).await;
+    let first = alice.event("connect_success").await;
+    let mut left = backend.participant(from, "left").await;
+    assert_eq!(alice.event("agent.entered").await["id"]["sequence_id"], left.session);
+    let mut entered = backend.participant(to, "entered").await;
+    backend.settled(from, [&mut left]).await;
+    backend.settled(to, [&mut entered]).await;
+    // A join that fails changes nothing.
+    for lesson in ["no-such-lesson", ""] {
+        assert_eq!(alice.emit("join_lesson", &[json!({"lesson_id": lesson})]).await["status"], "ERROR");
+    }
+    backend.nothing_came(from, [&mut left]).await;
+    // The two fences of these checks.
+    alice.event("note").await;
+    alice.event("note").await;
+
+    alice.joins(&to.biology).await;
+    let second = alice.event("connect_success").await;
+    assert_eq!((&second["sid"], &second["agent_id"]), (&first["sid"], &first["agent_id"]));
+    let whom = |success: &Value| crate::common::Whom {
+        id: from.agent("web", "alice"),
+        session: success["session_id"].as_i64().unwrap(),
+    };
+    entered.sees("entered", &whom(&second)).await;
+    left.sees("left", &whom(&first)).await;
+    // It hears of the other classroom only.
+    backend.publish(&from.subject("note"), &json!({"of": "from"}));
+    backend.publish(&format!("lesson.{}.note", from.algebra), &json!({"of": "from"}));
+    backend.publish(&format!("lesson.{}.note", to.biology), &json!({"of": "to"}));
+    assert_eq!(alice.event("note").await, json!({"of": "to"}));
+    let lesson = format!("select lesson_id from agent_session where user_id = '{user}'");
+    assert_eq!(backend.rows(&lesson).await, [to.biology.clone()]);
+    let mut keys = backend.keys().await;
+    let students = |lesson: &str| format!("lesson_student_{lesson}");
+    crate::common::expect_field(&mut keys, &students(&from.algebra), &user, None).await;
+    crate::common::expect_field(&mut keys, &students(&to.biology), &user, second["sid"].as_str()).await;
+    // And back.
+    alice.joins(&from.biology).await;
+    alice.event("connect_success").await;
+    entered.sees("left", &whom(&second)).await;
+}
+
 async fn guests_join_without_entering(backend: &Backend) {
     let backend = backend.another(|options| options.clone().env("ROLLCALL_GUESTS", "true"));
     let room = backend.classroom();
@@ -225,6 +272,10 @@ async fn guests_join_without_entering(backend: &Backend) {
     assert_eq!(known.emit("join_lesson", &[payload]).await["status"], "SUCCESS");
     assert_eq!(known.event("connect_success").await["agent_id"], room.agent("web", "alice"));
     assert_eq!(backend.live(room).await.len(), 1);
+    // A guest that joined may still enter.
+    let payload = json!({"access_token": room.participant("bob"), "lesson_id": room.algebra});
+    assert_eq!(guest.emit("join_lesson", &[payload]).await["status"], "SUCCESS");
+    assert_eq!(guest.event("connect_success").await["agent_id"], room.agent("web", "bob"));
 }
 
 async fn binary_data_is_no_payload(backend: &Backend) {

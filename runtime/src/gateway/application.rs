@@ -62,6 +62,7 @@ impl Application for Gateway {
             WorkerCommand::Connected { socket, outcome } => self.on_connected(sockets, socket, outcome),
             WorkerCommand::Admitted { socket, outcome } => self.on_admitted(sockets, socket, outcome),
             WorkerCommand::Entered { socket, outcome, ack } => self.on_entered(sockets, socket, outcome, ack),
+            WorkerCommand::Moved { socket, outcome, ack } => self.on_moved(sockets, socket, outcome, ack),
             WorkerCommand::Answered { socket, session, ack, begins } => match sockets.get_mut(socket) {
                 Some(mut socket) => {
                     if let Some(ack) = ack {

@@ -8,7 +8,7 @@ use crate::{
     handler::{
         connected::Connected,
         error::Refused,
-        outside::{EnterOutcome, Visitor},
+        outside::{EnterOutcome, Moved, Visitor},
         session::Session,
     },
     rooms::RoomCommand,
@@ -45,6 +45,15 @@ pub enum WorkerCommand {
         socket: SocketId,
         /// What the handler returned.
         outcome: EnterOutcome,
+        /// The ack, in the connection's dialect.
+        ack: Option<Vec<u8>>,
+    },
+    /// A client that came without a classroom has joined a lesson, perhaps of another classroom.
+    Moved {
+        /// The connection.
+        socket: SocketId,
+        /// What the handler returned.
+        outcome: Moved,
         /// The ack, in the connection's dialect.
         ack: Option<Vec<u8>>,
     },

@@ -137,6 +137,21 @@ impl Fanout {
         whole
     }
 
+    /// The connection is no longer in its classroom.
+    pub(super) fn leave_classroom(&mut self, socket: &mut Socket<'_, Peer>) {
+        if let Some(room) = socket.peer.classroom.take() {
+            self.leave(socket.id(), room);
+        }
+    }
+
+    /// The connection does not enter the classroom that it was entering.
+    pub(super) fn abandon_classroom(&mut self, socket: &mut Socket<'_, Peer>) {
+        let Some(cold) = &mut socket.peer.cold else { return };
+        let is_classroom = |room| matches!(self.room_id(room), Some(RoomId::Classroom(_)));
+        let abandoned: Vec<_> = cold.join_buffers.extract_if(.., |buffer| is_classroom(buffer.room)).collect();
+        abandoned.iter().for_each(|buffer| self.leave(socket.id(), buffer.room));
+    }
+
     /// What was to be joined is not: the connection leaves the rooms that it was entering.
     pub(super) fn abandon_joins(&mut self, socket: &mut Socket<'_, Peer>) {
         let buffers = socket.peer.cold.as_mut().map(|cold| std::mem::take(&mut cold.join_buffers)).unwrap_or_default();

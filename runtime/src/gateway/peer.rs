@@ -38,6 +38,8 @@ pub struct Peer {
     pub(super) expires: u64,
     /// The reason, where the gateway closed it.
     pub(super) closed_by_us: Option<LeftReason>,
+    /// It came without a classroom, and is in the one of its lesson.
+    pub(super) roams: bool,
     /// Its client was told that the node drains.
     pub(super) knows_of_drain: bool,
     /// Its page answers pings.
@@ -143,6 +145,7 @@ impl Peer {
             mark: None,
             expires: deadline,
             closed_by_us: None,
+            roams: false,
             knows_of_drain: false,
             heartbeat: false,
             permit,

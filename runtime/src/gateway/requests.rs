@@ -1,7 +1,7 @@
 //! The requests of a connection: one handler runs at a time, and the next message waits until it is done.
 use std::time::Duration;
 
-use rollcall_schema::{AckError, Answer, Offset, SessionError};
+use rollcall_schema::{AckError, Answer, Offset, Request, SessionError};
 
 use super::{
     Gateway, WorkerCommand,
@@ -41,23 +41,35 @@ impl Gateway {
         let (request, ack) = read_request(socket.peer.dialect, text);
         let Some(request) = request else { return self.answer(socket, &ack, &AckError::InvalidPayload.into()) };
         match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
-            PeerState::Open(session) => match self.shared.table.invoke(&request, session) {
-                Ok(call) => {
-                    let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
-                    let namespaces = self.shared.rooms.namespaces().clone();
-                    tokio::spawn(async move {
-                        let Outcome { session, answer, begins } = call.await;
-                        let ack = ack.encode(&namespaces, &answer);
-                        mailboxes.send(id, WorkerCommand::Answered { socket: id, session, ack, begins }).await;
-                    });
-                }
-                Err((session, answer)) => {
-                    socket.peer.state = PeerState::Open(session);
-                    self.answer(socket, &ack, &answer);
-                }
-            },
+            PeerState::Open(session) if socket.peer.roams => self.on_roaming_request(socket, session, &request, ack),
+            PeerState::Open(session) => self.invoke(socket, session, &request, ack),
             PeerState::Outside(visitor) => self.on_request_outside(socket, visitor, &request, ack),
             state => socket.peer.state = state,
+        }
+    }
+
+    /// Runs the handler of an event.
+    pub(super) fn invoke(
+        &self,
+        socket: &mut Socket<'_, Peer>,
+        session: Box<Session>,
+        request: &Request<'_>,
+        ack: AckTo,
+    ) {
+        match self.shared.table.invoke(request, session) {
+            Ok(call) => {
+                let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
+                let namespaces = self.shared.rooms.namespaces().clone();
+                tokio::spawn(async move {
+                    let Outcome { session, answer, begins } = call.await;
+                    let ack = ack.encode(&namespaces, &answer);
+                    mailboxes.send(id, WorkerCommand::Answered { socket: id, session, ack, begins }).await;
+                });
+            }
+            Err((session, answer)) => {
+                socket.peer.state = PeerState::Open(session);
+                self.answer(socket, &ack, &answer);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::handler::{
     connected::Connected,
     error::Refused,
     invocation::{answered, contained},
-    outside::{Entering, Outside, Visitor},
+    outside::{Entering, Moving, Outside, Visitor},
     session::Session,
     traits::{Connect, Disconnect, Handler},
 };
@@ -243,6 +243,22 @@ impl Handlers {
 }
 
 impl Handlers {
+    /// Starts the event by which a client that came without a classroom may move to another one; none where it is another
+    /// event.
+    pub fn change(
+        &self,
+        context: ConnectContext,
+        session: Box<Session>,
+        request: &Request<'_>,
+    ) -> Result<Moving, (Box<Session>, Option<Answer>)> {
+        match &self.outside {
+            Some(outside) if outside.event() == request.event => outside
+                .change(context, session, request, self.timeout)
+                .map_err(|(session, answer)| (session, Some(answer))),
+            Some(_) | None => Err((session, None)),
+        }
+    }
+
     fn unknown(&self, request: &Request<'_>) -> Answer {
         if request.event == self.first_event {
             return AckError::AlreadyConnected.into();

@@ -1,4 +1,4 @@
-//! Clients that were let in without a classroom (PROTOCOL 11): who they are, and the two functions that they have.
+//! Clients that were let in without a classroom (PROTOCOL 11): who they are, and the functions that they have.
 //!
 //! Invariant: such a client has no row, no event and no room. It gets all of them at once, by the one event that is made
 //! for it, or stays as it was.
@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{
-    AckError, AgentLabel, Answer, Audience, LessonId, Request, SessionError, UserId, ack::Reply, request::Token,
+    AckError, AgentId, AgentLabel, Answer, Audience, LessonId, Request, SessionError, UserId, ack::Reply,
+    request::Token,
 };
 use serde::de::DeserializeOwned;
 
@@ -15,8 +16,12 @@ use super::{
     connected::Connected,
     error::{ConnectError, HandlerError, Refused},
     invocation::{answered, contained},
+    session::Session,
 };
 use crate::{auth::Claims, limits::network::Subscriber};
+
+/// The label of clients that give none.
+pub const LABEL: &str = "web";
 
 /// A client without a classroom.
 #[derive(Debug)]
@@ -36,6 +41,19 @@ impl Visitor {
     #[must_use]
     pub fn user(&self) -> Option<(UserId, Audience)> {
         self.claims.as_ref().map(|claims| (claims.user.clone(), claims.audience.clone()))
+    }
+}
+
+impl Visitor {
+    /// The client of a session that goes elsewhere. A guest has had no use for its label, and gets the usual one.
+    ///
+    /// # Panics
+    /// Never: the usual label is one.
+    #[must_use]
+    pub fn of(session: &Session) -> Self {
+        let label = session.agent_id().map(AgentId::label);
+        let label = label.unwrap_or_else(|| AgentLabel::parse(LABEL).expect("a label"));
+        Self { claims: session.claims(), label, lesson: session.url_lesson.clone(), roster: false }
     }
 }
 
@@ -64,6 +82,35 @@ where
     type Future = Fut;
     fn call(&self, deps: &'a D, client: Option<Subscriber>, token: Option<Token>) -> Fut {
         self(deps, client, token)
+    }
+}
+
+/// What becomes of a client that joined a lesson, perhaps of another classroom.
+#[derive(Debug)]
+pub struct Moved {
+    /// The session that it had.
+    pub session: Box<Session>,
+    /// The one that it has instead, if it has moved.
+    pub instead: Option<Box<Connected>>,
+}
+
+/// The handler that moves: `async fn(&Deps, context, &mut Session, Request) -> Result<(Option<Connected>, Answer),
+/// HandlerError>`; the session of the other classroom, if there is one now.
+pub trait Move<'a, D: 'a, R, A>: Send + Sync {
+    /// What it returns.
+    type Future: Future<Output = Result<(Option<Connected>, A), HandlerError>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, deps: &'a D, context: ConnectContext, session: &'a mut Session, request: R) -> Self::Future;
+}
+
+impl<'a, D: 'a, R, A, F, Fut> Move<'a, D, R, A> for F
+where
+    F: Fn(&'a D, ConnectContext, &'a mut Session, R) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<(Option<Connected>, A), HandlerError>> + Send + 'a,
+{
+    type Future = Fut;
+    fn call(&self, deps: &'a D, context: ConnectContext, session: &'a mut Session, request: R) -> Fut {
+        self(deps, context, session, request)
     }
 }
 
@@ -99,18 +146,32 @@ type EnterFn = Arc<
         + Sync,
 >;
 
-/// The two functions.
+/// Of a call that may move.
+pub type Moving = BoxFuture<'static, (Moved, Answer)>;
+type MoveFn = Arc<
+    dyn Fn(ConnectContext, Box<Session>, &Request<'_>, Duration) -> Result<Moving, (Box<Session>, Answer)>
+        + Send
+        + Sync,
+>;
+
+/// The three functions.
 #[derive(Clone)]
 pub(super) struct Outside {
     event: &'static str,
     admit: AdmitFn,
     enter: EnterFn,
+    change: MoveFn,
 }
 
 impl Outside {
     pub(super) fn new<C, D, R, A>(
         (admit_deps, admit): (C, impl for<'a> Admit<'a, C> + 'static),
-        (event, enter_deps, enter): (&'static str, D, impl for<'a> Enter<'a, D, R, A> + 'static),
+        (event, enter_deps, enter, change): (
+            &'static str,
+            D,
+            impl for<'a> Enter<'a, D, R, A> + 'static,
+            impl for<'a> Move<'a, D, R, A> + 'static,
+        ),
     ) -> Self
     where
         C: Send + Sync + 'static,
@@ -119,7 +180,8 @@ impl Outside {
         A: Into<Reply> + Send + 'static,
     {
         let admit = Arc::new((admit_deps, admit));
-        let enter = Arc::new((enter_deps, enter));
+        let enter = Arc::new((enter_deps, enter, change));
+        let change = Arc::clone(&enter);
         Self {
             event,
             admit: Arc::new(move |client, token, timeout| {
@@ -151,6 +213,22 @@ impl Outside {
                 }
                 .boxed())
             }),
+            change: Arc::new(move |context, mut session, request, timeout| {
+                let payload = match request.payload::<R>() {
+                    Ok(payload) => payload,
+                    Err(error) => return Err((session, Answer::Error(AckError::InvalidPayload, error.detail))),
+                };
+                let function = Arc::clone(&change);
+                Ok(async move {
+                    let call = async { function.2.call(&function.0, context, &mut session, payload).await }.boxed();
+                    let (instead, answer) = match answered(contained(event, timeout, call).await) {
+                        Ok((instead, reply)) => (instead.map(Box::new), Answer::Success(reply.into())),
+                        Err(answer) => (None, answer),
+                    };
+                    (Moved { session, instead }, answer)
+                }
+                .boxed())
+            }),
         }
     }
 
@@ -175,5 +253,15 @@ impl Outside {
         timeout: Duration,
     ) -> Result<Entering, (Box<Visitor>, Answer)> {
         (self.enter)(context, visitor, request, timeout)
+    }
+
+    pub(super) fn change(
+        &self,
+        context: ConnectContext,
+        session: Box<Session>,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<Moving, (Box<Session>, Answer)> {
+        (self.change)(context, session, request, timeout)
     }
 }

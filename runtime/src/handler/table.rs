@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::handler::{
     handlers::Handlers,
-    outside::{Admit, Enter, Outside},
+    outside::{Admit, Enter, Move, Outside},
     resources::Resources,
     traits::{Connect, Disconnect, Handler},
 };
@@ -132,15 +132,16 @@ impl Table {
     }
 
     /// Adds what clients without a classroom need: the function that checks their token, and the event by which they enter
-    /// one.
+    /// one, and later move to another.
     #[must_use]
     pub fn outside<C, D, R, A>(
         self,
         (admit_deps, admit): (impl FnOnce(&Resources) -> C + 'static, impl for<'a> Admit<'a, C> + 'static),
-        (event, enter_deps, enter): (
+        (event, enter_deps, enter, change): (
             &'static str,
             impl FnOnce(&Resources) -> D + 'static,
             impl for<'a> Enter<'a, D, R, A> + 'static,
+            impl for<'a> Move<'a, D, R, A> + 'static,
         ),
     ) -> Self
     where
@@ -152,7 +153,7 @@ impl Table {
         let bind = self.bind;
         let bind = move |resources: &Resources| {
             let admit = (admit_deps(resources), admit);
-            bind(resources).outside(Outside::new(admit, (event, enter_deps(resources), enter)))
+            bind(resources).outside(Outside::new(admit, (event, enter_deps(resources), enter, change)))
         };
         Self { bind: Box::new(bind), ..self }
     }

@@ -12,13 +12,14 @@ use super::super::{
     peer::{Peer, PeerState},
 };
 use crate::{
-    handler::{connect_context::ConnectContext, error::Refused, outside::Visitor},
+    handler::{
+        connect_context::ConnectContext,
+        error::Refused,
+        outside::{LABEL, Visitor},
+    },
     rooms::Namespace,
 };
 use rollcall_websocket::{Socket, SocketId, Sockets};
-
-/// The label of clients that give none.
-const LABEL: &str = "web";
 
 impl Gateway {
     pub(super) fn on_connect(

@@ -1,5 +1,5 @@
-//! A client that was let in without a classroom enters that of the lesson which it joins.
-use rollcall_schema::{ConnectSuccess, Request, socketio};
+//! A client that was let in without a classroom enters that of the lesson which it joins, and moves with a later join.
+use rollcall_schema::{ConnectSuccess, LeftReason, Request, socketio};
 
 use super::super::{
     Gateway, WorkerCommand,
@@ -9,7 +9,8 @@ use super::super::{
 use crate::handler::{
     connect_context::ConnectContext,
     connected::Connected,
-    outside::{EnterOutcome, Visitor},
+    outside::{EnterOutcome, Moved, Visitor},
+    session::Session,
 };
 use rollcall_base::names;
 use rollcall_websocket::{Socket, SocketId, Sockets};
@@ -60,27 +61,7 @@ impl Gateway {
             return;
         };
         match outcome {
-            EnterOutcome::Entered(connected) => {
-                let Connected { session, roster, .. } = *connected;
-                let success = ConnectSuccess {
-                    session: session.membership.session(),
-                    sid: session.sid(),
-                    ping_interval: self.shared.options.ping_interval,
-                    expires_at: session.expires(),
-                    version: env!("CARGO_PKG_VERSION"),
-                    start: None,
-                    roster: roster.as_deref(),
-                };
-                if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
-                    self.send_event(&mut socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
-                }
-                socket.peer.admit(session.agent_id(), None);
-                ack.into_iter().for_each(|ack| socket.send_text(&ack));
-                self.session_returned(&mut socket, Box::new(session), None);
-                if self.draining {
-                    self.announce_to(&mut socket);
-                }
-            }
+            EnterOutcome::Entered(connected) => self.entered(&mut socket, *connected, ack),
             EnterOutcome::Outside(visitor) => {
                 self.fanout.abandon_joins(&mut socket);
                 self.enumeration.connection_ended(id);
@@ -88,6 +69,89 @@ impl Gateway {
                 self.visitor_returned(&mut socket, visitor);
             }
         }
+    }
+
+    /// The client is in a classroom from now on.
+    fn entered(&mut self, socket: &mut Socket<'_, Peer>, connected: Connected, ack: Option<Vec<u8>>) {
+        let Connected { session, roster, .. } = connected;
+        let success = ConnectSuccess {
+            session: session.membership.session(),
+            sid: session.sid(),
+            ping_interval: self.shared.options.ping_interval,
+            expires_at: session.expires(),
+            version: env!("CARGO_PKG_VERSION"),
+            start: None,
+            roster: roster.as_deref(),
+        };
+        if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
+            self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
+        }
+        socket.peer.admit(session.agent_id(), None);
+        socket.peer.roams = true;
+        ack.into_iter().for_each(|ack| socket.send_text(&ack));
+        self.session_returned(socket, Box::new(session), None);
+        if self.draining {
+            self.announce_to(socket);
+        }
+    }
+
+    /// A request of a client that came without a classroom, and is in one.
+    pub(in super::super) fn on_roaming_request(
+        &mut self,
+        socket: &mut Socket<'_, Peer>,
+        session: Box<Session>,
+        request: &Request<'_>,
+        ack: AckTo,
+    ) {
+        let (id, client, mailboxes) = (socket.id(), socket.peer.client(), self.shared.mailboxes.clone());
+        let context = ConnectContext { socket: id, sid: mailboxes.sid(id), client, url_parameter: None };
+        match self.shared.table.change(context, session, request) {
+            Ok(call) => {
+                let namespaces = self.shared.rooms.namespaces().clone();
+                tokio::spawn(async move {
+                    let (outcome, answer) = call.await;
+                    let ack = ack.encode(&namespaces, &answer);
+                    mailboxes.send(id, WorkerCommand::Moved { socket: id, outcome, ack }).await;
+                });
+            }
+            Err((session, None)) => self.invoke(socket, session, request, ack),
+            Err((session, Some(answer))) => {
+                socket.peer.state = PeerState::Open(session);
+                self.answer(socket, &ack, &answer);
+            }
+        }
+    }
+
+    /// It has joined a lesson, or not. Where that is of another classroom, its session there is over, now that it has
+    /// another one.
+    pub(in super::super) fn on_moved(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        id: SocketId,
+        Moved { session, instead }: Moved,
+        ack: Option<Vec<u8>>,
+    ) {
+        if instead.is_some() {
+            metrics::gauge!(names::SESSIONS).increment(1.0);
+        }
+        let Some(mut socket) = sockets.get_mut(id) else {
+            let session = match instead {
+                Some(connected) => {
+                    self.shared.disconnects.leave(session, LeftReason::Closed);
+                    Box::new(connected.session)
+                }
+                None => session,
+            };
+            return self.leave_after_close(id, session);
+        };
+        let Some(connected) = instead else {
+            self.fanout.abandon_classroom(&mut socket);
+            ack.into_iter().for_each(|ack| socket.send_text(&ack));
+            return self.session_returned(&mut socket, session, None);
+        };
+        self.fanout.leave_classroom(&mut socket);
+        self.shared.disconnects.leave(session, LeftReason::Closed);
+        self.entered(&mut socket, *connected, ack);
     }
 
     /// No handler runs for this client, which has no classroom.
