@@ -4,7 +4,7 @@ PAIRS ?= 2000
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint run k6 bench autobahn race chaos mishaps sabotage fuzz clean
+.PHONY: help setup test lint run k6 bench autobahn socketio race chaos mishaps sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,9 @@ bench: setup ## every load scenario beside its floor, one table (10 minutes)
 
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
+
+socketio: ## clients of Socket.IO from npm and PyPI against the gateway, over websocket and long-polling
+	@loadtest/setup/socketio
 
 race: setup ## PAIRS=2000 pairs of agents enter at once on three nodes, and every agent must see every other
 	cargo build --release -p rollcall

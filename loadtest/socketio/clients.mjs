@@ -1,0 +1,205 @@
+// The unmodified socket.io-client of npm against a gateway of this script's own, over each transport.
+// usage: CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     in a folder of its own
+import assert from "node:assert/strict";
+import { spawn, execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { createHmac } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+
+const load = createRequire(`${process.env.CLIENT}/`);
+const { io } = load("socket.io-client");
+const { version } = load("socket.io-client/package.json");
+const secret = "0123456789abcdef0123456789abcdef";
+const room = "6f1c9d3e-5a40-4a39-9d3b-0d3f7d7c1a01";
+const TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]];
+const SOON = 10_000;
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+const [port, admin] = [await freePort(), await freePort()];
+const url = `http://127.0.0.1:${port}`;
+const environment = {
+  ...process.env,
+  ROLLCALL_HS256_SECRET: secret,
+  DATABASE_URL: "sqlite:rollcall.db",
+  ROLLCALL_LISTEN: `127.0.0.1:${port}`,
+  ROLLCALL_ADMIN_LISTEN: `127.0.0.1:${admin}`,
+  ROLLCALL_GUESTS: "true",
+  ROLLCALL_SOCKETIO_NAMESPACES: "/,/teachers",
+};
+
+let gateway;
+async function start() {
+  gateway = spawn(process.env.ROLLCALL, [], { env: environment, stdio: ["ignore", "pipe", "inherit"] });
+  let output = "";
+  for await (const chunk of gateway.stdout) {
+    output += chunk;
+    if (output.includes("admin on ")) return;
+  }
+  throw new Error(`the gateway ended: ${output}`);
+}
+async function end(signal) {
+  const exited = once(gateway, "exit");
+  gateway.kill(signal);
+  await exited;
+}
+
+function token(sub, changes = {}) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const message = `${part({ alg: "HS256" })}.${part({ iss: "test", aud: "example.org", sub, exp, ...changes })}`;
+  return `${message}.${createHmac("sha256", secret).update(message).digest("base64url")}`;
+}
+
+const open = [];
+function connect(options = {}, namespace = "") {
+  const socket = io(url + namespace, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
+  open.push(socket);
+  // Events are kept from the beginning, so that a test can look for one after it came.
+  socket.came = [];
+  socket.onAny((name, ...args) => socket.came.push([name, ...args]));
+  return socket;
+}
+async function until(what, holds) {
+  const deadline = Date.now() + SOON;
+  for (;;) {
+    const found = await holds();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`${what}: not in time`);
+    await new Promise((done) => setTimeout(done, 10));
+  }
+}
+/** The first argument of an event that has come, or comes. */
+async function event(socket, name, fits = () => true) {
+  const found = await until(`${name} for ${socket.id}`, () => socket.came.find(([known, arg]) => known === name && fits(arg)));
+  return found[1];
+}
+const connected = (socket) => until("connect", () => socket.connected);
+const closed = (socket) => new Promise((done) => socket.once("disconnect", done));
+async function publish(subject, body) {
+  const answer = await fetch(`http://127.0.0.1:${admin}/api/v1/publish`, { method: "POST", body: JSON.stringify({ subject, body }) });
+  assert.equal(answer.status, 202);
+}
+const join = (socket, ...data) => socket.timeout(SOON).emitWithAck("join_lesson", ...data);
+const SUCCESS = { status: "SUCCESS", data: {} };
+
+const cases = {
+  async "joins, events and acks"(transports) {
+    const alice = connect({ transports, auth: { token: token("alice") } });
+    // Emitted before connect: the client keeps it.
+    assert.deepEqual(await join(alice, { lesson_id: "algebra" }), SUCCESS);
+    const success = await event(alice, "connect_success");
+    assert.equal(success.sid, alice.id);
+    const bob = connect({ transports, auth: (give) => give({ access_token: token("bob"), lesson_id: "algebra" }) });
+    bob.emit("join_lesson");
+    const { session_id, agent_id } = await event(bob, "connect_success");
+    assert.equal(agent_id, "web.bob.example.org");
+    const entered = await event(alice, "agent.entered", (push) => push.id.sequence_id === session_id);
+    assert.equal(entered.payload.agent_id, agent_id);
+    await publish("lesson.algebra.board", { drawn: [1, "é\u2028"] });
+    assert.deepEqual(await event(alice, "board"), { drawn: [1, "é\u2028"] });
+    assert.deepEqual(await event(bob, "board"), { drawn: [1, "é\u2028"] });
+    assert.deepEqual(await join(bob, null), SUCCESS);
+    assert.deepEqual(await join(bob, { lesson_id: "none" }), { status: "ERROR", message: "lesson not found" });
+    bob.emit("nonsense", 1, 2, 3);
+    assert.equal((await event(bob, "request_error")).message, "unknown event");
+    assert.equal((await join(bob, { file: Buffer.from([1, 2, 3]) })).message, "invalid payload");
+    bob.disconnect();
+    await event(alice, "agent.left", (push) => push.id.sequence_id === session_id);
+    // The same socket connects again.
+    bob.connect();
+    assert.deepEqual(await join(bob, {}), SUCCESS);
+  },
+  async "a token wherever it may stand"(transports) {
+    const places = [
+      { query: { token: token("a") } },
+      { query: { access_token: token("b") } },
+      { extraHeaders: { authorization: `Bearer ${token("c")}` } },
+      { auth: { token: token("d") }, query: { token: "x" } },
+    ];
+    for (const place of places) assert.deepEqual(await join(connect({ transports, ...place }), { lesson_id: "algebra" }), SUCCESS);
+  },
+  async "a refusal is final, and an unknown namespace, too"(transports) {
+    for (const [options, namespace, message] of [
+      [{ auth: { token: "x" } }, "", "unauthenticated"],
+      [{ auth: { token: token("a", { classroom_ids: [] }), classroom_id: room } }, "", "access_denied"],
+      [{}, "/nowhere", "Invalid namespace"],
+    ]) {
+      const socket = connect({ transports, ...options }, namespace);
+      const [error] = await new Promise((done) => socket.once("connect_error", (...args) => done(args)));
+      assert.equal(error.message, message);
+      assert.equal(socket.active, false);
+    }
+  },
+  async "namespaces and guests"(transports) {
+    const teacher = connect({ transports, auth: { token: token("tess", { role: "teacher" }) } }, "/teachers");
+    assert.deepEqual(await join(teacher, { lesson_id: "algebra" }), SUCCESS);
+    assert.equal((await event(teacher, "connect_success")).agent_id, "teachers.tess.example.org");
+    const guest = connect({ transports });
+    assert.deepEqual(await join(guest, { lesson_id: "algebra" }), SUCCESS);
+    await publish("lesson.algebra.bell", { rings: true });
+    assert.deepEqual(await event(guest, "bell"), { rings: true });
+    assert.deepEqual(await event(teacher, "bell"), { rings: true });
+  },
+  async "the same agent again replaces the first"(transports) {
+    const [first, second] = [0, 1].map(() => connect({ transports, autoConnect: false, auth: { token: token("twice"), classroom_id: room } }));
+    first.connect();
+    await event(first, "connect_success");
+    const end = closed(first);
+    second.connect();
+    assert.equal((await event(first, "session_error")).type, "replaced");
+    assert.equal(await end, "io server disconnect");
+    await connected(second);
+  },
+  async "an expired token is renewed by reconnecting"(transports) {
+    let asked = 0;
+    const exp = () => Math.floor(Date.now() / 1000) + (asked++ === 0 ? 2 : 3600);
+    const socket = connect({ transports, auth: (give) => give({ token: token("late", { exp: exp() }), classroom_id: room }) });
+    assert.equal((await event(socket, "session_error")).type, "token_expired");
+    await until("a second connect", () => asked === 2 && socket.connected);
+  },
+  async "many come back after the node was killed, and after a drain"(transports) {
+    const sockets = Array.from({ length: 20 }, (_, n) => connect({ transports, auth: { token: token(`storm-${n}`), lesson_id: "algebra" } }));
+    for (const socket of sockets) socket.on("connect", () => socket.emit("join_lesson"));
+    const joined = (times) => sockets.every((socket) => socket.came.filter(([name]) => name === "connect_success").length === times);
+    await until("all have joined", () => joined(1));
+    await end("SIGKILL");
+    await start();
+    await until("all are back", () => joined(2));
+    const drained = sockets.map((socket) => event(socket, "session_error", (error) => error.type === "terminated"));
+    const over = end("SIGTERM");
+    await Promise.all(drained);
+    await over;
+    await start();
+    await until("all are back again", () => joined(3));
+  },
+};
+
+writeFileSync("lessons.csv", `lesson_id,classroom_id,seats\nalgebra,${room},3\n`);
+writeFileSync("attendees.csv", "lesson_id,user_id,seat\n");
+execFileSync(process.env.ROLLCALL, ["load", "--lessons", "lessons.csv", "--attendees", "attendees.csv"], { env: environment });
+await start();
+let failed = 0;
+for (const [name, run] of Object.entries(cases)) {
+  for (const transports of TRANSPORTS) {
+    try {
+      await run(transports);
+      console.log(`ok      ${version} ${transports}: ${name}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAILED  ${version} ${transports}: ${name}\n${error.stack}`);
+    }
+    open.splice(0).forEach((socket) => socket.disconnect());
+  }
+}
+await end("SIGKILL");
+process.exit(failed ? 1 : 0);
