@@ -1,7 +1,7 @@
 //! Whether one more connection is admitted: limits of the node, of each client, and of upgrades per second.
 //!
-//! Invariant: a client's count is the number of its [`ClientPermit`]s that are alive, so it cannot drift; the same holds for
-//! upgrades on their way to a worker. The table of clients has at most about twice as many entries as there are connections
+//! Invariant: a client's count is the number of its [`ClientPermit`]s that are alive, so it cannot drift. A connection of the
+//! node counts from its admission on. The table of clients has at most about twice as many entries as there are connections
 //! from outside. Where a limit of connections is reached, a silent connection is closed for the new one, if there is one
 //! ([`super::silent`]).
 use std::{
@@ -24,7 +24,7 @@ use super::{
     silent::{SilentConnections, Unauthenticated},
 };
 use rollcall_base::names;
-use rollcall_websocket::SocketId;
+use rollcall_websocket::{ReservedConnection, SocketId};
 
 /// The table of clients is cleaned only above this number of entries.
 const MIN_CLEANED: usize = 1024;
@@ -89,8 +89,10 @@ pub type UnauthenticatedPermit = Arc<Unauthenticated>;
 
 /// The connections of this node.
 pub trait Connections {
-    /// How many there are.
+    /// How many there are, with those that are reserved.
     fn count(&self) -> usize;
+    /// Counts one that is about to upgrade.
+    fn reserve(&self) -> ReservedConnection;
     /// Closes a connection if it is still silent. False where its worker's inbox is full.
     fn close_silent(&self, socket: SocketId) -> bool;
 }
@@ -111,15 +113,9 @@ struct Clients {
     cleaned: usize,
 }
 
-/// Held while an upgrade is on its way to a worker, which does not count it yet.
-#[derive(Clone, Debug)]
-pub struct UpgradePermit(#[expect(dead_code, reason = "it is counted while it lives")] Arc<()>);
-
-/// The rate of upgrades, and those on their way to a worker. Locked by one upgrade at a time.
+/// The rate of upgrades. Locked by one upgrade at a time, until its connection is counted.
 #[derive(Debug)]
 struct UpgradeGate {
-    /// Each [`UpgradePermit`] is a clone.
-    in_progress: Arc<()>,
     /// A token bucket that is refilled with `upgrades` tokens per second.
     tokens: f64,
     /// When it was refilled last.
@@ -162,8 +158,7 @@ impl Admission {
     /// Enforces these limits.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
-        let upgrades =
-            UpgradeGate { in_progress: Arc::default(), tokens: f64::from(limits.upgrades), refilled: Instant::now() };
+        let upgrades = UpgradeGate { tokens: f64::from(limits.upgrades), refilled: Instant::now() };
         let memory = Memory::new(limits.memory);
         Self {
             limits,
@@ -204,8 +199,7 @@ impl Admission {
         }
     }
 
-    /// Admits an upgrade beside the connections that workers count. The permits are put into the head's extensions, also
-    /// where the upgrade is refused.
+    /// Admits an upgrade. The permits are put into the head's extensions, also where the upgrade is refused.
     ///
     /// # Errors
     /// [`AdmissionError`].
@@ -257,9 +251,7 @@ impl Admission {
         if !gate.refill(self.limits.upgrades) {
             return Err(AdmissionError::Rate);
         }
-        // In this order: a worker counts an upgrade before its permit is dropped, so none is missed.
-        let in_progress = Arc::strong_count(&gate.in_progress) - 1;
-        let count = in_progress + connections.count();
+        let count = connections.count();
         let reached = if of_client.is_some_and(|count| count.admitted() > self.limits.per_client) {
             Some((AdmissionError::Client, client))
         } else if count >= self.limits.connections {
@@ -278,8 +270,7 @@ impl Admission {
             metrics::counter!(names::DROPPED, "reason" => "silent").increment(1);
         }
         gate.tokens -= 1.0;
-        // Dropped with the head, once a worker has the connection.
-        head.extensions.insert(UpgradePermit(Arc::clone(&gate.in_progress)));
+        head.extensions.insert(connections.reserve());
         drop(gate);
         head.extensions.insert::<ClientPermit>(permit.or(accepted.take().map(|AcceptPermit(count)| count)));
         // Loopback addresses are distinguished here, too.

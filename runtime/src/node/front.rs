@@ -15,7 +15,7 @@ use crate::{
     limits::admission::{Admission, AdmissionError, Connections},
 };
 use rollcall_base::names;
-use rollcall_websocket::{HttpHooks, SocketId, Workers};
+use rollcall_websocket::{HttpHooks, ReservedConnection, SocketId, Workers};
 
 /// Admits connections, and answers requests that are not for the WebSocket.
 pub struct PublicFront {
@@ -29,7 +29,11 @@ pub struct PublicFront {
 
 impl Connections for Workers<WorkerCommand> {
     fn count(&self) -> usize {
-        self.connections()
+        self.admitted()
+    }
+
+    fn reserve(&self) -> ReservedConnection {
+        Workers::reserve(self)
     }
 
     fn close_silent(&self, socket: SocketId) -> bool {

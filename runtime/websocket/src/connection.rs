@@ -5,13 +5,13 @@
 use std::{
     collections::VecDeque,
     num::NonZeroU32,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
 };
 
 use metrics::Gauge;
 
 use crate::{
-    close::Cause, engine::Engine, framing::Framing, id::SocketId, message_decoder::MessageDecoder,
+    close::Cause, connection_count::WorkerCount, engine::Engine, framing::Framing, id::SocketId, message_decoder::MessageDecoder,
     options::SocketOptions, polling_session::Probe, send_budget::SendBudget, send_queue::SendQueue,
     transport::Transport,
 };
@@ -123,7 +123,7 @@ pub(crate) struct WorkerContext {
     /// Where transports are registered.
     pub(crate) registry: mio::Registry,
     /// Slab entries, and connections on their way here; the listener reads it.
-    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) connections: Arc<WorkerCount>,
     pub(crate) gauge: Gauge,
     /// What all workers share of Engine.IO.
     pub(crate) engine: Arc<Engine>,

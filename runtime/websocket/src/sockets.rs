@@ -2,7 +2,6 @@
 use std::{
     io,
     ops::{Deref, DerefMut},
-    sync::atomic::Ordering,
 };
 
 use slab::Slab;
@@ -120,7 +119,7 @@ impl<P> Sockets<P> {
     /// Removes an entry.
     pub(crate) fn remove(&mut self, index: usize) -> Option<Connection> {
         let entry = self.slab.try_remove(index)?;
-        self.context.connections.fetch_sub(1, Ordering::Relaxed);
+        self.context.connections.remove();
         self.context.gauge.decrement(1);
         Some(entry.connection)
     }

@@ -7,10 +7,7 @@ use std::{
     collections::VecDeque,
     io,
     num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,6 +25,7 @@ use crate::{
     application::{Application, Upgrade},
     close::Cause,
     connection::{Connection, ConnectionState, WorkerContext},
+    connection_count::WorkerCount,
     engine::Engine,
     handoff::Handoff,
     id::SocketId,
@@ -101,7 +99,7 @@ impl<A: Application> Worker<A> {
         worker: u8,
         options: SocketOptions,
         application: A,
-        connections: Arc<AtomicUsize>,
+        connections: Arc<WorkerCount>,
         send_budget: Arc<SendBudget>,
         engine: Arc<Engine>,
     ) -> io::Result<Self> {
@@ -189,7 +187,7 @@ impl<A: Application> Worker<A> {
             Input::Command(command) => self.application.command(&mut self.sockets, command),
             Input::Adopt(adoption) => {
                 if self.shutting_down || self.adopt(*adoption).is_err() {
-                    self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
+                    self.sockets.context.connections.remove();
                 }
             }
             Input::Engine(request) => self.on_engine_request(*request),
@@ -234,7 +232,7 @@ impl<A: Application> Worker<A> {
             EngineRequest::Open { upgrade, answer } => {
                 let packet = if self.shutting_down { None } else { self.open_polling(upgrade).ok() };
                 if packet.is_none() {
-                    self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
+                    self.sockets.context.connections.remove();
                 }
                 let _ = answer.send(packet);
             }
@@ -272,7 +270,7 @@ impl<A: Application> Worker<A> {
             .sockets
             .insert(|id, context| Transport::new(handoff, context.options.send_buffer, &context.registry, id.token()));
         let Ok(id) = inserted else {
-            self.sockets.context.connections.fetch_sub(1, Ordering::Relaxed);
+            self.sockets.context.connections.remove();
             return None;
         };
         let mut io = self.sockets.io(id)?;

@@ -1,11 +1,5 @@
 //! The handle to all workers: it gives them connections and commands.
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{
@@ -15,6 +9,7 @@ use tokio::{
 
 use crate::{
     application::{Application, Upgrade},
+    connection_count::{ConnectionCount, ReservedConnection, WorkerCount},
     engine::Engine,
     handoff::Handoff,
     id::SocketId,
@@ -34,7 +29,7 @@ pub struct Stopped;
 pub struct Inbox<C> {
     worker: u8,
     sender: mpsc::Sender<Input<C>>,
-    connections: Arc<AtomicUsize>,
+    connections: Arc<WorkerCount>,
 }
 
 impl<C> Clone for Inbox<C> {
@@ -66,7 +61,7 @@ impl<C: Send + 'static> Inbox<C> {
     /// Connections that the worker has or is about to get.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.get()
     }
 }
 
@@ -74,6 +69,7 @@ impl<C: Send + 'static> Inbox<C> {
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
+    count: ConnectionCount,
     send_budgets: Arc<[Arc<SendBudget>]>,
     engine: Arc<Engine>,
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -83,6 +79,7 @@ impl<C> Clone for Workers<C> {
     fn clone(&self) -> Self {
         Self {
             inboxes: Arc::clone(&self.inboxes),
+            count: self.count.clone(),
             send_budgets: Arc::clone(&self.send_budgets),
             engine: Arc::clone(&self.engine),
             tasks: Arc::clone(&self.tasks),
@@ -103,6 +100,7 @@ impl<C: Send + 'static> Workers<C> {
     ) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let mut inboxes = Vec::new();
+        let connections = ConnectionCount::default();
         let engine = Arc::new(Engine::new(label, options));
         let count = count.clamp(1, SocketId::MAX_WORKERS);
         let send_budgets: Arc<[_]> =
@@ -110,7 +108,7 @@ impl<C: Send + 'static> Workers<C> {
         for (worker, send_budget) in send_budgets.iter().enumerate() {
             let (sender, receiver) = mpsc::channel(options.inbox);
             let worker = u8::try_from(worker).expect("clamped to what a u8 holds");
-            let inbox = Inbox { worker, sender, connections: Arc::default() };
+            let inbox = Inbox { worker, sender, connections: Arc::new(WorkerCount::new(&connections)) };
             let application = application(inbox.clone());
             let (connections, send_budget) = (Arc::clone(&inbox.connections), Arc::clone(send_budget));
             let worker =
@@ -118,7 +116,13 @@ impl<C: Send + 'static> Workers<C> {
             tasks.spawn(supervisor.supervise("worker", worker.run(receiver)));
             inboxes.push(inbox);
         }
-        Ok(Self { inboxes: inboxes.into(), send_budgets, engine, tasks: Arc::new(Mutex::new(tasks)) })
+        Ok(Self {
+            inboxes: inboxes.into(),
+            count: connections,
+            send_budgets,
+            engine,
+            tasks: Arc::new(Mutex::new(tasks)),
+        })
     }
 
     /// The workers' inboxes, by number.
@@ -131,6 +135,18 @@ impl<C: Send + 'static> Workers<C> {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inboxes.iter().map(Inbox::connections).sum()
+    }
+
+    /// Connections of all workers, and those that were reserved.
+    #[must_use]
+    pub fn admitted(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Counts a connection that is about to upgrade. It belongs into the extensions of its head.
+    #[must_use]
+    pub fn reserve(&self) -> ReservedConnection {
+        self.count.reserve()
     }
 
     /// Whether the bytes that wait for slow readers are near their limit, so that new connections should be refused.
@@ -153,28 +169,36 @@ impl<C: Send + 'static> Workers<C> {
     }
 
     /// Gives an upgraded connection (non-blocking), and what it has sent already, to the worker with the fewest.
-    pub async fn adopt(&self, handoff: impl Into<Handoff>, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+    pub async fn adopt(&self, handoff: impl Into<Handoff>, unread: Bytes, mut upgrade: Upgrade) -> Result<(), Stopped> {
+        let reserved = upgrade.head.extensions.remove();
         let adoption = Adoption { handoff: handoff.into(), unread, upgrade, is_engine: false };
-        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption))).await
+        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption)), reserved).await
     }
 
     /// The same for a WebSocket that begins an Engine.IO session.
-    pub(crate) async fn adopt_engine(&self, handoff: Handoff, unread: Bytes, upgrade: Upgrade) -> Result<(), Stopped> {
+    pub(crate) async fn adopt_engine(
+        &self,
+        handoff: Handoff,
+        unread: Bytes,
+        mut upgrade: Upgrade,
+    ) -> Result<(), Stopped> {
+        let reserved = upgrade.head.extensions.remove();
         let adoption = Adoption { handoff, unread, upgrade, is_engine: true };
-        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption))).await
+        self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption)), reserved).await
     }
 
     /// Begins an Engine.IO session by long-polling. Returns its first packet; none where there is no room.
-    pub(crate) async fn open_polling(&self, upgrade: Upgrade) -> Option<String> {
+    pub(crate) async fn open_polling(&self, mut upgrade: Upgrade) -> Option<String> {
         let (answer, answered) = oneshot::channel();
+        let reserved = upgrade.head.extensions.remove();
         let request = Input::Engine(Box::new(EngineRequest::Open { upgrade, answer }));
-        self.add(self.with_fewest().ok()?, request).await.ok()?;
+        self.add(self.with_fewest().ok()?, request, reserved).await.ok()?;
         answered.await.ok()?
     }
 
     /// Gives a connection to an Engine.IO session: a GET that waits, or a WebSocket that is to be its transport.
     pub(crate) async fn add_to_session(&self, named: SocketId, request: EngineRequest) -> Result<(), Stopped> {
-        self.add(self.inboxes.get(named.worker()).ok_or(Stopped)?, Input::Engine(Box::new(request))).await
+        self.add(self.inboxes.get(named.worker()).ok_or(Stopped)?, Input::Engine(Box::new(request)), None).await
     }
 
     /// Sends a request to the worker of an Engine.IO session.
@@ -200,10 +224,15 @@ impl<C: Send + 'static> Workers<C> {
     }
 
     /// Sends a connection, which counts from now on.
-    async fn add(&self, inbox: &Inbox<C>, input: Input<C>) -> Result<(), Stopped> {
-        inbox.connections.fetch_add(1, Ordering::Relaxed);
+    async fn add(
+        &self,
+        inbox: &Inbox<C>,
+        input: Input<C>,
+        reserved: Option<ReservedConnection>,
+    ) -> Result<(), Stopped> {
+        inbox.connections.add(reserved);
         inbox.sender.send(input).await.map_err(|_| {
-            inbox.connections.fetch_sub(1, Ordering::Relaxed);
+            inbox.connections.remove();
             Stopped
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 
 use super::*;
+use rollcall_websocket::ConnectionCount;
 
 fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission {
     let header = HeaderName::from_static("x-forwarded-for");
@@ -20,12 +21,22 @@ fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission 
     })
 }
 
-/// A number of connections, each of which can be closed.
-struct Count(usize);
+/// A number of connections, each of which can be closed, and those that are reserved.
+struct Count(usize, ConnectionCount);
+
+impl Count {
+    fn of(connections: usize) -> Self {
+        Self(connections, ConnectionCount::default())
+    }
+}
 
 impl Connections for Count {
     fn count(&self) -> usize {
-        self.0
+        self.0 + self.1.get()
+    }
+
+    fn reserve(&self) -> ReservedConnection {
+        self.1.reserve()
     }
 
     fn close_silent(&self, _: SocketId) -> bool {
@@ -47,7 +58,7 @@ fn enter_by(admission: &Admission, remote: &str, header: Option<&str>) -> Result
     if !admission.admit_connection(remote, &mut head.extensions) {
         return Err(AdmissionError::Client);
     }
-    admission.admit_upgrade(remote, &mut head, &Count(0))?;
+    admission.admit_upgrade(remote, &mut head, &Count::of(0))?;
     Ok(head.extensions.remove::<ClientPermit>().unwrap())
 }
 
@@ -87,9 +98,11 @@ async fn behind_a_proxy_the_client_is_counted() {
 #[tokio::test]
 async fn a_full_node_admits_nobody() {
     let admission = admission(3, 9, 1000);
+    let reserved = ConnectionCount::default();
     let enter = |counted| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
-        admission.admit_upgrade("127.0.0.1:1".parse().unwrap(), &mut head, &Count(counted)).map(|()| head)
+        let connections = Count(counted, reserved.clone());
+        admission.admit_upgrade("127.0.0.1:1".parse().unwrap(), &mut head, &connections).map(|()| head)
     };
     assert_eq!(enter(3).unwrap_err(), AdmissionError::Node);
     let in_progress = enter(2).unwrap();
@@ -141,7 +154,7 @@ async fn connections_without_a_session_are_limited() {
     admission.limits.unauthenticated = 1;
     let enter = |admission: &Admission| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
-        admission.admit_upgrade("127.0.0.1:1".parse().unwrap(), &mut head, &Count(0))?;
+        admission.admit_upgrade("127.0.0.1:1".parse().unwrap(), &mut head, &Count::of(0))?;
         Ok::<_, AdmissionError>(head.extensions.remove::<UnauthenticatedPermit>().unwrap())
     };
     let first = enter(&admission).unwrap();
@@ -157,7 +170,7 @@ async fn refused_connections_that_stay_count_only_when_connections_are_accepted(
     let refused = || {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
         assert!(admission.admit_connection(remote, &mut head.extensions));
-        assert_eq!(admission.admit_upgrade(remote, &mut head, &Count(0)).unwrap_err(), AdmissionError::Client);
+        assert_eq!(admission.admit_upgrade(remote, &mut head, &Count::of(0)).unwrap_err(), AdmissionError::Client);
         head.extensions
     };
     let mut places: Vec<_> = (0..4).map(|_| enter(&admission, "1.2.3.4").unwrap()).collect();
@@ -179,8 +192,7 @@ async fn a_silent_connection_is_closed_at_each_limit() {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
         let remote = format!("{from}:1").parse().unwrap();
         assert!(admission.admit_connection(remote, &mut head.extensions));
-        admission.admit_upgrade(remote, &mut head, &Count(count))?;
-        head.extensions.remove::<UpgradePermit>();
+        admission.admit_upgrade(remote, &mut head, &Count::of(count))?;
         let waiting = head.extensions.remove::<UnauthenticatedPermit>().unwrap();
         waiting.arrived(SocketId::from_bits(1));
         Ok::<_, AdmissionError>((head.extensions.remove::<ClientPermit>(), waiting))
