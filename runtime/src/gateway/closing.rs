@@ -24,6 +24,12 @@ impl Gateway {
         socket.close(close(error), message.as_deref());
     }
 
+    /// The same for a client whose connect was refused: no handler runs for it any more.
+    pub(super) fn end_refused(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError, detail: Option<&str>) {
+        self.end_with(socket, error, detail);
+        socket.peer.connect_refused();
+    }
+
     /// The message about an error, with a random time after which the client may reconnect.
     pub(super) fn last_message(&self, error: SessionError, detail: Option<&str>) -> Vec<u8> {
         error.message_with(self.reconnect_after(self.reconnect_within), detail)

@@ -73,7 +73,7 @@ impl Gateway {
         };
         let Connected { session, resumption, roster } = match outcome {
             Ok(connected) => *connected,
-            Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
+            Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
         let start = resumption.as_ref().map(|resumption| Start {
             epoch: &resumption.position.epoch,

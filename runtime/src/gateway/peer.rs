@@ -64,7 +64,7 @@ pub(super) enum PeerState {
     Open(Box<Session>),
     /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
     Outside(Box<Visitor>),
-    /// The client was not let in, and its connection is closed when [`Peer::expires`] says so.
+    /// The client was not let in, and no handler runs. Its connection is being closed, or is when [`Peer::expires`] says so.
     Refused,
 }
 
@@ -177,6 +177,14 @@ impl Peer {
         fresh
     }
 
+    /// Its connect was refused: no handler runs any more, so nobody waits for one. A client that may try again on this
+    /// connection awaits its next one already.
+    pub(super) fn connect_refused(&mut self) {
+        if let PeerState::Connecting = self.state {
+            self.state = PeerState::Refused;
+        }
+    }
+
     /// Its address, where the connections of addresses are limited.
     pub(super) fn client(&self) -> Option<Subscriber> {
         self.permit.as_ref().map(|permit| permit.client())
@@ -274,6 +282,16 @@ mod tests {
     use super::*;
     use crate::{gateway::Mailboxes, rooms::Rooms};
     use rollcall_bus::memory::{LogLimits, MemoryBus};
+
+    #[test]
+    fn no_handler_is_waited_for_once_connect_is_refused() {
+        let mut peer = Peer::new(0, None, None, None);
+        peer.connect_refused();
+        assert!(matches!(peer.state, PeerState::AwaitingConnect(_)), "it may try again");
+        peer.state = PeerState::Connecting;
+        peer.connect_refused();
+        assert!(matches!(peer.state, PeerState::Refused));
+    }
 
     #[tokio::test]
     async fn a_replay_sends_nothing_of_a_lesson_before_it_is_joined() {

@@ -93,7 +93,7 @@ impl Gateway {
         };
         let visitor = match outcome {
             Ok(visitor) => visitor,
-            Err(Refused { error, detail }) => return self.end_with(&mut socket, error, detail),
+            Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
         if let Dialect::SocketIo(namespace) = socket.peer.dialect {
             self.send_connect_answer(&mut socket, namespace);
