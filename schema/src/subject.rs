@@ -30,10 +30,16 @@ impl RoomId {
         }
     }
 
-    /// The subjects of the room, `classroom.{id}.*`: a filter, in the stream's own names (not the republished ones).
-    #[must_use]
-    pub fn filter(&self) -> String {
-        format!("{self}.*")
+    /// The subjects of the room, `classroom.{id}.*`: filters, in the stream's own names (not the republished ones), the one
+    /// that we publish to first. NATS compares them with case, and some services write a UUID in upper case.
+    pub fn filters(&self) -> impl Iterator<Item = String> + use<> {
+        let own = format!("{self}.*");
+        let upper = match self {
+            Self::Classroom(id) => Some(format!("classroom.{}.*", id.to_string().to_ascii_uppercase())),
+            Self::Lesson(_) => None,
+        };
+        let other = upper.filter(|upper| *upper != own);
+        std::iter::once(own).chain(other)
     }
 }
 

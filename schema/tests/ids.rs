@@ -277,3 +277,19 @@ proptest! {
         let _ = Subject::parse(&text);
     }
 }
+
+#[test]
+fn a_classroom_is_fed_by_both_spellings_of_its_uuid() {
+    let filters = |room: &str| {
+        let room = Subject::parse(&format!("{room}.note")).expect("a subject").room;
+        room.filters().collect::<Vec<_>>()
+    };
+    let [lower, upper] = ["5c2f2c26-6b1c-4a4b-9d4e-2b9f5a3f7d10", "5C2F2C26-6B1C-4A4B-9D4E-2B9F5A3F7D10"];
+    for spelling in [lower, upper] {
+        let both = [lower, upper].map(|id| format!("classroom.{id}.*"));
+        assert_eq!(filters(&format!("classroom.{spelling}")), both);
+    }
+    let digits = "classroom.11111111-1111-4111-8111-111111111111";
+    assert_eq!(filters(digits), [format!("{digits}.*")]);
+    assert_eq!(filters("lesson.algebra-1"), ["lesson.algebra-1.*"]);
+}

@@ -150,6 +150,8 @@ impl Gateway {
                 self.lost_event_closes.add(sockets_where(sockets, affected), Instant::now());
             }
             RoomCommand::StreamReset => {
+                // Connections that join a room from here on get nothing of the old stream.
+                self.fanout.flush(sockets);
                 self.fanout.stream_reset();
                 let affected = |socket: &mut Socket<'_, Peer>| socket.peer.rooms().next().is_some();
                 self.lost_event_closes.add(sockets_where(sockets, affected), Instant::now());

@@ -54,7 +54,7 @@ impl Backfill {
     }
 }
 
-/// The reading of one room.
+/// The reading of one room, in one spelling of its subjects.
 struct Lane {
     filter: String,
     from: u64,
@@ -98,10 +98,12 @@ pub(super) struct RoomMerge {
 
 impl RoomMerge {
     fn new(client: Client, rooms: impl IntoIterator<Item = (RoomId, u64)>, through: u64) -> Self {
-        let lane = |(room, after): (RoomId, u64)| Lane { filter: room.filter(), from: after + 1, head: None };
+        let lanes = |(room, after): (RoomId, u64)| {
+            room.filters().map(move |filter| Lane { filter, from: after + 1, head: None })
+        };
         Self {
             client,
-            lanes: rooms.into_iter().map(lane).collect(),
+            lanes: rooms.into_iter().flat_map(lanes).collect(),
             through,
             window_size: WindowSize::default(),
             begun: false,

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Client;
 use rollcall_schema::Offset;
 use tokio::{
     sync::mpsc,
@@ -19,14 +18,15 @@ use tokio::{
 };
 
 use super::{
-    CALL_TIMEOUT,
     backfill::Backfill,
     live_buffer::{LiveBuffer, Next},
+    missing_stream::MissingStream,
     sequence_tracker::{Arrival, SequenceTracker},
-    stream::{self, State, StateError},
+    stream::{self, State},
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
     window::Window,
+    work_client::WorkClient,
 };
 use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;
@@ -52,7 +52,7 @@ pub(super) struct FeedWriter {
     rooms: Arc<Subscriptions>,
     stream_end: Arc<StreamEnd>,
     /// Reads the stream.
-    work: Client,
+    work: WorkClient,
     feed: mpsc::Sender<BusEvent>,
     tracker: SequenceTracker,
     /// Hashes events.
@@ -61,6 +61,7 @@ pub(super) struct FeedWriter {
     reread: Option<Instant>,
     /// Since when the stream is behind what it has confirmed before.
     behind: Option<Instant>,
+    missing: MissingStream,
 }
 
 /// The feed's receiver was dropped.
@@ -71,11 +72,12 @@ impl FeedWriter {
         buffer: Arc<LiveBuffer>,
         rooms: Arc<Subscriptions>,
         stream_end: Arc<StreamEnd>,
-        work: Client,
+        work: WorkClient,
         feed: mpsc::Sender<BusEvent>,
         tracker: SequenceTracker,
     ) -> Self {
-        Self { buffer, rooms, stream_end, work, feed, tracker, key: RandomState::new(), reread: None, behind: None }
+        let (key, missing) = (RandomState::new(), MissingStream::default());
+        Self { buffer, rooms, stream_end, work, feed, tracker, key, reread: None, behind: None, missing }
     }
 
     /// Runs until the feed's receiver is dropped.
@@ -114,7 +116,7 @@ impl FeedWriter {
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
                 end.take().filter(|_| self.buffer.is_certain()).into_iter().for_each(|last| self.tracker.skip_to(last));
-                *end = stream::state(&self.work).await.ok().map(|state| state.last);
+                *end = stream::state(&self.work.client().await).await.ok().map(|state| state.last);
             }
         }
         Ok(())
@@ -215,15 +217,16 @@ impl FeedWriter {
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
-            Err(error) => return Ok(Err(self.recreate_stream(&error).await)),
+            Err(error) => return Ok(Err(self.missing.recreate(&self.work.client().await, &error).await)),
         };
+        self.missing.found();
         if let Err(error) = self.check_stream(&state).await? {
             return Ok(Err(error));
         }
         let after = self.tracker.floor();
         if state.last > after {
             let rooms = self.rooms.all().into_iter().map(|(room, since)| (room, since.max(after)));
-            let mut reading = match Backfill::open(&self.work, rooms, state.last).await {
+            let mut reading = match Backfill::open(&self.work.client().await, rooms, state.last).await {
                 Ok(reading) => reading,
                 Err(error) => return Ok(Err(error)),
             };
@@ -249,16 +252,6 @@ impl FeedWriter {
         }
         self.tracker.filled_through(window.through);
         self.settle(now).await
-    }
-
-    /// Makes the stream if the server has lost it. All other errors are only retried.
-    async fn recreate_stream(&self, error: &StateError) -> BusError {
-        if let StateError::Missing = error
-            && let Err(error) = stream::ensure(&self.work, CALL_TIMEOUT).await
-        {
-            return BusError(error.to_string());
-        }
-        BusError(error.to_string())
     }
 
     /// Tells the feed what the stream has lost. An error if the stream is behind and may catch up.

@@ -17,6 +17,7 @@ mod in_flight;
 mod live_buffer;
 mod live_connection;
 mod message;
+mod missing_stream;
 mod next_event;
 mod presence_reader;
 mod probe;
@@ -33,10 +34,10 @@ mod subject_queue;
 mod subscriptions;
 mod window;
 mod wire;
+mod work_client;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use async_nats::Client;
 use async_trait::async_trait;
 use rollcall_schema::{ClassroomId, Offset, RoomId};
 use tokio::{
@@ -58,6 +59,7 @@ use self::{
     servers::{PING_INTERVAL, Servers},
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
+    work_client::WorkClient,
 };
 use super::{
     Bus, BusError, BusEvent, Position, PresenceEvent, PresenceRead, ProbeError, Publication, PublishError, Replay,
@@ -111,7 +113,7 @@ pub struct NatsBus {
     /// For events that are not those of presence.
     event_publisher: Publisher,
     servers: Servers,
-    work: Client,
+    work: WorkClient,
     /// When the last probe ran, and its result.
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), ProbeError>)>>,
     replays: Replays,
@@ -140,15 +142,16 @@ impl NatsBus {
     /// [`NatsError`], by what the operator has to change.
     pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(url, max_body)?;
-        let work = servers.connect("rollcall work").await?;
+        let work = WorkClient::connect(&servers).await?;
+        let client = work.client().await;
         // Only a node that makes the stream needs the right to.
-        let create = stream::state(&work).await.is_err();
+        let create = stream::state(&client).await.is_err();
         probe::probe(&servers, Depth::Rights { create }).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
             ProbeError::Away(error) => NatsError::Away(error.to_string()),
         })?;
-        stream::ensure(&work, CALL_TIMEOUT).await?;
-        let state = stream::state(&work).await.map_err(|error| NatsError::Away(error.to_string()))?;
+        stream::ensure(&client, CALL_TIMEOUT).await?;
+        let state = stream::state(&client).await.map_err(|error| NatsError::Away(error.to_string()))?;
         let connection = timeout(CALL_TIMEOUT, servers.open_live()).await;
         let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
 
@@ -242,7 +245,7 @@ impl Bus for NatsBus {
     }
 
     async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {
-        stored_ids::find(&self.work, ids, age).await
+        stored_ids::find(&self.work.client().await, ids, age).await
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {

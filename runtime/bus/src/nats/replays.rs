@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{backfill::Backfill, stream::State, subscriptions::Subscriptions, window::Window};
+use super::{backfill::Backfill, stream::State, subscriptions::Subscriptions, window::Window, work_client::WorkClient};
 use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
 
@@ -47,7 +47,7 @@ pub(super) struct Replays {
 impl Replays {
     /// Starts two readers, which end with `tasks`.
     pub(super) fn start(
-        client: &Client,
+        client: &WorkClient,
         rooms: &Arc<Subscriptions>,
         supervisor: &Tasks,
         tasks: &mut JoinSet<()>,
@@ -70,10 +70,10 @@ impl Replays {
     }
 }
 
-async fn serve(client: Client, rooms: Arc<Subscriptions>, mut waiting: mpsc::Receiver<Request>) {
+async fn serve(client: WorkClient, rooms: Arc<Subscriptions>, mut waiting: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut requests, MAX_BATCH).await > 0 {
-        ReplayBatch::new(requests.drain(..)).read(&client, &rooms).await;
+        ReplayBatch::new(requests.drain(..)).read(&client.client().await, &rooms).await;
     }
 }
 

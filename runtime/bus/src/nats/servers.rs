@@ -44,9 +44,14 @@ impl Servers {
         Parsed::read(self.url.current().await.reveal())
     }
 
-    /// Connects with the client library. Afterwards the connection comes back by itself.
-    pub(super) async fn connect(&self, name: &str) -> Result<Client, NatsError> {
-        let addresses = self.current().await?.addresses;
+    /// The servers as they are now.
+    pub(super) async fn addresses(&self) -> Result<Vec<ServerAddr>, NatsError> {
+        Ok(self.current().await?.addresses)
+    }
+
+    /// Connects with the client library. Afterwards the connection comes back by itself, to one of these servers.
+    pub(super) async fn connect(&self, name: &str) -> Result<(Vec<ServerAddr>, Client), NatsError> {
+        let addresses = self.addresses().await?;
         let servers = self.clone();
         // Asked for each connection, also after a break.
         let login = move |_nonce: Vec<u8>| {
@@ -66,10 +71,12 @@ impl Servers {
             .request_timeout(Some(CALL_TIMEOUT))
             .reconnect_delay_callback(|attempts| if attempts > 1 { RECONNECT_DELAY } else { Duration::ZERO });
         let connected = timeout(CALL_TIMEOUT, options.connect(&addresses[..])).await;
-        connected.map_err(|_| NatsError::Away("no answer in time".to_owned()))?.map_err(|error| match error.kind() {
+        let connected = connected.map_err(|_| NatsError::Away("no answer in time".to_owned()))?;
+        let client = connected.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => NatsError::Refused,
             _ => NatsError::Away(error.to_string()),
-        })
+        })?;
+        Ok((addresses, client))
     }
 
     /// Opens a connection of our own, to the first server that accepts it.

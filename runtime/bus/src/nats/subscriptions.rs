@@ -2,7 +2,7 @@
 //!
 //! Invariant: a room is in the table from its subscribe call until its unsubscribe call, whether or not the server
 //! knows of it. While the connection lives, each change of the table is written to it, in order. A room costs one entry
-//! here and nothing else.
+//! here, and on the server a subscription for each spelling of its subjects.
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -32,7 +32,7 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct SubscriptionTable {
     rooms: HashMap<RoomId, Subscription>,
-    /// The number of the last subscription.
+    /// The number of the last room's subscription.
     sid: u64,
     connected: bool,
     /// Lines that are not written yet. Empty without a connection; a connection that takes no bytes is given up.
@@ -42,7 +42,8 @@ struct SubscriptionTable {
 }
 
 struct Subscription {
-    /// Its number. Messages of the room's earlier subscriptions are dropped.
+    /// Its number, which is even; the other spelling's is the next one. Messages of the room's earlier subscriptions are
+    /// dropped.
     sid: u64,
     /// Only events after this offset are for the room.
     start: u64,
@@ -57,7 +58,7 @@ impl Subscriptions {
         if table.rooms.contains_key(room) {
             return false;
         }
-        table.sid += 1;
+        table.sid += 2;
         let subscription = Subscription { sid: table.sid, start };
         if table.connected {
             write_subscribe(&mut table.outgoing, room, subscription.sid);
@@ -79,7 +80,9 @@ impl Subscriptions {
         let mut table = self.lock();
         let Some(Subscription { sid, .. }) = table.rooms.remove(room) else { return };
         if table.connected {
-            table.outgoing.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+            for (_, sid) in room.filters().zip(sid..) {
+                table.outgoing.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+            }
             drop(table);
             self.changed.notify_one();
         }
@@ -105,7 +108,7 @@ impl Subscriptions {
 
     /// Whether a message of this subscription belongs to the room's current one.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
-        self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid)
+        self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid & !1)
     }
 
     /// All rooms, each with the offset after which its events are for it.
@@ -159,5 +162,7 @@ impl Subscriptions {
 }
 
 fn write_subscribe(outgoing: &mut Vec<u8>, room: &RoomId, sid: u64) {
-    outgoing.extend_from_slice(format!("SUB {LIVE_PREFIX}{} {sid}\r\n", room.filter()).as_bytes());
+    for (filter, sid) in room.filters().zip(sid..) {
+        outgoing.extend_from_slice(format!("SUB {LIVE_PREFIX}{filter} {sid}\r\n").as_bytes());
+    }
 }

@@ -10,7 +10,7 @@ use async_nats::{
 };
 use rollcall_base::BackendUrl;
 use rollcall_bus::{
-    Bus, Publication,
+    Bus, Publication, Replay,
     nats::{NatsBus, NatsError},
 };
 use rollcall_loadtest::servers::Nats;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::{
     bench::{classroom, collect, ids, lesson, note, publish_surely},
-    proxy::{Handmade, publish_raw},
+    proxy::{Handmade, Proxy, publish_raw},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,6 +69,103 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
     assert!(events[1].body.is_empty());
     publish_surely(&bus, &room, 1).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_classroom_in_upper_case_is_the_same_classroom() {
+    let server = Nats::start().unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let (bus, mut feed) = NatsBus::connect(&proxy.url()).await.unwrap();
+    let (room, start) = (classroom(), bus.position());
+    bus.subscribe(&room).await.unwrap();
+    let other = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let (lower, upper) = (room.to_string(), room.to_string().replacen("classroom", "", 1).to_uppercase());
+    let spellings = [lower, format!("classroom{upper}")];
+    let publish = async |number: i64| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in note(&room, "", number).headers {
+            headers.insert(name, value);
+        }
+        let subject = format!("{}.note", spellings[(number % 2) as usize]);
+        other.publish_with_headers(subject, headers, "{}".into()).await.unwrap().await.unwrap();
+    };
+    for number in 0..4 {
+        publish(number).await;
+    }
+    let events = collect(&mut feed, 4).await;
+    assert_eq!(ids(&events), [0, 1, 2, 3]);
+    assert!(events.iter().all(|event| event.room == room));
+    // The same of what is read from the stream, after a break and for a client that comes back.
+    proxy.cut().await;
+    for number in 4..8 {
+        publish(number).await;
+    }
+    proxy.mend();
+    assert_eq!(ids(&collect(&mut feed, 4).await), [4, 5, 6, 7]);
+    let Replay::Events(mut events, _) = bus.replay(std::slice::from_ref(&room), &start).await.unwrap() else {
+        panic!("lost")
+    };
+    let mut replayed = Vec::new();
+    while let Some(event) = events.recv().await {
+        replayed.push(event.unwrap());
+    }
+    assert_eq!(ids(&replayed), (0..8).collect::<Vec<_>>());
+    bus.unsubscribe(&room);
+    let (others, last) = (lesson(), 9);
+    bus.subscribe(&others).await.unwrap();
+    for number in 0..2 {
+        publish(number).await;
+    }
+    publish_surely(&bus, &others, last).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [last], "neither spelling is heard any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_that_was_rotated_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, file) = (folder.path().join("nats.conf"), folder.path().join("url"));
+    let has = |password: &str| {
+        let text = format!("authorization {{ user: alice, password: {password} }}");
+        std::fs::write(&settings, text).unwrap();
+    };
+    has("first");
+    let server = Handmade::start(&["--jetstream", "--config", settings.to_str().unwrap()]);
+    let (before, after) = (Proxy::to(server.port).await, Proxy::to(server.port).await);
+    let address = |password: &str, host: &str| host.replacen("//", &format!("//alice:{password}@"), 1);
+    let direct = format!("nats://127.0.0.1:{}", server.port);
+    let first = address("first", &before.url());
+    std::fs::write(&file, &first).unwrap();
+    let url = BackendUrl::in_file(&first, "NATS_URL", file.clone(), |_| Ok(()));
+    let (bus, mut feed) = NatsBus::connect_to(url, 128 * 1024).await.unwrap();
+    let (room, start) = (classroom(), bus.position());
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&bus, &room, 1).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
+
+    // Another password, and another address.
+    has("second");
+    server.reload();
+    before.cut().await;
+    let (other, _feed) = timeout(Duration::from_secs(10), async {
+        loop {
+            if let Ok(connected) = NatsBus::connect(&address("second", &direct)).await {
+                return connected;
+            }
+        }
+    })
+    .await
+    .expect("the server has read its settings");
+    publish_surely(&other, &room, 2).await;
+    std::fs::write(&file, address("second", &after.url())).unwrap();
+    assert_eq!(ids(&collect(&mut feed, 1).await), [2], "it is read from the stream");
+    publish_surely(&bus, &room, 3).await;
+    assert_eq!(ids(&collect(&mut feed, 1).await), [3]);
+    let Replay::Events(mut events, _) = bus.replay(std::slice::from_ref(&room), &start).await.unwrap() else {
+        panic!("lost")
+    };
+    for number in 1..=3 {
+        assert_eq!(ids(&[events.recv().await.unwrap().unwrap()]), [number]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

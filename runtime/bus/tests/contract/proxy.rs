@@ -189,6 +189,12 @@ impl Handmade {
         }
         server
     }
+
+    /// It reads its file of settings again.
+    pub(crate) fn reload(&self) {
+        let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    }
 }
 
 impl Drop for Handmade {
