@@ -40,6 +40,9 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const PAGE: usize = 5_000;
 /// So many of these statements at once: 50,000 removals in [`UPKEEP_EVERY`].
 const PAGES: usize = 50;
+/// After a loss, the first pause until the removals of nodes that have died are repeated, too, and the last: each pause is
+/// twice the one before. Others find out that a node is dead after its lease, which may have begun just before the loss.
+const DEAD_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(64));
 /// Between two tries while SQL or Redis is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -80,6 +83,7 @@ impl KeyCleanup {
             come,
             look: Arc::clone(&look),
             lost: Arc::clone(&lost),
+            dead: None,
             held_after: 0,
             expired: 0,
         };
@@ -140,6 +144,8 @@ struct KeyCleanupWorker {
     come: mpsc::Receiver<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
+    /// When the removals of nodes that have died since the loss are repeated, and the pause before that.
+    dead: Option<(Instant, Duration)>,
     /// Up to which one the held ones were looked at.
     held_after: i64,
     /// From which minute on removals may be there that are to be forgotten.
@@ -181,7 +187,7 @@ impl KeyCleanupWorker {
     }
 
     /// Writes down what came, then removes all that there is.
-    async fn remove(&self, fields: &mut Vec<KeyField>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
+    async fn remove(&mut self, fields: &mut Vec<KeyField>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
         let node = self.lease.borrow().node;
         if !fields.is_empty() || !ended.is_empty() {
             self.store.add_stale_fields(node, fields, ended).await?;
@@ -189,7 +195,14 @@ impl KeyCleanupWorker {
             ended.clear();
         }
         if self.lost.swap(false, Ordering::SeqCst) {
-            self.repeat(node).await.inspect_err(|_| self.lost.store(true, Ordering::SeqCst))?;
+            self.repeat(node, true).await.inspect_err(|_| self.lost.store(true, Ordering::SeqCst))?;
+            self.dead = Some((Instant::now() + DEAD_AFTER.0, DEAD_AFTER.0));
+        } else if let Some((due, pause)) = self.dead
+            && due <= Instant::now()
+        {
+            self.repeat(node, false).await?;
+            let pause = 2 * pause;
+            self.dead = (pause <= DEAD_AFTER.1).then(|| (Instant::now() + pause, pause));
         }
         loop {
             let leavings = self.store.stale_fields(node, BATCH).await?;
@@ -208,10 +221,10 @@ impl KeyCleanupWorker {
     }
 
     /// All of them wait before the first is carried out again, so none is repeated twice.
-    async fn repeat(&self, node: NodeId) -> Result<(), StoreError> {
+    async fn repeat(&self, node: NodeId, own: bool) -> Result<(), StoreError> {
         let mut repeated = 0;
         loop {
-            let page = self.store.repeat_removals(node, PAGE).await?;
+            let page = self.store.repeat_removals(node, own, PAGE).await?;
             repeated += page;
             if page < PAGE {
                 break;

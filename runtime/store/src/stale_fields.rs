@@ -26,9 +26,9 @@ pub trait StaleFields: Send + Sync {
     -> Result<(), StoreError>;
     /// The held ones of this node, ids above `after`, ascending, at most `max`.
     async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
-    /// Makes removals of the last ten minutes, of this node or of nodes that are no more, stale fields of this node again.
-    /// At most `max`; returns how many.
-    async fn repeat_removals(&self, node: NodeId, max: usize) -> Result<usize, StoreError>;
+    /// Makes removals of the last ten minutes, of nodes that are no more and, with `own`, of this node, stale fields of this
+    /// node again. At most `max`; returns how many.
+    async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError>;
     /// Forgets removals that are older than ten minutes, at most `max`. It looks from `minute` (since 1970) on, and returns
     /// the minute to look from next, and whether there are more.
     async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError>;

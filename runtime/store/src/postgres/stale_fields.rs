@@ -48,7 +48,7 @@ const HELD: &str = "select id, sid from stale_field where node_id = $1 and held 
 const REPEAT: &str = "with again as (
         select ctid from removal
         where minute >= extract(epoch from clock_timestamp())::bigint / 60 - $2
-            and (node_id = $1 or node_id <> all (array(select id from node where not taken)))
+            and ($4 and node_id = $1 or node_id <> all (array(select id from node where not taken)))
         order by minute limit $3 for update skip locked
     ), gone as (
         delete from removal where ctid = any (array(select ctid from again)) returning lesson_id, user_id, sid
@@ -105,9 +105,9 @@ impl StaleFields for PostgresStore {
         rows.iter().map(held).collect()
     }
 
-    async fn repeat_removals(&self, node: NodeId, max: usize) -> Result<usize, StoreError> {
+    async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError> {
         let max = whole(max);
-        let rows = self.pool.rows("repeat", REPEAT, &[&node.0, &REPEATED_MINUTES, &max]).await?;
+        let rows = self.pool.rows("repeat", REPEAT, &[&node.0, &REPEATED_MINUTES, &max, &own]).await?;
         let count: i64 = only(&rows)?;
         unsigned(count)
     }

@@ -11,10 +11,11 @@ const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
 /// There is no other node that lives.
 const REPEAT: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) \
     select ?3, lesson_id, user_id, sid from removal \
-    where minute >= strftime('%s', 'now') / 60 - ?1 order by minute, rowid limit ?2";
+    where minute >= strftime('%s', 'now') / 60 - ?1 and (?4 or node_id <> ?3) order by minute, rowid limit ?2";
 
 const REPEATED: &str = "delete from removal where rowid in ( \
-    select rowid from removal where minute >= strftime('%s', 'now') / 60 - ?1 order by minute, rowid limit ?2)";
+    select rowid from removal where minute >= strftime('%s', 'now') / 60 - ?1 and (?4 or node_id <> ?3) \
+    order by minute, rowid limit ?2)";
 
 const EXPIRE: &str = "delete from removal where rowid in ( \
     select rowid from removal where minute < ?1 order by minute limit ?2)";
@@ -24,12 +25,10 @@ pub(super) fn keep(connection: &Connection, node: NodeId, id: i64) -> Result<(),
     connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute([node.0, id])).map(drop).map_err(failed)
 }
 
-pub(super) fn repeat(connection: &Connection, node: NodeId, max: usize) -> Result<usize, StoreError> {
-    let max = whole(max);
-    let mut add = connection.prepare_cached(REPEAT).map_err(failed)?;
-    add.execute(params![REPEATED_MINUTES, max, node.0]).map_err(failed)?;
-    let mut delete = connection.prepare_cached(REPEATED).map_err(failed)?;
-    delete.execute(params![REPEATED_MINUTES, max]).map_err(failed)
+pub(super) fn repeat(connection: &Connection, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError> {
+    let values = params![REPEATED_MINUTES, whole(max), node.0, own];
+    connection.prepare_cached(REPEAT).and_then(|mut add| add.execute(values)).map_err(failed)?;
+    connection.prepare_cached(REPEATED).and_then(|mut delete| delete.execute(values)).map_err(failed)
 }
 
 pub(super) fn expire(connection: &Connection, minute: i64, max: usize) -> Result<(i64, bool), StoreError> {

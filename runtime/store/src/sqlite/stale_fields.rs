@@ -83,8 +83,8 @@ impl StaleFields for SqliteStore {
         self.reader.call("held", move |connection| held(connection, node, after, max)).await
     }
 
-    async fn repeat_removals(&self, node: NodeId, max: usize) -> Result<usize, StoreError> {
-        self.writer.call("repeat", move |connection| removals::repeat(connection, node, max)).await
+    async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError> {
+        self.writer.call("repeat", move |connection| removals::repeat(connection, node, own, max)).await
     }
 
     async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError> {
@@ -92,7 +92,7 @@ impl StaleFields for SqliteStore {
     }
 }
 
-fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) -> Result<(), StoreError> {
+pub(super) fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(ADD).map_err(failed)?;
     for KeyField { lesson, user, sid } in fields {
         statement.execute(params![node.0, lesson.as_str(), user.as_str(), sid.to_string()]).map_err(failed)?;

@@ -33,7 +33,7 @@ async fn waiting(world: &World) -> Vec<KeyField> {
 }
 
 async fn repeat(world: &World) -> usize {
-    world.store.repeat_removals(world.lease.node, 10).await.expect("repeated")
+    world.store.repeat_removals(world.lease.node, true, 10).await.expect("repeated")
 }
 
 async fn what_was_carried_out_is_repeated_and_compares_the_connection(world: World) {
@@ -59,8 +59,13 @@ async fn what_a_node_that_is_no_more_carried_out_is_repeated(mut world: World) {
         assert_eq!(repeat(&world).await, 0, "its own node lives");
         world.store.release_lease(before).await.expect("retired");
     }
-    assert_eq!(repeat(&world).await, 1);
+    let of_others = world.store.repeat_removals(world.lease.node, false, 10).await.expect("repeated");
+    assert_eq!((of_others, repeat(&world).await), (1, 0));
     assert_eq!(waiting(&world).await, [field]);
+    let done = world.store.stale_fields(world.lease.node, 10).await.expect("read");
+    world.store.forget_stale_fields(world.lease.node, &done, true).await.expect("forgotten");
+    let of_others = world.store.repeat_removals(world.lease.node, false, 10).await.expect("repeated");
+    assert_eq!((of_others, repeat(&world).await), (0, 1), "now it is this node's own");
 }
 
 async fn after_ten_minutes_it_is_forgotten(world: World) {
