@@ -1,10 +1,11 @@
 //! A database that has lost its last commits: a replica that lagged is promoted, or a copy is put back (PROTOCOL 5).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{Agent, Backend, SOON, Servers, agent_event, session_error, until};
+use crate::common::{Agent, Backend, Keys, SOON, Servers, agent_event, session_error, until};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Nats, Postgres, Standby};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Wire};
@@ -76,7 +77,10 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     let bob = backend.participant(room, "bob").await;
-    hears(&mut alice, "entered", bob.session, &bob.id).await;
+    let mut erin = backend.participant(room, "erin").await;
+    for other in [&bob, &erin] {
+        hears(&mut alice, "entered", other.session, &other.id).await;
+    }
 
     database.lags();
     // The replica lacks these: an agent that entered has no row there, and one that left still has.
@@ -88,6 +92,13 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     let bob = bob.leaves().await;
     hears(&mut alice, "left", bob.session, &bob.id).await;
+    // And one that came and went, of whom no row and no connection will tell.
+    let dora = backend.participant(room, "dora").await;
+    hears(&mut alice, "entered", dora.session, &dora.id).await;
+    let dora = dora.leaves().await;
+    hears(&mut alice, "left", dora.session, &dora.id).await;
+    lost[0].joins(&room.algebra).await;
+    erin.joins(&room.algebra).await;
     let highest = lost.last().unwrap().session;
     database.fails_over();
 
@@ -97,6 +108,10 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
         lefts.push((carol.session, format!("{}|{}|node_lost", carol.session, carol.id)));
     }
     lefts.push((bob.session, format!("{}|{}|node_lost", bob.session, bob.id)));
+    lefts.push((dora.session, format!("{}|{}|closed", dora.session, dora.id)));
+    // Of this one's row the join is lost.
+    session_error(&end_of(&mut erin).await, "internal_server_error", 500, 3004);
+    lefts.push((erin.session, format!("{}|{}|kicked", erin.session, erin.id)));
     lefts.sort();
     let wanted: Vec<_> = lefts.into_iter().map(|(_, row)| row).collect();
     until("the history", SOON, async || backend.history(room).await, |rows| *rows == wanted).await;
@@ -107,6 +122,9 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
         missing.retain(|left| *left != event.body);
     }
     assert_eq!(backend.live(room).await, [format!("{}|{}", alice.session, alice.id)]);
+    let mut keys = Keys::of(&Servers::shared().redis).await;
+    let students = format!("lesson_student_{}", room.algebra);
+    until("no field is left", SOON, async || keys.hash(&students).await, BTreeMap::is_empty).await;
     joins_soon(&mut alice, &room.algebra).await;
     // No id is given out again, and what is new is in the stream, although the old database knew the same row numbers.
     let again = backend.participant(room, "carol-0").await;

@@ -32,9 +32,11 @@ impl Presence {
             None if user.is_some() => self.cleanup.ended(sid),
             None => {}
         }
-        // A connection that has lost its session may have joined after whatever else was to remove its field.
+        // A connection that has lost its session may have joined after whatever else was to remove its field. So may one
+        // whose join the database has lost.
+        let unwritten = closed != Some(Closed::Left) || self.sessions.has_lost_commits();
         let joined = match (lesson, user) {
-            (Some(JoinedLesson { lesson, has_field: true, .. }), Some(user)) if closed != Some(Closed::Left) => {
+            (Some(JoinedLesson { lesson, has_field: true, .. }), Some(user)) if unwritten => {
                 Some(KeyField { lesson, user, sid })
             }
             _ => None,

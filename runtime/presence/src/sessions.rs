@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{ClassroomId, LessonId, SessionError, StateVersion};
+use rollcall_schema::{ClassroomId, LessonId, SessionError, SessionId, StateVersion, UserId};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{Connections, refused_ends::RefusedEnds};
+use crate::{Connections, recent_ends::RecentEnds, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
     Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered, RollbackJoin,
@@ -36,6 +36,8 @@ pub struct Sessions {
     set_state: GroupCommit<SetState, Option<StateVersion>>,
     verify: GroupCommit<Remembered, Standing>,
     refused: RefusedEnds,
+    /// None where no commit can be lost while this node runs.
+    recent: Option<RecentEnds>,
     incarnation: watch::Receiver<Option<Uuid>>,
     /// Under which this node began.
     began: Option<Uuid>,
@@ -92,6 +94,7 @@ impl Sessions {
             set_state: group!(set_state, |set: &SetState| key(&set.session)),
             verify: group!(verify, |session: &Remembered| key(&session.session)),
             refused: RefusedEnds::start(tasks, Arc::clone(store), lease.clone()),
+            recent: store.shared().then(RecentEnds::default),
             began: *store.incarnation().borrow(),
             incarnation: store.incarnation(),
             lease: lease.clone(),
@@ -109,11 +112,14 @@ impl Sessions {
         let undo =
             Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
         // Dropped while the call is under way, it must not close what is not open yet.
-        let mut guard = EnterGuard(Some(Undo { sessions: self.clone(), close: undo, after: Options::default().limit }));
+        let after = Options::default().limit;
+        let mut guard = EnterGuard(Some(Undo { sessions: self.clone(), close: undo, opened: None, after }));
+        let user = open.user.clone();
         let answer = self.open.call_since(since, open).await;
         guard.settled();
         match answer {
             Ok(Some(opened)) => {
+                guard.opened(opened.session, user);
                 if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
                     self.connections.close(sid, SessionError::Replaced).await;
                 }
@@ -172,11 +178,23 @@ impl Sessions {
         self.set_state.call(set).await
     }
 
+    /// Sessions that ended a moment ago, for the check after a loss of commits.
+    #[must_use]
+    pub fn recent_ends(&self) -> RecentEnds {
+        self.recent.clone().unwrap_or_default()
+    }
+
+    /// Whether the database has lost commits since this node began: a row may be older than what this node knows.
+    #[must_use]
+    pub fn has_lost_commits(&self) -> bool {
+        *self.incarnation.borrow() != self.began
+    }
+
     /// An agent leaves. Where the database has lost commits since this node began, the session's row may be among them:
     /// then its end is written from memory.
     pub async fn leave(&self, session: Remembered) -> Closed {
         let closed = self.close(session.close()).await;
-        if closed == Closed::NotOwner && *self.incarnation.borrow() != self.began {
+        if closed == Closed::NotOwner && self.has_lost_commits() {
             while let Err(error) = self.verify.call(session.clone()).await {
                 match error {
                     StoreError::Unavailable(why) => warn!(why, "a session's end waits for the database"),
@@ -189,6 +207,9 @@ impl Sessions {
                 }
                 tokio::time::sleep(RETRY_AFTER).await;
             }
+        }
+        if let Some(recent) = &self.recent {
+            recent.add(session);
         }
         closed
     }
@@ -233,6 +254,8 @@ pub struct EnterGuard(Option<Undo>);
 struct Undo {
     sessions: Sessions,
     close: Close,
+    /// What was opened, where the database has answered.
+    opened: Option<Box<Remembered>>,
     after: Duration,
 }
 
@@ -241,6 +264,15 @@ impl EnterGuard {
     fn settled(&mut self) {
         if let Some(undo) = &mut self.0 {
             undo.after = Duration::ZERO;
+        }
+    }
+
+    /// The database has answered with this session.
+    fn opened(&mut self, session: SessionId, user: UserId) {
+        if let Some(undo) = &mut self.0 {
+            let Close { classroom, ref agent, sid, reason } = undo.close;
+            let (agent, lesson, age) = (agent.clone(), None, Duration::ZERO);
+            undo.opened = Some(Box::new(Remembered { session, classroom, agent, user, sid, lesson, age, reason }));
         }
     }
 
@@ -258,10 +290,13 @@ impl EnterGuard {
 
 impl Drop for EnterGuard {
     fn drop(&mut self) {
-        if let Some(Undo { sessions, close, after }) = self.0.take() {
+        if let Some(Undo { sessions, close, opened, after }) = self.0.take() {
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
-                sessions.close(close).await
+                match opened {
+                    Some(session) => sessions.leave(*session).await,
+                    None => sessions.close(close).await,
+                }
             });
         }
     }

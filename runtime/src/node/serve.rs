@@ -116,6 +116,8 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.access.rates));
     let events = EventPublisher::new(Arc::clone(&bus), config.limits.publish);
+    let sessions = Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone()));
+    let recent_ends = sessions.recent_ends();
     let hook = Arc::new(Hook::new(config.access.authz.clone()));
     let rosters = Rosters::start(&tasks, &store);
     let resources = Resources {
@@ -123,7 +125,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         hook: Arc::clone(&hook),
         rooms: rooms.clone(),
         presence: Presence::new(
-            Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone())),
+            sessions,
             Arc::clone(&kv),
             leavings.clone(),
             rosters.clone(),
@@ -190,6 +192,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         store: Arc::clone(&store),
         mailboxes: mailboxes.clone(),
         departures: departures.clone(),
+        recent_ends,
         lease: lease_seen.clone(),
         spread: config.presence.drain_spread,
     };

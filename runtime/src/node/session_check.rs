@@ -1,9 +1,10 @@
 //! Checks the node's sessions after the database has lost its last commits (PROTOCOL 5): a replica that lagged was
 //! promoted, or a backup was restored.
 //!
-//! Invariant: after each such loss, every session in this node's memory is compared with its row once. Where the row is
-//! gone, history and agent.left are written from memory, and then the connection is closed with a recoverable error.
-//! Rows of this node without a connection are ended. Where nothing was lost, nothing is read.
+//! Invariant: after each such loss, every session in this node's memory is compared with its row once, also those that
+//! ended a moment ago. Where the row is gone, history and agent.left are written from memory, and then the connection is
+//! closed with a recoverable error. Rows of this node without a connection are ended. Where nothing was lost, nothing is
+//! read.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{SessionError, SessionId, Sid};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::gateway::{Enumerate, FindMissing, Mailboxes, Page, WorkerCommand, disconnect_queue::DisconnectQueue};
 use rollcall_base::names;
+use rollcall_presence::RecentEnds;
 use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
 
 /// How many sessions one statement, or one command to a worker, has.
@@ -33,6 +35,8 @@ pub struct SessionCheck {
     pub mailboxes: Mailboxes,
     /// The sessions whose connections have ended.
     pub departures: DisconnectQueue,
+    /// The sessions that ended a moment ago.
+    pub recent_ends: RecentEnds,
     /// The node's lease.
     pub lease: watch::Receiver<Lease>,
     /// Over how long the closing of connections is spread.
@@ -89,6 +93,10 @@ impl SessionCheck {
         while later.recv_many(&mut sessions, PAGE).await > 0 {
             self.verify(&sessions, &mut closing).await?;
             sessions.clear();
+        }
+        for ends in self.recent_ends.all().chunks(PAGE) {
+            // They have no connection any more.
+            self.verify(ends, &mut Vec::new()).await?;
         }
         let ended = self.end_rows().await?;
         info!(closing = closing.len(), rows = ended, "sessions are checked after the database lost commits");

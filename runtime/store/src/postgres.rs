@@ -8,6 +8,7 @@
 mod agent_states;
 mod backlog;
 mod connect;
+mod doubtful;
 mod erasure;
 mod floor;
 mod history;

@@ -43,11 +43,12 @@ impl Remembered {
 /// How a remembered session stands in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its row is there, and this connection owns it.
+    /// Its row is there, this connection owns it, and it is in the connection's lesson.
     Owned,
     /// The agent has entered the classroom again with another connection.
     Replaced,
-    /// The row is there, but an earlier connection owns it: the takeover is lost. Or its end is in the history already.
+    /// The row is there, but the takeover or the latest join is lost: an earlier connection owns it, or it is in another
+    /// lesson. Or its end is in the history already.
     NotOwned,
     /// There was neither a row nor a history row: the history row and agent.left are written now.
     Lost,
@@ -68,8 +69,8 @@ pub trait Recovery: Send + Sync {
     /// The incarnation of the database that the latest connection found: it changes when the database has lost its last
     /// commits. None before there are tables.
     fn incarnation(&self) -> watch::Receiver<Option<Uuid>>;
-    /// Compares sessions that this node remembers with the database, and writes the ends of those that are lost. Unique
-    /// key of a batch: the session.
+    /// Compares sessions that this node remembers with the database, and writes the ends of those that are lost, and the
+    /// stale fields of connections that do not own theirs. Unique key of a batch: the session.
     async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError>;
     /// Sessions of this node with ids above `after`, ascending, at most `max`, each as an end with `node_lost`.
     async fn owned_sessions(

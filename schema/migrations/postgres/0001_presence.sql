@@ -7,7 +7,8 @@ create table installation (
     timeline text,
     -- Drawn anew whenever the database has lost commits.
     incarnation uuid not null default gen_random_uuid(),
-    -- The highest session id of before the latest loss: an event of such a session may be published that is not known here.
+    -- The highest session id of before the latest loss, or 0. Of such a session a left may be published that is not known
+    -- here, so it is ended, not taken over, when its agent comes again.
     doubtful_through bigint not null default 0,
     single boolean primary key default true check (single)
 );

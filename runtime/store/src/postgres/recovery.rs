@@ -14,7 +14,8 @@ use super::{
 use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
 /// A takeover that the database has kept stands in `takeover` until the node's heartbeat has told it. Ids were raised when
-/// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not.
+/// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not. The field in
+/// Redis of a connection that does not own the session in its lesson is stale: no row names it, so no end of a session will.
 ///
 /// A state that was told may be among what is lost: what the row says is told once more, with a version above all others.
 const VERIFY: &str = "with fence as materialized (
@@ -22,6 +23,10 @@ const VERIFY: &str = "with fence as materialized (
     ), standing as materialized (
         select i.*,
             (select s.sid from agent_session s where s.id = any (array[i.id])) as owner,
+            exists (
+                select from agent_session s
+                where s.id = any (array[i.id]) and s.sid = i.sid and s.lesson_id is not distinct from i.lesson_id
+            ) as owned,
             exists (select from agent_session_history h where h.id = any (array[i.id])) as ended,
             exists (
                 select from agent_session s
@@ -52,8 +57,11 @@ const VERIFY: &str = "with fence as materialized (
         returning id, session_id
     ), noted as (
         update agent_session s set state_n = t.id from told t where s.id = any (array[t.session_id])
+    ), stale_fields as (
+        insert into stale_field (node_id, lesson_id, user_id, sid)
+        select $1, lesson_id, user_id, sid from standing where not owned and lesson_id is not null
     )
-    select id, coalesce(owner = sid, false), replaced, owner is null and not ended from standing";
+    select id, owned, replaced, owner is null and not ended from standing";
 
 const OWNED: &str = "select id, classroom_id, agent_id, sid from agent_session \
     where node_id = $1 and id > $2 order by id limit $3";

@@ -22,9 +22,9 @@ use super::{
 use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 
 /// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
-/// lost) gets the same answer, and no second event. A session that was there when the database lost commits is entered
-/// again, then told its state: its end may have been among them, and its left published. The connection that it replaces is
-/// noted where it is this node's, too: without the answer nobody here knows of it. `room` is how many sessions the user may have before this one.
+/// lost) gets the same answer, and no second event. The connection that it replaces is noted where it is this node's, too:
+/// without the answer nobody here knows of it. `room` is how many sessions the user may have before this one. A session that
+/// was there when the database lost commits is not taken over ([`super::doubtful`]).
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -35,12 +35,18 @@ const OPEN: &str = "with fence as materialized (
             else exists (
                 select from agent_session s
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id
-            ) end as allowed
+            ) end as allowed, case
+            when (select doubtful_through from installation where single) = 0 then false
+            else exists (
+                select from agent_session s
+                where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid <> i.sid
+                    and s.id <= (select doubtful_through from installation where single)
+            ) end as doubtful
         from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $10::text[])
             as i(classroom_id, agent_id, user_id, sid, role, room, info)
     ), entered as (
         insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info)
-        select node_id, classroom_id, agent_id, user_id, sid, role, info from wanted where allowed
+        select node_id, classroom_id, agent_id, user_id, sid, role, info from wanted where allowed and not doubtful
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
@@ -55,19 +61,13 @@ const OPEN: &str = "with fence as materialized (
             lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
         returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed,
             previous_node, previous_sid, previous_lesson_id, previous_before
-    ), doubtful as materialized (
-        select * from entered
-        where takeovers > 0 and id <= (select doubtful_through from installation where single)
     ), events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info)
-        select classroom_id, agent_id, id, 'entered', null, null, info from entered where takeovers = 0
-        union all select classroom_id, agent_id, id, 'entered', null, null, info from doubtful
-        union all select classroom_id, agent_id, id, 'updated', state, role, info from doubtful where state_n is not null
+        insert into outbox (classroom_id, agent_id, session_id, operation, info)
+        select classroom_id, agent_id, id, 'entered', info from entered where takeovers = 0
     ), updates as (
         insert into outbox (id, classroom_id, agent_id, session_id, operation, state, role, info)
         overriding system value
-        select state_n, classroom_id, agent_id, id, 'updated', state, role, info from entered
-        where changed and id not in (select id from doubtful)
+        select state_n, classroom_id, agent_id, id, 'updated', state, role, info from entered where changed
     ), noted as (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
@@ -77,8 +77,8 @@ const OPEN: &str = "with fence as materialized (
         from entered e cross join lateral (values (e.previous_lesson_id), (e.previous_before)) as l(id)
         where e.takeovers > 0 and l.id is not null
     )
-    select classroom_id, agent_id, id, previous_node, previous_sid from entered
-    union all select classroom_id, agent_id, null, null, null from wanted where not allowed";
+    select classroom_id, agent_id, id, previous_node, previous_sid, false from entered
+    union all select classroom_id, agent_id, null, null, null, doubtful from wanted where doubtful or not allowed";
 
 /// One row without a session where the fence holds and nothing was to close.
 const CLOSE: &str = concat!(
@@ -97,6 +97,11 @@ const CLOSE: &str = concat!(
     "
     select g.classroom_id, g.agent_id from fence left join gone g on true"
 );
+
+/// The connection that owned a session, and its node.
+pub(super) fn owner(node: Option<i64>, text: Option<&str>) -> Result<Option<(NodeId, Sid)>, StoreError> {
+    node.zip(text).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()
+}
 
 /// The batch in the order in which every batch locks its rows.
 pub(super) fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
@@ -137,16 +142,24 @@ impl Sessions for PostgresStore {
         self.wake();
         let mut opened = HashMap::with_capacity(rows.len());
         let mut highest = SessionId(0);
+        let mut doubtful = HashSet::new();
         for row in &rows {
             let key: (Uuid, &str) = (get(row, 0)?, get(row, 1)?);
             let session: Option<i64> = get(row, 2)?;
             highest = session.map_or(highest, |session| highest.max(SessionId(session)));
-            let node: Option<i64> = get(row, 3)?;
-            let previous: Option<&str> = get(row, 4)?;
-            let replaced = node.zip(previous).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()?;
+            let replaced = owner(get(row, 3)?, get(row, 4)?)?;
             opened.insert(key, session.map(|session| Opened { session: SessionId(session), replaced }));
+            if get(row, 5)? {
+                doubtful.insert(key);
+            }
         }
         self.timeline.saw(highest);
+        let again: Vec<Open> =
+            batch.iter().filter(|open| doubtful.contains(&(open.classroom.0, open.agent.as_str()))).cloned().collect();
+        if !again.is_empty() {
+            let anew = self.open_anew(lease, &again).await?;
+            opened.extend(again.iter().zip(anew).map(|(open, anew)| ((open.classroom.0, open.agent.as_str()), anew)));
+        }
         let answer = |open: &Open| opened.get(&(open.classroom.0, open.agent.as_str())).copied();
         batch.iter().map(|open| answer(open).ok_or_else(|| unreadable("none for an agent"))).collect()
     }

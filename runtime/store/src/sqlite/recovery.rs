@@ -10,12 +10,15 @@ use super::{
     lease::fence,
     restored,
     rows::{rows, sid, text, unreadable, whole},
+    stale_fields,
     store::SqliteStore,
 };
-use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
+use crate::{Close, KeyField, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// The owner of the row, whether its end is in the history, and whether the agent has a later session.
+/// The owner of the row, whether that is this connection in this lesson, whether its end is in the history, and whether the
+/// agent has a later session.
 const STANDING: &str = "select (select sid from agent_session where id = ?1), \
+    exists (select 1 from agent_session where id = ?1 and sid = ?4 and lesson_id is ?5), \
     exists (select 1 from agent_session_history where id = ?1), \
     exists (select 1 from agent_session where classroom_id = ?2 and agent_id = ?3 and id > ?1) \
     or exists (select 1 from temp.takeover where sid = ?4)";
@@ -58,30 +61,42 @@ impl Recovery for SqliteStore {
 
 fn verify(connection: &Connection, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError> {
     fence(connection, lease)?;
-    batch.iter().map(|one| verify_one(connection, one)).collect()
+    batch.iter().map(|one| verify_one(connection, lease.node, one)).collect()
 }
 
-fn verify_one(connection: &Connection, one: &Remembered) -> Result<Standing, StoreError> {
+fn verify_one(connection: &Connection, node: NodeId, one: &Remembered) -> Result<Standing, StoreError> {
     let Remembered { session, classroom, agent, user, lesson, reason, .. } = one;
     let (classroom, sid) = (classroom.to_string(), one.sid.to_string());
-    let (owner, ended, replaced): (Option<String>, bool, bool) = connection
+    let in_lesson = lesson.as_ref().map(LessonId::as_str);
+    let (owner, owned, ended, replaced): (Option<String>, bool, bool, bool) = connection
         .prepare_cached(STANDING)
         .and_then(|mut standing| {
-            let values = params![session.0, classroom, agent.as_str(), sid];
-            standing.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            let values = params![session.0, classroom, agent.as_str(), sid, in_lesson];
+            standing.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         })
         .map_err(failed)?;
-    if owner.as_deref() == Some(&sid) {
+    if owned {
         return Ok(Standing::Owned);
+    }
+    if let Some(lesson) = lesson {
+        let field = KeyField { lesson: lesson.clone(), user: user.clone(), sid: one.sid };
+        stale_fields::add(connection, node, &[field])?;
     }
     let lost = owner.is_none() && !ended;
     if lost {
         let age = format!("-{:.3} seconds", one.age.as_secs_f64());
-        let lesson = lesson.as_ref().map(LessonId::as_str);
         connection
             .prepare_cached(END)
             .and_then(|mut end| {
-                end.execute(params![session.0, agent.as_str(), classroom, user.as_str(), lesson, age, reason.as_str()])
+                end.execute(params![
+                    session.0,
+                    agent.as_str(),
+                    classroom,
+                    user.as_str(),
+                    in_lesson,
+                    age,
+                    reason.as_str()
+                ])
             })
             .map_err(failed)?;
         connection

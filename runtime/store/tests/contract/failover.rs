@@ -12,6 +12,7 @@ use crate::{
 on_both!(
     a_session_without_a_row_is_ended_from_memory_once,
     a_session_that_is_anothers_is_not_ended,
+    a_connection_whose_join_or_session_is_lost_leaves_a_stale_field,
     rows_of_a_node_come_in_pages,
     a_restored_database_begins_anew,
 );
@@ -72,6 +73,24 @@ async fn a_session_that_is_anothers_is_not_ended(world: World) {
     assert_eq!(verify(&world, remembered(&first, earlier)).await, Standing::Replaced);
     let history = world.sql("select id from agent_session_history");
     assert_eq!(history, earlier.to_string(), "what was lost is ended, though its agent is there again");
+}
+
+async fn a_connection_whose_join_or_session_is_lost_leaves_a_stale_field(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    world.join(alice.join(session, &lesson)).await;
+    let in_lesson = || Remembered { lesson: Some(lesson.clone()), ..remembered(&alice, session) };
+    let stale = || world.sql("select lesson_id, user_id, sid from stale_field order by id");
+    assert_eq!(verify(&world, in_lesson()).await, Standing::Owned);
+    assert_eq!(stale(), "");
+    world.sql("update agent_session set lesson_id = null");
+    assert_eq!(verify(&world, in_lesson()).await, Standing::NotOwned);
+    let field = format!("algebra-1|alice|{}", alice.sid);
+    assert_eq!(stale(), field);
+    world.sql("delete from agent_session");
+    assert_eq!(verify(&world, in_lesson()).await, Standing::Lost);
+    assert_eq!(stale(), format!("{field}\n{field}"));
 }
 
 async fn rows_of_a_node_come_in_pages(world: World) {
@@ -138,12 +157,19 @@ async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes
     for lease in [one, two, three] {
         assert!(lease.node.0 > world.lease.node.0 + 1_000_000, "so that no other node has this one's id");
     }
-    // A session of before is entered again, for its left may have been published.
+    // A session of before is not taken over but ended, for its left may have been published.
     world.events().await;
-    others[0].open(one, &[alice.again().open()]).await.expect("opened");
-    others[0].open(one, &[bob.again().open()]).await.expect("opened");
+    let taking = [alice.again().open(), bob.again().open()];
+    let opened = others[0].open(one, &taking).await.expect("opened");
+    let [anew, taken] = [0, 1].map(|place| opened[place].expect("let in"));
+    assert!(anew.session > next && taken.session == next, "{opened:?}");
+    assert_eq!(anew.replaced, Some((world.lease.node, alice.sid)));
     let events: Vec<_> = world.events().await.into_iter().map(|row| (row.session, row.change)).collect();
-    assert_eq!(events, [(session, Change::Entered)]);
+    assert_eq!(events, [(session, Change::Left(Some(LeftReason::NodeLost))), (anew.session, Change::Entered)]);
+    assert_eq!(world.sql("select id, reason from agent_session_history"), format!("{session}|node_lost"));
+    assert_eq!(world.sql("select sid from takeover order by sid").lines().count(), 2, "both are told");
+    let again = others[0].open(one, &taking[..1]).await.expect("opened")[0].expect("let in");
+    assert_eq!((again.session, again.replaced), (anew.session, None), "the same connection asks again");
 }
 
 /// A later state may have been told, and be lost.
