@@ -128,6 +128,14 @@ impl View {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
+    /// The same without these sessions.
+    #[must_use]
+    pub fn without(&self, sessions: &BTreeSet<i64>) -> Self {
+        let mut other = self.clone();
+        other.agents.retain(|session, _| !sessions.contains(session));
+        other
+    }
+
     /// Who is there.
     #[must_use]
     pub fn agents(&self) -> &Agents {

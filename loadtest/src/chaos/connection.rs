@@ -7,7 +7,7 @@ use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -115,6 +115,7 @@ impl Errand {
         let session = success["session_id"].as_i64().ok_or_else(|| format!("no session id: {success}"))?;
         self.log.success = Some(Success {
             session,
+            at: Instant::now(),
             sid: success["sid"].as_str().unwrap_or_default().to_owned(),
             epoch: success["epoch"].as_str().map(str::to_owned),
             offset: success["offset"].as_u64(),

@@ -51,7 +51,13 @@ fn of_first_stream(
     let holding = |key: &str| epochs.iter().position(|epoch| epoch.contains_key(key));
     let begun = match told {
         Some(told) => record.epochs.iter().position(|epoch| epoch == told).ok_or(format!("no stream began {told}"))?,
-        None => first.seen.iter().find_map(|seen| holding(&seen.key)).unwrap_or_default(),
+        // An event that its publisher got no answer for may be in two streams: then a later one tells.
+        None => {
+            let keys = || first.seen.iter().map(|seen| seen.key.as_str());
+            let only =
+                |key: &str| holding(key).filter(|of| epochs[of + 1..].iter().all(|epoch| !epoch.contains_key(key)));
+            keys().find_map(only).or_else(|| keys().find_map(holding)).unwrap_or_default()
+        }
     };
     if epochs.is_empty() {
         return Err("there was no stream at all".to_owned());
@@ -207,6 +213,8 @@ fn required(connection: &Connection, stored: &Stored) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::journal::{Resumption, Success};
     use super::*;
 
@@ -230,6 +238,7 @@ mod tests {
     fn connection(offsets: &[u64]) -> Connection {
         let success = Success {
             session: 1,
+            at: Instant::now(),
             sid: "sid".to_owned(),
             epoch: Some("e".to_owned()),
             offset: Some(1),
@@ -310,6 +319,20 @@ mod tests {
         // Offsets of the second stream, as they were sent to a connection that stayed.
         assert_eq!((wrong(&[2, 3, 7], false), wrong(&[2, 3, 7], true)), (0, 1));
         assert_eq!((wrong(&[2, 4, 7], false), wrong(&[2, 3, 4], true)), (1, 0));
+    }
+
+    #[test]
+    fn without_an_epoch_an_event_of_two_streams_does_not_tell_in_which_one_a_connection_began() {
+        let anew = |offset| Stored { epoch: 1, key: format!("note {}", 3 + offset), ..note(offset) };
+        let stream = record((1..=4).map(note).chain((1..=4).map(anew)));
+        let wrong = |offsets: &[u64]| {
+            let mut connection = Connection { asked: None, stayed: true, ..connection(offsets) };
+            let success = connection.success.take();
+            connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
+            connection.seen.iter_mut().for_each(|seen| seen.offset = None);
+            faults(&[connection], &stream).len()
+        };
+        assert_eq!((wrong(&[4, 5, 6, 7]), wrong(&[3, 4, 5]), wrong(&[4, 6])), (0, 1, 1));
     }
 
     #[test]

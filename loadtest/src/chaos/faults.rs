@@ -32,7 +32,7 @@ pub(super) const STEPS: [&str; 19] = [
 pub(super) type Mishap = (&'static str, Target, Deed);
 
 /// The mishaps. The ledger balances under the first [`BALANCED`]; the others still find faults (`make mishaps`).
-const ALL: [Mishap; 13] = [
+static ALL: [Mishap; 13] = [
     ("message forged", Target::Nats, Deed::Forge),
     ("redis demoted", Target::Redis, Deed::Demote),
     ("end refused", Target::Postgres, Deed::RefuseEnd),
@@ -52,6 +52,13 @@ const BALANCED: usize = 5;
 /// The mishaps that seeds have.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {
     if all { &ALL } else { &ALL[..BALANCED] }
+}
+
+/// The mishap of this name, alone.
+pub(super) fn named(name: &str) -> Result<&'static [Mishap], String> {
+    let found = ALL.iter().position(|(known, ..)| *known == name);
+    let names = || ALL.map(|(known, ..)| known).join("`, `");
+    found.map(|place| &ALL[place..=place]).ok_or_else(|| format!("it is none of `{}`", names()))
 }
 
 /// Something that breaks.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -32,6 +33,8 @@ pub(super) type SharedProgress = Arc<Mutex<Progress>>;
 #[derive(Debug, Clone)]
 pub(super) struct Success {
     pub(super) session: i64,
+    /// When it came.
+    pub(super) at: Instant,
     pub(super) sid: String,
     /// Where the client asked for offsets: the stream's epoch, and the offset.
     pub(super) epoch: Option<String>,

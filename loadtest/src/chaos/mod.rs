@@ -3,6 +3,7 @@
 //! A seed says what each agent does, and what breaks when. After the faults all agents leave, and then the clients' own
 //! logs, the stream, the history and Redis must agree: see [`ledger`] and [`delivery`]. Several clusters work at once.
 
+mod aftermath;
 mod agent;
 mod authz;
 mod cluster;
@@ -12,6 +13,7 @@ mod faults;
 mod journal;
 mod ledger;
 mod mishaps;
+mod options;
 mod plan;
 mod primary;
 mod random;
@@ -27,20 +29,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use aftermath::Aftermath;
 use agent::{Agent, Stage};
 use cluster::Cluster;
 use faults::STEPS;
 use journal::Journal;
 use ledger::Evidence;
 use mishaps::Scene;
+pub(crate) use options::Options;
 use plan::{CLASSROOMS, LESSONS, Plan, Setting};
 use random::Random;
 use rollcall_loadtest::{Gateway, Wire};
-use storm::Aftermath;
 use stream::Tape;
 
 /// After the last fault: the agents' own visits are over then.
@@ -48,32 +50,6 @@ const CALM: Duration = Duration::from_millis(3600);
 /// The agent whose sessions the database refuses to end, in seeds with that fault.
 const REFUSED: usize = 1;
 const MOST_SHOWN: usize = 20;
-
-/// What to run.
-#[derive(Args)]
-pub(crate) struct Options {
-    /// The gateway to break: a debug build, for a release build has no steps to be killed at.
-    #[arg(long, default_value = "target/debug/rollcall")]
-    gateway: PathBuf,
-    /// How many seeds.
-    #[arg(long, default_value_t = 50)]
-    seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 1)]
-    first: u64,
-    /// This one alone.
-    #[arg(long, conflicts_with_all = ["seeds", "first"])]
-    seed: Option<u64>,
-    /// Seeds have all mishaps, also those under which some ledgers do not balance yet.
-    #[arg(long)]
-    all_mishaps: bool,
-    /// End with the first that fails.
-    #[arg(long)]
-    until_failure: bool,
-    /// How many clusters work at once.
-    #[arg(long, default_value_t = 2)]
-    clusters: usize,
-}
 
 struct Verdict {
     violations: Vec<String>,
@@ -122,7 +98,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let struck = locked(&seeds.struck);
     let missing: Vec<&str> = STEPS.into_iter().filter(|step| !struck.contains(step)).collect();
     println!("nodes were killed or stopped at {} of {} steps; not at {missing:?}", struck.len(), STEPS.len());
-    let (planned, mishaps) = (faults::mishaps(options.all_mishaps), locked(&seeds.mishaps));
+    let (planned, mishaps) = (options.mishaps(), locked(&seeds.mishaps));
     let missing: Vec<&str> = planned.iter().map(|(name, ..)| *name).filter(|name| !mishaps.contains(name)).collect();
     println!("{} of {} mishaps happened; not {missing:?}", planned.len() - missing.len(), planned.len());
     if !failed.is_empty() {
@@ -140,7 +116,7 @@ impl Seeds<'_> {
                 return Ok(());
             }
             let Some(seed) = locked(&self.waiting).pop_front() else { return Ok(()) };
-            let plan = Plan::of(seed, faults::mishaps(self.options.all_mishaps));
+            let plan = Plan::of(seed, self.options.mishaps());
             let storm = plan.storm();
             let mut ready = match cluster.take().filter(|cluster| cluster.setting == plan.setting) {
                 Some(cluster) => cluster,
@@ -166,8 +142,7 @@ impl Seeds<'_> {
                 for file in keep_outputs(&ready, seed)? {
                     report.push_str(&format!("\n  {}", file.display()));
                 }
-                let gateway = self.options.gateway.display();
-                report.push_str(&format!("\n  again: rollcall-loadtest chaos --gateway {gateway} --seed {seed}"));
+                report.push_str(&format!("\n  again: rollcall-loadtest chaos {}", self.options.of_seed(seed)));
             }
             println!("{report}");
         }
@@ -218,12 +193,13 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         (aftermath, trouble.join().unwrap_or_else(|_| Err(io::Error::other("the receiver's troubles panicked"))))
     });
     troubled?;
-    let Aftermath { mut violations, struck, mishaps, loss } = aftermath?;
+    let mut aftermath = aftermath?;
+    let mut violations = std::mem::take(&mut aftermath.violations);
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
     settle.send_replace(true);
     violations.extend(rest::until_owned(cluster, &stage)?);
-    violations.extend(rest::until_whole(cluster, &stage)?);
-    violations.extend(rest::states_that_are_not_the_last(cluster, &stage, loss.doubtful)?);
+    violations.extend(rest::until_whole(cluster, &stage, &aftermath)?);
+    violations.extend(rest::states_that_are_not_the_last(cluster, &stage, aftermath.loss.doubtful)?);
     over.send_replace(true);
     runtime.block_on(async {
         for task in tasks {
@@ -240,14 +216,15 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         Some(tape) => Some(runtime.block_on(tape.read(&rooms)).map_err(io::Error::other)?),
         None => None,
     };
-    let evidence = Evidence {
-        connections: journal.read(),
-        stream,
-        history: cluster.history(classrooms)?,
-        lost: loss.sessions,
-        doubtful: loss.doubtful,
-        fields: rest::until_empty(rest::QUIESCENCE / 4, || cluster.fields(&lessons))?,
-    };
+    let connections = journal.read();
+    let forgotten = aftermath.forgotten(&connections);
+    let fields = rest::until_empty(rest::QUIESCENCE / 4, || {
+        let fields = cluster.fields(&lessons)?.into_iter();
+        Ok(fields.filter(|field| !aftermath.forgets_field(field, &connections)).collect())
+    })?;
+    let Aftermath { struck, mishaps, loss, .. } = aftermath;
+    let evidence =
+        Evidence { connections, stream, history: cluster.history(classrooms)?, lost: loss.sessions, doubtful: loss.doubtful, forgotten, fields };
     cluster.remove_poison()?;
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));

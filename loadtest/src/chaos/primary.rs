@@ -18,6 +18,11 @@ const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, ''
     union all select id || ' is over' from agent_session_history \
     union all select session_id || ' waits ' || operation from outbox";
 
+/// The connections and lessons of which a field in Redis is, or is to be removed.
+const FIELDS: &str = "select sid || ' ' || lesson_id from agent_session where lesson_id is not null \
+    union select sid || ' ' || lesson_before from agent_session where lesson_before is not null \
+    union select sid || ' ' || lesson_id from stale_field";
+
 /// Statements that run on although their client has disconnected.
 const BUSY: &str = "select query from pg_stat_activity where datname = current_database() and state <> 'idle' \
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
@@ -28,6 +33,10 @@ const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 pub(super) struct Loss {
     /// Sessions of which something is lost.
     pub(super) sessions: BTreeSet<i64>,
+    /// Those of which all is lost.
+    pub(super) gone: BTreeSet<i64>,
+    /// Connections and lessons of which no row names the field in Redis any more, `sid lesson_id`.
+    pub(super) fields: BTreeSet<String>,
     /// The highest session before.
     pub(super) doubtful: i64,
 }
@@ -80,20 +89,25 @@ impl Primary {
         if !busy.is_empty() {
             return Err(io::Error::other(format!("the database still works on {busy:?}")));
         }
-        let before = psql(&self.database, SESSIONS)?;
+        let (before, fields_before) = (psql(&self.database, SESSIONS)?, psql(&self.database, FIELDS)?);
         self.server.kill()?;
         standby.promote()?;
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         self.database = self.database.replace(&address(self.port()).to_string(), &address(standby.port()).to_string());
-        let after = psql(&self.database, SESSIONS)?;
+        let (after, fields_after) = (psql(&self.database, SESSIONS)?, psql(&self.database, FIELDS)?);
         for line in lines {
             line.postgres.lead_to(address(standby.port()));
             line.postgres.clear();
         }
         self.standby = Some(standby);
-        let [before, after] = [&before, &after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
-        let lost = before.symmetric_difference(&after).filter_map(|row| row.split(' ').next()?.parse().ok());
-        let doubtful = before.iter().filter_map(|row| row.split(' ').next()?.parse().ok()).max();
-        Ok(Loss { sessions: lost.collect(), doubtful: doubtful.unwrap_or_default() })
+        let [before, after, fields_before, fields_after] =
+            [&before, &after, &fields_before, &fields_after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
+        let session = |row: &&str| row.split(' ').next()?.parse().ok();
+        let sessions = before.symmetric_difference(&after).filter_map(session).collect();
+        let left: BTreeSet<i64> = after.iter().filter_map(session).collect();
+        let gone = before.iter().filter_map(session).filter(|session| !left.contains(session)).collect();
+        let fields = fields_before.difference(&fields_after).map(|field| (*field).to_owned()).collect();
+        let doubtful = before.iter().filter_map(session).max().unwrap_or_default();
+        Ok(Loss { sessions, gone, fields, doubtful })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: each wait ends when its condition holds, or at its limit with what does not hold.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rollcall_loadtest::view::{Agents, States};
 
+use super::aftermath::Aftermath;
 use super::agent::Stage;
 use super::cluster::Cluster;
 use super::journal::{SetStates, Somebody, locked};
@@ -35,19 +37,24 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         .collect())
 }
 
-/// Waits until the view of every open connection is right (PROTOCOL 2). Returns those that are not.
-pub(super) fn until_whole(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+/// Waits until the view of every open connection is right (PROTOCOL 2); of a session that nobody knows of any more no left
+/// can be told. Returns those that are not.
+pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermath) -> io::Result<Vec<String>> {
     let wrong = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
         let there = cluster.agents(&stage.classrooms)?;
         let states = cluster.states(&stage.classrooms)?;
+        let forgotten = match aftermath.loss.gone.is_empty() {
+            true => BTreeSet::new(),
+            false => aftermath.forgotten(&stage.journal.read()),
+        };
         let wrong = present.into_iter().filter_map(|(sid, Somebody { who, session, classroom, progress })| {
             let progress = locked(&progress);
             if !progress.listed {
                 return Some((sid, format!("{who} was never answered who is there")));
             }
             let (nobody, nothing) = (Agents::new(), States::new());
-            let view = &progress.view;
+            let view = progress.view.without(&forgotten);
             let difference = view.difference(there.get(&classroom).unwrap_or(&nobody));
             let other_states = || view.other_states(states.get(&classroom).unwrap_or(&nothing), session);
             Some((sid, format!("{who} {}", difference.or_else(other_states)?)))

@@ -2,7 +2,6 @@
 //!
 //! Invariant: when a storm is over everything runs again, whatever happened to it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::thread;
@@ -11,10 +10,11 @@ use std::time::{Duration, Instant};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Gateway, Way, Wire};
 
+use super::aftermath::Aftermath;
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
 use super::faults::{self, Deed, Fault, Place, Target};
 use super::mishaps::Scene;
-use super::primary::{Loss, Primary};
+use super::primary::Primary;
 
 /// A node that is started while its servers are down ends, and is started again.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
@@ -30,19 +30,6 @@ const STALL_AFTER: usize = 4096;
 const TAKEN_OVER: Duration = Duration::from_millis(2500);
 /// Beyond the drain's deadline: its last requests, and this machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
-
-/// What came of the faults.
-#[derive(Debug, Default)]
-pub(super) struct Aftermath {
-    /// Violations that only the thread that does the fault can see.
-    pub(super) violations: Vec<String>,
-    /// Steps at which something happened.
-    pub(super) struck: BTreeSet<&'static str>,
-    /// Names of [`mishaps`](super::faults::mishaps).
-    pub(super) mishaps: BTreeSet<&'static str>,
-    /// What a failover of the database took.
-    pub(super) loss: Loss,
-}
 
 /// A process that faults are done to.
 trait Victim: Send {
@@ -117,11 +104,7 @@ pub(super) fn rage(
         let mut all = Aftermath::default();
         for thread in threads {
             let one = thread.join().unwrap_or_else(|_| Err(io::Error::other("a fault panicked")))?;
-            all.violations.extend(one.violations);
-            all.struck.extend(one.struck);
-            all.mishaps.extend(one.mishaps);
-            all.loss.sessions.extend(one.loss.sessions);
-            all.loss.doubtful = all.loss.doubtful.max(one.loss.doubtful);
+            all.add(one);
         }
         Ok(all)
     })
@@ -140,10 +123,18 @@ fn endure_node<'a>(
         match *deed {
             Deed::Drain => {
                 aftermath.violations.extend(drain(node)?.map(|what| format!("node {number} {what}")));
+                aftermath.ends.push((number, Instant::now()));
+                thread::sleep(*lasts);
+                start_again(node)?;
+            }
+            Deed::Kill => {
+                node.kill()?;
+                aftermath.ends.push((number, Instant::now()));
                 thread::sleep(*lasts);
                 start_again(node)?;
             }
             Deed::KillAt(step) if strike(node, step, "SIGKILL")? => {
+                aftermath.ends.push((number, Instant::now()));
                 aftermath.struck.insert(step);
                 thread::sleep(*lasts);
                 start_again(node)?;

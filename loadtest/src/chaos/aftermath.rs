@@ -1,0 +1,69 @@
+//! What came of a storm's faults, beside what clients and servers show.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::journal::Connection;
+use super::primary::Loss;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Aftermath {
+    /// Violations that only the thread that does the fault can see.
+    pub(super) violations: Vec<String>,
+    /// Steps at which something happened.
+    pub(super) struck: BTreeSet<&'static str>,
+    /// Names of [`mishaps`](super::faults::mishaps).
+    pub(super) mishaps: BTreeSet<&'static str>,
+    /// What a failover of the database took.
+    pub(super) loss: Loss,
+    /// Which nodes ended, and when.
+    pub(super) ends: Vec<(usize, Instant)>,
+}
+
+impl Aftermath {
+    /// Adds another fault's.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { violations, struck, mishaps, loss, ends } = other;
+        self.violations.extend(violations);
+        self.struck.extend(struck);
+        self.mishaps.extend(mishaps);
+        self.loss.sessions.extend(loss.sessions);
+        self.loss.gone.extend(loss.gone);
+        self.loss.fields.extend(loss.fields);
+        self.loss.doubtful = self.loss.doubtful.max(loss.doubtful);
+        self.ends.extend(ends);
+    }
+
+    /// Sessions that nobody knows of any more: the failover took all of it, and the node of its last connection has ended
+    /// since that was let in, or no connection was.
+    pub(super) fn forgotten(&self, connections: &[Connection]) -> BTreeSet<i64> {
+        let forgotten = |session: &i64| {
+            let successes =
+                connections.iter().filter_map(|connection| Some((connection, connection.success.as_ref()?)));
+            let last =
+                successes.filter(|(_, success)| success.session == *session).max_by_key(|(_, success)| success.at);
+            last.is_none_or(|(connection, success)| self.has_ended(connection.node, success.at))
+        };
+        self.loss.gone.iter().copied().filter(forgotten).collect()
+    }
+
+    /// Whether nobody knows of a field in Redis any more: the failover took each row that names it, and the node of its
+    /// connection has ended since that was let in, or it was not.
+    pub(super) fn forgets_field(&self, field: &str, connections: &[Connection]) -> bool {
+        let named = |(sid, lesson): &(&str, &str)| {
+            let of_lesson = |kind| field.starts_with(&format!("lesson_{kind}_{lesson}: "));
+            ["student", "teacher"].into_iter().any(of_lesson) && field.ends_with(&format!(" -> {sid}"))
+        };
+        let Some((sid, _)) = self.loss.fields.iter().filter_map(|lost| lost.split_once(' ')).find(named) else {
+            return false;
+        };
+        let successes = connections.iter().filter_map(|connection| Some((connection, connection.success.as_ref()?)));
+        let mut of_it = successes.filter(|(_, success)| success.sid == sid);
+        of_it.next().is_none_or(|(connection, success)| self.has_ended(connection.node, success.at))
+    }
+
+    fn has_ended(&self, node: usize, since: Instant) -> bool {
+        self.ends.iter().any(|(ended, at)| *ended == node && *at >= since)
+    }
+}

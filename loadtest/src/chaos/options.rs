@@ -1,0 +1,53 @@
+//! Which seeds are run, on what, and with which mishaps.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::faults::{self, Mishap};
+
+/// What to run.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The gateway to break: a debug build, for a release build has no steps to be killed at.
+    #[arg(long, default_value = "target/debug/rollcall")]
+    pub(super) gateway: PathBuf,
+    /// How many seeds.
+    #[arg(long, default_value_t = 50)]
+    pub(super) seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    pub(super) first: u64,
+    /// This one alone.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    pub(super) seed: Option<u64>,
+    /// Seeds have all mishaps, also those under which some ledgers do not balance yet.
+    #[arg(long)]
+    all_mishaps: bool,
+    /// Every seed with servers has this one.
+    #[arg(long, conflicts_with = "all_mishaps", value_parser = faults::named)]
+    mishap: Option<&'static [Mishap]>,
+    /// End with the first that fails.
+    #[arg(long)]
+    pub(super) until_failure: bool,
+    /// How many clusters work at once.
+    #[arg(long, default_value_t = 2)]
+    pub(super) clusters: usize,
+}
+
+impl Options {
+    /// The mishaps that seeds have.
+    pub(super) fn mishaps(&self) -> &'static [Mishap] {
+        self.mishap.unwrap_or_else(|| faults::mishaps(self.all_mishaps))
+    }
+
+    /// Arguments that make a seed what it is.
+    pub(super) fn of_seed(&self, seed: u64) -> String {
+        let mishaps = match self.mishap {
+            Some(mishap) => format!(" --mishap '{}'", mishap[0].0),
+            None if self.all_mishaps => " --all-mishaps".to_owned(),
+            None => String::new(),
+        };
+        format!("--gateway {} --seed {seed}{mishaps}", self.gateway.display())
+    }
+}
