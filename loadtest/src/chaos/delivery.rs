@@ -157,7 +157,9 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
         });
         let missed: Vec<String> = missed.map(|stored| format!("{} at {}", stored.key, stored.offset)).collect();
         if !missed.is_empty() {
-            wrong.push(format!("of {room} from {from} to {last} it missed {}", missed.join(", ")));
+            let got = got.get(room.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let missed = missed.join(", ");
+            wrong.push(format!("of {room} from {from} to {last} it missed {missed}; it got {got:?}"));
         }
     }
     let who = format!("{} on node {} in session {}", connection.agent, connection.node, success.session);

@@ -15,6 +15,8 @@ pub(super) struct Evidence {
     pub(super) history: Vec<Past>,
     /// Sessions of which the database lost something that it had written.
     pub(super) lost: BTreeSet<i64>,
+    /// Those of which it lost all.
+    pub(super) gone: BTreeSet<i64>,
     /// The highest session when the database failed over; zero where it did not.
     pub(super) doubtful: i64,
     /// Sessions that nobody knows of any more, see [`Aftermath::forgotten`](super::aftermath::Aftermath::forgotten).
@@ -95,7 +97,7 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
         evidence
             .stream
             .as_ref()
-            .map(|stream| order(&stream.messages, &evidence.lost, &evidence.forgotten))
+            .map(|stream| order(&stream.messages, &evidence.lost, &evidence.gone))
             .unwrap_or_default(),
     );
     wrong
@@ -167,8 +169,8 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
 }
 
 /// The sessions of one agent in one classroom follow each other in each stream; but for the second end of those of which
-/// something was lost, and for those that nobody can end.
-fn order(stream: &[Stored], lost: &BTreeSet<i64>, forgotten: &BTreeSet<i64>) -> Vec<String> {
+/// something was lost. Where all was lost of one, it ends when its node has found that out: its agent may have come again.
+fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<String> {
     let mut inside: BTreeMap<(usize, &str, &str), i64> = BTreeMap::new();
     let mut wrong = Vec::new();
     for message in stream {
@@ -182,7 +184,7 @@ fn order(stream: &[Stored], lost: &BTreeSet<i64>, forgotten: &BTreeSet<i64>) -> 
         } else {
             inside.remove(&(message.epoch, sender.as_str(), message.room.as_str())).filter(|other| *other != session)
         };
-        if let Some(before) = before.filter(|before| !forgotten.contains(before)) {
+        if let Some(before) = before.filter(|before| !gone.contains(before)) {
             let what = if entered { "entered" } else { "left" };
             wrong.push(format!("{sender}: session {session} {what} at {} while {before} was there", message.offset));
         }

@@ -4,6 +4,7 @@
 //! their names.
 
 use std::io;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rollcall_loadtest::servers::psql;
 
 use super::cluster::ask_redis;
 use super::faults::Deed;
+use super::journal::locked;
 use super::stream::Tape;
 
 /// How long one Redis may take to have the data of another.
@@ -35,12 +37,16 @@ pub(super) struct Scene<'a> {
     pub(super) classrooms: &'a [String],
     /// The user whose sessions the database refuses to end.
     pub(super) user: String,
+    /// Held while a node starts and while the stream is deleted: a node that starts makes a stream that is missing, and a
+    /// server that still deletes files of the one before deletes the new one's, too.
+    pub(super) starts: Mutex<()>,
 }
 
 impl Scene<'_> {
     /// Does a deed to the stream, and returns the mishap's name; none where the deed is not about the stream.
     pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         let Some(tape) = self.tape else { return Ok(None) };
+        let _deleting = matches!(deed, Deed::Delete | Deed::Remake).then(|| locked(&self.starts));
         let done = self.runtime.block_on(async {
             match deed {
                 Deed::Delete => tape.delete().await.map(|_| Some("stream deleted")),

@@ -184,8 +184,13 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     let mut tasks: Vec<_> =
         agents.into_iter().map(|plan| runtime.spawn(Agent::new(plan, Arc::clone(&stage)).live())).collect();
     tasks.extend(tape.as_ref().map(|tape| runtime.spawn(stream::chatter(tape.client(), Arc::clone(&stage)))));
-    let scene =
-        Scene { runtime, tape: tape.as_ref(), classrooms: &stage.classrooms, user: format!("s{seed}-a{REFUSED}") };
+    let scene = Scene {
+        runtime,
+        tape: tape.as_ref(),
+        classrooms: &stage.classrooms,
+        user: format!("s{seed}-a{REFUSED}"),
+        starts: Mutex::default(),
+    };
     let receiver = Arc::clone(&cluster.receiver);
     let (aftermath, troubled) = thread::scope(|scope| {
         let trouble = scope.spawn(|| webhook::trouble(&receiver, seed, &stage.classrooms, start));
@@ -223,8 +228,16 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         Ok(fields.filter(|field| !aftermath.forgets_field(field, &connections)).collect())
     })?;
     let Aftermath { struck, mishaps, loss, .. } = aftermath;
-    let evidence =
-        Evidence { connections, stream, history: cluster.history(classrooms)?, lost: loss.sessions, doubtful: loss.doubtful, forgotten, fields };
+    let evidence = Evidence {
+        connections,
+        stream,
+        history: cluster.history(classrooms)?,
+        lost: loss.sessions,
+        gone: loss.gone,
+        doubtful: loss.doubtful,
+        forgotten,
+        fields,
+    };
     cluster.remove_poison()?;
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));

@@ -13,6 +13,7 @@ use rollcall_loadtest::{Gateway, Way, Wire};
 use super::aftermath::Aftermath;
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
 use super::faults::{self, Deed, Fault, Place, Target};
+use super::journal::locked;
 use super::mishaps::Scene;
 use super::primary::Primary;
 
@@ -82,7 +83,7 @@ pub(super) fn rage(
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, node) in nodes.iter_mut().enumerate() {
-            threads.push(scope.spawn(move || endure_node(number, node, of(Target::Node(number)), start)));
+            threads.push(scope.spawn(move || endure_node((number, node), of(Target::Node(number)), scene, start)));
         }
         if let Some(Servers { primary, redis, spare_redis, nats, authorization }) = servers {
             threads.push(scope.spawn(|| endure_postgres(primary, lines, of(Target::Postgres), scene, start)));
@@ -112,11 +113,15 @@ pub(super) fn rage(
 
 /// One node's faults, one after the other: one that is due during another follows it.
 fn endure_node<'a>(
-    number: usize,
-    node: &mut Gateway,
+    (number, node): (usize, &mut Gateway),
     faults: impl Iterator<Item = &'a Fault>,
+    scene: &Scene<'_>,
     start: Instant,
 ) -> io::Result<Aftermath> {
+    let start_again = |node: &mut Gateway| {
+        let _starting = locked(&scene.starts);
+        start_again(node)
+    };
     let mut aftermath = Aftermath::default();
     for Fault { at, deed, lasts, .. } in faults {
         sleep_until(start + *at);

@@ -188,10 +188,25 @@ fn a_session_that_nobody_knows_of_any_more_and_no_other_is_excused() {
         let stream = Some(record(vec![event(1, 1, true), event(2, 2, true), event(3, 2, false)]));
         let history = over.iter().copied().map(past).collect();
         let (connections, forgotten) = (vec![connection(1), connection(2)], forgotten.iter().copied().collect());
-        balance(&Evidence { connections, stream, history, forgotten, ..Evidence::default() }).len()
+        let gone = BTreeSet::from([1]);
+        balance(&Evidence { connections, stream, history, gone, forgotten, ..Evidence::default() }).len()
     };
     assert_eq!(of(&[1], &[2]), 0);
     assert_ne!(of(&[], &[2]), 0);
     assert_ne!(of(&[1], &[]), 0);
     assert_ne!(of(&[2], &[1, 2]), 0);
+}
+
+#[test]
+fn the_end_of_a_session_of_which_all_was_lost_may_come_after_the_agents_next_beginning() {
+    let of = |gone: &[i64]| {
+        let events = [(1, true), (2, true), (1, false), (2, false)];
+        let stored = events.iter().zip(1..).map(|((session, entered), offset)| event(offset, *session, *entered));
+        let (connections, history) = (vec![connection(1), connection(2)], vec![past(1), past(2)]);
+        let (gone, lost) = (gone.iter().copied().collect(), BTreeSet::from([1, 2]));
+        let stream = Some(record(stored.collect()));
+        balance(&Evidence { connections, stream, history, lost, gone, ..Evidence::default() }).len()
+    };
+    assert_eq!(of(&[1]), 0);
+    assert_ne!(of(&[2]), 0);
 }
