@@ -116,8 +116,8 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     // By room, in the order of their coming.
     let mut got: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let mut latest = success.offset;
-    for seen in &connection.seen {
-        let Some(stored) = by_key.get(seen.key.as_str()).and_then(|of_key| sent(of_key, seen, &got)) else {
+    for (seen, before) in connection.seen.iter().zip(bounds(&connection.seen, by_key)) {
+        let Some(stored) = by_key.get(seen.key.as_str()).and_then(|of_key| sent(of_key, seen, before, &got)) else {
             wrong.push(format!("{} is not in the stream", seen.key));
             continue;
         };
@@ -167,18 +167,41 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     wrong.into_iter().map(|wrong| format!("{who}: {wrong} ({how})")).collect()
 }
 
-/// Which one of a key a connection was sent: its offset says so; without, it is the next after what the connection got of the
-/// room, or one that it has not got.
-fn sent<'a>(of_key: &[&'a Stored], seen: &Seen, got: &BTreeMap<&str, Vec<u64>>) -> Option<&'a Stored> {
-    let last = of_key.last()?;
-    let got = got.get(last.room.as_str());
-    let known = got.and_then(|got| got.iter().max());
-    let is_it = |stored: &&&Stored| match seen.offset {
-        Some(offset) => stored.offset == offset,
-        None => known.is_some_and(|known| stored.offset > *known),
+/// For each push the offset of the next one of its room that is in the stream once.
+fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
+    let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+    let bound = |seen: &Seen| {
+        let of_key = by_key.get(seen.key.as_str())?;
+        let room = of_key.first()?.room.as_str();
+        let bound = next.get(room).copied();
+        if let [only] = of_key[..] {
+            next.insert(room, only.offset);
+        }
+        bound
     };
-    let is_new = |stored: &&&Stored| !got.is_some_and(|got| got.contains(&stored.offset));
-    Some(of_key.iter().find(is_it).or_else(|| of_key.iter().rfind(is_new)).unwrap_or(last))
+    let mut bounds: Vec<_> = seen.iter().rev().map(bound).collect();
+    bounds.reverse();
+    bounds
+}
+
+/// Which one of a key a connection was sent: its offset says so; without, it is the next after what the connection got of the
+/// room, or one that it has not got, and `before` what it was sent next.
+fn sent<'a>(
+    of_key: &[&'a Stored],
+    seen: &Seen,
+    before: Option<u64>,
+    got: &BTreeMap<&str, Vec<u64>>,
+) -> Option<&'a Stored> {
+    let last = of_key.last()?;
+    if let Some(offset) = seen.offset {
+        return of_key.iter().find(|stored| stored.offset == offset).or(Some(last)).copied();
+    }
+    let got = got.get(last.room.as_str()).map(Vec::as_slice).unwrap_or_default();
+    let new: Vec<&Stored> = of_key.iter().copied().filter(|stored| !got.contains(&stored.offset)).collect();
+    let early: Vec<&Stored> =
+        new.iter().copied().filter(|stored| before.is_none_or(|before| stored.offset < before)).collect();
+    let next = got.iter().max().and_then(|known| early.iter().find(|stored| stored.offset > *known));
+    next.or(early.last()).or(new.last()).or(Some(last)).copied()
 }
 
 /// From which offset on a connection must have got everything, for each of its rooms.
@@ -311,6 +334,25 @@ mod tests {
         for told in [true, false] {
             assert_eq!((wrong(&[2, 3, 4, 5, 6], told), wrong(&[2, 3, 4, 6], told)), (0, 1), "{told}");
         }
+    }
+
+    #[test]
+    fn an_event_that_is_stored_twice_is_told_apart_by_what_is_sent_next() {
+        let stored = |offset: u64| match offset {
+            2 | 6 => Stored { key: "agent.left 7".to_owned(), session: Some((7, false)), ..note(offset) },
+            _ => note(offset),
+        };
+        let stream = record((1..=7).map(stored));
+        let wrong = |offsets: &[u64]| {
+            let mut connection = Connection { asked: None, ..connection(offsets) };
+            let success = connection.success.take();
+            connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
+            for seen in &mut connection.seen {
+                seen.key = stored(seen.offset.take().unwrap_or_default()).key;
+            }
+            faults(&[connection], &stream).len()
+        };
+        assert_eq!((wrong(&[2, 3, 4]), wrong(&[2, 3, 4, 5, 6, 7]), wrong(&[6, 7]), wrong(&[2, 4])), (0, 0, 0, 1));
     }
 
     #[test]

@@ -125,11 +125,15 @@ async fn a_url_that_was_rotated_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, file) = (folder.path().join("nats.conf"), folder.path().join("url"));
     let has = |password: &str| {
-        let text = format!("authorization {{ user: alice, password: {password} }}");
+        let store = folder.path().join("store");
+        let text = format!(
+            "authorization {{ user: alice, password: {password} }}\njetstream {{ store_dir: {:?} }}",
+            store.display().to_string()
+        );
         std::fs::write(&settings, text).unwrap();
     };
     has("first");
-    let server = Handmade::start(&["--jetstream", "--config", settings.to_str().unwrap()]);
+    let server = Handmade::start_with_file(&settings);
     let (before, after) = (Proxy::to(server.port).await, Proxy::to(server.port).await);
     let address = |password: &str, host: &str| host.replacen("//", &format!("//alice:{password}@"), 1);
     let direct = format!("nats://127.0.0.1:{}", server.port);

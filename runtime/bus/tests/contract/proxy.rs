@@ -2,6 +2,7 @@
 //! no client library would send.
 use std::{
     net::TcpListener as Probe,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -178,10 +179,22 @@ pub(crate) struct Handmade {
 
 impl Handmade {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let port = Probe::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
+        let store = ["--store_dir", folder.path().to_str().unwrap()].map(str::to_owned);
+        let options: Vec<_> = store.into_iter().chain(options.iter().map(|option| (*option).to_owned())).collect();
+        Self::start_in(folder, &options)
+    }
+
+    /// With its settings in this file: where they name no folder, a reload may end JetStream.
+    pub(crate) fn start_with_file(settings: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(folder, &["--config".to_owned(), settings.to_str().unwrap().to_owned()])
+    }
+
+    fn start_in(folder: tempfile::TempDir, options: &[String]) -> Self {
+        let port = Probe::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("nats-server");
-        command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"]).arg(folder.path());
+        command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
         let child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { port, child, _folder: folder };
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
