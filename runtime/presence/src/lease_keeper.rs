@@ -67,6 +67,7 @@ impl LeaseKeeper {
         let mut renewed_since = Instant::now();
         let mut renewed_at = Instant::now();
         let incarnation = self.store.incarnation();
+        // Under which the lease was last found.
         let mut registered = *incarnation.borrow();
         loop {
             ticks.tick().await;
@@ -78,6 +79,7 @@ impl LeaseKeeper {
                         renewed_since = Instant::now();
                     }
                     renewed_at = Instant::now();
+                    registered = *incarnation.borrow();
                     self.nodes.send_replace(pulse.nodes);
                     self.replace(lease.node, &pulse.replaced).await;
                     self.kick(lease.node, &pulse.kicks).await;

@@ -52,13 +52,14 @@ enum Failure {
 }
 
 impl SessionCheck {
-    /// Checks after each loss, until the task is dropped. `checked` is the database's incarnation when this node
-    /// started.
-    pub async fn run(self, mut checked: Option<Uuid>) {
-        let mut incarnation = self.store.incarnation();
+    /// Checks after each loss, until the task is dropped. `began` is the database's incarnation when this node started.
+    /// After a loss it checks again where the node has registered anew: its lease may have been taken before it found out.
+    pub async fn run(self, began: Option<Uuid>) {
+        let (mut incarnation, mut lease) = (self.store.incarnation(), self.lease.clone());
+        let mut checked = (began, lease.borrow().node);
         loop {
-            let found = *incarnation.borrow_and_update();
-            if checked.is_some() && found != checked {
+            let found = (*incarnation.borrow_and_update(), lease.borrow_and_update().node);
+            if began.is_some() && found.0 != began && found != checked {
                 metrics::counter!(names::SESSION_CHECKS).increment(1);
                 while let Err(error) = self.check().await {
                     warn!(%error, "the check of this node's sessions failed and starts again");
@@ -66,7 +67,11 @@ impl SessionCheck {
                 }
             }
             checked = found;
-            if incarnation.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = incarnation.changed() => changed,
+                changed = lease.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }

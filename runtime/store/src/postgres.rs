@@ -31,6 +31,7 @@ mod sessions;
 mod stale_fields;
 mod statement_error;
 mod store;
+mod taken_nodes;
 mod timeline;
 mod webhook;
 

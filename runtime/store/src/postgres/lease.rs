@@ -77,9 +77,12 @@ const TAKE: &str = "with fence as materialized (
         order by id for update skip locked
     ), marked as (
         update node set epoch = epoch + 1, taken = true
-        from expired where node.id = expired.id and exists (select from fence) returning node.id
+        from expired where node.id = expired.id and exists (select from fence)
+        returning node.id, node.epoch
     )
-    select exists (select from marked) or exists (select from node where taken) from fence";
+    select exists (select from marked) or exists (select from node where taken),
+        array(select id from marked order by id), array(select epoch from marked order by id)
+    from fence";
 
 /// Ends sessions of nodes that are taken; those that another reaper has locked are skipped, because it ends them. The newest
 /// go first: where an old snapshot keeps dead rows, most of those are of older sessions, and need not be walked each time.
@@ -209,9 +212,13 @@ impl NodeLeases for PostgresStore {
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let max = whole(max);
+        self.take_again(lease).await?;
         let own_until = self.unbroken_until().get(&node.0).copied();
         let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0, &own_until]).await?;
-        let any: bool = get(taken.first().ok_or(StoreError::Fenced)?, 0)?;
+        let taken = taken.first().ok_or(StoreError::Fenced)?;
+        let (ids, epochs): (Vec<i64>, Vec<i64>) = (get(taken, 1)?, get(taken, 2)?);
+        self.taken_nodes.add(ids.into_iter().zip(epochs));
+        let any: bool = get(taken, 0)?;
         if !any {
             return Ok(0);
         }

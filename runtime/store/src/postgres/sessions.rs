@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{JsonObject, NodeId, SessionId};
+use rollcall_schema::{JsonObject, NodeId, SessionId, Sid};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 

@@ -17,6 +17,7 @@ use super::{
     floor::Floor,
     keeper::Keeper,
     pool::Pool,
+    taken_nodes::TakenNodes,
     timeline::Timeline,
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
@@ -62,6 +63,7 @@ pub struct PostgresStore {
     /// By node: when its lease ends, in microseconds since 1970, as the last heartbeat found or left it that did not find it
     /// expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
+    pub(super) taken_nodes: TakenNodes,
     pub(super) wake: Wake,
     /// Rows were committed since the relay notified other nodes.
     pub(super) unnotified: Arc<AtomicBool>,
@@ -88,6 +90,7 @@ impl PostgresStore {
             connector,
             several,
             unbroken_until: Mutex::default(),
+            taken_nodes: TakenNodes::default(),
             wake: Wake::default(),
             unnotified: Arc::default(),
             quarantine: SessionQuarantine::default(),

@@ -65,6 +65,42 @@ async fn a_dead_nodes_sessions_are_ended() {
 }
 
 #[tokio::test]
+async fn a_lease_whose_taking_the_database_has_lost_is_taken_again() {
+    let (world, other, lease) = two().await;
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    let row = world.sql("select agent_id, classroom_id, user_id, node_id, sid, role from agent_session");
+    expire(&world).await;
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
+    assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
+
+    // As a replica has it that lagged: the node lives, and its session's end was told.
+    let node = world.lease.node;
+    world.sql(&format!(
+        "insert into node (id, label, lease_until, standalone) overriding system value \
+         values ({node}, 'test', clock_timestamp() + interval '1 hour', false)"
+    ));
+    let values = row.split('|').map(|value| format!("'{value}'")).collect::<Vec<_>>().join(", ");
+    world.sql(&format!(
+        "insert into agent_session (id, agent_id, classroom_id, user_id, node_id, sid, role) \
+         overriding system value values ({session}, {values})"
+    ));
+    world.sql("delete from agent_session_history");
+    world.sql("update installation set timeline = 'another'");
+    world.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
+         and application_name = 'rollcall'",
+    );
+    let deadline = Instant::now() + LEASE;
+    // The first may meet a connection that has just ended.
+    while !matches!(other.reap(lease, 10).await, Ok(1)) {
+        assert!(Instant::now() < deadline, "it is not taken again");
+    }
+    assert!(is_fenced(world.store.renew_lease(world.lease, LEASE).await));
+    assert_eq!(world.sql("select id, reason from agent_session_history"), format!("{session}|node_lost"));
+}
+
+#[tokio::test]
 async fn an_expired_lease_that_nobody_took_is_renewed() {
     let (world, other, lease) = two().await;
     world.open(&Member::new(classroom(), "web.alice")).await;

@@ -1,0 +1,80 @@
+//! Leases that this process took a moment ago.
+//!
+//! A database that loses its last commits forgets that they were taken. Their nodes may live (they were suspended, or cut
+//! off), and would go on with sessions whose ends were published. So their leases are taken again.
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use super::store::PostgresStore;
+use crate::{Lease, StoreError};
+
+/// A replica that may be promoted is behind by less.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// A row with its old epoch is one whose taking is lost. One row where the fence holds.
+const TAKE_AGAIN: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), forgotten as materialized (
+        select node.id, t.epoch from node join unnest($3::bigint[], $4::bigint[]) as t(id, epoch) on t.id = node.id
+        where node.epoch < t.epoch and exists (select from fence) order by node.id for update of node
+    ), taken as (
+        update node set epoch = forgotten.epoch, taken = true from forgotten where node.id = forgotten.id
+        returning node.id
+    )
+    select (select count(*) from taken) from fence";
+
+#[derive(Debug, Default)]
+pub(super) struct TakenNodes(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Id and new epoch of each, the oldest first.
+    nodes: VecDeque<(Instant, i64, i64)>,
+    /// Under which incarnation of the database they are known to be taken.
+    known: Option<Uuid>,
+}
+
+impl TakenNodes {
+    /// These were taken now.
+    pub(super) fn add(&self, nodes: impl Iterator<Item = (i64, i64)>) {
+        let now = Instant::now();
+        let mut taken = self.lock();
+        taken.nodes.retain(|(at, ..)| now.duration_since(*at) < KEPT);
+        taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Its fields are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PostgresStore {
+    /// Takes leases again whose taking the database has lost.
+    pub(super) async fn take_again(&self, Lease { node, epoch }: Lease) -> Result<(), StoreError> {
+        let incarnation = *self.timeline.known().borrow();
+        let (ids, epochs): (Vec<i64>, Vec<i64>) = {
+            let mut taken = self.taken_nodes.lock();
+            if taken.known == incarnation {
+                return Ok(());
+            }
+            if taken.known.is_none() || taken.nodes.is_empty() {
+                taken.known = incarnation;
+                return Ok(());
+            }
+            taken.nodes.iter().map(|(_, id, epoch)| (*id, *epoch)).unzip()
+        };
+        let rows = self.background.rows("reap", TAKE_AGAIN, &[&node.0, &epoch.0, &ids, &epochs]).await?;
+        let again: i64 = super::rows::get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
+        if again > 0 {
+            tracing::warn!(nodes = again, "leases are taken once more, for the database has lost that they were");
+        }
+        self.taken_nodes.lock().known = incarnation;
+        Ok(())
+    }
+}
