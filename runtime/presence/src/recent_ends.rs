@@ -62,6 +62,7 @@ mod tests {
             agent,
             sid: Sid::random(),
             lesson: None,
+            sets_state: false,
             age: Duration::from_secs(1),
             reason: LeftReason::Closed,
         }

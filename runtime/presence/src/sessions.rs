@@ -271,8 +271,17 @@ impl EnterGuard {
     fn opened(&mut self, session: SessionId, user: UserId) {
         if let Some(undo) = &mut self.0 {
             let Close { classroom, ref agent, sid, reason } = undo.close;
-            let (agent, lesson, age) = (agent.clone(), None, Duration::ZERO);
-            undo.opened = Some(Box::new(Remembered { session, classroom, agent, user, sid, lesson, age, reason }));
+            undo.opened = Some(Box::new(Remembered {
+                session,
+                classroom,
+                agent: agent.clone(),
+                user,
+                sid,
+                lesson: None,
+                sets_state: false,
+                age: Duration::ZERO,
+                reason,
+            }));
         }
     }
 

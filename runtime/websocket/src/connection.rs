@@ -2,18 +2,14 @@
 //!
 //! Invariant: `decoder` exists only while a message or frame is incomplete (or a pause holds input back), `send_queue`
 //! only while the kernel refuses bytes.
-use std::{
-    collections::VecDeque,
-    num::NonZeroU32,
-    sync::Arc,
-};
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use metrics::Gauge;
 
 use crate::{
-    close::Cause, connection_count::WorkerCount, engine::Engine, framing::Framing, id::SocketId, message_decoder::MessageDecoder,
-    options::SocketOptions, polling_session::Probe, send_budget::SendBudget, send_queue::SendQueue,
-    transport::Transport,
+    close::Cause, connection_count::WorkerCount, engine::Engine, framing::Framing, id::SocketId,
+    message_decoder::MessageDecoder, options::SocketOptions, polling_session::Probe, send_budget::SendBudget,
+    send_queue::SendQueue, transport::Transport,
 };
 
 /// The stage of a connection. Times are the worker's ticks.

@@ -20,6 +20,7 @@ use super::{
     next_event::{next_event, read_error},
     stored_ids::PRESENCE,
     stream::{self, NAME},
+    work_client::WorkClient,
 };
 use crate::{
     BusError, Position, PresencePage, PresenceRead,
@@ -35,7 +36,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct PresenceReader {
-    client: Client,
+    client: WorkClient,
     scan: tokio::sync::Mutex<Option<Scan>>,
 }
 
@@ -51,13 +52,14 @@ struct Scan {
 }
 
 impl PresenceReader {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: WorkClient) -> Self {
         Self { client, scan: tokio::sync::Mutex::default() }
     }
 
     /// The next events after a position, at most `max`.
     pub(super) async fn read(&self, after: &Position, max: usize) -> Result<PresenceRead, BusError> {
-        let state = stream::state(&self.client).await.map_err(read_error)?;
+        let client = self.client.client().await;
+        let state = stream::state(&client).await.map_err(read_error)?;
         let Position { epoch, offset: Offset(after) } = after;
         if state.epoch != *epoch || *after > state.last {
             return Ok(PresenceRead::Elsewhere { epoch: state.epoch, last: Offset(state.last) });
@@ -72,14 +74,14 @@ impl PresenceReader {
         let usable = |scan: &Scan| scan.read == read && scan.epoch == *epoch && scan.used.elapsed() < REUSED_WITHIN;
         let mut scan = match kept.take().filter(usable) {
             Some(scan) => scan,
-            None => Scan::open(&self.client, epoch, read).await?,
+            None => Scan::open(&client, epoch, read).await?,
         };
         let fetched = timeout(PAGE_TIMEOUT, scan.fetch(max)).await;
         let (events, end) = fetched.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
         let end = match end {
             Some(end) => end,
             // Nothing came: the server may have forgotten the consumer.
-            None => match next_event(&self.client, PRESENCE, read + 1).await? {
+            None => match next_event(&client, PRESENCE, read + 1).await? {
                 Some(next) if next.seq <= state.last => return Err(read_error("it ended early")),
                 _ => End { read: state.last, more: false },
             },
@@ -104,9 +106,10 @@ impl PresenceReader {
         through: Offset,
         max: usize,
     ) -> Result<Vec<PresenceEvent>, BusError> {
+        let client = self.client.client().await;
         let (filter, mut from, mut events) = (Subject::agent(classroom).to_string(), after.0 + 1, Vec::new());
         while events.len() < max && from <= through.0 {
-            let Some(next) = next_event(&self.client, &filter, from).await? else { break };
+            let Some(next) = next_event(&client, &filter, from).await? else { break };
             from = next.seq + 1;
             if next.seq <= through.0 {
                 events.extend(next.presence());
