@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    HeaderMap, Method, Request, StatusCode, Uri,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
     header::{self, HeaderValue},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -170,6 +171,17 @@ impl Client {
         self.call(method, url, HeaderMap::new(), json, max).await
     }
 
+    /// Begins to get a document, for an answer of any length; the client's timeout holds until it begins.
+    ///
+    /// # Errors
+    /// [`FetchError`], where none begins.
+    pub async fn open(&self, url: Uri) -> Result<Response<Incoming>, FetchError> {
+        let request = self.request(Method::GET, url, HeaderMap::new(), Bytes::new())?;
+        let answer = tokio::time::timeout(self.timeout, self.pool.request(request)).await;
+        let answer = answer.map_err(|_| FetchError::Timeout(self.timeout))?;
+        answer.map_err(|error| FetchError::Connection(innermost(&error)))
+    }
+
     async fn call(
         &self,
         method: Method,
@@ -178,6 +190,23 @@ impl Client {
         body: Bytes,
         max: usize,
     ) -> Result<(StatusCode, Bytes), FetchError> {
+        let request = self.request(method, url, headers, body)?;
+        let answer = async {
+            let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::time::timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, FetchError> {
         let mut request = Request::builder()
             .method(method)
             .uri(url)
@@ -192,13 +221,7 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
-        let answer = async {
-            let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::time::timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
+        Ok(request)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::common::{Backend, SOON, on_both_kinds, session_error};
 use rollcall_loadtest::GatewayOptions;
 use serde_json::{Value, json};
 
-on_both_kinds!(agents_are_listed_and_kicked, an_event_is_published_and_tailed, a_user_is_erased,);
+on_both_kinds!(agents_are_listed_and_kicked, an_event_is_published_and_tailed, attendance_is_printed, a_user_is_erased,);
 
 fn command(admin: &str, arguments: &[&str]) -> Command {
     let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_ADMIN", admin);
@@ -69,6 +69,24 @@ async fn an_event_is_published_and_tailed(backend: &Backend) {
     assert_eq!(event["event"], body);
     tail.kill().unwrap();
     tail.wait().unwrap();
+}
+
+async fn attendance_is_printed(backend: &Backend) {
+    let room = backend.classroom();
+    assert!(run(backend, &["attendance", &room.id]).contains("nobody"));
+    let gone = backend.participant(room, "alice").await.leaves().await;
+    let ended = format!("select reason from agent_session_history where id = {}", gone.session);
+    backend.wait_for_rows(&ended, &["closed"]).await;
+    let bob = backend.participant(room, "bob").await;
+    let table = run(backend, &["attendance", &room.id]);
+    let line = |agent: &str| table.lines().find(|line| line.contains(agent)).unwrap_or_else(|| panic!("{table}"));
+    assert!(line(&gone.id).ends_with("closed") && line(&bob.id).starts_with(&bob.session.to_string()), "{table}");
+    let list: Value = serde_json::from_str(&run(backend, &["attendance", &room.id, "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    let csv = run(backend, &["attendance", &room.id, "--csv", "--from", "2026-01-01T00:00:00Z"]);
+    assert!(csv.starts_with("session_id,agent_id") && csv.lines().count() == 3, "{csv}");
+    let faulty = command(&admin(backend), &["attendance", &room.id, "--json", "--from", "today"]).output().unwrap();
+    assert!(faulty.status.code() == Some(1) && said(&faulty).contains("from must be a time"), "{faulty:?}");
 }
 
 async fn a_user_is_erased(backend: &Backend) {

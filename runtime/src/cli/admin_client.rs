@@ -1,15 +1,22 @@
 //! The commands' way to a running gateway: its server API (PROTOCOL 7).
 //!
 //! Invariant: what goes wrong is told with what to change; an answer that is no JSON of the API is never taken for one.
+use std::{io::Write, time::Duration};
+
 use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
 use hyper::{Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::time::timeout;
 
+use super::CommandError;
 use crate::{config::AdminAddress, http_client::Client, node::StartError};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
+/// How long a part of an answer may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gateway.
 pub(super) struct AdminClient {
@@ -31,6 +38,24 @@ impl AdminClient {
     /// Sends a body to a path below `/api/v1`.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, StartError> {
         self.call(Method::POST, path, body.to_string().into()).await
+    }
+
+    /// Writes what is at a path as it comes, however long it is.
+    pub(super) async fn copy(&self, path: &str, out: &mut impl Write) -> Result<(), CommandError> {
+        let answer = self.client.open(self.uri(path)?).await.map_err(|error| self.away(error))?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        if !status.is_success() {
+            let text = Limited::new(body, MAX_ANSWER).collect().await.map(|text| text.to_bytes()).unwrap_or_default();
+            return Err(self.refused(status, &serde_json::from_slice(&text).unwrap_or_default()).into());
+        }
+        loop {
+            match timeout(READ_TIMEOUT, body.frame()).await {
+                Ok(Some(Ok(frame))) => out.write_all(frame.data_ref().map_or(&[], |data| data))?,
+                Ok(None) => return Ok(out.flush()?),
+                Ok(Some(Err(_))) | Err(_) => return Err(self.away("its answer broke off").into()),
+            }
+        }
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, StartError> {

@@ -1,6 +1,7 @@
 //! The process: reads the configuration, then does what the command line asks for.
 mod admin_client;
 mod agents;
+mod attendance;
 pub mod check;
 mod columns;
 mod commands;
@@ -97,6 +98,7 @@ async fn act(command: Task, config: Config, table: Table) -> Result<(), Box<dyn 
 async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
     let done = match command {
         Task::Agents(args) => agents::run(gateway, &args).await,
+        Task::Attendance(args) => attendance::run(gateway, &args).await,
         Task::Kick(args) => kick::run(gateway, &args).await,
         Task::Publish(args) => publish::run(gateway, &args).await,
         Task::Tail(args) => tail::run(gateway, &args).await,

@@ -69,6 +69,7 @@ const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
     ("restored", &[names::DATABASE_URL, names::LOG]),
     ("check", CHECKED),
     ("agents", ASKING),
+    ("attendance", ASKING),
     ("kick", ASKING),
     ("publish", ASKING),
     ("tail", ASKING),

@@ -25,6 +25,25 @@ pub struct AgentsArgs {
     pub json: bool,
 }
 
+/// `rollcall attendance`.
+#[derive(Debug, Clone, Args)]
+pub struct AttendanceArgs {
+    /// The classroom
+    pub classroom: ClassroomId,
+    /// Without sessions that ended before, like 2026-09-01T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Without sessions that began later
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Print CSV
+    #[arg(long)]
+    pub csv: bool,
+    /// Print JSON, as the gateway answers
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+}
+
 /// `rollcall kick`.
 #[derive(Debug, Clone, Args)]
 pub struct KickArgs {

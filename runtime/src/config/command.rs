@@ -7,7 +7,7 @@ use clap::{
 };
 use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 
-use super::client_commands::{AgentsArgs, EraseArgs, KickArgs, PublishArgs, TailArgs};
+use super::client_commands::{AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs};
 
 /// What the process does.
 #[derive(Debug, Clone, Default, Subcommand)]
@@ -27,6 +27,8 @@ pub enum Task {
     Check,
     /// List who is in a classroom
     Agents(AgentsArgs),
+    /// List who was in a classroom, from when to when and why they left
+    Attendance(AttendanceArgs),
     /// End sessions
     Kick(KickArgs),
     /// Publish an event

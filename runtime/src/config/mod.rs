@@ -25,7 +25,7 @@ use clap::ArgMatches;
 pub use access::AccessConfig;
 pub use backends::{BackendsConfig, Database};
 pub use cli::{FAULTY, Stop, parse};
-pub use client_commands::{AdminAddress, AgentsArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
+pub use client_commands::{AdminAddress, AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
 pub use command::{LoadArgs, Task, TokenArgs};
 pub use connections::LimitsConfig;
 pub use keys::TokenKeys;

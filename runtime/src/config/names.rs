@@ -64,7 +64,7 @@ settings! {
     TRUSTED_PROXIES = "ROLLCALL_TRUSTED_PROXIES", Plain, None, "Addresses and networks of proxies whose header names the client's address";
     PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "That header; forwarded is read as RFC 7239 says, any other as a list of addresses";
     PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Plain, Some("false"), "Whether load balancers connect with the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
-    ADMIN = "ROLLCALL_ADMIN", Plain, Some("http://127.0.0.1:9090"), "Admin address of the gateway that the commands agents, kick, publish, tail and erase ask";
+    ADMIN = "ROLLCALL_ADMIN", Plain, Some("http://127.0.0.1:9090"), "Admin address of the gateway that the commands agents, attendance, kick, publish, tail and erase ask";
     ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; required where the admin address is not loopback";
     ADMIN_READ_TOKEN = "ROLLCALL_ADMIN_READ_TOKEN", Secret, None, "Bearer token for /api that only reads";
     ADMIN_HOSTS = "ROLLCALL_ADMIN_HOSTS", Plain, None, "Names under which the admin address answers without the token, separated by commas, besides IP addresses and localhost";
