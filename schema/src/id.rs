@@ -10,12 +10,13 @@ use serde::{
 };
 use uuid::Uuid;
 
-use crate::object::OBJECT_RULE;
-
 /// A text is not an id of this type. The error names the type, never the text, which comes from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {0}")]
 pub struct IdError(pub &'static str);
+
+/// The rule of a small object ([`JsonObject`](crate::JsonObject)).
+pub(crate) const OBJECT_RULE: &str = "a JSON object of at most 1024 bytes";
 
 /// The rules of the ids in requests, for error messages to clients.
 pub(crate) const RULES: [(&str, &str); 4] = [

@@ -7,13 +7,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
 
-use crate::id::IdError;
+use crate::id::{IdError, OBJECT_RULE};
 
 /// The longest object, in bytes of its text.
 pub const MAX_OBJECT: usize = 1024;
-
-/// The rule, for error messages to clients.
-pub const OBJECT_RULE: &str = "a JSON object of at most 1024 bytes";
 
 /// One JSON object of at most [`MAX_OBJECT`] bytes.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ mod leave_lesson;
 mod membership;
 pub mod operator;
 pub mod outbox_relay;
+mod read_roster;
 mod recent_ends;
 mod refused_ends;
 pub mod rosters;

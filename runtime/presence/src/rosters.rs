@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rollcall_schema::{
-    Roster, RosterAgent, RosterPage, SessionId,
+    RosterAgent, RosterPage,
     roster::{ListedAgent, MAX_PAGE},
 };
 use tokio::{
@@ -19,7 +19,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Presence, membership::Membership};
 use rollcall_base::tasks::Tasks;
 use rollcall_store::{RosterQuery, Store, StoreError};
 
@@ -52,7 +51,8 @@ pub struct RosterRequest {
     pub form: RosterForm,
 }
 
-type Answer = Result<Arc<RosterPage>, StoreError>;
+/// A page, which is shared, or why there is none.
+pub(crate) type Answer = Result<Arc<RosterPage>, StoreError>;
 
 struct Waiting {
     request: RosterRequest,
@@ -109,22 +109,6 @@ impl Rosters {
             Ok(Err(_)) => Err(unavailable("the roster was not read")),
             Err(_) => Err(unavailable("the database did not answer in time")),
         }
-    }
-}
-
-impl Presence {
-    /// Who is in the classroom of a connection, or in one of its lessons, as its client asks.
-    ///
-    /// # Errors
-    /// As [`Rosters::read`].
-    pub async fn roster(&self, membership: &Membership, asked: Roster) -> Answer {
-        let query = RosterQuery {
-            classroom: membership.classroom(),
-            lesson: asked.lesson_id,
-            after: asked.after.unwrap_or(SessionId(0)),
-        };
-        let limit = asked.limit.map_or(MAX_PAGE, |limit| usize::try_from(limit).unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE));
-        self.rosters.read(RosterRequest { query, limit, form: RosterForm::Agent }).await
     }
 }
 

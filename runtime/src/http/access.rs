@@ -3,7 +3,7 @@
 //! Invariant: a page of another origin is refused by the headers of its browser. They do not reveal a page whose name
 //! was made to resolve to this address (DNS rebinding); so a request without a token is answered only under a name that
 //! no attacker's domain can have: an IP address, `localhost`, or a configured name.
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::{
     HeaderMap, StatusCode,
@@ -33,6 +33,14 @@ impl Caller {
             Self::NoToken => "no token",
         }
     }
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    pub(super) caller: Caller,
+    /// None in tests without a connection.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// What a request needs to be answered.

@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use rollcall_base::log_limit::AUDIT;
 use tracing::info;
 
-use super::call::Origin;
+use super::access::Origin;
 
 /// A line that is written when the call is over.
 pub(super) struct AuditLine {

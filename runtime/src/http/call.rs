@@ -1,7 +1,7 @@
 //! One request, as its endpoint sees it.
 //!
 //! Invariant: an endpoint gets ids and numbers checked; what is wrong is told with the rule that it breaks.
-use std::{borrow::Cow, net::SocketAddr, str::FromStr};
+use std::{borrow::Cow, str::FromStr};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use rollcall_schema::ClassroomId;
 use serde::de::DeserializeOwned;
 
-use super::{access::Caller, audit::AuditLine, reply::HttpError};
+use super::{audit::AuditLine, reply::HttpError};
 
 /// The most items of a page.
 pub(super) const MAX_PAGE: usize = 1000;
@@ -24,14 +24,6 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     /// What it leaves in the log where it changes something.
     pub(super) audit: AuditLine,
-}
-
-/// Who asks, and from where.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    pub(super) caller: Caller,
-    /// None in tests without a connection.
-    pub(super) address: Option<SocketAddr>,
 }
 
 impl Call<'_> {

@@ -8,11 +8,11 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{Method, Request, StatusCode, body::Body, http::request::Parts};
 
 use super::{
-    access::Caller,
+    access::{Caller, Origin},
     admin::Admin,
     api::ROUTES,
     audit::AuditLine,
-    call::{Call, Origin},
+    call::Call,
     reply::{HttpError, Streamed, streamed},
     route::{Route, Verb},
 };

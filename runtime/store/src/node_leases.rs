@@ -3,18 +3,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_base::process::ProcessIdentity;
-use rollcall_schema::{Epoch, NodeId, Sid};
+use rollcall_schema::{NodeId, Sid};
 
-use crate::{Kick, StoreError};
-
-/// A node's right to write, from [`NodeLeases::register`] until another node takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The node.
-    pub node: NodeId,
-    /// Every write carries it, and does nothing once another node has raised it.
-    pub epoch: Epoch,
-}
+use crate::{Kick, Lease, StoreError};
 
 /// How a node enters the `node` table.
 #[derive(Clone, Debug)]

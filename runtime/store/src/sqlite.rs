@@ -9,6 +9,7 @@
 mod agent_states;
 mod db_thread;
 mod erasure;
+mod fence;
 mod file;
 mod history;
 mod ids;

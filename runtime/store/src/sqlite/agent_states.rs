@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use rollcall_schema::{JsonObject, Role, StateVersion};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{db_thread::failed, lease::fence, store::SqliteStore};
+use super::{db_thread::failed, fence::fence, store::SqliteStore};
 use crate::{AgentStates, Lease, SetState, StoreError};
 
 const OWNED: &str = "select state_n from agent_session where id = ?1 and sid = ?2";

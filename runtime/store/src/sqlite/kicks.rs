@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     db_thread::failed,
-    lease::fence,
+    fence::fence,
     rows::{rows, sid, text, unreadable, whole},
     session_end,
     store::SqliteStore,

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     db_thread::{failed, in_savepoint},
+    fence::fence,
     file, ids, kicks, rows, session_end,
     store::SqliteStore,
 };
@@ -58,13 +59,6 @@ impl NodeLeases for SqliteStore {
     async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
         self.reader.call("knows", move |connection| knows_node(connection, node)).await
     }
-}
-
-/// Writes only what this node may.
-pub(super) fn fence(connection: &Connection, lease: Lease) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached("select 1 from node where id = ?1 and epoch = ?2").map_err(failed)?;
-    let held = statement.exists(params![lease.node.0, lease.epoch.0]).map_err(failed)?;
-    if held { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
 /// Enters as the only node that lives. All ids jump at each start but the first: the file may be a copy that was made a

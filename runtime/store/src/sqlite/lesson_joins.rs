@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use rollcall_schema::Seat;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{db_thread::failed, lease::fence, stale_fields, store::SqliteStore};
+use super::{db_thread::failed, fence::fence, stale_fields, store::SqliteStore};
 use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin, StoreError};
 
 const LEAVE: &str = "update agent_session set lesson_id = null, seat = null, joined_at = null, \

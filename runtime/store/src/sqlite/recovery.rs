@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     db_thread::failed,
-    lease::fence,
+    fence::fence,
     restored,
     rows::{rows, sid, text, unreadable, whole},
     stale_fields,

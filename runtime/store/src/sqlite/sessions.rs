@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     agent_states::{self, Identity},
     db_thread::failed,
-    lease::fence,
+    fence::fence,
     rows, session_end, stale_fields,
     store::SqliteStore,
 };

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use super::{
     db_thread::failed,
-    lease::fence,
+    fence::fence,
     rows::{rows, text, unreadable, whole},
     store::SqliteStore,
 };
