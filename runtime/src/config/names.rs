@@ -76,7 +76,7 @@ settings! {
     DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its messages to clients; at most half of the deadline";
     PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Time between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
-    SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; empty: it is not served";
+    SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; off: it is not served";
     SOCKETIO_NAMESPACES = "ROLLCALL_SOCKETIO_NAMESPACES", Plain, Some("/"), "Namespaces that clients of Socket.IO may connect to, separated by commas";
     SOCKETIO_PING_TIMEOUT = "ROLLCALL_SOCKETIO_PING_TIMEOUT", Plain, Some("20s"), "How long after a ping a client of Socket.IO may be silent";
     RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long the closing of connections is spread after their events were lost, as when the stream was deleted";

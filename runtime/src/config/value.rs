@@ -126,11 +126,12 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path without its last slash; none where it is empty.
+/// A path without its last slash; none where it is empty or `off`.
 pub(super) fn path(text: &str) -> Result<Option<String>, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
     let path = text.strip_suffix('/').unwrap_or(text);
     match path {
+        "off" => Ok(None),
         "" if text.is_empty() => Ok(None),
         "/ws" | "/healthz" => Err("is served already".into()),
         path if path.starts_with('/') && path.bytes().all(known) => Ok(Some(path.to_owned())),

@@ -1,13 +1,17 @@
 //! The packets of a client: which are requests, and which the gateway answers itself.
-use rollcall_schema::{LeftReason, socketio::Auth};
+use rollcall_schema::{LeftReason, SessionError, socketio::Auth};
 use rollcall_socketio::{Attachments, Event, Kind, Malformed, Packet};
 
 use super::super::{
     Gateway,
+    closing::close,
     dialect::{self, Dialect},
     peer::{Peer, PeerState},
 };
-use crate::rooms::Namespace;
+use crate::{
+    limits::{Payer, RateDecision},
+    rooms::Namespace,
+};
 use rollcall_base::names;
 use rollcall_websocket::{Cause, Close, Message, Socket};
 
@@ -72,6 +76,14 @@ impl Gateway {
         named: Option<Namespace>,
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
+        // Each may cost the check of a token, whoever sends it.
+        match self.shared.events.take(&mut socket.peer.meter, Payer::Guest(None)) {
+            RateDecision::Done => {}
+            RateDecision::Refused(_) | RateDecision::Abuse => {
+                socket.close(close(SessionError::TooManyRequests), None);
+                return Ok(());
+            }
+        }
         let refusal = |data| Packet { kind: Kind::ConnectError, data, ..*packet }.encode();
         let Some(namespace) = named else {
             socket.send_text(&refusal(INVALID_NAMESPACE));
