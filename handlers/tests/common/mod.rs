@@ -15,6 +15,7 @@ mod keys;
 mod look;
 mod machine;
 mod mixpanel;
+mod polling;
 mod publish;
 mod socketio;
 mod stream;
@@ -33,6 +34,7 @@ pub(crate) use function::{Call, FUNCTIONS_SECRET, Function, FunctionsFile, Reply
 pub(crate) use keys::{DAY, Keys, expect_field, hash};
 pub(crate) use machine::{loads_the_machine, measures_time};
 pub(crate) use mixpanel::Mixpanel;
+pub(crate) use polling::{Polling, request as polling_request};
 pub(crate) use publish::Fence;
 pub(crate) use socketio::{Packet, SocketIo};
 pub(crate) use stream::{Stored, Stream};

@@ -1,6 +1,6 @@
 //! Promises of presence that need more than one node, or servers that fail: sessions that move, nodes that die, backends
 //! that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, a webhook whose receiver is
-//! away, and views that are whole all the same.
+//! away, views that are whole all the same, and long-polling behind balancers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,6 +8,7 @@
 mod common;
 
 mod backlog;
+mod balancers;
 mod clocks;
 mod database_failover;
 mod drain;

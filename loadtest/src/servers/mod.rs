@@ -7,6 +7,7 @@
 //! The calls block, for half a second at most once the template of a PostgreSQL data folder has been
 //! made.
 
+mod balancer;
 mod binary;
 mod folder;
 mod nats;
@@ -20,6 +21,7 @@ pub mod shared;
 mod signal;
 mod standby;
 
+pub use balancer::{Balancer, BalancerKind};
 pub use nats::Nats;
 pub use postgres::{Postgres, PostgresOptions, psql, psql_command};
 pub use prometheus::Prometheus;

@@ -1,0 +1,28 @@
+//! Reads any message and any payload of Socket.IO: no panic, and what is read and written again is read alike.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use rollcall_socketio::{
+    Attachments, Event, Packet,
+    engine::{EnginePacket, Query, SEPARATOR},
+};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = Query::parse(text, data.len() % 2 == 0);
+    for part in text.split(char::from(SEPARATOR)) {
+        if let Ok(EnginePacket::Message(message)) = EnginePacket::parse(part) {
+            read(message);
+        }
+    }
+    read(text);
+});
+
+fn read(text: &str) {
+    let Ok(packet) = Packet::parse(text) else { return };
+    let written = String::from_utf8(packet.encode()).expect("a packet is text");
+    assert_eq!(Packet::parse(&written), Ok(packet));
+    let _ = Event::parse(packet.data);
+    if let Ok(mut attachments) = Attachments::new(text, &packet, text.len() + 8) {
+        while !attachments.is_whole() && attachments.push(b"ab").is_ok() {}
+    }
+}
