@@ -9,9 +9,10 @@ use rollcall_loadtest::GatewayOptions;
 use rollcall_loadtest::webhook::{Mood, Receiver, Taken};
 
 use super::cluster::Past;
+use super::journal::{UPDATED, key};
 use super::plan::STORM;
 use super::random::Random;
-use super::stream::Record;
+use super::stream::{Record, Stored};
 
 /// A secret of 32 bytes.
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -76,24 +77,22 @@ type ByOffset = BTreeMap<u64, (String, String)>;
 
 fn of_stream(ledger: &[&Taken], stream: &Record) -> Vec<String> {
     let mut epochs: Vec<ByOffset> = stream.epochs.iter().map(|_| ByOffset::new()).collect();
-    for stored in stream.messages.iter().filter(|stored| stored.session.is_some()) {
+    let is_presence = |stored: &&Stored| stored.session.is_some() || stored.key.starts_with(UPDATED);
+    for stored in stream.messages.iter().filter(is_presence) {
         let classroom = stored.room.trim_start_matches("classroom.").to_owned();
         epochs[stored.epoch].insert(stored.offset, (classroom, stored.key.clone()));
     }
     let mut faults = Vec::new();
     let mut got: Vec<BTreeMap<u64, ()>> = stream.epochs.iter().map(|_| BTreeMap::new()).collect();
     for taken in ledger {
+        let posted = key(&taken.event);
         let Some(epoch) = stream.epochs.iter().position(|epoch| *epoch == taken.epoch) else {
-            faults.push(format!("the webhook posted {} of a stream that never was: {}", taken.key(), taken.epoch));
+            faults.push(format!("the webhook posted {posted} of a stream that never was: {}", taken.epoch));
             continue;
         };
         let wanted = epochs[epoch].get(&taken.offset);
-        if wanted.is_none_or(|(classroom, key)| *classroom != taken.classroom || *key != taken.key()) {
-            faults.push(format!(
-                "the webhook posted {} at {}, where the stream has {wanted:?}",
-                taken.key(),
-                taken.offset
-            ));
+        if wanted.is_none_or(|(classroom, key)| *classroom != taken.classroom || *key != posted) {
+            faults.push(format!("the webhook posted {posted} at {}, where the stream has {wanted:?}", taken.offset));
         }
         got[epoch].insert(taken.offset, ());
     }
@@ -130,7 +129,6 @@ fn of_history(ledger: &[&Taken], history: &[Past]) -> Vec<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::stream::Stored;
     use super::*;
 
     fn taken(epoch: &str, offset: u64, session: i64, operation: &str) -> Taken {
