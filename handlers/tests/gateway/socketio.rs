@@ -247,7 +247,7 @@ async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
     backend.publish(&format!("lesson.{}.note", to.biology), &json!({"of": "to"}));
     assert_eq!(alice.event("note").await, json!({"of": "to"}));
     let lesson = format!("select lesson_id from agent_session where user_id = '{user}'");
-    assert_eq!(backend.rows(&lesson).await, [to.biology.clone()]);
+    assert_eq!(backend.rows(&lesson).await, std::slice::from_ref(&to.biology));
     let mut keys = backend.keys().await;
     let students = |lesson: &str| format!("lesson_student_{lesson}");
     crate::common::expect_field(&mut keys, &students(&from.algebra), &user, None).await;

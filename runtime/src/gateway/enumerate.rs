@@ -42,7 +42,8 @@ impl Enumeration {
         }
     }
 
-    /// A connection has ended; its session, if it has one, is compared with its row when it ends.
+    /// A connection has ended, or no handler runs that will bring it a session; its session, if it has one, is compared with
+    /// its row when it ends.
     pub(super) fn connection_ended(&mut self, id: SocketId) {
         self.0.remove(&id);
     }

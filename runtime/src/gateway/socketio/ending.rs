@@ -43,6 +43,7 @@ impl Gateway {
             return socket.close(close(error), None);
         }
         socket.peer.closed_by_us = None;
+        self.enumeration.connection_ended(socket.id());
         if error.is_recoverable() {
             socket.peer.state = PeerState::Refused;
             socket.peer.expires = millis(self.started.elapsed() + self.reconnect_after(REFUSED_FOR));

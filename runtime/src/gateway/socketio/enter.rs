@@ -64,7 +64,6 @@ impl Gateway {
             EnterOutcome::Entered(connected) => self.entered(&mut socket, *connected, ack),
             EnterOutcome::Outside(visitor) => {
                 self.fanout.abandon_joins(&mut socket);
-                self.enumeration.connection_ended(id);
                 ack.into_iter().for_each(|ack| socket.send_text(&ack));
                 self.visitor_returned(&mut socket, visitor);
             }
@@ -156,6 +155,7 @@ impl Gateway {
 
     /// No handler runs for this client, which has no classroom.
     pub(super) fn visitor_returned(&mut self, socket: &mut Socket<'_, Peer>, visitor: Box<Visitor>) {
+        self.enumeration.connection_ended(socket.id());
         let expires = visitor.claims.as_ref().map(|claims| claims.expires);
         socket.peer.expires = expires.map_or(u64::MAX, |expires| expires.saturating_mul(1_000));
         socket.peer.state = PeerState::Outside(visitor);
