@@ -11,6 +11,7 @@ pub mod key_reconciler;
 pub mod lease_keeper;
 mod leave;
 mod leave_lesson;
+mod lesson_classrooms;
 mod membership;
 pub mod operator;
 pub mod outbox_relay;

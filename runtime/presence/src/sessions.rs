@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{Connections, recent_ends::RecentEnds, refused_ends::RefusedEnds};
+use crate::{Connections, lesson_classrooms::LessonClassrooms, recent_ends::RecentEnds, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
     Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered, RollbackJoin,
@@ -44,6 +44,7 @@ pub struct Sessions {
     lease: watch::Receiver<Lease>,
     connections: Arc<dyn Connections>,
     store: Arc<dyn Store>,
+    lesson_classrooms: Arc<LessonClassrooms>,
 }
 
 impl Sessions {
@@ -100,6 +101,7 @@ impl Sessions {
             lease: lease.clone(),
             connections,
             store: Arc::clone(store),
+            lesson_classrooms: Arc::default(),
         }
     }
 
@@ -143,7 +145,14 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`].
     pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
-        self.store.lesson_classroom(lesson).await
+        if let Some(classroom) = self.lesson_classrooms.get(lesson) {
+            return Ok(Some(classroom));
+        }
+        let classroom = self.store.lesson_classroom(lesson).await?;
+        if let Some(classroom) = classroom {
+            self.lesson_classrooms.insert(lesson.clone(), classroom);
+        }
+        Ok(classroom)
     }
 
     /// A connection joins a lesson: is it there, which seat, and both into the session's row.

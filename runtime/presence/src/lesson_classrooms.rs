@@ -1,0 +1,37 @@
+//! The classrooms of lessons that were asked for lately: a class that joins at once asks for one lesson many times.
+//!
+//! Invariant: an answer is at most [`KEPT`] old, and only lessons that are there are kept. A lesson that has moved to another
+//! classroom since is not found there by the join that follows.
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rollcall_schema::{ClassroomId, LessonId};
+
+/// How long an answer is used.
+const KEPT: Duration = Duration::from_secs(2);
+/// With more lessons than this, all are forgotten.
+const MAX: usize = 4_096;
+
+/// The answers.
+#[derive(Debug, Default)]
+pub(crate) struct LessonClassrooms(Mutex<HashMap<LessonId, (ClassroomId, Instant)>>);
+
+impl LessonClassrooms {
+    /// The classroom of a lesson, if it was asked for lately.
+    pub(crate) fn get(&self, lesson: &LessonId) -> Option<ClassroomId> {
+        let known = self.0.lock();
+        known.get(lesson).filter(|(_, since)| since.elapsed() < KEPT).map(|(classroom, _)| *classroom)
+    }
+
+    /// Keeps an answer.
+    pub(crate) fn insert(&self, lesson: LessonId, classroom: ClassroomId) {
+        let mut known = self.0.lock();
+        if known.len() >= MAX {
+            known.clear();
+        }
+        known.insert(lesson, (classroom, Instant::now()));
+    }
+}
