@@ -1,4 +1,6 @@
 //! Engine.IO: what its public suite does not ask, of long-polling above all.
+use std::time::Duration;
+
 use rollcall_websocket::{Cause, ListenerOptions, Origins, SocketId, SocketOptions, Violation};
 
 use crate::{
@@ -236,4 +238,68 @@ fn a_renewed_socket_keeps_its_transport() {
     });
     client.send(&text("4c"));
     assert_eq!(server.seen(), Seen::Text(again, "c".into()));
+}
+
+#[test]
+fn of_a_storm_of_websockets_one_takes_over() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let mut first = probe(&server, &sid);
+    first.send(&text("2probe"));
+    assert_eq!(first.frame(), (0x81, b"3probe".to_vec()));
+    let mut others: Vec<_> = (0..50).map(|_| probe(&server, &sid)).collect();
+    others.iter_mut().for_each(|other| other.expect_close(1000));
+    first.send(&[text("5"), text("4a")].concat());
+    assert_eq!(server.seen(), Seen::Text(id, "a".into()));
+    probe(&server, &sid).expect_close(1000);
+    drop((first, others));
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
+    server.emptied();
+}
+
+#[test]
+fn a_websocket_that_says_nothing_is_closed_in_time() {
+    let tick = Duration::from_millis(10);
+    let server = with(SocketOptions { engine_upgrade_timeout: 3 * tick, tick, ..SocketOptions::default() });
+    let (sid, id) = session(&server);
+    probe(&server, &sid).expect_close(1000);
+    server.with_socket(id, |socket| socket.send_text(b"still"));
+    is(&get(&server, &sid), 200, "4still");
+}
+
+#[test]
+fn many_gets_of_one_session_end_it_and_leave_nothing() {
+    let server = server();
+    let (sid, id) = session(&server);
+    let mut waiting: Vec<_> = (0..200).map(|_| begin(&server, "GET", &format!("&sid={sid}"), "", "")).collect();
+    let answers: Vec<_> = waiting.iter_mut().map(finish).collect();
+    assert_eq!(answers.iter().filter(|(head, body)| head.starts_with("http/1.1 200 ") && body == "1").count(), 1);
+    assert_eq!(answers.iter().filter(|(head, _)| head.starts_with("http/1.1 400 ")).count(), 199);
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Violation(Violation::Overlap)));
+    drop(waiting);
+    server.emptied();
+}
+
+#[test]
+fn a_body_that_takes_too_long_ends_its_session() {
+    let http_timeout = Duration::from_millis(200);
+    let listening = ListenerOptions { engine_path: Some("/engine".into()), http_timeout, ..ListenerOptions::default() };
+    let server = Server::with(SocketOptions::default(), listening, None);
+    let (sid, id) = session(&server);
+    let mut client = Client::dial(server.address);
+    let target = format!("/engine?EIO=4&transport=polling&sid={sid}");
+    client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a").as_bytes());
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
+}
+
+#[test]
+fn a_client_that_fetches_nothing_is_bounded_and_closed() {
+    let server = with(SocketOptions { max_outbound: 8 << 10, ..SocketOptions::default() });
+    let (sid, id) = session(&server);
+    server.with_socket(id, |socket| (0..100).for_each(|_| socket.send_text(&[b'x'; 1000])));
+    assert_eq!(server.seen(), Seen::Closed(id, Cause::SlowConsumer));
+    let (head, body) = get(&server, &sid);
+    assert!(head.starts_with("http/1.1 200 ") && body.ends_with("\x1e4slow_consumer"), "{head}");
+    is(&get(&server, &sid), 400, UNKNOWN);
+    server.emptied();
 }
