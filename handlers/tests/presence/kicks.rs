@@ -1,5 +1,6 @@
 //! An operator ends a session that another node has, whatever state that node is in.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -111,4 +112,54 @@ async fn a_session_of_another_node_is_taken_out_of_its_lesson() {
     first.settled(room, [&mut bob]).await;
     first.publish(&format!("lesson.{}.board", room.algebra), &json!({}));
     first.nothing_came(room, [&mut bob]).await;
+}
+
+/// Agents on two nodes go from lesson to lesson, and are kicked meanwhile, several times each: whatever was under way, each
+/// of their sessions ends once, and leaves no field behind.
+#[tokio::test]
+async fn agents_that_are_kicked_while_they_join_leave_nothing_behind() {
+    const AGENTS: usize = 20;
+    const ROUNDS: usize = 3;
+    let (first, second) = two_nodes("15s");
+    let room = first.classroom();
+    let wander = async |number: usize| {
+        let (node, name) = (if number % 2 == 0 { &first.gateway } else { &second }, format!("agent{number}"));
+        for _ in 0..ROUNDS {
+            let mut agent = enters_on(node, room, &name).await;
+            let mut lessons = [&room.algebra, &room.biology].into_iter().cycle();
+            while agent.client.join_lesson(lessons.next().unwrap()).await.is_ok_and(|ack| ack["status"] == "SUCCESS") {}
+            is_kicked(&mut agent).await;
+        }
+    };
+    let kick = async {
+        let history = format!("select count(*) from agent_session_history where classroom_id = '{}'", room.id);
+        let sessions =
+            format!("select user_id from agent_session where lesson_id is not null and classroom_id = '{}'", room.id);
+        while first.value(&history).await != (AGENTS * ROUNDS).to_string() {
+            for user in first.rows(&sessions).await {
+                let (status, body) = first.gateway.post("/api/v1/disconnect", &json!({"user_id": user})).unwrap();
+                assert_eq!(status, 200, "{body}");
+            }
+        }
+    };
+    futures_util::future::join(futures_util::future::join_all((0..AGENTS).map(wander)), kick).await;
+    let reasons = "select reason, count(*) from agent_session_history group by reason";
+    assert_eq!(first.rows(reasons).await, [format!("kicked|{}", AGENTS * ROUNDS)]);
+    assert_eq!(first.live(room).await, [""; 0]);
+    let stored = first.stored(&room.subject("agent"), 2 * AGENTS * ROUNDS).await.unwrap();
+    let mut published = BTreeMap::<&str, Vec<&str>>::new();
+    for message in &stored {
+        let (session, operation) = ("Entity-Event-Sequence-Id", "Entity-Event-Operation");
+        published.entry(message.header(session)).or_default().push(message.header(operation));
+    }
+    assert_eq!(published.len(), AGENTS * ROUNDS);
+    assert!(published.values().all(|events| *events == ["entered", "left"]), "{published:?}");
+    let mut keys = first.keys().await;
+    for number in 0..AGENTS {
+        for lesson in [&room.algebra, &room.biology] {
+            let (students, user) = (format!("lesson_student_{lesson}"), room.user(&format!("agent{number}")));
+            expect_field(&mut keys, &students, &user, None).await;
+        }
+    }
+    first.wait_for_rows("select count(*) from stale_field", &["0"]).await;
 }
