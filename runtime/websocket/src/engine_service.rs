@@ -23,13 +23,13 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     application::Upgrade,
+    engine_request::EngineRequest,
     handshake::UpgradeError,
     http_hooks::HttpHooks,
     id::SocketId,
     listener_context::{ListenerContext, count_upgrade},
     polling_session::Post,
     upgrade_service::{Handover, Responding, UpgradeService, draining},
-    worker::EngineRequest,
     workers::Workers,
 };
 

@@ -23,13 +23,13 @@ use tokio::{
 
 use crate::{
     application::Upgrade,
+    engine_request::EngineRequest,
     evicting_semaphore::Slot,
     http_hooks::HttpHooks,
     listener_context::{ListenerContext, count_upgrade},
     maybe_tls_stream::{self, MaybeTlsStream},
     proxy_protocol,
     upgrade_service::{Handover, UpgradeService},
-    worker::EngineRequest,
 };
 
 /// How long a connection that was not upgraded may take to read the response and send its FIN.

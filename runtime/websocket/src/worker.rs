@@ -13,11 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use mio::Poll;
-use rollcall_socketio::engine::RequestError;
 use slab::Slab;
 use tokio::{
     io::unix::AsyncFd,
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 
@@ -27,10 +26,10 @@ use crate::{
     connection::{Connection, ConnectionState, WorkerContext},
     connection_count::WorkerCount,
     engine::Engine,
+    engine_request::EngineRequest,
     handoff::Handoff,
     id::SocketId,
     options::SocketOptions,
-    polling_session::{ParkedGet, PollingSession, Post},
     read_ready::ReadBuffers,
     send_budget::SendBudget,
     socket_io::SocketIo,
@@ -66,32 +65,15 @@ pub(crate) struct Adoption {
     pub(crate) is_engine: bool,
 }
 
-/// What a listener asks of the worker of an Engine.IO session, which is named by the socket in the session's id.
-#[derive(Debug)]
-pub(crate) enum EngineRequest {
-    /// A new session by long-polling. The answer is its first packet; none where there is no room.
-    Open { upgrade: Upgrade, answer: oneshot::Sender<Option<String>> },
-    /// A GET, which is answered by the worker itself. The lines are for its response's head.
-    Get { named: SocketId, handoff: Handoff, headers: Box<str> },
-    /// A POST has come, whose body is still to be read.
-    PostBegins { named: SocketId, answer: oneshot::Sender<Result<(), RequestError>> },
-    /// The body of a POST.
-    Post { named: SocketId, post: Post },
-    /// A POST that ends without its body. Where its connection broke, the session ends.
-    PostFailed { named: SocketId, broke: bool },
-    /// A WebSocket that is to become the session's transport.
-    Probe { named: SocketId, handoff: Handoff, unread: Bytes },
-}
-
 /// The state of a worker's task.
 #[derive(Debug)]
 pub(crate) struct Worker<A: Application> {
-    application: A,
-    sockets: Sockets<A::Peer>,
+    pub(crate) application: A,
+    pub(crate) sockets: Sockets<A::Peer>,
     epoll: AsyncFd<Poll>,
     events: mio::Events,
-    buffers: ReadBuffers,
-    shutting_down: bool,
+    pub(crate) buffers: ReadBuffers,
+    pub(crate) shutting_down: bool,
 }
 
 impl<A: Application> Worker<A> {
@@ -213,7 +195,7 @@ impl<A: Application> Worker<A> {
     }
 
     /// The application gets a connection. One that speaks Engine.IO is told `packet` first.
-    fn open(&mut self, id: SocketId, upgrade: Upgrade, packet: Option<&str>) {
+    pub(crate) fn open(&mut self, id: SocketId, upgrade: Upgrade, packet: Option<&str>) {
         let Sockets { slab, context, open } = &mut self.sockets;
         let Some(entry) = slab.get_mut(id.index()) else { return };
         let mut io = SocketIo { connection: &mut entry.connection, context, id };
@@ -223,61 +205,6 @@ impl<A: Application> Worker<A> {
         }
         entry.peer = Some(self.application.opened(&mut io, upgrade));
         *open += 1;
-    }
-
-    /// A request of Engine.IO's long-polling, or a WebSocket for a session.
-    fn on_engine_request(&mut self, request: EngineRequest) {
-        // A client whose answer cannot be sent has gone.
-        match request {
-            EngineRequest::Open { upgrade, answer } => {
-                let packet = if self.shutting_down { None } else { self.open_polling(upgrade).ok() };
-                if packet.is_none() {
-                    self.sockets.context.connections.remove();
-                }
-                let _ = answer.send(packet);
-            }
-            EngineRequest::PostBegins { named, answer } => drop(answer.send(self.sockets.on_post_begins(named))),
-            EngineRequest::Post { named, post } => self.sockets.on_post(named, post),
-            EngineRequest::PostFailed { named, broke } => self.sockets.on_post_failed(named, broke),
-            EngineRequest::Get { named, handoff, headers } => {
-                if let Some(id) = self.insert_silent(handoff, ConnectionState::Parked(named.into())) {
-                    self.sockets.on_get(named, ParkedGet { id, headers });
-                }
-            }
-            EngineRequest::Probe { named, handoff, unread } => {
-                if let Some(id) = self.insert_silent(handoff, ConnectionState::Open { pinged: None }) {
-                    self.sockets.on_probe(named, id);
-                    self.buffers.deliver(&mut self.application, &mut self.sockets, id, &mut unread.to_vec());
-                }
-            }
-        }
-    }
-
-    /// A session begins by long-polling. Returns the packet that its client is told first.
-    fn open_polling(&mut self, upgrade: Upgrade) -> io::Result<String> {
-        let id = self.sockets.insert(|id, _| Ok(Transport::Polling(Box::new(PollingSession::new(id)))))?;
-        self.sockets.context.engine.polling_begins();
-        if let Some(io) = self.sockets.io(id) {
-            io.connection.engine_since = NonZeroU32::new(io.context.now);
-        }
-        self.open(id, upgrade, None);
-        Ok(self.sockets.context.engine.open(id, &["websocket"]))
-    }
-
-    /// Adds a connection that has no peer.
-    fn insert_silent(&mut self, handoff: Handoff, state: ConnectionState) -> Option<SocketId> {
-        let inserted = self
-            .sockets
-            .insert(|id, context| Transport::new(handoff, context.options.send_buffer, &context.registry, id.token()));
-        let Ok(id) = inserted else {
-            self.sockets.context.connections.remove();
-            return None;
-        };
-        let mut io = self.sockets.io(id)?;
-        io.connection.state = state;
-        io.connection.readable = true;
-        io.requeue();
-        Some(id)
     }
 
     /// Closes every connection; the loop ends when the last is gone.

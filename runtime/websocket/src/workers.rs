@@ -11,11 +11,12 @@ use crate::{
     application::{Application, Upgrade},
     connection_count::{ConnectionCount, ReservedConnection, WorkerCount},
     engine::Engine,
+    engine_request::EngineRequest,
     handoff::Handoff,
     id::SocketId,
     options::SocketOptions,
     send_budget::{self, SendBudget},
-    worker::{Adoption, EngineRequest, Input, Worker},
+    worker::{Adoption, Input, Worker},
 };
 use rollcall_base::tasks::Tasks;
 
