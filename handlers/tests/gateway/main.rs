@@ -12,6 +12,7 @@ mod cli;
 mod connect;
 mod crowd;
 mod ends;
+mod first_page;
 mod forwarding;
 mod functions;
 mod heartbeat;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rollcall_loadtest::webhook::{Mood, Receiver, Taken};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
+use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, on_both_kinds, until};
 
@@ -21,6 +22,7 @@ on_both_kinds!(
     a_classroom_that_is_refused_holds_up_no_other,
     an_event_that_is_never_taken_is_given_up,
     a_receiver_that_hangs_is_asked_again,
+    a_state_comes_between_entered_and_left,
 );
 
 fn posting_to(receiver: &Receiver, options: GatewayOptions) -> GatewayOptions {
@@ -184,6 +186,20 @@ async fn a_receiver_that_hangs_is_asked_again(kind: &Backend) {
     until("two requests", LATE, async || receiver.requests(), |requests| *requests >= 2).await;
     receiver.set(Mood::Takes);
     expected.come_to(&receiver, room).await;
+}
+
+async fn a_state_comes_between_entered_and_left(kind: &Backend) {
+    let receiver = Receiver::start().unwrap();
+    let backend = backend(kind, &receiver);
+    let room = backend.classroom();
+    let mut alice = backend.participant(room, "alice").await;
+    let ack = alice.client.request("set_state", json!({"state": {"hand": true}})).await.unwrap();
+    assert_eq!(ack["status"], "SUCCESS");
+    alice.leaves().await;
+    let taken = until("three events", LATE, async || receiver.ledger(), |ledger| ledger.len() >= 3).await;
+    let operations: Vec<_> = taken.iter().map(|taken| taken.event["id"]["operation"].clone()).collect();
+    assert_eq!(operations, ["entered", "updated", "left"]);
+    assert_eq!((&taken[1].event["payload"]["state"], &taken[1].reason), (&json!({"hand": true}), &None));
 }
 
 /// Enters on a node that is not the backend's own.

@@ -5,6 +5,7 @@ mod forged;
 mod late;
 mod nats;
 mod outages;
+mod presence;
 mod proxy;
 mod publishing;
 
