@@ -42,12 +42,12 @@ static ALL: [Mishap; 13] = [
     ("stream made anew", Target::Nats, Deed::Remake),
     ("stream refuses", Target::Nats, Deed::Refuse),
     ("redis put back", Target::Redis, Deed::PutBack),
-    ("postgres put back", Target::Postgres, Deed::PutBack),
     ("row poisoned", Target::Postgres, Deed::Poison),
+    ("postgres put back", Target::Postgres, Deed::PutBack),
     ("publisher stalled", Target::Line(0, Place::Nats), Deed::Stall),
     ("publisher paused", Target::Node(0), Deed::PauseAt("outbox read")),
 ];
-const BALANCED: usize = 5;
+const BALANCED: usize = 10;
 
 /// The mishaps that seeds have.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {
