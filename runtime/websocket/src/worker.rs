@@ -117,7 +117,9 @@ impl<A: Application> Worker<A> {
 
     /// Runs until it was told to shut down, or every sender is gone, and the last connection is closed.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input<A::Command>>) {
-        let mut clock = interval(self.sockets.context.options.tick);
+        let tick = self.sockets.context.options.tick;
+        let mut clock = interval(tick);
+        let mut ticked = Instant::now();
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::with_capacity(BATCH);
         let mut inbox_closed = false;
@@ -140,6 +142,11 @@ impl<A: Application> Worker<A> {
                     Err(error) => tracing::error!(%error, "epoll"),
                 },
                 _ = clock.tick() => {
+                    // A tick that came late is not followed by the next one at once: times would be cut short by it.
+                    if ticked.elapsed() < tick * 3 / 4 {
+                        continue;
+                    }
+                    ticked = Instant::now();
                     self.sockets.check_heartbeats(|peer| self.application.ping(peer));
                     self.application.tick(&mut self.sockets, Instant::now());
                 }
