@@ -114,7 +114,7 @@ impl KeyCleanup {
 
     fn order(&self, order: Order) {
         if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.orders.try_send(order) {
-            metrics::counter!(names::DROPPED, "reason" => "leavings_full").increment(1);
+            metrics::counter!(names::DROPPED, "reason" => "stale_fields_full").increment(1);
         }
     }
 
@@ -205,18 +205,18 @@ impl KeyCleanupWorker {
             self.dead = (pause <= DEAD_AFTER.1).then(|| (Instant::now() + pause, pause));
         }
         loop {
-            let leavings = self.store.stale_fields(node, BATCH).await?;
-            if leavings.is_empty() {
+            let stale_fields = self.store.stale_fields(node, BATCH).await?;
+            if stale_fields.is_empty() {
                 return Ok(());
             }
             // What a dead node had sent is carried out before the answer: Redis may have hung with a join of its in a
             // socket, and takes up sockets in no particular order.
             self.kv.ping().await?;
-            let batch: Vec<StaleField> = leavings.iter().map(|(_, leaving)| leaving.clone()).collect();
-            failpoint::reach("leavings read");
+            let batch: Vec<StaleField> = stale_fields.iter().map(|(_, field)| field.clone()).collect();
+            failpoint::reach("stale fields read");
             self.kv.remove(&batch).await?;
-            failpoint::reach("leavings removed");
-            self.store.forget_stale_fields(node, &leavings, self.kv.may_lose()).await?;
+            failpoint::reach("stale fields removed");
+            self.store.forget_stale_fields(node, &stale_fields, self.kv.may_lose()).await?;
         }
     }
 

@@ -34,7 +34,7 @@ pub struct KeyReconciler {
     /// What shall say so.
     pub kv: Arc<dyn LessonKeys>,
     /// Removes what was written too late.
-    pub leavings: KeyCleanup,
+    pub key_cleanup: KeyCleanup,
     /// Whose sessions.
     pub lease: watch::Receiver<Lease>,
 }
@@ -69,7 +69,7 @@ impl KeyReconciler {
                 }
                 Ok(false) => {
                     info!("the key store is new, or has lost writes: writing what SQL knows");
-                    self.leavings.repeat();
+                    self.key_cleanup.repeat();
                     (sweep, due) = (Some(Sweep::FIRST), self.next());
                 }
                 Err(error) => {
@@ -120,7 +120,7 @@ impl KeyReconciler {
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
         for LessonMembership { sid, user, lesson, .. } in placed {
             if !still.contains(&(sid, &lesson)) {
-                self.leavings.leave(KeyField { lesson, user, sid });
+                self.key_cleanup.leave(KeyField { lesson, user, sid });
             }
         }
         Ok(Some(last))

@@ -38,7 +38,7 @@ pub struct LeaseKeeper {
     /// Where the lease is.
     pub store: Arc<dyn Store>,
     /// A dead node's fields go with its sessions.
-    pub leavings: KeyCleanup,
+    pub key_cleanup: KeyCleanup,
     /// Where replaced connections live.
     pub connections: Arc<dyn Connections>,
     /// How to enter again after a lost lease.
@@ -179,7 +179,7 @@ impl LeaseKeeper {
                     Ok(reaped) => {
                         failpoint::reach("dead node reaped");
                         info!(sessions = reaped, "ended sessions of a dead node");
-                        self.leavings.look();
+                        self.key_cleanup.look();
                     }
                     Err(error) => {
                         warn!(%error, "a dead node's sessions are left for the next try");

@@ -34,9 +34,9 @@ pub struct Drain {
     /// The workers' inboxes.
     pub mailboxes: Mailboxes,
     /// Ends the sessions.
-    pub departures: DisconnectQueue,
+    pub disconnects: DisconnectQueue,
     /// Removes the keys of ended sessions.
-    pub leavings: KeyCleanup,
+    pub key_cleanup: KeyCleanup,
     /// Where the ends are written.
     pub store: Arc<dyn Store>,
     /// The node's lease, released at the end.
@@ -88,10 +88,10 @@ impl Drain {
         let schedule = Schedule::new(start, self.presence.drain_deadline);
         info!(connections = self.workers.connections(), "draining");
         let _ = timeout_at(schedule.ended, self.move_clients(start, schedule)).await;
-        if timeout_at(schedule.ended, self.departures.finish()).await.is_err() {
+        if timeout_at(schedule.ended, self.disconnects.finish()).await.is_err() {
             warn!("some sessions have not ended in time: other nodes or the next start end them");
         }
-        let _ = timeout_at(schedule.cleaned, self.leavings.finish()).await;
+        let _ = timeout_at(schedule.cleaned, self.key_cleanup.finish()).await;
         let _ = timeout_at(schedule.published, self.published()).await;
         let lease = *self.lease.borrow();
         match timeout_at(schedule.over, self.store.release_lease(lease)).await {
@@ -105,17 +105,17 @@ impl Drain {
     async fn move_clients(&self, start: Instant, schedule: Schedule) {
         let spread = self.presence.drain_spread;
         if !self.has_others() {
-            self.departures.drain(start);
+            self.disconnects.drain(start);
             return self.close_all(spread, RECONNECT_WITHIN).await;
         }
-        self.departures.drain(schedule.kept);
+        self.disconnects.drain(schedule.kept);
         // A client that waits before it connects elsewhere must have time left to do so.
         let within = RECONNECT_WITHIN.min((schedule.kept - schedule.closed) / 2);
         self.announce(schedule.served, within).await;
         if self.has_others() {
             self.close_all(schedule.closed.saturating_duration_since(Instant::now()), within).await;
         } else {
-            self.departures.drain(Instant::now());
+            self.disconnects.drain(Instant::now());
             self.close_all(spread.min(schedule.closed.saturating_duration_since(Instant::now())), within).await;
         }
     }

@@ -100,7 +100,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let namespaces = config.limits.namespaces.clone();
     let workers = Arc::new(mailboxes.clone());
     let rooms = Rooms::with_namespaces(Arc::clone(&bus), workers, config.limits.max_forward, namespaces);
-    let (departures, worker) = DisconnectQueue::new(config.limits.grace);
+    let (disconnects, worker) = DisconnectQueue::new(config.limits.grace);
     let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(Mixpanel::new) {
         Some((mixpanel, mixpanel_sender)) => (
             mixpanel,
@@ -112,7 +112,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         None => (Mixpanel::disabled(), None),
     };
     let backlogged = watch::Sender::new(false);
-    let leavings =
+    let key_cleanup =
         KeyCleanup::start(&tasks, Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
     let rates = Arc::new(EventLimits::new(&config.access.rates));
     let events = EventPublisher::new(Arc::clone(&bus), config.limits.publish);
@@ -127,7 +127,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         presence: Presence::new(
             sessions,
             Arc::clone(&kv),
-            leavings.clone(),
+            key_cleanup.clone(),
             rosters.clone(),
             config.access.rates.user_sessions,
         ),
@@ -143,7 +143,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let table = table.bind(&resources).handler_timeout(config.limits.handler_timeout);
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
-        disconnects: departures.clone(),
+        disconnects: disconnects.clone(),
         presence: resources.presence.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
@@ -163,7 +163,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         rooms.dispatch(feed).await;
         std::future::pending().await
     });
-    tasks.spawn("disconnects", departures.clone().run(worker, table));
+    tasks.spawn("disconnects", disconnects.clone().run(worker, table));
     tasks.spawn(
         "relay",
         OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late: backlogged }.run(),
@@ -176,12 +176,13 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     if let Some(keep) = config.history_retention {
         tasks.spawn("history retention", HistoryRetention { store: Arc::clone(&store), keep }.run());
     }
-    let (keys, lost) = (Arc::clone(&kv), leavings.clone());
-    let reconciler = KeyReconciler { store: Arc::clone(&store), kv: keys, leavings: lost, lease: lease_seen.clone() };
+    let (keys, lost) = (Arc::clone(&kv), key_cleanup.clone());
+    let reconciler =
+        KeyReconciler { store: Arc::clone(&store), kv: keys, key_cleanup: lost, lease: lease_seen.clone() };
     tasks.spawn("projection of keys", reconciler.run());
     let lease_keeper = LeaseKeeper {
         store: Arc::clone(&store),
-        leavings: leavings.clone(),
+        key_cleanup: key_cleanup.clone(),
         connections: Arc::new(mailboxes.clone()),
         registration,
         lease,
@@ -191,7 +192,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     let check = SessionCheck {
         store: Arc::clone(&store),
         mailboxes: mailboxes.clone(),
-        departures: departures.clone(),
+        disconnects: disconnects.clone(),
         recent_ends,
         lease: lease_seen.clone(),
         spread: config.presence.drain_spread,
@@ -248,7 +249,7 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
     }
     draining.send_replace(true);
     let drain =
-        Drain { presence, workers, mailboxes, departures, leavings, store, lease: lease_seen, nodes: nodes_seen };
+        Drain { presence, workers, mailboxes, disconnects, key_cleanup, store, lease: lease_seen, nodes: nodes_seen };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => {

@@ -34,7 +34,7 @@ pub struct SessionCheck {
     /// The connections.
     pub mailboxes: Mailboxes,
     /// The sessions whose connections have ended.
-    pub departures: DisconnectQueue,
+    pub disconnects: DisconnectQueue,
     /// The sessions that ended a moment ago.
     pub recent_ends: RecentEnds,
     /// The node's lease.
@@ -165,8 +165,8 @@ impl SessionCheck {
             self.mailboxes.to(worker, WorkerCommand::FindMissing(FindMissing { sids, answer })).await;
             sids = came.await.map_err(|_| Failure::Workers)?;
         }
-        // Asked last: a session goes from its worker to the departures.
-        let kept = self.departures.in_grace().await;
+        // Asked last: a session goes from its worker to that queue.
+        let kept = self.disconnects.in_grace().await;
         sids.retain(|sid| !kept.contains(sid));
         Ok(sids)
     }

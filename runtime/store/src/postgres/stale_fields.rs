@@ -80,7 +80,7 @@ impl StaleFields for PostgresStore {
 
     async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
         let max = whole(max);
-        let rows = self.pool.rows("leavings", READ, &[&node.0, &max]).await?;
+        let rows = self.pool.rows("stale_fields", READ, &[&node.0, &max]).await?;
         rows.iter().map(stale_field).collect()
     }
 

@@ -66,7 +66,7 @@ impl StaleFields for SqliteStore {
     }
 
     async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
-        self.reader.call("leavings", move |connection| read(connection, node, max)).await
+        self.reader.call("stale_fields", move |connection| read(connection, node, max)).await
     }
 
     async fn forget_stale_fields(
