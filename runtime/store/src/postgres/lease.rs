@@ -212,7 +212,8 @@ impl NodeLeases for PostgresStore {
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let max = whole(max);
-        self.take_again(lease).await?;
+        let incarnation = *self.timeline.known().borrow();
+        self.taken_nodes.take_again(&self.background, incarnation, lease).await?;
         let own_until = self.unbroken_until().get(&node.0).copied();
         let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0, &own_until]).await?;
         let taken = taken.first().ok_or(StoreError::Fenced)?;

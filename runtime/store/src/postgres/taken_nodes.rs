@@ -10,7 +10,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::store::PostgresStore;
+use super::{keeper::Keeper, rows::get};
 use crate::{Lease, StoreError};
 
 /// A replica that may be promoted is behind by less.
@@ -48,18 +48,15 @@ impl TakenNodes {
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Its fields are whole after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PostgresStore {
-    /// Takes leases again whose taking the database has lost.
-    pub(super) async fn take_again(&self, Lease { node, epoch }: Lease) -> Result<(), StoreError> {
-        let incarnation = *self.timeline.known().borrow();
+    /// Takes leases again whose taking the database has lost, once for each incarnation of it.
+    pub(super) async fn take_again(
+        &self,
+        connection: &Keeper,
+        incarnation: Option<Uuid>,
+        Lease { node, epoch }: Lease,
+    ) -> Result<(), StoreError> {
         let (ids, epochs): (Vec<i64>, Vec<i64>) = {
-            let mut taken = self.taken_nodes.lock();
+            let mut taken = self.lock();
             if taken.known == incarnation {
                 return Ok(());
             }
@@ -69,12 +66,17 @@ impl PostgresStore {
             }
             taken.nodes.iter().map(|(_, id, epoch)| (*id, *epoch)).unzip()
         };
-        let rows = self.background.rows("reap", TAKE_AGAIN, &[&node.0, &epoch.0, &ids, &epochs]).await?;
-        let again: i64 = super::rows::get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
+        let rows = connection.rows("reap", TAKE_AGAIN, &[&node.0, &epoch.0, &ids, &epochs]).await?;
+        let again: i64 = get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
         if again > 0 {
             tracing::warn!(nodes = again, "leases are taken once more, for the database has lost that they were");
         }
-        self.taken_nodes.lock().known = incarnation;
+        self.lock().known = incarnation;
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Its fields are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
