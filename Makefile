@@ -45,7 +45,7 @@ race: setup ## PAIRS=2000 pairs of agents enter at once on three nodes, and ever
 chaos: setup ## three nodes, faults drawn from SEEDS=50 seeds, and a ledger that must balance
 	@loadtest/setup/chaos --seeds $(SEEDS)
 
-mishaps: setup ## the same with every mishap; under the last three some ledgers do not balance yet
+mishaps: setup ## the same with every mishap; some ledgers do not balance yet
 	@loadtest/setup/chaos --seeds $(SEEDS) --all-mishaps
 
 sabotage: setup ## break each mechanism of presence once: the chaos suite must fail

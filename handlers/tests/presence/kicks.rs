@@ -123,7 +123,7 @@ async fn agents_that_are_kicked_while_they_join_leave_nothing_behind() {
     let (first, second) = two_nodes("15s");
     let room = first.classroom();
     let wander = async |number: usize| {
-        let (node, name) = (if number % 2 == 0 { &first.gateway } else { &second }, format!("agent{number}"));
+        let (node, name) = (if number.is_multiple_of(2) { &first.gateway } else { &second }, format!("agent{number}"));
         for _ in 0..ROUNDS {
             let mut agent = enters_on(node, room, &name).await;
             let mut lessons = [&room.algebra, &room.biology].into_iter().cycle();

@@ -38,16 +38,16 @@ static ALL: [Mishap; 13] = [
     ("end refused", Target::Postgres, Deed::RefuseEnd),
     ("authorization away", Target::Authorization, Deed::Away),
     ("authorization hung", Target::Authorization, Deed::Hold),
-    ("stream deleted", Target::Nats, Deed::Delete),
-    ("stream made anew", Target::Nats, Deed::Remake),
-    ("stream refuses", Target::Nats, Deed::Refuse),
-    ("redis put back", Target::Redis, Deed::PutBack),
     ("row poisoned", Target::Postgres, Deed::Poison),
+    ("stream refuses", Target::Nats, Deed::Refuse),
+    ("stream deleted", Target::Nats, Deed::Delete),
+    ("redis put back", Target::Redis, Deed::PutBack),
+    ("stream made anew", Target::Nats, Deed::Remake),
     ("postgres put back", Target::Postgres, Deed::PutBack),
     ("publisher stalled", Target::Line(0, Place::Nats), Deed::Stall),
     ("publisher paused", Target::Node(0), Deed::PauseAt("outbox read")),
 ];
-const BALANCED: usize = 10;
+const BALANCED: usize = 6;
 
 /// The mishaps that seeds have.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {

@@ -16,6 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let reply: Value = serde_json::from_slice(&ack::error(reference, AckError::UnknownEvent)).expect("an ack is JSON");
     match reference {
         Ref::Number(number) => assert_eq!(reply["ref"], number),
+        Ref::Text(text) => assert_eq!(reply["ref"], text.as_str()),
         Ref::Missing | Ref::Faulty => assert!(reply["ref"].is_null()),
     }
     // If serde_json can parse the message into a tree, the tree has the same values. Exceptions: of a repeated field the
