@@ -4,12 +4,14 @@
 //! says who is there, or keeps it from being said.
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::id::IdError;
+use crate::id::{IdError, checked_text, text_id};
 
 /// The entity type of presence.
-const AGENT: &[u8] = b"agent";
+pub const AGENT: &str = "agent";
+
+const AGENT_BYTES: &[u8] = AGENT.as_bytes();
 
 /// The longest name of an event, in bytes.
 const MAX_NAME: usize = 64;
@@ -33,7 +35,12 @@ const fn is_name(text: &str) -> bool {
 }
 
 const fn is_entity_type(text: &str) -> bool {
-    is_name(text) && !matches!(text.as_bytes(), AGENT)
+    is_name(text) && !matches!(text.as_bytes(), AGENT_BYTES)
+}
+
+fn is_message_id(text: &str) -> bool {
+    let printable = (1..=MAX_MESSAGE_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    printable && !text.starts_with(PRESENCE)
 }
 
 /// A name of an event, which handlers have as a constant and services as a text.
@@ -61,33 +68,9 @@ macro_rules! event_name {
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError($kind)) }
             }
-
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::parse(text)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = Cow::<'de, str>::deserialize(deserializer)?;
-                Self::parse(&text).map_err(D::Error::custom)
-            }
-        }
+        checked_text!($name, $kind);
     };
 }
 
@@ -101,26 +84,10 @@ event_name! {
     Operation, "operation", is_name
 }
 
-/// `Nats-Msg-Id` of an event that is not one of presence: 1 to 128 printable ASCII characters without space, not
-/// starting with `agent.`. A second event with the same id within the stream's duplicate window is not stored.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MessageId(Box<str>);
-
-impl MessageId {
-    /// Checks the text.
-    ///
-    /// # Errors
-    /// [`IdError`], where it breaks the rule.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        let printable = (1..=MAX_MESSAGE_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if printable && !text.starts_with(PRESENCE) { Ok(Self(text.into())) } else { Err(IdError("message id")) }
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+text_id! {
+    /// `Nats-Msg-Id` of an event that is not one of presence: 1 to 128 printable ASCII characters without space, not
+    /// starting with `agent.`. A second event with the same id within the stream's duplicate window is not stored.
+    MessageId, "message id", is_message_id
 }
 
 #[cfg(test)]

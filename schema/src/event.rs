@@ -5,6 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    entity::AGENT,
     header,
     id::{AgentId, IdError, Nonce, SessionId, StateVersion},
     object::JsonObject,
@@ -117,7 +118,7 @@ pub struct AgentEvent<'a> {
 
 impl<'a> AgentEvent<'a> {
     fn entity(&self) -> EntityEvent<'a> {
-        EntityEvent { entity_type: "agent", operation: self.change.operation(), sequence_id: self.session.0 }
+        EntityEvent { entity_type: AGENT, operation: self.change.operation(), sequence_id: self.session.0 }
     }
 
     /// The seed's JSON, with the fields of PROTOCOL 9 only where there is something to tell.
@@ -127,7 +128,7 @@ impl<'a> AgentEvent<'a> {
         let role = update.and_then(|update| update.role);
         let payload = Payload {
             version: "v1",
-            entity_type: "agent",
+            entity_type: AGENT,
             label: self.change.operation(),
             agent_id: self.agent,
             state: update.map(|update| update.state.as_ref()),

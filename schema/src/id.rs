@@ -26,22 +26,10 @@ pub(crate) const RULES: [(&str, &str); 4] = [
     ("state", OBJECT_RULE),
 ];
 
-/// A checked text id: construction, display and serde.
-macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Box<str>);
-
+/// What every checked text has, whatever it is kept in.
+macro_rules! checked_text {
+    ($name:ident, $kind:literal) => {
         impl $name {
-            /// Checks the text.
-            ///
-            /// # Errors
-            /// [`IdError`], where it breaks the rule of its type.
-            pub fn parse(text: &str) -> Result<Self, IdError> {
-                if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
-            }
-
             /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -62,19 +50,43 @@ macro_rules! text_id {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::id::checked(deserializer, $kind)
+            }
+        }
+    };
+}
+pub(crate) use checked_text;
+
+/// A checked text id: construction, display and serde.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Checks the text.
+            ///
+            /// # Errors
+            /// [`IdError`], where it breaks the rule of its type.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
+            }
+        }
+
+        checked_text!($name, $kind);
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&self.0)
             }
         }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                checked(deserializer, $kind)
-            }
-        }
     };
 }
+
+pub(crate) use text_id;
 
 /// A number that the database assigns.
 macro_rules! number_id {
@@ -93,7 +105,7 @@ macro_rules! number_id {
 }
 
 /// Reads a text and checks it in place: a text that fails is never copied.
-fn checked<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
+pub(crate) fn checked<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err = IdError>,

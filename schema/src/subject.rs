@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::{
-    entity::EntityType,
+    entity::{AGENT, EntityType},
     id::{ClassroomId, IdError, LessonId},
 };
 
@@ -65,7 +65,7 @@ impl Subject {
     /// `classroom.{id}.agent`, where presence is published.
     #[must_use]
     pub fn agent(classroom: ClassroomId) -> Self {
-        Self { room: RoomId::Classroom(classroom), entity: "agent".into() }
+        Self { room: RoomId::Classroom(classroom), entity: AGENT.into() }
     }
 
     /// The subject of a room's events of this type.

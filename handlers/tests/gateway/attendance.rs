@@ -1,4 +1,4 @@
-//! Attendance: who was in a classroom from when to when, and why they left.
+//! Attendance: when each agent entered a classroom, when it left, and why.
 
 use std::io::{BufRead, BufReader};
 

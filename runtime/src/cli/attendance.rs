@@ -1,4 +1,4 @@
-//! `rollcall attendance CLASSROOM`: who was there from when to when, and why they left.
+//! `rollcall attendance CLASSROOM`: when each agent entered, when it left, and why.
 use std::io::{self, Write};
 
 use serde_json::Value;

@@ -27,7 +27,7 @@ pub enum Task {
     Check,
     /// List who is in a classroom
     Agents(AgentsArgs),
-    /// List who was in a classroom, from when to when and why they left
+    /// List when each agent entered a classroom, when it left, and why
     Attendance(AttendanceArgs),
     /// End sessions
     Kick(KickArgs),

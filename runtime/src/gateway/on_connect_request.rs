@@ -1,6 +1,6 @@
 //! The first message of a connection: it must be connect_request. The handler of connect runs, and its result is sent.
 use rollcall_schema::{
-    ConnectRequest, ConnectSuccess, Request, SessionError, connect_success::Start, request::PayloadError,
+    ConnectRequest, ConnectSuccess, Request, RosterPage, SessionError, connect_success::Start, request::PayloadError,
 };
 
 use super::{
@@ -9,10 +9,14 @@ use super::{
     peer::{Peer, PeerState},
     replay,
 };
-use crate::handler::{
-    connect_context::ConnectContext,
-    connected::{Connected, Resumption},
-    error::Refused,
+use crate::{
+    handler::{
+        connect_context::ConnectContext,
+        connected::{Connected, Resumption},
+        error::Refused,
+        session::Session,
+    },
+    limits::admission::UnauthenticatedPermit,
 };
 use rollcall_base::names;
 use rollcall_bus::Position;
@@ -32,26 +36,33 @@ impl Gateway {
                 return self.end_with(socket, SessionError::SerializationFailed, detail.as_deref());
             }
         };
-        let id = socket.id();
         let url_parameter = socket.peer.cold.as_mut().and_then(|cold| cold.url_parameter.take());
-        let client = socket.peer.client();
-        let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut socket.peer.state, PeerState::Connecting)
-        else {
-            return;
-        };
-        if let Some(waiting) = &waiting {
-            waiting.spoke();
-        }
-        socket.peer.expires = u64::MAX;
+        let Some(waiting) = begin_connecting(socket.peer) else { return };
         socket.peer.heartbeat = connect.heartbeat == Some(true);
-        let sid = self.shared.mailboxes.sid(id);
-        let call = self.shared.table.connect(ConnectContext { socket: id, sid, client, url_parameter }, connect);
-        let mailboxes = self.shared.mailboxes.clone();
+        self.connect(socket, waiting, connect, url_parameter);
+    }
+
+    /// Runs the handler of connect.
+    pub(super) fn connect(
+        &self,
+        socket: &Socket<'_, Peer>,
+        waiting: Option<UnauthenticatedPermit>,
+        request: ConnectRequest,
+        url_parameter: Option<Box<str>>,
+    ) {
+        let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
+        let call = self.shared.table.connect(self.connect_context(socket, url_parameter), request);
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
             drop(waiting);
             mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome }).await;
         });
+    }
+
+    /// What a handler that lets a client in sees of its connection.
+    pub(super) fn connect_context(&self, socket: &Socket<'_, Peer>, url_parameter: Option<Box<str>>) -> ConnectContext {
+        let (id, client) = (socket.id(), socket.peer.client());
+        ConnectContext { socket: id, sid: self.shared.mailboxes.sid(id), client, url_parameter }
     }
 
     /// The handler of connect is done: connect_success is the first frame, then the room's events that came meanwhile.
@@ -80,15 +91,7 @@ impl Gateway {
             offset: resumption.position.offset,
             recovered: resumption.recovered,
         });
-        let success = ConnectSuccess {
-            session: session.membership.session(),
-            sid: session.sid(),
-            ping_interval: self.shared.options.ping_interval,
-            expires_at: session.expires(),
-            version: env!("CARGO_PKG_VERSION"),
-            start,
-            roster: roster.as_deref(),
-        };
+        let success = self.connect_success(&session, start, roster.as_deref());
         match socket.peer.dialect {
             Dialect::Plain => socket.send_text(&success.message()),
             Dialect::SocketIo(namespace) => self.send_connected(&mut socket, namespace, &success),
@@ -111,4 +114,35 @@ impl Gateway {
             self.announce_to(&mut socket);
         }
     }
+
+    /// What a client is told of its session.
+    pub(super) fn connect_success<'a>(
+        &self,
+        session: &'a Session,
+        start: Option<Start<'a>>,
+        roster: Option<&'a RosterPage>,
+    ) -> ConnectSuccess<'a> {
+        ConnectSuccess {
+            session: session.membership.session(),
+            sid: session.sid(),
+            ping_interval: self.shared.options.ping_interval,
+            expires_at: session.expires(),
+            version: env!("CARGO_PKG_VERSION"),
+            start,
+            roster,
+        }
+    }
+}
+
+/// The client has said who it wants to be, and its handler is about to run. Returns its place among those who wait to be
+/// let in, where there is such a limit; none where it has said so before.
+pub(super) fn begin_connecting(peer: &mut Peer) -> Option<Option<UnauthenticatedPermit>> {
+    let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut peer.state, PeerState::Connecting) else {
+        return None;
+    };
+    if let Some(waiting) = &waiting {
+        waiting.spoke();
+    }
+    peer.expires = u64::MAX;
+    Some(waiting)
 }

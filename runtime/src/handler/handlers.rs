@@ -15,7 +15,7 @@ use crate::handler::{
     connect_context::ConnectContext,
     connected::Connected,
     error::Refused,
-    invocation::{answered, contained},
+    invocation::{answered, contained, let_in},
     outside::{Entering, Moving, Outside, Visitor},
     session::Session,
     traits::{Connect, Disconnect, Handler},
@@ -87,14 +87,7 @@ impl Handlers {
             connect: Arc::new(move |greeting, request, timeout| {
                 let function = Arc::clone(&connect);
                 let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
-                async move {
-                    let result = contained("connect", timeout, call).await;
-                    result.map_or_else(
-                        |_| Err(SessionError::InternalServerError.into()),
-                        |result| result.map_err(Into::into),
-                    )
-                }
-                .boxed()
+                let_in(timeout, call).boxed()
             }),
             disconnect: Arc::new(move |session, reason| {
                 let function = Arc::clone(&disconnect);

@@ -2,11 +2,11 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use rollcall_schema::Answer;
+use rollcall_schema::{Answer, SessionError};
 use tokio::time::Instant;
 use tracing::error;
 
-use super::error::{HandlerError, Interrupted};
+use super::error::{ConnectError, HandlerError, Interrupted, Refused};
 use rollcall_base::names;
 
 /// What a handler returned, or what its client is told instead.
@@ -14,6 +14,14 @@ pub(super) fn answered<A>(result: Result<Result<A, HandlerError>, Interrupted>) 
     match result {
         Ok(result) => result.map_err(HandlerError::into_answer),
         Err(interrupted) => Err(interrupted.to_client().into()),
+    }
+}
+
+/// Runs a handler that lets a client in, or says why not.
+pub(super) async fn let_in<A>(limit: Duration, call: BoxFuture<'_, Result<A, ConnectError>>) -> Result<A, Refused> {
+    match contained("connect", limit, call).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(SessionError::InternalServerError.into()),
     }
 }
 

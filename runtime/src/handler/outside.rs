@@ -6,8 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{
-    AckError, AgentId, AgentLabel, Answer, Audience, LessonId, Request, SessionError, UserId, ack::Reply,
-    request::Token,
+    AckError, AgentId, AgentLabel, Answer, Audience, LessonId, Request, UserId, ack::Reply, request::Token,
 };
 use serde::de::DeserializeOwned;
 
@@ -15,7 +14,7 @@ use super::{
     connect_context::ConnectContext,
     connected::Connected,
     error::{ConnectError, HandlerError, Refused},
-    invocation::{answered, contained},
+    invocation::{answered, contained, let_in},
     session::Session,
 };
 use crate::{auth::Claims, limits::network::Subscriber};
@@ -187,14 +186,7 @@ impl Outside {
             admit: Arc::new(move |client, token, timeout| {
                 let function = Arc::clone(&admit);
                 let call = async move { function.1.call(&function.0, client, token).await }.boxed();
-                async move {
-                    let result = contained("connect", timeout, call).await;
-                    result.map_or_else(
-                        |_| Err(SessionError::InternalServerError.into()),
-                        |result| result.map_err(Into::into),
-                    )
-                }
-                .boxed()
+                let_in(timeout, call).boxed()
             }),
             enter: Arc::new(move |context, visitor, request, timeout| {
                 let payload = match request.payload::<R>() {

@@ -2,7 +2,7 @@
 use std::{sync::OnceLock, time::Instant};
 
 use bytes::Bytes;
-use rollcall_schema::{EntityEvent, Offset, Push, PushError};
+use rollcall_schema::{EntityEvent, Offset, Push, PushError, entity::AGENT};
 
 use super::{
     AgentMark, RoomKey,
@@ -58,7 +58,7 @@ impl Delivery {
             room,
             sender: incoming.sender.as_ref().map(AgentMark::new),
             receiver: incoming.receiver.as_ref().map(AgentMark::new),
-            left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == "agent" && operation == "left"),
+            left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == AGENT && operation == "left"),
             plain,
             resumable: OnceLock::new(),
             socketio: SocketIoFrames::new(namespaces.clone()),

@@ -23,6 +23,7 @@ mod presence_reader;
 mod probe;
 mod publish_connection;
 mod publisher;
+mod read_consumer;
 mod replays;
 mod sequence_tracker;
 mod servers;

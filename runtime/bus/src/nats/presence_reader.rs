@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_nats::{
     Client,
     jetstream::{
-        self, Message,
-        consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+        Message,
+        consumer::{Consumer, DeliverPolicy, pull},
     },
 };
 use futures_util::StreamExt;
@@ -16,10 +16,10 @@ use rollcall_schema::{ClassroomId, Offset, Subject};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    CALL_TIMEOUT,
     next_event::{next_event, read_error},
+    read_consumer::{self, PAGE_TIMEOUT},
     stored_ids::PRESENCE,
-    stream::{self, NAME},
+    stream,
     work_client::WorkClient,
 };
 use crate::{
@@ -27,12 +27,8 @@ use crate::{
     presence::{PresenceEvent, presence_event},
 };
 
-/// The server forgets a consumer that asks for nothing for this long.
-const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
-/// After this long a consumer is taken for forgotten.
+/// After this long without a request a consumer is taken for forgotten: well before the server forgets it.
 const REUSED_WITHIN: Duration = Duration::from_secs(5);
-/// A page comes within this time.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct PresenceReader {
@@ -128,19 +124,12 @@ struct End {
 impl Scan {
     /// A consumer of what comes after an offset.
     async fn open(client: &Client, epoch: &str, read: u64) -> Result<Self, BusError> {
-        let mut context = jetstream::new(client.clone());
-        context.set_timeout(CALL_TIMEOUT);
-        let config = pull::Config {
+        let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
-            ack_policy: AckPolicy::None,
             filter_subject: PRESENCE.to_owned(),
-            inactive_threshold: INACTIVE_THRESHOLD,
-            memory_storage: true,
-            num_replicas: 1,
             ..pull::Config::default()
         };
-        let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
-        let consumer = stream.create_consumer(config).await.map_err(read_error)?;
+        let (_, consumer) = read_consumer::open(client, wanted).await?;
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 
@@ -164,7 +153,5 @@ impl Scan {
 }
 
 fn event(message: &Message, offset: u64, age: Duration) -> Option<PresenceEvent> {
-    let headers = message.headers.iter().flat_map(|headers| headers.iter());
-    let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
-    presence_event(&message.subject, headers, offset, age, message.payload.clone())
+    presence_event(&message.subject, read_consumer::headers(message), offset, age, message.payload.clone())
 }

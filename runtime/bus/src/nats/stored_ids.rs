@@ -10,19 +10,16 @@ use std::{
 
 use async_nats::{
     Client,
-    jetstream::{
-        self,
-        consumer::{AckPolicy, DeliverPolicy, pull},
-    },
+    jetstream::consumer::{DeliverPolicy, pull},
 };
 use futures_util::StreamExt;
 use rollcall_schema::header::NATS_MSG_ID;
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT,
     next_event::read_error,
-    stream::{self, NAME},
+    read_consumer::{self, PAGE_TIMEOUT},
+    stream,
 };
 use crate::BusError;
 
@@ -30,10 +27,6 @@ use crate::BusError;
 pub(super) const PRESENCE: &str = "classroom.*.agent";
 /// Messages in one request, without their bodies.
 const PAGE_SIZE: u64 = 1_000;
-/// A page comes within this time.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The server forgets a consumer that asks for nothing for this long.
-const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
 /// By how much the clocks of the database, this machine and NATS may differ.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
@@ -44,21 +37,14 @@ pub(super) async fn find(
     age: Duration,
 ) -> Result<HashSet<String>, BusError> {
     let end = stream::state(client).await.map_err(read_error)?.last;
-    let mut context = jetstream::new(client.clone());
-    context.set_timeout(CALL_TIMEOUT);
     let since = SystemTime::now().checked_sub(age + MAX_CLOCK_DIFFERENCE).unwrap_or(SystemTime::UNIX_EPOCH);
-    let config = pull::Config {
+    let wanted_messages = pull::Config {
         deliver_policy: DeliverPolicy::ByStartTime { start_time: since.into() },
-        ack_policy: AckPolicy::None,
         filter_subject: PRESENCE.to_owned(),
         headers_only: true,
-        inactive_threshold: INACTIVE_THRESHOLD,
-        memory_storage: true,
-        num_replicas: 1,
         ..pull::Config::default()
     };
-    let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
-    let consumer = stream.create_consumer(config).await.map_err(read_error)?;
+    let (stream, consumer) = read_consumer::open(client, wanted_messages).await?;
     let (mut pending, mut read) = (consumer.cached_info().num_pending, 0);
     let mut found = HashSet::new();
     while pending > 0 && read < end && found.len() < wanted.len() {

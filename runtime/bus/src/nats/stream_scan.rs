@@ -11,27 +11,20 @@ use std::collections::HashMap;
 use async_nats::{
     Client,
     jetstream::{
-        self,
-        consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+        consumer::{Consumer, DeliverPolicy, pull},
         stream::Stream,
     },
 };
 use futures_util::StreamExt;
 use rollcall_schema::{Offset, RoomId, Subject};
-use tokio::time::{Duration, timeout};
+use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT,
     next_event::{next_event, read_error},
-    stream::NAME,
+    read_consumer::{self, PAGE_TIMEOUT},
     window::{Window, WindowSize},
 };
 use crate::{BusError, headers};
-
-/// The server forgets a consumer that asks for nothing for this long.
-const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
-/// A window comes within this time, even from a server that answers ten nodes.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct StreamScan {
@@ -50,19 +43,12 @@ pub(super) struct StreamScan {
 impl StreamScan {
     /// Opens it for rooms, each with the offset after which it is read, up to a common one.
     pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, through: u64) -> Result<Self, BusError> {
-        let mut context = jetstream::new(client.clone());
-        context.set_timeout(CALL_TIMEOUT);
         let after = rooms.values().copied().min().unwrap_or(through);
-        let config = pull::Config {
+        let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
-            ack_policy: AckPolicy::None,
-            inactive_threshold: INACTIVE_THRESHOLD,
-            memory_storage: true,
-            num_replicas: 1,
             ..pull::Config::default()
         };
-        let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
-        let consumer = stream.create_consumer(config).await.map_err(read_error)?;
+        let (stream, consumer) = read_consumer::open(client, wanted).await?;
         let pending = consumer.cached_info().num_pending;
         Ok(Self {
             client: client.clone(),
@@ -99,9 +85,7 @@ impl StreamScan {
             wanted -= 1;
             bytes += message.payload.len();
             if offset <= self.through && self.wants(&message.subject, offset) {
-                let headers = message.headers.iter().flat_map(|headers| headers.iter());
-                let headers = headers.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
-                let headers = headers.map(|(name, value)| (name.as_ref(), value.as_str()));
+                let headers = read_consumer::headers(&message);
                 let body = message.payload.clone();
                 events.extend(headers::incoming(&message.subject, headers, Offset(offset), None, body));
             }

@@ -6,14 +6,9 @@ use rollcall_schema::{
 };
 use rollcall_socketio::{Kind, packet};
 
-use super::super::{
-    Gateway, WorkerCommand,
-    dialect::Dialect,
-    peer::{Peer, PeerState},
-};
+use super::super::{Gateway, WorkerCommand, dialect::Dialect, on_connect_request::begin_connecting, peer::Peer};
 use crate::{
     handler::{
-        connect_context::ConnectContext,
         error::Refused,
         outside::{LABEL, Visitor},
     },
@@ -28,14 +23,7 @@ impl Gateway {
         namespace: Namespace,
         auth: Result<Auth, PayloadError>,
     ) {
-        let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut socket.peer.state, PeerState::Connecting)
-        else {
-            return;
-        };
-        if let Some(waiting) = &waiting {
-            waiting.spoke();
-        }
-        socket.peer.expires = u64::MAX;
+        let Some(waiting) = begin_connecting(socket.peer) else { return };
         socket.peer.dialect = Dialect::SocketIo(namespace);
         let handshake = socket.peer.cold.as_mut().and_then(|cold| cold.socketio.take());
         socket.peer.trim();
@@ -51,10 +39,8 @@ impl Gateway {
         let Some(label) = label else { return self.end(socket, SessionError::SerializationFailed) };
         let lesson = auth.lesson_id.clone().or(handshake.lesson_id.clone());
         let token = auth.token().or(handshake.token()).cloned();
-        let (id, client, mailboxes) = (socket.id(), socket.peer.client(), self.shared.mailboxes.clone());
         if let Some(classroom_id) = auth.classroom_id.or(handshake.classroom_id) {
             let url_parameter = lesson.map(|lesson| lesson.as_str().into());
-            let context = ConnectContext { socket: id, sid: mailboxes.sid(id), client, url_parameter };
             let request = ConnectRequest {
                 token,
                 classroom_id,
@@ -63,15 +49,11 @@ impl Gateway {
                 roster: auth.roster,
                 heartbeat: None,
             };
-            let call = self.shared.table.connect(context, request);
-            tokio::spawn(async move {
-                let outcome = call.await.map(Box::new);
-                drop(waiting);
-                mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome }).await;
-            });
+            self.connect(socket, waiting, request, url_parameter);
         } else {
+            let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
             let roster = auth.roster == Some(true);
-            let call = self.shared.table.admit(client, token);
+            let call = self.shared.table.admit(socket.peer.client(), token);
             tokio::spawn(async move {
                 let outcome = call.await.map(|claims| Box::new(Visitor { claims, label, lesson, roster }));
                 drop(waiting);

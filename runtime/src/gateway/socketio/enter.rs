@@ -1,5 +1,5 @@
 //! A client that was let in without a classroom enters that of the lesson which it joins, and moves with a later join.
-use rollcall_schema::{ConnectSuccess, LeftReason, Request, socketio};
+use rollcall_schema::{LeftReason, Request, socketio};
 
 use super::super::{
     Gateway, WorkerCommand,
@@ -7,7 +7,6 @@ use super::super::{
     peer::{Peer, PeerState},
 };
 use crate::handler::{
-    connect_context::ConnectContext,
     connected::Connected,
     outside::{EnterOutcome, Moved, Visitor},
     session::Session,
@@ -24,8 +23,7 @@ impl Gateway {
         request: &Request<'_>,
         ack: AckTo,
     ) {
-        let (id, client, mailboxes) = (socket.id(), socket.peer.client(), self.shared.mailboxes.clone());
-        let context = ConnectContext { socket: id, sid: mailboxes.sid(id), client, url_parameter: None };
+        let (id, mailboxes, context) = (socket.id(), self.shared.mailboxes.clone(), self.connect_context(socket, None));
         match self.shared.table.enter(context, visitor, request) {
             Ok(call) => {
                 let namespaces = self.shared.rooms.namespaces().clone();
@@ -73,16 +71,8 @@ impl Gateway {
     /// The client is in a classroom from now on.
     fn entered(&mut self, socket: &mut Socket<'_, Peer>, connected: Connected, ack: Option<Vec<u8>>) {
         let Connected { session, roster, .. } = connected;
-        let success = ConnectSuccess {
-            session: session.membership.session(),
-            sid: session.sid(),
-            ping_interval: self.shared.options.ping_interval,
-            expires_at: session.expires(),
-            version: env!("CARGO_PKG_VERSION"),
-            start: None,
-            roster: roster.as_deref(),
-        };
         if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
+            let success = self.connect_success(&session, None, roster.as_deref());
             self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
         }
         socket.peer.admit(session.agent_id(), None);
@@ -102,8 +92,7 @@ impl Gateway {
         request: &Request<'_>,
         ack: AckTo,
     ) {
-        let (id, client, mailboxes) = (socket.id(), socket.peer.client(), self.shared.mailboxes.clone());
-        let context = ConnectContext { socket: id, sid: mailboxes.sid(id), client, url_parameter: None };
+        let (id, mailboxes, context) = (socket.id(), self.shared.mailboxes.clone(), self.connect_context(socket, None));
         match self.shared.table.change(context, session, request) {
             Ok(call) => {
                 let namespaces = self.shared.rooms.namespaces().clone();

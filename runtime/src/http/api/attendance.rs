@@ -1,4 +1,5 @@
-//! `GET /api/v1/classrooms/{id}/attendance`: who was there from when to when, and why they left, as JSON or CSV.
+//! `GET /api/v1/classrooms/{id}/attendance`: when each agent entered, when it left, and
+//! why, as JSON or CSV.
 //!
 //! Invariant: memory holds one page, whatever the history holds: the next page is read when the client has taken the one
 //! before, and nothing is held in the database meanwhile. An answer that cannot be finished breaks off; it never looks

@@ -7,7 +7,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
-use rollcall_schema::{AgentId, EntityEvent, LessonId, Offset, Push, PushError, RoomId, Subject, header};
+use rollcall_schema::{
+    AgentId, EntityEvent, LessonId, MessageId, Offset, Push, PushError, RoomId, Subject, entity::AGENT, header,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -24,9 +26,6 @@ const MAX_EVENTS: usize = 1000;
 const MAX_BATCH: usize = 4 << 20;
 /// For the JSON around an event's body, in bytes.
 const ENVELOPE: usize = 1024;
-/// The entity type of presence events; their message ids begin with it.
-const AGENT: &str = "agent";
-
 /// An event that was stored: its offset in the stream.
 #[derive(Serialize)]
 struct Accepted {
@@ -226,10 +225,7 @@ fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<
 }
 
 fn message_id(id: &str) -> Result<String, HttpError> {
-    let printable = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    if !printable || id.starts_with("agent.") {
-        let rule = "1 to 128 printable ASCII characters without space, not beginning with agent.";
-        return Err(HttpError::bad(format!("the event's id must be {rule}")));
-    }
-    Ok(id.to_owned())
+    let rule = "1 to 128 printable ASCII characters without space, not beginning with agent.";
+    let id = MessageId::parse(id).map_err(|_| HttpError::bad(format!("the event's id must be {rule}")))?;
+    Ok(id.as_str().to_owned())
 }
