@@ -2,7 +2,6 @@
 package main
 
 import (
-	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -38,5 +37,9 @@ func main() {
 		publish := []object{{"to": "lesson", "entity_type": "hand", "operation": "raised", "body": raised}}
 		json.NewEncoder(w).Encode(object{"data": raised, "publish": publish})
 	})
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+cmp.Or(os.Getenv("PORT"), "8000"), nil))
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8000"
+	}
+	log.Fatal(http.ListenAndServe("127.0.0.1:"+port, nil))
 }
