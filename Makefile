@@ -28,7 +28,7 @@ run: ## start the gateway, embedded, with a demo classroom
 k6: ## 200 virtual users with k6 against a gateway of its own
 	@loadtest/setup/k6
 
-bench: setup ## every load scenario beside its floor, one table (10 minutes)
+bench: setup ## every load scenario beside its floor, one table
 	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- bench
 

@@ -46,7 +46,7 @@ enum Verb {
     Reconnect(Options),
     /// Several nodes on one machine, full, for some time.
     Soak(SoakOptions),
-    /// All of the above, a short soak included, in under ten minutes.
+    /// All of the above, a short soak included.
     Bench(SoakOptions),
     /// Pairs that enter at once on several nodes: list and pushes must say who is there, for everybody.
     Race(RaceOptions),
