@@ -6,6 +6,8 @@ pub mod names;
 pub mod process;
 mod secret;
 pub mod tasks;
+pub mod tls;
+pub mod tls_failure;
 
 pub use address::{BackendUrl, Check};
 pub use secret::Secret;
