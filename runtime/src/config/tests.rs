@@ -242,3 +242,35 @@ fn the_proxy_protocol_needs_balancers() {
     let faults = faults(&[], &[("ROLLCALL_PROXY_PROTOCOL", "true")]);
     assert!(faults[0].starts_with("ROLLCALL_PROXY_PROTOCOL: needs ROLLCALL_TRUSTED_PROXIES"), "{faults:?}");
 }
+
+#[test]
+fn the_table_of_settings_has_every_setting_with_its_default() {
+    let rows = include_str!("../../SETTINGS.md").lines().filter_map(|line| {
+        let [variable, default, ..] = line.strip_prefix("| `")?.split(" | ").collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        Some((variable.strip_suffix('`').unwrap_or(variable), default))
+    });
+    let rows: Vec<_> = rows.collect();
+    let listed: BTreeSet<_> = rows.iter().map(|(variable, _)| *variable).collect();
+    assert_eq!(listed.len(), rows.len(), "a setting has two rows");
+    let written = |setting: &names::Setting| match setting.kind {
+        names::Kind::Secret => format!("{}` (secret)", setting.name),
+        names::Kind::Plain | names::Kind::Address => setting.name.to_owned(),
+    };
+    let known: BTreeSet<_> = names::ALL.iter().map(written).collect();
+    let known: BTreeSet<_> = known.iter().map(String::as_str).collect();
+    let (missing, unknown): (Vec<_>, Vec<_>) =
+        (known.difference(&listed).collect(), listed.difference(&known).collect());
+    assert!(missing.is_empty() && unknown.is_empty(), "no row of {missing:?}; rows of no setting: {unknown:?}");
+    for setting in names::ALL {
+        let (_, default) = rows.iter().find(|(variable, _)| *variable == written(setting)).unwrap();
+        // What the default means may follow it: `0: what open files allow`.
+        let rest = default.strip_prefix(setting.default.unwrap_or("none"));
+        assert!(
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ';'])),
+            "{}: {default}",
+            setting.name
+        );
+    }
+}
