@@ -164,6 +164,14 @@ impl Gateway {
         self.process.signal(Signal::SIGTERM)
     }
 
+    /// Asks it to read its settings again (SIGHUP).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hang_up(&self) -> io::Result<()> {
+        self.process.signal(Signal::SIGHUP)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -82,6 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("cannot wait for an interrupt: {error}");
         }
     };
+    let listening = tokio::sync::watch::channel(std::sync::Arc::new(listening)).1;
     serve(listener, listening, NotFound, workers.clone(), interrupted).await;
     workers.shutdown().await;
     Ok(())

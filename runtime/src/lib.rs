@@ -8,6 +8,7 @@ mod handler;
 pub mod http;
 pub mod http_client;
 pub mod limits;
+pub mod log;
 pub mod metrics;
 pub mod mixpanel;
 mod node;

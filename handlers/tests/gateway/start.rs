@@ -252,11 +252,3 @@ fn a_file_that_hangs_holds_up_no_drain() {
     gateway.terminate().unwrap();
     assert!(gateway.wait(Duration::from_secs(3)).unwrap().success(), "{}", gateway.output());
 }
-
-#[test]
-fn a_hangup_without_a_certificate_to_read_again_is_a_drain() {
-    let mut gateway = Gateway::start(bare()).unwrap();
-    let hangup = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status().unwrap();
-    assert!(hangup.success());
-    assert!(gateway.wait(SOON).unwrap().success(), "{}", gateway.output());
-}

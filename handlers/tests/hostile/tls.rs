@@ -1,7 +1,6 @@
 //! TLS for clients: whole sessions through it, a new certificate while they run, and bytes that are not TLS.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,18 +145,14 @@ async fn a_new_certificate_counts_from_sighup_on() {
     let first = certificate(folder.path());
     let gateway = Gateway::start(options(folder.path())).unwrap();
     let mut alice = Agent::enters(&gateway, &first, "alice").await;
-    let hangup = || {
-        let killed = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status().unwrap();
-        assert!(killed.success());
-    };
     // Half of a pair replaces nothing.
     std::fs::write(folder.path().join("cert.pem"), "no certificate").unwrap();
-    hangup();
-    until("a warning", SOON, async || gateway.output(), |said| said.contains("stays as it was")).await;
+    gateway.hang_up().unwrap();
+    until("a warning", SOON, async || gateway.output(), |said| said.contains("ROLLCALL_TLS_CERT: ")).await;
     assert!(session(&gateway, &first).await.is_ok());
 
     let second = certificate(folder.path());
-    hangup();
+    gateway.hang_up().unwrap();
     until("the second", SOON, async || session(&gateway, &second).await.is_ok(), |trusted| *trusted).await;
     assert!(session(&gateway, &first).await.is_err());
     assert_eq!(alice.asks("join_lesson").await["message"], "lesson not found", "her session goes on");

@@ -51,6 +51,8 @@ names! {
     OUTBOX_ASIDE = "outbox_aside_rows",
     /// Counter: lines of the log that were left out, because the same place wrote many.
     LOG_LINES_OMITTED = "log_lines_omitted_total",
+    /// Counter by `outcome`: how often the settings were read again on SIGHUP.
+    RELOADS = "reloads_total",
     /// Gauge: age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers.
     WEBHOOK_LAG = "webhook_lag_seconds",
     /// Counter: events that the webhook's receiver took.

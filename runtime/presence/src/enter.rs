@@ -51,7 +51,7 @@ impl Presence {
             sid,
             role,
             info,
-            user_sessions: self.max_user_sessions,
+            user_sessions: self.max_user_sessions(),
         };
         let (opened, guard) = self.sessions.open(since, open).await?;
         let session = AgentSession { id: opened.session, agent };

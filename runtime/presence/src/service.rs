@@ -1,7 +1,10 @@
 //! The presence service: what handlers call when an agent enters, joins a lesson or leaves.
 //!
 //! Invariant: SQL is written first, the keys in Redis follow. A step that fails is undone here, not in a handler.
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use rollcall_keys::LessonKeys;
 
@@ -14,7 +17,7 @@ pub struct Presence {
     pub(crate) keys: Arc<dyn LessonKeys>,
     pub(crate) cleanup: KeyCleanup,
     pub(crate) rosters: Rosters,
-    pub(crate) max_user_sessions: u32,
+    max_user_sessions: Arc<AtomicU32>,
 }
 
 impl Presence {
@@ -27,6 +30,16 @@ impl Presence {
         rosters: Rosters,
         max_user_sessions: u32,
     ) -> Self {
+        let max_user_sessions = Arc::new(AtomicU32::new(max_user_sessions));
         Self { sessions, keys, cleanup, rosters, max_user_sessions }
+    }
+
+    /// From now on a user may have this many sessions at once; those that are there stay.
+    pub fn set_max_user_sessions(&self, max: u32) {
+        self.max_user_sessions.store(max, Ordering::Relaxed);
+    }
+
+    pub(crate) fn max_user_sessions(&self) -> u32 {
+        self.max_user_sessions.load(Ordering::Relaxed)
     }
 }

@@ -1,22 +1,23 @@
-//! The keys that tokens are checked with, by issuer.
+//! Checks tokens with the keys of the time, and keeps those fresh.
 //!
-//! Invariant: the tokens of an issuer with a JWKS are checked only with its keys; those of every other `iss` with the
-//! shared secret, where there is one. So no issuer's key is ever accepted for another's tokens.
+//! Invariant: another set of keys counts as a whole, from one token to the next. The keys of an issuer that is in both
+//! stay in use meanwhile.
 use std::{sync::Arc, time::Duration};
 
-use rollcall_schema::Audience;
+use tokio::sync::watch;
 
 use super::{
     AuthError, Claims,
-    jwks::{JwksError, Key, Location},
+    jwks::{JwksError, Location},
+    key_set::{KeySet, Sources},
     lookup::Lookup,
     refusals::Refusals,
     rotation::{Issuer, plausible},
-    token::{Rules, Unchecked},
+    token::Unchecked,
     unix_now,
 };
 use crate::http_client::Client;
-use rollcall_base::{Secret, log_limit::LogLimit};
+use rollcall_base::log_limit::LogLimit;
 
 /// The first pause after a load failed, and the longest; each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -24,41 +25,6 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// How long one load may take: a connect that waits for it has 5 s in all, and needs time for its answer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Where the keys come from, and what else tokens are checked against.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The shared secret.
-    pub hs256: Option<Secret>,
-    /// The previous secret, accepted while the secret is being replaced.
-    pub hs256_previous: Option<Secret>,
-    /// Issuers and the locations of their JWKS, each issuer once.
-    pub jwks: Vec<(String, Location)>,
-    /// The audiences that are accepted; empty: any.
-    pub audiences: Vec<Audience>,
-    /// The time between two scheduled loads of a JWKS.
-    pub refresh: Duration,
-    /// The time between two loads that unknown keys cause, on average.
-    pub cooldown: Duration,
-    /// How far an issuer's clock may be ahead of ours.
-    pub leeway: Duration,
-}
-
-impl Sources {
-    /// Only this secret, with the defaults of the settings.
-    #[must_use]
-    pub fn from_secret(hs256: Secret) -> Self {
-        Self {
-            hs256: Some(hs256),
-            hs256_previous: None,
-            jwks: Vec::new(),
-            audiences: Vec::new(),
-            refresh: Duration::from_secs(300),
-            cooldown: Duration::from_secs(60),
-            leeway: Duration::from_secs(5),
-        }
-    }
-}
 
 /// Why an issuer's keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +40,7 @@ pub struct KeyringError {
 
 /// Checks tokens.
 pub struct Keyring {
-    issuers: Box<[Arc<Issuer>]>,
-    /// The secret, then the one before it.
-    shared: Box<[Key]>,
-    audiences: Box<[Audience]>,
-    refresh: Duration,
-    cooldown: Duration,
-    leeway: u64,
+    keys: watch::Sender<Arc<KeySet>>,
     client: Client,
     refusals: Refusals,
     log: LogLimit,
@@ -90,25 +50,39 @@ impl Keyring {
     /// A keyring without the issuers' keys, which [`Keyring::load`] loads.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
-        let secrets = sources.hs256.iter().chain(&sources.hs256_previous);
-        let issuer = |(name, location): &(String, Location)| Arc::new(Issuer::new(name, location.clone()));
         Self {
-            issuers: sources.jwks.iter().map(issuer).collect(),
-            shared: secrets.map(|secret| Key::shared(secret.reveal())).collect(),
-            audiences: sources.audiences.into(),
-            refresh: sources.refresh,
-            cooldown: sources.cooldown,
-            leeway: sources.leeway.as_secs(),
+            keys: watch::Sender::new(Arc::new(KeySet::new(sources, &[]))),
             client: Client::new().timeout(LOAD_TIMEOUT),
             refusals: Refusals::new(),
             log: LogLimit::new(),
         }
     }
 
+    fn keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.keys.borrow())
+    }
+
     /// Loads every issuer's keys once; returns what failed. At the start a missing file is an error, but a server may
     /// be away for a while: [`Keyring::keep_fresh`] tries again.
     pub async fn load(&self) -> Vec<KeyringError> {
-        let loads = self.issuers.iter().map(|issuer| self.load_issuer(issuer));
+        self.load_all(&self.keys()).await
+    }
+
+    /// Another set of keys, with those of every issuer loaded now, for [`Keyring::replace`]; and what failed, as
+    /// [`Keyring::load`] says.
+    pub async fn prepare(&self, sources: Sources) -> (Arc<KeySet>, Vec<KeyringError>) {
+        let keys = Arc::new(KeySet::new(sources, &self.keys().issuers));
+        let errors = self.load_all(&keys).await;
+        (keys, errors)
+    }
+
+    /// From now on tokens are checked with these. Sessions that are there stay, whatever they were let in by.
+    pub fn replace(&self, keys: Arc<KeySet>) {
+        self.keys.send_replace(keys);
+    }
+
+    async fn load_all(&self, keys: &KeySet) -> Vec<KeyringError> {
+        let loads = keys.issuers.iter().map(|issuer| self.load_issuer(issuer));
         futures_util::future::join_all(loads).await.into_iter().flatten().collect()
     }
 
@@ -120,7 +94,7 @@ impl Keyring {
     /// Whether any token can be accepted: there is a secret, or the keys of an issuer were loaded once.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.shared.is_empty() || self.issuers.iter().any(|issuer| !issuer.is_empty())
+        self.keys().is_usable()
     }
 
     /// Checks a token with the keys that are loaded.
@@ -132,26 +106,7 @@ impl Keyring {
     }
 
     pub(super) fn verify_at(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
-        self.check(&Unchecked::parse(token)?, now)
-    }
-
-    fn check(&self, token: &Unchecked<'_>, now: u64) -> Result<Claims, AuthError> {
-        match self.issuer(&token.issuer) {
-            Some(issuer) => issuer.check(token)?,
-            None => self.check_shared(token)?,
-        }
-        token.claims(Rules { audiences: &self.audiences, leeway: self.leeway, now })
-    }
-
-    /// Checks with the secret, or with the previous one.
-    fn check_shared(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
-        let (current, previous) = self.shared.split_first().ok_or(AuthError::Issuer)?;
-        // A secret has no `kid`, so any is accepted; but one that is a path or a query is an attack.
-        if token.kid.is_some() && !plausible(token.kid.as_deref()) {
-            return Err(AuthError::Key);
-        }
-        let verdict = current.check(token);
-        if verdict.is_err() && previous.iter().any(|key| key.check(token).is_ok()) { Ok(()) } else { verdict }
+        self.keys().check(&Unchecked::parse(token)?, now)
     }
 
     /// Checks a token. Where it names a key that its issuer may have added since the last load, loads the issuer's keys
@@ -179,14 +134,15 @@ impl Keyring {
     }
 
     async fn look_up(&self, token: &Unchecked<'_>) -> Result<Claims, AuthError> {
-        let verdict = self.check(token, unix_now());
-        let Some(issuer) = self.issuer(&token.issuer) else { return verdict };
+        let keys = self.keys();
+        let verdict = keys.check(token, unix_now());
+        let Some(issuer) = keys.issuer(&token.issuer) else { return verdict };
         // If a key without a `kid` was replaced, the old key does not match the signature.
         let renamed = verdict == Err(AuthError::Key) && plausible(token.kid.as_deref());
         let replaced = verdict == Err(AuthError::Signature) && token.kid.is_none();
         if renamed || replaced {
-            return match issuer.load_for_token(&self.client, self.cooldown, token.kid.as_deref()).await {
-                Lookup::Loaded => self.check(token, unix_now()),
+            return match issuer.load_for_token(&self.client, keys.cooldown, token.kid.as_deref()).await {
+                Lookup::Loaded => keys.check(token, unix_now()),
                 Lookup::Known => verdict,
                 Lookup::Unavailable => Err(AuthError::KeysUnavailable),
             };
@@ -196,33 +152,37 @@ impl Keyring {
 
     /// Loads the keys of every issuer at intervals, and soon after a failure. Never returns: the caller spawns it.
     pub async fn keep_fresh(&self) {
-        let loops = self.issuers.iter().map(|issuer| async {
-            let mut retry = FIRST_RETRY;
-            let mut pause = if issuer.is_empty() { retry } else { self.refresh };
-            loop {
-                tokio::time::sleep(pause).await;
-                pause = match self.load_issuer(issuer).await {
-                    None => {
-                        retry = FIRST_RETRY;
-                        self.refresh
-                    }
-                    Some(error) => {
-                        if let Some(held_back) = self.log.pass() {
-                            tracing::warn!(%error, held_back, "the keys are not renewed");
-                        }
-                        let pause = retry;
-                        retry = (retry * 2).min(LAST_RETRY);
-                        pause
-                    }
-                };
+        let mut keys = self.keys.subscribe();
+        loop {
+            let current = Arc::clone(&keys.borrow_and_update());
+            let loops = current.issuers.iter().map(|issuer| self.keep_loading(issuer, current.refresh));
+            tokio::select! {
+                _ = futures_util::future::join_all(loops), if !current.issuers.is_empty() => {}
+                // Its sender is this keyring.
+                _ = keys.changed() => {}
             }
-        });
-        futures_util::future::join_all(loops).await;
-        // There is no issuer.
-        std::future::pending().await
+        }
     }
 
-    fn issuer(&self, name: &str) -> Option<&Arc<Issuer>> {
-        self.issuers.iter().find(|issuer| *issuer.name == *name)
+    async fn keep_loading(&self, issuer: &Issuer, refresh: Duration) {
+        let mut retry = FIRST_RETRY;
+        let mut pause = if issuer.is_empty() { retry } else { refresh };
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = match self.load_issuer(issuer).await {
+                None => {
+                    retry = FIRST_RETRY;
+                    refresh
+                }
+                Some(error) => {
+                    if let Some(held_back) = self.log.pass() {
+                        tracing::warn!(%error, held_back, "the keys are not renewed");
+                    }
+                    let pause = retry;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    pause
+                }
+            };
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod development;
 mod hook;
 mod jwks;
+mod key_set;
 mod keyring;
 mod lookup;
 mod mint;
@@ -20,7 +21,8 @@ use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId}
 pub use development::development_secret;
 pub use hook::{Action, Hook, HookError, HookOptions};
 pub use jwks::{JwksError, Location};
-pub use keyring::{Keyring, KeyringError, Sources};
+pub use key_set::{KeySet, Sources};
+pub use keyring::{Keyring, KeyringError};
 pub use mint::{MintError, TokenSpec, mint};
 
 /// What a checked token says of its bearer. Small, because every connection keeps one.

@@ -5,11 +5,22 @@ use crate::{
     auth::{TokenSpec, mint},
     cli::{
         check::{ConnectedBackends, check},
+        columns,
         load::load,
     },
-    config::{Config, LoadArgs, TokenArgs},
+    config::{Config, LoadArgs, SettingInUse, TokenArgs},
     node::{self, StartError},
 };
+
+/// Every setting, and who gave it.
+fn settings(config: &Config) -> String {
+    let row = |used: &SettingInUse| vec![used.setting.name.to_owned(), used.shown(), used.origin.to_string()];
+    let rows: Vec<_> = config.settings.iter().map(row).collect();
+    let mut table = Vec::new();
+    // Nothing fails in memory.
+    let _ = columns::write(&mut table, &["SETTING", "VALUE", "FROM"], &rows);
+    String::from_utf8_lossy(&table).into_owned()
+}
 
 /// `rollcall token`: the token alone on stdout.
 pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
@@ -66,8 +77,9 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
     Ok(())
 }
 
-/// `rollcall check`: a line for each part; an error where one of them is broken.
+/// `rollcall check`: a line for each setting, and one for each part; an error where a part is broken.
 pub(super) async fn report(config: &Config) -> Result<(), StartError> {
+    println!("{}", settings(config));
     let reached = ConnectedBackends {
         store: node::sql(&config.backends).await,
         kv: node::kv(&config.backends).await,

@@ -8,22 +8,16 @@ mod commands;
 mod erase;
 mod kick;
 pub mod load;
-mod log_flood;
 mod publish;
 mod tail;
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
-
-use self::{admin_client::AdminClient, log_flood::LogFlood};
+use self::admin_client::AdminClient;
 use crate::{
-    config::{self, Config, Task},
+    config::{Config, Reader, Task},
     handler::table::Table,
+    log::{self, LogFilter},
     node::{self, StartError},
 };
 
@@ -56,21 +50,15 @@ const LAST_THREADS: Duration = Duration::from_millis(100);
 /// # Panics
 /// Where the system cannot start threads.
 pub fn run(table: Table) -> ExitCode {
-    let parsed = config::parse(std::env::args_os(), &|name| std::env::var_os(name), table.events());
-    let (command, config) = match parsed {
-        Ok(parsed) => parsed,
+    let reader = Reader::new(std::env::args_os().collect(), table.events().clone());
+    let (command, config) = match reader.read() {
+        Ok(read) => read,
         Err(stop) => return stop.report(),
     };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // Where a line cannot be written (a full disk), an error about it cannot be either, and would panic.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    let log = tracing_subscriber::registry().with(EnvFilter::new(&config.log)).with(LogFlood::default());
-    log.with(lines).init();
+    let log = log::init(&config.log, config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
     let runtime = runtime.expect("the system gives threads");
-    let result = runtime.block_on(act(command, config, table));
+    let result = runtime.block_on(act(command, config, table, reader, log));
     runtime.shutdown_timeout(LAST_THREADS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,9 +69,15 @@ pub fn run(table: Table) -> ExitCode {
     }
 }
 
-async fn act(command: Task, config: Config, table: Table) -> Result<(), Box<dyn std::error::Error>> {
+async fn act(
+    command: Task,
+    config: Config,
+    table: Table,
+    reader: Reader,
+    log: LogFilter,
+) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Task::Serve => node::serve(config, table).await?,
+        Task::Serve => node::serve(config, table, reader, log).await?,
         Task::Token(args) => commands::token(&config, args)?,
         Task::Migrate => commands::migrate(&config).await?,
         Task::Load(files) => commands::load_files(&config, &files).await?,

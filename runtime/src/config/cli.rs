@@ -1,5 +1,5 @@
 //! The command line: the subcommand, and a flag for every setting that may have one.
-use std::{collections::BTreeSet, ffi::OsString, process::ExitCode};
+use std::{collections::BTreeSet, ffi::OsString, fmt, process::ExitCode};
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
@@ -25,6 +25,18 @@ pub enum Stop {
     Configuration(Vec<Fault>),
 }
 
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommandLine(error) => write!(f, "{error}"),
+            Self::Configuration(faults) => {
+                let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                f.write_str(&faults.join("; "))
+            }
+        }
+    }
+}
+
 impl Stop {
     /// Prints why; returns the exit code.
     #[must_use]
@@ -45,7 +57,7 @@ impl Stop {
     }
 }
 
-/// Reads the command line and the environment, for a table of handlers with these events.
+/// Reads the command line, the environment and the settings file, for a table of handlers with these events.
 ///
 /// # Errors
 /// [`Stop`], with all faults of the configuration at once.
@@ -61,12 +73,35 @@ pub fn parse(
     Ok((command, config))
 }
 
+/// Reads the configuration of this process: at its start, and again while it runs.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    arguments: Vec<OsString>,
+    events: BTreeSet<&'static str>,
+}
+
+impl Reader {
+    /// Of a process with this command line, and with a table of handlers with these events.
+    #[must_use]
+    pub fn new(arguments: Vec<OsString>, events: BTreeSet<&'static str>) -> Self {
+        Self { arguments, events }
+    }
+
+    /// Reads it as it is now: the environment stays, but files may have changed.
+    ///
+    /// # Errors
+    /// [`Stop`], with all faults of the configuration at once.
+    pub fn read(&self) -> Result<(Task, Config), Stop> {
+        parse(self.arguments.iter().cloned(), &|name| std::env::var_os(name), &self.events)
+    }
+}
+
 /// Commands whose help shows some of the settings only. The others do not matter to them, but may be given.
 const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
-    ("token", &[names::DATABASE_URL, names::AUDIENCES, names::HS256_SECRET, names::LOG]),
-    ("migrate", &[names::DATABASE_URL, names::LOG]),
-    ("load", &[names::DATABASE_URL, names::LOG]),
-    ("restored", &[names::DATABASE_URL, names::LOG]),
+    ("token", &[names::CONFIG, names::DATABASE_URL, names::AUDIENCES, names::HS256_SECRET, names::LOG]),
+    ("migrate", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
+    ("load", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
+    ("restored", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
     ("check", CHECKED),
     ("agents", ASKING),
     ("attendance", ASKING),
@@ -77,6 +112,7 @@ const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
 ];
 /// What `check` asks; it reads all others too.
 const CHECKED: &[names::Setting] = &[
+    names::CONFIG,
     names::LISTEN,
     names::ADMIN_LISTEN,
     names::DATABASE_URL,
@@ -90,7 +126,8 @@ const CHECKED: &[names::Setting] = &[
     names::LOG,
 ];
 /// Of the commands that ask a running gateway.
-const ASKING: &[names::Setting] = &[names::ADMIN, names::ADMIN_TOKEN, names::ADMIN_READ_TOKEN, names::LOG];
+const ASKING: &[names::Setting] =
+    &[names::CONFIG, names::ADMIN, names::ADMIN_TOKEN, names::ADMIN_READ_TOKEN, names::LOG];
 
 fn command() -> clap::Command {
     let all = |_: &names::Setting| true;
@@ -136,7 +173,7 @@ fn secrets(shown: impl Fn(&names::Setting) -> bool) -> String {
     let addresses: Vec<_> = shown(names::Kind::Address).iter().map(|setting| setting.name).collect();
     let mut parts = Vec::new();
     if !secrets.is_empty() {
-        parts.push(format!("Secrets, from the environment only (or NAME_FILE, naming a file):\n{secrets}"));
+        parts.push(format!("Secrets, from the environment only (or a file, which NAME_FILE names):\n{secrets}"));
     }
     if !addresses.is_empty() {
         parts.push(format!("{} may be in a file in the same way: NAME_FILE.", addresses.join(", ")));

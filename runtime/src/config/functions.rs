@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 use hyper::Uri;
 use toml::{Table, Value};
 
-use super::{names, source::Source, value};
+use super::{lines, names, source::Source, value};
 use crate::{
     functions::{BreakerOptions, FunctionOptions, FunctionsConfig},
     http_client::signature::SigningKey,
@@ -51,7 +51,10 @@ pub(super) fn read(source: &mut Source<'_>, events: &BTreeSet<&'static str>) -> 
 fn parse(text: &str, events: &BTreeSet<&'static str>) -> (Vec<FunctionOptions>, Vec<String>) {
     let mut file: Table = match text.parse() {
         Ok(file) => file,
-        Err(error) => return (Vec::new(), vec![syntax(text, &error)]),
+        Err(error) => {
+            let (line, problem) = lines::syntax(text, &error);
+            return (Vec::new(), vec![format!("line {line}: {problem}")]);
+        }
     };
     let mut problems = Vec::new();
     let tables = match file.remove("function") {
@@ -78,13 +81,6 @@ fn parse(text: &str, events: &BTreeSet<&'static str>) -> (Vec<FunctionOptions>, 
         functions.push(entry.options(event));
     }
     (functions, problems)
-}
-
-/// One line: the library's text has several, with a copy of the file's.
-fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
-    let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-    format!("{line}{}", error.message().replace('\n', " "))
 }
 
 fn event_name(text: &str, events: &BTreeSet<&'static str>) -> Result<String, String> {

@@ -1,16 +1,20 @@
-//! Configuration: the command line and the environment, read once into the options of each part (PROTOCOL 7). The parts
-//! do not know this module.
+//! Configuration: the command line, the environment and the settings file, read into the options of each part (PROTOCOL 7).
+//! The parts do not know this module.
 //!
 //! Invariant: a [`Config`] that exists has no contradictions; secrets in it print as dots.
 mod access;
 mod backends;
+mod changes;
 mod cli;
 mod client_commands;
 mod command;
 mod connections;
 mod functions;
 mod keys;
+mod lines;
 pub mod names;
+mod origin;
+mod settings_file;
 mod source;
 mod value;
 mod webhook;
@@ -24,14 +28,18 @@ use clap::ArgMatches;
 
 pub use access::AccessConfig;
 pub use backends::{BackendsConfig, Database};
-pub use cli::{FAULTY, Stop, parse};
+pub use changes::Changes;
+pub use cli::{FAULTY, Reader, Stop, parse};
 pub use client_commands::{AdminAddress, AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
 pub use command::{LoadArgs, Task, TokenArgs};
 pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
+pub use origin::{Origin, SettingInUse};
 pub use source::{Environment, Fault};
 
-use crate::{functions::FunctionsConfig, http::access::Access, mixpanel::MixpanelConfig, webhook::WebhookOptions};
+use crate::{
+    functions::FunctionsConfig, http::access::Access, log::LogFormat, mixpanel::MixpanelConfig, webhook::WebhookOptions,
+};
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
 
@@ -88,6 +96,10 @@ pub struct Config {
     pub mixpanel: Option<MixpanelConfig>,
     /// The log's filter.
     pub log: String,
+    /// How a line of it is written.
+    pub log_format: LogFormat,
+    /// Every setting as it is given.
+    pub settings: Vec<SettingInUse>,
 }
 
 impl Config {
@@ -124,6 +136,8 @@ impl Config {
             webhook,
             mixpanel: mixpanel(&mut source),
             log: source.value(&names::LOG, log),
+            log_format: source.value(&names::LOG_FORMAT, log_format),
+            settings: source.in_use(),
             listen,
             admin_listen,
             backends,
@@ -168,5 +182,13 @@ fn log(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(format!("{text:?} is not a filter, like info or rollcall_runtime=debug")),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is neither text nor json")),
     }
 }

@@ -1,13 +1,19 @@
-//! The text of a setting: from its flag, else its variable, else the file that `_FILE` names, else its default.
+//! The text of a setting: from its flag, else its variable, else the file that `NAME_FILE` names, else the settings file,
+//! else its default.
 //!
-//! Invariant: reading goes on after a fault, so one start reports all of them.
-use std::{ffi::OsString, fmt, fs, path::PathBuf};
+//! Invariant: reading goes on after a fault, so one start reports all of them. A text is read once, also if several
+//! options are made of it.
+use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::PathBuf};
 
 use clap::ArgMatches;
 
 use rollcall_base::Secret;
 
-use super::names::{Kind, Setting};
+use super::{
+    names::{self, Setting},
+    origin::{Origin, SettingInUse},
+    settings_file::{self, Entries},
+};
 
 /// The environment variables of the process, or of a test.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -27,15 +33,17 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A setting's text, and the file that it came from.
+/// A setting's text, the file of its own that it was read from, and who gave it.
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) file: Option<PathBuf>,
+    pub(super) origin: Origin,
 }
 
 impl From<String> for Given {
     fn from(text: String) -> Self {
-        Self { text, file: None }
+        Self { text, file: None, origin: Origin::Default }
     }
 }
 
@@ -43,16 +51,36 @@ impl From<String> for Given {
 pub(super) struct Source<'a> {
     flags: &'a ArgMatches,
     environment: Environment<'a>,
+    /// The settings file's path and what it gives.
+    file: Option<(PathBuf, Entries)>,
+    given: BTreeMap<&'static str, Given>,
     pub(super) faults: Vec<Fault>,
 }
 
 impl<'a> Source<'a> {
+    /// Finds the text of every setting.
     pub(super) fn new(flags: &'a ArgMatches, environment: Environment<'a>) -> Self {
-        Self { flags, environment, faults: Vec::new() }
+        let mut source = Self { flags, environment, file: None, given: BTreeMap::new(), faults: Vec::new() };
+        // The settings file is the first, since the others are looked for in it.
+        let others = names::ALL.iter().filter(|setting| setting.name != names::CONFIG.name);
+        for setting in [&names::CONFIG].into_iter().chain(others) {
+            if let Some(given) = source.find(setting) {
+                source.given.insert(setting.name, given);
+            }
+            if setting.name == names::CONFIG.name {
+                source.file = source.settings_file();
+            }
+        }
+        source
     }
 
+    /// Adds a fault; of a setting that the settings file gives, with its line.
     pub(super) fn fault(&mut self, setting: &Setting, problem: impl Into<String>) {
-        self.faults.push(Fault { name: setting.name, problem: problem.into() });
+        let place = match self.given.get(setting.name).map(|given| &given.origin) {
+            Some(Origin::File { path, line }) => format!("{}, line {line}: ", path.display()),
+            _ => String::new(),
+        };
+        self.faults.push(Fault { name: setting.name, problem: place + &problem.into() });
     }
 
     /// A setting's value, where it is given or has a default; `None` after a fault.
@@ -62,8 +90,7 @@ impl<'a> Source<'a> {
 
     /// As [`Self::optional`], for a value that keeps the file that it was read from.
     pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
-        let given = self.given(setting)?;
-        match read(&given) {
+        match read(self.given.get(setting.name)?) {
             Ok(value) => Some(value),
             Err(problem) => {
                 self.fault(setting, problem);
@@ -84,15 +111,58 @@ impl<'a> Source<'a> {
     }
 
     /// A secret.
-    pub(super) fn secret(&mut self, setting: &Setting) -> Option<Secret> {
-        self.given(setting).map(|given| Secret::new(given.text))
+    pub(super) fn secret(&self, setting: &Setting) -> Option<Secret> {
+        self.given.get(setting.name).map(|given| Secret::new(given.text.as_str()))
     }
 
-    fn given(&mut self, setting: &Setting) -> Option<Given> {
+    /// Every setting as it is given.
+    pub(super) fn in_use(&self) -> Vec<SettingInUse> {
+        let in_use = |setting: &'static Setting| {
+            let given = self.given.get(setting.name);
+            SettingInUse {
+                setting,
+                text: given.map(|given| Secret::new(given.text.as_str())),
+                file: given.and_then(|given| given.file.clone()),
+                origin: given.map_or(Origin::Default, |given| given.origin.clone()),
+            }
+        };
+        names::ALL.iter().map(in_use).collect()
+    }
+
+    fn settings_file(&mut self) -> Option<(PathBuf, Entries)> {
+        let path = PathBuf::from(&self.given.get(names::CONFIG.name)?.text);
+        let (entries, problems) = match fs::read_to_string(&path) {
+            Ok(text) => settings_file::parse(&text),
+            Err(error) => (Entries::new(), vec![format!("cannot read it: {error}")]),
+        };
+        for problem in problems {
+            self.fault(&names::CONFIG, format!("{}: {problem}", path.display()));
+        }
+        Some((path, entries))
+    }
+
+    fn find(&mut self, setting: &Setting) -> Option<Given> {
         let flag = setting.flag().and_then(|flag| self.flags.get_one::<String>(&flag).cloned());
-        let text = flag.or_else(|| self.variable(setting, setting.name));
-        let given = text.map(Given::from).or_else(|| self.file(setting));
-        given.or_else(|| setting.default.map(|text| text.to_owned().into()))
+        if let Some(text) = flag {
+            return Some(Given { text, file: None, origin: Origin::Flag });
+        }
+        let (name, key) = (setting.name.to_owned(), setting.key());
+        if let Some(text) = self.variable(setting, &name) {
+            return Some(Given { text, file: None, origin: Origin::Environment(name) });
+        }
+        let (file_name, file_key) = (name + "_FILE", format!("{key}-file"));
+        if setting.may_be_in_file()
+            && let Some(path) = self.variable(setting, &file_name)
+        {
+            return self.read(setting, path, Origin::Environment(file_name));
+        }
+        if let Some((text, origin)) = self.entry(&key) {
+            return Some(Given { text, file: None, origin });
+        }
+        if let Some((path, origin)) = self.entry(&file_key) {
+            return self.read(setting, path, origin);
+        }
+        setting.default.map(|text| text.to_owned().into())
     }
 
     /// An empty variable is not given: that is how compose files and charts leave it out.
@@ -104,14 +174,18 @@ impl<'a> Source<'a> {
         text.ok().filter(|text| !text.is_empty())
     }
 
-    fn file(&mut self, setting: &Setting) -> Option<Given> {
-        if setting.kind == Kind::Plain {
-            return None;
-        }
-        let path = self.variable(setting, &format!("{}_FILE", setting.name))?;
+    /// What the settings file gives under this key.
+    fn entry(&self, key: &str) -> Option<(String, Origin)> {
+        let (path, entries) = self.file.as_ref()?;
+        let entry = entries.get(key)?;
+        Some((entry.text.clone(), Origin::File { path: path.clone(), line: entry.line }))
+    }
+
+    /// Reads a setting's own file.
+    fn read(&mut self, setting: &Setting, path: String, origin: Origin) -> Option<Given> {
         match fs::read_to_string(&path) {
             Ok(text) if !text.trim().is_empty() => {
-                Some(Given { text: text.trim().to_owned(), file: Some(path.into()) })
+                Some(Given { text: text.trim().to_owned(), file: Some(path.into()), origin })
             }
             Ok(_) => {
                 self.fault(setting, format!("the file {path} is empty"));

@@ -256,7 +256,7 @@ fn the_table_of_settings_has_every_setting_with_its_default() {
     assert_eq!(listed.len(), rows.len(), "a setting has two rows");
     let written = |setting: &names::Setting| match setting.kind {
         names::Kind::Secret => format!("{}` (secret)", setting.name),
-        names::Kind::Plain | names::Kind::Address => setting.name.to_owned(),
+        _ => setting.name.to_owned(),
     };
     let known: BTreeSet<_> = names::ALL.iter().map(written).collect();
     let known: BTreeSet<_> = known.iter().map(String::as_str).collect();
@@ -273,4 +273,46 @@ fn the_table_of_settings_has_every_setting_with_its_default() {
             setting.name
         );
     }
+}
+
+#[test]
+fn each_setting_has_the_kind_of_its_default() {
+    for setting in names::ALL {
+        let default = setting.default.unwrap_or_default();
+        let kind = match default {
+            "true" | "false" => names::Kind::Switch,
+            _ if default.parse::<u64>().is_ok() => names::Kind::Number,
+            _ if !default.is_empty() && value::size(default).is_ok() => names::Kind::Size,
+            _ => continue,
+        };
+        assert_eq!(setting.kind, kind, "{}: in the settings file its value is written as that", setting.name);
+    }
+}
+
+#[test]
+fn the_settings_that_are_taken_over_on_sighup_are_listed() {
+    let (_, listed) = include_str!("../../SETTINGS.md").split_once("It takes over these settings").unwrap();
+    let (listed, _) = listed.split_once("\n\n").unwrap();
+    let listed: BTreeSet<_> = listed.split('`').filter(|quoted| quoted.starts_with("ROLLCALL_")).collect();
+    let taken_over: BTreeSet<_> = changes::RELOADED.iter().map(|setting| setting.name).collect();
+    assert_eq!(listed, taken_over);
+}
+
+#[test]
+fn changes_are_told_apart_and_a_backends_file_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nats");
+    std::fs::write(&path, "nats://a").unwrap();
+    let read = |variables: &[(&str, &str)]| {
+        let file = ("NATS_URL_FILE", path.to_str().unwrap());
+        config(&[variables, &[file][..]].concat()).settings
+    };
+    let used = read(&[("ROLLCALL_LEASE", "7s"), ("ROLLCALL_EVENT_RATE", "7")]);
+    std::fs::write(&path, "nats://b").unwrap();
+    let again = read(&[("ROLLCALL_LEASE", "8s"), ("ROLLCALL_ORIGINS", "*"), ("ROLLCALL_EVENT_RATE", "7")]);
+    let changes = Changes::between(&used, &again);
+    assert_eq!(changes.taken_over, ["ROLLCALL_ORIGINS"]);
+    assert_eq!(changes.need_restart, ["ROLLCALL_LEASE"]);
+    let admin = [("ROLLCALL_ADMIN_TOKEN", "a")];
+    assert_eq!(Changes::between(&read(&[]), &read(&admin)).need_restart, ["ROLLCALL_ADMIN_TOKEN"]);
 }

@@ -46,7 +46,7 @@ impl Application for Gateway {
             PeerState::AwaitingConnect(_) => self.on_connect_request(socket, text),
             PeerState::Open(_) => self.on_request(socket, text),
             PeerState::Connecting | PeerState::Busy => {
-                if !socket.peer.push_pending(text, self.shared.options.max_pending) {
+                if !socket.peer.push_pending(text, self.options.max_pending) {
                     socket.pause();
                 }
             }
@@ -96,6 +96,7 @@ impl Application for Gateway {
             WorkerCommand::CloseSome(count, within) => self.close_some(sockets, count, within),
             WorkerCommand::Enumerate(ask) => self.enumeration.send_page(sockets, ask),
             WorkerCommand::FindMissing(ask) => self.find_missing(sockets, ask),
+            WorkerCommand::Limits(options) => self.options.set_limits(&options),
             WorkerCommand::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
         }
     }

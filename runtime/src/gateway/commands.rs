@@ -4,6 +4,7 @@ use std::time::Duration;
 use rollcall_schema::{LessonId, Offset, RoomId, SessionError, Sid};
 use tokio::sync::{mpsc, oneshot};
 
+use super::options::GatewayOptions;
 use crate::{
     handler::{
         connected::Connected,
@@ -101,6 +102,8 @@ pub enum WorkerCommand {
     Enumerate(Enumerate),
     /// Asks which connections the worker does not have.
     FindMissing(FindMissing),
+    /// Other limits, from the next message on.
+    Limits(Box<GatewayOptions>),
     /// Closes every connection.
     CloseAll(SessionError),
 }

@@ -15,7 +15,7 @@ const RECONNECT: u16 = SessionError::InternalServerError.close_code();
 impl Gateway {
     /// When a connection that opens now must have sent connect_request: see [`Peer::expires`].
     pub(super) fn connect_deadline(&self) -> u64 {
-        millis(self.started.elapsed() + self.shared.options.connect_timeout)
+        millis(self.started.elapsed() + self.options.connect_timeout)
     }
 
     /// Closes connections that did not send connect_request in time, and those whose token has expired. A connection whose

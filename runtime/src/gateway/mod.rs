@@ -19,6 +19,7 @@ mod leave;
 mod lost_events;
 mod mailboxes;
 mod on_connect_request;
+mod options;
 mod peer;
 mod reorder_buffer;
 mod replay;
@@ -32,5 +33,6 @@ mod worker;
 pub use self::{
     commands::{Enumerate, FindMissing, Page, WorkerCommand},
     mailboxes::Mailboxes,
-    worker::{Gateway, GatewayContext, GatewayOptions, RECONNECT_WITHIN},
+    options::GatewayOptions,
+    worker::{Gateway, GatewayContext, RECONNECT_WITHIN},
 };

@@ -125,7 +125,7 @@ impl Gateway {
         ConnectSuccess {
             session: session.membership.session(),
             sid: session.sid(),
-            ping_interval: self.shared.options.ping_interval,
+            ping_interval: self.options.ping_interval,
             expires_at: session.expires(),
             version: env!("CARGO_PKG_VERSION"),
             start,

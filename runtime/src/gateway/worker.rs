@@ -9,6 +9,7 @@ use rollcall_schema::LeftReason;
 
 use super::{
     Mailboxes, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, lost_events::LostEventCloses,
+    options::GatewayOptions,
 };
 use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
 use rollcall_presence::Presence;
@@ -16,21 +17,6 @@ use rollcall_websocket::SocketId;
 
 /// The longest time that a client is told to wait before it reconnects, unless there is a reason for a shorter one.
 pub const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
-
-/// Options of the gateway (PROTOCOL 2, Limits).
-#[derive(Clone, Debug)]
-pub struct GatewayOptions {
-    /// The time from the upgrade to connect_request.
-    pub connect_timeout: Duration,
-    /// The interval that the client is told; the socket layer keeps it.
-    pub ping_interval: Duration,
-    /// Bytes of a message of Socket.IO with its attachments.
-    pub max_message: usize,
-    /// Bytes of requests that may wait for a running handler; with more, the socket is not read.
-    pub max_pending: usize,
-    /// The time over which connections are closed whose rooms' events are gone for good.
-    pub reset_spread: Duration,
-}
 
 /// What the workers share.
 pub struct GatewayContext {
@@ -46,13 +32,12 @@ pub struct GatewayContext {
     pub mailboxes: Mailboxes,
     /// How many events a connection may send.
     pub events: Arc<EventLimits>,
-    /// Options.
-    pub options: GatewayOptions,
 }
 
 /// One worker's part of the gateway.
 pub struct Gateway {
     pub(super) shared: Arc<GatewayContext>,
+    pub(super) options: GatewayOptions,
     pub(super) fanout: Fanout,
     /// Connections that ended while their handler ran, with the reason. It is used when the session comes back.
     pub(super) closed_while_busy: HashMap<SocketId, LeftReason>,
@@ -68,11 +53,12 @@ pub struct Gateway {
 impl Gateway {
     /// A worker's part, without connections.
     #[must_use]
-    pub fn new(shared: Arc<GatewayContext>) -> Self {
+    pub fn new(shared: Arc<GatewayContext>, options: GatewayOptions) -> Self {
         let now = Instant::now();
         Self {
-            lost_event_closes: LostEventCloses::new(shared.options.reset_spread, now),
+            lost_event_closes: LostEventCloses::new(options.reset_spread, now),
             shared,
+            options,
             fanout: Fanout::new(),
             closed_while_busy: HashMap::new(),
             enumeration: Enumeration::default(),

@@ -1,7 +1,14 @@
 //! The handlers of a running gateway: each named event, as one async function that has its dependencies.
 //!
 //! Invariant: whatever a handler does (fail, panic, run too long), its session comes back and the outcome is counted.
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{
@@ -23,7 +30,7 @@ use crate::handler::{
 use crate::{auth::Claims, limits::network::Subscriber};
 use rollcall_base::names;
 
-/// How long a handler may run, unless [`Handlers::handler_timeout`] says otherwise.
+/// How long a handler may run, unless [`Handlers::set_timeout`] says otherwise.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest value of a URL's parameter that is kept, in bytes: clients that have not said who they are can make the
@@ -59,7 +66,8 @@ pub struct Handlers {
     disconnect: DisconnectFn,
     events: HashMap<&'static str, Event>,
     outside: Option<Outside>,
-    timeout: Duration,
+    /// How long a handler may run, in milliseconds.
+    timeout: Arc<AtomicU64>,
 }
 
 /// A handler, and how long it may run, if that is not as for the others.
@@ -96,7 +104,7 @@ impl Handlers {
             }),
             events: HashMap::new(),
             outside: None,
-            timeout: HANDLER_TIMEOUT,
+            timeout: Arc::new(AtomicU64::new(millis(HANDLER_TIMEOUT))),
         }
     }
 
@@ -141,10 +149,13 @@ impl Handlers {
         Self { outside: Some(outside), ..self }
     }
 
-    /// How long a handler may run.
-    #[must_use]
-    pub fn handler_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+    /// How long a handler may run that is started from now on, in all clones of this.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(millis(timeout), Ordering::Relaxed);
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
     }
 
     /// Keeps the value of this parameter of the connection's URL until connect, as [`ConnectContext::url_parameter`].
@@ -175,7 +186,7 @@ impl Handlers {
         greeting: ConnectContext,
         request: ConnectRequest,
     ) -> BoxFuture<'static, Result<Connected, Refused>> {
-        (self.connect)(greeting, request, self.timeout)
+        (self.connect)(greeting, request, self.timeout())
     }
 
     /// Starts disconnect.
@@ -197,7 +208,7 @@ impl Handlers {
             metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
             return Err((session, self.unknown(request)));
         };
-        (event.handler)(session, request, event.timeout.unwrap_or(self.timeout))
+        (event.handler)(session, request, event.timeout.unwrap_or_else(|| self.timeout()))
             .map_err(|(session, error)| (session, Answer::Error(AckError::InvalidPayload, error.detail)))
     }
 
@@ -209,7 +220,7 @@ impl Handlers {
         token: Option<Token>,
     ) -> BoxFuture<'static, Result<Option<Claims>, Refused>> {
         match &self.outside {
-            Some(outside) => outside.admit(client, token, self.timeout),
+            Some(outside) => outside.admit(client, token, self.timeout()),
             None => std::future::ready(Err(SessionError::UnsupportedRequest.into())).boxed(),
         }
     }
@@ -225,7 +236,9 @@ impl Handlers {
         request: &Request<'_>,
     ) -> Result<Entering, (Box<Visitor>, Answer)> {
         match &self.outside {
-            Some(outside) if outside.event() == request.event => outside.enter(context, visitor, request, self.timeout),
+            Some(outside) if outside.event() == request.event => {
+                outside.enter(context, visitor, request, self.timeout())
+            }
             _ if self.events.contains_key(&*request.event) => Err((visitor, AckError::NotInAClassroom.into())),
             _ => {
                 metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
@@ -246,7 +259,7 @@ impl Handlers {
     ) -> Result<Moving, (Box<Session>, Option<Answer>)> {
         match &self.outside {
             Some(outside) if outside.event() == request.event => outside
-                .change(context, session, request, self.timeout)
+                .change(context, session, request, self.timeout())
                 .map_err(|(session, answer)| (session, Some(answer))),
             Some(_) | None => Err((session, None)),
         }
@@ -261,4 +274,8 @@ impl Handlers {
         let detail = format!("events: {}", events.join(", "));
         Answer::Error(AckError::UnknownEvent, Some(detail))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }

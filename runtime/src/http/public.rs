@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, header, http::request::Parts};
 use rollcall_presence::{RosterForm, RosterRequest, Rosters};
-use rollcall_websocket::ListenerOptions;
+use rollcall_websocket::CurrentOptions;
 
 use super::{
     agents::AgentsPage,
@@ -27,7 +27,7 @@ pub struct Public {
     /// How often a user may ask, and how often an address without a valid token.
     pub rates: Arc<EventLimits>,
     /// Which pages may ask.
-    pub pages: ListenerOptions,
+    pub pages: CurrentOptions,
 }
 
 impl Public {
@@ -39,7 +39,8 @@ impl Public {
             ["api", "v1", "classrooms", classroom, "agents"] => {
                 let answer =
                     async { self.agents(client, head, classroom).await.unwrap_or_else(|refusal| refusal.reply()) };
-                with_cors(&self.pages, head, answer).await
+                let pages = Arc::clone(&self.pages.borrow());
+                with_cors(&pages, head, answer).await
             }
             _ => HttpError::new(StatusCode::NOT_FOUND, "there is /ws, /healthz, and /api/v1/classrooms/{id}/agents")
                 .reply(),

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
 };
 
 use hyper::{
@@ -53,7 +53,7 @@ pub struct AdmissionLimits {
 /// Enforces the limits.
 #[derive(Debug)]
 pub struct Admission {
-    limits: AdmissionLimits,
+    limits: RwLock<Arc<AdmissionLimits>>,
     clients: Mutex<Clients>,
     silent: SilentConnections,
     upgrades: Mutex<UpgradeGate>,
@@ -159,38 +159,48 @@ impl Admission {
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
         let upgrades = UpgradeGate { tokens: f64::from(limits.upgrades), refilled: Instant::now() };
-        let memory = Memory::new(limits.memory);
         Self {
-            limits,
+            limits: RwLock::new(Arc::new(limits)),
             clients: Mutex::default(),
             silent: SilentConnections::default(),
             upgrades: Mutex::new(upgrades),
-            memory,
+            memory: Memory::default(),
             log: LogLimit::new(),
         }
+    }
+
+    /// Enforces other limits from the next connection on. Those that are open stay.
+    pub fn set_limits(&self, limits: AdmissionLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    fn limits(&self) -> Arc<AdmissionLimits> {
+        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the address is a trusted proxy's, whose header names the client.
     #[must_use]
     pub fn trusts(&self, remote: SocketAddr) -> bool {
-        self.limits.proxies.trusts(remote.ip())
+        self.limits().proxies.trusts(remote.ip())
     }
 
     /// The client behind a request; none where its address is not limited.
     #[must_use]
     pub fn client(&self, remote: SocketAddr, headers: &HeaderMap) -> Option<Subscriber> {
-        subscriber(self.limits.proxies.client(remote.ip(), headers), self.limits.loopback)
+        let limits = self.limits();
+        subscriber(limits.proxies.client(remote.ip(), headers), limits.loopback)
     }
 
     /// Whether a connection that was just accepted may send a head. False where its client has a quarter more connections
     /// than its limit: up to there a connection gets an answer that says why it is refused, but more of them would use up
     /// what other clients need. A proxy's connection passes, because only its head names the client.
     pub fn admit_connection(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
-        if self.limits.proxies.trusts(remote.ip()) {
+        let limits = self.limits();
+        if limits.proxies.trusts(remote.ip()) {
             return true;
         }
-        let limit = self.limits.per_client;
-        match self.count(remote.ip(), limit.saturating_add(limit / 4 + 1)) {
+        let max = limits.per_client.saturating_add(limits.per_client / 4 + 1);
+        match self.count(remote.ip(), max, limits.loopback) {
             Ok(permit) => {
                 holds.extend(permit.map(AcceptPermit).map(extensions).unwrap_or_default());
                 true
@@ -210,8 +220,9 @@ impl Admission {
         connections: &impl Connections,
     ) -> Result<(), AdmissionError> {
         let mut accepted = head.extensions.remove::<AcceptPermit>();
-        let admitted = self.check(remote, head, &mut accepted, connections);
-        if admitted == Err(AdmissionError::Client) && self.limits.proxies.is_ignored(remote.ip(), &head.headers) {
+        let limits = self.limits();
+        let admitted = self.check(&limits, remote, head, &mut accepted, connections);
+        if admitted == Err(AdmissionError::Client) && limits.proxies.is_ignored(remote.ip(), &head.headers) {
             self.log_ignored_header(remote);
         }
         if let (Err(_), Some(AcceptPermit(count))) = (&admitted, accepted) {
@@ -232,37 +243,38 @@ impl Admission {
 
     fn check(
         &self,
+        limits: &AdmissionLimits,
         remote: SocketAddr,
         head: &mut Parts,
         accepted: &mut Option<AcceptPermit>,
         connections: &impl Connections,
     ) -> Result<(), AdmissionError> {
-        if self.memory.is_short() {
+        if self.memory.is_above(limits.memory) {
             return Err(AdmissionError::Memory);
         }
-        let address = self.limits.proxies.client(remote.ip(), &head.headers);
+        let address = limits.proxies.client(remote.ip(), &head.headers);
         let client = subscriber(address, true);
         let permit = match accepted {
             Some(_) => None,
-            None => self.count(address, usize::MAX)?,
+            None => self.count(address, usize::MAX, limits.loopback)?,
         };
         let of_client = accepted.as_ref().map(|AcceptPermit(count)| count).or(permit.as_ref());
         let mut gate = self.upgrade_gate();
-        if !gate.refill(self.limits.upgrades) {
+        if !gate.refill(limits.upgrades) {
             return Err(AdmissionError::Rate);
         }
         let count = connections.count();
-        let reached = if of_client.is_some_and(|count| count.admitted() > self.limits.per_client) {
+        let reached = if of_client.is_some_and(|count| count.admitted() > limits.per_client) {
             Some((AdmissionError::Client, client))
-        } else if count >= self.limits.connections {
+        } else if count >= limits.connections {
             Some((AdmissionError::Node, None))
-        } else if self.silent.unauthenticated() >= self.limits.unauthenticated {
+        } else if self.silent.unauthenticated() >= limits.unauthenticated {
             Some((AdmissionError::Unauthenticated, None))
         } else {
             None
         };
         if let Some((error, client)) = reached {
-            let spare = count < self.limits.connections + self.limits.spare;
+            let spare = count < limits.connections + limits.spare;
             let closes = spare && self.silent.take(client).is_some_and(|socket| connections.close_silent(socket));
             if !closes {
                 return Err(error);
@@ -280,9 +292,9 @@ impl Admission {
         Ok(())
     }
 
-    /// One more connection of this client, which may have `max` besides.
-    fn count(&self, client: IpAddr, max: usize) -> Result<ClientPermit, AdmissionError> {
-        let Some(client) = subscriber(client, self.limits.loopback) else { return Ok(None) };
+    /// One more connection of this client, which may have `max` besides; `loopback`: also one of a loopback address.
+    fn count(&self, client: IpAddr, max: usize, loopback: bool) -> Result<ClientPermit, AdmissionError> {
+        let Some(client) = subscriber(client, loopback) else { return Ok(None) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let known = clients.counts.get(&client).and_then(Weak::upgrade);
         let permit = match known {

@@ -13,31 +13,24 @@ use tokio::time::Instant;
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Watches this process's resident memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Memory {
-    limit: u64,
-    last: Mutex<Option<(Instant, bool)>>,
+    /// When the kernel was asked last, and how many bytes there were.
+    last: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Memory {
-    pub(super) fn new(limit: u64) -> Self {
-        Self { limit, last: Mutex::default() }
-    }
-
-    /// Whether the process uses more than its limit.
-    pub(super) fn is_short(&self) -> bool {
-        if self.limit == u64::MAX {
+    /// Whether the process uses more than this.
+    pub(super) fn is_above(&self, limit: u64) -> bool {
+        if limit == u64::MAX {
             return false;
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, short)) = *last
-            && at.elapsed() < FRESH
-        {
-            return short;
-        }
-        let short = resident() > self.limit;
-        *last = Some((Instant::now(), short));
-        short
+        let (_, bytes) = match last.filter(|(at, _)| at.elapsed() < FRESH) {
+            Some(fresh) => fresh,
+            None => *last.insert((Instant::now(), resident())),
+        };
+        bytes > limit
     }
 }
 
@@ -76,9 +69,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_short_above_its_limit() {
         assert!(resident() > 1 << 20, "a test has more than that");
-        assert!(Memory::new(1).is_short());
-        assert!(!Memory::new(1 << 50).is_short());
-        assert!(!Memory::new(u64::MAX).is_short());
+        let memory = Memory::default();
+        assert!(memory.is_above(1) && !memory.is_above(1 << 50) && !memory.is_above(u64::MAX));
         assert!((1 << 20..u64::MAX).contains(&allowance()), "this machine has some");
     }
 }

@@ -10,13 +10,16 @@ pub mod network;
 mod rate;
 pub mod silent;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use rollcall_schema::{Audience, UserId};
 
 use self::{
     network::Subscriber,
-    rate::{Bucket, Rate, Sketch},
+    rate::{Bucket, CurrentRate, Rate, Sketch},
 };
 
 /// How many seconds' worth of events a burst may have.
@@ -71,29 +74,38 @@ pub enum Payer<'a> {
 #[derive(Debug)]
 pub struct EventLimits {
     start: Instant,
-    connection: Rate,
-    user: Rate,
-    user_connects: Rate,
-    guests: Rate,
+    connection: CurrentRate,
+    user: CurrentRate,
+    user_connects: CurrentRate,
+    guests: CurrentRate,
     used: Sketch,
     /// For how many seconds in a row a connection may be refused.
-    abuse_after: u32,
+    abuse_after: AtomicU32,
 }
 
 impl EventLimits {
     /// Enforces these rates.
     #[must_use]
     pub fn new(rates: &EventRates) -> Self {
-        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(BURST));
         Self {
             start: Instant::now(),
-            connection: rate(rates.connection),
-            user: rate(rates.user),
-            user_connects: rate(rates.user_connects),
-            guests: rate(rates.guests),
+            connection: CurrentRate::new(rate(rates.connection)),
+            user: CurrentRate::new(rate(rates.user)),
+            user_connects: CurrentRate::new(rate(rates.user_connects)),
+            guests: CurrentRate::new(rate(rates.guests)),
             used: Sketch::new(),
-            abuse_after: u32::try_from(rates.abuse_after.as_secs()).unwrap_or(u32::MAX).max(1),
+            abuse_after: AtomicU32::new(seconds(rates.abuse_after)),
         }
+    }
+
+    /// Enforces other rates from the next event on; what users and guests have used up stays. How many sessions a user may
+    /// have is not counted here.
+    pub fn set(&self, rates: &EventRates) {
+        self.connection.set(rate(rates.connection));
+        self.user.set(rate(rates.user));
+        self.user_connects.set(rate(rates.user_connects));
+        self.guests.set(rate(rates.guests));
+        self.abuse_after.store(seconds(rates.abuse_after), Relaxed);
     }
 
     /// Counts an event of a connection.
@@ -119,26 +131,38 @@ impl EventLimits {
 
     fn connect_at(&self, payer: Payer<'_>, since: Duration) -> Result<(), Duration> {
         match payer {
-            Payer::User(user, audience) => self.used.take(self.user_connects, ("connect", user, audience), since),
+            Payer::User(user, audience) => self.used.take(self.user_connects.get(), ("connect", user, audience), since),
             Payer::Guest(_) => self.pay(payer, since),
         }
     }
 
     fn pay(&self, payer: Payer<'_>, since: Duration) -> Result<(), Duration> {
         match payer {
-            Payer::User(user, audience) => self.used.take(self.user, ("event", user, audience), since),
-            Payer::Guest(Some(address)) => self.used.take(self.guests, address, since),
+            Payer::User(user, audience) => self.used.take(self.user.get(), ("event", user, audience), since),
+            Payer::Guest(Some(address)) => self.used.take(self.guests.get(), address, since),
             Payer::Guest(None) => Ok(()),
         }
     }
 
     fn take_at(&self, meter: &mut Meter, payer: Payer<'_>, since: Duration) -> RateDecision {
-        let connection = self.connection.take(&mut meter.bucket, since);
+        let connection = self.connection.get().take(&mut meter.bucket, since);
         match connection.and_then(|()| self.pay(payer, since)) {
             Ok(()) => RateDecision::Done,
-            Err(wait) => meter.refuse(wait, u32::try_from(since.as_secs()).unwrap_or(u32::MAX), self.abuse_after),
+            Err(wait) => meter.refuse(wait, whole_seconds(since), self.abuse_after.load(Relaxed)),
         }
     }
+}
+
+fn rate(per_second: u32) -> Rate {
+    Rate::new(per_second, per_second.saturating_mul(BURST))
+}
+
+fn seconds(time: Duration) -> u32 {
+    whole_seconds(time).max(1)
+}
+
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Meter {
@@ -226,5 +250,21 @@ mod tests {
             assert!(verdicts.contains(&RateDecision::Done) && !verdicts.contains(&RateDecision::Abuse), "{second}");
             assert!(verdicts.iter().any(|verdict| matches!(verdict, RateDecision::Refused(wait) if *wait <= at(100))));
         }
+    }
+
+    #[test]
+    fn other_rates_count_from_the_next_event_on() {
+        let limits = limits(10, 1_000);
+        let mut meter = Meter::default();
+        let mut done = |limits: &EventLimits, millis| {
+            let take = |_: &i32| limits.take_at(&mut meter, Payer::Guest(None), at(millis)) == RateDecision::Done;
+            (0..100).filter(take).count()
+        };
+        assert_eq!([done(&limits, 0), done(&limits, 100)], [40, 1]);
+        let abuse_after = Duration::from_secs(3);
+        let more =
+            EventRates { connection: 40, user: 1_000, user_sessions: 20, user_connects: 2, guests: 5, abuse_after };
+        limits.set(&more);
+        assert_eq!([done(&limits, 100), done(&limits, 200)], [0, 4], "what was used up stays");
     }
 }

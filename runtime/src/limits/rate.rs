@@ -17,6 +17,33 @@ pub struct Rate {
     window: u64,
 }
 
+/// A rate that may change while others take from it. To read it costs as much as a rate that does not.
+#[derive(Debug)]
+pub struct CurrentRate {
+    interval: AtomicU64,
+    window: AtomicU64,
+}
+
+impl CurrentRate {
+    /// Begins with this rate.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self { interval: AtomicU64::new(rate.interval), window: AtomicU64::new(rate.window) }
+    }
+
+    /// The rate now. An event at the moment of a change may be measured by a mixture of both.
+    #[must_use]
+    pub fn get(&self) -> Rate {
+        Rate { interval: self.interval.load(Relaxed), window: self.window.load(Relaxed) }
+    }
+
+    /// Changes it.
+    pub fn set(&self, rate: Rate) {
+        self.interval.store(rate.interval, Relaxed);
+        self.window.store(rate.window, Relaxed);
+    }
+}
+
 /// How much of a rate is used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket(u64);

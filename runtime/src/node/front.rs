@@ -1,5 +1,5 @@
 //! What the listener for clients asks the gateway before a connection is a WebSocket.
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::Full as Body;
@@ -20,7 +20,7 @@ use rollcall_websocket::{HttpHooks, ReservedConnection, SocketId, Workers};
 /// Admits connections, and answers requests that are not for the WebSocket.
 pub struct PublicFront {
     /// The limits of connections.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
     /// The answers.

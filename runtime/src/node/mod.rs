@@ -3,8 +3,10 @@ mod backends;
 pub mod demo;
 mod drain;
 mod front;
+mod reload;
 mod serve;
 mod session_check;
+mod signals;
 mod start_error;
 
 pub use backends::{Backends, bus, kv, sql, store};

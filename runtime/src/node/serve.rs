@@ -8,23 +8,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tracing::{error, info, warn};
 
-use super::{Backends, StartError, drain::Drain, front::PublicFront};
+use super::{
+    Backends, StartError,
+    drain::Drain,
+    front::PublicFront,
+    reload::Reload,
+    signals::{Signals, hangups},
+};
 use crate::{
     auth::{Hook, Keyring, Location},
-    config::Config,
+    config::{Config, Reader},
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
     http::{self, admin::Admin, health::Health, public::Public},
     limits::{EventLimits, admission::Admission},
+    log::LogFilter,
     metrics::Metrics,
     mixpanel::Mixpanel,
     node::{demo, session_check::SessionCheck},
@@ -42,7 +44,7 @@ use rollcall_presence::{
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
-use rollcall_websocket::Workers;
+use rollcall_websocket::{ListenerOptions, Workers};
 
 /// How long requests at the operators' listener may take when the node ends.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
@@ -68,19 +70,19 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]: before anything is served, or after a drain because a task ended.
-pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
+pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter) -> Result<(), ServeError> {
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
     let keyring = keyring(&config).await?;
-    let mut listener = config.limits.listener.clone();
-    listener.certificate = config.tls.clone().map(|files| files.watch(&tasks)).transpose().map_err(StartError::at(
-        "TLS",
-        "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY",
-    ))?;
-    // A developer's page is served from another port of this machine.
-    listener.loopback_pages = config.keys.development.is_some();
+    let pair = "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY";
+    let (listener_sender, listener) = watch::channel(Arc::new(ListenerOptions {
+        certificate: config.tls.as_ref().map(|files| files.read()).transpose().map_err(StartError::at("TLS", pair))?,
+        // A developer's page is served from another port of this machine.
+        loopback_pages: config.keys.development.is_some(),
+        ..config.limits.listener.clone()
+    }));
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.max_forward).await?;
     let registration = Registration {
         label: format!("{}@{}", std::process::id(), config.listen),
@@ -140,7 +142,8 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         Some(functions) => functions::add_to(table, functions),
         None => table,
     };
-    let table = table.bind(&resources).handler_timeout(config.limits.handler_timeout);
+    let table = table.bind(&resources);
+    table.set_timeout(config.limits.handler_timeout);
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
         disconnects: disconnects.clone(),
@@ -148,13 +151,12 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
         events: Arc::clone(&rates),
-        options: config.limits.gateway.clone(),
     });
     // What balancers route long-polling by.
     let label = config.listen.to_string().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let workers =
-        Workers::start(&tasks, config.workers, &config.limits.sockets, &label, |_| Gateway::new(Arc::clone(&shared)))
-            .map_err(StartError::at("the workers", "raise the limit of open files"))?;
+    let gateway = |_| Gateway::new(Arc::clone(&shared), config.limits.gateway.clone());
+    let workers = Workers::start(&tasks, config.workers, &config.limits.sockets, &label, gateway)
+        .map_err(StartError::at("the workers", "raise the limit of open files"))?;
     mailboxes.open(workers.clone());
 
     let admin_rooms = rooms.clone();
@@ -220,10 +222,24 @@ pub async fn serve(config: Config, table: Table) -> Result<(), ServeError> {
         max_event: config.limits.max_forward,
     });
     // From the moment that the addresses are printed, a signal must drain.
-    let mut signals = Signals::install(config.tls.is_some())?;
+    let mut signals = Signals::install()?;
+    let admission = Arc::new(Admission::new(config.access.admission.clone()));
+    let reload = Reload {
+        reader,
+        settings: config.settings.clone(),
+        listener: listener_sender,
+        keyring: Arc::clone(&keyring),
+        admission: Arc::clone(&admission),
+        rates: Arc::clone(&rates),
+        presence: resources.presence.clone(),
+        handlers: shared.table.clone(),
+        workers: workers.clone(),
+        mailboxes: mailboxes.clone(),
+        log,
+    };
+    tasks.spawn("reload", reload.run(hangups()?));
     print_addresses(&config, &clients, &operators, &*store).await?;
     let public = Public { keyring, hook, rosters, rates, pages: listener.clone() };
-    let admission = Admission::new(config.access.admission.clone());
     let front = PublicFront { admission, workers: workers.clone(), public };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
     let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
@@ -309,38 +325,5 @@ fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 's
     async move {
         // If the sender is gone, the node ends too.
         let _ = draining.wait_for(|draining| *draining).await;
-    }
-}
-
-/// SIGTERM and SIGINT: from here on they do not end the process by themselves. The same holds for SIGHUP, the end of a
-/// terminal, where there is no certificate to reload ([`rollcall_websocket::certificate::TlsFiles::watch`]).
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn install(tls: bool) -> Result<Self, StartError> {
-        let handler = |kind| signal(kind).map_err(StartError::at("the signal handlers", "a bug: please report it"));
-        Ok(Self {
-            terminate: handler(SignalKind::terminate())?,
-            interrupt: handler(SignalKind::interrupt())?,
-            hangup: (!tls).then(|| handler(SignalKind::hangup())).transpose()?,
-        })
-    }
-
-    async fn next(&mut self) {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = hangup => {}
-        }
     }
 }

@@ -1,6 +1,4 @@
-//! The certificate for clients, read at the start and again on SIGHUP.
-//!
-//! Invariant: an unusable certificate never replaces a usable one. A TLS session keeps the certificate it began with.
+//! The certificate for clients. A TLS session keeps the certificate it began with.
 use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
@@ -8,16 +6,19 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
-use tracing::{info, warn};
 
-use rollcall_base::tasks::Tasks;
+/// A certificate that was read, with its key. It equals another one of the same chain.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    chain: Vec<CertificateDer<'static>>,
+    pub(crate) config: Arc<ServerConfig>,
+}
 
-/// The current certificate; new connections use the latest.
-pub type Certificate = watch::Receiver<Arc<ServerConfig>>;
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+}
 
 /// The paths of a certificate's PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +38,6 @@ pub enum TlsError {
     /// Certificate and key do not match, or rustls does not support their kind.
     #[error("the certificate and its key: {0}")]
     Pair(#[from] rustls::Error),
-    /// The handler for SIGHUP cannot be installed.
-    #[error("SIGHUP: {0}")]
-    Signal(std::io::Error),
 }
 
 impl TlsFiles {
@@ -47,35 +45,14 @@ impl TlsFiles {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn read(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn read(&self) -> Result<Certificate, TlsError> {
         let chain = CertificateDer::pem_file_iter(&self.certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let chain = chain.map_err(|error| TlsError::File(self.certificate.clone(), error))?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| TlsError::File(self.key.clone(), error))?;
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-        let mut config = builder.with_single_cert(chain, key)?;
+        let mut config = builder.with_single_cert(chain.clone(), key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
-    }
-
-    /// Reads the files now, and again on each SIGHUP.
-    ///
-    /// # Errors
-    /// [`TlsError`].
-    pub fn watch(self, tasks: &Tasks) -> Result<Certificate, TlsError> {
-        let (current, certificate) = watch::channel(self.read()?);
-        let mut hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
-        tasks.spawn("certificate reload", async move {
-            while hangups.recv().await.is_some() {
-                match self.read() {
-                    Ok(config) => {
-                        info!("the certificate was read again");
-                        current.send_replace(config);
-                    }
-                    Err(error) => warn!(%error, "the certificate stays as it was"),
-                }
-            }
-        });
-        Ok(certificate)
+        Ok(Certificate { chain, config: Arc::new(config) })
     }
 }

@@ -26,7 +26,7 @@ pub struct Engine {
     key: Key,
     ping_interval: Duration,
     ping_timeout: Duration,
-    max_payload: usize,
+    max_payload: AtomicUsize,
     /// Sessions whose packets go by long-polling.
     polling: AtomicUsize,
 }
@@ -39,7 +39,7 @@ impl Engine {
             key: Key::generate(HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers"),
             ping_interval: options.ping_interval,
             ping_timeout: options.engine_pong_timeout,
-            max_payload: options.max_message,
+            max_payload: AtomicUsize::new(options.max_message),
             polling: AtomicUsize::new(0),
         }
     }
@@ -61,7 +61,11 @@ impl Engine {
 
     /// The longest body of a POST.
     pub(crate) fn max_payload(&self) -> usize {
-        self.max_payload
+        self.max_payload.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_max_payload(&self, max: usize) {
+        self.max_payload.store(max, Ordering::Relaxed);
     }
 
     /// The first packet of the session of a socket, which may move to these transports.
@@ -72,7 +76,7 @@ impl Engine {
             upgrades,
             ping_interval: millis(self.ping_interval),
             ping_timeout: millis(self.ping_timeout),
-            max_payload: self.max_payload,
+            max_payload: self.max_payload(),
         }
         .packet()
     }

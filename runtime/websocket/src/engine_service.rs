@@ -38,7 +38,7 @@ type Reply = Response<Full<Bytes>>;
 impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
     /// Whether a path is that of Engine.IO.
     pub(crate) fn is_engine(&self, path: &str) -> bool {
-        let ours = self.context.options.engine_path.as_deref();
+        let ours = self.options.engine_path.as_deref();
         ours.is_some_and(|ours| path.strip_suffix('/').unwrap_or(path) == ours)
     }
 
@@ -48,7 +48,7 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
         if request.headers().contains_key(UPGRADE) {
             return now(self.engine_websocket(request));
         }
-        if !self.context.options.allows_origin(request.headers()) {
+        if !self.options.allows_origin(request.headers()) {
             self.context.log_origin(request.headers());
             return now(refusal(RequestError::Forbidden));
         }
@@ -146,7 +146,7 @@ async fn post<C: Send + 'static, H>(
     if request.headers().get(CONTENT_TYPE).is_some_and(is_binary) {
         return refusal(RequestError::BadRequest);
     }
-    match try_post(&context.workers, named, request, context.options.http_timeout).await {
+    match try_post(&context.workers, named, request, context.options().http_timeout).await {
         Ok(()) => text("ok".into()),
         Err(PostError::Request(error)) => refusal(error),
         Err(PostError::TooLarge) => status(StatusCode::PAYLOAD_TOO_LARGE),

@@ -61,7 +61,7 @@ pub use http_hooks::HttpHooks;
 pub use id::SocketId;
 pub use listener::{bind, serve};
 pub use message_decoder::{Decoded, Message, MessageDecoder};
-pub use options::{ListenerOptions, SocketOptions};
+pub use options::{CurrentOptions, ListenerOptions, SocketOptions};
 pub use origins::Origins;
 pub use socket_io::SocketIo;
 pub use sockets::{Socket, Sockets};

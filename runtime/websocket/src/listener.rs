@@ -21,7 +21,7 @@ use crate::{
     evicting_semaphore::EvictingSemaphore,
     http_hooks::HttpHooks,
     listener_context::{ListenerContext, count_upgrade},
-    options::ListenerOptions,
+    options::CurrentOptions,
     serve_http1::serve_connection,
     workers::Workers,
 };
@@ -49,12 +49,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// that have begun are finished; upgraded sockets belong to the workers.
 pub async fn serve<C: Send + 'static, H: HttpHooks>(
     listener: TcpListener,
-    options: ListenerOptions,
+    options: CurrentOptions,
     hooks: H,
     workers: Workers<C>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let half_open = EvictingSemaphore::new(options.max_half_open, "half_open_full");
+    let half_open = EvictingSemaphore::new(options.borrow().max_half_open, "half_open_full");
     let context = Arc::new(ListenerContext::new(options, hooks, workers));
     let end = async {
         shutdown.await;
@@ -69,7 +69,7 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
         let accept = async {
             let (stream, remote) = listener.accept().await?;
             let mut held = Extensions::new();
-            if context.options.proxy_protocol && !context.hooks.is_proxy(remote) {
+            if context.options().proxy_protocol && !context.hooks.is_proxy(remote) {
                 context.log_not_a_proxy(remote);
                 count_upgrade("not_a_proxy");
             } else if !context.hooks.admit(remote, &mut held) {

@@ -1,10 +1,16 @@
 //! What all connections of a listener share, until they are upgraded.
-use std::{net::SocketAddr, sync::atomic::AtomicBool};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use hyper::header::{self, HeaderMap};
 use metrics::counter;
 
-use crate::{options::ListenerOptions, workers::Workers};
+use crate::{
+    options::{CurrentOptions, ListenerOptions},
+    workers::Workers,
+};
 use rollcall_base::{log_limit::LogLimit, names};
 
 /// Characters of a refused origin that are logged.
@@ -12,7 +18,7 @@ const MAX_LOGGED: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct ListenerContext<C, H> {
-    pub(crate) options: ListenerOptions,
+    options: CurrentOptions,
     pub(crate) hooks: H,
     pub(crate) workers: Workers<C>,
     /// Only requests of sessions by long-polling are served any more.
@@ -22,7 +28,7 @@ pub(crate) struct ListenerContext<C, H> {
 }
 
 impl<C, H> ListenerContext<C, H> {
-    pub(crate) fn new(options: ListenerOptions, hooks: H, workers: Workers<C>) -> Self {
+    pub(crate) fn new(options: CurrentOptions, hooks: H, workers: Workers<C>) -> Self {
         Self {
             options,
             hooks,
@@ -31,6 +37,11 @@ impl<C, H> ListenerContext<C, H> {
             origin_log: LogLimit::new(),
             proxy_log: LogLimit::new(),
         }
+    }
+
+    /// The options for a connection that begins now.
+    pub(crate) fn options(&self) -> Arc<ListenerOptions> {
+        Arc::clone(&self.options.borrow())
     }
 
     /// Logs a connection that did not come from a balancer.

@@ -17,7 +17,7 @@ pub(crate) async fn open(
     handshake_timeout: Duration,
 ) -> Option<MaybeTlsStream> {
     let Some(certificate) = certificate else { return Some(Either::Left(stream)) };
-    let config = Arc::clone(&certificate.borrow());
+    let config = Arc::clone(&certificate.config);
     let handshake = timeout(handshake_timeout, TlsAcceptor::from(config).accept(stream)).await;
     Some(Either::Right(Box::new(handshake.ok()?.ok()?)))
 }

@@ -117,8 +117,8 @@ impl MessageDecoder {
         let expect = Expect {
             continuation: self.message.is_some(),
             binary: options.binary,
-            room: options.max_message - self.data.len(),
-            fragments: options.max_fragments - self.fragments,
+            room: options.max_message.saturating_sub(self.data.len()),
+            fragments: options.max_fragments.saturating_sub(self.fragments),
         };
         let before = self.head_size;
         let fresh = input.len().min(MAX_HEADER - before);

@@ -1,7 +1,8 @@
 //! The limits of listeners and connections (PROTOCOL 2, Limits), and their defaults.
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hyper::HeaderMap;
+use tokio::sync::watch;
 
 use crate::{
     certificate::Certificate,
@@ -67,12 +68,24 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
+    /// Takes over the limits that may change while connections are open: those of what they send and of what waits for
+    /// them. They count from the next message on.
+    pub(crate) fn set_limits(&mut self, new: &Self) {
+        self.max_message = new.max_message;
+        self.max_fragments = new.max_fragments;
+        self.max_outbound = new.max_outbound;
+        self.send_buffer = new.send_buffer;
+    }
+
     /// A time in ticks, rounded up, at least one.
     pub(crate) fn ticks(&self, time: Duration) -> u32 {
         let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)).max(1);
         u32::try_from(ticks).unwrap_or(u32::MAX / 2)
     }
 }
+
+/// A listener's options, which may change while it runs: each connection takes those of its beginning.
+pub type CurrentOptions = watch::Receiver<Arc<ListenerOptions>>;
 
 /// What a listener serves, and what a connection may cost before it is upgraded.
 #[derive(Clone, Debug)]
@@ -98,7 +111,8 @@ pub struct ListenerOptions {
     pub max_head: usize,
     /// Headers of a head; more get 431.
     pub max_headers: usize,
-    /// Connections that have not upgraded yet. When full, a new one evicts the oldest that is older than a second.
+    /// Connections that have not upgraded yet. When full, a new one evicts the oldest that is older than a second. It
+    /// does not change while the listener runs.
     pub max_half_open: usize,
 }
 

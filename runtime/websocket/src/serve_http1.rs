@@ -84,7 +84,7 @@ async fn serve_http1<C: Send + 'static, H: HttpHooks>(
     mut remote: SocketAddr,
     mut held: Extensions,
 ) -> Option<Upgraded> {
-    let options = &context.options;
+    let options = context.options();
     if options.proxy_protocol {
         let Ok(Ok(client)) = timeout(options.head_timeout, proxy_protocol::read(&mut stream)).await else {
             count_upgrade("proxy_protocol");
@@ -104,7 +104,7 @@ async fn serve_http1<C: Send + 'static, H: HttpHooks>(
         return None;
     };
     let taken_over = AtomicBool::new(false);
-    let service = UpgradeService::new(Arc::clone(context), remote, held, &taken_over);
+    let service = UpgradeService::new(Arc::clone(context), Arc::clone(&options), remote, held, &taken_over);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_timeout)

@@ -26,6 +26,7 @@ use crate::{
     http_hooks::HttpHooks,
     id::SocketId,
     listener_context::{ListenerContext, count_upgrade},
+    options::ListenerOptions,
 };
 
 /// What becomes of a connection that ceases to be HTTP.
@@ -43,6 +44,7 @@ pub(crate) enum Handover {
 /// The service of one connection; it keeps what becomes of it.
 pub(crate) struct UpgradeService<'a, C, H> {
     pub(crate) context: Arc<ListenerContext<C, H>>,
+    pub(crate) options: Arc<ListenerOptions>,
     pub(crate) remote: SocketAddr,
     pub(crate) held: RefCell<Extensions>,
     handover: RefCell<Option<Handover>>,
@@ -62,12 +64,13 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
     /// `taken_over` is set where a worker writes the response to the request that has come.
     pub(crate) fn new(
         context: Arc<ListenerContext<C, H>>,
+        options: Arc<ListenerOptions>,
         remote: SocketAddr,
         held: Extensions,
         taken_over: &'a AtomicBool,
     ) -> Self {
         let (held, handover) = (RefCell::new(held), RefCell::default());
-        Self { context, remote, held, handover, had_request: Cell::new(false), taken_over }
+        Self { context, options, remote, held, handover, had_request: Cell::new(false), taken_over }
     }
 
     /// Takes what becomes of the connection, now that its last response is written.
@@ -115,7 +118,7 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
 
     /// Whether a request may be upgraded; what it lacks is counted.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), UpgradeError> {
-        let options = &self.context.options;
+        let options = &self.options;
         let checked = match handshake::check(request, &options.origins) {
             // The origin is checked last, so all other checks have passed.
             Err(UpgradeError::Origin) if options.allows_origin(request.headers()) => Ok(()),
@@ -157,7 +160,7 @@ impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeServ
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.had_request.set(true);
-        if request.uri().path() == self.context.options.path {
+        if request.uri().path() == self.options.path {
             Either::Left(ready(Ok(self.upgrade(request))))
         } else if self.is_engine(request.uri().path()) {
             self.engine(request)

@@ -50,6 +50,8 @@ pub(crate) enum Input<C> {
     Engine(Box<EngineRequest>),
     /// A command for the application.
     Command(C),
+    /// Other limits.
+    Limits(Box<SocketOptions>),
     /// Close every connection, then end.
     Shutdown,
 }
@@ -180,6 +182,7 @@ impl<A: Application> Worker<A> {
                 }
             }
             Input::Engine(request) => self.on_engine_request(*request),
+            Input::Limits(options) => self.sockets.context.options.set_limits(&options),
             Input::Shutdown => self.shut_down(),
         }
     }

@@ -132,6 +132,15 @@ impl<C: Send + 'static> Workers<C> {
         &self.inboxes
     }
 
+    /// Gives all connections the limits of these options that may change while they are open; the other options stay.
+    pub async fn set_limits(&self, options: &SocketOptions) {
+        self.engine.set_max_payload(options.max_message);
+        for inbox in self.inboxes.iter() {
+            // A worker that has ended has no connections.
+            let _ = inbox.sender.send(Input::Limits(Box::new(options.clone()))).await;
+        }
+    }
+
     /// Connections of all workers.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -60,7 +60,7 @@ impl Gateway {
             Kind::Disconnect => self.leave_namespace(socket, Cause::ClosedByClient),
             Kind::Event => self.on_event(socket, text),
             Kind::BinaryEvent | Kind::BinaryAck => {
-                let attachments = Attachments::new(text, &packet, self.shared.options.max_message)?;
+                let attachments = Attachments::new(text, &packet, self.options.max_message)?;
                 return self.on_attachments(socket, attachments);
             }
             // The gateway asks for no acknowledgement.
@@ -129,7 +129,7 @@ impl Gateway {
         let waits = matches!(socket.peer.state, PeerState::Connecting | PeerState::Busy);
         if !waits {
             self.on_request(socket, text);
-        } else if !socket.peer.push_pending(text, self.shared.options.max_pending) {
+        } else if !socket.peer.push_pending(text, self.options.max_pending) {
             socket.pause();
         }
     }

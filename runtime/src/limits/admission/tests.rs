@@ -127,7 +127,7 @@ async fn clients_that_are_gone_are_forgotten() {
     let admission = admission(100, 100, 1_000_000);
     for number in 0..10_000_u32 {
         let client = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
-        drop(admission.count(client, 100));
+        drop(admission.count(client, 100, false));
     }
     assert!(admission.clients.lock().unwrap().counts.len() <= MIN_CLEANED + 1);
 }
@@ -150,8 +150,8 @@ async fn a_client_above_its_limit_is_answered_first_and_then_not_accepted() {
 
 #[tokio::test]
 async fn connections_without_a_session_are_limited() {
-    let mut admission = admission(100, 8, 1000);
-    admission.limits.unauthenticated = 1;
+    let admission = admission(100, 8, 1000);
+    admission.set_limits(AdmissionLimits { unauthenticated: 1, ..(*admission.limits()).clone() });
     let enter = |admission: &Admission| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
         admission.admit_upgrade("127.0.0.1:1".parse().unwrap(), &mut head, &Count::of(0))?;
@@ -185,9 +185,8 @@ async fn refused_connections_that_stay_count_only_when_connections_are_accepted(
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_closed_at_each_limit() {
-    let mut admission = admission(4, 2, 1000);
-    admission.limits.unauthenticated = 3;
-    admission.limits.loopback = true;
+    let admission = admission(4, 2, 1000);
+    admission.set_limits(AdmissionLimits { unauthenticated: 3, loopback: true, ..(*admission.limits()).clone() });
     let enter = |from: &str, count: usize| {
         let (mut head, ()) = hyper::Request::new(()).into_parts();
         let remote = format!("{from}:1").parse().unwrap();

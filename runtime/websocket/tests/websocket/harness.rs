@@ -118,6 +118,7 @@ impl Server {
             Workers::start(&rollcall_base::tasks::Tasks::default(), 1, &options, "test", recorder).expect("a worker");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
+        let listening = tokio::sync::watch::channel(std::sync::Arc::new(listening)).1;
         runtime.spawn(serve(listener, listening, Fallback, workers.clone(), std::future::pending()));
         drop(entered);
         Self { address, workers, seen, runtime }

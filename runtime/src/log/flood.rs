@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{Event, Level, Subscriber, callsite::Identifier};
-use tracing_subscriber::{Layer, layer::Context};
+use tracing::{Event, Level, Metadata, callsite::Identifier, level_filters::LevelFilter, subscriber::Interest};
+use tracing_subscriber::layer::{Context, Filter};
 
 use rollcall_base::{log_limit::AUDIT, names};
 
 const WINDOW: Duration = Duration::from_secs(10);
 const MAX_LINES: u32 = 10;
 
-/// A layer that stops events before they are written.
+/// A filter that stops events before they are written.
 #[derive(Default)]
-pub(crate) struct LogFlood {
+pub(super) struct LogFlood {
     /// For each place in the code: when its window began, and how many lines it wrote since.
     places: Mutex<HashMap<Identifier, (Instant, u32)>>,
 }
@@ -36,8 +36,21 @@ impl LogFlood {
     }
 }
 
-impl<S: Subscriber> Layer<S> for LogFlood {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+impl<S> Filter<S> for LogFlood {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
+        // The library may be told that an event is disabled only if it asked before whether its place is enabled.
+        Interest::sometimes()
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
         let limited = *metadata.level() <= Level::INFO && metadata.target() != AUDIT;
         let admitted = !limited || self.admits(metadata.callsite(), Instant::now());
@@ -55,7 +68,8 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use tracing_subscriber::layer::SubscriberExt;
+    use tracing::Subscriber;
+    use tracing_subscriber::{Layer, layer::SubscriberExt};
 
     use super::*;
 
@@ -71,7 +85,8 @@ mod tests {
     #[test]
     fn each_place_writes_a_few_lines_and_then_none_for_a_while() {
         let written = Arc::new(AtomicUsize::new(0));
-        let subscriber = tracing_subscriber::registry().with(LogFlood::default()).with(Written(Arc::clone(&written)));
+        let subscriber =
+            tracing_subscriber::registry().with(Written(Arc::clone(&written)).with_filter(LogFlood::default()));
         tracing::subscriber::with_default(subscriber, || {
             for round in 0..1_000 {
                 tracing::warn!(round, "the backend is away");

@@ -1,0 +1,116 @@
+//! PROTOCOL 7, SIGHUP: what a running node takes over, what needs a restart, and that a faulty file changes nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
+use serde_json::{Value, json};
+
+use crate::common::{SOON, until};
+
+const ROOM: &str = "9d6a1c55-0f0e-4a5c-8b35-3c6f5f0f4c02";
+const PAGE: &str = "https://school.example";
+const NEXT_SECRET: &str = "the next secret, which is long enough for HS256, too";
+
+/// A gateway with a settings file and its secret in a file.
+struct Node {
+    gateway: Gateway,
+    files: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(settings: &str) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        fs::write(files.path().join("secret"), token::SECRET).unwrap();
+        write(files.path(), settings);
+        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).without("ROLLCALL_HS256_SECRET");
+        let gateway = Gateway::start(options.env("ROLLCALL_CONFIG", files.path().join("rollcall.toml").display()));
+        Self { gateway: gateway.unwrap(), files }
+    }
+
+    fn secret(&self) -> PathBuf {
+        self.files.path().join("secret")
+    }
+
+    /// Writes the file, and waits until the node has read it with this outcome; returns what it said of that.
+    async fn reads(&self, settings: &str, outcome: &str) -> String {
+        write(self.files.path(), settings);
+        let label = format!("outcome=\"{outcome}\"");
+        let count = || self.gateway.metric("rollcall_reloads_total", &[&label]).unwrap();
+        let (before, said) = (count(), self.gateway.output().len());
+        self.gateway.hang_up().unwrap();
+        until("the settings are read", SOON, async || count(), |count| *count > before).await;
+        self.gateway.output().split_off(said)
+    }
+
+    /// Enters as a page; the answer, or the error.
+    async fn enters(&self, origin: &str, token: &str) -> Result<(Client, Value), String> {
+        let client = Client::connect_with(self.gateway.address(), "/ws", &[("origin", origin)]).await;
+        let mut client = client.map_err(|error| error.to_string())?;
+        let entered = client.connect_request(token, ROOM, "web").await.map_err(|error| error.to_string())?;
+        Ok((client, entered))
+    }
+}
+
+/// With the names that this node's own secret has.
+fn write(folder: &Path, settings: &str) {
+    let secret = folder.join("secret");
+    let text = format!("hs256-secret-file = {:?}\n{settings}", secret.display().to_string());
+    fs::write(folder.join("rollcall.toml"), text).unwrap();
+}
+
+#[tokio::test]
+async fn a_node_takes_over_keys_origins_limits_and_the_log_and_names_what_needs_a_restart() {
+    let node = Node::start("lease = \"15s\"\nlog = \"warn\"\n");
+    let own_page = format!("http://{}", node.gateway.address());
+    let (mut alice, _) = node.enters(&own_page, &token::participant("alice")).await.unwrap();
+    let next = token::hs256(NEXT_SECRET, &token::claims("bob", "participant"));
+    assert!(node.enters(PAGE, &token::participant("bob")).await.is_err(), "the page is not listed");
+    assert!(node.enters(&own_page, &next).await.is_err(), "the secret is not known");
+
+    fs::write(node.secret(), NEXT_SECRET).unwrap();
+    let settings = format!(
+        "lease = \"14s\"\nlog = \"info\"\norigins = [\"{PAGE}\"]\nmax-message = 1024\nuser-sessions = 1\nevent-rate = 1\n\
+         max-connections-per-ip = 3\nlimit-loopback = true\n"
+    );
+    node.reads(&settings, "done").await;
+    let (mut bob, _) = node.enters(PAGE, &next).await.expect("both count from now on");
+    assert!(node.enters(&own_page, &token::participant("carol")).await.is_err(), "the secret of before");
+
+    // A connection of before has the new limits.
+    let large = json!({"state": {"text": "x".repeat(2000)}});
+    let ended = alice.request("set_state", large).await;
+    assert!(ended.is_err(), "{ended:?}");
+    let mut refused = 0;
+    for _ in 0..20 {
+        let ack = bob.request("ping", json!({})).await.unwrap();
+        refused += usize::from(ack["message"] == "too many requests");
+    }
+    assert!(refused >= 10, "{refused} of 20 at one a second and a burst of four");
+
+    // Nothing differs, but what needs a restart is told again, now that INFO is logged.
+    let said = node.reads(&settings, "done").await;
+    assert!(said.contains("needs_restart=\"ROLLCALL_LEASE\""), "{said}");
+    let said = node.reads("lease = \"15s\"\nlog = \"info\"\n", "done").await;
+    for name in
+        ["ROLLCALL_ORIGINS", "ROLLCALL_MAX_MESSAGE", "ROLLCALL_USER_SESSIONS", "ROLLCALL_MAX_CONNECTIONS_PER_IP"]
+    {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    assert!(said.contains("needs_restart=\"nothing\""), "{said}");
+}
+
+#[tokio::test]
+async fn a_faulty_file_changes_nothing_and_no_reload_drains() {
+    let node = Node::start("");
+    let own_page = format!("http://{}", node.gateway.address());
+    let (mut alice, _) = node.enters(&own_page, &token::participant("alice")).await.unwrap();
+    fs::write(node.secret(), NEXT_SECRET).unwrap();
+    let said = node.reads(&format!("origins = [\"{PAGE}\"]\nmax-mesage = 1\nlease = \"ten\"\n"), "faulty").await;
+    for fault in ["line 3: max-mesage: is not known", "line 4: \"ten\" is not a duration", "nothing has changed"] {
+        assert!(said.contains(fault), "{fault}: {said}");
+    }
+    assert!(node.enters(PAGE, &token::participant("bob")).await.is_err());
+    node.enters(&own_page, &token::participant("bob")).await.expect("the secret of before still counts");
+    assert_eq!(alice.request("ping", json!({})).await.unwrap()["status"], "SUCCESS");
+}

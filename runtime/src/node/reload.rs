@@ -1,0 +1,147 @@
+//! SIGHUP: the configuration is read again, and the parts of a running node get what may change without a restart
+//! (PROTOCOL 7).
+//!
+//! Invariant: everything is read and checked before anything changes, so a faulty file changes nothing.
+use std::{sync::Arc, time::Duration};
+
+use metrics::counter;
+use tokio::{signal::unix::Signal, sync::watch, task::spawn_blocking, time::timeout};
+use tracing::{info, warn};
+
+use crate::{
+    auth::{KeySet, Keyring, Location, Sources},
+    config::{Changes, Config, Reader, SettingInUse, names as settings},
+    gateway::{Mailboxes, WorkerCommand},
+    handler::handlers::Handlers,
+    limits::{EventLimits, admission::Admission},
+    log::LogFilter,
+};
+use rollcall_base::names;
+use rollcall_presence::Presence;
+use rollcall_websocket::{ListenerOptions, Workers, certificate::Certificate};
+
+/// How long the files may take to be read: a file system may hang.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a running node takes over from a configuration that was read again.
+pub struct Reload {
+    /// Reads it.
+    pub reader: Reader,
+    /// The settings that the node uses.
+    pub settings: Vec<SettingInUse>,
+    /// Origins, certificate, limits of heads.
+    pub listener: watch::Sender<Arc<ListenerOptions>>,
+    /// Checks tokens.
+    pub keyring: Arc<Keyring>,
+    /// Limits of connections.
+    pub admission: Arc<Admission>,
+    /// Limits of events and connects.
+    pub rates: Arc<EventLimits>,
+    /// Limits the sessions of a user.
+    pub presence: Presence,
+    /// Limits how long a handler runs.
+    pub handlers: Handlers,
+    /// Limits of each connection.
+    pub workers: Workers<WorkerCommand>,
+    /// The way to the gateway's part of each worker.
+    pub mailboxes: Mailboxes,
+    /// What is logged.
+    pub log: LogFilter,
+}
+
+/// What was read, and is not used yet.
+struct Read {
+    config: Config,
+    certificate: Option<Certificate>,
+    sources: Sources,
+}
+
+impl Reload {
+    /// Reads and changes at each signal.
+    pub async fn run(mut self, mut hangups: Signal) {
+        while hangups.recv().await.is_some() {
+            let outcome = match self.prepare().await {
+                Ok((read, keys)) => {
+                    self.change(read, keys).await;
+                    "done"
+                }
+                Err(faults) => {
+                    warn!(%faults, "nothing has changed, because the settings are faulty");
+                    "faulty"
+                }
+            };
+            counter!(names::RELOADS, "outcome" => outcome).increment(1);
+        }
+        std::future::pending().await
+    }
+
+    /// Everything that may fail.
+    async fn prepare(&mut self) -> Result<(Read, Arc<KeySet>), String> {
+        let reader = self.reader.clone();
+        let read = timeout(READ_TIMEOUT, spawn_blocking(move || read(&reader))).await;
+        let read = read.map_err(|_| format!("reading the files took longer than {READ_TIMEOUT:?}"))?;
+        let read = read.map_err(|_| "reading the files panicked".to_owned())??;
+        let (keys, errors) = self.keyring.prepare(read.sources.clone()).await;
+        let (of_files, of_servers): (Vec<_>, Vec<_>) =
+            errors.into_iter().partition(|error| matches!(error.location, Location::File(_)));
+        if !of_files.is_empty() {
+            return Err(of_files.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        for error in of_servers {
+            warn!(%error, "the keys of this issuer that are there stay in use until they are loaded");
+        }
+        Ok((read, keys))
+    }
+
+    async fn change(&mut self, Read { config, certificate, .. }: Read, keys: Arc<KeySet>) {
+        let mut changes = Changes::between(&self.settings, &config.settings);
+        if self.set_listener(&config, certificate) {
+            changes.taken_over.push("the certificate");
+        }
+        self.keyring.replace(keys);
+        self.admission.set_limits(config.access.admission);
+        self.rates.set(&config.access.rates);
+        self.presence.set_max_user_sessions(config.access.rates.user_sessions);
+        self.handlers.set_timeout(config.limits.handler_timeout);
+        self.workers.set_limits(&config.limits.sockets).await;
+        self.mailboxes.broadcast(|| WorkerCommand::Limits(Box::new(config.limits.gateway.clone()))).await;
+        self.log.set(&config.log);
+        for (used, read) in self.settings.iter_mut().zip(config.settings) {
+            // What needs a restart is told each time, until there is one.
+            if !changes.need_restart.contains(&used.setting.name) {
+                *used = read;
+            }
+        }
+        let or_none = |names: &[&str]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        info!(
+            changed = or_none(&changes.taken_over),
+            needs_restart = or_none(&changes.need_restart),
+            "settings, certificate and keys were read again"
+        );
+    }
+
+    /// Whether the certificate is another one.
+    fn set_listener(&self, config: &Config, certificate: Option<Certificate>) -> bool {
+        let used = Arc::clone(&self.listener.borrow());
+        let is_other = used.certificate != certificate;
+        let options = ListenerOptions {
+            origins: config.limits.listener.origins.clone(),
+            loopback_pages: config.keys.development.is_some(),
+            head_timeout: config.limits.listener.head_timeout,
+            max_head: config.limits.listener.max_head,
+            // An equal one has the sessions that clients may resume.
+            certificate: if is_other { certificate } else { used.certificate.clone() },
+            ..(*used).clone()
+        };
+        self.listener.send_replace(Arc::new(options));
+        is_other
+    }
+}
+
+fn read(reader: &Reader) -> Result<Read, String> {
+    let (_, config) = reader.read().map_err(|stop| stop.to_string())?;
+    let certificate = config.tls.as_ref().map(|files| files.read()).transpose();
+    let certificate = certificate.map_err(|error| format!("{}: {error}", settings::TLS_CERT.name))?;
+    let sources = config.keys.load().map_err(|error| error.to_string())?;
+    Ok(Read { config, certificate, sources })
+}

@@ -1,0 +1,40 @@
+//! The signals that a node handles. Each stops to end the process by itself once its handler is installed.
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::StartError;
+
+/// SIGTERM and SIGINT, which end the node.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn install() -> Result<Self, StartError> {
+        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// SIGHUP, at which the settings are read again.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn hangups() -> Result<Signal, StartError> {
+    handler(SignalKind::hangup())
+}
+
+fn handler(kind: SignalKind) -> Result<Signal, StartError> {
+    signal(kind).map_err(StartError::at("the signal handlers", "a bug: please report it"))
+}
