@@ -7,6 +7,9 @@ use crate::{id::Offset, request::Request, wire};
 /// The longest message that is read as a pong, in bytes.
 const MAX_PONG: usize = 64;
 
+/// The type of the answer. No event may have this name.
+pub const PONG: &str = "pong";
+
 #[derive(Serialize)]
 struct Ping {
     r#type: &'static str,
@@ -24,7 +27,7 @@ pub fn ping(offset: Option<Offset>) -> Vec<u8> {
 /// Whether a client's message is the answer, `{"type":"pong"}`.
 #[must_use]
 pub fn is_pong(message: &str) -> bool {
-    message.len() <= MAX_PONG && Request::parse(message.as_bytes()).is_ok_and(|request| request.event == "pong")
+    message.len() <= MAX_PONG && Request::parse(message.as_bytes()).is_ok_and(|request| request.event == PONG)
 }
 
 #[cfg(test)]

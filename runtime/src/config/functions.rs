@@ -5,6 +5,8 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use hyper::Uri;
+use rollcall_schema::heartbeat;
+use rollcall_socketio::event;
 use toml::{Table, Value};
 
 use super::{lines, names, source::Source, value};
@@ -90,6 +92,9 @@ fn event_name(text: &str, events: &BTreeSet<&'static str>) -> Result<String, Str
     }
     if events.contains(text) {
         return Err(format!("{text} has a handler already"));
+    }
+    if text == heartbeat::PONG || event::RESERVED.contains(&text) {
+        return Err(format!("{text} means something else to clients: choose another name"));
     }
     Ok(text.to_owned())
 }
@@ -226,6 +231,12 @@ mod tests {
             [[function]]
             event = "a vote"
             url = 7
+            [[function]]
+            event = "pong"
+            url = "http://host/"
+            [[function]]
+            event = "disconnecting"
+            url = "http://host/"
         "#;
         let (_, problems) = parse(text, &events());
         let expected = [
@@ -242,6 +253,8 @@ mod tests {
             "function 4: queue: is a whole number from 0",
             "function 5: event: is 1 to 64 of A-Z a-z 0-9 _ -",
             "function 5: url: is a text",
+            "function 6: event: pong means something else to clients: choose another name",
+            "function 7: event: disconnecting means something else to clients: choose another name",
         ];
         assert_eq!(problems, expected);
     }
