@@ -62,3 +62,24 @@ address() {
         sleep 0.05
     done
 }
+
+# Makes `go` one that fetches the version a module asks for (1.21 or later). The distribution's may be older: then such a
+# Go comes as a module, from where the modules come from, and is kept below target/.
+current_go() {
+    command -v go >/dev/null || "$here/packages" golang-go
+    local minor dir=$target/go module
+    minor=$(go version | sed -nE 's/.* go1\.([0-9]+).*/\1/p')
+    ((minor < 21)) || return 0
+    export PATH=$dir/bin:$PATH GOTOOLCHAIN=auto
+    [ ! -x "$dir/bin/go" ] || return 0
+    module=golang.org/toolchain@v0.0.1-go1.24.11.$(go env GOOS)-$(go env GOARCH)
+    say "Go 1.$minor is too old for the tools that are built with it: fetching $module"
+    rm -rf "$dir"
+    cp -r "$(go mod download -json "$module" | sed -nE 's/.*"Dir": "(.*)".*/\1/p')" "$dir.new"
+    # What a module's files cannot have: permission to write or run them, and a go.mod below it.
+    chmod -R u+w "$dir.new"
+    chmod +x "$dir.new"/bin/* "$dir.new"/pkg/tool/*/*
+    cp "$dir.new/src/_go.mod" "$dir.new/src/go.mod"
+    cp "$dir.new/src/cmd/_go.mod" "$dir.new/src/cmd/go.mod"
+    mv "$dir.new" "$dir"
+}
