@@ -17,6 +17,7 @@ pub mod request;
 pub mod role;
 pub mod roster;
 pub mod session_error;
+pub mod shard;
 pub mod sid;
 pub mod socketio;
 pub mod sql;
@@ -39,6 +40,7 @@ pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume, Ros
 pub use role::Role;
 pub use roster::{RosterAgent, RosterPage};
 pub use session_error::{SessionError, Violation};
+pub use shard::Shards;
 pub use sid::Sid;
 pub use subject::{RoomId, Subject};
 

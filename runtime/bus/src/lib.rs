@@ -14,8 +14,10 @@ use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, Subject};
+use futures_util::{StreamExt, stream::BoxStream};
+use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, Shards, Subject};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use rollcall_base::tasks::TaskEnded;
 
@@ -177,6 +179,12 @@ pub trait Bus: Send + Sync + 'static {
     /// Empty if the bus ends with the process: the relay remembers what it published in this one.
     async fn stored(&self, _ids: &HashSet<String>, _age: Duration) -> Result<HashSet<String>, BusError> {
         Ok(HashSet::new())
+    }
+    /// Tells the relays of other nodes of this installation that these shards of the outbox have new rows. It may get lost.
+    async fn wake_relays(&self, _installation: Uuid, _shards: Shards) {}
+    /// What other nodes say with [`Bus::wake_relays`] about these shards. It ends where the connection is given up.
+    async fn relay_wakes(&self, _installation: Uuid, _shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
+        Ok(futures_util::stream::pending().boxed())
     }
     /// After Ok, every event stored in the room reaches the feed. Some of what was stored before may too, with offsets
     /// up to the one in Ok; it is not for new members. If the server is away, the result is Err, but the room is kept:

@@ -32,10 +32,12 @@ use rollcall_store::{Lease, Store, StoreError};
 const QUEUE: usize = 100_000;
 /// A round trip's.
 const BATCH: usize = 500;
-/// How soon what a dead node left, or its reaper, is found.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon what this node was not told of is found.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How often old removals are forgotten, and held ones looked at, a page each.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+const UPKEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often fields of nodes that nobody knows are looked for.
+const ADOPT_EVERY: Duration = Duration::from_secs(300);
 /// Removals that are forgotten, or repeated, in one statement.
 const PAGE: usize = 5_000;
 /// So many of these statements at once: 50,000 removals in [`UPKEEP_EVERY`].
@@ -84,6 +86,7 @@ impl KeyCleanup {
             look: Arc::clone(&look),
             lost: Arc::clone(&lost),
             dead: None,
+            adopted: None,
             held_after: 0,
             expired: 0,
         };
@@ -146,6 +149,8 @@ struct KeyCleanupWorker {
     lost: Arc<AtomicBool>,
     /// When the removals of nodes that have died since the loss are repeated, and the pause before that.
     dead: Option<(Instant, Duration)>,
+    /// When fields of nodes that nobody knows were looked for last.
+    adopted: Option<Instant>,
     /// Up to which one the held ones were looked at.
     held_after: i64,
     /// From which minute on removals may be there that are to be forgotten.
@@ -157,9 +162,10 @@ impl KeyCleanupWorker {
         let mut orders = Vec::with_capacity(BATCH);
         let mut kept_up = Instant::now();
         loop {
+            let patience = self.until_next(kept_up);
             tokio::select! {
                 came = self.come.recv_many(&mut orders, BATCH) => if came == 0 { return },
-                _ = timeout(LOOK_EVERY, self.look.notified()) => {}
+                _ = timeout(patience, self.look.notified()) => {}
             }
             let (mut fields, mut ended, mut finishing) = (Vec::new(), Vec::new(), Vec::new());
             for order in orders.drain(..) {
@@ -184,6 +190,13 @@ impl KeyCleanupWorker {
                 }
             }
         }
+    }
+
+    /// How long to wait for orders.
+    fn until_next(&self, kept_up: Instant) -> Duration {
+        let upkeep = UPKEEP_EVERY.saturating_sub(kept_up.elapsed());
+        let dead = self.dead.map_or(LOOK_EVERY, |(due, _)| due.saturating_duration_since(Instant::now()));
+        LOOK_EVERY.min(upkeep).min(dead)
     }
 
     /// Writes down what came, then removes all that there is.
@@ -247,6 +260,12 @@ impl KeyCleanupWorker {
             }
         }
         let node = self.lease.borrow().node;
+        if self.adopted.is_none_or(|at| at.elapsed() >= ADOPT_EVERY) {
+            while self.store.adopt_stale_fields(node, PAGE).await? > 0 {
+                self.look.notify_one();
+            }
+            self.adopted = Some(Instant::now());
+        }
         let held = self.store.held_stale_fields(node, self.held_after, BATCH).await?;
         // Round and round.
         self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };

@@ -17,10 +17,10 @@ use rollcall_store::{Lease, LessonMembership, Store};
 
 /// How soon a flushed or restarted Redis is noticed.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// From one sweep's begin to the next one's, which finds a single lost key. Nodes with neighbouring numbers are a second
-/// apart, for they may have started together.
-const SWEEP_EVERY: Duration = Duration::from_secs(45);
-const APART: u64 = 16;
+/// From one sweep's begin to the next one's, where nothing is known to be lost: it renews TTLs, which last for 24 h and are to
+/// be renewed every 6 h. Nodes with neighbouring numbers are minutes apart, for they may have started together.
+const SWEEP_EVERY: Duration = Duration::from_secs(3 * 3600);
+const APART: (u64, Duration) = (16, Duration::from_secs(120));
 /// How many sessions at once: joins wait behind them.
 const BATCH: usize = 250;
 /// While nothing is known to be lost, so many times the time of a page passes before the next: ten nodes of 18,000 that
@@ -84,8 +84,8 @@ impl KeyReconciler {
     }
 
     fn next(&self) -> Instant {
-        let sooner = self.lease.borrow().node.0.unsigned_abs() % APART;
-        Instant::now() + SWEEP_EVERY - Duration::from_secs(sooner)
+        let sooner = u32::try_from(self.lease.borrow().node.0.unsigned_abs() % APART.0).unwrap_or(0);
+        Instant::now() + SWEEP_EVERY - sooner * APART.1
     }
 
     /// Goes on with the sessions of this node that are in a lesson, until the next probe; returns what is left.

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{Connections, key_cleanup::KeyCleanup};
-use rollcall_base::{failpoint, names};
+use rollcall_base::failpoint;
 use rollcall_store::{Kick, Lease, Registration, Store, StoreError};
 
 /// How many sessions of a dead node end in one transaction.
@@ -24,8 +24,9 @@ const REAP_BATCH: usize = 500;
 /// How long nodes may take to find the database again after an outage, where their leases are shorter.
 const COMEBACK: Duration = Duration::from_secs(2);
 
-/// Between two looks at the outbox.
-const OBSERVE_EVERY: Duration = Duration::from_millis(500);
+/// From one renewal to the next, or a quarter of the lease where that is less: a connection whose session was taken over on
+/// another node hears of it within a second.
+const PULSE: Duration = Duration::from_millis(750);
 
 fn ticks(period: Duration) -> Interval {
     let mut ticks = tokio::time::interval(period);
@@ -50,15 +51,14 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Pulses until the task is dropped. What may take long (dead nodes, the outbox's gauges) runs beside the renewal and
-    /// never holds it up.
+    /// Pulses until the task is dropped. Dead nodes, which may take long, are seen to beside the renewal and never hold it up.
     pub async fn run(self) {
         let may_reap = watch::Sender::new(false);
-        tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()), self.observe());
+        tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()));
     }
 
     fn period(&self) -> Duration {
-        (self.registration.lease / 4).min(Duration::from_millis(500))
+        (self.registration.lease / 4).min(PULSE)
     }
 
     async fn renew(&self, may_reap: &watch::Sender<bool>) {
@@ -83,7 +83,8 @@ impl LeaseKeeper {
                     self.nodes.send_replace(pulse.nodes);
                     self.replace(lease.node, &pulse.replaced).await;
                     self.kick(lease.node, &pulse.kicks).await;
-                    may_reap.send_replace(!self.store.shared() || renewed_since.elapsed() >= patience);
+                    let may = !self.store.shared() || renewed_since.elapsed() >= patience;
+                    may_reap.send_replace(may && pulse.dead);
                 }
                 Err(StoreError::Fenced) => {
                     may_reap.send_replace(false);
@@ -110,25 +111,6 @@ impl LeaseKeeper {
                     warn!(%error, "the lease was not renewed");
                 }
             }
-        }
-    }
-
-    /// Writes the outbox's gauges. After a failure it waits for longer: a database that is slow to answer is not asked
-    /// all the time.
-    async fn observe(&self) {
-        loop {
-            let pause = match self.store.backlog().await {
-                Ok(backlog) => {
-                    metrics::gauge!(names::OUTBOX_ROWS).set(backlog.rows as f64);
-                    metrics::gauge!(names::OUTBOX_LAG).set(backlog.lag.as_secs_f64());
-                    OBSERVE_EVERY
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the outbox's gauges are not up to date");
-                    4 * OBSERVE_EVERY
-                }
-            };
-            tokio::time::sleep(pause).await;
         }
     }
 
@@ -178,7 +160,7 @@ impl LeaseKeeper {
                     Ok(0) => break,
                     Ok(reaped) => {
                         failpoint::reach("dead node reaped");
-                        info!(sessions = reaped, "ended sessions of a dead node");
+                        info!(reaped, "ended sessions of a dead node, or took over what they left in the key store");
                         self.key_cleanup.look();
                     }
                     Err(error) => {

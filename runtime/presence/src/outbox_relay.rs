@@ -1,7 +1,7 @@
 //! From the outbox to the bus: what was committed is published, in order, and forgotten once it is stored there.
 //!
-//! Invariant: only committed rows are published, each with the same message id every time. Rows are read on the connection
-//! that holds the claim on them, and sent at once or not at all: whoever stood still reads them again first. What the bus
+//! Invariant: only committed rows are published, each with the same message id every time. Rows are read where the node's
+//! claim on their shard holds, and sent at once or not at all: whoever stood still reads them again first. What the bus
 //! may have forgotten that it stored is looked for in the stream before it is sent again.
 use std::{
     collections::{HashMap, HashSet},
@@ -16,11 +16,13 @@ use uuid::Uuid;
 
 use rollcall_base::{failpoint, names};
 use rollcall_bus::{Bus, BusError, Fence, Publication, PublishError, YOUNG};
-use rollcall_store::{Outbox, OutboxRow, Store, StoreError};
+use rollcall_store::{Lease, Outbox, OutboxRow, Store, StoreError};
 
 const BATCH: usize = 2_000;
-/// From one round to the next, unless much is waiting: a round costs nearly the same for one row as for fifty.
-const ROUND: Duration = Duration::from_millis(5);
+/// From one round to the next, unless much is waiting: a round costs nearly the same for one row as for fifty. The pause grows
+/// while rounds bring fewer rows than the first number, and shrinks while they bring more than the second.
+const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(25));
+const ROWS: (usize, usize) = (4, 16);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// An event that waited for longer waited for the bus, or for a disk that stood still.
 const LATE: Duration = Duration::from_secs(1);
@@ -28,7 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Fewer rows than these leave time until the next round.
 const FEW: usize = 100;
 /// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
-/// virtual machine that is paused. By far less than a relay that stands still keeps its claim.
+/// virtual machine that is paused. A claim that held when it was read holds for longer.
 const FRESH: Duration = Duration::from_secs(2);
 /// Half the time for which the stream knows a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ const LOOK: usize = 20_000;
 /// Rows that are remembered as stored while the database does not delete them.
 const REMEMBERED: usize = 50_000;
 /// How often rows that were set aside are looked at.
-const PUT_BACK_EVERY: Duration = Duration::from_secs(10);
+const PUT_BACK_EVERY: Duration = Duration::from_secs(20);
 
 /// A row, also of a database that was put back and gives its id again.
 type Key = (i64, Nonce);
@@ -50,6 +52,8 @@ pub struct OutboxRelay {
     pub bus: Arc<dyn Bus>,
     /// Part of every message id.
     pub installation: Uuid,
+    /// The node's, whose claims they are.
+    pub lease: watch::Receiver<Lease>,
     /// Whether it publishes what has waited for longer than [`LATE`]: others then leave it the processor.
     pub late: watch::Sender<bool>,
 }
@@ -59,6 +63,8 @@ pub struct OutboxRelay {
 struct Memory {
     /// Stored, and perhaps not deleted: the database went away in between.
     stored: HashSet<Key>,
+    /// Stored, and deleted with the outbox's next call.
+    owed: Vec<Key>,
     /// Older than [`HALF_WINDOW`], and not in the stream.
     absent: HashSet<Key>,
     /// Refused by the bus in the last batch, which stored others.
@@ -81,7 +87,8 @@ impl OutboxRelay {
     pub async fn run(self) {
         let mut memory = Memory::default();
         loop {
-            let error = match self.store.open_outbox().await {
+            let lease = *self.lease.borrow();
+            let error = match self.store.open_outbox(lease).await {
                 Ok(outbox) => match self.drain(outbox, &mut memory).await {
                     Err(error) => error,
                 },
@@ -95,16 +102,20 @@ impl OutboxRelay {
         }
     }
 
-    /// One claim's life: it ends with its connection.
+    /// One claim's life: it ends with the first error.
     async fn drain(
         &self,
         mut outbox: Box<dyn Outbox>,
         memory: &mut Memory,
     ) -> Result<std::convert::Infallible, StoreError> {
         let (mut claimed, mut put_back): (Option<Instant>, Option<Instant>) = (None, None);
-        let mut most = BATCH;
+        let (mut most, mut round) = (BATCH, ROUND.0);
         memory.absent.clear();
+        memory.stored.extend(std::mem::take(&mut memory.owed));
         loop {
+            if !outbox.owes() {
+                memory.owed.clear();
+            }
             if claimed.is_none_or(|at| at.elapsed() >= CLAIM_EVERY) {
                 outbox.claim().await?;
                 claimed = Some(Instant::now());
@@ -118,12 +129,13 @@ impl OutboxRelay {
             if rows.is_empty() {
                 self.late.send_replace(false);
                 outbox.wait(CLAIM_EVERY).await?;
-                tokio::time::sleep_until(asked + ROUND).await;
+                tokio::time::sleep_until(asked + round).await;
                 continue;
             }
             failpoint::reach("outbox read");
             let late = rows.iter().any(|row| row.waited >= LATE);
-            let few = rows.len() < FEW;
+            let (few, all) = (rows.len() < FEW, rows.len());
+            round = next_round(round, all);
             let rows = memory.forget_stored(&mut *outbox, rows).await?;
             if rows.is_empty() {
                 continue;
@@ -168,7 +180,11 @@ impl OutboxRelay {
                 memory.absent.clear();
             }
             if few {
-                tokio::time::sleep_until(asked + ROUND).await;
+                tokio::time::sleep_until(asked + round).await;
+                if stored == all && !late {
+                    // Whoever has committed more has said so.
+                    outbox.wait(CLAIM_EVERY).await?;
+                }
             }
         }
     }
@@ -274,7 +290,19 @@ impl Memory {
             self.stored.remove(key);
             self.absent.remove(key);
         }
+        if outbox.owes() {
+            self.owed.extend(stored);
+        }
         Ok(())
+    }
+}
+
+/// The pause after a round of so many rows.
+fn next_round(round: Duration, rows: usize) -> Duration {
+    match rows {
+        few if few < ROWS.0 => (round * 2).min(ROUND.1),
+        many if many > ROWS.1 => (round / 2).max(ROUND.0),
+        _ => round,
     }
 }
 

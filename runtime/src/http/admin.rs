@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::{access::Access, health::Health, reply::HttpError};
 use crate::{metrics::Metrics, rooms::Rooms};
 use rollcall_bus::{Bus, EventPublisher};
-use rollcall_presence::operator::Operator;
+use rollcall_presence::{operator::Operator, outbox_gauges::OutboxGauges};
 use rollcall_store::{Store, StoreError};
 
 /// What the endpoints need.
@@ -23,6 +23,8 @@ pub struct Admin {
     pub health: Health,
     /// `/metrics`.
     pub metrics: Metrics,
+    /// Those that are measured when they are asked for.
+    pub outbox: OutboxGauges,
     /// Which requests are answered.
     pub access: Access,
     /// The largest event, in bytes.

@@ -40,7 +40,8 @@ use rollcall_base::{
 use rollcall_bus::EventPublisher;
 use rollcall_presence::{
     Presence, Rosters, history_retention::HistoryRetention, key_cleanup::KeyCleanup, key_reconciler::KeyReconciler,
-    lease_keeper::LeaseKeeper, operator::Operator, outbox_relay::OutboxRelay, sessions::Sessions,
+    lease_keeper::LeaseKeeper, operator::Operator, outbox_gauges::OutboxGauges, outbox_relay::OutboxRelay,
+    relay_wakes::RelayWakes, sessions::Sessions,
 };
 use rollcall_store::{Registration, Store};
 use rollcall_websocket as socket;
@@ -168,7 +169,18 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     tasks.spawn("disconnects", disconnects.clone().run(worker, table));
     tasks.spawn(
         "relay",
-        OutboxRelay { store: Arc::clone(&store), bus: Arc::clone(&bus), installation, late: backlogged }.run(),
+        OutboxRelay {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&bus),
+            installation,
+            lease: lease_seen.clone(),
+            late: backlogged,
+        }
+        .run(),
+    );
+    tasks.spawn(
+        "wake-ups of relays",
+        RelayWakes { store: Arc::clone(&store), bus: Arc::clone(&bus), installation }.run(),
     );
     if let Some(options) = config.webhook.clone() {
         let stream = config.backends.nats.is_some().then(|| Arc::clone(&bus));
@@ -218,6 +230,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         rooms: admin_rooms,
         operator,
         metrics,
+        outbox: OutboxGauges::new(Arc::clone(&store)),
         access: config.admin.clone(),
         max_event: config.limits.max_forward,
     });

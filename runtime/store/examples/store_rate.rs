@@ -152,8 +152,8 @@ async fn phase(
 }
 
 /// Deletes what the steps write into the outbox, as the gateway's relay does after publishing.
-async fn relay(store: Arc<dyn Store>) -> Result<(), Failure> {
-    let mut outbox = store.open_outbox().await?;
+async fn relay(store: Arc<dyn Store>, lease: Lease) -> Result<(), Failure> {
+    let mut outbox = store.open_outbox(lease).await?;
     outbox.claim().await?;
     loop {
         let rows = outbox.read(1024).await?;
@@ -201,7 +201,7 @@ async fn main() -> Result<(), Failure> {
         .await?;
     let members = Arc::new(members(&store, agents).await?);
     let sessions = Arc::new(Sessions::new(&store, lease, Options { lanes, ..Options::default() }));
-    let mut relay = tokio::spawn(relay(store.clone()));
+    let mut relay = tokio::spawn(relay(store.clone(), lease));
 
     let all: [&'static [Step]; 5] =
         [&[Step::Open], &[Step::Join], &[Step::Close], &[Step::Open, Step::Join], &[Step::Close]];

@@ -29,10 +29,12 @@ pub struct HeartbeatReply {
     /// What operators did to connections of this node. They are repeated until
     /// [`Kicks::ack_kicks`](crate::Kicks::ack_kicks).
     pub kicks: Vec<Kick>,
-    /// How many nodes have a lease that holds, this one among them.
+    /// How many nodes have a lease that holds, this one among them; 9 where there are more.
     pub nodes: u32,
     /// Whether the lease was expired before this renewal, by the store's clock, whatever ours says: then other nodes' may be.
     pub was_expired: bool,
+    /// There may be something to [reap](NodeLeases::reap). Where there are many nodes not every one looks.
+    pub dead: bool,
 }
 
 /// The leases of nodes.
@@ -55,8 +57,8 @@ pub trait NodeLeases: Send + Sync {
     /// # Errors
     /// [`StoreError::Fenced`] where the lease is not held.
     async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
-    /// Takes over expired leases of other nodes, ends up to `max` of their sessions (node_lost), and returns how many.
-    /// Several nodes may do it at once. Zero when there is nothing more. It takes nothing while its own lease is expired:
+    /// Takes over expired leases of other nodes, ends up to `max` of their sessions (node_lost), then takes over their stale
+    /// fields, and returns how many of either. A dead node is one node's to reap. Zero when there is nothing more. It takes nothing while its own lease is expired:
     /// then every lease may be. A session whose end the database refuses is quarantined, and holds up no other.
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError>;
     /// Gives the lease back. Sessions that are left may be reaped at once.

@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{
-    AgentEvent, AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, StateVersion, Update,
+    AgentEvent, AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, Shards, StateVersion, Update,
 };
+use tokio::sync::watch;
 
-use crate::StoreError;
+use crate::{Lease, StoreError};
 
 /// An event that was committed and is to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +73,8 @@ pub struct Backlog {
     pub lag: Duration,
 }
 
-/// The right to publish the events of some classrooms (shards), for as long as its connection lives: two holders never
-/// read the same shard, and a dead holder's shards are free at once.
+/// The right to publish the events of some classrooms (shards), for as long as the node renews its lease: two holders never
+/// read the same shard. A silent holder's shards are free after some seconds.
 #[async_trait]
 pub trait Outbox: Send {
     /// Takes more shards where they are free, and gives some back where this node has more than its share. Returns how many
@@ -93,17 +94,35 @@ pub trait Outbox: Send {
     /// Releases rows that are due to be tried again. Returns how many are left in the quarantine, or 10,000 where there are
     /// more.
     async fn release_quarantined(&mut self) -> Result<u64, StoreError>;
-    /// Deletes rows that are published.
+    /// Deletes rows that are published, at once or with the next call.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
-    /// Waits until there may be new rows (of this node or, within milliseconds, of another), for `max` at most.
+    /// Whether rows are still to be deleted.
+    fn owes(&self) -> bool {
+        false
+    }
+    /// Waits until there may be new rows (of this node, or of another that has [said so](OutboxSource::wake_relay)), for `max`
+    /// at most.
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError>;
 }
 
 /// Opens the outbox for a relay, and measures it.
 #[async_trait]
 pub trait OutboxSource: Send + Sync {
-    /// A new claim on the outbox, with a connection of its own.
-    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError>;
+    /// A new claim on the outbox, with a connection of its own. It ends those of earlier relays of this node.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where another node took the lease.
+    async fn open_outbox(&self, lease: Lease) -> Result<Box<dyn Outbox>, StoreError>;
+    /// The shards that this node's relay holds.
+    fn held_shards(&self) -> watch::Receiver<Shards> {
+        watch::channel(Shards::ALL).1
+    }
+    /// Waits until this node has committed rows into shards that it does not hold, and returns those.
+    async fn rows_for_others(&self) -> Shards {
+        std::future::pending().await
+    }
+    /// Another node has committed rows into these shards.
+    fn wake_relay(&self, _shards: Shards) {}
     /// What waits in the outbox. It may take 12 s where the database holds very many dead rows.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 }

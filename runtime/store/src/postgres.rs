@@ -8,6 +8,7 @@
 mod agent_states;
 mod backlog;
 mod connect;
+mod dead_nodes;
 mod doubtful;
 mod erasure;
 mod floor;
@@ -28,6 +29,7 @@ mod restored;
 mod rows;
 mod session_end;
 mod sessions;
+mod shard_claims;
 mod stale_fields;
 mod statement_error;
 mod store;

@@ -17,7 +17,7 @@ pub trait StaleFields: Send + Sync {
     /// Adds fields of this node that no end of a session has written, and releases those that are held for connections
     /// that have `ended`.
     async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
-    /// The oldest of this node's that are not held, and those of nodes that are no more. The successor is the session of
+    /// The oldest of this node's that are not held. The successor is the session of
     /// the user that joined the lesson last, as of this moment.
     async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
     /// Forgets fields that the key store has removed; with `keep` they stay as removals for ten minutes. Where a successor
@@ -26,6 +26,11 @@ pub trait StaleFields: Send + Sync {
     -> Result<(), StoreError>;
     /// The held ones of this node, ids above `after`, ascending, at most `max`.
     async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
+    /// Makes fields of nodes that nobody knows this node's, at most `max`; returns how many. Those of a dead node become its
+    /// reaper's.
+    async fn adopt_stale_fields(&self, _node: NodeId, _max: usize) -> Result<usize, StoreError> {
+        Ok(0)
+    }
     /// Makes removals of the last ten minutes, of nodes that are no more and, with `own`, of this node, stale fields of this
     /// node again. At most `max`; returns how many.
     async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError>;

@@ -35,9 +35,18 @@ create table node (
     epoch bigint not null default 1,
     lease_until timestamptz not null,
     standalone boolean not null,
+    -- When the lease was renewed last. Its claims on shards of the outbox may be revoked some seconds later, long before
+    -- the lease ends.
+    renewed_at timestamptz not null default clock_timestamp(),
+    -- Raised whenever its claims end all at once: a shard that was claimed under a lower one is free.
+    claim_epoch bigint not null default 0,
+    -- Whether it wants shards.
+    relays boolean not null default false,
     -- Boot, namespaces, pid and start: a later process on the same machine can tell that this one is dead.
     process text,
-    taken boolean not null default false
+    taken boolean not null default false,
+    -- The node that ends its sessions; if that one dies, another does. Null: nobody yet.
+    taken_by bigint
 ) with (fillfactor = 50);
 
 -- An agent's live session. `previous_*` is the connection that owned it before the latest takeover, for that takeover's
@@ -110,14 +119,26 @@ create table kick (
 );
 create index kick_node on kick (node_id);
 
--- Events that are committed and not yet published. One agent in one classroom always has the same shard, and its rows
--- have ascending ids: each is written under the lock of the agent's row or key in agent_session. `nonce` is part of
+-- Who publishes the events of each shard of the outbox: a node, while its claims hold. Written only when that changes.
+create table outbox_shard (
+    shard smallint primary key,
+    node_id bigint,
+    claim_epoch bigint,
+    -- Raised whenever it is taken.
+    generation bigint not null default 0
+) with (fillfactor = 50);
+insert into outbox_shard (shard) select generate_series(0, 7);
+
+-- Events that are committed and not yet published. One agent in one classroom always has the same shard, which a node can
+-- tell by the classroom's id (rollcall_schema::Shards), and its rows have ascending ids: each is written under the lock of the agent's row or key in agent_session. `nonce` is part of
 -- the message id: every attempt to publish the row has the same one, and a database that was put back to an earlier time
 -- and gives out the same session ids again never makes it again. Operation and reason have no check here: a newer
 -- version may write others.
 create table outbox (
     id bigint generated always as identity,
-    shard smallint not null generated always as ((uuid_hash(classroom_id) & 7)::smallint) stored,
+    shard smallint not null generated always as (
+        ((get_byte(uuid_send(classroom_id), 3) + get_byte(uuid_send(classroom_id), 15)) & 7)::smallint
+    ) stored,
     classroom_id uuid not null,
     agent_id text not null,
     session_id bigint not null,
@@ -166,6 +187,8 @@ create table stale_field (
     held boolean not null default false
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 create index stale_field_held on stale_field (sid) where held;
+-- Finds a node's own.
+create index stale_field_node on stale_field (node_id, id);
 
 -- Stale fields that the key store has removed in the last ten minutes, each by the node that asked for it: a failover may
 -- undo it. Minutes are whole ones since 1970. Rows go in the order of the minutes, which are looked for from

@@ -24,6 +24,7 @@ mod probe;
 mod publish_connection;
 mod publisher;
 mod read_consumer;
+mod relay_wakes;
 mod replays;
 mod sequence_tracker;
 mod servers;
@@ -40,12 +41,14 @@ mod work_client;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, Offset, RoomId};
+use futures_util::stream::BoxStream;
+use rollcall_schema::{ClassroomId, Offset, RoomId, Shards};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout},
 };
+use uuid::Uuid;
 
 use self::{
     end_poller::EndPoller,
@@ -247,6 +250,14 @@ impl Bus for NatsBus {
 
     async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {
         stored_ids::find(&self.work.client().await, ids, age).await
+    }
+
+    async fn wake_relays(&self, installation: Uuid, shards: Shards) {
+        relay_wakes::tell(&self.work.client().await, installation, shards).await;
+    }
+
+    async fn relay_wakes(&self, installation: Uuid, shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
+        relay_wakes::listen(&self.work.client().await, installation, shards).await
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {

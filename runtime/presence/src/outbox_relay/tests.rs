@@ -5,7 +5,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Nonce, Offset, RoomId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, Epoch, NodeId, Nonce, Offset, RoomId, SessionId};
 
 use super::*;
 use rollcall_bus::{Position, Replay};
@@ -137,6 +137,7 @@ async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
         store: Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened")),
         bus: ends.clone(),
         installation: Uuid::nil(),
+        lease: watch::channel(Lease { node: NodeId(1), epoch: Epoch(1) }).1,
         late,
     };
     relay.drain(Box::new(Script(ends.clone())), &mut Memory::default()).await.expect_err("over");

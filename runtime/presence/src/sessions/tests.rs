@@ -22,6 +22,7 @@ impl Connections for Nobody {
 struct Bench {
     store: Arc<dyn Store>,
     sessions: Sessions,
+    lease: Lease,
     folder: tempfile::TempDir,
 }
 
@@ -32,7 +33,8 @@ impl Bench {
         store.migrate().await.expect("migrated");
         let lease = Duration::from_secs(30);
         let registration = Registration { label: "test".to_owned(), lease, standalone: true, process: None };
-        let (_, lease) = watch::channel(store.register(&registration).await.expect("registered"));
+        let registered = store.register(&registration).await.expect("registered");
+        let (_, lease) = watch::channel(registered);
         let sessions = Sessions::start(
             &rollcall_base::tasks::Tasks::default(),
             &store,
@@ -40,7 +42,7 @@ impl Bench {
             &watch::channel(false).1,
             Arc::new(Nobody),
         );
-        Self { store, sessions, folder }
+        Self { store, sessions, lease: registered, folder }
     }
 
     async fn agents(&self, classroom: ClassroomId) -> usize {
@@ -79,7 +81,7 @@ async fn an_opening_that_is_cut_off_is_undone() {
     // Its batch runs on, whoever listens.
     assert!(bench.sessions.open(Instant::now(), open.clone()).now_or_never().is_none());
     let closed = Close { classroom: open.classroom, agent: open.agent, sid: open.sid, reason: LeftReason::Closed };
-    let mut outbox = bench.store.open_outbox().await.expect("an outbox");
+    let mut outbox = bench.store.open_outbox(bench.lease).await.expect("an outbox");
     outbox.claim().await.expect("claimed");
     let deadline = Instant::now() + Duration::from_secs(10);
     while outbox.read(10).await.expect("read").is_empty() {

@@ -21,5 +21,6 @@ pub(super) async fn ready(admin: &Admin, _: &Call<'_>) -> Result<Reply, HttpErro
 
 /// `GET /metrics`.
 pub(super) async fn metrics(admin: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
+    admin.outbox.measure().await;
     Ok(with(StatusCode::OK, "text/plain; version=0.0.4", admin.metrics.render()))
 }

@@ -25,7 +25,7 @@ use rollcall_bus::{
     memory::{LogLimits, MemoryBus},
 };
 use rollcall_keys::{LessonKeys, memory::MemoryKeys};
-use rollcall_presence::operator::Operator;
+use rollcall_presence::{operator::Operator, outbox_gauges::OutboxGauges};
 use rollcall_store::{Lease, LessonRow, Lessons, NodeLeases, Open, Registration, Schema, Store, sqlite::SqliteStore};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
@@ -79,6 +79,7 @@ impl Bench {
             ),
             health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
             metrics,
+            outbox: OutboxGauges::new(Arc::clone(&store)),
             access: Access { token: token.map(Secret::new), read_token: None, hosts: Vec::new() },
             max_event: LARGEST,
         };

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use rollcall_schema::{JsonObject, SessionId, StateVersion};
+use rollcall_schema::{JsonObject, SessionId, Shards, StateVersion};
 
 use super::{rows::get, store::PostgresStore};
 use crate::{AgentStates, Lease, SetState, StoreError};
@@ -23,7 +23,8 @@ const SET_STATE: &str = "with fence as materialized (
     ), waiting as materialized (
         select o.shard, o.id, o.session_id, o.role
         from owned w join outbox o
-            on o.shard = any (array[(uuid_hash(w.classroom_id) & 7)::smallint]) and o.id = any (array[w.state_n])
+            on o.shard = any (array[((get_byte(uuid_send(w.classroom_id), 3) + get_byte(uuid_send(w.classroom_id), 15)) & 7)::smallint])
+            and o.id = any (array[w.state_n])
         for update of o skip locked
     ), folded as (
         delete from outbox o using waiting w where o.shard = any (array[w.shard]) and o.id = any (array[w.id])
@@ -32,12 +33,12 @@ const SET_STATE: &str = "with fence as materialized (
         select w.classroom_id, w.agent_id, w.id, 'updated', w.state,
             case when waiting.role is not null then w.role end, case when waiting.role is not null then w.info end
         from owned w left join waiting on waiting.session_id = w.id
-        returning id, session_id
+        returning id, session_id, shard
     ), written as (
         update agent_session s set state = w.state, state_n = e.id
         from owned w join events e on e.session_id = w.id where s.id = any (array[w.id])
     )
-    select e.session_id, e.id from fence left join events e on true";
+    select e.session_id, e.id, e.shard from fence left join events e on true";
 
 #[async_trait]
 impl AgentStates for PostgresStore {
@@ -55,13 +56,16 @@ impl AgentStates for PostgresStore {
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        self.wake();
         let mut versions: HashMap<SessionId, StateVersion> = HashMap::with_capacity(rows.len());
+        let mut shards = Vec::with_capacity(rows.len());
         for row in &rows {
             let session: Option<i64> = get(row, 0)?;
             let version: Option<i64> = get(row, 1)?;
             versions.extend(session.map(SessionId).zip(version.map(StateVersion)));
+            let shard: Option<i16> = get(row, 2)?;
+            shards.extend(shard.and_then(|shard| u8::try_from(shard).ok()).map(Shards::one));
         }
+        self.wake(shards.into_iter().collect());
         Ok(batch.iter().map(|set| versions.get(&set.session).copied()).collect())
     }
 }

@@ -5,13 +5,15 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rollcall_schema::Shards;
+use tokio::sync::watch;
 
 use super::{
     outbox::PostgresOutbox,
     rows::{get, unreadable, unsigned},
     store::PostgresStore,
 };
-use crate::{Backlog, Outbox, OutboxSource, StoreError};
+use crate::{Backlog, Lease, Outbox, OutboxSource, StoreError};
 
 /// The count is exact below 5,000 rows; above, the distance of their ids stands for it. An id that is drawn after this
 /// look began is above `last`.
@@ -40,8 +42,20 @@ const BACKLOG: &str = "with drawn as materialized (
 
 #[async_trait]
 impl OutboxSource for PostgresStore {
-    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
-        Ok(Box::new(PostgresOutbox::open(self).await?))
+    async fn open_outbox(&self, lease: Lease) -> Result<Box<dyn Outbox>, StoreError> {
+        Ok(Box::new(PostgresOutbox::open(self, lease).await?))
+    }
+
+    fn held_shards(&self) -> watch::Receiver<Shards> {
+        self.shards.held()
+    }
+
+    async fn rows_for_others(&self) -> Shards {
+        self.shards.rows_for_others().await
+    }
+
+    fn wake_relay(&self, shards: Shards) {
+        self.shards.woken(shards);
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

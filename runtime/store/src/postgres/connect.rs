@@ -1,15 +1,14 @@
 //! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
 //!
 //! Connections are plain; a URL that asks for TLS is refused at the first connection.
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
 use tokio::{
-    sync::watch,
     task::AbortHandle,
     time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{AsyncMessage, Config, Row, config::TargetSessionAttrs};
+use tokio_postgres::{Config, Row, config::TargetSessionAttrs};
 use uuid::Uuid;
 
 use super::{
@@ -21,9 +20,6 @@ use super::{
 };
 use crate::StoreError;
 use rollcall_base::BackendUrl;
-
-/// Counts up whenever rows may have come into the outbox.
-pub(super) type Wake = watch::Sender<u64>;
 
 /// The server's own limits, for the case that it lives and we do not: see [`configure`].
 const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in_transaction_session_timeout=10000";
@@ -81,8 +77,7 @@ fn configure(url: &str) -> Result<Config, StoreError> {
     Ok(config)
 }
 
-/// A connection of one owner, for what lives as long as it: a transaction, a lock, a subscription. It closes when it
-/// is dropped.
+/// A connection of one owner, for what lives as long as it, like a transaction. It closes when it is dropped.
 pub(super) struct Dedicated {
     client: ClientWrapper,
     driver: AbortHandle,
@@ -92,24 +87,13 @@ pub(super) struct Dedicated {
 }
 
 impl Dedicated {
-    /// Connects, and compares the database with what is known of its history. `settings` and `least` as in [`Connector::connect`]; `wake` hears of notifications, and of the
-    /// connection's end.
-    pub(super) async fn connect(
-        connector: &Connector,
-        settings: &str,
-        least: Duration,
-        wake: Option<Wake>,
-    ) -> Result<Self, StoreError> {
-        let (client, mut connection) = connector.connect(settings, least).await?;
+    /// Connects, and compares the database with what is known of its history. `settings` and `least` as in
+    /// [`Connector::connect`].
+    pub(super) async fn connect(connector: &Connector, settings: &str, least: Duration) -> Result<Self, StoreError> {
+        let (client, connection) = connector.connect(settings, least).await?;
         let driver = tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
-                    wake.send_modify(|count| *count += 1);
-                }
-            }
-            if let Some(wake) = wake {
-                wake.send_modify(|count| *count += 1);
-            }
+            // Its end is seen by whoever uses it next.
+            let _ = connection.await;
         });
         let mut made = Self {
             driver: driver.abort_handle(),

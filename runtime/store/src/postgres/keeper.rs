@@ -58,7 +58,7 @@ impl Keeper {
         loop {
             let connection = match held.take().filter(|connection| !connection.is_closed()) {
                 Some(connection) => connection,
-                None => Dedicated::connect(&self.connector, self.settings, Duration::ZERO, None).await?,
+                None => Dedicated::connect(&self.connector, self.settings, Duration::ZERO).await?,
             };
             match connection.query(sql, parameters).await.map_err(Failure::from) {
                 Ok(rows) => {

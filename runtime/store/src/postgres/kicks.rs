@@ -1,6 +1,6 @@
 //! Ends of sessions that an operator asks for.
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, LessonId, NodeId, SessionId};
+use rollcall_schema::{ClassroomId, LessonId, NodeId, SessionId, Shards};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -77,8 +77,10 @@ impl Kicks for PostgresStore {
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        self.wake();
-        rows.iter().filter_map(|row| kicked(row).transpose()).collect()
+        let kicked: Vec<KickedSession> =
+            rows.iter().filter_map(|row| kicked(row).transpose()).collect::<Result<_, _>>()?;
+        self.wake(kicked.iter().map(|session| Shards::of(session.classroom)).collect());
+        Ok(kicked)
     }
 
     async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError> {

@@ -53,7 +53,7 @@ impl Lessons for PostgresStore {
     }
 
     async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError> {
-        let connection = Dedicated::connect(&self.connector, SETTINGS, LIMIT, None).await?;
+        let connection = Dedicated::connect(&self.connector, SETTINGS, LIMIT).await?;
         connection.run(LIMIT, "begin").await?;
         Ok(Box::new(PostgresLoad(connection)))
     }

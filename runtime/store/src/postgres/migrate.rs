@@ -29,7 +29,7 @@ const MIGRATION: i32 = 200;
 #[async_trait]
 impl Schema for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT, None).await?;
+        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT).await?;
         let missing = state(&connection).await?.missing(POSTGRES)?;
         if missing.is_empty() {
             return Ok(());
@@ -49,7 +49,7 @@ impl Schema for PostgresStore {
     }
 
     async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
-        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT, None).await?;
+        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT).await?;
         Ok(names(state(&connection).await?.missing(POSTGRES)?))
     }
 

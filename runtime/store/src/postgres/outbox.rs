@@ -1,53 +1,41 @@
-//! The outbox's shards, each read by one relay at a time.
+//! The outbox's shards, each read by one relay at a time ([`super::shard_claims`]).
 //!
-//! Invariant: a shard is read, and its published rows deleted, only on the connection that holds its advisory lock, so the lock goes
-//! with whatever ends the connection: the process's death, a broken line, or the server, which ends a relay that was
-//! stopped and asks for nothing within [`SETTINGS`]. Each relay also holds one shared lock, so that relays can be counted.
+//! Invariant: rows are read only where the claim on their shard holds in the same statement. To delete a row that is
+//! published does no harm, whoever does it and however late: no id is given out again.
 //!
 //! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
 //! yields: it gives all shards back for a while, so that their events need not wait for it. The last one does not.
 mod marks;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use self::marks::Marks;
 use super::{
-    LIMIT, LOCKS,
+    LIMIT,
     connect::Dedicated,
     rows::{Parameters, get, only, unreadable, unsigned, whole},
+    shard_claims::{Claims, SHARDS, ShardClaims, readable},
     store::PostgresStore,
 };
 use crate::{
-    Outbox, OutboxRow, StoreError,
+    Lease, Outbox, OutboxRow, StoreError,
     outbox::EventColumns,
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
-/// As in the table's generated column.
-const SHARDS: i16 = 8;
-/// The shared lock's number, beside the shards'.
-const PRESENT: i32 = 100;
-/// Idle for long enough for a busy relay that claims every second. A deletion that a crash of the server undoes means
-/// only that the same event is published again under its id: not worth a sync of the disk, for which joins would wait.
-const SETTINGS: &str = "-c idle_session_timeout=4000 -c synchronous_commit=off";
+/// A deletion that a crash of the server undoes means only that the same event is published again under its id: not worth
+/// a sync of the disk, for which joins would wait.
+const SETTINGS: &str = "-c synchronous_commit=off";
 
-/// Between two notifications of other nodes: each wakes every relay there is.
-const NOTIFY_EVERY: Duration = Duration::from_millis(25);
+/// So many deletions may wait for the next read, and for so long.
+const FEW: usize = 32;
+const DELETE_AFTER: Duration = Duration::from_millis(100);
 
 /// How often a read begins again after it quarantined rows, before it gives up for this time.
 const READS: usize = 8;
@@ -57,28 +45,46 @@ const STUCK: Duration = Duration::from_secs(1);
 /// For how long a relay yields at first, and at most.
 const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
 
-const COUNT_ME: &str = "select pg_backend_pid() from pg_advisory_lock_shared($1, $2)";
-const COUNT_ME_OUT: &str = "select pg_advisory_unlock_shared($1, $2)";
-const CLAIM: &str = "select pg_try_advisory_lock($1, $2)";
-const GIVE_BACK: &str = "select pg_advisory_unlock($1, $2)";
-/// By the relay after the commit: transactions that notify commit one after the other, each with its sync of the disk,
-/// also those of different nodes. Here there is no sync to wait for.
-const NOTIFY: &str = "select pg_notify('rollcall_outbox', '')";
-const RELAYS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint = $1 and \
-    objid::bigint = $2 and database = (select oid from pg_database where datname = current_database())";
+/// The shards that are read, by a node whose claims hold.
+macro_rules! claimed {
+    ($read:literal) => {
+        concat!(
+            "with own as materialized (
+        select id from node where id = $1 and epoch = $2 and claim_epoch = $3 and renewed_at > clock_timestamp() - ",
+            readable!(),
+            "
+    ), mine as materialized (
+        select m.* from own cross join unnest($4::smallint[], $5::bigint[]) as m(shard, after)
+        join outbox_shard s on s.shard = any (array[m.shard]) and s.node_id = own.id and s.claim_epoch = $3
+    )",
+            $read
+        )
+    };
+}
 
+/// Deletes rows that are published, and reads others: one statement, because each costs as much as ten rows.
 /// The keys of one shard are never in another, so order within each is enough. The tenth column: an earlier row of the same
-/// agent in the same classroom is quarantined.
-const READ: &str = "select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
-        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8,
-        o.operation, o.nonce, exists (
+/// agent in the same classroom is quarantined. One row without an id where nothing is there, and none where a claim does not
+/// hold: then a shard only seems to be empty.
+const READ: &str = claimed!(
+    ", gone as (
+        delete from outbox o using unnest($7::smallint[], $8::bigint[]) as d(shard, id)
+        where o.shard = any (array[d.shard]) and o.id = d.id
+    )
+    select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
+        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8, o.operation, o.nonce, exists (
             select from outbox_quarantine a
             where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
         ), o.state, o.role, o.info
-    from unnest($1::smallint[], $3::bigint[]) as mine(shard, after) cross join lateral (
-        select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after order by id limit $2
-    ) as o
-    order by o.id";
+    from (select count(*) from mine) as held left join (
+        select rows.* from mine cross join lateral (
+            select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after and outbox.id <> all ($8)
+            order by id limit $6
+        ) as rows
+    ) as o on true
+    where held.count = cardinality($4)
+    order by o.id"
+);
 
 /// `any` as in [`super::sessions`].
 const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
@@ -95,10 +101,11 @@ const QUARANTINE: &str = "with gone as (
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
 /// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
-const RELEASE_QUARANTINED: &str = "with due as (
-        select distinct classroom_id, agent_id from (
-            select classroom_id, agent_id from outbox_quarantine
-            where shard = any ($1) and retry_at <= clock_timestamp() order by retry_at limit $2
+const RELEASE_QUARANTINED: &str = claimed!(
+    ", due as (
+        select distinct first.classroom_id, first.agent_id from mine cross join lateral (
+            select a.classroom_id, a.agent_id from outbox_quarantine a
+            where a.shard = mine.shard and a.retry_at <= clock_timestamp() order by a.retry_at limit $6
         ) as first
     ), gone as (
         delete from outbox_quarantine a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
@@ -106,7 +113,8 @@ const RELEASE_QUARANTINED: &str = "with due as (
             a.state, a.role, a.info
     )
     insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info)
-    overriding system value select * from gone returning id";
+    overriding system value select * from gone returning id"
+);
 
 /// Counted up to a limit, because nothing bounds the table.
 const QUARANTINED: &str =
@@ -125,10 +133,13 @@ const VACUUM_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) struct PostgresOutbox {
     connection: Dedicated,
-    held: Vec<i16>,
+    claims: Claims,
+    shared: Arc<ShardClaims>,
     marks: Marks,
     /// How often a shard was taken.
     generation: u64,
+    /// Published rows that the next read deletes.
+    unwanted: Vec<i64>,
     /// Since the last vacuum, and after how many the next one is due.
     deleted: usize,
     vacuum_after: usize,
@@ -137,37 +148,24 @@ pub(super) struct PostgresOutbox {
     /// Until when it yields, and for how long the next time.
     yields_until: Option<Instant>,
     yield_for: Duration,
-    /// Where it starts to look for free shards, so that relays do not race for the same ones.
-    first: i16,
-    changed: watch::Receiver<u64>,
-    unnotified: Arc<AtomicBool>,
-    /// When other nodes were notified.
-    notified: Option<Instant>,
 }
 
 impl PostgresOutbox {
-    pub(super) async fn open(store: &PostgresStore) -> Result<Self, StoreError> {
-        let wake = store.wake.clone();
-        let changed = wake.subscribe();
-        let connection = Dedicated::connect(&store.connector, SETTINGS, Duration::ZERO, Some(wake)).await?;
-        connection.run(LIMIT, "listen rollcall_outbox").await?;
-        let rows = connection.rows(LIMIT, COUNT_ME, &[&LOCKS, &PRESENT]).await?;
-        let pid: i32 = only(&rows)?;
-        let first = i16::try_from(pid % i32::from(SHARDS)).map_err(unreadable)?;
+    pub(super) async fn open(store: &PostgresStore, lease: Lease) -> Result<Self, StoreError> {
+        let connection = Dedicated::connect(&store.connector, SETTINGS, Duration::ZERO).await?;
+        let shared = Arc::clone(&store.shards);
         Ok(Self {
+            claims: Claims::begin(Arc::clone(&shared), lease, &connection).await?,
             connection,
-            held: Vec::new(),
+            shared,
             marks: Marks::new(),
             generation: 0,
+            unwanted: Vec::new(),
             deleted: 0,
             vacuum_after: VACUUM_AFTER,
             stuck: None,
             yields_until: None,
             yield_for: YIELD.0,
-            first,
-            changed,
-            unnotified: store.unnotified.clone(),
-            notified: None,
         })
     }
 
@@ -178,61 +176,56 @@ impl PostgresOutbox {
         self.connection.rows(LIMIT, sql, parameters).await
     }
 
-    /// How many hold shards or want some.
-    async fn relays(&self) -> Result<usize, StoreError> {
-        let rows = self.rows(RELAYS, &[&i64::from(LOCKS), &i64::from(PRESENT)]).await?;
-        let relays: i64 = only(&rows)?;
-        unsigned(relays)
-    }
-
-    /// Notifies other nodes of new rows, where it is time.
-    async fn notify_nodes(&mut self) -> Result<(), StoreError> {
-        if self.notified.is_none_or(|notified| notified.elapsed() >= NOTIFY_EVERY)
-            && self.unnotified.swap(false, Ordering::Relaxed)
-        {
-            self.rows(NOTIFY, &[]).await?;
-            self.notified = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    async fn give_back(&mut self, share: usize) -> Result<(), StoreError> {
-        while self.held.len() > share {
-            if let Some(shard) = self.held.pop() {
-                self.rows(GIVE_BACK, &[&LOCKS, &i32::from(shard)]).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether it yields the shards to others: it begins to, goes on, or comes back.
-    async fn yields(&mut self) -> Result<bool, StoreError> {
+    fn yields(&mut self) -> bool {
         if let Some(until) = self.yields_until {
-            if Instant::now() < until && self.relays().await? > 0 {
-                return Ok(true);
+            if Instant::now() < until && self.claims.has_others() {
+                return true;
             }
-            self.rows(COUNT_ME, &[&LOCKS, &PRESENT]).await?;
             (self.yields_until, self.stuck) = (None, None);
         }
-        if self.stuck.is_none_or(|since| since.elapsed() < STUCK) || self.relays().await? < 2 {
-            return Ok(false);
+        if self.stuck.is_none_or(|since| since.elapsed() < STUCK) || !self.claims.has_others() {
+            return false;
         }
-        self.give_back(0).await?;
-        self.rows(COUNT_ME_OUT, &[&LOCKS, &PRESENT]).await?;
         self.yields_until = Some(Instant::now() + self.yield_for);
         self.yield_for = (2 * self.yield_for).min(YIELD.1);
         tracing::info!("what this node cannot publish is left to other nodes for a while");
-        Ok(true)
+        true
+    }
+
+    /// One read; none where a claim does not hold.
+    async fn read_once(&mut self, max: i64) -> Result<Option<Vec<Row>>, StoreError> {
+        let (node, epoch, claim_epoch) = self.claims.parameters();
+        let held = self.claims.held();
+        let (shards, ids): (Vec<i16>, Vec<i64>) = self.unwanted.iter().copied().map(unpacked).unzip();
+        let marks = self.marks.of(held);
+        let rows = self.rows(READ, &[&node, &epoch, &claim_epoch, &held, &marks, &max, &shards, &ids]).await?;
+        self.unwanted.clear();
+        let Some(first) = rows.first() else {
+            self.claims.doubt();
+            return Ok(None);
+        };
+        let empty = get::<Option<i64>>(first, 0)?.is_none();
+        Ok(Some(if empty { Vec::new() } else { rows }))
+    }
+
+    async fn delete_unwanted(&mut self) -> Result<(), StoreError> {
+        if !self.unwanted.is_empty() {
+            let (shards, ids): (Vec<i16>, Vec<i64>) = self.unwanted.iter().copied().map(unpacked).unzip();
+            self.rows(DELETE, &[&shards, &ids]).await?;
+            self.unwanted.clear();
+        }
+        Ok(())
     }
 }
 
 /// A row's id outside: with its shard in it, so that a deletion finds it by the primary key.
 fn packed(id: i64, shard: i16) -> i64 {
-    id * i64::from(SHARDS) + i64::from(shard)
+    id * SHARDS as i64 + i64::from(shard)
 }
 
 fn unpacked(packed: i64) -> (i16, i64) {
-    let shards = i64::from(SHARDS);
+    let shards = SHARDS as i64;
     let shard = i16::try_from(packed.rem_euclid(shards)).expect("less than the number of shards");
     (shard, packed.div_euclid(shards))
 }
@@ -266,26 +259,20 @@ fn row(row: &Row) -> Result<OutboxRow, StoreError> {
 #[async_trait]
 impl Outbox for PostgresOutbox {
     async fn claim(&mut self) -> Result<usize, StoreError> {
-        if self.yields().await? {
-            return Ok(0);
+        if self.connection.is_closed() {
+            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
         }
-        let share = usize::from(SHARDS.unsigned_abs()).div_ceil(self.relays().await?.max(1));
-        self.give_back(share).await?;
-        for shard in (0..SHARDS).map(|step| (self.first + step) % SHARDS) {
-            if self.held.len() >= share {
-                break;
-            }
-            if self.held.contains(&shard) {
-                continue;
-            }
-            let rows = self.rows(CLAIM, &[&LOCKS, &i32::from(shard)]).await?;
-            if rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
-                self.held.push(shard);
-                self.marks.forget(shard);
-                self.generation += 1;
-            }
+        self.shared.rest();
+        let wants = !self.yields();
+        if self.claims.are_settled(wants) {
+            return Ok(self.claims.held().len());
         }
-        Ok(self.held.len())
+        // Whoever gets a shard next would publish them again.
+        self.delete_unwanted().await?;
+        let taken = self.claims.settle(&self.connection, wants).await?;
+        self.generation += u64::from(!taken.is_empty());
+        taken.into_iter().for_each(|shard| self.marks.forget(shard));
+        Ok(self.claims.held().len())
     }
 
     fn generation(&self) -> u64 {
@@ -293,15 +280,18 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn read(&mut self, max: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        self.notify_nodes().await?;
-        if self.held.is_empty() {
+        if !self.claims.are_fresh() {
+            self.claim().await?;
+        }
+        if !self.claims.begin_read() {
+            self.delete_unwanted().await?;
             return Ok(Vec::new());
         }
-        let max = whole(max.div_ceil(self.held.len()));
+        let max = whole(max.div_ceil(self.claims.held().len()));
         for _ in 0..READS {
-            let rows = self.rows(READ, &[&self.held, &max, &self.marks.of(&self.held)]).await?;
+            let Some(rows) = self.read_once(max).await? else { break };
             let places: Vec<(i16, i64)> = rows.iter().map(place).collect::<Result<_, _>>()?;
-            self.marks.read(&self.held, places.iter().copied());
+            self.marks.read(self.claims.held(), places.iter().copied());
             let mut sorted = SortedRows::default();
             for (row, (shard, id)) in rows.iter().zip(places) {
                 let classroom: Uuid = get(row, 2)?;
@@ -316,10 +306,14 @@ impl Outbox for PostgresOutbox {
             if !rows.is_empty() {
                 self.stuck.get_or_insert_with(Instant::now);
             }
-            if !rows.is_empty() || quarantined.is_empty() {
+            if !rows.is_empty() {
                 return Ok(rows);
             }
+            if quarantined.is_empty() {
+                break;
+            }
         }
+        self.shared.rest();
         Ok(Vec::new())
     }
 
@@ -329,20 +323,33 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn release_quarantined(&mut self) -> Result<u64, StoreError> {
-        let max = whole(RELEASED_AT_ONCE);
-        if !self.rows(RELEASE_QUARANTINED, &[&self.held, &max]).await?.is_empty() {
-            self.marks.forget_all();
+        if !self.claims.are_fresh() {
+            self.claim().await?;
         }
-        let rows = self.rows(QUARANTINED, &[&self.held]).await?;
-        let count: i64 = only(&rows)?;
+        let rows = self.rows(QUARANTINED, &[&self.claims.held()]).await?;
+        let mut count: i64 = only(&rows)?;
+        if count > 0 {
+            let (node, epoch, claim_epoch) = self.claims.parameters();
+            let held = self.claims.held();
+            let (marks, max) = (self.marks.of(held), whole(RELEASED_AT_ONCE));
+            let values: Parameters<'_> = &[&node, &epoch, &claim_epoch, &held, &marks, &max];
+            let released = self.rows(RELEASE_QUARANTINED, values).await?.len();
+            if released > 0 {
+                self.marks.forget_all();
+            }
+            count -= whole(released).min(count);
+        }
         unsigned(count)
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        let (shards, ids): (Vec<i16>, Vec<i64>) = ids.iter().copied().map(unpacked).unzip();
-        self.rows(DELETE, &[&shards, &ids]).await?;
+        self.shared.rest();
+        self.unwanted.extend(ids);
         (self.stuck, self.yield_for) = (None, YIELD.0);
         self.deleted += ids.len();
+        if self.unwanted.len() > FEW {
+            self.delete_unwanted().await?;
+        }
         if self.deleted >= self.vacuum_after {
             self.deleted = 0;
             let since = Instant::now();
@@ -356,11 +363,19 @@ impl Outbox for PostgresOutbox {
         Ok(())
     }
 
+    fn owes(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
-        // Others are still to be notified of rows that came just after the last notification.
-        let max = if self.unnotified.load(Ordering::Relaxed) { NOTIFY_EVERY.min(max) } else { max };
-        // The end of the wait, and an end of the store, are both a reason to look.
-        timeout(max, self.changed.changed()).await.ok();
+        self.shared.rest();
+        // The end of the wait is a reason to look, too.
+        let shared = Arc::clone(&self.shared);
+        if self.owes() && timeout(DELETE_AFTER.min(max), shared.wait()).await.is_ok() {
+            return Ok(());
+        }
+        self.delete_unwanted().await?;
+        timeout(max, shared.wait()).await.ok();
         if self.connection.is_closed() {
             return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
         }

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId, Shards};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -115,7 +115,7 @@ impl Recovery for PostgresStore {
             };
             standings.insert(id, standing);
         }
-        self.wake();
+        self.wake(batch.iter().map(|one| Shards::of(one.classroom)).collect());
         batch.iter().map(|one| standings.get(&one.session).copied().ok_or_else(|| unreadable("none"))).collect()
     }
 

@@ -44,7 +44,7 @@ const EMPTY: &str =
 const FORGET: &str = "delete from takeover; delete from kick; delete from node";
 
 pub(super) async fn prepare(connector: &Connector) -> Result<Restored, StoreError> {
-    let connection = Dedicated::connect(connector, SETTINGS, CONNECT, None).await?;
+    let connection = Dedicated::connect(connector, SETTINGS, CONNECT).await?;
     connection.run(LIMIT, "begin").await?;
     connection.run(LIMIT, LOCK).await?;
     if let Some(row) = connection.rows(LIMIT, ALIVE, &[]).await?.first() {

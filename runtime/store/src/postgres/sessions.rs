@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{JsonObject, NodeId, SessionId, Sid};
+use rollcall_schema::{JsonObject, NodeId, SessionId, Shards, Sid};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -139,7 +139,7 @@ impl Sessions for PostgresStore {
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
         }
-        self.wake();
+        self.wake(batch.iter().map(|open| Shards::of(open.classroom)).collect());
         let mut opened = HashMap::with_capacity(rows.len());
         let mut highest = SessionId(0);
         let mut doubtful = HashSet::new();
@@ -178,7 +178,7 @@ impl Sessions for PostgresStore {
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        self.wake();
+        self.wake(batch.iter().map(|close| Shards::of(close.classroom)).collect());
         let mut left: HashSet<(Uuid, &str)> = HashSet::with_capacity(rows.len());
         for row in &rows {
             let classroom: Option<Uuid> = get(row, 0)?;

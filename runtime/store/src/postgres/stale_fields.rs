@@ -24,8 +24,24 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
         order by s.joined_at desc limit 1
     )
     from stale_field l
-    where l.node_id = $1 and not l.held or l.node_id <> all (array(select id from node where not taken))
-    order by l.id limit $2";
+    where l.node_id = $1 and not l.held order by l.id limit $2";
+
+/// Of nodes without a row: a database that was put back, or that lost its last commits, knows of no end of theirs. From one
+/// node to the next in the index.
+const ADOPT: &str = "with recursive owner as (
+        (select node_id from stale_field order by node_id limit 1)
+        union all
+        select (select l.node_id from stale_field l where l.node_id > owner.node_id order by l.node_id limit 1)
+        from owner where owner.node_id is not null
+    ), orphans as materialized (
+        select l.id from owner cross join lateral (
+            select id from stale_field where node_id = owner.node_id order by id limit $2 for update skip locked
+        ) as l
+        where owner.node_id is not null and not exists (select from node where node.id = owner.node_id)
+    ), adopted as (
+        update stale_field set node_id = $1, held = false where id = any (array(select id from orphans)) returning id
+    )
+    select count(*) from adopted";
 
 /// A successor that left before this statement may have been made the holder after its own leaving was carried out; one
 /// that leaves later finds itself the holder.
@@ -103,6 +119,12 @@ impl StaleFields for PostgresStore {
         let rows = self.pool.rows("held", HELD, &[&node.0, &after, &max]).await?;
         let held = |row: &Row| Ok((get(row, 0)?, sid(get(row, 1)?)?));
         rows.iter().map(held).collect()
+    }
+
+    async fn adopt_stale_fields(&self, node: NodeId, max: usize) -> Result<usize, StoreError> {
+        let rows = self.pool.rows("adopt", ADOPT, &[&node.0, &whole(max)]).await?;
+        let count: i64 = only(&rows)?;
+        unsigned(count)
     }
 
     async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError> {

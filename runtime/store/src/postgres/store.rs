@@ -1,24 +1,17 @@
 //! The store's connections, and what it remembers between calls.
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rollcall_base::BackendUrl;
+use rollcall_schema::Shards;
 
 use super::{
-    LIMIT, NAME,
-    connect::{Connector, Wake},
-    floor::Floor,
-    keeper::Keeper,
-    pool::Pool,
-    taken_nodes::TakenNodes,
-    timeline::Timeline,
+    LIMIT, NAME, connect::Connector, dead_nodes::DeadNodes, floor::Floor, keeper::Keeper, pool::Pool,
+    shard_claims::ShardClaims, taken_nodes::TakenNodes, timeline::Timeline,
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
@@ -58,15 +51,12 @@ pub struct PostgresStore {
     pub(super) sweep: Keeper,
     pub(super) floor: Floor,
     pub(super) connector: Arc<Connector>,
-    /// Other nodes are alive, as of the last heartbeat: their relays must be notified of new rows.
-    pub(super) several: AtomicBool,
     /// By node: when its lease ends, in microseconds since 1970, as the last heartbeat found or left it that did not find it
     /// expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
     pub(super) taken_nodes: TakenNodes,
-    pub(super) wake: Wake,
-    /// Rows were committed since the relay notified other nodes.
-    pub(super) unnotified: Arc<AtomicBool>,
+    pub(super) dead_nodes: DeadNodes,
+    pub(super) shards: Arc<ShardClaims>,
     pub(super) quarantine: SessionQuarantine,
     pub(super) timeline: Arc<Timeline>,
 }
@@ -80,7 +70,6 @@ impl PostgresStore {
         let timeline = Arc::<Timeline>::default();
         let connector = Arc::new(Connector::new(options.url.clone(), options.connect, Arc::clone(&timeline))?);
         let pool = Pool::new(Arc::clone(&connector), options.pool_size)?;
-        let several = AtomicBool::new(false);
         Ok(Self {
             pool,
             heartbeat: Keeper::new(Arc::clone(&connector), "", LIMIT),
@@ -88,22 +77,18 @@ impl PostgresStore {
             sweep: Keeper::new(Arc::clone(&connector), SWEEP, BACKGROUND_LIMIT),
             floor: Floor::default(),
             connector,
-            several,
             unbroken_until: Mutex::default(),
             taken_nodes: TakenNodes::default(),
-            wake: Wake::default(),
-            unnotified: Arc::default(),
+            dead_nodes: DeadNodes::default(),
+            shards: Arc::default(),
             quarantine: SessionQuarantine::default(),
             timeline,
         })
     }
 
-    /// Wakes this process's relay, which notifies those of other nodes.
-    pub(super) fn wake(&self) {
-        if self.several.load(Ordering::Relaxed) {
-            self.unnotified.store(true, Ordering::Relaxed);
-        }
-        self.wake.send_modify(|count| *count += 1);
+    /// There are new rows in these shards: wakes this process's relay, or whoever wakes those of other nodes.
+    pub(super) fn wake(&self, shards: Shards) {
+        self.shards.wake(shards);
     }
 }
 

@@ -48,6 +48,12 @@ impl TakenNodes {
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
+    /// Whether the database may have lost, since it had this incarnation, that some were taken.
+    pub(super) fn may_be_lost(&self, incarnation: Option<Uuid>) -> bool {
+        let taken = self.lock();
+        !taken.nodes.is_empty() && taken.known != incarnation
+    }
+
     /// Takes leases again whose taking the database has lost, once for each incarnation of it.
     pub(super) async fn take_again(
         &self,

@@ -159,6 +159,8 @@ fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<H
         nodes: 1,
         // Nobody is beside it.
         was_expired: false,
+        // An earlier process may be; to look is as cheap as to ask.
+        dead: true,
     })
 }
 

@@ -16,7 +16,7 @@ use super::{
     webhook,
 };
 use crate::{
-    Backlog, Outbox, OutboxRow, OutboxSource, StoreError,
+    Backlog, Lease, Outbox, OutboxRow, OutboxSource, StoreError,
     outbox::EventColumns,
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
@@ -52,7 +52,7 @@ struct SqliteOutbox {
 
 #[async_trait]
 impl OutboxSource for SqliteStore {
-    async fn open_outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+    async fn open_outbox(&self, _: Lease) -> Result<Box<dyn Outbox>, StoreError> {
         Ok(Box::new(SqliteOutbox {
             writer: self.writer.clone(),
             reader: self.reader.clone(),

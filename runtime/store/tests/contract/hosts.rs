@@ -31,7 +31,7 @@ async fn all_connect(store: &dyn Store) {
     store.migrate().await.expect("migrated");
     let lease = register(store, LEASE).await;
     store.renew_lease(lease, LEASE).await.expect("renewed");
-    store.open_outbox().await.expect("an outbox").claim().await.expect("claimed");
+    store.open_outbox(lease).await.expect("an outbox").claim().await.expect("claimed");
     store.begin_load().await.expect("begun").commit().await.expect("committed");
 }
 

@@ -15,6 +15,7 @@ mod removals;
 mod roles;
 mod serving;
 mod sessions;
+mod shards;
 mod snapshots;
 mod stale_fields;
 mod webhook;

@@ -1,14 +1,14 @@
 //! Several nodes on one PostgreSQL.
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use rollcall_schema::Sid;
-use rollcall_store::{Change, Closed, Lease, LeftReason, Outbox, Registration, Store, StoreError};
+use rollcall_schema::{KeyField, Sid};
+use rollcall_store::{Change, Closed, Lease, LeftReason, Registration, Store, StoreError};
 use tokio::time::{Instant, timeout};
 
-use crate::world::{LEASE, Member, World, classroom, is_fenced, register};
+use crate::world::{LEASE, Member, World, classroom, events_of, is_fenced, register};
 
 /// A world with a second node.
-async fn two() -> (World, Arc<dyn Store>, Lease) {
+pub(crate) async fn two() -> (World, Arc<dyn Store>, Lease) {
     let world = World::postgres().await;
     let other = world.another();
     let lease = register(&*other, LEASE).await;
@@ -55,13 +55,51 @@ async fn a_dead_nodes_sessions_are_ended() {
         world.sql("select reason, user_id, lesson_id from agent_session_history order by id"),
         "node_lost|alice|algebra-1\nnode_lost|bob|"
     );
-    let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
+    let changes: Vec<_> = events_of(&*other, lease).await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes[2..], vec![Change::Left(Some(LeftReason::NodeLost)); 2]);
 
     assert!(is_fenced(world.store.renew_lease(world.lease, LEASE).await));
     assert!(is_fenced(world.store.open(world.lease, &[alice.open()]).await));
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     assert_eq!(world.sql("select id from node"), lease.node.to_string(), "its row is gone");
+}
+
+#[tokio::test]
+async fn one_node_ends_a_dead_nodes_sessions_and_takes_over_its_fields() {
+    let (world, other, lease) = two().await;
+    let third = world.another();
+    let third_lease = register(&*third, LEASE).await;
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    world.join(alice.join(session, &lesson)).await;
+    // One whose field waits, and one whose field is held.
+    world.store.open(world.lease, &[alice.again().open()]).await.expect("taken over");
+    let bob = Member::new(classroom(), "web.bob");
+    world
+        .store
+        .add_stale_fields(world.lease.node, &[KeyField { lesson, user: bob.agent.user(), sid: bob.sid }], &[])
+        .await
+        .expect("added");
+    for n in 0..3 {
+        world.open(&Member::new(classroom(), &format!("web.u{n}"))).await;
+    }
+    let dead = async |store: &dyn Store, lease| store.renew_lease(lease, LEASE).await.expect("renewed").dead;
+    assert!(!dead(&*other, lease).await && !dead(&*third, third_lease).await);
+    expire(&world).await;
+    assert!(dead(&*other, lease).await && dead(&*third, third_lease).await);
+    assert_eq!(other.reap(lease, 2).await.expect("reaped"), 2);
+    assert!(dead(&*other, lease).await && !dead(&*third, third_lease).await, "one has claimed it");
+    assert_eq!(third.reap(third_lease, 10).await.expect("answered"), 0);
+    assert_eq!(other.reap(lease, 10).await.expect("reaped"), 2);
+    // It dies before it is done.
+    world.sql(&format!("update node set lease_until = '2000-01-01' where id = {}", lease.node));
+    assert!(dead(&*third, third_lease).await);
+    assert_eq!(third.reap(third_lease, 10).await.expect("adopted"), 2);
+    assert_eq!(world.store.stale_fields(third_lease.node, 10).await.expect("read").len(), 2);
+    assert_eq!(third.reap(third_lease, 10).await.expect("answered"), 0);
+    assert_eq!(world.sql("select id from node"), third_lease.node.to_string(), "both are gone");
+    assert!(!dead(&*third, third_lease).await);
 }
 
 #[tokio::test]
@@ -204,43 +242,6 @@ async fn a_standalone_node_lives_alone() {
 }
 
 #[tokio::test]
-async fn relays_share_the_shards() {
-    let world = World::postgres().await;
-    let stores = [world.another(), world.another(), world.another()];
-    let mut relays: Vec<Box<dyn Outbox>> = Vec::new();
-    for store in &stores {
-        relays.push(store.open_outbox().await.expect("an outbox"));
-        relays.last_mut().expect("one").claim().await.expect("claimed");
-    }
-    let mut held = [0; 3];
-    for _ in 0..3 {
-        for (held, relay) in held.iter_mut().zip(&mut relays) {
-            *held = relay.claim().await.expect("claimed");
-        }
-    }
-    held.sort_unstable();
-    assert_eq!(held, [2, 3, 3]);
-    relays.truncate(1);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while relays[0].claim().await.expect("claimed") < 8 {
-        assert!(Instant::now() < deadline, "what dead relays held is free at once");
-    }
-}
-
-#[tokio::test]
-async fn a_relay_that_stands_still_loses_its_shards() {
-    let world = World::postgres().await;
-    let mut still = world.outbox().await;
-    let mut relay = world.store.open_outbox().await.expect("an outbox");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while relay.claim().await.expect("claimed") < 8 {
-        assert!(Instant::now() < deadline, "the server ends the idle connection");
-        relay.wait(Duration::from_millis(50)).await.expect("waited");
-    }
-    assert!(matches!(still.read(1).await, Err(StoreError::Unavailable(_))));
-}
-
-#[tokio::test]
 async fn whose_own_lease_has_run_out_takes_nobodys() {
     let (world, other, lease) = two().await;
     world.open(&Member::new(classroom(), "web.alice")).await;
@@ -269,50 +270,4 @@ async fn a_node_whose_write_hangs_holds_up_no_other_dead_nodes_end() {
     write.query("select from node where id = $1 for key share", &[&world.lease.node.0]).await.expect("locked");
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
     write.commit().await.expect("committed");
-}
-
-#[tokio::test]
-async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
-    let world = World::postgres().await;
-    let mut stuck = world.outbox().await;
-    world.open(&Member::new(classroom(), "web.alice")).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    // The only one goes on.
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(1500) {
-        assert_eq!(stuck.claim().await.expect("claimed"), 8);
-        assert_eq!(stuck.read(10).await.expect("read").len(), 1);
-    }
-    let mut other = world.another().open_outbox().await.expect("an outbox");
-    while other.claim().await.expect("claimed") < 8 {
-        stuck.claim().await.expect("claimed");
-        stuck.read(10).await.expect("read");
-        assert!(Instant::now() < deadline, "it gives its shards back");
-    }
-    let row = other.read(10).await.expect("read").remove(0);
-    other.delete(&[row.id]).await.expect("deleted");
-    // It comes back later.
-    while stuck.claim().await.expect("claimed") < 4 {
-        other.claim().await.expect("claimed");
-        assert!(Instant::now() < deadline, "it comes back");
-    }
-    drop(other);
-    while stuck.claim().await.expect("claimed") < 8 {
-        assert!(Instant::now() < deadline, "it has nothing to publish, so it stays");
-    }
-}
-
-#[tokio::test]
-async fn a_commit_on_one_node_wakes_the_relay_of_another() {
-    let (world, other, lease) = two().await;
-    let mut relay = world.outbox().await;
-    let mut its_own = other.open_outbox().await.expect("another relay");
-    other.renew_lease(lease, LEASE).await.expect("renewed; it knows now that it is not alone");
-    while timeout(Duration::ZERO, relay.wait(Duration::from_secs(60))).await.is_ok() {}
-    let alice = Member::new(classroom(), "web.alice");
-    other.open(lease, &[alice.open()]).await.expect("opened");
-    timeout(Duration::from_secs(5), its_own.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
-    assert!(its_own.read(10).await.expect("read").is_empty(), "the shards are the other's");
-    timeout(Duration::from_secs(5), relay.wait(Duration::from_secs(60))).await.expect("soon").expect("woken");
-    assert_eq!(relay.read(10).await.expect("read").len(), 1);
 }

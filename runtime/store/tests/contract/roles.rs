@@ -32,12 +32,13 @@ async fn a_role_that_may_change_no_table_serves() {
     let joined = store.join(lease, &[alice.join(opened.session, &lesson)]).await.expect("joined");
     assert!(matches!(joined[0], Joined::Lesson { .. }));
     assert_eq!(store.close(lease, &[alice.close(LeftReason::Closed)]).await.expect("closed"), [Closed::Left]);
-    // The relay: locks, notifications, deletions.
-    let mut outbox = store.open_outbox().await.expect("an outbox");
+    // The relay: claims and deletions.
+    let mut outbox = store.open_outbox(lease).await.expect("an outbox");
     while outbox.claim().await.expect("claimed") < 8 {}
     let rows = outbox.read(100).await.expect("read");
     assert_eq!(store.backlog().await.expect("counted").rows, 2);
     outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+    assert!(outbox.read(100).await.expect("read").is_empty());
     assert_eq!(store.backlog().await.expect("counted"), Backlog::default());
     let stale_fields = store.stale_fields(lease.node, 10).await.expect("read");
     store.forget_stale_fields(lease.node, &stale_fields, false).await.expect("forgotten");

@@ -131,28 +131,12 @@ impl World {
     }
 
     pub(crate) async fn outbox(&self) -> Box<dyn Outbox> {
-        let mut outbox = self.store.open_outbox().await.expect("an outbox");
-        // The server may not have heard yet of the end of one that held everything before.
-        let deadline = Instant::now() + LEASE;
-        while outbox.claim().await.expect("claimed") == 0 {
-            assert!(Instant::now() < deadline, "nothing to claim");
-            outbox.wait(Duration::from_millis(10)).await.expect("waited");
-        }
-        outbox
+        outbox_of(&*self.store, self.lease).await
     }
 
     /// Everything in the outbox, in the order in which a relay publishes it.
     pub(crate) async fn events(&self) -> Vec<OutboxRow> {
-        let mut outbox = self.outbox().await;
-        let mut all = Vec::new();
-        loop {
-            let rows = outbox.read(100).await.expect("read");
-            if rows.is_empty() {
-                return all;
-            }
-            outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
-            all.extend(rows);
-        }
+        events_of(&*self.store, self.lease).await
     }
 
     pub(crate) async fn open(&self, member: &Member) -> Opened {
@@ -186,6 +170,37 @@ impl World {
         load.attendees(attendees.iter().map(attendee).collect()).await.expect("attendees");
         load.commit().await.expect("committed");
         id
+    }
+}
+
+/// All of it, for the relay of this node.
+async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
+    let mut outbox = store.open_outbox(lease).await.expect("an outbox");
+    // Another node may have held everything before, and not be silent for long.
+    let deadline = Instant::now() + LEASE;
+    while outbox.claim().await.expect("claimed") == 0 {
+        assert!(Instant::now() < deadline, "nothing to claim");
+        outbox.wait(Duration::from_millis(10)).await.expect("waited");
+    }
+    outbox
+}
+
+/// As [`World::events`], of another node.
+pub(crate) async fn events_of(store: &dyn Store, lease: Lease) -> Vec<OutboxRow> {
+    let mut outbox = outbox_of(store, lease).await;
+    let mut all = Vec::new();
+    loop {
+        let mut rows = outbox.read(100).await.expect("read");
+        if rows.is_empty() {
+            // A claim that was not renewed for a while shows nothing.
+            outbox.claim().await.expect("claimed");
+            rows = outbox.read(100).await.expect("read");
+        }
+        if rows.is_empty() {
+            return all;
+        }
+        outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
+        all.extend(rows);
     }
 }
 

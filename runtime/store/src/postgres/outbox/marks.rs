@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::SHARDS;
+use super::SHARDS as COUNT;
 
 const SETTLED: Duration = Duration::from_secs(10);
 /// Between two reads from the front, each of another shard.
 const ANEW: Duration = Duration::from_secs(60);
-const COUNT: usize = SHARDS.unsigned_abs() as usize;
 
 pub(super) struct Marks {
     /// Nothing is left up to these ids.

@@ -1,0 +1,73 @@
+//! Wakes the relay that publishes what a node has committed, on whichever node it is.
+//!
+//! A relay of this process is woken in the process ([`rollcall_store`]). For shards that other nodes hold, the bus carries a
+//! message without content, on a subject for each shard. One that gets lost costs the second until the relay looks by itself.
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::time::sleep;
+use tracing::debug;
+use uuid::Uuid;
+
+use rollcall_bus::Bus;
+use rollcall_store::Store;
+
+/// Between two messages about the same shard.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Before another try to listen.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What they need.
+pub struct RelayWakes {
+    /// Where rows are committed, and the relay waits.
+    pub store: Arc<dyn Store>,
+    /// The way to other nodes.
+    pub bus: Arc<dyn Bus>,
+    /// Nodes of other installations may be on the same bus.
+    pub installation: Uuid,
+}
+
+impl RelayWakes {
+    /// Tells and listens until the task is dropped.
+    pub async fn run(self) {
+        if !self.store.shared() {
+            return std::future::pending().await;
+        }
+        tokio::join!(self.tell(), self.listen());
+    }
+
+    async fn tell(&self) -> Infallible {
+        loop {
+            let shards = self.store.rows_for_others().await;
+            self.bus.wake_relays(self.installation, shards).await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn listen(&self) -> Infallible {
+        let mut held = self.store.held_shards();
+        loop {
+            let shards = *held.borrow_and_update();
+            match self.bus.relay_wakes(self.installation, shards).await {
+                Ok(mut wakes) => loop {
+                    tokio::select! {
+                        woken = wakes.next() => match woken {
+                            Some(shards) => self.store.wake_relay(shards),
+                            // The connection is given up.
+                            None => {
+                                sleep(RETRY_AFTER).await;
+                                break;
+                            }
+                        },
+                        // The store keeps the sender.
+                        _ = held.changed() => break,
+                    }
+                },
+                Err(error) => {
+                    debug!(%error, "this node's relay looks by itself for what other nodes commit");
+                    sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Ends what dead nodes left: their sessions, and their stale fields.
+//!
+//! Invariant: one node at a time ends a dead node's sessions, the one that took its lease; if that one dies too, another takes
+//! it over. Which nodes are dead is looked for at each heartbeat while there are few nodes; where there are more, by the one
+//! that holds the first shard of the outbox, and by the others now and then, in case it does not.
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rollcall_schema::{SessionId, Shards};
+use tokio::time::Instant;
+
+use super::{
+    rows::{get, only, unsigned, whole},
+    session_end::{ended, ended_events},
+    shard_claims::silent,
+    store::PostgresStore,
+};
+use crate::{Lease, StoreError};
+
+/// Up to so many nodes each looks at all others.
+const FEW_NODES: u32 = 8;
+/// Where there are more, how often those look that need not.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// A node whose end is this node's, `$1`, to see to. A lease is taken a second after its end: by then a join of the node that
+/// was under way to the key store was carried out there, or never will be (the Redis keys).
+macro_rules! dead {
+    () => {
+        "id <> $1 and (
+            not taken and lease_until < clock_timestamp() - interval '1 second'
+            or taken and (taken_by = $1 or not exists (
+                select from node as taker
+                where taker.id = node.taken_by and not taker.taken and taker.lease_until > clock_timestamp()
+            ))
+        )"
+    };
+}
+pub(super) use dead;
+
+/// Answers whether there is anything to reap. A node whose
+/// own lease is expired takes none: it was suspended, and so may all have been. That stays so until a
+/// heartbeat has found its lease unbroken: one that renewed it after a gap need not have answered yet. A node that is writing at this moment is not
+/// dead, and one whose writes hang does not hold up the others' ends.
+const TAKE: &str = concat!(
+    "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), dead as materialized (
+        select node.id from node where ",
+    dead!(),
+    " and taken_by is distinct from $1
+            and exists (select from node as own where own.id = $1 and own.lease_until > clock_timestamp()
+                and (extract(epoch from own.lease_until) * 1000000)::bigint = $3)
+        order by id for update skip locked
+    ), marked as (
+        update node set epoch = epoch + case when taken then 0 else 1 end, taken = true, taken_by = $1
+        from dead where node.id = dead.id and exists (select from fence)
+        returning node.id, node.epoch
+    )
+    select exists (select from marked) or exists (select from node where taken and taken_by = $1),
+        array(select id from marked order by id), array(select epoch from marked order by id)
+    from fence"
+);
+
+/// Ends sessions of nodes that this one has taken; those that are locked are skipped: an earlier call ends them. The newest
+/// go first: where an old snapshot keeps dead rows, most of those are of older sessions, and need not be walked each time.
+macro_rules! reap {
+    ($which:literal) => {
+        concat!(
+            "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), lost as materialized (
+        select s.id from node n cross join lateral (
+            select id from agent_session where node_id = n.id and ",
+            $which,
+            " for update skip locked
+        ) as s
+        where n.taken and n.taken_by = $1 and exists (select from fence)
+    ), gone as (
+        delete from agent_session s where s.id = any (array(select id from lost))
+        returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
+            'node_lost' as reason
+    ), ",
+            ended!("$1", ""),
+            ", ",
+            ended_events!(),
+            "
+    select count(*) from gone"
+        )
+    };
+}
+
+/// At most so many of each node, without those in quarantine.
+const REAP: &str = reap!("id <> all ($4) order by id desc limit $3");
+const REAP_ONE: &str = reap!("id = $3");
+
+const LOST: &str = "select s.id from node n cross join lateral (
+        select id from agent_session where node_id = n.id and id <> all ($1) order by id desc limit $2
+    ) as s
+    where n.taken and n.taken_by = $3 limit $2";
+
+/// The stale fields of nodes that this one has taken become its own. No connection is left that they could be held for.
+const ADOPT: &str = "with fence as materialized (
+        select id from node where id = $1 and epoch = $2 for key share
+    ), theirs as materialized (
+        select l.id from node n cross join lateral (
+            select id from stale_field where node_id = n.id order by id limit $3 for update skip locked
+        ) as l
+        where n.taken and n.taken_by = $1 and exists (select from fence)
+    ), adopted as (
+        update stale_field set node_id = $1, held = false where id = any (array(select id from theirs)) returning id
+    )
+    select count(*) from adopted";
+
+/// Nodes that were taken and have nothing left, and no claims that hold. None can come back to them: their epoch is gone. Connections
+/// that lost their session while their node was dead are never told that they are replaced; that they are kicked they are
+/// told for an hour.
+pub(super) const FORGET_TAKEN: &str = concat!(
+    "with forgotten as (
+        delete from node n where taken and (taken_by = $1 or id = $1)
+            and not exists (select from agent_session s where s.node_id = n.id)
+            and not exists (select from stale_field l where l.node_id = n.id)
+            and (renewed_at < clock_timestamp() - ",
+    silent!(),
+    "
+                or not exists (select from outbox_shard s where s.node_id = n.id))
+        returning id
+    ), old as (
+        delete from kick k where k.at < clock_timestamp() - interval '1 hour'
+            and not exists (select from node n where n.id = k.node_id)
+    )
+    delete from takeover t using forgotten where t.node_id = forgotten.id"
+);
+
+/// When a heartbeat looks for dead nodes.
+#[derive(Debug, Default)]
+pub(super) struct DeadNodes(Mutex<Look>);
+
+#[derive(Debug, Default)]
+struct Look {
+    latest: Option<Instant>,
+    may_wait: bool,
+}
+
+impl DeadNodes {
+    /// Whether the next heartbeat looks.
+    pub(super) fn look(&self) -> bool {
+        let look = self.lock();
+        !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
+    }
+
+    /// A heartbeat has looked or not; there are `nodes`, and this one holds these shards.
+    pub(super) fn looked(&self, looked: bool, nodes: u32, held: Shards) {
+        let mut look = self.lock();
+        if looked {
+            look.latest = Some(Instant::now());
+        }
+        look.may_wait = nodes > FEW_NODES && !held.meets(Shards::one(0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Look> {
+        // A time and a flag are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PostgresStore {
+    /// As [`crate::NodeLeases::reap`].
+    pub(super) async fn end_dead_nodes(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
+        let Lease { node, epoch } = lease;
+        let max = whole(max);
+        let incarnation = *self.timeline.known().borrow();
+        self.taken_nodes.take_again(&self.background, incarnation, lease).await?;
+        let own_until = self.unbroken_until().get(&node.0).copied();
+        let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0, &own_until]).await?;
+        let taken = taken.first().ok_or(StoreError::Fenced)?;
+        let (ids, epochs): (Vec<i64>, Vec<i64>) = (get(taken, 1)?, get(taken, 2)?);
+        self.taken_nodes.add(ids.into_iter().zip(epochs));
+        let any: bool = get(taken, 0)?;
+        if !any {
+            return Ok(0);
+        }
+        let aside = self.quarantine.sessions();
+        let gone: i64 = match self.background.rows("reap", REAP, &[&node.0, &epoch.0, &max, &aside]).await {
+            Ok(rows) => only(&rows)?,
+            // Somewhere in the batch: each alone, so that one fails alone.
+            Err(StoreError::Refused(_)) => self.reap_singly(lease, max, &aside).await?,
+            Err(error) => return Err(error),
+        };
+        if gone > 0 {
+            self.wake(Shards::ALL);
+            return unsigned(gone);
+        }
+        let adopted: i64 = only(&self.background.rows("reap", ADOPT, &[&node.0, &epoch.0, &max]).await?)?;
+        if adopted == 0 {
+            self.background.rows("reap", FORGET_TAKEN, &[&node.0]).await?;
+        }
+        unsigned(adopted)
+    }
+
+    /// Each session alone, so that one fails alone.
+    async fn reap_singly(&self, lease: Lease, max: i64, aside: &[i64]) -> Result<i64, StoreError> {
+        let Lease { node, epoch } = lease;
+        let mut gone = 0;
+        for row in self.background.rows("reap", LOST, &[&aside, &max, &node.0]).await? {
+            let session: i64 = get(&row, 0)?;
+            match self.background.rows("reap", REAP_ONE, &[&node.0, &epoch.0, &session]).await {
+                Ok(rows) => gone += only::<i64>(&rows)?,
+                Err(StoreError::Refused(why)) => self.quarantine.add(SessionId(session), &why),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
+    }
+}

@@ -1,0 +1,326 @@
+//! Which shards of the outbox a node publishes.
+//!
+//! A claim is a row of `outbox_shard` that names a node and its claim epoch. It ends when the node gives it back, or when its
+//! claim epoch is raised: by its next relay, or by another node, which may do so once this one has been silent for
+//! [`silent!`]. That a node's lease is taken does not end its claims: what it has read it may still publish.
+//!
+//! Invariant: a shard is read only by a node that has a claim on it, holds its lease, and has renewed it within
+//! [`readable!`]; and what it has read it hands to the bus within two seconds or never. Both add up to less than
+//! [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the same moment is found by it, or
+//! finds the claims gone. A relay that begins raises the claim epoch of its own node: what an earlier one has under way claims
+//! nothing, and gives nothing back. Nothing is given back while rows that were read are being published.
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rollcall_schema::{NodeId, Shards};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+
+use super::{
+    LIMIT,
+    connect::Dedicated,
+    rows::{get, unreadable, unsigned},
+};
+use crate::{Lease, StoreError};
+
+/// As in the table's generated column.
+pub(super) const SHARDS: usize = Shards::COUNT as usize;
+
+/// How old the latest renewal may be when a shard is read.
+macro_rules! readable {
+    () => {
+        "interval '2 seconds'"
+    };
+}
+pub(super) use readable;
+/// After which time without a renewal a node's claims may be revoked.
+macro_rules! silent {
+    () => {
+        "interval '4500 ms'"
+    };
+}
+pub(super) use silent;
+
+/// The same by this process's clock, with time to spare: a heartbeat finds a renewal of half a second ago young enough.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a node that ends waits for what its relay publishes: a drain has no more time left.
+const PUBLISHING: Duration = Duration::from_millis(30);
+/// A claim statement is left out where a heartbeat of the last moments has found nothing to change.
+const HEARTBEAT_COUNTS: Duration = Duration::from_millis(1500);
+
+const BEGIN: &str = "update node set claim_epoch = claim_epoch + 1, relays = true, renewed_at = clock_timestamp()
+    where id = $1 and epoch = $2 returning claim_epoch";
+
+/// Renews, gives back what is more than this node's share, and takes free shards up to it. The share is 0 where this node
+/// wants none. Nothing here waits for another node: rows that it has locked are left for the next time.
+const CLAIM: &str = concat!(
+    "with own as materialized (
+        select id from node where id = $1 and epoch = $2 and claim_epoch = $3 for no key update
+    ), renewed as (
+        update node set renewed_at = clock_timestamp(), relays = $4 from own where node.id = own.id
+    ), others as materialized (
+        select count(*) as relays from (
+            select from node where id <> $1 and relays and not taken and renewed_at > clock_timestamp() - interval '5 seconds'
+            limit 7
+        ) as o
+    ), held as materialized (
+        select s.shard from own join outbox_shard s on s.node_id = own.id and s.claim_epoch = $3
+    ), share as materialized (
+        select case when $4 then ceil(8 / (others.relays + 1.0))::bigint else 0 end as most,
+            (select count(*) from held) as held
+        from others
+    ), given as (
+        update outbox_shard s set node_id = null, claim_epoch = null
+        where s.shard = any (array(
+            select shard from held order by shard desc limit (select greatest(held - most, 0) from share)
+        ))
+        returning s.shard
+    ), silent as materialized (
+        select n.id from node n
+        where n.id = any (array(select node_id from outbox_shard)) and n.id <> $1
+            and n.renewed_at < clock_timestamp() - ",
+    silent!(),
+    "
+            and exists (select from own) and (select held < most from share)
+        for no key update skip locked
+    ), revoked as (
+        update node set claim_epoch = node.claim_epoch + 1 from silent where node.id = silent.id returning node.id
+    ), free as materialized (
+        select s.shard, s.generation from outbox_shard s
+        where not exists (
+            select from node n
+            where n.id = s.node_id and n.claim_epoch = s.claim_epoch and n.id <> all (array(select id from revoked))
+        )
+    ), picked as materialized (
+        select s.shard from free f join outbox_shard s on s.shard = f.shard and s.generation = f.generation
+        where exists (select from own)
+        order by (s.shard - $5::smallint + 8) % 8 limit (select greatest(most - held, 0) from share)
+        for update of s skip locked
+    ), taken as (
+        update outbox_shard s set node_id = $1, claim_epoch = $3, generation = s.generation + 1
+        from picked where s.shard = picked.shard
+        returning s.shard
+    )
+    select array(select shard from held except select shard from given), array(select shard from taken), others.relays
+    from own cross join others"
+);
+
+/// What a heartbeat has found of a node's claims.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) node: NodeId,
+    /// When it was sent.
+    pub(super) at: Instant,
+    pub(super) claim_epoch: i64,
+    pub(super) held: usize,
+    /// Other nodes that want shards, at most 7.
+    pub(super) others: usize,
+    /// A shard is free.
+    pub(super) free: bool,
+}
+
+/// Whether the relay has rows that it may be publishing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    busy: bool,
+    /// This node reads no more.
+    ended: Option<NodeId>,
+}
+
+/// What the parts of the store tell each other about shards.
+pub(super) struct ShardClaims {
+    seen: Mutex<Option<Seen>>,
+    reading: watch::Sender<Reading>,
+    held: watch::Sender<Shards>,
+    own: Notify,
+    others: watch::Sender<Shards>,
+}
+
+impl Default for ShardClaims {
+    fn default() -> Self {
+        let (reading, held, others) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
+        Self { seen: Mutex::default(), reading, held, own: Notify::new(), others }
+    }
+}
+
+impl ShardClaims {
+    /// A heartbeat was answered.
+    pub(super) fn saw(&self, seen: Seen) {
+        *self.lock() = Some(seen);
+    }
+
+    /// The shards that this process holds.
+    pub(super) fn held(&self) -> watch::Receiver<Shards> {
+        self.held.subscribe()
+    }
+
+    /// There may be new rows in these shards: wakes the relay of this process where it holds one, and notes the others.
+    pub(super) fn wake(&self, shards: Shards) {
+        let held = *self.held.borrow();
+        if shards.meets(held) {
+            self.own.notify_one();
+        }
+        let others = shards.without(held);
+        if !others.is_empty() {
+            self.others.send_modify(|waiting| *waiting = waiting.with(others));
+        }
+    }
+
+    /// Another node has committed rows into these shards.
+    pub(super) fn woken(&self, shards: Shards) {
+        if shards.meets(*self.held.borrow()) {
+            self.own.notify_one();
+        }
+    }
+
+    /// Waits until there may be new rows for the relay.
+    pub(super) async fn wait(&self) {
+        self.own.notified().await;
+    }
+
+    /// Waits until this process has committed rows into shards that it does not hold, and returns those.
+    pub(super) async fn rows_for_others(&self) -> Shards {
+        let mut waiting = self.others.subscribe();
+        // The sender lives as long as this.
+        let _ = waiting.wait_for(|shards| !shards.is_empty()).await;
+        self.others.send_replace(Shards::default())
+    }
+
+    /// This node's relay reads no more. Whether it has nothing left of what it has read.
+    pub(super) async fn end(&self, node: NodeId) -> bool {
+        self.reading.send_modify(|reading| reading.ended = Some(node));
+        let mut reading = self.reading.subscribe();
+        timeout(PUBLISHING, reading.wait_for(|reading| !reading.busy)).await.is_ok()
+    }
+
+    /// The relay no longer has rows that it may be publishing.
+    pub(super) fn rest(&self) {
+        self.reading.send_if_modified(|reading| std::mem::take(&mut reading.busy));
+    }
+
+    /// Whether the relay may read; from here to [`ShardClaims::rest`] it may have rows.
+    fn begin_read(&self, node: NodeId) -> bool {
+        let mut may = false;
+        self.reading.send_if_modified(|reading| {
+            may = reading.ended != Some(node);
+            reading.busy = may;
+            false
+        });
+        may
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
+        // A few numbers are whole after any panic.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One relay's claims. Dropped, they are free for the next relay of this node, and for others once the node is silent.
+pub(super) struct Claims {
+    shared: Arc<ShardClaims>,
+    lease: Lease,
+    epoch: i64,
+    held: Vec<i16>,
+    /// Other nodes that want shards.
+    others: usize,
+    /// When the latest claim statement was sent; none before the first.
+    asked: Option<Instant>,
+    wants: bool,
+}
+
+impl Claims {
+    /// Ends the claims of earlier relays of this node.
+    pub(super) async fn begin(
+        shared: Arc<ShardClaims>,
+        lease: Lease,
+        connection: &Dedicated,
+    ) -> Result<Self, StoreError> {
+        let rows = connection.rows(LIMIT, BEGIN, &[&lease.node.0, &lease.epoch.0]).await?;
+        let epoch = get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
+        shared.reading.send_modify(|reading| *reading = Reading::default());
+        Ok(Self { shared, lease, epoch, held: Vec::new(), others: 0, asked: None, wants: true })
+    }
+
+    /// What a statement compares: node, its epoch, and its claim epoch.
+    pub(super) fn parameters(&self) -> (i64, i64, i64) {
+        (self.lease.node.0, self.lease.epoch.0, self.epoch)
+    }
+
+    pub(super) fn held(&self) -> &[i16] {
+        &self.held
+    }
+
+    /// Whether rows may be read and published, until [`ShardClaims::rest`].
+    pub(super) fn begin_read(&self) -> bool {
+        !self.held.is_empty() && self.shared.begin_read(self.lease.node)
+    }
+
+    /// Whether another node wants shards.
+    pub(super) fn has_others(&self) -> bool {
+        self.seen().map_or(self.others, |seen| seen.others) > 0
+    }
+
+    /// Whether they were renewed so short a time ago that rows may be read.
+    pub(super) fn are_fresh(&self) -> bool {
+        let Some(asked) = self.asked else { return false };
+        self.seen().map_or(asked, |seen| seen.at.max(asked)).elapsed() < FRESH
+    }
+
+    /// Takes and gives back what is to be, and returns the shards that were taken. Nothing is to be published meanwhile.
+    pub(super) async fn settle(&mut self, connection: &Dedicated, wants: bool) -> Result<Vec<i16>, StoreError> {
+        let asked = Instant::now();
+        let (node, epoch, claim_epoch) = self.parameters();
+        let first = i16::try_from(node.rem_euclid(SHARDS as i64)).map_err(unreadable)?;
+        let rows = connection.rows(LIMIT, CLAIM, &[&node, &epoch, &claim_epoch, &wants, &first]).await?;
+        let Some(row) = rows.first() else {
+            self.hold(Vec::new());
+            return Err(StoreError::Unavailable("this node's claims on shards are gone: it was silent".to_owned()));
+        };
+        let (kept, taken): (Vec<i16>, Vec<i16>) = (get(row, 0)?, get(row, 1)?);
+        self.others = unsigned(get(row, 2)?)?;
+        (self.asked, self.wants) = (Some(asked), wants);
+        self.hold(kept.into_iter().chain(taken.iter().copied()).collect());
+        Ok(taken)
+    }
+
+    /// A read has found that one of them does not hold: the next [`Claims::settle`] asks.
+    pub(super) fn doubt(&mut self) {
+        self.asked = None;
+    }
+
+    /// Whether a heartbeat since the latest claim statement has found what this relay knows, and nothing to change.
+    pub(super) fn are_settled(&self, wants: bool) -> bool {
+        wants
+            && self.wants
+            && self.seen().is_some_and(|seen| {
+                let share = SHARDS.div_ceil(seen.others + 1);
+                seen.at.elapsed() < HEARTBEAT_COUNTS
+                    && self.asked.is_some_and(|asked| asked < seen.at)
+                    && seen.held == self.held.len()
+                    && (seen.held == share || seen.held < share && !seen.free)
+            })
+    }
+
+    fn seen(&self) -> Option<Seen> {
+        let (node, _, claim_epoch) = self.parameters();
+        let seen = *self.shared.lock();
+        seen.filter(|seen| seen.node.0 == node && seen.claim_epoch == claim_epoch)
+    }
+
+    fn hold(&mut self, held: Vec<i16>) {
+        let number = |shard: &i16| Shards::one(u8::try_from(*shard).unwrap_or_default());
+        self.shared.held.send_replace(held.iter().map(number).collect());
+        self.held = held;
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.hold(Vec::new());
+        self.shared.rest();
+    }
+}

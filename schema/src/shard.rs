@@ -1,0 +1,91 @@
+//! The shards of the outbox in Postgres: each is published by one relay at a time.
+//!
+//! Invariant: [`Shards::of`] says what the generated column of the table `outbox` says. So whoever commits an event knows
+//! whom to wake.
+use crate::ClassroomId;
+
+/// A set of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shards(u8);
+
+impl Shards {
+    /// How many there are.
+    pub const COUNT: u8 = 8;
+    /// All of them.
+    pub const ALL: Self = Self(u8::MAX);
+
+    /// The shard of this classroom. The two bytes differ between ids of each usual kind: random ones, those made of the
+    /// time, and those that somebody counted up by hand.
+    #[must_use]
+    pub fn of(classroom: ClassroomId) -> Self {
+        let bytes = classroom.0.as_bytes();
+        Self::one(bytes[3].wrapping_add(bytes[15]))
+    }
+
+    /// The one with this number, modulo [`Shards::COUNT`].
+    #[must_use]
+    pub const fn one(number: u8) -> Self {
+        Self(1 << (number % Self::COUNT))
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These without those.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether one of these is one of those.
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Their numbers, ascending.
+    pub fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..Self::COUNT).filter(move |number| self.meets(Self::one(*number)))
+    }
+}
+
+impl FromIterator<Self> for Shards {
+    fn from_iter<I: IntoIterator<Item = Self>>(sets: I) -> Self {
+        sets.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let some: Shards = [2, 7, 10].map(Shards::one).into_iter().collect();
+        assert_eq!(some.numbers().collect::<Vec<_>>(), [2, 7]);
+        assert_eq!(some.without(Shards::one(2)), Shards::one(7));
+        assert!(some.meets(Shards::ALL) && !some.meets(Shards::one(3)));
+        assert!(Shards::default().is_empty() && Shards::ALL.without(Shards::ALL).is_empty());
+    }
+
+    #[test]
+    fn ids_of_each_kind_are_in_all_shards() {
+        let kinds: [fn(u128) -> u128; 3] =
+            [|n| n, |n| (n << 96) | 0x1000_8000_0000_0000_0001, |n| (n << 96) | (n * 0x9e37)];
+        for kind in kinds {
+            let all: Shards = (0..64).map(|n| Shards::of(ClassroomId(Uuid::from_u128(kind(n))))).collect();
+            assert_eq!(all, Shards::ALL);
+        }
+    }
+}
