@@ -1,10 +1,11 @@
 # What a developer types. The work is done by cargo and by the short scripts in loadtest/setup.
 SEEDS ?= 50
 PAIRS ?= 2000
+NODES ?= 1,8,55
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint run k6 bench autobahn socketio race chaos mishaps sabotage fuzz clean
+.PHONY: help setup test lint run k6 bench scale autobahn socketio race chaos mishaps sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +32,10 @@ k6: ## 200 virtual users with k6 against a gateway of its own
 bench: setup ## every load scenario beside its floor, one table
 	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- bench
+
+scale: setup ## NODES=1,8,55 nodes on this machine: joins a second, and what Postgres pays for each
+	cargo build --release -p rollcall
+	cargo run --release -p rollcall-loadtest -- scale --nodes $(NODES)
 
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn

@@ -46,7 +46,9 @@ enum Verb {
     Reconnect(Options),
     /// Several nodes on one machine, full, for some time.
     Soak(SoakOptions),
-    /// All of the above, a short soak included.
+    /// Rates, and what Postgres pays, with one node and with many.
+    Scale(ScaleOptions),
+    /// All of the above but scale, a short soak included.
     Bench(SoakOptions),
     /// Pairs that enter at once on several nodes: list and pushes must say who is there, for everybody.
     Race(RaceOptions),
@@ -93,6 +95,22 @@ struct SoakOptions {
     /// Joins a second while they fill.
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
+}
+
+#[derive(Args)]
+struct ScaleOptions {
+    /// The gateway to measure.
+    #[arg(long, default_value = "target/release/rollcall")]
+    gateway: PathBuf,
+    /// How many nodes, one number after the other; rates are compared with those of the first.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,55")]
+    nodes: Vec<usize>,
+    /// How many agents come, on all nodes together, at each pace.
+    #[arg(long, default_value_t = 6000)]
+    agents: usize,
+    /// Where results and report go.
+    #[arg(long, default_value = "loadtest/out")]
+    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -157,6 +175,10 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Soak(soak) => {
             let length = soak.soak(10, 600);
             perform(&soak.options, |stage| scenario::soak::run(stage, length))
+        }
+        Verb::Scale(ScaleOptions { gateway, nodes, agents, out }) => {
+            let options = Options { gateway, backends: vec![Kind::Real], agents, out };
+            perform(&options, |stage| scenario::scale::run(stage, &nodes))
         }
         Verb::Bench(soak) => {
             let length = soak.soak(2, 20);

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use rollcall_loadtest::servers::PostgresOptions;
+
 use super::clock::SECOND;
 use super::crew::{Band, Crew};
 use super::order::{Arrived, Crowd, Goal, Pace};
@@ -62,10 +64,22 @@ impl Stage {
         crowds: &[Crowd],
         settings: &[(&str, String)],
     ) -> io::Result<System> {
+        self.start_on(kind, count, crowds, settings, PostgresOptions::default())
+    }
+
+    /// The same with such a PostgreSQL.
+    pub(crate) fn start_on(
+        &self,
+        kind: Kind,
+        count: usize,
+        crowds: &[Crowd],
+        settings: &[(&str, String)],
+        postgres: PostgresOptions,
+    ) -> io::Result<System> {
         nix::unistd::sync();
         let binary = self.gateway.as_ref();
         let binary = binary.ok_or_else(|| io::Error::other("--gateway PATH is missing"))?;
-        System::gateways(&binary.canonicalize()?, kind, count, crowds, settings)
+        System::gateways_on(&binary.canonicalize()?, kind, count, crowds, settings, postgres)
     }
 
     pub(crate) fn note(&mut self, scenario: &str, system: Kind) -> Note<'_> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{Nats, Postgres, Redis, private_folder};
+use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, private_folder};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 
 /// How long a gateway may take to have let everybody go.
 const EMPTY_LIMIT: Duration = Duration::from_secs(60);
-/// How often a gateway counts its outbox, and a little.
+/// How old a gateway's count of its outbox may be, and a little.
 const COUNTED_EVERY: Duration = Duration::from_millis(600);
 
 /// A seat map is a hash in Redis with a field a seat: nobody has a lesson of 10,000 seats.
@@ -83,12 +83,24 @@ impl System {
         crowds: &[Crowd],
         settings: &[(&str, String)],
     ) -> io::Result<Self> {
+        Self::gateways_on(binary, kind, count, crowds, settings, PostgresOptions::default())
+    }
+
+    /// The same with such a PostgreSQL.
+    pub(crate) fn gateways_on(
+        binary: &Path,
+        kind: Kind,
+        count: usize,
+        crowds: &[Crowd],
+        settings: &[(&str, String)],
+        postgres: PostgresOptions,
+    ) -> io::Result<Self> {
         let folder = private_folder("load")?;
         let backends = match kind {
             Kind::Floor => return Self::floor(),
             Kind::Embedded => None,
             Kind::Real => {
-                let postgres = Postgres::start()?;
+                let postgres = Postgres::start_with(postgres)?;
                 let database = postgres.create_database()?;
                 Some(Box::new(Backends { postgres, database, redis: Redis::start()?, nats: Nats::start()? }))
             }
@@ -157,7 +169,7 @@ impl System {
             let zero = |name, labels: &[&str]| gateway.wait_for_metric(name, labels, EMPTY_LIMIT, |value| value == 0.0);
             zero("rollcall_sessions", &[])?;
             zero("rollcall_function_in_flight", &["function=\"disconnect\""])?;
-            // The rows are counted twice a second: what was counted before the last disconnect says nothing.
+            // What was counted before the last disconnect says nothing.
             std::thread::sleep(COUNTED_EVERY);
             zero("rollcall_outbox_rows", &[])?;
         }

@@ -8,4 +8,5 @@ pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod race;
 pub(crate) mod reconnect;
+pub(crate) mod scale;
 pub(crate) mod soak;

@@ -1,0 +1,145 @@
+//! What Postgres pays, and how fast agents get in, with one node and with many on one machine: at rest, as fast as it goes,
+//! and at a pace at which each node's batches are small.
+//!
+//! The same number of agents comes in each case. At rest a node may cost a few statements a second, for its lease and its
+//! claims; beyond that the cost is to be that of the joins, whatever the number of nodes.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rollcall_loadtest::servers::{PostgresOptions, children, psql};
+
+use crate::load::crew::Crew;
+use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::proc;
+use crate::load::results::Limit;
+use crate::load::stage::{Stage, WINDOW};
+use crate::load::system::{Kind, System};
+
+const ROOM: usize = 30;
+/// Until every node has its claims, and after a wave until its events are published.
+const SETTLED: Duration = Duration::from_secs(8);
+/// How long nodes are watched at rest.
+const REST: Duration = Duration::from_secs(15);
+/// Connections of a node: 55 nodes have hundreds at any rate.
+const POOL: u32 = 4;
+/// Joins a second that a node gets at the slow pace, where the machine has room for them.
+const SLOW: f64 = 20.0;
+/// The share of the fastest rate that is room enough.
+const ROOM_TO_SPARE: f64 = 0.5;
+
+const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000 \
+    from pg_stat_statements";
+
+/// What Postgres has done since it began.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    at: Instant,
+    statements: f64,
+    /// Microseconds in statements, with their waits for locks.
+    executed: f64,
+    /// Microseconds of processor time, commits included.
+    processor: f64,
+}
+
+impl Cost {
+    fn read(database: &str, server: u32) -> io::Result<Self> {
+        let counted = psql(database, COUNTED)?;
+        let numbers = counted.split_once('|').and_then(|(calls, time)| Some((calls.parse().ok()?, time.parse().ok()?)));
+        let (statements, executed) = numbers.ok_or(io::ErrorKind::InvalidData)?;
+        let mut processor = proc::cpu_seconds(server)?;
+        for child in children(server)? {
+            // One that has ended meanwhile is counted no more.
+            processor += proc::cpu_seconds(child).unwrap_or(0.0);
+        }
+        Ok(Self { at: Instant::now(), statements, executed, processor: processor * 1e6 })
+    }
+
+    fn since(self, before: Self) -> (f64, f64, f64, f64) {
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        let spent = |of: fn(Self) -> f64| of(self) - of(before);
+        (seconds, spent(|cost| cost.statements), spent(|cost| cost.executed), spent(|cost| cost.processor))
+    }
+}
+
+/// Measures each of these numbers of nodes.
+pub(crate) fn run(stage: &mut Stage, numbers: &[usize]) -> io::Result<()> {
+    let mut first = None;
+    for &nodes in numbers {
+        let rate = measure(stage, nodes)?;
+        let first = *first.get_or_insert(rate);
+        let mut note = stage.note("scale", Kind::Real);
+        let name = format!("{nodes} nodes: share of the rate of {} nodes", numbers[0]);
+        note.figure(&name, rate / first, "", Some(Limit::AtLeast(0.6)));
+    }
+    Ok(())
+}
+
+/// The rate at which agents get in.
+fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
+    let agents = (stage.agents / nodes).max(ROOM);
+    let crowds = |first: usize| (0..nodes).map(move |node| Crowd::new((first + node) as u16, agents, ROOM));
+    let (fast, slow): (Vec<Crowd>, Vec<Crowd>) = (crowds(100).collect(), crowds(200).collect());
+    let all: Vec<Crowd> = fast.iter().chain(&slow).cloned().collect();
+    let settings = [("ROLLCALL_POSTGRES_POOL", POOL.to_string())];
+    let nodes_count = u32::try_from(nodes).map_err(io::Error::other)?;
+    let postgres = PostgresOptions {
+        max_connections: 100 + nodes_count * (POOL + 4),
+        settings: [("shared_preload_libraries", "pg_stat_statements"), ("pg_stat_statements.track_planning", "on")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        ..PostgresOptions::default()
+    };
+    let system = stage.start_on(Kind::Real, nodes, &all, &settings, postgres)?;
+    let System::Gateways { gateways, backends: Some(backends), .. } = &system else {
+        return Err(io::Error::other("a scale needs gateways with servers"));
+    };
+    let (database, server) = (backends.database.as_str(), backends.postgres.pid());
+    psql(database, "create extension if not exists pg_stat_statements")?;
+    let cost = || Cost::read(database, server);
+
+    thread::sleep(SETTLED);
+    let before = cost()?;
+    thread::sleep(REST);
+    let (seconds, at_rest, _, processor) = cost()?.since(before);
+    // One is the counting itself.
+    let each = |value: f64| value / seconds / nodes as f64;
+    let mut note = stage.note("scale", Kind::Real);
+    let name = format!("{nodes} nodes at rest");
+    note.figure(&format!("{name}: statements a second, a node"), each(at_rest - 1.0), "/s", Some(Limit::AtMost(3.0)));
+    note.figure(&format!("{name}: processor time of Postgres, a node"), each(processor), "us/s", None);
+
+    let mut crew = Crew::of(nodes)?;
+    let targets = || gateways.iter().map(|gateway| gateway.address());
+    let fast = crew.prepare_each(&fast.into_iter().zip(targets()).collect::<Vec<_>>())?;
+    let before = cost()?;
+    let wave = crew.arrive(&fast, Pace::Window(WINDOW), Goal::Joined)?;
+    let (_, statements, executed, processor) = cost()?.since(before);
+    let rate = wave.rate();
+    let joins = fast.agents() as f64;
+    let name = format!("{nodes} nodes, as fast as it goes");
+    note.failures(&name, &wave);
+    note.figure(&format!("{name}: connect and join"), rate, "/s", None);
+    note.figure(&format!("{name}: statements each"), statements / joins, "", None);
+    note.figure(&format!("{name}: time in statements each"), executed / joins, "us", None);
+    note.figure(&format!("{name}: processor time of Postgres each"), processor / joins, "us", None);
+
+    thread::sleep(SETTLED);
+    let mut crew = Crew::of(nodes)?;
+    let slow = crew.prepare_each(&slow.into_iter().zip(targets()).collect::<Vec<_>>())?;
+    let pace = (SLOW * nodes as f64).min(rate * ROOM_TO_SPARE);
+    let before = cost()?;
+    let wave = crew.arrive(&slow, Pace::Rate(pace), Goal::Joined)?;
+    let (seconds, statements, executed, processor) = cost()?.since(before);
+    let joins = slow.agents() as f64;
+    let statements = statements - at_rest / REST.as_secs_f64() * seconds;
+    let name = format!("{nodes} nodes, {pace:.0} joins a second");
+    note.failures(&name, &wave);
+    note.figure(&format!("{name}: p99"), wave.quantile_ms(0.99), "ms", None);
+    let most = Some(Limit::AtMost(3.0));
+    note.figure(&format!("{name}: statements each, beyond those at rest"), statements / joins, "", most);
+    note.figure(&format!("{name}: time in statements each"), executed / joins, "us", Some(Limit::AtMost(170.0)));
+    note.figure(&format!("{name}: processor time of Postgres each"), processor / joins, "us", None);
+    Ok(rate)
+}
