@@ -1,128 +1,39 @@
 //! The address of a backend. It may contain a password, and may be in a file that is replaced while the process runs.
 //!
-//! Invariant: it is never shown with its password. Each new connection asks [`BackendUrl::current`], so a password that
-//! was rotated in the file is used from the next connection on. A file that cannot be used (missing, empty, or not an
-//! address, as may happen while it is replaced) changes nothing: the last good text stays in use, and the problem is
-//! logged once.
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+//! Invariant: it is never shown with its password.
+use std::{fmt, path::PathBuf};
+
+use super::{
+    Secret,
+    rotating_secret::{Check, RotatingSecret},
 };
 
-use tokio::{task::spawn_blocking, time::timeout};
-use tracing::{info, warn};
-
-use super::Secret;
-
-/// How long a read of the file may take: a network file system that hangs delays a connection by no more.
-const READ: Duration = Duration::from_millis(250);
-
-/// Checks that a text is an address of this backend; the error says what is wrong.
-pub type Check = fn(&str) -> Result<(), String>;
-
 /// A backend's address. It is displayed without user and password. Clones share what was read last.
-#[derive(Clone)]
-pub struct BackendUrl {
-    /// The text at the start.
-    initial: Secret,
-    file: Option<Arc<AddressFile>>,
-}
-
-/// The file that the address is read from again.
-struct AddressFile {
-    /// The setting's name, without `_FILE`.
-    variable: &'static str,
-    path: PathBuf,
-    check: Check,
-    last: Mutex<Last>,
-    /// Held during a read: on a file system that hangs, one thread waits, not one for each connection.
-    reading: Arc<tokio::sync::Mutex<()>>,
-}
-
-struct Last {
-    good: Secret,
-    /// What was wrong with the file at the last read; none: it was good.
-    problem: Option<String>,
-}
+#[derive(Clone, PartialEq, Eq)]
+pub struct BackendUrl(RotatingSecret);
 
 impl BackendUrl {
     /// An address that does not change.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self { initial: Secret::new(text), file: None }
+        Self(RotatingSecret::new(text))
     }
 
     /// An address that was read from this file, and is read again for each connection.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
-        let initial = Secret::new(text);
-        let last = Mutex::new(Last { good: initial.clone(), problem: None });
-        let reading = Arc::default();
-        Self { initial, file: Some(Arc::new(AddressFile { variable, path, check, last, reading })) }
+        Self(RotatingSecret::in_file(text, variable, path, check))
     }
 
     /// The whole address at the start. Its password may have been replaced since: to connect, use [`Self::current`].
     #[must_use]
     pub fn reveal(&self) -> &str {
-        self.initial.reveal()
+        self.0.initial().reveal()
     }
 
     /// The whole address as it is now, to connect with. Waits for the file for a quarter of a second at most.
     pub async fn current(&self) -> Secret {
-        let Some(file) = &self.file else { return self.initial.clone() };
-        let reader = Arc::clone(file);
-        let read = async {
-            let alone = Arc::clone(&reader.reading).lock_owned().await;
-            let read = move || {
-                let _alone = alone;
-                reader.read()
-            };
-            spawn_blocking(read).await
-        };
-        let text = match timeout(READ, read).await {
-            Ok(Ok(text)) => text,
-            Ok(Err(_)) => Err("reading it panicked".to_owned()),
-            Err(_) => Err(format!("it was not read within {READ:?}")),
-        };
-        file.keep(text)
-    }
-}
-
-impl AddressFile {
-    fn read(&self) -> Result<Secret, String> {
-        // The error's text contains nothing of the file.
-        let text = std::fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
-        match text.trim() {
-            "" => Err("it is empty".to_owned()),
-            text => (self.check)(text).map(|()| Secret::new(text)),
-        }
-    }
-
-    /// Keeps a good text, and logs what has changed.
-    fn keep(&self, text: Result<Secret, String>) -> Secret {
-        // Its fields are consistent after any panic.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.path.display();
-        match text {
-            Ok(text) => {
-                if last.problem.take().is_some() {
-                    info!(setting = self.variable, %file, "the address's file can be read again");
-                }
-                if text != last.good {
-                    info!(setting = self.variable, %file, "the address was replaced; new connections use the new one");
-                    last.good = text;
-                }
-            }
-            Err(problem) => {
-                if last.problem.as_ref() != Some(&problem) {
-                    warn!(setting = self.variable, %file, problem, "the last good address stays in use");
-                    last.problem = Some(problem);
-                }
-            }
-        }
-        last.good.clone()
+        self.0.current().await
     }
 }
 
@@ -131,14 +42,6 @@ impl<T: Into<Box<str>>> From<T> for BackendUrl {
         Self::new(text)
     }
 }
-
-impl PartialEq for BackendUrl {
-    fn eq(&self, other: &Self) -> bool {
-        self.initial == other.initial
-    }
-}
-
-impl Eq for BackendUrl {}
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,10 +4,13 @@ pub mod failpoint;
 pub mod log_limit;
 pub mod names;
 pub mod process;
+pub mod reloaded;
+mod rotating_secret;
 mod secret;
 pub mod tasks;
 pub mod tls;
 pub mod tls_failure;
 
-pub use address::{BackendUrl, Check};
+pub use address::BackendUrl;
+pub use rotating_secret::{Check, RotatingSecret};
 pub use secret::Secret;

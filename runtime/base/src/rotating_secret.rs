@@ -1,0 +1,81 @@
+//! A secret that may be in a file which is replaced while the process runs, as Vault and providers of short-lived
+//! passwords do.
+//!
+//! Invariant: each new connection asks [`RotatingSecret::current`], so a new text is used from the next connection on.
+//! What [`Reloaded`] says of a file that cannot be used holds here.
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Secret, reloaded::Reloaded};
+
+/// Checks that a text is what it should be; the error says what is wrong, and nothing of the text.
+pub type Check = fn(&str) -> Result<(), String>;
+
+/// See the module. Clones share what was read last.
+#[derive(Clone)]
+pub struct RotatingSecret {
+    /// The text at the start.
+    initial: Secret,
+    file: Option<Arc<SecretFile>>,
+}
+
+struct SecretFile {
+    path: PathBuf,
+    check: Check,
+    last: Reloaded<Secret>,
+}
+
+impl RotatingSecret {
+    /// A secret that does not change.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self { initial: Secret::new(text), file: None }
+    }
+
+    /// A secret that was read from this file for this setting, and is read again for each connection.
+    #[must_use]
+    pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
+        let initial = Secret::new(text);
+        let last = Reloaded::new(format!("{variable}_FILE={}", path.display()), initial.clone());
+        Self { initial, file: Some(Arc::new(SecretFile { path, check, last })) }
+    }
+
+    /// The text at the start.
+    #[must_use]
+    pub fn initial(&self) -> &Secret {
+        &self.initial
+    }
+
+    /// The text as it is now. Waits for the file for a quarter of a second at most.
+    pub async fn current(&self) -> Secret {
+        let Some(file) = &self.file else { return self.initial.clone() };
+        let (path, check) = (file.path.clone(), file.check);
+        file.last.current(move |last| Ok(Some(read(&path, check)?).filter(|text| text != last))).await
+    }
+}
+
+fn read(path: &Path, check: Check) -> Result<Secret, String> {
+    // The error's text contains nothing of the file.
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    match text.trim() {
+        "" => Err("it is empty".to_owned()),
+        text => check(text).map(|()| Secret::new(text)),
+    }
+}
+
+impl PartialEq for RotatingSecret {
+    fn eq(&self, other: &Self) -> bool {
+        self.initial == other.initial
+    }
+}
+
+impl Eq for RotatingSecret {}
+
+impl fmt::Debug for RotatingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.initial.fmt(f)
+    }
+}
