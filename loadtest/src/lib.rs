@@ -51,10 +51,12 @@
 //! wrong clocks `faketime`; an error names the package that is missing.
 
 pub mod client;
+mod connect_proxy;
 mod files;
 pub mod gateway;
 pub mod race;
 pub mod servers;
+mod tls_front;
 pub mod token;
 pub mod view;
 mod wait;
@@ -62,6 +64,8 @@ pub mod webhook;
 pub mod wire;
 
 pub use client::Client;
+pub use connect_proxy::ConnectProxy;
 pub use files::raise_open_files;
 pub use gateway::{Gateway, GatewayOptions};
+pub use tls_front::TlsFront;
 pub use wire::{Way, Wire};

@@ -7,6 +7,7 @@
 //! The calls block, for half a second at most once the template of a PostgreSQL data folder has been
 //! made.
 
+mod authority;
 mod balancer;
 mod binary;
 mod folder;
@@ -17,10 +18,12 @@ mod process;
 mod prometheus;
 mod redis;
 mod server;
+mod server_user;
 pub mod shared;
 mod signal;
 mod standby;
 
+pub use authority::{Authority, Issued};
 pub use balancer::{Balancer, BalancerKind};
 pub use nats::Nats;
 pub use postgres::{Postgres, PostgresOptions, psql, psql_command};

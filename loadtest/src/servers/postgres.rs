@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 
+use super::authority::{Authority, Issued};
 use super::binary;
 use super::server::{Kind, Server};
+use super::server_user::{own_user, server_user};
 
 pub(super) const DATA: &str = "data";
 pub(super) const SUPERUSER: &str = "postgres";
@@ -37,6 +39,28 @@ pub struct PostgresOptions {
 impl Default for PostgresOptions {
     fn default() -> Self {
         Self { fsync: true, max_connections: 100, settings: Vec::new() }
+    }
+}
+
+impl PostgresOptions {
+    /// A server with this certificate, which trusts the clients' certificates of this authority. `rules` are the lines of
+    /// `pg_hba.conf`.
+    ///
+    /// # Errors
+    /// When the rules cannot be written.
+    pub fn with_tls(authority: &Authority, server: &Issued, rules: &str) -> io::Result<Self> {
+        let file = tempfile::Builder::new().suffix(".conf").tempfile_in(authority.folder())?.into_temp_path().keep()?;
+        fs::write(&file, rules)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+        let settings = [
+            ("ssl", "on".to_owned()),
+            ("ssl_cert_file", server.certificate.display().to_string()),
+            ("ssl_key_file", server.key.display().to_string()),
+            ("ssl_ca_file", authority.certificate().display().to_string()),
+            ("hba_file", file.display().to_string()),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Ok(Self { fsync: false, settings, ..Self::default() })
     }
 }
 
@@ -162,29 +186,10 @@ fn template() -> io::Result<PathBuf> {
 pub(super) fn as_server_user(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(program);
     if let Some((uid, gid)) = server_user()? {
-        command.uid(uid).gid(gid);
+        // Its home is not this user's, where libpq would look for certificates.
+        command.uid(uid).gid(gid).env("HOME", "/nonexistent");
     }
     Ok(command)
-}
-
-/// Whom to run it as when we are root, which PostgreSQL refuses to be.
-pub(super) fn server_user() -> io::Result<Option<(u32, u32)>> {
-    if own_user() != 0 {
-        return Ok(None);
-    }
-    let users = fs::read_to_string("/etc/passwd")?;
-    let ids = |name: &str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    let found = ids("postgres").or_else(|| ids("nobody"));
-    let found = found.ok_or_else(|| io::Error::other("no user `postgres` or `nobody`"))?;
-    Ok(Some(found))
-}
-
-fn own_user() -> u32 {
-    nix::unistd::geteuid().as_raw()
 }
 
 pub(super) fn run(command: &mut Command) -> io::Result<Output> {

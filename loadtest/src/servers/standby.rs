@@ -9,8 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::binary;
-use super::postgres::{DATA, PostgresKind, PostgresOptions, SUPERUSER, as_server_user, psql, run, server_user};
+use super::postgres::{DATA, PostgresKind, PostgresOptions, SUPERUSER, as_server_user, psql, run};
 use super::server::{Kind, Server};
+use super::server_user::server_user;
 use crate::wait::poll;
 
 const LIMIT: Duration = Duration::from_secs(20);
