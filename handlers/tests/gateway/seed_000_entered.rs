@@ -19,7 +19,7 @@ fn token() -> String {
     token::hs256(token::SECRET, &claims)
 }
 
-async fn the_diagram(backend: &Backend) {
+pub(crate) async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
     // An agent that is there already, and sees the rest.
     let mut witness = backend.participant(room, "witness").await;

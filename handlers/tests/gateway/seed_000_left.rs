@@ -15,7 +15,7 @@ async fn two_agents(backend: &Backend) -> (&Classroom, Agent, Agent) {
     (room, witness, agent)
 }
 
-async fn the_diagram(backend: &Backend) {
+pub(crate) async fn the_diagram(backend: &Backend) {
     let (room, mut witness, agent) = two_agents(backend).await;
     let there = agent.whom();
 

@@ -20,7 +20,7 @@ async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }
 
-async fn the_diagram(backend: &Backend) {
+pub(crate) async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
     let (lesson, client_id) = (&room.algebra, room.user("seated"));
     let mut participant = backend.participant(room, "seated").await;

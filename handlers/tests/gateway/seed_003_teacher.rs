@@ -12,7 +12,7 @@ async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }
 
-async fn the_diagram(backend: &Backend) {
+pub(crate) async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
     let (lesson, user) = (&room.algebra, room.user("tess"));
     // tess has seat 2 in lesson_attendee.

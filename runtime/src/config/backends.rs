@@ -1,7 +1,8 @@
 //! Where sessions, keys and events are kept.
 use std::{path::PathBuf, str::FromStr};
 
-use rollcall_base::{BackendUrl, Check};
+use rollcall_base::{BackendUrl, Check, RotatingSecret};
+use rollcall_store::postgres::{SchemaName, check_url};
 
 use super::{
     names::{self, Setting},
@@ -29,6 +30,10 @@ pub struct BackendsConfig {
     pub redis_prefix: String,
     /// The bus; none: in process.
     pub nats: Option<BackendUrl>,
+    /// The password of PostgreSQL, where it is not in its address.
+    pub postgres_password: Option<RotatingSecret>,
+    /// The schema of our tables in PostgreSQL; none: the role's first one.
+    pub postgres_schema: Option<SchemaName>,
     /// How many connections to PostgreSQL serve clients' requests.
     pub postgres_pool: usize,
     /// Whether SQL keeps published events for the webhook.
@@ -42,6 +47,8 @@ impl BackendsConfig {
             redis: source.address(&names::REDIS_URL, redis),
             redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
             nats: source.address(&names::NATS_URL, nats),
+            postgres_password: source.address(&names::DATABASE_PASSWORD, |given| Ok(password(given))),
+            postgres_schema: source.optional(&names::SCHEMA, |text| text.parse().map_err(str::to_owned)),
             postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
             keep_published: false,
         }
@@ -71,9 +78,13 @@ fn postgres(text: &str) -> Result<(), String> {
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return Err("write sqlite:FILE or postgres://USER:PASSWORD@HOST/DATABASE".into());
     }
-    match tokio_postgres::Config::from_str(text) {
-        Ok(_) => Ok(()),
-        Err(_) => Err("not an address of PostgreSQL; escape special characters of the password as %XX".into()),
+    check_url(text)
+}
+
+fn password(given: &Given) -> RotatingSecret {
+    match &given.file {
+        Some(path) => RotatingSecret::in_file(&given.text, names::DATABASE_PASSWORD.name, path.clone(), |_| Ok(())),
+        None => RotatingSecret::new(given.text.as_str()),
     }
 }
 

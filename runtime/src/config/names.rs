@@ -47,7 +47,9 @@ settings! {
     CONFIG = "ROLLCALL_CONFIG", Plain, None, "TOML file of settings, named as the flags are; variables win over it, and flags over both";
     LISTEN = "ROLLCALL_LISTEN", Plain, Some("127.0.0.1:8080"), "Address for clients: /ws and /healthz";
     ADMIN_LISTEN = "ROLLCALL_ADMIN_LISTEN", Plain, Some("127.0.0.1:9090"), "Address for operators: /metrics, /healthz, /readyz and /api/v1";
-    DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://...";
+    DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://..., with libpq's sslmode, sslrootcert, sslcert and sslkey";
+    DATABASE_PASSWORD = "ROLLCALL_DATABASE_PASSWORD", Secret, None, "Password of PostgreSQL, instead of the one in DATABASE_URL; from a file it is read again for each connection";
+    SCHEMA = "ROLLCALL_SCHEMA", Plain, None, "Schema of the tables in PostgreSQL; without it the first one of the role's search_path";
     REDIS_URL = "REDIS_URL", Address, None, "redis://...; without it the keys are kept in the process";
     REDIS_PREFIX = "ROLLCALL_REDIS_PREFIX", Plain, None, "Prefix of every key in Redis";
     NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it events stay in the process";
@@ -129,6 +131,10 @@ settings! {
     WEBHOOK_MAX_AGE = "ROLLCALL_WEBHOOK_MAX_AGE", Plain, Some("24h"), "How long events wait for it without NATS; with NATS as long as the stream keeps them";
     MIXPANEL_TOKEN = "ROLLCALL_MIXPANEL_TOKEN", Secret, None, "Token of the Mixpanel project; without it nothing is sent";
     MIXPANEL_URL = "ROLLCALL_MIXPANEL_URL", Plain, Some("https://api.mixpanel.com/track"), "Address that events for Mixpanel are sent to";
+    CA_FILE = "ROLLCALL_CA_FILE", Plain, None, "PEM file of authorities whose servers https requests trust, besides the machine's";
+    HTTPS_PROXY = "HTTPS_PROXY", Address, None, "Proxy of https requests, http://USER:PASSWORD@HOST:PORT; this machine is asked directly";
+    HTTP_PROXY = "HTTP_PROXY", Address, None, "Proxy of http requests";
+    NO_PROXY = "NO_PROXY", Plain, None, "Names, addresses and networks that are asked without a proxy, separated by commas; * for all";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";
     LOG_FORMAT = "ROLLCALL_LOG_FORMAT", Plain, Some("text"), "How a line of the log is written: text, or json, one object a line";
 }

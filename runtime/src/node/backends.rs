@@ -13,7 +13,7 @@ use rollcall_bus::{
 use rollcall_keys::{LessonKeys, memory::MemoryKeys, redis::RedisKeys};
 use rollcall_store::{
     Store,
-    postgres::{PostgresOptions, PostgresStore},
+    postgres::{ConnectError, PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
 };
 
@@ -73,13 +73,19 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
             Arc::new(store.keeping_published(config.keep_published))
         }
         Database::Postgres(url) => {
-            let options = PostgresOptions { pool_size: config.postgres_pool, ..PostgresOptions::new(url.clone()) };
-            let hint = "start it, or set DATABASE_URL to where it is";
-            let store =
-                PostgresStore::connect(&options).map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
-            with_retries(async || store.ping().await)
-                .await
-                .map_err(StartError::at(format!("PostgreSQL at {url}"), hint))?;
+            let options = PostgresOptions {
+                password: config.postgres_password.clone(),
+                schema: config.postgres_schema.clone(),
+                pool_size: config.postgres_pool,
+                ..PostgresOptions::new(url.clone())
+            };
+            let what = format!("PostgreSQL at {url}");
+            let refused = |ConnectError { why, advice }| {
+                let hint = advice.map_or("start it, or set DATABASE_URL to where it is".into(), Into::into);
+                StartError { what: what.clone(), why, hint }
+            };
+            let store = PostgresStore::connect(&options).map_err(refused)?;
+            with_retries(async || store.reach().await).await.map_err(refused)?;
             Arc::new(store)
         }
     })

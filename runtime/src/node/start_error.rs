@@ -1,4 +1,5 @@
 //! Why a node or a command does not start, as the operator reads it.
+use std::borrow::Cow;
 
 /// What is wrong, why, and what to change.
 #[derive(Debug, thiserror::Error)]
@@ -9,13 +10,16 @@ pub struct StartError {
     /// The part's own error.
     pub why: String,
     /// What to change.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 impl StartError {
     /// For `map_err`.
-    pub fn at<E: std::fmt::Display>(what: impl Into<String>, hint: &'static str) -> impl FnOnce(E) -> Self {
-        let what = what.into();
+    pub fn at<E: std::fmt::Display>(
+        what: impl Into<String>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> impl FnOnce(E) -> Self {
+        let (what, hint) = (what.into(), hint.into());
         move |error| Self { what, why: error.to_string(), hint }
     }
 }

@@ -81,6 +81,10 @@ pub trait Store:
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
+    /// How the latest connection is protected, for operators; none where there is no connection.
+    fn protection(&self) -> Option<String> {
+        None
+    }
     /// One round trip.
     async fn ping(&self) -> Result<(), StoreError>;
 }

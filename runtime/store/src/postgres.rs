@@ -5,10 +5,13 @@
 //!
 //! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
 //! proxy that shares server connections between transactions does not fit.
+mod advice;
 mod agent_states;
 mod backlog;
 mod connect;
+mod connect_error;
 mod dead_nodes;
+mod dial;
 mod doubtful;
 mod erasure;
 mod floor;
@@ -20,13 +23,16 @@ mod lease;
 mod lesson_joins;
 mod load;
 mod migrate;
+mod options;
 mod outbox;
 mod overview;
 mod pool;
 mod queries;
 mod recovery;
 mod restored;
+mod rights;
 mod rows;
+mod schema_name;
 mod session_end;
 mod sessions;
 mod shard_claims;
@@ -35,11 +41,18 @@ mod statement_error;
 mod store;
 mod taken_nodes;
 mod timeline;
+mod tls;
+mod tls_stream;
+mod url;
 mod webhook;
 
 use std::time::Duration;
 
-pub use store::{PostgresOptions, PostgresStore};
+pub use connect_error::ConnectError;
+pub use options::PostgresOptions;
+pub use schema_name::SchemaName;
+pub use store::PostgresStore;
+pub use url::check_url;
 
 /// In metrics.
 const NAME: &str = "postgres";

@@ -15,6 +15,10 @@ pub trait Schema: Send + Sync {
     async fn migrate(&self) -> Result<(), StoreError>;
     /// The names of the migrations that are missing. It writes nothing.
     async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError>;
+    /// What the account lacks to serve, with what to change, in one line.
+    async fn missing_rights(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
     /// The UUID that was made with the database. It is part of every message id.
     async fn installation(&self) -> Result<Uuid, StoreError>;
 }

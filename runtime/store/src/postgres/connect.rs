@@ -1,80 +1,146 @@
 //! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
 //!
-//! Connections are plain; a URL that asks for TLS is refused at the first connection.
-use std::{sync::Arc, time::Duration};
+//! Invariant: no connection is used before it was seen to begin in the schema that the settings name, and before its
+//! database was compared with what is known of its history.
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use deadpool_postgres::ClientWrapper;
+use rollcall_base::{BackendUrl, RotatingSecret};
 use tokio::{
     task::AbortHandle,
     time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{Config, Row, config::TargetSessionAttrs};
+use tokio_postgres::{Client, Config, Row, config::TargetSessionAttrs};
 use uuid::Uuid;
 
 use super::{
     LIMIT,
-    hosts::{Connected, Hosts},
+    advice::text_with_advice,
+    connect_error::ConnectError,
+    dial::{Connected, Protection},
+    hosts::Hosts,
+    options::PostgresOptions,
     rows::Parameters,
+    schema_name::SchemaName,
     statement_error::text,
     timeline::Timeline,
+    tls::TlsSource,
+    url::{self, PostgresUrl},
 };
 use crate::StoreError;
-use rollcall_base::BackendUrl;
 
 /// The server's own limits, for the case that it lives and we do not: see [`configure`].
 const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in_transaction_session_timeout=10000";
 /// Each statement is planned once, and always by the indexes: a plan made while a table was empty would scan it.
 const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
+const SILENT: &str = "no answer in time";
+
 /// Makes connections to the server that takes writes.
 pub(super) struct Connector {
     url: BackendUrl,
+    password: Option<RotatingSecret>,
+    pub(super) schema: Option<SchemaName>,
     /// For each address of each host, where the URL has no `connect_timeout`.
     limit: Duration,
     hosts: Hosts,
+    tls: TlsSource,
+    /// Of the latest connection.
+    protection: Mutex<Option<Protection>>,
     /// What each connection is compared with before it is used.
     pub(super) timeline: Arc<Timeline>,
 }
 
 impl Connector {
-    /// Makes none yet.
-    pub(super) fn new(url: BackendUrl, limit: Duration, timeline: Arc<Timeline>) -> Result<Self, StoreError> {
-        configure(url.reveal())?;
-        Ok(Self { url, limit, hosts: Hosts::default(), timeline })
+    /// Makes none yet, but reads the files that the URL names.
+    pub(super) fn new(options: &PostgresOptions, timeline: Arc<Timeline>) -> Result<Self, ConnectError> {
+        let refused = |why: String| ConnectError {
+            why: format!("DATABASE_URL: {why}"),
+            advice: Some("correct it, or the file that it names".to_owned()),
+        };
+        let url = url::parse(options.url.reveal()).map_err(refused)?;
+        Ok(Self {
+            tls: TlsSource::read(&url.tls).map_err(|error| refused(error.to_string()))?,
+            url: options.url.clone(),
+            password: options.password.clone(),
+            schema: options.schema.clone(),
+            limit: options.connect,
+            hosts: Hosts::default(),
+            protection: Mutex::default(),
+            timeline,
+        })
     }
 
-    /// A new connection, with the password of this moment. `settings` come after the common ones. An address of the URL
-    /// may take as long as its `connect_timeout` says, else the usual limit, and `least` in either case.
-    pub(super) async fn connect(&self, settings: &str, least: Duration) -> Result<Connected, StoreError> {
-        let mut config = configure(self.url.current().await.reveal())?;
+    /// A new connection, with the password and the certificates of this moment. `settings` come after the common ones. An
+    /// address of the URL may take as long as its `connect_timeout` says, else the usual limit, and `least` in either case.
+    pub(super) async fn connect(&self, settings: &str, least: Duration) -> Result<Connected, ConnectError> {
+        let PostgresUrl { config, tls } = parse(self.url.current().await.reveal())?;
         let limit = config.get_connect_timeout().copied().unwrap_or(self.limit).max(least);
-        if !settings.is_empty() {
-            let common = config.get_options().unwrap_or_default().to_owned();
-            config.options(format!("{common} {settings}"));
+        let mut config = self.configure(config, settings);
+        if let Some(password) = &self.password {
+            config.password(password.current().await.reveal());
         }
-        self.hosts.connect(&config, limit).await
+        let tls = self.tls.current(tls).await;
+        let connected = self.hosts.connect(&config, &tls, limit).await?;
+        self.observe(connected.protection);
+        Ok(connected)
+    }
+
+    /// Makes a connection, checks where it leads, and closes it.
+    pub(super) async fn reach(&self) -> Result<(), ConnectError> {
+        let Connected { client, connection, .. } = self.connect("", Duration::ZERO).await?;
+        let client = ClientWrapper::new(client, tokio::spawn(async { drop(connection.await) }));
+        self.check_schema(&client).await
+    }
+
+    /// Checks that a new connection leads to where it should; see [`Timeline::compare`] for what it returns.
+    pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, StoreError> {
+        self.check_schema(client).await.map_err(ConnectError::unavailable)?;
+        flatten(timeout(LIMIT, self.timeline.compare(client)).await)
+    }
+
+    async fn check_schema(&self, client: &Client) -> Result<(), ConnectError> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        timeout(LIMIT, schema.check(client)).await.unwrap_or_else(|_| Err(ConnectError::plain(SILENT)))
+    }
+
+    /// How the latest connection is protected.
+    pub(super) fn protection(&self) -> Option<Protection> {
+        // An option is whole after any panic.
+        *self.protection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe(&self, now: Protection) {
+        let before = self.protection.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if before.is_some_and(|before| before != now) {
+            tracing::warn!(%now, "postgres: connections are protected in another way now");
+        }
+    }
+
+    /// The URL's settings with ours.
+    fn configure(&self, mut config: Config, settings: &str) -> Config {
+        let given = config.get_options().unwrap_or_default().to_owned();
+        let schema = self.schema.as_ref().map(SchemaName::option).unwrap_or_default();
+        config
+            .options([given.as_str(), SETTINGS, PLANS, &schema, settings].join(" ").trim())
+            // A standby accepts connections, and would keep them while it refuses every write.
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .tcp_user_timeout(LIMIT)
+            .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(1))
+            .keepalives_retries(3);
+        if config.get_application_name().is_none() {
+            config.application_name("rollcall");
+        }
+        config
     }
 }
 
-/// The URL with our settings of a session.
-fn configure(url: &str) -> Result<Config, StoreError> {
-    let mut config: Config = url
-        .parse()
-        // The error's text may hold parts of the URL, and that a password.
-        .map_err(|_| StoreError::Refused("DATABASE_URL is not a PostgreSQL URL".to_owned()))?;
-    let given = config.get_options().unwrap_or_default().to_owned();
-    config
-        .options(format!("{given} {SETTINGS} {PLANS}").trim_start())
-        // A standby accepts connections, and would keep them while it refuses every write.
-        .target_session_attrs(TargetSessionAttrs::ReadWrite)
-        .tcp_user_timeout(LIMIT)
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(1))
-        .keepalives_retries(3);
-    if config.get_application_name().is_none() {
-        config.application_name("rollcall");
-    }
-    Ok(config)
+fn parse(url: &str) -> Result<PostgresUrl, ConnectError> {
+    url::parse(url).map_err(|why| ConnectError::plain(format!("DATABASE_URL: {why}")))
 }
 
 /// A connection of one owner, for what lives as long as it, like a transaction. It closes when it is dropped.
@@ -90,7 +156,8 @@ impl Dedicated {
     /// Connects, and compares the database with what is known of its history. `settings` and `least` as in
     /// [`Connector::connect`].
     pub(super) async fn connect(connector: &Connector, settings: &str, least: Duration) -> Result<Self, StoreError> {
-        let (client, connection) = connector.connect(settings, least).await?;
+        let Connected { client, connection, .. } =
+            connector.connect(settings, least).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
             // Its end is seen by whoever uses it next.
             let _ = connection.await;
@@ -101,7 +168,7 @@ impl Dedicated {
             timeline: Arc::clone(&connector.timeline),
             incarnation: None,
         };
-        made.incarnation = made.end_on_timeout(timeout(LIMIT, made.timeline.compare(&made.client)).await)?;
+        made.incarnation = connector.compare(&made.client).await?;
         Ok(made)
     }
 
@@ -146,9 +213,9 @@ impl Dedicated {
 fn flatten<T>(answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Result<T, StoreError> {
     match answer {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if refused(&error) => Err(StoreError::Refused(text(&error))),
+        Ok(Err(error)) if refused(&error) => Err(StoreError::Refused(text_with_advice(&error))),
         Ok(Err(error)) => Err(StoreError::Unavailable(text(&error))),
-        Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+        Err(_) => Err(StoreError::Unavailable(SILENT.to_owned())),
     }
 }
 

@@ -6,8 +6,6 @@
 //! and does not know it yet is not preferred.
 use std::{
     collections::VecDeque,
-    fmt,
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -17,34 +15,23 @@ use tokio::{
     net::lookup_host,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_postgres::{Client, Config, Connection, NoTls, Socket, config::Host, tls::NoTlsStream};
+use tokio_postgres::{Config, config::Host};
 
-use super::statement_error::text;
-use crate::StoreError;
+use super::{
+    connect_error::ConnectError,
+    dial::{Address, Connected, Refusal, dial},
+    tls::Tls,
+};
 
 /// How long an address is waited for before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 const DEFAULT_PORT: u16 = 5432;
 
-/// A connection that takes writes.
-pub(super) type Connected = (Client, Connection<Socket, NoTlsStream>);
-
-/// One place to connect to. Ordered as in the URL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Address {
-    /// The host's place in the URL.
-    place: usize,
-    host: Option<Host>,
-    /// None for a Unix socket.
-    ip: Option<IpAddr>,
-    port: u16,
-}
-
 /// How one step of the search ended.
 enum Step {
     Resolved(Vec<Address>),
     Connected(Address, Box<Connected>),
-    Failed(String),
+    Failed(Refusal),
 }
 
 /// Where a connection was found last.
@@ -53,7 +40,7 @@ pub(super) struct Hosts(Mutex<Option<Address>>);
 
 impl Hosts {
     /// A connection to the server that takes writes. `limit` is for each address, and for the look-up of each name.
-    pub(super) async fn connect(&self, config: &Config, limit: Duration) -> Result<Connected, StoreError> {
+    pub(super) async fn connect(&self, config: &Config, tls: &Tls, limit: Duration) -> Result<Connected, ConnectError> {
         let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
         let mut waiting = VecDeque::new();
         for host in hosts(config) {
@@ -81,14 +68,11 @@ impl Hosts {
                 },
                 () = sleep_until(next_at), if !waiting.is_empty() => {
                     if let Some(address) = waiting.pop_front() {
-                        steps.push(attempt(config, address, limit).boxed());
+                        steps.push(attempt(config, address, limit, tls).boxed());
                     }
                     next_at = Instant::now() + HEAD_START;
                 }
-                else => return Err(StoreError::Unavailable(match failures.is_empty() {
-                    true => "DATABASE_URL names no host".to_owned(),
-                    false => failures.join("; "),
-                })),
+                else => return Err(ConnectError::of(failures)),
             }
         }
     }
@@ -127,76 +111,18 @@ fn hosts(config: &Config) -> impl Iterator<Item = Address> {
 }
 
 async fn resolve(host: Address, limit: Duration) -> Step {
-    let Some(Host::Tcp(name)) = &host.host else { return Step::Failed(format!("{host}: no address")) };
+    let Some(Host::Tcp(name)) = &host.host else { return Step::Failed(Refusal::plain(format!("{host}: no address"))) };
     match timeout(limit, lookup_host((name.as_str(), host.port))).await {
         Ok(Ok(found)) => Step::Resolved(found.map(|at| Address { ip: Some(at.ip()), ..host.clone() }).collect()),
-        Ok(Err(error)) => Step::Failed(format!("{host}: {error}")),
-        Err(_) => Step::Failed(format!("{host}: its name was not resolved within {limit:?}")),
+        Ok(Err(error)) => Step::Failed(Refusal::plain(format!("{host}: {error}"))),
+        Err(_) => Step::Failed(Refusal::plain(format!("{host}: its name was not resolved within {limit:?}"))),
     }
 }
 
-async fn attempt(config: &Config, address: Address, limit: Duration) -> Step {
-    let config = only(config, &address);
-    match timeout(limit, config.connect(NoTls)).await {
+async fn attempt(config: &Config, address: Address, limit: Duration, tls: &Tls) -> Step {
+    match timeout(limit, dial(config, &address, tls)).await {
         Ok(Ok(connected)) => Step::Connected(address, Box::new(connected)),
-        Ok(Err(error)) => Step::Failed(format!("{address}: {}", text(&error))),
-        Err(_) => Step::Failed(format!("{address}: no answer within {limit:?}")),
-    }
-}
-
-/// The same with this address alone. The type has no way to take hosts out again.
-fn only(all: &Config, address: &Address) -> Config {
-    let mut one = Config::new();
-    if let Some(user) = all.get_user() {
-        one.user(user);
-    }
-    if let Some(password) = all.get_password() {
-        one.password(password);
-    }
-    if let Some(database) = all.get_dbname() {
-        one.dbname(database);
-    }
-    if let Some(options) = all.get_options() {
-        one.options(options);
-    }
-    if let Some(name) = all.get_application_name() {
-        one.application_name(name);
-    }
-    match &address.host {
-        Some(Host::Tcp(name)) => one.host(name),
-        Some(Host::Unix(path)) => one.host_path(path),
-        None => &mut one,
-    };
-    if let Some(ip) = address.ip {
-        one.hostaddr(ip);
-    }
-    if let Some(limit) = all.get_tcp_user_timeout() {
-        one.tcp_user_timeout(*limit);
-    }
-    if let Some(interval) = all.get_keepalives_interval() {
-        one.keepalives_interval(interval);
-    }
-    if let Some(retries) = all.get_keepalives_retries() {
-        one.keepalives_retries(retries);
-    }
-    one.port(address.port)
-        .keepalives(all.get_keepalives())
-        .keepalives_idle(all.get_keepalives_idle())
-        .ssl_mode(all.get_ssl_mode())
-        .ssl_negotiation(all.get_ssl_negotiation())
-        .channel_binding(all.get_channel_binding())
-        .target_session_attrs(all.get_target_session_attrs());
-    one
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.host, self.ip) {
-            (Some(Host::Unix(path)), _) => write!(f, "{}", path.display()),
-            (Some(Host::Tcp(name)), Some(ip)) if *name != ip.to_string() => write!(f, "{name} ({ip}) {}", self.port),
-            (Some(Host::Tcp(name)), _) => write!(f, "{name}:{}", self.port),
-            (None, Some(ip)) => write!(f, "{ip}:{}", self.port),
-            (None, None) => write!(f, "no host"),
-        }
+        Ok(Err(Refusal { why, advice })) => Step::Failed(Refusal { why: format!("{address}: {why}"), advice }),
+        Err(_) => Step::Failed(Refusal::plain(format!("{address}: no answer within {limit:?}"))),
     }
 }

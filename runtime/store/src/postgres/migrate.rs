@@ -10,7 +10,9 @@ use uuid::Uuid;
 use super::{
     LOCKS,
     connect::Dedicated,
+    rights,
     rows::{get, only, unreadable},
+    schema_name::SchemaName,
     store::PostgresStore,
 };
 use crate::{
@@ -32,9 +34,9 @@ impl Schema for PostgresStore {
         let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT).await?;
         let missing = state(&connection).await?.missing(POSTGRES)?;
         if missing.is_empty() {
-            return Ok(());
+            return rights::missing(&connection).await?.map_or(Ok(()), |lacks| Err(StoreError::Refused(lacks)));
         }
-        match apply(&connection).await {
+        match apply(&connection, self.connector.schema.as_ref()).await {
             Err(StoreError::Refused(why)) => {
                 let row = connection.rows(LIMIT, "select current_user::text", &[]).await;
                 let role = row.ok().and_then(|rows| rows.first()?.try_get(0).ok()).unwrap_or_else(|| "?".to_owned());
@@ -51,6 +53,11 @@ impl Schema for PostgresStore {
     async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
         let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT).await?;
         Ok(names(state(&connection).await?.missing(POSTGRES)?))
+    }
+
+    async fn missing_rights(&self) -> Result<Option<String>, StoreError> {
+        let connection = Dedicated::connect(&self.connector, SETTINGS, CONNECT).await?;
+        rights::missing(&connection).await
     }
 
     async fn installation(&self) -> Result<Uuid, StoreError> {
@@ -76,15 +83,18 @@ async fn state(connection: &Dedicated) -> Result<State, StoreError> {
     Ok(State { version: get(row, 0)?, compatible_from: get(row, 1)? })
 }
 
-async fn apply(connection: &Dedicated) -> Result<(), StoreError> {
+async fn apply(connection: &Dedicated, schema: Option<&SchemaName>) -> Result<(), StoreError> {
     connection.run(LIMIT, "begin").await?;
-    let applied = apply_missing(connection).await;
+    let applied = apply_missing(connection, schema).await;
     let end = if applied.is_ok() { "commit" } else { "rollback" };
     connection.run(LIMIT, end).await.and(applied)
 }
 
-async fn apply_missing(connection: &Dedicated) -> Result<(), StoreError> {
+async fn apply_missing(connection: &Dedicated, schema: Option<&SchemaName>) -> Result<(), StoreError> {
     connection.rows(LIMIT, "select pg_advisory_xact_lock($1, $2)", &[&LOCKS, &MIGRATION]).await?;
+    if let Some(schema) = schema {
+        create(connection, schema).await?;
+    }
     connection.run(LIMIT, migration_table!("timestamptz not null default clock_timestamp()")).await?;
     // Another process may have done it meanwhile.
     for Migration { version, name, sql, compatible_from } in state(connection).await?.missing(POSTGRES)? {
@@ -94,4 +104,13 @@ async fn apply_missing(connection: &Dedicated) -> Result<(), StoreError> {
         tracing::info!(name, "postgres: migrated");
     }
     Ok(())
+}
+
+async fn create(connection: &Dedicated, schema: &SchemaName) -> Result<(), StoreError> {
+    let found = connection.rows(LIMIT, "select to_regnamespace($1::text) is not null", &[&schema.to_string()]).await?;
+    match found.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        true => Ok(()),
+        // Where it exists, this would need a right that nothing else needs.
+        false => connection.run(LIMIT, &format!("create schema {schema}")).await,
+    }
 }

@@ -21,6 +21,8 @@ use uuid::Uuid;
 use super::{
     LIMIT, NAME,
     connect::Connector,
+    connect_error::ConnectError,
+    dial::Connected,
     rows::{Parameters, get},
     statement_error::{Failure, PAUSE, text},
 };
@@ -53,7 +55,8 @@ impl managed::Manager for ConnectionManager {
     /// Within the connector's limits; whoever waits for it has a limit of its own, too.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
         const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
-        let (client, connection) = self.0.connect("", Duration::ZERO).await?;
+        let Connected { client, connection, .. } =
+            self.0.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = text(&error), "postgres: a connection ended");
@@ -63,7 +66,11 @@ impl managed::Manager for ConnectionManager {
         let away = |error| StoreError::Unavailable(text(&error));
         let row = client.query_one(WHO, &[]).await.map_err(away)?;
         let identity = Identity { pid: get(&row, 0)?, started: get(&row, 1)? };
-        let incarnation = self.0.timeline.compare(&client).await.map_err(away)?;
+        let incarnation = self.0.compare(&client).await.map_err(|error| match error {
+            // It is the connection that fails, and not the statement that waits for it.
+            StoreError::Refused(why) => StoreError::Unavailable(why),
+            error => error,
+        })?;
         Ok(ServerProcess { client, identity, incarnation })
     }
 
@@ -122,14 +129,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Result<Self, StoreError> {
+    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Self {
         let backends = managed::Pool::builder(ConnectionManager(connector))
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(LIMIT))
             .build()
-            .map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(Self { backends, lost: Arc::default() })
+            .expect("a pool with a runtime may have timeouts");
+        Self { backends, lost: Arc::default() }
     }
 
     /// Runs one statement in a transaction of its own; `operation` names it in the metrics.

@@ -6,12 +6,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rollcall_base::BackendUrl;
 use rollcall_schema::Shards;
 
 use super::{
-    LIMIT, NAME, connect::Connector, dead_nodes::DeadNodes, floor::Floor, keeper::Keeper, pool::Pool,
-    shard_claims::ShardClaims, taken_nodes::TakenNodes, timeline::Timeline,
+    LIMIT, NAME, connect::Connector, connect_error::ConnectError, dead_nodes::DeadNodes, floor::Floor, keeper::Keeper,
+    options::PostgresOptions, pool::Pool, shard_claims::ShardClaims, taken_nodes::TakenNodes, timeline::Timeline,
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
@@ -20,25 +19,6 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(12);
 const BACKGROUND: &str = "-c statement_timeout=10000";
 /// The same, and no wait for the disk: a deletion that a crash undoes is made again.
 const SWEEP: &str = "-c statement_timeout=10000 -c synchronous_commit=off";
-
-/// How to reach the server.
-#[derive(Clone)]
-pub struct PostgresOptions {
-    /// `postgres://...`; may hold a password, and several hosts.
-    pub url: BackendUrl,
-    /// Connections for statements. The relay has one more.
-    pub pool_size: usize,
-    /// For making a connection to one address of one host, where the URL has no `connect_timeout`.
-    pub connect: Duration,
-}
-
-impl PostgresOptions {
-    /// The defaults for this URL.
-    #[must_use]
-    pub fn new(url: impl Into<BackendUrl>) -> Self {
-        Self { url: url.into(), pool_size: 8, connect: Duration::from_secs(1) }
-    }
-}
 
 /// PostgreSQL.
 pub struct PostgresStore {
@@ -65,11 +45,11 @@ impl PostgresStore {
     /// Prepares the pool; connections are made when they are needed, so the server may come up later.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where the URL is none.
-    pub fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
+    /// [`ConnectError`] where the URL is none, or a file that it names cannot be used.
+    pub fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
         let timeline = Arc::<Timeline>::default();
-        let connector = Arc::new(Connector::new(options.url.clone(), options.connect, Arc::clone(&timeline))?);
-        let pool = Pool::new(Arc::clone(&connector), options.pool_size)?;
+        let connector = Arc::new(Connector::new(options, Arc::clone(&timeline))?);
+        let pool = Pool::new(Arc::clone(&connector), options.pool_size);
         Ok(Self {
             pool,
             heartbeat: Keeper::new(Arc::clone(&connector), "", LIMIT),
@@ -86,6 +66,14 @@ impl PostgresStore {
         })
     }
 
+    /// Whether there is a server that lets this process in: one connection is made for it.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says what to change where that is known.
+    pub async fn reach(&self) -> Result<(), ConnectError> {
+        self.connector.reach().await
+    }
+
     /// There are new rows in these shards: wakes this process's relay, or whoever wakes those of other nodes.
     pub(super) fn wake(&self, shards: Shards) {
         self.shards.wake(shards);
@@ -96,6 +84,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn protection(&self) -> Option<String> {
+        self.connector.protection().map(|protection| protection.to_string())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -63,7 +63,7 @@ async fn a_host_that_answers_no_packet_holds_up_nobody() {
 }
 
 /// Calls until one succeeds.
-async fn serves_again(store: &dyn Store, since: Instant) {
+pub(crate) async fn serves_again(store: &dyn Store, since: Instant) {
     let member = Member::new(classroom(), "web.alice");
     loop {
         let registration =

@@ -13,11 +13,13 @@ mod nodes;
 mod outbox;
 mod removals;
 mod roles;
+mod schema_name;
 mod serving;
 mod sessions;
 mod shards;
 mod snapshots;
 mod stale_fields;
+mod tls;
 mod webhook;
 mod world;
 

@@ -78,3 +78,17 @@ async fn newer_tables_are_refused_only_where_they_are_declared_incompatible() {
         assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("upgrade this one")), "{refused:?}");
     }
 }
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_told_before_it_is_needed() {
+    let world = World::postgres().await;
+    let store = role(&world);
+    world.sql(GRANTS);
+    assert_eq!(store.missing_rights().await.expect("answered"), None);
+    world.sql("revoke update, delete on agent_session from app; revoke insert on outbox from app");
+    let told = "the role app lacks rights on agent_session (update, delete), outbox (insert): grant them as the owner of \
+        the tables (README, \"Upgrades\")";
+    assert_eq!(store.missing_rights().await.expect("answered").as_deref(), Some(told));
+    let refused = store.migrate().await;
+    assert!(matches!(&refused, Err(StoreError::Refused(why)) if why == told), "{refused:?}");
+}

@@ -1,0 +1,42 @@
+//! Why no server could be connected to, as an operator reads it.
+use super::dial::Refusal;
+use crate::StoreError;
+
+/// No host of the URL let this process in.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct ConnectError {
+    /// What each address answered.
+    pub why: String,
+    /// What to change; none where the servers may just be away.
+    pub advice: Option<String>,
+}
+
+impl ConnectError {
+    /// Without advice.
+    pub(super) fn plain(why: impl Into<String>) -> Self {
+        Self { why: why.into(), advice: None }
+    }
+
+    /// What all addresses answered; none: there is no address.
+    pub(super) fn of(refusals: Vec<Refusal>) -> Self {
+        if refusals.is_empty() {
+            let advice = Some("write postgres://USER:PASSWORD@HOST/DATABASE".to_owned());
+            return Self { why: "DATABASE_URL names no host".to_owned(), advice };
+        }
+        let mut advice: Vec<_> = refusals.iter().filter_map(|refusal| refusal.advice.clone()).collect();
+        // Each host of a cluster says the same.
+        advice.dedup();
+        let why: Vec<_> = refusals.into_iter().map(|refusal| refusal.why).collect();
+        Self { why: why.join("; "), advice: Some(advice.join("; ")).filter(|advice| !advice.is_empty()) }
+    }
+
+    /// For a call that waits for a connection. The cause may be mended while this process runs, so nothing is given up for
+    /// it.
+    pub(super) fn unavailable(self) -> StoreError {
+        StoreError::Unavailable(match self.advice {
+            Some(advice) => format!("{}: {advice}", self.why),
+            None => self.why,
+        })
+    }
+}

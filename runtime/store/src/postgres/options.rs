@@ -1,0 +1,29 @@
+//! What is to be known to reach PostgreSQL.
+use std::time::Duration;
+
+use rollcall_base::{BackendUrl, RotatingSecret};
+
+use super::schema_name::SchemaName;
+
+/// How to reach the server.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://...`; may hold a password, and several hosts.
+    pub url: BackendUrl,
+    /// The password, where it is not in the URL.
+    pub password: Option<RotatingSecret>,
+    /// The schema of the tables; without it the first one of the role's `search_path`.
+    pub schema: Option<SchemaName>,
+    /// Connections for statements. The relay has one more.
+    pub pool_size: usize,
+    /// For making a connection to one address of one host, where the URL has no `connect_timeout`.
+    pub connect: Duration,
+}
+
+impl PostgresOptions {
+    /// The defaults for this URL.
+    #[must_use]
+    pub fn new(url: impl Into<BackendUrl>) -> Self {
+        Self { url: url.into(), password: None, schema: None, pool_size: 8, connect: Duration::from_secs(1) }
+    }
+}

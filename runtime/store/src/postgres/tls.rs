@@ -1,0 +1,152 @@
+//! TLS to the server: rustls's configuration from the URL's parameters, made again where a file was replaced.
+//!
+//! Invariant: as in libpq, a certificate is checked wherever `sslrootcert` is given, in every mode; without it none is,
+//! but the server must own the certificate that it shows, in every case. The name is checked in verify-full alone.
+use std::{fs, path::Path, sync::Arc, time::SystemTime};
+
+use rollcall_base::{
+    reloaded::Reloaded,
+    tls::{ClientTls, TlsError, provider},
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+
+use super::url::{RootCertificates, SslMode, TlsParameters};
+
+/// What PostgreSQL 17 expects where TLS begins without a request for it; earlier servers ignore it.
+const PROTOCOL: &[u8] = b"postgresql";
+
+/// What a connection needs.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) parameters: TlsParameters,
+    pub(super) config: Arc<ClientConfig>,
+    /// Of the files that it was made from.
+    versions: Vec<Option<FileVersion>>,
+}
+
+/// Another one after a file was replaced or written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileVersion {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+/// The configuration of the latest connection.
+pub(super) struct TlsSource(Reloaded<Tls>);
+
+impl TlsSource {
+    /// Reads the files; see [`ClientTls`].
+    pub(super) fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
+        Ok(Self(Reloaded::new("the files of DATABASE_URL's sslrootcert, sslcert and sslkey", Tls::read(parameters)?)))
+    }
+
+    /// For a new connection with these parameters: the files are read again if one has changed.
+    pub(super) async fn current(&self, parameters: TlsParameters) -> Tls {
+        let read = move |last: &Tls| {
+            let same = last.parameters == parameters && last.versions == versions(&files(&parameters));
+            if same { Ok(None) } else { Tls::read(&parameters).map(Some).map_err(|error| error.to_string()) }
+        };
+        self.0.current(read).await
+    }
+}
+
+impl Tls {
+    fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
+        let files = files(parameters);
+        // Before the files: one that is replaced meanwhile is read again.
+        let versions = versions(&files);
+        let mut config = match (&parameters.roots, parameters.mode) {
+            (Some(_), SslMode::VerifyFull) => files.config()?,
+            (roots, _) => {
+                let roots = roots.is_some().then(|| files.roots()).transpose()?;
+                files.config_with_verifier(Arc::new(Verifier::new(roots)))?
+            }
+        };
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        Ok(Self { parameters: parameters.clone(), config: Arc::new(config), versions })
+    }
+}
+
+fn files(parameters: &TlsParameters) -> ClientTls {
+    ClientTls {
+        system_roots: parameters.roots == Some(RootCertificates::System),
+        ca_file: match &parameters.roots {
+            Some(RootCertificates::File(path)) => Some(path.clone()),
+            _ => None,
+        },
+        certificate: parameters.certificate.clone(),
+    }
+}
+
+fn versions(files: &ClientTls) -> Vec<Option<FileVersion>> {
+    files.files().map(version).collect()
+}
+
+fn version(path: &Path) -> Option<FileVersion> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(path).ok()?;
+    Some(FileVersion { modified: found.modified().ok(), length: found.len(), inode: found.ino() })
+}
+
+/// Checks what is less than rustls's own check: everything but the name, or only that the certificate is the server's.
+#[derive(Debug)]
+struct Verifier {
+    roots: Option<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    fn new(roots: Option<RootCertStore>) -> Self {
+        Self { roots, algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(roots) = &self.roots {
+            let certificate = ParsedCertificate::try_from(certificate)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // Without these a stranger could show the server's certificate, and channel binding would prove nothing.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

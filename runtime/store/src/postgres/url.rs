@@ -1,0 +1,247 @@
+//! `DATABASE_URL` for PostgreSQL: what tokio-postgres reads of it, and what it leaves out: libpq's parameters of TLS.
+//!
+//! Invariant: an error names the parameter and what to write, and contains nothing else of the URL.
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use rollcall_base::tls::ClientCertificate;
+use tokio_postgres::Config;
+
+/// When TLS is used, and how much of the server's certificate is checked, as libpq has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SslMode {
+    /// Never.
+    Disable,
+    /// Where the server refuses without it.
+    Allow,
+    /// Where the server has it, and accepts it.
+    #[default]
+    Prefer,
+    /// Always.
+    Require,
+    /// Always, with a certificate of a trusted authority.
+    VerifyCa,
+    /// The same, and the certificate is for the host's name.
+    VerifyFull,
+}
+
+/// `sslrootcert`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RootCertificates {
+    /// `system`: those that this machine trusts.
+    System,
+    /// A PEM file.
+    File(PathBuf),
+}
+
+/// The parameters of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsParameters {
+    pub(super) mode: SslMode,
+    /// Without it no certificate is checked.
+    pub(super) roots: Option<RootCertificates>,
+    pub(super) certificate: Option<ClientCertificate>,
+}
+
+/// The URL, taken apart.
+pub(super) struct PostgresUrl {
+    pub(super) config: Config,
+    pub(super) tls: TlsParameters,
+}
+
+impl SslMode {
+    const NAMES: [(&str, Self); 6] = [
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.into_iter().find(|(name, _)| *name == text);
+        found
+            .map(|(_, mode)| mode)
+            .ok_or_else(|| format!("sslmode must be one of {}", Self::NAMES.map(|(name, _)| name).join(", ")))
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
+    }
+}
+
+/// The parameters that are read here, as they are given.
+#[derive(Default)]
+struct Given {
+    mode: Option<SslMode>,
+    roots: Option<RootCertificates>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+const MALFORMED: &str = "not an address of PostgreSQL; escape special characters of the password as %XX";
+
+/// Takes a URL apart.
+///
+/// # Errors
+/// A sentence for the operator.
+pub(super) fn parse(url: &str) -> Result<PostgresUrl, String> {
+    if url.matches('@').count() > 1 {
+        // What follows the first one may be part of the password, and is taken for something else.
+        return Err(MALFORMED.to_owned());
+    }
+    let (address, query) = split(url);
+    let mut given = Given::default();
+    let mut rest = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
+        if !given.take(name, &value)? {
+            rest.push(parameter);
+        }
+    }
+    let others = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
+    let config: Config = format!("{address}{others}").parse().map_err(|error| explain(&error))?;
+    Ok(PostgresUrl { tls: given.check()?, config })
+}
+
+/// Whether a text is a URL that [`PostgresStore`](super::PostgresStore) connects to; the files that it names are not read.
+///
+/// # Errors
+/// A sentence for the operator, which contains no password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    parse(url).map(drop)
+}
+
+/// What is before the parameters, and the parameters. User and password come first: they may contain a `?`.
+fn split(url: &str) -> (&str, &str) {
+    let credentials = url.find('@').unwrap_or(0);
+    match url[credentials..].find('?') {
+        Some(at) => (&url[..credentials + at], &url[credentials + at + 1..]),
+        None => (url, ""),
+    }
+}
+
+impl Given {
+    /// Takes a parameter that tokio-postgres does not know, or knows in part; false for all others.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, String> {
+        match name {
+            "sslmode" => self.mode = Some(SslMode::parse(value)?),
+            "sslrootcert" if value == "system" => self.roots = Some(RootCertificates::System),
+            "sslrootcert" => self.roots = file(name, value)?.map(RootCertificates::File),
+            "sslcert" => self.certificate = file(name, value)?,
+            "sslkey" => self.key = file(name, value)?,
+            // Rollcall always looks for the server that takes writes.
+            "target_session_attrs" if ["any", "read-write", "primary"].contains(&value) => {}
+            "target_session_attrs" => return Err("target_session_attrs must be read-write, for Rollcall writes".into()),
+            "gssencmode" if ["disable", "prefer"].contains(&value) => {}
+            "gssencmode" => return Err("gssencmode must be disable: GSSAPI is not supported".into()),
+            "passfile" => return Err("passfile is not read: write the password alone into a file, and name it in ROLLCALL_DATABASE_PASSWORD_FILE".into()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What libpq checks.
+    fn check(self) -> Result<TlsParameters, String> {
+        let system = self.roots == Some(RootCertificates::System);
+        let mode = self.mode.unwrap_or(if system { SslMode::VerifyFull } else { SslMode::default() });
+        if system && mode != SslMode::VerifyFull {
+            return Err(
+                "sslrootcert=system needs sslmode=verify-full: a weaker mode would trust anybody's certificate".into(),
+            );
+        }
+        if mode >= SslMode::VerifyCa && self.roots.is_none() {
+            return Err(format!(
+                "sslmode={} needs sslrootcert=FILE with the server's authority, or sslrootcert=system",
+                mode.name()
+            ));
+        }
+        let certificate = match (self.certificate, self.key) {
+            (Some(chain), Some(key)) => Some(ClientCertificate { chain, key }),
+            (None, None) => None,
+            (Some(_), None) => return Err("sslcert needs sslkey=FILE with its private key".into()),
+            (None, Some(_)) => return Err("sslkey needs sslcert=FILE with its certificate".into()),
+        };
+        Ok(TlsParameters { mode, roots: self.roots, certificate })
+    }
+}
+
+/// An empty value is none, as in libpq.
+fn file(name: &str, value: &str) -> Result<Option<PathBuf>, String> {
+    match value {
+        "" => Ok(None),
+        "system" => Err(format!("{name} must be a PEM file")),
+        path => Ok(Some(path.into())),
+    }
+}
+
+/// tokio-postgres's errors may contain a value, and thus a password; but the one of an unknown parameter has its name only.
+fn explain(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match cause.strip_prefix("unknown option `") {
+        Some(name) => format!("the parameter `{name} is not known; leave it out"),
+        None => MALFORMED.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls(parameters: &str) -> Result<TlsParameters, String> {
+        parse(&format!("postgres://me:p%40ss?word@db.example:6432/x?{parameters}")).map(|url| url.tls)
+    }
+
+    fn modes(parameters: &str) -> (SslMode, Option<RootCertificates>) {
+        tls(parameters).map(|tls| (tls.mode, tls.roots)).unwrap()
+    }
+
+    #[test]
+    fn parameters_of_tls_are_those_of_libpq() {
+        let file = || Some(RootCertificates::File("/etc/my ca.pem".into()));
+        assert_eq!(modes(""), (SslMode::Prefer, None));
+        assert_eq!(modes("sslmode=require&sslrootcert="), (SslMode::Require, None));
+        assert_eq!(modes("sslmode=allow&sslrootcert=%2Fetc%2Fmy%20ca.pem"), (SslMode::Allow, file()));
+        assert_eq!(modes("sslrootcert=/etc/my%20ca.pem&sslmode=verify-ca"), (SslMode::VerifyCa, file()));
+        assert_eq!(modes("sslrootcert=system"), (SslMode::VerifyFull, Some(RootCertificates::System)));
+        let with = tls("sslcert=a.crt&sslkey=a.key").unwrap();
+        assert_eq!(with.certificate, Some(ClientCertificate { chain: "a.crt".into(), key: "a.key".into() }));
+        assert!(SslMode::NAMES.iter().all(|(name, mode)| mode.name() == *name));
+    }
+
+    #[test]
+    fn the_other_parameters_are_left_to_the_driver() {
+        let url = parse("postgres://me:p%40ss?word@db/x?application_name=a&sslmode=disable&connect_timeout=7").unwrap();
+        assert_eq!(url.config.get_password(), Some(&b"p@ss?word"[..]));
+        assert_eq!((url.config.get_dbname(), url.config.get_application_name()), (Some("x"), Some("a")));
+        assert_eq!(url.config.get_connect_timeout(), Some(&std::time::Duration::from_secs(7)));
+        assert!(tls("target_session_attrs=primary&gssencmode=disable&channel_binding=require").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_told_with_what_to_write() {
+        let cases = [
+            ("sslmode=on", "sslmode must be one of disable"),
+            ("sslmode=verify-full", "sslmode=verify-full needs sslrootcert=FILE"),
+            ("sslmode=require&sslrootcert=system", "needs sslmode=verify-full"),
+            ("sslcert=a", "sslkey"),
+            ("sslkey=a", "sslcert"),
+            ("target_session_attrs=standby", "read-write"),
+            ("gssencmode=require", "gssencmode"),
+            ("passfile=x", "ROLLCALL_DATABASE_PASSWORD_FILE"),
+            ("pgbouncer=true", "`pgbouncer` is not known"),
+            ("connect_timeout=p%40ss", "not an address"),
+        ];
+        for (parameters, told) in cases {
+            let error = tls(parameters).unwrap_err();
+            assert!(
+                error.contains(told) && !error.contains("ss?word") && !error.contains("p@ss"),
+                "{parameters}: {error}"
+            );
+        }
+        let error = parse("postgres://me:p@ss?can&ary=1@db/x").map(drop).unwrap_err();
+        assert_eq!(error, MALFORMED, "not taken for parameters");
+    }
+}
