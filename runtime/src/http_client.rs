@@ -1,11 +1,16 @@
 //! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook and an app's own
 //! functions.
 //!
-//! Invariant: a call goes only to the address given (no redirects, no proxies from the environment), takes at most the
-//! client's timeout, and reads at most as many bytes as the caller allows.
+//! Invariant: a call goes only to the address given (no redirects; through a proxy only as [`egress`] says), takes at most
+//! the client's timeout, and reads at most as many bytes as the caller allows.
+pub mod egress;
+mod failure;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod proxy;
 pub mod signature;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -16,12 +21,12 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderValue},
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 
+use self::egress::{Connector, Egress};
 use rollcall_base::Secret;
 
 /// How many idle connections are kept, by default.
@@ -61,49 +66,41 @@ pub enum FetchError {
 /// A pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: legacy::Client<Connector, Full<Bytes>>,
+    egress: Egress,
     timeout: Duration,
     authorization: Option<HeaderValue>,
 }
 
 impl Client {
-    /// A client that trusts Mozilla's roots.
+    /// A client whose requests leave so.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_idle_connections(IDLE_CONNECTIONS)
+    pub fn new(egress: &Egress) -> Self {
+        Self::with_idle_connections(egress, IDLE_CONNECTIONS)
     }
 
     /// The same, which keeps `idle` connections that are not in use.
     #[must_use]
-    pub fn with_idle_connections(idle: usize) -> Self {
-        Self::build(idle, IDLE_TIMEOUT, true)
+    pub fn with_idle_connections(egress: &Egress, idle: usize) -> Self {
+        Self::build(egress, idle, IDLE_TIMEOUT, true)
     }
 
     /// The same, for calls that must not be made twice: a request whose connection turns out to be closed fails. Otherwise
     /// it is sent once more on another connection.
     #[must_use]
-    pub fn with_single_attempts(idle: usize) -> Self {
-        Self::build(idle, IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS, false)
+    pub fn with_single_attempts(egress: &Egress, idle: usize) -> Self {
+        Self::build(egress, idle, IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS, false)
     }
 
-    fn build(idle: usize, idle_timeout: Duration, retry: bool) -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions' ciphers");
-        let tls = hyper_rustls::ConfigBuilderExt::with_webpki_roots(tls).with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+    fn build(egress: &Egress, idle: usize, idle_timeout: Duration, retry: bool) -> Self {
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)
             .pool_idle_timeout(idle_timeout)
             .retry_canceled_requests(retry)
             .http1_max_buf_size(MAX_HEAD)
-            .build(connector);
-        Self { pool, timeout: TIMEOUT, authorization: None }
+            .build(egress.connector());
+        Self { pool, egress: egress.clone(), timeout: TIMEOUT, authorization: None }
     }
 
     /// The same with another timeout of a call.
@@ -179,7 +176,7 @@ impl Client {
         let request = self.request(Method::GET, url, HeaderMap::new(), Bytes::new())?;
         let answer = tokio::time::timeout(self.timeout, self.pool.request(request)).await;
         let answer = answer.map_err(|_| FetchError::Timeout(self.timeout))?;
-        answer.map_err(|error| FetchError::Connection(innermost(&error)))
+        answer.map_err(|error| FetchError::Connection(failure::explain(&error)))
     }
 
     async fn call(
@@ -192,7 +189,8 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), FetchError> {
         let request = self.request(method, url, headers, body)?;
         let answer = async {
-            let answer = self.pool.request(request).await.map_err(|error| FetchError::Connection(innermost(&error)))?;
+            let answer =
+                self.pool.request(request).await.map_err(|error| FetchError::Connection(failure::explain(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
             Ok((status, body.to_bytes()))
@@ -207,6 +205,7 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, FetchError> {
+        let to_proxy = self.egress.proxy_authorization(&url);
         let mut request = Request::builder()
             .method(method)
             .uri(url)
@@ -218,24 +217,12 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| FetchError::Connection(error.to_string()))?;
         request.headers_mut().extend(headers);
+        if let Some(to_proxy) = to_proxy {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, to_proxy);
+        }
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         Ok(request)
     }
-}
-
-impl Default for Client {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The root cause: hyper's own text, "client error (Connect)", does not name it.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

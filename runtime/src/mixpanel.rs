@@ -11,7 +11,10 @@ use rollcall_schema::{Sid, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{auth::unix_now, http_client::Client};
+use crate::{
+    auth::unix_now,
+    http_client::{Client, egress::Egress},
+};
 use rollcall_base::{Secret, names};
 
 /// How many events may wait.
@@ -51,8 +54,8 @@ impl Mixpanel {
 
     /// The queue, and the sender that empties it; the caller runs the sender.
     #[must_use]
-    pub fn new(config: MixpanelConfig) -> (Self, Sender) {
-        Self::with(config, Client::new(), Pace { attempts: 6, first: Duration::from_secs(1) })
+    pub fn new(config: MixpanelConfig, egress: &Egress) -> (Self, Sender) {
+        Self::with(config, Client::new(egress), Pace { attempts: 6, first: Duration::from_secs(1) })
     }
 
     fn with(config: MixpanelConfig, client: Client, pace: Pace) -> (Self, Sender) {

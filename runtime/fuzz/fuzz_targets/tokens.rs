@@ -8,12 +8,16 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use libfuzzer_sys::fuzz_target;
 use rollcall_base::Secret;
 use rollcall_runtime::auth::{Keyring, Sources, unix_now};
+use rollcall_runtime::http_client::egress::{Egress, EgressOptions};
 use rollcall_schema::{Audience, UserId};
 use serde_json::Value;
 
 const SECRET: &str = "a secret of the fuzzer's, long enough for HS256";
 
-static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(Sources::from_secret(Secret::new(SECRET))));
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
+    let egress = Egress::open(&EgressOptions::default()).expect("no file is named");
+    Keyring::new(Sources::from_secret(Secret::new(SECRET)), &egress)
+});
 
 fuzz_target!(|data: &[u8]| {
     // The input itself as a token: it has no valid signature.

@@ -16,7 +16,7 @@ use super::{
     token::Unchecked,
     unix_now,
 };
-use crate::http_client::Client;
+use crate::http_client::{Client, egress::Egress};
 use rollcall_base::log_limit::LogLimit;
 
 /// The first pause after a load failed, and the longest; each further failure doubles it.
@@ -47,12 +47,12 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring without the issuers' keys, which [`Keyring::load`] loads.
+    /// A keyring without the issuers' keys, which [`Keyring::load`] loads by requests that leave so.
     #[must_use]
-    pub fn new(sources: Sources) -> Self {
+    pub fn new(sources: Sources, egress: &Egress) -> Self {
         Self {
             keys: watch::Sender::new(Arc::new(KeySet::new(sources, &[]))),
-            client: Client::new().timeout(LOAD_TIMEOUT),
+            client: Client::new(egress).timeout(LOAD_TIMEOUT),
             refusals: Refusals::new(),
             log: LogLimit::new(),
         }

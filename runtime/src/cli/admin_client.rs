@@ -11,7 +11,11 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::CommandError;
-use crate::{config::AdminAddress, http_client::Client, node::StartError};
+use crate::{
+    config::AdminAddress,
+    http_client::{Client, egress::Egress},
+    node::StartError,
+};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -25,8 +29,8 @@ pub(super) struct AdminClient {
 }
 
 impl AdminClient {
-    pub(super) fn new(address: &AdminAddress) -> Self {
-        let client = Client::new().bearer(address.token.as_ref());
+    pub(super) fn new(address: &AdminAddress, egress: &Egress) -> Self {
+        let client = Client::new(egress).bearer(address.token.as_ref());
         Self { address: address.clone(), client }
     }
 

@@ -6,7 +6,8 @@ use tokio::time::timeout;
 use crate::{
     auth::Keyring,
     config::{Config, Database},
-    node::StartError,
+    http_client::egress::Egress,
+    node::{self, StartError},
 };
 use rollcall_bus::Bus;
 use rollcall_keys::LessonKeys;
@@ -78,13 +79,21 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
     };
     let keys = backends.redis.as_ref().map_or_else(in_process, ToString::to_string);
     let stream = backends.nats.as_ref().map_or_else(in_process, ToString::to_string);
+    let protection = store.as_ref().ok().and_then(|store| store.protection());
+    let database = protection.map_or(database.clone(), |protection| format!("{database}, {protection}"));
     let mut findings = vec![
         Finding { part: "configuration", place: listeners, verdict: nodes(config) },
         Finding { part: "database", place: database, verdict: verdict(store, tables).await },
         Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await.map(fine)).await },
         Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.probe().await.map(fine)).await },
     ];
-    findings.extend(tokens(config).await);
+    match node::egress(&config.egress) {
+        Ok(egress) => findings.extend(tokens(config, &egress).await),
+        Err(error) => {
+            let place = config.egress.ca_file.as_ref().map_or_else(String::new, |path| path.display().to_string());
+            findings.push(Finding { part: "authorities", place, verdict: CheckOutcome::Broken(error.why) });
+        }
+    }
     if let Some(tls) = &config.tls {
         let verdict = tls.read().map_or_else(|error| CheckOutcome::Broken(error.to_string()), |_| CheckOutcome::Fine);
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
@@ -115,10 +124,10 @@ fn fine((): ()) -> CheckOutcome {
     CheckOutcome::Fine
 }
 
-/// Whether the tables are up to date; a check changes none.
+/// Whether the tables are up to date, and may be used; a check changes none.
 async fn tables(store: Arc<dyn Store>) -> Result<CheckOutcome, StoreError> {
     Ok(match store.missing_migrations().await?[..] {
-        [] => CheckOutcome::Fine,
+        [] => store.missing_rights().await?.map_or(CheckOutcome::Fine, CheckOutcome::Broken),
         ref missing => CheckOutcome::Doubtful(format!(
             "migrations are missing ({}): the next start makes them, or `rollcall migrate` as the owner of the tables",
             missing.join(", ")
@@ -142,7 +151,7 @@ async fn verdict<T: ?Sized, E: fmt::Display>(
 }
 
 /// A line for the shared secret, and one for each issuer.
-async fn tokens(config: &Config) -> Vec<Finding> {
+async fn tokens(config: &Config, egress: &Egress) -> Vec<Finding> {
     let finding = |place: String, verdict| Finding { part: "tokens", place, verdict };
     let mut findings = Vec::new();
     if let Some(path) = &config.keys.development {
@@ -162,7 +171,7 @@ async fn tokens(config: &Config) -> Vec<Finding> {
             return findings;
         }
     };
-    let mut faults = Keyring::new(sources).load().await;
+    let mut faults = Keyring::new(sources, egress).load().await;
     for (issuer, location) in &config.keys.sources.jwks {
         let fault = faults.iter().position(|fault| fault.issuer == *issuer).map(|at| faults.swap_remove(at));
         let verdict = fault.map_or(CheckOutcome::Fine, |fault| {
@@ -194,7 +203,7 @@ mod tests {
     }
 
     fn away(what: &'static str) -> StartError {
-        StartError { what: what.into(), why: "connection\nrefused".into(), hint: "start it" }
+        StartError { what: what.into(), why: "connection\nrefused".into(), hint: "start it".into() }
     }
 
     async fn lines(config: &Config, reached: ConnectedBackends) -> Vec<String> {

@@ -83,7 +83,7 @@ async fn act(
         Task::Load(files) => commands::load_files(&config, &files).await?,
         Task::Restored => commands::restored(&config).await?,
         Task::Check => commands::report(&config).await?,
-        task => ask(&AdminClient::new(&config.admin_address), task).await?,
+        task => ask(&AdminClient::new(&config.admin_address, &node::egress(&config.egress)?), task).await?,
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod cli;
 mod client_commands;
 mod command;
 mod connections;
+mod egress;
 mod functions;
 mod keys;
 mod lines;
@@ -38,7 +39,8 @@ pub use origin::{Origin, SettingInUse};
 pub use source::{Environment, Fault};
 
 use crate::{
-    functions::FunctionsConfig, http::access::Access, log::LogFormat, mixpanel::MixpanelConfig, webhook::WebhookOptions,
+    functions::FunctionsConfig, http::access::Access, http_client::egress::EgressOptions, log::LogFormat,
+    mixpanel::MixpanelConfig, webhook::WebhookOptions,
 };
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
@@ -80,6 +82,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Lease and drain.
     pub presence: PresenceConfig,
+    /// How requests of ours leave.
+    pub egress: EgressOptions,
     /// Who may connect, and how often.
     pub access: AccessConfig,
     /// Limits of each connection.
@@ -135,6 +139,7 @@ impl Config {
             history_retention: source.optional(&names::HISTORY_RETENTION, value::time_limit),
             webhook,
             mixpanel: mixpanel(&mut source),
+            egress: egress::read(&mut source),
             log: source.value(&names::LOG, log),
             log_format: source.value(&names::LOG_FORMAT, log_format),
             settings: source.in_use(),

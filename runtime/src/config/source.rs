@@ -150,6 +150,13 @@ impl<'a> Source<'a> {
         if let Some(text) = self.variable(setting, &name) {
             return Some(Given { text, file: None, origin: Origin::Environment(name) });
         }
+        // curl knows these in lower case.
+        let lower_case = name.to_ascii_lowercase();
+        if setting.name.ends_with("_PROXY")
+            && let Some(text) = self.variable(setting, &lower_case)
+        {
+            return Some(Given { text, file: None, origin: Origin::Environment(lower_case) });
+        }
         let (file_name, file_key) = (name + "_FILE", format!("{key}-file"));
         if setting.may_be_in_file()
             && let Some(path) = self.variable(setting, &file_name)

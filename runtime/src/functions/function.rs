@@ -14,6 +14,7 @@ use crate::{
     auth::unix_now,
     http_client::{
         Client, FetchError,
+        egress::Egress,
         signature::{RequestId, SigningKey},
     },
 };
@@ -53,11 +54,11 @@ pub(super) struct Function {
 }
 
 impl Function {
-    pub(super) fn new(name: &'static str, options: FunctionOptions, key: SigningKey) -> Self {
+    pub(super) fn new(name: &'static str, options: FunctionOptions, key: SigningKey, egress: &Egress) -> Self {
         let permits = |count: usize| Semaphore::new(count.min(Semaphore::MAX_PERMITS));
         Self {
             name,
-            client: Client::with_single_attempts(options.concurrency).timeout(options.timeout),
+            client: Client::with_single_attempts(egress, options.concurrency).timeout(options.timeout),
             calls: permits(options.concurrency.saturating_add(options.queue)),
             requests: permits(options.concurrency),
             breaker: Breaker::new(name, options.breaker),

@@ -27,7 +27,10 @@ use crate::{
         session::Session,
         table::Table,
     },
-    http_client::signature::{RequestId, SigningKey},
+    http_client::{
+        egress::Egress,
+        signature::{RequestId, SigningKey},
+    },
 };
 
 /// How long the events of an answer may take to be stored, with time to spare.
@@ -63,13 +66,13 @@ pub struct FunctionsConfig {
     pub key: SigningKey,
 }
 
-/// The table with the functions' events.
+/// The table with the functions' events; their requests leave so.
 #[must_use]
-pub fn add_to(table: Table, FunctionsConfig { functions, key }: FunctionsConfig) -> Table {
+pub fn add_to(table: Table, FunctionsConfig { functions, key }: FunctionsConfig, egress: &Egress) -> Table {
     functions.into_iter().fold(table, |table, options| {
         // Names of events live as long as the process: they are labels of metrics.
         let (event, timeout): (&'static str, _) = (options.event.clone().leak(), 2 * options.timeout + PUBLISH_TIME);
-        let function = Function::new(event, options, key.clone());
+        let function = Function::new(event, options, key.clone(), egress);
         let deps = |resources: &Resources| Deps { function, publisher: resources.publisher.clone() };
         table.on_within(event, timeout, deps, handle)
     })

@@ -11,6 +11,7 @@ use super::{
     function::{CallError, Function},
 };
 use crate::http_client::{
+    egress::Egress,
     fixture::{Fixture, Reply, soon},
     signature::{RequestId, SigningKey},
 };
@@ -27,7 +28,12 @@ fn function(server: &Fixture, change: impl FnOnce(&mut FunctionOptions)) -> Func
         breaker: BreakerOptions { failures: 1_000, pause: Duration::from_secs(1) },
     };
     change(&mut options);
-    Function::new("vote", options, SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap())
+    Function::new(
+        "vote",
+        options,
+        SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
+        &Egress::direct(),
+    )
 }
 
 fn fine() -> Reply {

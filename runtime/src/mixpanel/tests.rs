@@ -6,7 +6,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::http_client::fixture::{Fixture, Reply, soon};
+use crate::http_client::{
+    egress::Egress,
+    fixture::{Fixture, Reply, soon},
+};
 
 const QUICK: Pace = Pace { attempts: 3, first: Duration::from_millis(1) };
 
@@ -16,7 +19,7 @@ fn taken() -> Reply {
 
 fn to(server: &Fixture) -> (Mixpanel, Sender) {
     let config = MixpanelConfig { token: Secret::new("project"), url: server.url("/track") };
-    Mixpanel::with(config, Client::new().timeout(Duration::from_millis(200)), QUICK)
+    Mixpanel::with(config, Client::new(&Egress::direct()).timeout(Duration::from_millis(200)), QUICK)
 }
 
 fn user(number: usize) -> UserId {

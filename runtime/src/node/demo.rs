@@ -89,7 +89,10 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{Keyring, Sources};
+    use crate::{
+        auth::{Keyring, Sources},
+        http_client::egress::Egress,
+    };
     use rollcall_store::{Lessons, Schema, sqlite::SqliteStore};
 
     #[tokio::test]
@@ -106,7 +109,7 @@ mod tests {
     fn the_printed_tokens_are_valid_and_the_command_has_one() {
         let secret = Secret::new("a secret for tests alone, long enough for HS256");
         let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
-        let keyring = Keyring::new(Sources::from_secret(secret));
+        let keyring = Keyring::new(Sources::from_secret(secret), &Egress::direct());
         let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("ey")).collect();
         let roles: Vec<_> = tokens.iter().map(|token| keyring.verify(token).unwrap().role).collect();
         assert_eq!(roles, [Role::Teacher, Role::Participant]);

@@ -2,6 +2,7 @@
 mod backends;
 pub mod demo;
 mod drain;
+mod egress;
 mod front;
 mod reload;
 mod serve;
@@ -10,5 +11,6 @@ mod signals;
 mod start_error;
 
 pub use backends::{Backends, bus, kv, sql, store};
+pub use egress::egress;
 pub use serve::serve;
 pub use start_error::StartError;

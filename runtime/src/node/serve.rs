@@ -25,6 +25,7 @@ use crate::{
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
     http::{self, admin::Admin, health::Health, public::Public},
+    http_client::egress::Egress,
     limits::{EventLimits, admission::Admission},
     log::LogFilter,
     metrics::Metrics,
@@ -76,7 +77,8 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
-    let keyring = keyring(&config).await?;
+    let egress = super::egress(&config.egress)?;
+    let keyring = keyring(&config, &egress).await?;
     let pair = "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY";
     let (listener_sender, listener) = watch::channel(Arc::new(ListenerOptions {
         certificate: config.tls.as_ref().map(|files| files.read()).transpose().map_err(StartError::at("TLS", pair))?,
@@ -104,7 +106,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let workers = Arc::new(mailboxes.clone());
     let rooms = Rooms::with_namespaces(Arc::clone(&bus), workers, config.limits.max_forward, namespaces);
     let (disconnects, worker) = DisconnectQueue::new(config.limits.grace);
-    let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(Mixpanel::new) {
+    let (mixpanel, mixpanel_sender) = match config.mixpanel.clone().map(|mixpanel| Mixpanel::new(mixpanel, &egress)) {
         Some((mixpanel, mixpanel_sender)) => (
             mixpanel,
             Some(tasks.spawn(
@@ -121,7 +123,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let events = EventPublisher::new(Arc::clone(&bus), config.limits.publish);
     let sessions = Sessions::start(&tasks, &store, &lease_seen, &backlogged.subscribe(), Arc::new(mailboxes.clone()));
     let recent_ends = sessions.recent_ends();
-    let hook = Arc::new(Hook::new(config.access.authz.clone()));
+    let hook = Arc::new(Hook::new(config.access.authz.clone(), &egress));
     let rosters = Rosters::start(&tasks, &store);
     let resources = Resources {
         keyring: Arc::clone(&keyring),
@@ -140,7 +142,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         guests: config.guests,
     };
     let table = match config.functions.clone() {
-        Some(functions) => functions::add_to(table, functions),
+        Some(functions) => functions::add_to(table, functions, &egress),
         None => table,
     };
     let table = table.bind(&resources);
@@ -184,7 +186,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     );
     if let Some(options) = config.webhook.clone() {
         let stream = config.backends.nats.is_some().then(|| Arc::clone(&bus));
-        let webhook = Webhook::new(options, Arc::clone(&store), stream, installation, lease_seen.clone());
+        let webhook = Webhook::new(options, Arc::clone(&store), stream, installation, lease_seen.clone(), &egress);
         tasks.spawn("webhook", webhook.run());
     }
     if let Some(keep) = config.history_retention {
@@ -299,9 +301,9 @@ fn bind(address: SocketAddr, hint: &'static str) -> Result<TcpListener, StartErr
     socket::bind(address).map_err(StartError::at("a listener", hint))
 }
 
-async fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, StartError> {
     let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
-    let keyring = Arc::new(Keyring::new(sources));
+    let keyring = Arc::new(Keyring::new(sources, egress));
     for error in keyring.load().await {
         if matches!(error.location, Location::File(_)) {
             return Err(StartError::at("ROLLCALL_JWKS", "name a file that can be read")(error));

@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::{log::EventLog, receiver::Receiver, turn::Turn};
-use crate::http_client::signature::SigningKey;
+use crate::http_client::{egress::Egress, signature::SigningKey};
 use rollcall_base::names;
 use rollcall_bus::Bus;
 use rollcall_store::{Lease, Store};
@@ -73,8 +73,9 @@ impl Webhook {
         stream: Option<Arc<dyn Bus>>,
         installation: Uuid,
         lease: watch::Receiver<Lease>,
+        egress: &Egress,
     ) -> Self {
-        let receiver = Receiver::new(&options);
+        let receiver = Receiver::new(&options, egress);
         let log = match stream {
             Some(bus) => EventLog::Stream { bus, installation },
             None => EventLog::Table { store: Arc::clone(&store), epoch: installation.to_string() },

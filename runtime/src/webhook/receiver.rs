@@ -11,6 +11,7 @@ use crate::{
     auth::unix_now,
     http_client::{
         Client, FetchError,
+        egress::Egress,
         signature::{RequestId, SigningKey},
     },
 };
@@ -53,8 +54,8 @@ struct Event<'a> {
 }
 
 impl Receiver {
-    pub(super) fn new(options: &WebhookOptions) -> Self {
-        let client = Client::with_idle_connections(options.concurrency).timeout(options.timeout);
+    pub(super) fn new(options: &WebhookOptions, egress: &Egress) -> Self {
+        let client = Client::with_idle_connections(egress, options.concurrency).timeout(options.timeout);
         Self { client, url: options.url.clone(), key: options.key.clone() }
     }
 

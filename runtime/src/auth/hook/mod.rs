@@ -27,7 +27,7 @@ use tokio::{
 pub use self::answer::HookError;
 use self::approvals::Approvals;
 use super::Claims;
-use crate::http_client::Client;
+use crate::http_client::{Client, egress::Egress};
 use rollcall_base::{Secret, log_limit::LogLimit, names};
 
 /// The largest answer that is read, in bytes: the actions that one user is allowed on one object.
@@ -102,9 +102,9 @@ struct InFlight {
 impl Hook {
     /// Asks this service; none: a token is enough.
     #[must_use]
-    pub fn new(options: Option<HookOptions>) -> Self {
+    pub fn new(options: Option<HookOptions>, egress: &Egress) -> Self {
         Self(options.map(|options| {
-            let client = Client::with_idle_connections(options.concurrency);
+            let client = Client::with_idle_connections(egress, options.concurrency);
             Arc::new(Service {
                 client: client.timeout(options.timeout).bearer(options.token.as_ref()),
                 questions: Semaphore::new(

@@ -6,7 +6,10 @@ use rollcall_schema::{Audience, Role, UserId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http_client::fixture::{Fixture, Reply, soon};
+use crate::http_client::{
+    egress::Egress,
+    fixture::{Fixture, Reply, soon},
+};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 
@@ -37,7 +40,7 @@ fn options(url: Uri) -> HookOptions {
 }
 
 fn hook(url: Uri) -> Hook {
-    Hook::new(Some(options(url)))
+    Hook::new(Some(options(url)), &Egress::direct())
 }
 
 #[tokio::test]
@@ -62,7 +65,7 @@ async fn a_yes_lets_in_and_counts_for_a_while() {
 async fn its_token_goes_along_and_is_not_shown() {
     let mut server = Fixture::start(|_| Reply::Answer(StatusCode::OK, String::new())).await;
     let token = Some(Secret::new("s3cret"));
-    let hook = Hook::new(Some(HookOptions { token, ..options(server.url("/")) }));
+    let hook = Hook::new(Some(HookOptions { token, ..options(server.url("/")) }), &Egress::direct());
     assert_eq!(soon(hook.admits(&alice(), room(), Action::Connect)).await, Ok(true));
     assert_eq!(server.next().await.headers["authorization"], "Bearer s3cret");
     assert!(!format!("{hook:?}").contains("s3cret"));
@@ -156,7 +159,10 @@ async fn a_caller_that_gives_up_does_not_take_the_answer_of_the_others_with_it()
 async fn more_than_the_queue_takes_and_who_waits_too_long_is_told_to_come_again() {
     let mut server = Fixture::start(|_| Reply::Hang).await;
     let queue_timeout = Duration::from_millis(50);
-    let hook = Hook::new(Some(HookOptions { concurrency: 1, queue: 1, queue_timeout, ..options(server.url("/")) }));
+    let hook = Hook::new(
+        Some(HookOptions { concurrency: 1, queue: 1, queue_timeout, ..options(server.url("/")) }),
+        &Egress::direct(),
+    );
     let users = ["a", "b", "c"].map(user);
     let mut asked = std::pin::pin!(hook.admits(&users[0], room(), Action::Connect));
     assert!(futures_util::poll!(&mut asked).is_pending());

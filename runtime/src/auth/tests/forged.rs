@@ -80,7 +80,7 @@ async fn one_issuer_does_not_sign_for_another() {
 #[tokio::test]
 async fn an_issuer_that_is_not_configured_is_refused() {
     let es = Signer::es256("k");
-    let keyring = Keyring::new(Sources { hs256: None, ..sources() });
+    let keyring = Keyring::new(Sources { hs256: None, ..sources() }, &Egress::direct());
     for issuer in ["a", ""] {
         assert_eq!(keyring.verify(&es.token(&claims(issuer))), Err(AuthError::Issuer));
         assert_eq!(keyring.verify(&ours().token(&claims(issuer))), Err(AuthError::Issuer));
@@ -230,13 +230,13 @@ async fn what_is_not_a_token_is_refused() {
 proptest! {
     #[test]
     fn no_text_is_let_in_or_panics(text in ".{0,200}") {
-        let keyring = Keyring::new(sources());
+        let keyring = Keyring::new(sources(), &Egress::direct());
         prop_assert!(keyring.verify(&text).is_err());
     }
 
     #[test]
     fn no_signed_nonsense_panics(header in "\\PC{0,60}", claims in "\\PC{0,120}") {
-        let keyring = Keyring::new(sources());
+        let keyring = Keyring::new(sources(), &Egress::direct());
         prop_assert!(keyring.verify(&ours().raw(&header, &claims)).is_err());
         let wrapped = format!("{{\"iss\":\"local\",{claims}}}");
         let token = ours().raw("{\"alg\":\"HS256\"}", &wrapped);
@@ -245,7 +245,7 @@ proptest! {
 
     #[test]
     fn a_token_with_one_byte_changed_is_refused(place in any::<prop::sample::Index>(), byte in 0x21_u8..0x7f) {
-        let keyring = Keyring::new(sources());
+        let keyring = Keyring::new(sources(), &Egress::direct());
         let token = ours().token(&claims("local"));
         let mut bytes = token.clone().into_bytes();
         let place = place.index(bytes.len());

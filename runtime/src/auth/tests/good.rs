@@ -43,7 +43,7 @@ async fn an_audience_may_be_an_array_of_one() {
 #[tokio::test]
 async fn of_several_audiences_exactly_one_must_be_ours() {
     let audiences = vec![Audience::parse("a.example").unwrap(), Audience::parse("b.example").unwrap()];
-    let keyring = Keyring::new(Sources { audiences, ..sources() });
+    let keyring = Keyring::new(Sources { audiences, ..sources() }, &Egress::direct());
     let verify = |aud| {
         let verdict = keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", aud)));
         verdict.map(|claims| claims.audience.to_string())
@@ -59,10 +59,10 @@ async fn of_several_audiences_exactly_one_must_be_ours() {
 async fn the_secret_before_counts_while_it_is_replaced() {
     let previous = "the secret before, also long enough for HS256";
     let token = |secret: &str| Signer::hs256("local", secret.as_bytes()).token(&claims("local"));
-    let both = Keyring::new(Sources { hs256_previous: Some(Secret::new(previous)), ..sources() });
+    let both = Keyring::new(Sources { hs256_previous: Some(Secret::new(previous)), ..sources() }, &Egress::direct());
     assert!(both.verify(&token(SECRET)).is_ok() && both.verify(&token(previous)).is_ok());
     assert_eq!(both.verify(&token("another")), Err(AuthError::Signature));
-    assert_eq!(Keyring::new(sources()).verify(&token(previous)), Err(AuthError::Signature));
+    assert_eq!(Keyring::new(sources(), &Egress::direct()).verify(&token(previous)), Err(AuthError::Signature));
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn subs_of_common_identity_providers_are_let_in() {
 #[tokio::test]
 async fn only_the_audiences_named_are_let_in() {
     let audiences = vec![Audience::parse("a.example").unwrap(), Audience::parse("b.example").unwrap()];
-    let keyring = Keyring::new(Sources { audiences, ..sources() });
+    let keyring = Keyring::new(Sources { audiences, ..sources() }, &Egress::direct());
     let verify = |aud| keyring.verify(&Signer::hs256("local", SECRET.as_bytes()).token(&with("aud", json!(aud))));
     assert!(verify("b.example").is_ok());
     assert_eq!(verify("c.example"), Err(AuthError::Audience));

@@ -7,6 +7,7 @@ mod signer;
 use serde_json::{Value, json};
 
 use super::{Keyring, Location, Sources, unix_now};
+use crate::http_client::egress::Egress;
 use rollcall_base::Secret;
 use signer::Signer;
 
@@ -36,7 +37,7 @@ async fn keyring(issuers: &[(&str, &[&Signer])]) -> Keyring {
         std::fs::write(&path, signer::document(signers)).unwrap();
         ((*issuer).to_owned(), Location::File(path))
     });
-    let keyring = Keyring::new(Sources { jwks: jwks.collect(), ..sources() });
+    let keyring = Keyring::new(Sources { jwks: jwks.collect(), ..sources() }, &Egress::direct());
     assert!(keyring.load().await.is_empty());
     keyring
 }

@@ -8,7 +8,10 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use super::{super::*, *};
-use crate::http_client::fixture::{Fixture, Reply, soon};
+use crate::http_client::{
+    egress::Egress,
+    fixture::{Fixture, Reply, soon},
+};
 
 /// A server of an issuer's document, which the test may change.
 async fn published(document: String) -> (Fixture, Arc<Mutex<String>>) {
@@ -19,7 +22,10 @@ async fn published(document: String) -> (Fixture, Arc<Mutex<String>>) {
 }
 
 fn at(server: &Fixture) -> Keyring {
-    Keyring::new(Sources { jwks: vec![("a".into(), Location::Url(server.url("/jwks?v=1")))], ..sources() })
+    Keyring::new(
+        Sources { jwks: vec![("a".into(), Location::Url(server.url("/jwks?v=1")))], ..sources() },
+        &Egress::direct(),
+    )
 }
 
 fn fetches(server: &mut Fixture) -> usize {
@@ -66,7 +72,7 @@ async fn an_issuer_that_is_away_refuses_nobody_for_good_and_is_unusable_until_it
     let server = Fixture::start(answer).await;
     let sources = Sources { hs256: None, cooldown: Duration::from_millis(1), ..sources() };
     let jwks = vec![("a".into(), Location::Url(server.url("/")))];
-    let keyring = Keyring::new(Sources { jwks, ..sources });
+    let keyring = Keyring::new(Sources { jwks, ..sources }, &Egress::direct());
     assert_eq!(keyring.load().await.len(), 1);
     assert!(!keyring.is_usable());
     for token in [&token, &kidless] {
@@ -216,7 +222,10 @@ async fn however_many_keys_are_of_no_use_the_fault_is_a_line() {
 
 #[tokio::test]
 async fn a_missing_file_names_issuer_and_path() {
-    let keyring = Keyring::new(Sources { jwks: vec![("a".into(), Location::File("/nowhere/a".into()))], ..sources() });
+    let keyring = Keyring::new(
+        Sources { jwks: vec![("a".into(), Location::File("/nowhere/a".into()))], ..sources() },
+        &Egress::direct(),
+    );
     let fault = keyring.load().await.remove(0).to_string();
     assert!(fault.contains("issuer a") && fault.contains("/nowhere/a"), "{fault}");
 }

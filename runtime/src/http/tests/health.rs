@@ -8,7 +8,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     auth::{Keyring, Location, Sources},
-    http_client::fixture::{Fixture, Reply},
+    http_client::{
+        egress::Egress,
+        fixture::{Fixture, Reply},
+    },
 };
 use rollcall_keys::{KeyEntry, KeysError, StaleField};
 use rollcall_store::postgres::{PostgresOptions, PostgresStore};
@@ -79,7 +82,7 @@ async fn a_node_that_can_let_nobody_in_is_not_ready() {
     let provider = Fixture::start(answer).await;
     let jwks = vec![("a".to_owned(), Location::Url(provider.url("/")))];
     let sources = Sources::from_secret(Secret::new("unused"));
-    let keyring = Arc::new(Keyring::new(Sources { hs256: None, jwks, ..sources }));
+    let keyring = Arc::new(Keyring::new(Sources { hs256: None, jwks, ..sources }, &Egress::direct()));
     let health = || async {
         let bench = Bench::new().await;
         let (bus, kv) = (Arc::clone(&bench.bus), Arc::new(MemoryKeys::new()));
