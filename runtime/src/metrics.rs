@@ -88,6 +88,8 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 
 fn describe() {
     describe_gauge!(names::CONNECTIONS, Unit::Count, "Open WebSocket connections.");
+    describe_gauge!(names::CONNECTIONS_LIMIT, Unit::Count, "The most WebSocket connections that this node takes.");
+    describe_gauge!(names::MEMORY_LIMIT, Unit::Bytes, "Bytes of memory above which this node takes no connection.");
     describe_gauge!(names::SESSIONS, Unit::Count, "Sessions whose connection is on this node.");
     describe_gauge!(names::ROOMS, Unit::Count, "Rooms with members on this node, by kind.");
     describe_counter!(names::UPGRADES, Unit::Count, "Upgrade requests, by outcome.");
@@ -108,6 +110,20 @@ fn describe() {
     describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls to backends, by backend and operation.");
     describe_counter!(names::TOKENS_REFUSED, Unit::Count, "Tokens that were refused, by reason.");
     describe_counter!(names::AUTHZ, Unit::Count, "Questions to the authorization service, by outcome.");
+    describe_gauge!(names::LEASE, Unit::Seconds, "How long this node's lease is, in seconds.");
+    describe_gauge!(names::LEASE_RENEWED, Unit::Seconds, "When this node's lease was renewed last, in Unix seconds.");
+    describe_gauge!(
+        names::GHOST_BOUND,
+        Unit::Seconds,
+        "How long at most somebody who is gone is shown while the backends answer, in seconds."
+    );
+    describe_gauge!(
+        names::DRAIN_DEADLINE,
+        Unit::Seconds,
+        "When the drain that runs must be over, in Unix seconds; 0 while none runs."
+    );
+    describe_gauge!(names::STREAM_BYTES, Unit::Bytes, "Bytes of the stream in NATS, as this node was told last.");
+    describe_gauge!(names::STREAM_LIMIT, Unit::Bytes, "The most bytes that the stream in NATS may have.");
     describe_gauge!(names::OUTBOX_ROWS, Unit::Count, "Events in the outbox that are not published yet.");
     describe_gauge!(names::OUTBOX_LAG, Unit::Seconds, "Age in seconds of the oldest event in the outbox.");
     describe_counter!(names::OUTBOX_SET_ASIDE, Unit::Count, "Events of the outbox that were quarantined, by reason.");
@@ -152,6 +168,7 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         io::Write,
         process::{Command, Stdio},
     };
@@ -164,6 +181,14 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             for gauge in [
                 names::CONNECTIONS,
+                names::CONNECTIONS_LIMIT,
+                names::MEMORY_LIMIT,
+                names::LEASE,
+                names::LEASE_RENEWED,
+                names::GHOST_BOUND,
+                names::DRAIN_DEADLINE,
+                names::STREAM_BYTES,
+                names::STREAM_LIMIT,
                 names::SESSIONS,
                 names::OUTBOX_ROWS,
                 names::OUTBOX_LAG,
@@ -182,7 +207,7 @@ mod tests {
             for counter in [names::UPGRADES, names::DISCONNECTS, names::DROPPED] {
                 metrics::counter!(counter, "reason" => "closed").increment(1);
             }
-            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "refused").increment(1);
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => "join").increment(1);
             metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => "refused").increment(1);
             metrics::counter!(names::TOKENS_REFUSED, "reason" => "expired").increment(1);
@@ -230,5 +255,30 @@ mod tests {
             assert!(text.contains(&format!("\n{process} ")), "{process}");
         }
         assert!(text.contains(concat!("rollcall_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+    }
+
+    /// Words of a text that are names of our metrics, without the endings of a histogram's series.
+    fn named(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let ends = ["_bucket", "_sum", "_count"];
+        let metric = |word| ends.iter().find_map(|end| str::strip_suffix(word, end)).unwrap_or(word);
+        words.filter(|word| word.starts_with("rollcall_")).map(metric).collect()
+    }
+
+    #[test]
+    fn every_metric_is_on_the_page_and_no_alert_or_panel_names_another() {
+        let all: BTreeSet<_> = names::ALL.iter().copied().collect();
+        let page = include_str!("../deploy/metrics.md");
+        let alerts = include_str!("../deploy/helm/rollcall/files/alerts.yml");
+        assert_eq!(named(page), all, "runtime/deploy/metrics.md says what each is, and what to do when it moves");
+        for text in [alerts, include_str!("../deploy/helm/rollcall/files/dashboard.json")] {
+            assert!(named(text).is_subset(&all), "{:?}", named(text).difference(&all));
+        }
+        for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+            assert!(
+                page.contains(&format!("\n### {alert}\n")),
+                "runtime/deploy/metrics.md says what to do about {alert}"
+            );
+        }
     }
 }

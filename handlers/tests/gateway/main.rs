@@ -26,6 +26,7 @@ mod openapi;
 mod operator;
 mod operator_cli;
 mod postgres_tls;
+mod probes;
 mod reload;
 mod resume;
 mod roster;

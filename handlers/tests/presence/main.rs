@@ -10,6 +10,7 @@ mod common;
 mod backlog;
 mod balancers;
 mod clocks;
+mod dashboard;
 mod database_failover;
 mod drain;
 mod exhaustion;

@@ -1,4 +1,4 @@
-//! A private Prometheus that scrapes one target every second.
+//! A private Prometheus that scrapes its targets every second.
 
 use std::fs;
 use std::io;
@@ -13,6 +13,8 @@ use super::redis::ASK_LIMIT;
 use super::server::{Kind, Server};
 use crate::wait::poll;
 
+const QUERY_LIMIT: Duration = Duration::from_secs(20);
+
 /// A private Prometheus.
 #[derive(Debug)]
 pub struct Prometheus {
@@ -25,7 +27,15 @@ impl Prometheus {
     /// # Errors
     /// When Prometheus is not installed or does not come up.
     pub fn start(target: impl ToString) -> io::Result<Self> {
-        let server = Server::start_with(target.to_string())?;
+        Self::of([target])
+    }
+
+    /// The same with several targets.
+    ///
+    /// # Errors
+    /// When Prometheus is not installed or does not come up.
+    pub fn of(targets: impl IntoIterator<Item = impl ToString>) -> io::Result<Self> {
+        let server = Server::start_with(targets.into_iter().map(|target| target.to_string()).collect())?;
         Ok(Self { server })
     }
 
@@ -34,22 +44,27 @@ impl Prometheus {
     /// # Errors
     /// When it has none within `limit`, or the expression is faulty.
     pub fn query(&self, expression: &str, limit: Duration) -> io::Result<f64> {
-        let url = format!("{}/api/v1/query", self.server.url());
-        poll(limit, expression, || {
-            let answer = ureq::get(&url)
-                .query("query", expression)
-                .config()
-                .timeout_global(Some(limit))
-                .build()
-                .call()
-                .map_err(io::Error::other)?
-                .body_mut()
-                .read_to_string()
-                .map_err(io::Error::other)?;
-            let answer: Value = serde_json::from_str(&answer)?;
-            let value = answer.pointer("/data/result/0/value/1");
-            Ok(value.and_then(|value| value.as_str()?.parse().ok()))
-        })
+        poll(limit, expression, || self.value(expression))
+    }
+
+    /// The first value of a PromQL expression; none where it has none now, or not a number.
+    ///
+    /// # Errors
+    /// When the expression is faulty.
+    pub fn value(&self, expression: &str) -> io::Result<Option<f64>> {
+        let answer = ureq::get(format!("{}/api/v1/query", self.server.url()))
+            .query("query", expression)
+            .config()
+            .timeout_global(Some(QUERY_LIMIT))
+            .build()
+            .call()
+            .map_err(io::Error::other)?
+            .body_mut()
+            .read_to_string()
+            .map_err(io::Error::other)?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let value = answer.pointer("/data/result/0/value/1");
+        Ok(value.and_then(|value| value.as_str()?.parse().ok()).filter(|value: &f64| !value.is_nan()))
     }
 }
 
@@ -58,14 +73,14 @@ impl Prometheus {
 enum PrometheusKind {}
 
 impl Kind for PrometheusKind {
-    type Options = String;
+    type Options = Vec<String>;
     const NAME: &'static str = "prometheus";
 
-    fn command(folder: &Path, port: u16, target: &String) -> io::Result<Command> {
+    fn command(folder: &Path, port: u16, targets: &Vec<String>) -> io::Result<Command> {
         let configuration = folder.join("prometheus.yml");
         let scrape = serde_json::json!({
             "global": {"scrape_interval": "1s"},
-            "scrape_configs": [{"job_name": "rollcall", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [{"job_name": "rollcall", "static_configs": [{"targets": targets}]}],
         });
         // JSON is YAML.
         fs::write(&configuration, scrape.to_string())?;

@@ -3,12 +3,18 @@
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         $($(#[$doc])* pub const $name: &str = concat!("rollcall_", $text);)*
+        /// All of them.
+        pub const ALL: &[&str] = &[$($name),*];
     };
 }
 
 names! {
     /// Gauge: open WebSockets.
     CONNECTIONS = "connections",
+    /// Gauge: the most of them that this node takes.
+    CONNECTIONS_LIMIT = "connections_limit",
+    /// Gauge: bytes of memory above which it takes none.
+    MEMORY_LIMIT = "memory_limit_bytes",
     /// Gauge: sessions whose connection is on this node.
     SESSIONS = "sessions",
     /// Gauge by `kind`: rooms with members on this node.
@@ -41,6 +47,18 @@ names! {
     TOKENS_REFUSED = "tokens_refused_total",
     /// Counter by `outcome`: questions to the authorization service.
     AUTHZ = "authz_questions_total",
+    /// Gauge: how long this node's lease is, in seconds.
+    LEASE = "lease_seconds",
+    /// Gauge: when it was renewed last, in Unix seconds.
+    LEASE_RENEWED = "lease_renewed_timestamp_seconds",
+    /// Gauge: how long at most somebody who is gone is shown while the backends answer, in seconds.
+    GHOST_BOUND = "ghost_bound_seconds",
+    /// Gauge: when the drain that runs must be over, in Unix seconds; 0 while none runs.
+    DRAIN_DEADLINE = "drain_deadline_timestamp_seconds",
+    /// Gauge: bytes of the stream, as this node was told last.
+    STREAM_BYTES = "stream_bytes",
+    /// Gauge: the most bytes that the stream may have; there only where it has a limit.
+    STREAM_LIMIT = "stream_limit_bytes",
     /// Gauge: events that are not published yet.
     OUTBOX_ROWS = "outbox_rows",
     /// Gauge: age in seconds of the oldest of them.

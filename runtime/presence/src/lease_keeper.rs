@@ -5,7 +5,7 @@
 //! alive is reaped. Nothing holds up the renewal: neither reaping, however much there is, nor the pool's other callers.
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rollcall_schema::{NodeId, SessionError, Sid};
@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{Connections, key_cleanup::KeyCleanup};
-use rollcall_base::failpoint;
+use rollcall_base::{failpoint, names};
 use rollcall_store::{Kick, Lease, Registration, Store, StoreError};
 
 /// How many sessions of a dead node end in one transaction.
@@ -32,6 +32,12 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// For alerts: a lease that is not renewed in time is taken.
+fn note_renewal() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!(names::LEASE_RENEWED).set(now.as_secs_f64());
 }
 
 /// What the pulse needs.
@@ -79,6 +85,7 @@ impl LeaseKeeper {
                         renewed_since = Instant::now();
                     }
                     renewed_at = Instant::now();
+                    note_renewal();
                     registered = *incarnation.borrow();
                     self.nodes.send_replace(pulse.nodes);
                     self.replace(lease.node, &pulse.replaced).await;

@@ -6,6 +6,7 @@ pub mod check;
 mod columns;
 mod commands;
 mod erase;
+mod health;
 mod kick;
 pub mod load;
 mod publish;
@@ -83,6 +84,7 @@ async fn act(
         Task::Load(files) => commands::load_files(&config, &files).await?,
         Task::Restored => commands::restored(&config).await?,
         Task::Check => commands::report(&config).await?,
+        Task::Health(args) => health::run(&config, &args).await?,
         task => ask(&AdminClient::new(&config.admin_address, &node::egress(&config.egress)?), task).await?,
     }
     Ok(())
@@ -97,7 +99,13 @@ async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
         Task::Publish(args) => publish::run(gateway, &args).await,
         Task::Tail(args) => tail::run(gateway, &args).await,
         Task::Erase(args) => erase::run(gateway, &args).await,
-        Task::Serve | Task::Token(_) | Task::Migrate | Task::Load(_) | Task::Restored | Task::Check => Ok(()),
+        Task::Serve
+        | Task::Token(_)
+        | Task::Migrate
+        | Task::Load(_)
+        | Task::Restored
+        | Task::Check
+        | Task::Health(_) => Ok(()),
     };
     match done {
         Ok(()) => Ok(()),

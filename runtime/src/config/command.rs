@@ -25,6 +25,8 @@ pub enum Task {
     Restored,
     /// Check the configuration and every backend, one line each
     Check,
+    /// Ask the gateway in this container or on this machine whether it lives
+    Health(HealthArgs),
     /// List who is in a classroom
     Agents(AgentsArgs),
     /// List when each agent entered a classroom, when it left, and why
@@ -81,6 +83,14 @@ pub struct LoadArgs {
     /// A CSV file with the columns lesson_id,user_id,seat
     #[arg(long, value_name = "FILE")]
     pub attendees: Option<PathBuf>,
+}
+
+/// `rollcall health`.
+#[derive(Debug, Clone, Args)]
+pub struct HealthArgs {
+    /// Ask whether it is ready for clients, instead of whether it lives
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// Names the roles where it is none of them.

@@ -32,7 +32,7 @@ pub use backends::{BackendsConfig, Database};
 pub use changes::Changes;
 pub use cli::{FAULTY, Reader, Stop, parse};
 pub use client_commands::{AdminAddress, AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
-pub use command::{LoadArgs, Task, TokenArgs};
+pub use command::{HealthArgs, LoadArgs, Task, TokenArgs};
 pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
 pub use origin::{Origin, SettingInUse};
@@ -68,6 +68,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address for operators.
     pub admin_listen: SocketAddr,
+    /// The address for probes; none: they use the operators'.
+    pub probe_listen: Option<SocketAddr>,
+    /// This node's name, if it is given one.
+    pub node_label: Option<String>,
     /// Who may use the operators' address.
     pub admin: Access,
     /// The gateway that commands ask.
@@ -125,6 +129,8 @@ impl Config {
         let access = AccessConfig::read(&mut source, requests);
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
+            probe_listen: source.optional(&names::PROBE_LISTEN, value::address),
+            node_label: source.optional(&names::NODE_LABEL, value::node_label),
             admin: admin(&mut source),
             admin_address: AdminAddress::read(&mut source),
             guests: source.value(&names::GUESTS, value::switch),

@@ -47,6 +47,8 @@ settings! {
     CONFIG = "ROLLCALL_CONFIG", Plain, None, "TOML file of settings, named as the flags are; variables win over it, and flags over both";
     LISTEN = "ROLLCALL_LISTEN", Plain, Some("127.0.0.1:8080"), "Address for clients: /ws and /healthz";
     ADMIN_LISTEN = "ROLLCALL_ADMIN_LISTEN", Plain, Some("127.0.0.1:9090"), "Address for operators: /metrics, /healthz, /readyz and /api/v1";
+    PROBE_LISTEN = "ROLLCALL_PROBE_LISTEN", Plain, None, "Address for probes: /healthz and /readyz without details, and nothing else; without it they are on the admin address only";
+    NODE_LABEL = "ROLLCALL_NODE_LABEL", Plain, None, "Name of this node for operators and balancers, like a pod's name; without it the process id and the clients' address";
     DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://..., with libpq's sslmode, sslrootcert, sslcert and sslkey";
     DATABASE_PASSWORD = "ROLLCALL_DATABASE_PASSWORD", Secret, None, "Password of PostgreSQL, instead of the one in DATABASE_URL; from a file it is read again for each connection";
     SCHEMA = "ROLLCALL_SCHEMA", Plain, None, "Schema of the tables in PostgreSQL; without it the first one of the role's search_path";

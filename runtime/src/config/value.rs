@@ -24,6 +24,13 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A node's label: a pod's name is one.
+pub(super) fn node_label(text: &str) -> Result<String, String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let valid = !text.is_empty() && text.len() <= 128 && text.bytes().all(known);
+    if valid { Ok(text.to_owned()) } else { Err("use 1 to 128 of A-Z a-z 0-9 . - _".into()) }
+}
+
 /// `15s`, `500ms`, `5m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration, like 15s or 500ms"))

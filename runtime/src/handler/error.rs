@@ -69,6 +69,35 @@ pub enum HandlerError {
     Auth(#[from] AuthError),
 }
 
+/// Who is to blame for an error: those of clients say nothing about the gateway's health, and are counted apart.
+pub(super) trait Blame {
+    /// Whether the client is: what it sent, or how often.
+    fn is_clients(&self) -> bool;
+}
+
+impl Blame for HandlerError {
+    fn is_clients(&self) -> bool {
+        match self {
+            Self::Ack(error) => !matches!(error, AckError::TryAgainLater(_) | AckError::TimedOut(_)),
+            Self::Auth(error) => !error.is_temporary(),
+            Self::Event(EventError::NotInLesson | EventError::NotInClassroom | EventError::TooLarge(_))
+            | Self::Refused(_)
+            | Self::Join(JoinError::LessonNotFound)
+            | Self::Leave(LeaveLessonError::NotInALesson)
+            | Self::State(SetStateError::NotInAClassroom)
+            | Self::Enter(EnterError::TooManySessions) => true,
+            Self::Event(EventError::NotAnObject | EventError::NotStored(_))
+            | Self::Join(JoinError::Store(_) | JoinError::Keys(_))
+            | Self::Leave(LeaveLessonError::Store(_))
+            | Self::State(SetStateError::Store(_))
+            | Self::Enter(EnterError::Store(_))
+            | Self::Unavailable(_)
+            | Self::Store(_)
+            | Self::Hook(_) => false,
+        }
+    }
+}
+
 impl From<AckMessage> for HandlerError {
     fn from(message: AckMessage) -> Self {
         Self::Refused(message)
@@ -191,6 +220,17 @@ impl From<ConnectError> for Refused {
     fn from(error: ConnectError) -> Self {
         let detail = if let ConnectError::Auth(error) = &error { error.detail() } else { None };
         Self { error: error.to_client(), detail }
+    }
+}
+
+impl Blame for ConnectError {
+    fn is_clients(&self) -> bool {
+        match self {
+            Self::Session(error) => *error != SessionError::InternalServerError,
+            Self::Auth(error) => !error.is_temporary(),
+            Self::Enter(EnterError::TooManySessions) => true,
+            Self::Enter(EnterError::Store(_)) | Self::Store(_) | Self::Hook(_) => false,
+        }
     }
 }
 

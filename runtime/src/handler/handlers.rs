@@ -205,7 +205,7 @@ impl Handlers {
         session: Box<Session>,
     ) -> Result<BoxFuture<'static, Outcome>, (Box<Session>, Answer)> {
         let Some(event) = self.events.get(&*request.event) else {
-            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+            metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "refused").increment(1);
             return Err((session, self.unknown(request)));
         };
         (event.handler)(session, request, event.timeout.unwrap_or_else(|| self.timeout()))
@@ -241,7 +241,7 @@ impl Handlers {
             }
             _ if self.events.contains_key(&*request.event) => Err((visitor, AckError::NotInAClassroom.into())),
             _ => {
-                metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "error").increment(1);
+                metrics::counter!(names::INVOCATIONS, "function" => "unknown", "outcome" => "refused").increment(1);
                 Err((visitor, self.unknown(request)))
             }
         }

@@ -6,7 +6,7 @@ use rollcall_schema::{Answer, SessionError};
 use tokio::time::Instant;
 use tracing::error;
 
-use super::error::{ConnectError, HandlerError, Interrupted, Refused};
+use super::error::{Blame, ConnectError, HandlerError, Interrupted, Refused};
 use rollcall_base::names;
 
 /// What a handler returned, or what its client is told instead.
@@ -27,7 +27,7 @@ pub(super) async fn let_in<A>(limit: Duration, call: BoxFuture<'_, Result<A, Con
 
 /// Runs a handler with its timeout and its metrics, and holds its panics. Boxed, because by value the handler's state
 /// would be in each of the futures around it: 8 KiB for a connect instead of 3.
-pub(super) async fn contained<A, E>(
+pub(super) async fn contained<A, E: Blame>(
     function: &'static str,
     limit: Duration,
     call: BoxFuture<'_, Result<A, E>>,
@@ -43,6 +43,7 @@ pub(super) async fn contained<A, E>(
     in_flight.decrement(1.0);
     let outcome = match &result {
         Ok(Ok(_)) => "success",
+        Ok(Err(error)) if error.is_clients() => "refused",
         Ok(Err(_)) => "error",
         Err(Interrupted::TimedOut) => "timed_out",
         Err(Interrupted::Panicked) => "panicked",

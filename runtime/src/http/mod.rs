@@ -1,4 +1,4 @@
-//! HTTP beside the WebSocket: the operators' address, and what the clients' address answers.
+//! HTTP beside the WebSocket: the operators' and the probes' address, and what the clients' address answers.
 //!
 //! A request of an operator: [`server`] takes the connection, `router` asks [`access`] and finds the line of the table in
 //! `api`, whose file for the resource answers.
@@ -10,6 +10,7 @@ mod audit;
 mod call;
 mod cors;
 pub mod health;
+mod probes;
 pub mod public;
 mod reply;
 mod route;
@@ -20,4 +21,4 @@ mod server;
 mod tests;
 
 pub use reply::{BodyError, Reply, Streamed};
-pub use server::serve;
+pub use server::{Surface, serve};

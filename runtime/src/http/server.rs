@@ -1,4 +1,4 @@
-//! The listener for operators, with limits on everything that a request may cost.
+//! The listeners for operators and for probes, with limits on everything that a request may cost.
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     admin::Admin,
+    probes,
     reply::{HttpError, Streamed, streamed},
     router,
 };
@@ -30,9 +31,35 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause before another accept where no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Which requests a listener answers.
+#[derive(Clone)]
+pub enum Surface {
+    /// All of an operator's.
+    Operators(Arc<Admin>),
+    /// Only those of probes.
+    Probes(Arc<Admin>),
+}
+
+impl Surface {
+    /// Why the oldest connection is closed for a new one, for `dropped_total`.
+    fn when_full(&self) -> &'static str {
+        match self {
+            Self::Operators(_) => "operators_full",
+            Self::Probes(_) => "probes_full",
+        }
+    }
+
+    async fn answer(&self, request: hyper::Request<Incoming>, address: SocketAddr) -> Streamed {
+        match self {
+            Self::Operators(admin) => router::answer(admin, request, Some(address)).await,
+            Self::Probes(admin) => streamed(probes::answer(&admin.health, &request).await),
+        }
+    }
+}
+
 /// Serves until `stop` becomes true, and then until the running requests are done, at most for [`DRAIN_TIMEOUT`].
-pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = EvictingSemaphore::new(MAX_CONNECTIONS, "operators_full");
+pub async fn serve(surface: Surface, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let places = EvictingSemaphore::new(MAX_CONNECTIONS, surface.when_full());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -46,9 +73,9 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
         };
         // Not in the select: another branch would drop the connection.
         let mut place = places.acquire().await;
-        let (admin, stop) = (Arc::clone(&admin), stop.clone());
+        let (surface, stop) = (surface.clone(), stop.clone());
         connections.spawn(async move {
-            place.run_until_evicted(serve_connection(admin, (stream, address), stop)).await;
+            place.run_until_evicted(serve_connection(surface, (stream, address), stop)).await;
         });
     }
     drop(listener);
@@ -57,13 +84,13 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, mut stop: watch::Re
 }
 
 async fn serve_connection(
-    admin: Arc<Admin>,
+    surface: Surface,
     (stream, address): (TcpStream, SocketAddr),
     mut stop: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&admin, request, address).await) }
+        let surface = surface.clone();
+        async move { Ok::<_, Infallible>(answer(&surface, request, address).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -79,8 +106,9 @@ async fn serve_connection(
     drop(connection.await);
 }
 
-async fn answer(admin: &Admin, request: hyper::Request<Incoming>, address: SocketAddr) -> Streamed {
+async fn answer(surface: &Surface, request: hyper::Request<Incoming>, address: SocketAddr) -> Streamed {
     let late = || HttpError::new(hyper::StatusCode::REQUEST_TIMEOUT, "the request took too long");
-    let answer = router::answer(admin, request, Some(address));
-    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| streamed(late().reply()))
+    tokio::time::timeout(ANSWER_TIMEOUT, surface.answer(request, address))
+        .await
+        .unwrap_or_else(|_| streamed(late().reply()))
 }

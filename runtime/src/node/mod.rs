@@ -4,6 +4,7 @@ pub mod demo;
 mod drain;
 mod egress;
 mod front;
+mod gauges;
 mod reload;
 mod serve;
 mod session_check;

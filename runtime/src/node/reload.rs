@@ -8,6 +8,7 @@ use metrics::counter;
 use tokio::{signal::unix::Signal, sync::watch, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
+use super::gauges;
 use crate::{
     auth::{KeySet, Keyring, Location, Sources},
     config::{Changes, Config, Reader, SettingInUse, names as settings},
@@ -99,6 +100,7 @@ impl Reload {
             changes.taken_over.push("the certificate");
         }
         self.keyring.replace(keys);
+        gauges::limits(&config.access.admission);
         self.admission.set_limits(config.access.admission);
         self.rates.set(&config.access.rates);
         self.presence.set_max_user_sessions(config.access.rates.user_sessions);

@@ -15,6 +15,7 @@ use super::{
     Backends, StartError,
     drain::Drain,
     front::PublicFront,
+    gauges,
     reload::Reload,
     signals::{Signals, hangups},
 };
@@ -24,7 +25,7 @@ use crate::{
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
-    http::{self, admin::Admin, health::Health, public::Public},
+    http::{self, Surface, admin::Admin, health::Health, public::Public},
     http_client::egress::Egress,
     limits::{EventLimits, admission::Admission},
     log::LogFilter,
@@ -75,8 +76,11 @@ pub enum ServeError {
 pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter) -> Result<(), ServeError> {
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
+    gauges::publish(&config);
     let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
     let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
+    let probe_hint = "set ROLLCALL_PROBE_LISTEN to a free address";
+    let probes = config.probe_listen.map(|address| bind(address, probe_hint)).transpose()?;
     let egress = super::egress(&config.egress)?;
     let keyring = keyring(&config, &egress).await?;
     let pair = "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY";
@@ -88,7 +92,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     }));
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.max_forward).await?;
     let registration = Registration {
-        label: format!("{}@{}", std::process::id(), config.listen),
+        label: config.node_label.clone().unwrap_or_else(|| format!("{}@{}", std::process::id(), config.listen)),
         lease: config.presence.lease,
         standalone: config.backends.standalone(),
         process: ProcessIdentity::current(),
@@ -156,7 +160,8 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         events: Arc::clone(&rates),
     });
     // What balancers route long-polling by.
-    let label = config.listen.to_string().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let label = config.node_label.clone().unwrap_or_else(|| config.listen.to_string());
+    let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let gateway = |_| Gateway::new(Arc::clone(&shared), config.limits.gateway.clone());
     let workers = Workers::start(&tasks, config.workers, &config.limits.sockets, &label, gateway)
         .map_err(StartError::at("the workers", "raise the limit of open files"))?;
@@ -253,11 +258,16 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         log,
     };
     tasks.spawn("reload", reload.run(hangups()?));
-    print_addresses(&config, &clients, &operators, &*store).await?;
+    print_addresses(&config, (&clients, &operators, probes.as_ref()), &*store).await?;
     let public = Public { keyring, hook, rosters, rates, pages: listener.clone() };
     let front = PublicFront { admission, workers: workers.clone(), public };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
-    let operators = tasks.spawn("operators' listener", http::serve(admin, operators, over.subscribe()));
+    if let Some(probes) = probes {
+        let surface = Surface::Probes(Arc::clone(&admin));
+        tasks.spawn("probes' listener", http::serve(surface, probes, over.subscribe()));
+    }
+    let operators =
+        tasks.spawn("operators' listener", http::serve(Surface::Operators(admin), operators, over.subscribe()));
 
     let mut presence = config.presence;
     let failed = tokio::select! {
@@ -274,6 +284,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     }
     unready.store(true, Ordering::Relaxed);
     let delay = config.presence.drain_delay;
+    gauges::drains_within(delay + presence.drain_deadline);
     if !delay.is_zero() {
         info!(?delay, "not ready, and taking connections until the drain begins; a second signal begins it at once");
         let _ = timeout(delay, signals.next()).await;
@@ -316,13 +327,15 @@ async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, Start
 /// Prints the addresses and, with a development secret, what to try there.
 async fn print_addresses(
     config: &Config,
-    clients: &TcpListener,
-    operators: &TcpListener,
+    (clients, operators, probes): (&TcpListener, &TcpListener, Option<&TcpListener>),
     store: &dyn Store,
 ) -> Result<(), StartError> {
     let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::at("a listener", "start again"));
     println!("listening on {}", address(clients)?);
     println!("admin on {}", address(operators)?);
+    if let Some(probes) = probes {
+        println!("probes on {}", address(probes)?);
+    }
     if config.keys.development.is_some() {
         demo::seed(store).await.map_err(StartError::at("the demo", "start again"))?;
         let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;

@@ -32,6 +32,10 @@ pub(super) struct State {
     pub(super) first: u64,
     /// The last event; smaller than the first if it holds none.
     pub(super) last: u64,
+    /// Its size.
+    pub(super) bytes: u64,
+    /// The most that it may have; none where it has no limit.
+    pub(super) max_bytes: Option<u64>,
 }
 
 impl State {
@@ -55,6 +59,7 @@ pub(super) enum StateError {
 struct Answer {
     created: Option<String>,
     state: Option<Sequences>,
+    config: Option<Limits>,
     error: Option<Refusal>,
 }
 
@@ -62,6 +67,13 @@ struct Answer {
 struct Sequences {
     first_seq: u64,
     last_seq: u64,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Limits {
+    /// Negative where there is none.
+    max_bytes: i64,
 }
 
 #[derive(Deserialize)]
@@ -84,8 +96,10 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     }
     let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
     match answer {
-        Answer { created: Some(epoch), state: Some(state), .. } => {
-            Ok(State { epoch, first: state.first_seq, last: state.last_seq })
+        Answer { created: Some(epoch), state: Some(state), config, .. } => {
+            let max_bytes = config.and_then(|limits| u64::try_from(limits.max_bytes).ok());
+            let Sequences { first_seq: first, last_seq: last, bytes } = state;
+            Ok(State { epoch, first, last, bytes, max_bytes })
         }
         Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => {
             Err(StateError::Missing)

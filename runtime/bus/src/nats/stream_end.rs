@@ -5,6 +5,7 @@
 //! [`StreamEnd::latest`], which is used while the stream does not answer.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rollcall_base::names;
 use rollcall_schema::Offset;
 use tokio::{sync::Notify, time::Instant};
 
@@ -77,6 +78,10 @@ impl StreamEnd {
         let mut inner = self.lock();
         if state.epoch != inner.epoch || state.last < inner.confirmed {
             return false;
+        }
+        metrics::gauge!(names::STREAM_BYTES).set(state.bytes as f64);
+        if let Some(max) = state.max_bytes {
+            metrics::gauge!(names::STREAM_LIMIT).set(max as f64);
         }
         inner.confirmed = state.last;
         inner.asked = [inner.asked[1], asked];

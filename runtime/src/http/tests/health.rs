@@ -70,6 +70,12 @@ async fn keys_that_hang_are_named_and_asked_once() {
         assert_eq!((status, &body["backends"]["keys"]), (StatusCode::OK, &keys));
     }
     assert_eq!(mute.0.load(Ordering::SeqCst), 1);
+    let request = Request::get("/readyz").body(()).unwrap();
+    let body = probes::answer(&bench.admin.health, &request).await.into_body().collect().await.unwrap().to_bytes();
+    let up = |name: &str, up: bool| json!({"name": name, "up": up});
+    let backends = [up("sqlite", true), up("redis", false), up("memory", true), up("token keys", true)];
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body, json!({"ready": true, "draining": false, "backends": backends}), "probes learn no problem's text");
 }
 
 #[tokio::test]

@@ -9,16 +9,20 @@ use tokio::{
 
 use super::*;
 use crate::{
-    http::{serve, server::MAX_CONNECTIONS},
+    http::{Surface, serve, server::MAX_CONNECTIONS},
     http_client::fixture::soon,
 };
 use rollcall_base::names;
 
 async fn served(bench: &Bench) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+    served_as(Surface::Operators(Arc::clone(&bench.admin))).await
+}
+
+async fn served_as(surface: Surface) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(serve(Arc::clone(&bench.admin), listener, stopped));
+    let server = tokio::spawn(serve(surface, listener, stopped));
     (address, stop, server)
 }
 
@@ -45,6 +49,25 @@ async fn requests_are_answered_and_nonsense_refused() {
     assert!(talk(address, &long).await.starts_with("HTTP/1.1 431"));
     let announced = "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n";
     assert!(talk(address, announced).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn the_probes_address_answers_probes_only_and_without_details() {
+    let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKeys::new())).await;
+    let (address, _stop, _server) = served_as(Surface::Probes(Arc::clone(&bench.admin))).await;
+    // A kubelet's, and one under any name: there is nothing to protect.
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n");
+    assert!(talk(address, &get("/healthz")).await.starts_with("HTTP/1.1 200 OK"));
+    let ready = talk(address, &get("/readyz")).await;
+    assert!(ready.starts_with("HTTP/1.1 200 OK") && ready.contains(r#"{"name":"sqlite","up":true}"#), "{ready}");
+    for path in ["/metrics", "/api/v1/nodes", "/api/v1/openapi.json", "/", "/readyz/"] {
+        let answer = talk(address, &get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("rollcall_"), "{path}: {answer}");
+    }
+    assert!(talk(address, &get("/healthz").replace("GET", "POST")).await.starts_with("HTTP/1.1 405"));
+    bench.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+    let draining = talk(address, &get("/readyz")).await;
+    assert!(draining.starts_with("HTTP/1.1 503") && draining.contains(r#""draining":true"#), "{draining}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
-use super::{access::Access, admin::Admin, health::Health, router};
+use super::{access::Access, admin::Admin, health::Health, probes, router};
 use crate::{gateway::Mailboxes, metrics::Metrics, rooms::Rooms};
 use rollcall_base::Secret;
 use rollcall_bus::{

@@ -1,0 +1,37 @@
+//! What a node tells of its settings in /metrics, for alerts that compare with them.
+use std::time::{Duration, SystemTime};
+
+use crate::{config::Config, limits::admission::AdmissionLimits};
+use rollcall_base::names;
+
+/// How much later than at its end a lease is taken.
+const TAKING: Duration = Duration::from_secs(1);
+
+/// Sets what stays the same while the node runs.
+pub(super) fn publish(config: &Config) {
+    limits(&config.access.admission);
+    metrics::gauge!(names::LEASE).set(config.presence.lease.as_secs_f64());
+    metrics::gauge!(names::GHOST_BOUND).set(ghost_bound(config).as_secs_f64());
+    metrics::gauge!(names::DRAIN_DEADLINE).set(0.0);
+}
+
+/// Sets the limits, which may be read again.
+pub(super) fn limits(admission: &AdmissionLimits) {
+    metrics::gauge!(names::CONNECTIONS_LIMIT).set(admission.connections as f64);
+    if admission.memory != u64::MAX {
+        metrics::gauge!(names::MEMORY_LIMIT).set(admission.memory as f64);
+    }
+}
+
+/// Notes that the node drains, and must have ended after this time.
+pub(super) fn drains_within(time: Duration) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!(names::DRAIN_DEADLINE).set((now + time).as_secs_f64());
+}
+
+/// How long somebody who is gone is shown at most: a client that says nothing any more, or one of a node that died.
+fn ghost_bound(config: &Config) -> Duration {
+    let sockets = &config.limits.sockets;
+    let silence = sockets.ping_interval + sockets.pong_timeout.max(sockets.engine_pong_timeout);
+    (silence + config.limits.grace.time).max(config.presence.lease + TAKING)
+}
