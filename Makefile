@@ -5,7 +5,7 @@ NODES ?= 1,8,55
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint run k6 bench scale autobahn socketio race chaos mishaps sabotage fuzz clean
+.PHONY: help setup test lint manifests run k6 bench scale autobahn socketio race chaos mishaps sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,6 +22,9 @@ lint: ## rustfmt and clippy, where warnings are errors; whether patches apply, a
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for patch in loadtest/sabotage/*.patch; do git apply --check -C1 "$$patch" || exit 1; done
 	@for manifest in $$(git ls-files '*/Cargo.toml' ':!*/fuzz/*'); do grep -q "^COPY $$manifest " Dockerfile || { echo "error: no $$manifest in the Dockerfile" >&2; exit 1; }; done
+
+manifests: ## check the chart, the compose file, the alert rules and the unit of systemd
+	@loadtest/setup/manifests
 
 run: ## start the gateway, embedded, with a demo classroom
 	cargo run --release

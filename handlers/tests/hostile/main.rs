@@ -22,6 +22,7 @@ mod raw;
 mod refresh;
 mod silence;
 mod tls;
+mod tls_proxies;
 mod tokens;
 
 use common::Backend;

@@ -1,5 +1,6 @@
 //! TLS for clients: whole sessions through it, a new certificate while they run, and bytes that are not TLS.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::raw::upgrade;
 const ROOM: &str = "5b0c9a52-6c1b-4d7c-8f7e-5a2b0f7a1c11";
 
 /// Writes a new certificate for `localhost` and its key; returns the certificate.
-fn certificate(folder: &Path) -> CertificateDer<'static> {
+pub(crate) fn certificate(folder: &Path) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("cert.pem"), cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
@@ -39,22 +40,34 @@ fn options(folder: &Path) -> GatewayOptions {
 
 /// A TLS session with whoever has this certificate.
 async fn session(gateway: &Gateway, trusted: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
+    encrypted(TcpStream::connect(gateway.address()).await?, trusted).await
+}
+
+/// The same on this connection.
+pub(crate) async fn encrypted(
+    stream: TcpStream,
+    trusted: &CertificateDer<'static>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(gateway.address()).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
 /// A client that has entered.
-struct Agent(WebSocketStream<TlsStream<TcpStream>>);
+pub(crate) struct Agent(WebSocketStream<TlsStream<TcpStream>>);
 
 impl Agent {
     async fn enters(gateway: &Gateway, trusted: &CertificateDer<'static>, name: &str) -> Self {
-        let stream = session(gateway, trusted).await.unwrap();
-        let url = format!("wss://localhost:{}/ws", gateway.address().port());
+        Self::enters_at(gateway.address(), trusted, name).await
+    }
+
+    /// The same where a proxy listens.
+    pub(crate) async fn enters_at(address: SocketAddr, trusted: &CertificateDer<'static>, name: &str) -> Self {
+        let stream = encrypted(TcpStream::connect(address).await.unwrap(), trusted).await.unwrap();
+        let url = format!("wss://localhost:{}/ws", address.port());
         let mut agent = Self(tokio_tungstenite::client_async(url, stream).await.unwrap().0);
         let payload = json!({"token": token::participant(name), "classroom_id": ROOM, "agent_label": "web"});
         agent.sends(&json!({"type": "connect_request", "payload": payload})).await;
@@ -67,7 +80,7 @@ impl Agent {
     }
 
     /// The next message.
-    async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         loop {
             match timeout(SOON, self.0.next()).await.expect("a message in time").unwrap().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -78,7 +91,7 @@ impl Agent {
     }
 
     /// The ack of a request.
-    async fn asks(&mut self, event: &str) -> Value {
+    pub(crate) async fn asks(&mut self, event: &str) -> Value {
         self.sends(&json!({"type": event, "ref": 1, "payload": {"lesson_id": "none"}})).await;
         loop {
             let message = self.next().await;

@@ -1,8 +1,9 @@
-//! nginx or HAProxy before two nodes, with the examples that are beside the load generator.
+//! nginx or HAProxy before two nodes, with the examples that are beside the load generator and in `runtime/deploy`.
 
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub enum BalancerKind {
     Nginx,
     /// HAProxy.
     Haproxy,
+    /// The nginx of the compose file, before nodes that are labelled `node1` and `node2`.
+    Compose,
 }
 
 /// A running balancer; ends with the value.
@@ -38,8 +41,14 @@ impl Balancer {
         let (example, file) = match kind {
             BalancerKind::Nginx => (include_str!("../../socketio/nginx.conf"), "nginx.conf"),
             BalancerKind::Haproxy => (include_str!("../../socketio/haproxy.cfg"), "haproxy.cfg"),
+            BalancerKind::Compose => (include_str!("../../../runtime/deploy/compose/nginx.conf"), "nginx.conf"),
         };
         let mut config = example.replace("127.0.0.1:8080", &address.to_string());
+        // The third node stands for the second, too.
+        for (name, node) in ["node1", "node2", "node3"].iter().zip([nodes[0], nodes[1], nodes[1]]) {
+            config = config.replace(&format!("{name}:8080"), &node.to_string());
+        }
+        config = config.replace("listen 8080;", &format!("listen {address};"));
         for (place, node) in ["8081", "8082"].iter().zip(nodes) {
             let label = node.to_string().replace(['.', ':'], "-");
             config = config.replace(&format!("127.0.0.1:{place}"), &node.to_string());
@@ -47,26 +56,14 @@ impl Balancer {
         }
         fs::write(folder.path().join(file), config)?;
         let command = match kind {
-            BalancerKind::Nginx => {
-                let mut command = Command::new(binary::find("nginx", "nginx-light")?);
-                let prefix = folder.path().display();
-                let globals = format!("daemon off; pid {prefix}/pid; error_log stderr;");
-                command.arg("-p").arg(folder.path()).args(["-e", "stderr", "-c", file, "-g", &globals]);
-                command
-            }
+            BalancerKind::Nginx | BalancerKind::Compose => nginx(folder.path(), file)?,
             BalancerKind::Haproxy => {
                 let mut command = Command::new(binary::find("haproxy", "haproxy")?);
                 command.args(["-db", "-f", file]);
                 command
             }
         };
-        let mut process = Process::spawn(command, folder.path())?;
-        poll(START_LIMIT, "the balancer", || {
-            if let Some(status) = process.ended()? {
-                return Err(io::Error::other(format!("{kind:?} ended with {status}:\n{}", output(folder.path()))));
-            }
-            Ok(TcpStream::connect(address).ok())
-        })?;
+        let process = listening(command, folder.path(), address)?;
         Ok(Self { address, _process: process, _folder: folder })
     }
 
@@ -75,4 +72,25 @@ impl Balancer {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// nginx in the foreground, with this configuration of the folder.
+pub(super) fn nginx(folder: &Path, file: &str) -> io::Result<Command> {
+    let mut command = Command::new(binary::find("nginx", "nginx-light")?);
+    let prefix = folder.display();
+    let globals = format!("daemon off; pid {prefix}/pid; error_log stderr;");
+    command.arg("-p").arg(folder).args(["-e", "stderr", "-c", file, "-g", &globals]);
+    Ok(command)
+}
+
+/// Starts it, and waits until it listens.
+pub(super) fn listening(command: Command, folder: &Path, address: SocketAddr) -> io::Result<Process> {
+    let mut process = Process::spawn(command, folder)?;
+    poll(START_LIMIT, "the proxy", || {
+        if let Some(status) = process.ended()? {
+            return Err(io::Error::other(format!("the proxy ended with {status}:\n{}", output(folder))));
+        }
+        Ok(TcpStream::connect(address).ok())
+    })?;
+    Ok(process)
 }

@@ -22,6 +22,7 @@ mod server_user;
 pub mod shared;
 mod signal;
 mod standby;
+mod tls_proxy;
 
 pub use authority::{Authority, Issued};
 pub use balancer::{Balancer, BalancerKind};
@@ -32,6 +33,7 @@ pub use redis::Redis;
 pub use server::{Kind, Server};
 pub use signal::children;
 pub use standby::{Standby, StandbyOptions};
+pub use tls_proxy::{TlsProxy, TlsProxyKind};
 
 pub use folder::private_folder;
 pub(crate) use port::free_port;
