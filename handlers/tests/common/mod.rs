@@ -9,6 +9,7 @@
 
 mod agent;
 mod classroom;
+pub(crate) mod failpoint;
 mod frames;
 mod function;
 mod keys;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::failpoint;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
@@ -98,6 +99,28 @@ async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
     let mut keys = first.keys().await;
     crate::common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
     assert_eq!(first.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
+}
+
+#[tokio::test]
+async fn a_node_that_was_stopped_in_a_join_until_its_sessions_ended_writes_no_key() {
+    let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
+    let patient = short(first.beside()).env("ROLLCALL_HANDLER_TIMEOUT", "60s");
+    let second = Gateway::start(failpoint::breakable(&patient)).unwrap();
+    let room = first.classroom();
+    let mut witness = first.participant(room, "witness").await;
+    let mut bob = enters_on(&second, room, "bob").await;
+    first.settled(room, [&mut witness, &mut bob]).await;
+    failpoint::arm(&second, "lesson entered", "SIGSTOP");
+    bob.client.send(&json!({"type": "join_lesson", "payload": {"lesson_id": room.algebra}})).await.unwrap();
+    failpoint::struck(&second).await;
+    witness.sees("left", &bob.whom()).await;
+    // Killed right after its keys, it would leave them for ever.
+    failpoint::arm(&second, "keys written", "SIGKILL");
+    second.resume().unwrap();
+    session_error(&bob.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
+    let mut keys = first.keys().await.unwrap();
+    let students = format!("lesson_student_{}", room.algebra);
+    assert_eq!(keys.field(&students, &room.user("bob")).await, None);
 }
 
 #[tokio::test]

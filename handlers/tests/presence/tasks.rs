@@ -1,21 +1,11 @@
 //! A node of which one part ends does not go on as if nothing were: it drains, says which part, and exits with a failure.
 
-use std::fs;
-
-use rollcall_loadtest::GatewayOptions;
-
+use crate::common::failpoint::{self, breakable};
 use crate::common::{Backend, SOON, session_error};
-
-fn breakable(options: &GatewayOptions) -> GatewayOptions {
-    options.clone().env("CHAOS_FAILPOINT", "failpoint")
-}
 
 /// Makes a task of a running gateway panic, and returns the gateway's output.
 fn ends_with(backend: &mut Backend, task: &str) -> String {
-    let folder = backend.gateway.folder().to_owned();
-    // In one step, so that no half of it is read.
-    fs::write(folder.join("failpoint.new"), format!("{task} PANIC")).unwrap();
-    fs::rename(folder.join("failpoint.new"), folder.join("failpoint")).unwrap();
+    failpoint::arm(&backend.gateway, task, "PANIC");
     let status = backend.gateway.wait(SOON).unwrap_or_else(|error| panic!("{task}: {error}"));
     assert_eq!(status.code(), Some(1), "{task}");
     let said = backend.gateway.output();

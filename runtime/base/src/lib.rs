@@ -7,6 +7,7 @@ pub mod process;
 pub mod reloaded;
 mod rotating_secret;
 mod secret;
+pub mod since;
 pub mod tasks;
 pub mod tls;
 pub mod tls_failure;

@@ -1,7 +1,10 @@
 //! A connection joins a lesson: first SQL, then, once it is in the lesson's room, the keys in Redis.
 //!
-//! Invariant: a join that fails leaves session, row and keys as they were.
-use rollcall_base::failpoint;
+//! Invariant: a join that fails leaves session, row and keys as they were. Redis is written only while the row is known to be
+//! this node's: whoever ends the sessions of a dead node removes their fields once.
+use std::time::Duration;
+
+use rollcall_base::{failpoint, since::Since};
 use rollcall_keys::{KeyEntry, KeyField, KeysError};
 use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
 use rollcall_store::{self as store, RollbackJoin, StoreError};
@@ -11,6 +14,10 @@ use crate::{
     Presence,
     membership::{JoinedLesson, Membership},
 };
+
+/// A row that was asked for longer ago than this is asked for again before Redis is written: the process may have been
+/// suspended meanwhile, and its lease be another's. A lease is taken no sooner than a second after its end.
+const CONFIRMED: Duration = Duration::from_secs(1);
 
 /// Why a lesson was not joined.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +38,7 @@ pub enum JoinError {
 pub struct Joining<'a> {
     presence: &'a Presence,
     membership: &'a mut Membership,
+    asked: Since,
     seat: Option<Seat>,
     entry: KeyEntry,
 }
@@ -65,21 +73,32 @@ impl Presence {
         lesson: LessonId,
         user: Option<(UserId, Role)>,
     ) -> Result<Joining<'a>, JoinError> {
+        let asked = Since::now();
+        let (seats, seat) = self.save(membership, &lesson, user.as_ref().map(|(user, _)| user)).await?;
+        let entry = KeyEntry { lesson, seats, sid: membership.sid, user };
+        Ok(Joining { presence: self, membership, asked, seat, entry })
+    }
+
+    /// How many seats the lesson has, and which one is the user's.
+    async fn save(
+        &self,
+        membership: &Membership,
+        lesson: &LessonId,
+        user: Option<&UserId>,
+    ) -> Result<(u32, Option<Seat>), JoinError> {
         let join = store::Join {
             sid: membership.sid,
             session: membership.agent.as_ref().map(|session| session.id),
             classroom: membership.classroom,
             lesson: lesson.clone(),
-            user: user.as_ref().map(|(user, _)| user.clone()),
+            user: user.cloned(),
         };
-        let (seats, seat) = match self.sessions.join(join).await? {
-            store::Joined::Lesson { seats, seat } => (seats, seat),
-            store::Joined::NotFound => return Err(JoinError::LessonNotFound),
+        match self.sessions.join(join).await? {
+            store::Joined::Lesson { seats, seat } => Ok((seats, seat)),
+            store::Joined::NotFound => Err(JoinError::LessonNotFound),
             // Another connection has the session: this one is about to be closed.
-            store::Joined::NotOwner => return Err(StoreError::Fenced.into()),
-        };
-        let entry = KeyEntry { lesson, seats, sid: membership.sid, user };
-        Ok(Joining { presence: self, membership, seat, entry })
+            store::Joined::NotOwner => Err(StoreError::Fenced.into()),
+        }
     }
 }
 
@@ -87,10 +106,17 @@ impl Joining<'_> {
     /// Writes the seat map where it is missing, and the user's keys; then the connection has joined.
     ///
     /// # Errors
-    /// [`JoinError::Keys`]; the session's row is put back.
+    /// [`JoinError`]; the session's row is put back.
     pub async fn write_keys(self) -> Result<Joined, JoinError> {
         failpoint::reach("lesson entered");
-        let Self { presence, membership, seat, entry } = self;
+        let Self { presence, membership, asked, seat, entry } = self;
+        if !asked.is_within(CONFIRMED) {
+            let user = entry.user.as_ref().map(|(user, _)| user);
+            if let Err(error) = presence.save(membership, &entry.lesson, user).await {
+                roll_back(presence, membership).await;
+                return Err(error);
+            }
+        }
         expect_field(presence, membership, &entry);
         let left = membership.lesson().filter(|left| **left != entry.lesson);
         let reconnected = match presence.keys.join(&entry, left).await {

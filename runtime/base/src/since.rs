@@ -1,0 +1,38 @@
+//! How long ago something was, by both clocks: the monotonic one stands still while a virtual machine is paused, and the wall
+//! clock may be set.
+use std::time::{Duration, Instant, SystemTime};
+
+/// A moment of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Since {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// Whether less than this has passed for certain: a wall clock that was set back proves nothing.
+    #[must_use]
+    pub fn is_within(&self, age: Duration) -> bool {
+        self.monotonic.elapsed() < age && self.wall.elapsed().is_ok_and(|elapsed| elapsed < age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_clock_says_that_it_is_over() {
+        let (now, minute) = (Since::now(), Duration::from_secs(60));
+        assert!(now.is_within(minute) && !now.is_within(Duration::ZERO));
+        let paused = Since { wall: now.wall - minute, ..now };
+        let set_back = Since { wall: now.wall + minute, ..now };
+        assert!(!paused.is_within(minute) && !set_back.is_within(minute));
+    }
+}
