@@ -19,8 +19,8 @@ const HTTP_LIMIT: Duration = Duration::from_secs(10);
 const PORT_ATTEMPTS: usize = 5;
 
 /// What of the environment of the tests must not reach a gateway.
-const CONFIGURATION: [&str; 7] =
-    ["ROLLCALL_", "DATABASE_URL", "REDIS_URL", "NATS_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
+const CONFIGURATION: [&str; 8] =
+    ["ROLLCALL_", "OTEL_", "DATABASE_URL", "REDIS_URL", "NATS_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
 
 /// How to start a gateway.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
-//! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook and an app's own
-//! functions.
+//! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook, the collector of spans and an app's
+//! own functions. A call that is made within a span carries it.
 //!
 //! Invariant: a call goes only to the address given (no redirects; through a proxy only as [`egress`] says), takes at most
 //! the client's timeout, and reads at most as many bytes as the caller allows.
@@ -27,6 +27,7 @@ use hyper_util::{
 };
 
 use self::egress::{Connector, Egress};
+use crate::trace;
 use rollcall_base::Secret;
 
 /// How many idle connections are kept, by default.
@@ -216,6 +217,7 @@ impl Client {
             .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
             .body(Full::new(body))
             .map_err(|error| FetchError::Connection(error.to_string()))?;
+        request.headers_mut().extend(trace::header(trace::outgoing(None)));
         request.headers_mut().extend(headers);
         if let Some(to_proxy) = to_proxy {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, to_proxy);

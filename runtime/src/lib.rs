@@ -13,6 +13,8 @@ pub mod metrics;
 pub mod mixpanel;
 mod node;
 mod rooms;
+mod trace;
+pub mod trace_export;
 pub mod webhook;
 
 pub use cli::run;

@@ -162,6 +162,7 @@ fn describe() {
         "Log lines that were left out, because the same place in the code wrote too many."
     );
     describe_counter!(names::RELOADS, Unit::Count, "How often the settings were read again on SIGHUP, by outcome.");
+    describe_counter!(names::TRACE_EXPORTS, Unit::Count, "Requests with spans to the collector, by outcome.");
     describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the label is the version.");
 }
 

@@ -16,3 +16,5 @@ pub const ENTITY_EVENT_OPERATION: &str = "Entity-Event-Operation";
 pub const ENTITY_EVENT_SEQUENCE_ID: &str = "Entity-Event-Sequence-Id";
 /// Why an agent left; on agent.left only.
 pub const LEFT_REASON: &str = "Left-Reason";
+/// Where the event belongs in a trace of several services, as W3C's Trace Context writes it, also on HTTP.
+pub const TRACEPARENT: &str = "traceparent";

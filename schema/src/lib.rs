@@ -22,6 +22,7 @@ pub mod sid;
 pub mod socketio;
 pub mod sql;
 pub mod subject;
+pub mod trace_parent;
 mod wire;
 
 pub use ack::{AckError, AckMessage, Answer};
@@ -43,6 +44,7 @@ pub use session_error::{SessionError, Violation};
 pub use shard::Shards;
 pub use sid::Sid;
 pub use subject::{RoomId, Subject};
+pub use trace_parent::TraceParent;
 
 /// The server API, as OpenAPI 3.1 (PROTOCOL 7).
 pub const OPENAPI: &str = include_str!("../openapi.json");

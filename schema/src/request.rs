@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 use crate::{
     id::{self, AgentLabel, ClassroomId, IdError, LessonId, Offset, SessionId},
     object::JsonObject,
+    trace_parent::{self, TraceParent},
 };
 
 /// The `ref` of a request, which its ack repeats.
@@ -257,6 +258,9 @@ pub struct ConnectRequest {
     pub roster: Option<bool>,
     /// Asks for pings that a page sees.
     pub heartbeat: Option<bool>,
+    /// The trace that the connection belongs to.
+    #[serde(default, deserialize_with = "trace_parent::lenient")]
+    pub traceparent: Option<TraceParent>,
 }
 
 /// What a client knows of the stream (PROTOCOL 3). `{}` asks for offsets but not for missed events.

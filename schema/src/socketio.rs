@@ -4,6 +4,7 @@ use serde::Deserialize;
 use crate::{
     id::{AgentLabel, ClassroomId, LessonId},
     request::{PayloadError, Token},
+    trace_parent::{self, TraceParent},
 };
 
 /// The event with connect_success's payload.
@@ -32,6 +33,9 @@ pub struct Auth {
     pub lesson_id: Option<LessonId>,
     /// Asks for the roster in connect_success.
     pub roster: Option<bool>,
+    /// The trace that the connection belongs to.
+    #[serde(default, deserialize_with = "trace_parent::lenient")]
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Auth {

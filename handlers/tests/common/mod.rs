@@ -9,6 +9,7 @@
 
 mod agent;
 mod classroom;
+mod collector;
 pub(crate) mod failpoint;
 mod frames;
 mod function;
@@ -30,6 +31,7 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 
 pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
 pub(crate) use classroom::Classroom;
+pub(crate) use collector::{Collector, Span};
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};
 pub(crate) use function::{Call, FUNCTIONS_SECRET, Function, FunctionsFile, Reply};
 pub(crate) use keys::{DAY, Keys, expect_field, hash};

@@ -42,3 +42,4 @@ mod socketio;
 mod socketio_ends;
 mod start;
 mod state;
+mod traces;

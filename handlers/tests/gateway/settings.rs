@@ -1,10 +1,13 @@
-//! PROTOCOL 7, the settings file, and what `rollcall check` says of every setting.
+//! PROTOCOL 7, the settings file, what `rollcall check` says of every setting, and the log's format.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
-use rollcall_loadtest::GatewayOptions;
+use rollcall_loadtest::{Client, Gateway, GatewayOptions};
+use serde_json::{Value, json};
+
+use crate::common::{SOON, until};
 
 /// A folder with a settings file.
 struct Place {
@@ -91,4 +94,23 @@ fn a_faulty_file_tells_all_faults_with_their_lines() {
     assert!(!said.contains("hunter2"), "{said}");
     let (code, said) = place.run(&place.options.clone().env("ROLLCALL_CONFIG", "missing.toml"));
     assert!(code == Some(64) && said.contains("ROLLCALL_CONFIG: missing.toml: cannot read it"), "{said}");
+}
+
+#[tokio::test]
+async fn a_log_of_json_has_one_object_a_line() {
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_LOG_FORMAT", "json");
+    let gateway = Gateway::start(options).unwrap();
+    let mut client = Client::connect(gateway.address()).await.unwrap();
+    let request = json!({"token": "x", "classroom_id": uuid::Uuid::new_v4().to_string(), "agent_label": "web"});
+    assert!(client.connect_request_with(request).await.is_err());
+    let logged = async || {
+        let said = gateway.output();
+        let lines = said.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let of_token = |line: &Value| line["message"].as_str().is_some_and(|message| message.contains("token"));
+    let lines = until("a line", SOON, logged, |lines| lines.iter().any(of_token)).await;
+    let line = lines.iter().find(|line| of_token(line)).unwrap();
+    assert_eq!(line["level"], "INFO", "{line}");
+    assert!(line["timestamp"].is_string() && line["target"].as_str().unwrap().starts_with("rollcall"), "{line}");
 }

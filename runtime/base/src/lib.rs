@@ -11,6 +11,7 @@ pub mod since;
 pub mod tasks;
 pub mod tls;
 pub mod tls_failure;
+pub mod trace;
 
 pub use address::BackendUrl;
 pub use rotating_secret::{Check, RotatingSecret};

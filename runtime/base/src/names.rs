@@ -71,6 +71,8 @@ names! {
     LOG_LINES_OMITTED = "log_lines_omitted_total",
     /// Counter by `outcome`: how often the settings were read again on SIGHUP.
     RELOADS = "reloads_total",
+    /// Counter by `outcome`: requests with spans to the collector.
+    TRACE_EXPORTS = "trace_exports_total",
     /// Gauge: age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers.
     WEBHOOK_LAG = "webhook_lag_seconds",
     /// Counter: events that the webhook's receiver took.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollcall_schema::{AgentId, Offset, Subject, header};
+use rollcall_schema::{AgentId, Offset, Subject, TraceParent, header};
 
 use super::Incoming;
 use rollcall_base::names;
@@ -41,7 +41,13 @@ fn read<'a>(
 ) -> Result<Incoming, &'static str> {
     let subject = Subject::parse(subject).map_err(|_| "subject")?;
     let mut values: [Option<&str>; NAMES.len()] = Default::default();
+    let mut trace = None;
     for (name, value) in headers {
+        if header::TRACEPARENT.eq_ignore_ascii_case(name) {
+            // What is none begins no trace, and drops no event.
+            trace = TraceParent::parse(value).map(Box::new);
+            continue;
+        }
         let Some(index) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) else { continue };
         if values[index].replace(value).is_some_and(|other| other != value) {
             return Err("header");
@@ -63,7 +69,7 @@ fn read<'a>(
     };
     let (sender, receiver) = (agent(sender)?, agent(receiver)?);
     let topic = subject.entity().into();
-    Ok(Incoming { room: subject.room, topic, offset, sender, receiver, internal, entity, age, body })
+    Ok(Incoming { room: subject.room, topic, offset, sender, receiver, internal, entity, trace, age, body })
 }
 
 #[cfg(test)]
@@ -86,12 +92,15 @@ mod tests {
             ("Entity-Event-Type", "note"),
             ("Entity-Event-Operation", "made"),
             ("Entity-Event-Sequence-Id", "12"),
+            ("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             ("Else", "what"),
         ];
         let event = outcome(SUBJECT, &headers, 2).unwrap();
         assert_eq!(event.sender.unwrap().as_str(), "web.alice.example.org");
         assert_eq!(event.receiver.unwrap().as_str(), "web.bob.example.org");
         assert!(event.internal);
+        assert_eq!(event.trace.unwrap().span, 0x00f0_67aa_0ba9_02b7);
+        assert_eq!(outcome(SUBJECT, &[("traceparent", "nonsense")], 2).unwrap().trace, None);
         assert_eq!(event.entity, Some(("note".into(), "made".into(), 12)));
         assert_eq!((event.offset, event.room.to_string().as_str()), (Offset(7), "lesson.algebra-1"));
     }

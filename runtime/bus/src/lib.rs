@@ -15,7 +15,7 @@ use std::{collections::HashSet, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
-use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, Shards, Subject};
+use rollcall_schema::{AgentId, ClassroomId, Offset, RoomId, Shards, Subject, TraceParent};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -113,6 +113,8 @@ pub struct Incoming {
     pub internal: bool,
     /// `Entity-Event-Type`, `-Operation` and `-Sequence-Id`, if all three are there.
     pub entity: Option<(String, String, i64)>,
+    /// `traceparent`: the trace that it belongs to. Boxed, because most belong to none.
+    pub trace: Option<Box<TraceParent>>,
     /// How long ago it was stored, if known; for `publish_to_push_seconds`.
     pub age: Option<Duration>,
     /// Its body.

@@ -1,5 +1,5 @@
 //! An agent enters a classroom.
-use rollcall_base::failpoint;
+use rollcall_base::{failpoint, trace};
 use rollcall_schema::{AgentId, ClassroomId, JsonObject, Role, Sid};
 use rollcall_store::Open;
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ impl Presence {
             info,
             user_sessions: self.max_user_sessions(),
         };
-        let (opened, guard) = self.sessions.open(since, open).await?;
+        let (opened, guard) = trace::call("sql", "open session", self.sessions.open(since, open)).await?;
         let session = AgentSession { id: opened.session, agent };
         Ok((Membership::agent(sid, classroom, session), guard))
     }

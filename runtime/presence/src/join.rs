@@ -4,7 +4,7 @@
 //! this node's: whoever ends the sessions of a dead node removes their fields once.
 use std::time::Duration;
 
-use rollcall_base::{failpoint, since::Since};
+use rollcall_base::{failpoint, since::Since, trace};
 use rollcall_keys::{KeyEntry, KeyField, KeysError};
 use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
 use rollcall_store::{self as store, RollbackJoin, StoreError};
@@ -93,7 +93,7 @@ impl Presence {
             lesson: lesson.clone(),
             user: user.cloned(),
         };
-        match self.sessions.join(join).await? {
+        match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
             store::Joined::Lesson { seats, seat } => Ok((seats, seat)),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
             // Another connection has the session: this one is about to be closed.
@@ -119,7 +119,7 @@ impl Joining<'_> {
         }
         expect_field(presence, membership, &entry);
         let left = membership.lesson().filter(|left| **left != entry.lesson);
-        let reconnected = match presence.keys.join(&entry, left).await {
+        let reconnected = match trace::call("keys", "write keys", presence.keys.join(&entry, left)).await {
             Ok(existed) => existed,
             Err(error) => {
                 roll_back(presence, membership).await;

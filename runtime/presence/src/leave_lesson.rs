@@ -2,6 +2,7 @@
 //!
 //! Invariant: what SQL says is what counts. A field that cannot be removed now is removed later, at the latest with the
 //! session's end; if the node dies in between, by another node.
+use rollcall_base::trace;
 use rollcall_keys::{KeyField, StaleField};
 use rollcall_schema::UserId;
 use rollcall_store::{LeaveLesson, LessonLeft, StoreError};
@@ -38,7 +39,7 @@ impl Presence {
         let shared = match membership.session() {
             Some((session, _)) => {
                 let leave = LeaveLesson { sid: membership.sid(), session, lesson };
-                match self.sessions.leave_lesson(leave).await? {
+                match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await? {
                     LessonLeft::Left { shared } => shared,
                     // Another connection has the session: this one is about to be closed.
                     LessonLeft::NotOwner => return Err(StoreError::Fenced.into()),
@@ -65,7 +66,7 @@ impl Presence {
             self.cleanup.leave(field);
         } else {
             let stale = StaleField { field: field.clone(), successor: None };
-            if let Err(error) = self.keys.remove(&[stale]).await {
+            if let Err(error) = trace::call("keys", "remove keys", self.keys.remove(&[stale])).await {
                 warn!(%error, "the field of a user that left a lesson waits");
                 self.cleanup.leave(field);
             }

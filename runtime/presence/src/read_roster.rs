@@ -1,4 +1,5 @@
 //! A client asks who is in its classroom, or in a lesson of it.
+use rollcall_base::trace;
 use rollcall_schema::{Roster, SessionId, roster::MAX_PAGE};
 
 use crate::{
@@ -20,6 +21,7 @@ impl Presence {
             after: asked.after.unwrap_or(SessionId(0)),
         };
         let limit = asked.limit.map_or(MAX_PAGE, |limit| usize::try_from(limit).unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE));
-        self.rosters.read(RosterRequest { query, limit, form: RosterForm::Agent }).await
+        let request = RosterRequest { query, limit, form: RosterForm::Agent };
+        trace::call("sql", "read roster", self.rosters.read(request)).await
     }
 }

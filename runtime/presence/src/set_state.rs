@@ -1,4 +1,5 @@
 //! An agent sets its state (PROTOCOL 9).
+use rollcall_base::trace;
 use rollcall_schema::JsonObject;
 use rollcall_store::{SetState, StoreError};
 
@@ -23,7 +24,7 @@ impl Presence {
     pub async fn set_state(&self, membership: &Membership, state: Option<JsonObject>) -> Result<(), SetStateError> {
         let (session, _) = membership.session().ok_or(SetStateError::NotInAClassroom)?;
         let set = SetState { sid: membership.sid(), session, state };
-        match self.sessions.set_state(set).await? {
+        match trace::call("sql", "set state", self.sessions.set_state(set)).await? {
             Some(_) => Ok(()),
             // Another connection has the session: this one is about to be closed.
             None => Err(StoreError::Fenced.into()),

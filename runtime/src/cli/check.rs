@@ -103,6 +103,10 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         let place = format!("{} at {} (not asked)", function.event, function.url);
         findings.push(Finding { part: "function", place, verdict: CheckOutcome::Fine });
     }
+    if let Some(traces) = &config.traces {
+        let place = format!("{} (not asked)", traces.url);
+        findings.push(Finding { part: "traces", place, verdict: CheckOutcome::Fine });
+    }
     if let Some(mixpanel) = &config.mixpanel {
         // A request to Mixpanel would add an event to the project's statistics.
         let place = format!("{} (not asked)", mixpanel.url);

@@ -14,12 +14,15 @@ mod tail;
 
 use std::{io, process::ExitCode, time::Duration};
 
+use tokio::runtime::Handle;
+
 use self::admin_client::AdminClient;
 use crate::{
     config::{Config, Reader, Task},
     handler::table::Table,
-    log::{self, LogFilter},
+    log::{self, LogFilter, SpanLayer},
     node::{self, StartError},
+    trace_export::TraceExport,
 };
 
 /// How long blocking threads may still run at the end: one that resolves a name or reads a file may hang for ever, and
@@ -56,10 +59,19 @@ pub fn run(table: Table) -> ExitCode {
         Ok(read) => read,
         Err(stop) => return stop.report(),
     };
-    let log = log::init(&config.log, config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.workers).enable_all().build();
     let runtime = runtime.expect("the system gives threads");
+    let (export, spans) = match export(&config, &command, runtime.handle()) {
+        Ok(started) => started.unzip(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = log::init(&config.log, config.log_format, spans);
     let result = runtime.block_on(act(command, config, table, reader, log));
+    // What is left is sent by the runtime.
+    export.into_iter().for_each(TraceExport::finish);
     runtime.shutdown_timeout(LAST_THREADS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +80,15 @@ pub fn run(table: Table) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Begins to export spans, where that is wanted.
+fn export(config: &Config, command: &Task, runtime: &Handle) -> Result<Option<(TraceExport, SpanLayer)>, StartError> {
+    let traces = config.traces.clone().filter(|_| matches!(command, Task::Serve));
+    let Some(traces) = traces else { return Ok(None) };
+    let started = TraceExport::start(traces, &node::egress(&config.egress)?, runtime);
+    let hint = "correct OTEL_EXPORTER_OTLP_ENDPOINT";
+    started.map(Some).map_err(StartError::at("the export of spans", hint))
 }
 
 async fn act(

@@ -17,9 +17,12 @@ pub mod names;
 mod origin;
 mod settings_file;
 mod source;
+mod traces;
 mod value;
 mod webhook;
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +43,7 @@ pub use source::{Environment, Fault};
 
 use crate::{
     functions::FunctionsConfig, http::access::Access, http_client::egress::EgressOptions, log::LogFormat,
-    mixpanel::MixpanelConfig, webhook::WebhookOptions,
+    mixpanel::MixpanelConfig, trace_export::TraceConfig, webhook::WebhookOptions,
 };
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
@@ -106,6 +109,8 @@ pub struct Config {
     pub log: String,
     /// How a line of it is written.
     pub log_format: LogFormat,
+    /// Where spans go; none: there are none.
+    pub traces: Option<TraceConfig>,
     /// Every setting as it is given.
     pub settings: Vec<SettingInUse>,
 }
@@ -147,6 +152,7 @@ impl Config {
             mixpanel: mixpanel(&mut source),
             egress: egress::read(&mut source),
             log: source.value(&names::LOG, log),
+            traces: traces::read(&mut source),
             log_format: source.value(&names::LOG_FORMAT, log_format),
             settings: source.in_use(),
             listen,

@@ -9,6 +9,8 @@ pub enum Kind {
     Plain,
     /// A whole number.
     Number,
+    /// A number from 0 to 1.
+    Fraction,
     /// A number of bytes, or a text like `64KiB`.
     Size,
     /// `true` or `false`.
@@ -138,6 +140,10 @@ settings! {
     HTTP_PROXY = "HTTP_PROXY", Address, None, "Proxy of http requests";
     NO_PROXY = "NO_PROXY", Plain, None, "Names, addresses and networks that are asked without a proxy, separated by commas; * for all";
     LOG = "ROLLCALL_LOG", Plain, Some("info"), "What is logged: error, warn, info, debug, trace, or a filter by module";
+    OTEL_EXPORTER_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", Plain, None, "Collector that gets spans, by OTLP over HTTP, like http://collector:4318; without it no spans are made";
+    OTEL_EXPORTER_OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS", Secret, None, "Headers of requests to it, like api-key=KEY, separated by commas";
+    OTEL_SERVICE_NAME = "OTEL_SERVICE_NAME", Plain, Some("rollcall"), "Name of this service in its spans";
+    TRACE_RATIO = "ROLLCALL_TRACE_RATIO", Fraction, Some("0.01"), "Share of the traces that begin here whose spans are exported; of others those that their beginner exports";
     LOG_FORMAT = "ROLLCALL_LOG_FORMAT", Plain, Some("text"), "How a line of the log is written: text, or json, one object a line";
 }
 

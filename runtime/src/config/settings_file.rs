@@ -79,6 +79,10 @@ fn text(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
         }
         Kind::Plain | Kind::Address => (value.as_str().map(str::to_owned), "write a text in quotes"),
         Kind::Number => (number(value), "write a whole number without quotes"),
+        Kind::Fraction => (
+            number(value).or_else(|| value.as_float().map(|number| number.as_str().to_owned())),
+            "write a number from 0 to 1, without quotes",
+        ),
         Kind::Size => (
             number(value).or_else(|| value.as_str().map(str::to_owned)),
             "write a number of bytes, or a text like \"64KiB\"",

@@ -72,6 +72,12 @@ pub(super) fn rate(text: &str) -> Result<u32, String> {
     count(1)(text).and_then(|rate: u32| if rate <= 1_000_000 { Ok(rate) } else { Err("is at most 1000000".into()) })
 }
 
+/// A number from 0 to 1.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
+}
+
 /// `true` or `false`.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {

@@ -3,6 +3,7 @@
 //! Invariant: at most `concurrency` requests are out and at most `queue` calls wait for one of them; a call that finds
 //! neither is refused at once. A request is sent once, whatever becomes of it.
 use bytes::Bytes;
+use rollcall_schema::TraceParent;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
@@ -17,8 +18,9 @@ use crate::{
         egress::Egress,
         signature::{RequestId, SigningKey},
     },
+    trace,
 };
-use rollcall_base::names;
+use rollcall_base::{names, trace::call};
 
 /// A call of this function has no answer for its client.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +73,14 @@ impl Function {
         self.name
     }
 
-    /// Sends the request of this id and body, and reads the answer.
-    pub(super) async fn call(&self, id: &RequestId, body: Bytes) -> Result<Answer, FunctionError> {
-        let result = self.request(id, body).await;
+    /// Sends the request of this id and body, and reads the answer. `came_with` is the trace of the connection.
+    pub(super) async fn call(
+        &self,
+        id: &RequestId,
+        body: Bytes,
+        came_with: Option<TraceParent>,
+    ) -> Result<Answer, FunctionError> {
+        let result = call("function", "call function", self.request(id, body, came_with)).await;
         let outcome = match &result {
             Ok(Answer::Success { .. }) => "success",
             Ok(Answer::Refused(_)) => "refused",
@@ -86,7 +93,7 @@ impl Function {
         result.map_err(|why| FunctionError { function: self.name, why })
     }
 
-    async fn request(&self, id: &RequestId, body: Bytes) -> Result<Answer, CallError> {
+    async fn request(&self, id: &RequestId, body: Bytes, came_with: Option<TraceParent>) -> Result<Answer, CallError> {
         // Asked here too, so that calls do not wait behind those that are out to a function that is away.
         if !self.breaker.would_admit() {
             return Err(CallError::CircuitOpen);
@@ -95,7 +102,8 @@ impl Function {
         let waiting = timeout(self.options.timeout, self.requests.acquire()).await;
         let _request = waiting.map_err(|_| CallError::Busy)?.map_err(|_| CallError::Busy)?;
         let attempt = self.breaker.admit().ok_or(CallError::CircuitOpen)?;
-        let headers = self.key.sign(id, unix_now(), &body);
+        let mut headers = self.key.sign(id, unix_now(), &body);
+        headers.extend(trace::header(trace::outgoing(came_with)));
         let answered = self.client.post_with(self.options.url.clone(), headers, body, self.options.max_answer).await;
         let (status, body) = answered?;
         if !status.is_server_error() {

@@ -86,7 +86,7 @@ struct Deps {
 async fn handle(deps: &Deps, session: &mut Session, payload: Box<RawValue>) -> Result<Box<RawValue>, HandlerError> {
     let id = RequestId::random();
     let body = call::body(deps.function.name(), session, &payload);
-    let answer = deps.function.call(&id, body).await;
+    let answer = deps.function.call(&id, body, session.trace()).await;
     let (data, publish) = match answer.map_err(|error| HandlerError::Unavailable(Box::new(error)))? {
         Answer::Success { data, publish } => (data, publish),
         Answer::Refused(message) => return Err(message.into()),

@@ -41,7 +41,7 @@ fn fine() -> Reply {
 }
 
 async fn call(function: &Function) -> Result<Answer, CallError> {
-    soon(function.call(&RequestId::random(), Bytes::from_static(b"{}"))).await.map_err(|error| error.why)
+    soon(function.call(&RequestId::random(), Bytes::from_static(b"{}"), None)).await.map_err(|error| error.why)
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Where the socket layer calls the gateway: what has come for a worker goes to the file that handles it.
 use std::time::Instant;
 
-use rollcall_schema::{SessionError, heartbeat};
+use rollcall_schema::{SessionError, TraceParent, header, heartbeat};
 
 use super::{
     Gateway, WorkerCommand,
@@ -27,10 +27,13 @@ impl Application for Gateway {
             waiting.arrived(socket.id());
         }
         let permit = upgrade.head.extensions.remove::<ClientPermit>().flatten();
-        if socket.framing() != Framing::WebSocket {
-            return self.opened_socketio(&upgrade, permit, waiting);
-        }
-        Peer::new(self.connect_deadline(), url_parameter, permit, waiting)
+        let mut peer = if socket.framing() == Framing::WebSocket {
+            Peer::new(self.connect_deadline(), url_parameter, permit, waiting)
+        } else {
+            self.opened_socketio(&upgrade, permit, waiting)
+        };
+        peer.join_trace(upgrade.header(header::TRACEPARENT).and_then(TraceParent::parse));
+        peer
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {

@@ -39,6 +39,7 @@ impl Gateway {
         let url_parameter = socket.peer.cold.as_mut().and_then(|cold| cold.url_parameter.take());
         let Some(waiting) = begin_connecting(socket.peer) else { return };
         socket.peer.heartbeat = connect.heartbeat == Some(true);
+        socket.peer.join_trace(connect.traceparent);
         self.connect(socket, waiting, connect, url_parameter);
     }
 
@@ -62,7 +63,13 @@ impl Gateway {
     /// What a handler that lets a client in sees of its connection.
     pub(super) fn connect_context(&self, socket: &Socket<'_, Peer>, url_parameter: Option<Box<str>>) -> ConnectContext {
         let (id, client) = (socket.id(), socket.peer.client());
-        ConnectContext { socket: id, sid: self.shared.mailboxes.sid(id), client, url_parameter }
+        ConnectContext {
+            socket: id,
+            sid: self.shared.mailboxes.sid(id),
+            client,
+            url_parameter,
+            trace: socket.peer.trace(),
+        }
     }
 
     /// The handler of connect is done: connect_success is the first frame, then the room's events that came meanwhile.
@@ -82,10 +89,11 @@ impl Gateway {
             }
             return;
         };
-        let Connected { session, resumption, roster } = match outcome {
+        let Connected { mut session, resumption, roster } = match outcome {
             Ok(connected) => *connected,
             Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
+        session.set_trace(socket.peer.take_trace());
         let start = resumption.as_ref().map(|resumption| Start {
             epoch: &resumption.position.epoch,
             offset: resumption.position.offset,

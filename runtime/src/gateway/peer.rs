@@ -1,7 +1,7 @@
 //! The gateway's state of one connection. It is small, because every connection has one, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{AgentId, LeftReason, LessonId, Offset, request::PayloadError, socketio::Auth};
+use rollcall_schema::{AgentId, LeftReason, LessonId, Offset, TraceParent, request::PayloadError, socketio::Auth};
 use rollcall_socketio::Attachments;
 
 use super::{
@@ -73,6 +73,8 @@ pub(super) enum PeerState {
 pub(super) struct ColdState {
     /// For connect: see [`Table::url_parameter`](crate::Table::url_parameter).
     pub url_parameter: Option<Box<str>>,
+    /// The trace that it belongs to, until it has a session.
+    pub trace: Option<Box<TraceParent>>,
     /// Rooms that it joins, or reads, while a handler runs.
     pub join_buffers: Vec<JoinBuffer>,
     /// Messages that came while a handler ran.
@@ -118,6 +120,7 @@ impl ColdState {
 
     fn is_empty(&self) -> bool {
         self.url_parameter.is_none()
+            && self.trace.is_none()
             && self.join_buffers.is_empty()
             && self.pending.is_empty()
             && self.kicked_from.is_none()
@@ -214,6 +217,25 @@ impl Peer {
     /// The cold state, made where it is missing.
     pub(super) fn cold_mut(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
+    }
+
+    /// It belongs to this trace from now on, if there is one.
+    pub(super) fn join_trace(&mut self, trace: Option<TraceParent>) {
+        if trace.is_some() {
+            self.cold_mut().trace = trace.map(Box::new);
+        }
+    }
+
+    /// The trace that it belongs to, while it has no session.
+    pub(super) fn trace(&self) -> Option<TraceParent> {
+        self.cold.as_ref()?.trace.as_deref().copied()
+    }
+
+    /// The same for its session, which has it from now on.
+    pub(super) fn take_trace(&mut self) -> Option<Box<TraceParent>> {
+        let trace = self.cold.as_mut()?.trace.take();
+        self.trim();
+        trace
     }
 
     /// The packet whose attachments were awaited is whole.

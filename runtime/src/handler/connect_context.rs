@@ -1,5 +1,5 @@
 //! What `connect` is given of a connection that sent its first event.
-use rollcall_schema::Sid;
+use rollcall_schema::{Sid, TraceParent};
 use rollcall_websocket::SocketId;
 
 use crate::limits::network::Subscriber;
@@ -15,4 +15,6 @@ pub struct ConnectContext {
     pub client: Option<Subscriber>,
     /// The value of the URL's parameter that the table names ([`Table::url_parameter`](crate::Table::url_parameter)).
     pub url_parameter: Option<Box<str>>,
+    /// The trace that the connection belongs to.
+    pub trace: Option<TraceParent>,
 }

@@ -94,8 +94,9 @@ impl Handlers {
             url_parameter: None,
             connect: Arc::new(move |greeting, request, timeout| {
                 let function = Arc::clone(&connect);
+                let trace = greeting.trace;
                 let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
-                let_in(timeout, call).boxed()
+                let_in(timeout, trace, call).boxed()
             }),
             disconnect: Arc::new(move |session, reason| {
                 let function = Arc::clone(&disconnect);
@@ -126,8 +127,9 @@ impl Handlers {
             };
             let function = Arc::clone(&function);
             Ok(async move {
+                let trace = session.trace();
                 let call = async { function.1.call(&function.0, &mut session, payload).await }.boxed();
-                let (answer, begins) = match answered(contained(name, timeout, call).await) {
+                let (answer, begins) = match answered(contained(name, timeout, trace, call).await) {
                     Ok(reply) => {
                         let reply: Reply = reply.into();
                         let begins = reply.offset();

@@ -2,11 +2,12 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use rollcall_schema::{Answer, SessionError};
+use rollcall_schema::{Answer, SessionError, TraceParent};
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{Instrument, error};
 
 use super::error::{Blame, ConnectError, HandlerError, Interrupted, Refused};
+use crate::trace;
 use rollcall_base::names;
 
 /// What a handler returned, or what its client is told instead.
@@ -18,20 +19,27 @@ pub(super) fn answered<A>(result: Result<Result<A, HandlerError>, Interrupted>) 
 }
 
 /// Runs a handler that lets a client in, or says why not.
-pub(super) async fn let_in<A>(limit: Duration, call: BoxFuture<'_, Result<A, ConnectError>>) -> Result<A, Refused> {
-    match contained("connect", limit, call).await {
+pub(super) async fn let_in<A>(
+    limit: Duration,
+    trace: Option<TraceParent>,
+    call: BoxFuture<'_, Result<A, ConnectError>>,
+) -> Result<A, Refused> {
+    match contained("connect", limit, trace, call).await {
         Ok(result) => result.map_err(Into::into),
         Err(_) => Err(SessionError::InternalServerError.into()),
     }
 }
 
-/// Runs a handler with its timeout and its metrics, and holds its panics. Boxed, because by value the handler's state
+/// Runs a handler with its timeout, its metrics and its span, and holds its panics. Boxed, because by value the handler's state
 /// would be in each of the futures around it: 8 KiB for a connect instead of 3.
 pub(super) async fn contained<A, E: Blame>(
     function: &'static str,
     limit: Duration,
+    trace: Option<TraceParent>,
     call: BoxFuture<'_, Result<A, E>>,
 ) -> Result<Result<A, E>, Interrupted> {
+    let span = trace::request(function, trace);
+    let call = call.instrument(span.clone());
     let started = Instant::now();
     let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);
     in_flight.increment(1.0);
@@ -48,6 +56,7 @@ pub(super) async fn contained<A, E: Blame>(
         Err(Interrupted::TimedOut) => "timed_out",
         Err(Interrupted::Panicked) => "panicked",
     };
+    trace::answered(&span, outcome);
     if matches!(result, Err(Interrupted::Panicked)) {
         error!(function, "a handler panicked; its connection goes on");
     }

@@ -186,7 +186,7 @@ impl Outside {
             admit: Arc::new(move |client, token, timeout| {
                 let function = Arc::clone(&admit);
                 let call = async move { function.1.call(&function.0, client, token).await }.boxed();
-                let_in(timeout, call).boxed()
+                let_in(timeout, None, call).boxed()
             }),
             enter: Arc::new(move |context, visitor, request, timeout| {
                 let payload = match request.payload::<R>() {
@@ -194,9 +194,10 @@ impl Outside {
                     Err(error) => return Err((visitor, Answer::Error(AckError::InvalidPayload, error.detail))),
                 };
                 let function = Arc::clone(&enter);
+                let trace = context.trace;
                 Ok(async move {
                     let call = async { function.1.call(&function.0, context, &visitor, payload).await }.boxed();
-                    match answered(contained(event, timeout, call).await) {
+                    match answered(contained(event, timeout, trace, call).await) {
                         Ok((connected, reply)) => {
                             (EnterOutcome::Entered(Box::new(connected)), Answer::Success(reply.into()))
                         }
@@ -211,9 +212,10 @@ impl Outside {
                     Err(error) => return Err((session, Answer::Error(AckError::InvalidPayload, error.detail))),
                 };
                 let function = Arc::clone(&change);
+                let trace = context.trace;
                 Ok(async move {
                     let call = async { function.2.call(&function.0, context, &mut session, payload).await }.boxed();
-                    let (instead, answer) = match answered(contained(event, timeout, call).await) {
+                    let (instead, answer) = match answered(contained(event, timeout, trace, call).await) {
                         Ok((instead, reply)) => (instead.map(Box::new), Answer::Success(reply.into())),
                         Err(answer) => (None, answer),
                     };

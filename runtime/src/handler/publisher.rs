@@ -4,11 +4,12 @@
 //! Clients get it as `{"id":{"entity_type","operation","sequence_id"},"payload":body}` with the sender's session id,
 //! whatever the body holds, and never as an event of presence.
 use bytes::Bytes;
+use rollcall_base::trace::call;
 use rollcall_bus::{EventPublisher, Fence, Publication, PublishError};
 use rollcall_schema::{AgentId, EntityEvent, EntityType, MessageId, Offset, Operation, Push, RoomId, Subject, header};
 use serde::Serialize;
 
-use crate::handler::session::Session;
+use crate::{handler::session::Session, trace};
 
 /// Who gets an event. Its sender does not, unless it is the agent that is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl Publisher {
     /// [`EventError`]. While the bus is away, the client is told to try again later, and the event is not sent later.
     pub async fn publish(&self, session: &Session, to: Recipients, event: Event) -> Result<Offset, EventError> {
         let publication = self.publication(session, to, event)?;
-        Ok(self.events.publish(publication).await?)
+        Ok(call("bus", "store events", self.events.publish(publication)).await?)
     }
 
     /// Publishes several events of a session, in this order. If one of them cannot be published as it is, none is.
@@ -127,8 +128,8 @@ impl Publisher {
         if publications.is_empty() {
             return Ok(Vec::new());
         }
-        let offsets = self.events.publish_all(publications).await;
-        Ok(offsets.into_iter().collect::<Result<_, _>>()?)
+        let stored = async { self.events.publish_all(publications).await.into_iter().collect::<Result<Vec<_>, _>>() };
+        Ok(call("bus", "store events", stored).await?)
     }
 
     fn publication(&self, session: &Session, to: Recipients, event: Event) -> Result<Publication, EventError> {
@@ -158,6 +159,7 @@ impl Publisher {
             (header::ENTITY_EVENT_OPERATION, operation.to_string()),
             (header::ENTITY_EVENT_SEQUENCE_ID, id.to_string()),
         ];
+        headers.extend(trace::outgoing(session.trace()).map(|trace| (header::TRACEPARENT, trace.to_string())));
         headers.extend(receiver.map(|agent| (header::RECEIVER_AGENT_ID, agent.to_string())));
         Ok(Publication {
             subject: Subject::new(room, &entity_type),

@@ -3,7 +3,8 @@
 //! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
 //! of a connection runs at a time.
 use rollcall_schema::{
-    AgentId, Audience, ClassroomId, JsonObject, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, UserId,
+    AgentId, Audience, ClassroomId, JsonObject, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, TraceParent,
+    UserId,
 };
 
 use crate::{
@@ -47,6 +48,8 @@ pub struct Session {
     pub sets_state: bool,
     /// The lesson that the connection's URL names.
     pub url_lesson: Option<LessonId>,
+    /// The trace that the connection belongs to. Boxed, because most belong to none.
+    trace: Option<Box<TraceParent>>,
 }
 
 /// What a token says, without what the agent's id says already: that is a third of a parked connection's memory.
@@ -69,7 +72,7 @@ impl Session {
     /// A session without a token.
     #[must_use]
     pub fn guest(membership: Membership) -> Self {
-        Self { membership, token: Token::None, resumes: false, sets_state: false, url_lesson: None }
+        Self { membership, token: Token::None, resumes: false, sets_state: false, url_lesson: None, trace: None }
     }
 
     /// The connection's id.
@@ -171,9 +174,21 @@ impl Session {
         };
     }
 
+    /// The trace that the connection belongs to, if its client or a proxy named one.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.trace.as_deref().copied()
+    }
+
+    /// Its requests belong to this trace from now on.
+    pub(crate) fn set_trace(&mut self, trace: Option<Box<TraceParent>>) {
+        self.trace = trace;
+    }
+
     /// Drops what only requests need, because a session without its connection may be kept for long.
     pub fn forget_rights(&mut self) {
         self.url_lesson = None;
+        self.trace = None;
         match &mut self.token {
             Token::None => {}
             Token::OfAgent { grants, .. } => *grants = None,

@@ -35,9 +35,12 @@ impl LogFilter {
     }
 }
 
-/// Begins to write the log, once in a process. `filter` was checked.
+/// The layer by which spans are exported.
+pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Begins to write the log, once in a process. `filter` was checked. `spans` gets its spans whatever is logged.
 #[must_use]
-pub fn init(filter: &str, format: LogFormat) -> LogFilter {
+pub fn init(filter: &str, format: LogFormat, spans: Option<SpanLayer>) -> LogFilter {
     let (filter, handle) = reload::Layer::new(EnvFilter::new(filter));
     // Where a line cannot be written (a full disk), an error about it cannot be either, and would panic.
     let lines = fmt::layer().with_writer(stderr).log_internal_errors(false).with_ansi(stderr().is_terminal());
@@ -45,6 +48,7 @@ pub fn init(filter: &str, format: LogFormat) -> LogFilter {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter.and(LogFlood::default()))).init();
+    let lines = lines.with_filter(filter.and(LogFlood::default())).boxed();
+    tracing_subscriber::registry().with(std::iter::once(lines).chain(spans).collect::<Vec<_>>()).init();
     LogFilter(handle)
 }

@@ -2,9 +2,10 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use super::{RoomCommand, RoomKey, Rooms};
+use crate::trace;
 use rollcall_bus::{BusEvent, Incoming};
 
 impl Rooms {
@@ -13,13 +14,9 @@ impl Rooms {
         while let Some(event) = feed.recv().await {
             match event {
                 BusEvent::Event(incoming) => {
-                    if let Some((key, workers)) = self.audience(&incoming)
-                        && let Some(delivery) = self.encode(key, incoming)
-                    {
-                        let delivery = Arc::new(delivery);
-                        for worker in workers {
-                            self.0.workers.send(worker, RoomCommand::Deliver(Arc::clone(&delivery))).await;
-                        }
+                    if let Some((key, workers)) = self.audience(&incoming) {
+                        let span = trace::delivery(incoming.trace.as_deref().copied());
+                        self.deliver(key, workers, incoming).instrument(span).await;
                     }
                 }
                 BusEvent::Watermark(offset) => {
@@ -39,6 +36,13 @@ impl Rooms {
                     self.broadcast(|| RoomCommand::StreamReset).await;
                 }
             }
+        }
+    }
+
+    async fn deliver(&self, key: RoomKey, workers: Vec<usize>, incoming: Incoming) {
+        let Some(delivery) = self.encode(key, incoming).map(Arc::new) else { return };
+        for worker in workers {
+            self.0.workers.send(worker, RoomCommand::Deliver(Arc::clone(&delivery))).await;
         }
     }
 

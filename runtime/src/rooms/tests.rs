@@ -120,6 +120,7 @@ impl Bench {
             receiver: None,
             internal: false,
             entity: None,
+            trace: None,
             age: None,
             body: "{}".into(),
         };

@@ -5,6 +5,7 @@ use hyper::{StatusCode, Uri};
 use rollcall_schema::{ClassroomId, Offset};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tracing::Instrument;
 
 use super::{WebhookOptions, log::LoggedEvent};
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
         egress::Egress,
         signature::{RequestId, SigningKey},
     },
+    trace,
 };
 use rollcall_base::names;
 
@@ -65,7 +67,8 @@ impl Receiver {
         // The same events have the same id, whichever node sends them.
         let id = RequestId::of_content(&body);
         let headers = self.key.sign(&id, unix_now(), &body);
-        let answer = self.client.post_with(self.url.clone(), headers, body.into(), MAX_ANSWER).await;
+        let span = trace::request("webhook", None);
+        let answer = self.client.post_with(self.url.clone(), headers, body.into(), MAX_ANSWER).instrument(span).await;
         let refusal = match answer {
             Ok((status, _)) if status.is_success() => return Ok(()),
             Ok((status, _)) if is_away(status) => Refusal::Away(format!("it answered {status}")),

@@ -28,7 +28,7 @@ pub use self::answer::HookError;
 use self::approvals::Approvals;
 use super::Claims;
 use crate::http_client::{Client, egress::Egress};
-use rollcall_base::{Secret, log_limit::LogLimit, names};
+use rollcall_base::{Secret, log_limit::LogLimit, names, trace::call};
 
 /// The largest answer that is read, in bytes: the actions that one user is allowed on one object.
 const MAX_ANSWER: usize = 16 * 1024;
@@ -190,7 +190,8 @@ impl Service {
             self.questions.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
         let asks = timeout(self.options.queue_timeout, self.requests.acquire()).await;
         let asks = asks.map_err(|_| self.fault(HookError::Busy, &"a question waited too long"))?;
-        let answer = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER).await;
+        let asked = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER);
+        let answer = call("authz", "ask authorization", asked).await;
         drop((asks, waits));
         let (status, body) = answer.map_err(|error| self.fault(HookError::Away, &error))?;
         answer::read(status, &body, action.as_str()).map_err(|error| self.fault(error, &status))

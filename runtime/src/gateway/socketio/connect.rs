@@ -39,6 +39,7 @@ impl Gateway {
         let Some(label) = label else { return self.end(socket, SessionError::SerializationFailed) };
         let lesson = auth.lesson_id.clone().or(handshake.lesson_id.clone());
         let token = auth.token().or(handshake.token()).cloned();
+        socket.peer.join_trace(auth.traceparent);
         if let Some(classroom_id) = auth.classroom_id.or(handshake.classroom_id) {
             let url_parameter = lesson.map(|lesson| lesson.as_str().into());
             let request = ConnectRequest {
@@ -48,6 +49,7 @@ impl Gateway {
                 resume: None,
                 roster: auth.roster,
                 heartbeat: None,
+                traceparent: None,
             };
             self.connect(socket, waiting, request, url_parameter);
         } else {

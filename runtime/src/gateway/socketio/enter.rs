@@ -7,6 +7,7 @@ use super::super::{
     peer::{Peer, PeerState},
 };
 use crate::handler::{
+    connect_context::ConnectContext,
     connected::Connected,
     outside::{EnterOutcome, Moved, Visitor},
     session::Session,
@@ -70,7 +71,8 @@ impl Gateway {
 
     /// The client is in a classroom from now on.
     fn entered(&mut self, socket: &mut Socket<'_, Peer>, connected: Connected, ack: Option<Vec<u8>>) {
-        let Connected { session, roster, .. } = connected;
+        let Connected { mut session, roster, .. } = connected;
+        session.set_trace(socket.peer.take_trace());
         if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
             let success = self.connect_success(&session, None, roster.as_deref());
             self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
@@ -92,7 +94,8 @@ impl Gateway {
         request: &Request<'_>,
         ack: AckTo,
     ) {
-        let (id, mailboxes, context) = (socket.id(), self.shared.mailboxes.clone(), self.connect_context(socket, None));
+        let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
+        let context = ConnectContext { trace: session.trace(), ..self.connect_context(socket, None) };
         match self.shared.table.change(context, session, request) {
             Ok(call) => {
                 let namespaces = self.shared.rooms.namespaces().clone();
@@ -132,6 +135,7 @@ impl Gateway {
             };
             return self.leave_after_close(id, session);
         };
+        socket.peer.join_trace(session.trace().filter(|_| instead.is_some()));
         let Some(connected) = instead else {
             self.fanout.abandon_classroom(&mut socket);
             ack.into_iter().for_each(|ack| socket.send_text(&ack));

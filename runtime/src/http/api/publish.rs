@@ -8,7 +8,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
 use rollcall_schema::{
-    AgentId, EntityEvent, LessonId, MessageId, Offset, Push, PushError, RoomId, Subject, entity::AGENT, header,
+    AgentId, EntityEvent, LessonId, MessageId, Offset, Push, PushError, RoomId, Subject, TraceParent, entity::AGENT,
+    header,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -201,7 +202,8 @@ fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, Ht
 
 /// The headers of an event, checked; `Is-Internal` is always among them.
 fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<(&'static str, String)>, HttpError> {
-    let known = |name: &String| HEADERS.iter().any(|(known, ..)| name.eq_ignore_ascii_case(known));
+    let is_trace = |name: &str| name.eq_ignore_ascii_case(header::TRACEPARENT);
+    let known = |name: &String| is_trace(name) || HEADERS.iter().any(|(known, ..)| name.eq_ignore_ascii_case(known));
     if let Some(unknown) = own.keys().find(|name| !known(name)) {
         let names = HEADERS.map(|(name, ..)| name).join(", ");
         return Err(HttpError::bad(format!("the header {unknown:?} is not one of {names}")));
@@ -221,6 +223,10 @@ fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<
         }
         passed.push((name, value.to_owned()));
     }
+    // W3C asks to go on without one that cannot be read.
+    let own = own.iter().find(|(name, _)| is_trace(name)).map(|(_, value)| value.as_str());
+    let trace = own.or_else(|| request.get(header::TRACEPARENT)?.to_str().ok()).and_then(TraceParent::parse);
+    passed.extend(trace.map(|trace| (header::TRACEPARENT, trace.to_string())));
     Ok(passed)
 }
 

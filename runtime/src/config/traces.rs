@@ -1,0 +1,40 @@
+//! Settings of traces, as far as they can be by the names of the OpenTelemetry project.
+use hyper::Uri;
+use percent_encoding::percent_decode_str;
+use rollcall_base::Secret;
+
+use super::{names, source::Source, value};
+use crate::trace_export::TraceConfig;
+
+/// Where traces go below a collector's address.
+const PATH: &str = "/v1/traces";
+
+/// Reads them; none: nothing is exported.
+pub(super) fn read(source: &mut Source<'_>) -> Option<TraceConfig> {
+    let service = source.value(&names::OTEL_SERVICE_NAME, |text| Ok(text.to_owned()));
+    let ratio = source.value(&names::TRACE_RATIO, value::fraction);
+    let headers = source.secret(&names::OTEL_EXPORTER_OTLP_HEADERS).map(|text| headers(text.reveal()));
+    let headers = headers.unwrap_or_else(|| Some(Vec::new()));
+    if headers.is_none() {
+        source.fault(&names::OTEL_EXPORTER_OTLP_HEADERS, "write NAME=VALUE, several separated by commas");
+    }
+    let url = source.optional(&names::OTEL_EXPORTER_OTLP_ENDPOINT, endpoint)?;
+    Some(TraceConfig { url, headers: headers?, service, ratio })
+}
+
+fn endpoint(text: &str) -> Result<Uri, String> {
+    value::http(text)?;
+    value::http(&format!("{}{PATH}", text.trim_end_matches('/')))
+}
+
+/// `NAME=VALUE`, several separated by commas; values are percent-encoded.
+fn headers(text: &str) -> Option<Vec<(String, Secret)>> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        let name = value::header(name.trim()).ok()?;
+        hyper::header::HeaderValue::from_str(&value).ok()?;
+        Some((name.as_str().to_owned(), Secret::new(&*value)))
+    };
+    text.split(',').filter(|pair| !pair.trim().is_empty()).map(header).collect()
+}
