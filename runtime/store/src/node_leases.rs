@@ -50,6 +50,9 @@ pub trait NodeLeases: Send + Sync {
     /// # Errors
     /// [`StoreError::Fenced`] where another node took it.
     async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError>;
+    /// What this node says of itself: JSON, which renewals of its lease write from now on, for other nodes to read
+    /// ([`Overview::reports`](crate::Overview::reports)).
+    fn report(&self, statistics: String);
     /// These connections have been told that they are replaced: heartbeats name them no more.
     async fn ack_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError>;
     /// Makes a write as serving does, which changes nothing that counts.

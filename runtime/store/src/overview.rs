@@ -1,4 +1,6 @@
 //! What operators see: who is live, where, and on which nodes. Reads only.
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, UserId};
 use serde::Serialize;
@@ -52,6 +54,21 @@ pub struct NodeRow {
     pub sessions: u64,
 }
 
+/// What a node said of itself when it last renewed its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its id.
+    pub node_id: NodeId,
+    /// A name for people.
+    pub label: String,
+    /// Whether its lease holds.
+    pub alive: bool,
+    /// How long its lease still holds; zero where it has ended.
+    pub lease_left: Duration,
+    /// The JSON, and how old it is; none where it has said nothing yet.
+    pub statistics: Option<(String, Duration)>,
+}
+
 /// Queries for operators.
 #[async_trait]
 pub trait Overview: Send + Sync {
@@ -60,6 +77,8 @@ pub trait Overview: Send + Sync {
     async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError>;
     /// A user's live sessions, ids above `after`, ascending, at most `max`.
     async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
+    /// What all nodes last said of themselves, by id. Costs a row a node, however many sessions they have.
+    async fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
     /// All nodes, by id.
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
 }

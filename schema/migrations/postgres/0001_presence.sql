@@ -46,8 +46,13 @@ create table node (
     process text,
     taken boolean not null default false,
     -- The node that ends its sessions; if that one dies, another does. Null: nobody yet.
-    taken_by bigint
-) with (fillfactor = 50);
+    taken_by bigint,
+    -- What the node says of itself, as JSON of at most 4 KiB, and since when: written when its lease is renewed.
+    statistics text,
+    statistics_at timestamptz
+) with (fillfactor = 50, toast_tuple_target = 128);
+-- Kept beside the row, so that whoever counts nodes or compares epochs, also in dead versions, does not read it.
+alter table node alter column statistics set storage external;
 
 -- An agent's live session. `previous_*` is the connection that owned it before the latest takeover, for that takeover's
 -- answer.

@@ -1,4 +1,6 @@
 //! Queries for operators.
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rollcall_schema::{ClassroomId, Epoch, LessonId, NodeId, Seat, SessionId, UserId};
 use tokio_postgres::Row;
@@ -8,7 +10,7 @@ use super::{
     rows::{get, parse, unreadable, unsigned, whole},
     store::PostgresStore,
 };
-use crate::{LiveClassroom, LiveSession, NodeRow, Overview, StoreError};
+use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, StoreError};
 
 macro_rules! rfc3339 {
     ($time:literal) => {
@@ -42,6 +44,11 @@ const NODES: &str = concat!(
     from node order by id"
 );
 
+const REPORTS: &str = "select id, label, not taken and lease_until > clock_timestamp(),
+        greatest(extract(epoch from lease_until - clock_timestamp()), 0)::float8,
+        statistics, greatest(extract(epoch from clock_timestamp() - statistics_at), 0)::float8
+    from node order by id";
+
 #[async_trait]
 impl Overview for PostgresStore {
     async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError> {
@@ -59,6 +66,21 @@ impl Overview for PostgresStore {
     async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
         let rows = self.pool.rows("sessions", SESSIONS, &[&user.as_str(), &after.0, &whole(max)]).await?;
         rows.iter().map(session).collect()
+    }
+
+    async fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
+        let rows = self.pool.rows("reports", REPORTS, &[]).await?;
+        let report = |row: &Row| {
+            let (statistics, age): (Option<String>, Option<f64>) = (get(row, 4)?, get(row, 5)?);
+            Ok(NodeReport {
+                node_id: NodeId(get(row, 0)?),
+                label: get(row, 1)?,
+                alive: get(row, 2)?,
+                lease_left: Duration::from_secs_f64(get(row, 3)?),
+                statistics: statistics.zip(age.map(Duration::from_secs_f64)),
+            })
+        };
+        rows.iter().map(report).collect()
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {

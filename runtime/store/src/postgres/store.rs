@@ -34,6 +34,8 @@ pub struct PostgresStore {
     /// By node: when its lease ends, in microseconds since 1970, as the last heartbeat found or left it that did not find it
     /// expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
+    /// What renewals write of this node.
+    pub(super) statistics: parking_lot::Mutex<Option<String>>,
     pub(super) taken_nodes: TakenNodes,
     pub(super) dead_nodes: DeadNodes,
     pub(super) shards: Arc<ShardClaims>,
@@ -58,6 +60,7 @@ impl PostgresStore {
             floor: Floor::default(),
             connector,
             unbroken_until: Mutex::default(),
+            statistics: parking_lot::Mutex::default(),
             taken_nodes: TakenNodes::default(),
             dead_nodes: DeadNodes::default(),
             shards: Arc::default(),

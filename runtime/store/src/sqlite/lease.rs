@@ -34,6 +34,9 @@ impl NodeLeases for SqliteStore {
         self.writer.call("pulse", move |connection| renew_lease(connection, lease, ttl)).await
     }
 
+    /// There is no other node that could read it.
+    fn report(&self, _: String) {}
+
     async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         let replaced = replaced.to_vec();
         self.writer.call("told", move |connection| ack_takeovers(connection, &replaced)).await

@@ -1,4 +1,6 @@
 //! Queries for operators.
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Seat, SessionId, UserId};
 use rusqlite::{Connection, Row, params};
@@ -8,7 +10,7 @@ use super::{
     rows::{rows, text, unreadable, whole},
     store::SqliteStore,
 };
-use crate::{LiveClassroom, LiveSession, NodeRow, Overview, StoreError};
+use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, StoreError};
 
 /// The index has them in this order.
 const CLASSROOMS: &str = "select classroom_id, count(*) from agent_session where classroom_id > ?1 \
@@ -20,6 +22,10 @@ const SESSIONS: &str = "select id, agent_id, classroom_id, role, lesson_id, seat
 const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 'Z', \
     lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     (select count(*) from agent_session where node_id = node.id) from node order by id";
+
+/// Days, as julianday counts them, in seconds.
+const REPORTS: &str = "select id, label, lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+    max((julianday(lease_until) - julianday('now')) * 86400.0, 0.0) from node order by id";
 
 #[async_trait]
 impl Overview for SqliteStore {
@@ -35,6 +41,10 @@ impl Overview for SqliteStore {
             rows(connection, SESSIONS, params![user.as_str(), after.0, whole(max)], session)
         };
         self.reader.call("sessions", read).await
+    }
+
+    async fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
+        self.reader.call("reports", |connection| rows(connection, REPORTS, [], report)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
@@ -61,6 +71,16 @@ fn session(row: &Row<'_>) -> Result<LiveSession, StoreError> {
         seat: seat.map(Seat),
         node_id: NodeId(row.get(6).map_err(failed)?),
         started_at: text(row, 7)?,
+    })
+}
+
+fn report(row: &Row<'_>) -> Result<NodeReport, StoreError> {
+    Ok(NodeReport {
+        node_id: NodeId(row.get(0).map_err(failed)?),
+        label: text(row, 1)?,
+        alive: row.get(2).map_err(failed)?,
+        lease_left: Duration::from_secs_f64(row.get(3).map_err(failed)?),
+        statistics: None,
     })
 }
 

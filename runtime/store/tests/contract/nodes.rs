@@ -2,7 +2,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rollcall_schema::{KeyField, Sid};
-use rollcall_store::{Change, Closed, Lease, LeftReason, Registration, Store, StoreError};
+use rollcall_store::{Change, Closed, Lease, LeftReason, NodeReport, Registration, Store, StoreError};
 use tokio::time::{Instant, timeout};
 
 use crate::world::{LEASE, Member, World, classroom, events_of, is_fenced, register};
@@ -35,6 +35,43 @@ async fn a_takeover_from_another_node_is_told_there() {
     assert_eq!(world.close(&first).await, Closed::NotOwner);
     assert_eq!(world.sql("select node_id, sid from agent_session"), format!("{}|{}", lease.node, second.sid));
     assert_eq!(world.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_node_says_of_itself_comes_with_its_renewals() {
+    let (world, other, lease) = two().await;
+    let read = async || world.store.reports().await.expect("read");
+    let said = |reports: &[NodeReport]| -> Vec<Option<String>> {
+        reports.iter().map(|report| report.statistics.as_ref().map(|(text, _)| text.clone())).collect()
+    };
+    other.renew_lease(lease, LEASE).await.expect("renewed");
+    assert_eq!(said(&read().await), [None, None]);
+    let long = "x".repeat(4096);
+    for text in [r#"{"connections":1}"#, &long] {
+        other.report(text.to_owned());
+        // As some seconds later.
+        world.sql(
+            "update node set renewed_at = renewed_at - interval '4 s', statistics_at = statistics_at - interval '4 s'",
+        );
+        other.renew_lease(lease, LEASE).await.expect("renewed");
+        assert_eq!(said(&read().await), [None, Some(text.to_owned())]);
+    }
+    other.report(String::new());
+    other.renew_lease(lease, LEASE).await.expect("renewed");
+    assert_eq!(said(&read().await)[1], Some(long), "not more often than the lease");
+    // Probes keep the lease fresh, and hold up nothing.
+    world.sql(
+        "update node set renewed_at = renewed_at - interval '4 s', statistics_at = statistics_at - interval '1 minute'",
+    );
+    other.probe(lease, LEASE).await.expect("probed");
+    let silent = read().await;
+    let age = silent[1].statistics.as_ref().expect("said").1;
+    assert!(age >= Duration::from_secs(60) && silent[1].alive && silent[1].lease_left <= LEASE, "{silent:?}");
+    other.renew_lease(lease, LEASE).await.expect("renewed");
+    assert_eq!(said(&read().await)[1], Some(String::new()));
+    expire(&world).await;
+    let expired = read().await;
+    assert_eq!((expired[0].alive, expired[0].lease_left, expired[1].alive), (false, Duration::ZERO, true));
 }
 
 #[tokio::test]
