@@ -2,6 +2,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod functions;
 mod gateway;
 mod handler;
@@ -13,6 +14,7 @@ pub mod metrics;
 pub mod mixpanel;
 mod node;
 mod rooms;
+pub mod statistics;
 mod trace;
 pub mod trace_export;
 pub mod webhook;

@@ -9,6 +9,8 @@ pub mod memory;
 pub mod redis;
 mod state;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId};
 
@@ -49,6 +51,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
+    /// The lesson's seat map: each number and its value, which is empty where the seat is free. Empty where nobody has joined.
+    async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError>;
     /// Removes the user's own key, and its field in these lessons, whatever they hold. At most a thousand lessons.
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews

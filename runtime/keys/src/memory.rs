@@ -263,6 +263,13 @@ impl LessonKeys for MemoryKeys {
         Ok(())
     }
 
+    async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError> {
+        let (now, keys) = (Instant::now(), self.lock());
+        let seats = keys.lessons.entries.get(lesson).and_then(|lesson| lesson.seats.as_ref());
+        let seats = seats.filter(|seats| seats.alive(now)).map_or(0, |seats| seats.value);
+        Ok((1..=seats).map(|number| (number, String::new())).collect())
+    }
+
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {
         let mut keys = self.lock();
         keys.users.entries.remove(user);

@@ -4,7 +4,10 @@
 //! [`ANSWER`], whatever the server does. A join that
 //! comes to the server after that, from a line that stood still, does nothing: its sender may be gone by then, and
 //! its fields removed.
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bb8_redis::redis::{Pipeline, RedisResult};
@@ -182,6 +185,17 @@ impl LessonKeys for RedisKeys {
         let answers: Vec<Marked> = left.await?;
         mark.iter().zip(answers).for_each(|(mark, (answer, _))| self.marker.answered(mark, answer));
         Ok(())
+    }
+
+    async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError> {
+        let commands = |_: &Scripts, _: Instant| {
+            let mut commands = Pipeline::with_capacity(1);
+            commands.cmd("HGETALL").arg(self.key(key::lesson_seat(lesson)));
+            commands
+        };
+        let (map,): (HashMap<String, String>,) = self.calls.run("seats", commands).await?;
+        // Other services write there, too: what is no seat's number is theirs.
+        Ok(map.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect())
     }
 
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {

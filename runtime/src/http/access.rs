@@ -1,5 +1,7 @@
 //! Access to the operators' address: no web pages of other origins, and `/api` only with the token.
 //!
+//! With a token, the console's files are served to whoever asks: they hold no data, and a browser shows them in no frame.
+//!
 //! Invariant: a page of another origin is refused by the headers of its browser. They do not reveal a page whose name
 //! was made to resolve to this address (DNS rebinding); so a request without a token is answered only under a name that
 //! no attacker's domain can have: an IP address, `localhost`, or a configured name.
@@ -7,11 +9,32 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::{
     HeaderMap, StatusCode,
-    header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use super::reply::HttpError;
+use super::{pages::is_file, reply::HttpError, tries::Tries};
 use rollcall_base::Secret;
+
+/// What a path needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing but the file: the console's pages.
+    Page,
+    /// What probes and Prometheus ask.
+    Probe,
+    /// The token, where there is one.
+    Api,
+}
+
+impl Need {
+    pub(super) fn of(path: &str) -> Self {
+        match path {
+            _ if is_file(path) => Self::Page,
+            _ if path.split('/').nth(1) == Some("api") => Self::Api,
+            _ => Self::Probe,
+        }
+    }
+}
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +78,32 @@ pub struct Access {
 }
 
 impl Access {
-    /// Checks a request; `api`: its path is below `/api`.
+    /// Checks a request for a path with this need, from an address with these tries left.
     ///
     /// # Errors
     /// An error that says what to change.
-    pub(super) fn admit(&self, headers: &HeaderMap, api: bool) -> Result<Caller, HttpError> {
+    pub(super) fn admit(&self, headers: &HeaderMap, need: Need, tries: Tries<'_>) -> Result<Caller, HttpError> {
+        if need == Need::Page && self.token.is_some() {
+            return Ok(Caller::NoToken);
+        }
         if is_foreign_page(headers) {
             return Err(HttpError::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
         }
         let tokens = [(&self.token, Caller::Token), (&self.read_token, Caller::ReadToken)];
-        for (token, caller) in tokens {
-            if token.as_ref().is_some_and(|token| bears(headers, token)) {
-                return Ok(caller);
+        let tokens = tokens.into_iter().filter_map(|(token, caller)| token.as_ref().zip(Some(caller)));
+        if tokens.clone().next().is_some() && headers.contains_key(AUTHORIZATION) {
+            if tries.are_left() {
+                if let Some((_, caller)) = tokens.clone().find(|(token, _)| bears(headers, token)) {
+                    return Ok(caller);
+                }
+                tries.use_one();
+            } else if need == Need::Api {
+                let detail = "too many wrong tokens from this address: wait, then send the right one";
+                let late = HttpError::new(StatusCode::TOO_MANY_REQUESTS, detail);
+                return Err(HttpError { header: Some((RETRY_AFTER, "6")), ..late });
             }
         }
-        if api && self.token.is_some() {
+        if need == Need::Api && self.token.is_some() {
             let asks = HttpError::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
             return Err(HttpError { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
         }
@@ -119,6 +153,7 @@ fn bears(headers: &HeaderMap, token: &Secret) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tries::FailedTries;
 
     fn headers<const N: usize>(pairs: [(&'static str, &'static str); N]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -128,20 +163,23 @@ mod tests {
         headers
     }
 
-    fn refused<const N: usize>(access: &Access, api: bool, pairs: [(&'static str, &'static str); N]) -> Option<u16> {
-        access.admit(&headers(pairs), api).err().map(|refusal| refusal.status.as_u16())
+    fn refused<const N: usize>(access: &Access, need: Need, pairs: [(&'static str, &'static str); N]) -> Option<u16> {
+        access
+            .admit(&headers(pairs), need, FailedTries::default().of(None))
+            .err()
+            .map(|refusal| refusal.status.as_u16())
     }
 
     #[test]
     fn without_a_token_only_names_that_no_attackers_domain_can_have_are_answered() {
         let access = Access { token: None, read_token: None, hosts: vec!["rollcall.svc".to_owned()] };
-        for api in [true, false] {
-            let named = |host| refused(&access, api, [("host", host)]);
+        for need in [Need::Api, Need::Probe, Need::Page] {
+            let named = |host| refused(&access, need, [("host", host)]);
             for ours in ["127.0.0.1:9090", "10.1.2.3", "localhost", "LocalHost:1", "[::1]:9090", "[fd00::1]"] {
                 assert_eq!(named(ours), None, "{ours}");
             }
             assert_eq!(
-                (named("Rollcall.svc:9090"), named("rollcall.svc."), refused(&access, api, [])),
+                (named("Rollcall.svc:9090"), named("rollcall.svc."), refused(&access, need, [])),
                 (None, None, None)
             );
             for other in
@@ -149,7 +187,7 @@ mod tests {
             {
                 assert_eq!(named(other), Some(403), "{other}");
             }
-            assert_eq!(refused(&access, api, [("host", "localhost"), ("host", "evil.example")]), Some(403));
+            assert_eq!(refused(&access, need, [("host", "localhost"), ("host", "evil.example")]), Some(403));
         }
     }
 
@@ -160,7 +198,7 @@ mod tests {
             let access = Access { token, read_token: None, hosts: Vec::new() };
             let asks = |name, value| {
                 let pairs = [("host", "127.0.0.1:9090"), ("authorization", "Bearer hunter2"), (name, value)];
-                refused(&access, true, pairs)
+                refused(&access, Need::Api, pairs)
             };
             for value in ["cross-site", "same-site", "", "None"] {
                 assert_eq!(asks("sec-fetch-site", value), Some(403), "{value}");
@@ -181,11 +219,42 @@ mod tests {
         let access =
             Access { token: Some(Secret::new("hunter2")), read_token: None, hosts: vec!["scraped.example".to_owned()] };
         let bearing = |host| [("host", host), ("authorization", "Bearer hunter2")];
-        assert_eq!(refused(&access, false, [("host", "10.1.2.3:9090")]), None, "a kubelet's probe");
-        assert_eq!(refused(&access, false, [("host", "scraped.example:9090")]), None);
-        assert_eq!(refused(&access, false, [("host", "evil.example")]), Some(403));
-        assert_eq!(refused(&access, false, bearing("any.example")), None);
-        assert_eq!(refused(&access, true, [("host", "10.1.2.3:9090")]), Some(401));
-        assert_eq!(refused(&access, true, bearing("any.example")), None);
+        assert_eq!(refused(&access, Need::Probe, [("host", "10.1.2.3:9090")]), None, "a kubelet's probe");
+        assert_eq!(refused(&access, Need::Probe, [("host", "scraped.example:9090")]), None);
+        assert_eq!(refused(&access, Need::Probe, [("host", "evil.example")]), Some(403));
+        assert_eq!(refused(&access, Need::Probe, bearing("any.example")), None);
+        assert_eq!(refused(&access, Need::Api, [("host", "10.1.2.3:9090")]), Some(401));
+        assert_eq!(refused(&access, Need::Api, bearing("any.example")), None);
+    }
+
+    #[test]
+    fn with_a_token_the_pages_are_for_everybody_and_without_one_not_for_other_pages() {
+        let foreign = [("host", "rollcall.example"), ("sec-fetch-site", "cross-site")];
+        let access = Access { token: Some(Secret::new("hunter2")), ..Access::default() };
+        assert_eq!(refused(&access, Need::Page, foreign), None, "a link in a runbook");
+        assert_eq!(refused(&Access::default(), Need::Page, foreign), Some(403));
+        let needs = ["/", "/console/main.js", "/api/console/me", "/metrics", "/apis"].map(Need::of);
+        assert_eq!(needs, [Need::Page, Need::Page, Need::Api, Need::Probe, Need::Probe]);
+    }
+
+    #[test]
+    fn who_guesses_too_often_is_not_told_what_is_right() {
+        let access = Access { token: Some(Secret::new("hunter2")), ..Access::default() };
+        let tries = FailedTries::default();
+        let asks = |address: &str, token: &'static str, need| {
+            let headers = headers([("host", "10.0.0.1"), ("authorization", token)]);
+            let answer = access.admit(&headers, need, tries.of(Some(address.parse().unwrap())));
+            answer.map_err(|refusal| refusal.status.as_u16())
+        };
+        let (wrong, right) = ("Bearer hunter3", "Bearer hunter2");
+        for _ in 0..10 {
+            assert_eq!(asks("192.0.2.1:1", wrong, Need::Api), Err(401));
+        }
+        assert_eq!(
+            (asks("192.0.2.1:2", wrong, Need::Api), asks("192.0.2.1:3", right, Need::Api)),
+            (Err(429), Err(429))
+        );
+        assert_eq!(asks("192.0.2.1:4", right, Need::Probe), Ok(Caller::NoToken), "probes go on");
+        assert_eq!(asks("192.0.2.2:1", right, Need::Api), Ok(Caller::Token), "as do other addresses");
     }
 }

@@ -1,9 +1,12 @@
 //! What answers on the operators' address, and what it needs for that (PROTOCOL 7 and 10).
 use std::sync::Arc;
 
-use super::{access::Access, health::Health, reply::HttpError};
-use crate::{metrics::Metrics, rooms::Rooms};
+use super::{
+    access::Access, acts::Acts, board::Board, health::Health, pages::Pages, reply::HttpError, tries::FailedTries,
+};
+use crate::{demo::Demo, metrics::Metrics, rooms::Rooms};
 use rollcall_bus::{Bus, EventPublisher};
+use rollcall_keys::LessonKeys;
 use rollcall_presence::{operator::Operator, outbox_gauges::OutboxGauges};
 use rollcall_store::{Store, StoreError};
 
@@ -11,6 +14,8 @@ use rollcall_store::{Store, StoreError};
 pub struct Admin {
     /// Lists and counts.
     pub store: Arc<dyn Store>,
+    /// Reads seats.
+    pub keys: Arc<dyn LessonKeys>,
     /// Reads events.
     pub bus: Arc<dyn Bus>,
     /// Publishes events.
@@ -20,13 +25,23 @@ pub struct Admin {
     /// Ends sessions, and erases users.
     pub operator: Operator,
     /// `/readyz`.
-    pub health: Health,
+    pub health: Arc<Health>,
     /// `/metrics`.
     pub metrics: Metrics,
     /// Those that are measured when they are asked for.
     pub outbox: OutboxGauges,
     /// Which requests are answered.
     pub access: Access,
+    /// What was changed lately.
+    pub acts: Arc<Acts>,
+    /// How often tokens may be guessed.
+    pub tries: FailedTries,
+    /// The console's pages.
+    pub pages: Pages,
+    /// What they see of the nodes.
+    pub board: Board,
+    /// What signs the demo's tokens; none where a key is configured.
+    pub demo: Option<Demo>,
     /// The largest event, in bytes.
     pub max_event: usize,
 }

@@ -2,16 +2,23 @@
 //!
 //! Invariant: there is one line for each call that may have changed something, also where it failed or was cut off. It is not
 //! left out however many there are.
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 use hyper::StatusCode;
 use rollcall_base::log_limit::AUDIT;
 use tracing::info;
 
-use super::access::Origin;
+use super::{
+    access::{Caller, Origin},
+    acts::{Act, Acts},
+    times::ago,
+};
 
 /// A line that is written when the call is over.
 pub(super) struct AuditLine {
@@ -19,18 +26,24 @@ pub(super) struct AuditLine {
     what: &'static str,
     whom: OnceLock<String>,
     status: AtomicU16,
+    acts: Arc<Acts>,
 }
 
 impl AuditLine {
     /// Nothing is written until [`AuditLine::of`] is called.
-    pub(super) fn new(origin: Origin, what: &'static str) -> Self {
-        Self { origin, what, whom: OnceLock::new(), status: AtomicU16::new(0) }
+    pub(super) fn new(origin: Origin, what: &'static str, acts: Arc<Acts>) -> Self {
+        Self { origin, what, whom: OnceLock::new(), status: AtomicU16::new(0), acts }
     }
 
     /// The call is valid, and is about to change this.
     pub(super) fn of(&self, whom: impl Into<String>) {
         // An endpoint says it once.
         let _ = self.whom.set(whom.into());
+    }
+
+    /// Whether the caller may change something.
+    pub(super) fn may_change(&self) -> bool {
+        self.origin.caller != Caller::ReadToken
     }
 
     /// How the call was answered.
@@ -41,12 +54,13 @@ impl AuditLine {
 
 impl Drop for AuditLine {
     fn drop(&mut self) {
-        let Some(whom) = self.whom.get() else { return };
-        let (by, what) = (self.origin.caller.name(), self.what);
+        let Some(whom) = self.whom.take() else { return };
+        let (by, what, status) = (self.origin.caller.name(), self.what, *self.status.get_mut());
         let from = self.origin.address.map(|address| address.to_string()).unwrap_or_default();
-        match *self.status.get_mut() {
+        match status {
             0 => info!(target: AUDIT, by, from, what, whom, "cut off"),
-            status => info!(target: AUDIT, by, from, what, whom, status, "answered"),
+            _ => info!(target: AUDIT, by, from, what, whom, status, "answered"),
         }
+        self.acts.add(Act { at: ago(Duration::ZERO), by, from, what, whom, status });
     }
 }

@@ -6,7 +6,8 @@ use std::{borrow::Cow, str::FromStr};
 use bytes::Bytes;
 use hyper::HeaderMap;
 use percent_encoding::percent_decode_str;
-use rollcall_schema::ClassroomId;
+use rollcall_schema::{AgentId, ClassroomId, UserId};
+use rollcall_store::Whose;
 use serde::de::DeserializeOwned;
 
 use super::{audit::AuditLine, reply::HttpError};
@@ -54,6 +55,17 @@ impl Call<'_> {
         match self.parsed(name, RULE)? {
             Some(number) if number < 0 => Err(HttpError::bad(format!("{name} must be {RULE}"))),
             number => Ok(number),
+        }
+    }
+
+    /// Whose sessions are asked for: `user_id` or `agent_id`, not both.
+    pub(super) fn whose(&self) -> Result<Option<Whose>, HttpError> {
+        const USER: &str = "a token's sub: 1 to 128 printable ASCII characters, percent-encoded";
+        let user: Option<UserId> = self.parsed("user_id", USER)?;
+        let agent: Option<AgentId> = self.parsed("agent_id", "an agent's id, percent-encoded")?;
+        match (user, agent) {
+            (Some(_), Some(_)) => Err(HttpError::bad("add one of ?user_id= and ?agent_id=")),
+            (user, agent) => Ok(user.map(Whose::User).or(agent.map(Whose::Agent))),
         }
     }
 

@@ -3,22 +3,30 @@
 //! A request of an operator: [`server`] takes the connection, `router` asks [`access`] and finds the line of the table in
 //! `api`, whose file for the resource answers.
 pub mod access;
+mod acts;
 pub mod admin;
 mod agents;
 mod api;
 mod audit;
+pub mod board;
 mod call;
+mod console;
 mod cors;
 pub mod health;
+pub mod pages;
 mod probes;
 pub mod public;
 mod reply;
 mod route;
 mod router;
 mod server;
+mod times;
+mod tries;
 
 #[cfg(test)]
 mod tests;
 
+pub use acts::Acts;
 pub use reply::{BodyError, Reply, Streamed};
 pub use server::{Surface, serve};
+pub use tries::FailedTries;

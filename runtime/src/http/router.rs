@@ -1,18 +1,19 @@
 //! The way of a request on the admin address: who may ask, which line of the table answers, and its body.
 //!
 //! Invariant: nothing is told to a caller that may not ask, not even what there is; no body is read beyond its limit.
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{Method, Request, StatusCode, body::Body, http::request::Parts};
 
 use super::{
-    access::{Caller, Origin},
+    access::{Caller, Need, Origin},
     admin::Admin,
     api::ROUTES,
     audit::AuditLine,
     call::Call,
+    console,
     reply::{HttpError, Streamed, streamed},
     route::{Route, Verb},
 };
@@ -34,7 +35,11 @@ where
 {
     // The targets of OPTIONS (`*`) and CONNECT (a host) have no path.
     let path = head.uri.path();
-    let caller = admin.access.admit(&head.headers, path.split('/').nth(1) == Some("api"))?;
+    let need = Need::of(path);
+    let caller = admin.access.admit(&head.headers, need, admin.tries.of(address))?;
+    if need == Need::Page {
+        return admin.pages.file(&head.method, path).map(streamed);
+    }
     let (route, parameters) = find(&head.method, path)?;
     if route.changes && caller == Caller::ReadToken {
         let detail = "ROLLCALL_ADMIN_READ_TOKEN reads only: send ROLLCALL_ADMIN_TOKEN";
@@ -42,7 +47,7 @@ where
     }
     let body = if route.verb == Verb::Post { read(body, (route.max_body)(admin)).await? } else { Bytes::new() };
     let query = head.uri.query().unwrap_or_default();
-    let audit = AuditLine::new(Origin { caller, address }, route.path);
+    let audit = AuditLine::new(Origin { caller, address }, route.path, Arc::clone(&admin.acts));
     let call = Call { parameters, query, headers: &head.headers, body, audit };
     let result = (route.endpoint)(admin, &call).await;
     call.audit.answered(result.as_ref().map_or_else(|refusal| refusal.status, Streamed::status));
@@ -52,7 +57,7 @@ where
 /// The line of the table for a request.
 fn find<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), HttpError> {
     let mut allowed = None;
-    for route in ROUTES {
+    for route in ROUTES.iter().chain(console::ROUTES) {
         match route.parameters(path) {
             Some(parameters) if route.answers(method) => return Ok((route, parameters)),
             Some(_) => allowed = Some(route.verb.as_str()),

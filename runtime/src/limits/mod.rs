@@ -7,7 +7,7 @@ pub mod admission;
 mod forwarded;
 pub mod memory;
 pub mod network;
-mod rate;
+pub(crate) mod rate;
 pub mod silent;
 
 use std::{

@@ -1,6 +1,5 @@
 //! A node, from its start to the end of its drain.
 mod backends;
-pub mod demo;
 mod drain;
 mod egress;
 mod front;
@@ -10,6 +9,7 @@ mod serve;
 mod session_check;
 mod signals;
 mod start_error;
+mod welcome;
 
 pub use backends::{Backends, bus, kv, sql, store};
 pub use egress::egress;

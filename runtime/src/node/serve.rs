@@ -18,6 +18,7 @@ use super::{
     gauges,
     reload::Reload,
     signals::{Signals, hangups},
+    welcome,
 };
 use crate::{
     auth::{Hook, Keyring, Location},
@@ -25,14 +26,22 @@ use crate::{
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
-    http::{self, Surface, admin::Admin, health::Health, public::Public},
+    http::{
+        self, FailedTries, Surface,
+        admin::Admin,
+        board::{Board, Sources},
+        health::Health,
+        pages::Pages,
+        public::Public,
+    },
     http_client::egress::Egress,
     limits::{EventLimits, admission::Admission},
     log::LogFilter,
     metrics::Metrics,
     mixpanel::Mixpanel,
-    node::{demo, session_check::SessionCheck},
+    node::session_check::SessionCheck,
     rooms::Rooms,
+    statistics::Statistics,
     webhook::Webhook,
 };
 use rollcall_base::{
@@ -45,7 +54,7 @@ use rollcall_presence::{
     lease_keeper::LeaseKeeper, operator::Operator, outbox_gauges::OutboxGauges, outbox_relay::OutboxRelay,
     relay_wakes::RelayWakes, sessions::Sessions,
 };
-use rollcall_store::{Registration, Store};
+use rollcall_store::Registration;
 use rollcall_websocket as socket;
 use rollcall_websocket::{ListenerOptions, Workers};
 
@@ -226,19 +235,40 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let unready = Arc::new(AtomicBool::new(false));
     let over = watch::Sender::new(false);
     let operator = Operator::new(Arc::clone(&store), Arc::clone(&kv), lease_seen.clone(), Arc::new(mailboxes.clone()));
+    let keys = Arc::clone(&kv);
     let health = Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&unready))
         .with_lease(lease_seen.clone(), config.presence.lease);
-    let admin = Arc::new(Admin {
-        // Guests need no keys.
-        health: if config.guests { health } else { health.with_identity(Arc::clone(&keyring)) },
+    // Guests need no keys.
+    let health = Arc::new(if config.guests { health } else { health.with_identity(Arc::clone(&keyring)) });
+    let statistics = Statistics::new(metrics.clone(), Arc::clone(&unready));
+    tasks.spawn("statistics", statistics.clone().run(Arc::clone(&store)));
+    let board = Board::default();
+    let outbox = OutboxGauges::new(Arc::clone(&store));
+    let seen = Sources {
         store: Arc::clone(&store),
+        outbox: outbox.clone(),
+        health: Arc::clone(&health),
+        statistics,
+        lease: lease_seen.clone(),
+    };
+    tasks.spawn("console", board.clone().run(seen));
+    let demo = welcome::demo(&config, &clients)?;
+    let admin = Arc::new(Admin {
+        health,
+        store: Arc::clone(&store),
+        keys,
         bus: Arc::clone(&bus),
         publisher: events,
         rooms: admin_rooms,
         operator,
         metrics,
-        outbox: OutboxGauges::new(Arc::clone(&store)),
+        outbox,
         access: config.admin.clone(),
+        acts: Arc::default(),
+        tries: FailedTries::default(),
+        pages: Pages::new(demo.as_ref().map(|demo| demo.origin.as_str())),
+        board,
+        demo: demo.clone(),
         max_event: config.limits.max_forward,
     });
     // From the moment that the addresses are printed, a signal must drain.
@@ -258,7 +288,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         log,
     };
     tasks.spawn("reload", reload.run(hangups()?));
-    print_addresses(&config, (&clients, &operators, probes.as_ref()), &*store).await?;
+    welcome::print(demo.as_ref(), (&clients, &operators, probes.as_ref()), &*store).await?;
     let public = Public { keyring, hook, rosters, rates, pages: listener.clone() };
     let front = PublicFront { admission, workers: workers.clone(), public };
     tasks.spawn("listener", socket::serve(clients, listener, front, workers.clone(), until(&draining)));
@@ -322,29 +352,6 @@ async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, Start
         warn!(%error, "clients with tokens of this issuer are told to try again later until its keys are loaded");
     }
     Ok(keyring)
-}
-
-/// Prints the addresses and, with a development secret, what to try there.
-async fn print_addresses(
-    config: &Config,
-    (clients, operators, probes): (&TcpListener, &TcpListener, Option<&TcpListener>),
-    store: &dyn Store,
-) -> Result<(), StartError> {
-    let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::at("a listener", "start again"));
-    println!("listening on {}", address(clients)?);
-    println!("admin on {}", address(operators)?);
-    if let Some(probes) = probes {
-        println!("probes on {}", address(probes)?);
-    }
-    if config.keys.development.is_some() {
-        demo::seed(store).await.map_err(StartError::at("the demo", "start again"))?;
-        let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
-        if let Some(secret) = &sources.hs256 {
-            let welcome = demo::welcome(address(clients)?, sources.audiences.first(), secret);
-            println!("{}", welcome.map_err(StartError::at("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
-        }
-    }
-    Ok(())
 }
 
 /// Done when the node drains.

@@ -1,8 +1,8 @@
 //! What operators see: who is live, where, and on which nodes. Reads only.
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Role, Seat, SessionId, UserId};
+use rollcall_schema::{AgentId, ClassroomId, Epoch, JsonObject, LessonId, NodeId, Role, Seat, SessionId, UserId};
 use serde::Serialize;
 
 use crate::StoreError;
@@ -35,6 +35,62 @@ pub struct LiveSession {
     pub node_id: NodeId,
     /// When it began, as in RFC 3339, UTC.
     pub started_at: String,
+    /// When it joined its lesson.
+    pub joined_at: Option<String>,
+    /// The token's claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<JsonObject>,
+    /// What the agent has set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<JsonObject>,
+}
+
+/// A session that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PastSession {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The classroom.
+    pub classroom_id: ClassroomId,
+    /// The lesson that it was in when it ended.
+    pub lesson_id: Option<LessonId>,
+    /// When it began, as in RFC 3339, UTC.
+    pub entered_at: String,
+    /// When it ended.
+    pub left_at: String,
+    /// Why, as it is stored: a newer version may know other reasons.
+    pub reason: String,
+}
+
+/// Whose sessions are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A user's, under all labels.
+    User(UserId),
+    /// An agent's.
+    Agent(AgentId),
+}
+
+impl Whose {
+    /// The user, by whom sessions are found.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::User(user) => user.clone(),
+            Self::Agent(agent) => agent.user(),
+        }
+    }
+
+    /// The agent, if it is one's.
+    #[must_use]
+    pub fn agent(&self) -> Option<&AgentId> {
+        match self {
+            Self::User(_) => None,
+            Self::Agent(agent) => Some(agent),
+        }
+    }
 }
 
 /// A running process.
@@ -72,11 +128,29 @@ pub struct NodeReport {
 /// Queries for operators.
 #[async_trait]
 pub trait Overview: Send + Sync {
-    /// Classrooms that somebody is in, ids above `after`, ascending, at most `max`. Costs what their agents cost, however
-    /// many others there are.
-    async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError>;
-    /// A user's live sessions, ids above `after`, ascending, at most `max`.
-    async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
+    /// Classrooms of these ids that somebody is in, ascending, at most `max`. Costs what their agents cost, however many
+    /// others there are.
+    async fn live_classrooms(
+        &self,
+        ids: RangeInclusive<ClassroomId>,
+        max: usize,
+    ) -> Result<Vec<LiveClassroom>, StoreError>;
+    /// Somebody's live sessions, ids above `after`, ascending, at most `max`.
+    async fn sessions_of(&self, whose: &Whose, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
+    /// A classroom's live sessions, ids above `after`, ascending, at most `max`.
+    async fn sessions_in(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<LiveSession>, StoreError>;
+    /// Somebody's sessions that have ended, ids below `before`, descending, at most `max`.
+    async fn past_sessions_of(
+        &self,
+        whose: &Whose,
+        before: SessionId,
+        max: usize,
+    ) -> Result<Vec<PastSession>, StoreError>;
     /// What all nodes last said of themselves, by id. Costs a row a node, however many sessions they have.
     async fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
     /// All nodes, by id.

@@ -210,6 +210,7 @@ impl State {
         offsets.sort_unstable();
         offsets.dedup();
         offsets.truncate(MAX_CHUNK);
-        offsets.into_iter().filter_map(|offset| self.log.get(offset)).map(|(event, _)| event.clone()).collect()
+        let events = offsets.into_iter().filter_map(|offset| self.log.get(offset));
+        events.map(|(event, at)| Incoming { age: Some(at.elapsed()), ..event.clone() }).collect()
     }
 }

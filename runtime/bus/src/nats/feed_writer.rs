@@ -248,7 +248,8 @@ impl FeedWriter {
     async fn deliver_window(&mut self, window: Window) -> Result<(), Closed> {
         let now = Instant::now();
         for event in window.events {
-            self.deliver(event, now, false).await?;
+            // How long ago it was stored says how long NATS was away, not how fast this node is.
+            self.deliver(Incoming { age: None, ..event }, now, false).await?;
         }
         self.tracker.filled_through(window.through);
         self.settle(now).await

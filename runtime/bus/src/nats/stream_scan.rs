@@ -17,6 +17,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use rollcall_schema::{Offset, RoomId, Subject};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::{
@@ -87,7 +88,9 @@ impl StreamScan {
             if offset <= self.through && self.wants(&message.subject, offset) {
                 let headers = read_consumer::headers(&message);
                 let body = message.payload.clone();
-                events.extend(headers::incoming(&message.subject, headers, Offset(offset), None, body));
+                // Clocks differ: an age is never negative.
+                let age = (OffsetDateTime::now_utc() - info.published).try_into().ok();
+                events.extend(headers::incoming(&message.subject, headers, Offset(offset), age, body));
             }
         }
         if wanted > 0 {

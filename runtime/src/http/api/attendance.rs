@@ -12,12 +12,12 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{Response, StatusCode, body::Frame, header};
 use rollcall_schema::{AgentId, ClassroomId, LessonId, SessionId, UserId};
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::http::{
     admin::Admin,
     call::Call,
     reply::{BodyError, HttpError, Streamed},
+    times::{moment, shown},
 };
 use rollcall_store::{HistoryPosition, Moment, Store, StoreError, Visit, VisitEnd};
 
@@ -57,15 +57,6 @@ impl Query {
         let after = |from| visit.end.as_ref().is_none_or(|end| end.at > from);
         self.to.is_none_or(|to| visit.entered < to) && self.from.is_none_or(after)
     }
-}
-
-fn moment(name: &str, text: &str) -> Result<Moment, HttpError> {
-    // A plus that is not encoded means a space in a query.
-    let parsed = OffsetDateTime::parse(&text.replace(' ', "+"), &Rfc3339).ok();
-    let micros = parsed.and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1000).ok());
-    // Before 1970 there were no sessions.
-    let moment = micros.map(|micros| Moment(micros.max(0)));
-    moment.ok_or_else(|| HttpError::bad(format!("{name} must be a time like 2026-09-01T08:00:00Z")))
 }
 
 /// Lists the sessions that lived between `from` and `to`. The first page is read before the answer begins, so that a
@@ -240,36 +231,9 @@ fn plain(field: &str) -> Cow<'_, str> {
     if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}").into() } else { field.into() }
 }
 
-/// UTC, with milliseconds.
-fn shown(moment: Moment) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0) * 1000);
-    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_of_any_zone_and_their_plus_may_be_a_space() {
-        for text in ["2026-09-01T12:00:00Z", "2026-09-01T15:00:00+03:00", "2026-09-01T15:00:00 03:00"] {
-            assert_eq!(moment("from", text), Ok(Moment(1_788_264_000_000_000)), "{text}");
-        }
-        assert_eq!(moment("from", "0001-01-01T00:00:00Z"), Ok(Moment(0)));
-        for text in ["yesterday", "2026-09-01", "", "1788264000"] {
-            assert!(moment("to", text).is_err_and(|why| why.detail.contains("to must be a time")), "{text}");
-        }
-    }
 
     #[test]
     fn a_spreadsheet_finds_no_formula() {
@@ -277,10 +241,5 @@ mod tests {
             assert_eq!(plain(formula), format!("'{formula}"));
         }
         assert_eq!(plain("web.=1.example.org"), "web.=1.example.org");
-    }
-
-    #[test]
-    fn moments_are_shown_with_milliseconds() {
-        assert_eq!(shown(Moment(1_788_264_000_123_999)), "2026-09-01T12:00:00.123Z");
     }
 }

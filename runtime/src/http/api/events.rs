@@ -12,6 +12,7 @@ use crate::http::{
     admin::Admin,
     call::Call,
     reply::{HttpError, Reply, json},
+    times::ago,
 };
 
 /// A page ends here, in bytes of events.
@@ -33,6 +34,9 @@ struct Page {
 #[derive(Serialize)]
 struct Event {
     offset: Offset,
+    /// When it was stored, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
     event: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender: Option<AgentId>,
@@ -105,7 +109,7 @@ async fn read(
 
 /// As clients get it; none where no client does, for it is no JSON object.
 fn event(incoming: Incoming) -> Option<Event> {
-    let Incoming { offset, sender, receiver, internal, entity, body, .. } = incoming;
+    let Incoming { offset, sender, receiver, internal, entity, age, body, .. } = incoming;
     let entity = entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {
         entity_type,
         operation,
@@ -113,5 +117,6 @@ fn event(incoming: Incoming) -> Option<Event> {
     });
     let push = Push::parse(&body, entity).ok()?.plain().into_owned();
     let event = RawValue::from_string(String::from_utf8(push).ok()?).ok()?;
-    Some(Event { offset, event, sender, receiver, internal })
+    let time = age.map(ago);
+    Some(Event { offset, time, event, sender, receiver, internal })
 }

@@ -6,11 +6,13 @@ mod counters;
 mod disconnect;
 mod erase;
 mod events;
+mod history;
 mod lessons;
 mod nodes;
 mod openapi;
 mod probes;
 mod publish;
+mod seats;
 mod sessions;
 
 use super::{reply::streamed, route::Route};
@@ -33,7 +35,9 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/v1/classrooms/{classroom_id}/agents", whole!(agents::list)),
     Route::get("/api/v1/classrooms/{classroom_id}/attendance", |admin, call| Box::pin(attendance::list(admin, call))),
     Route::get("/api/v1/classrooms/{classroom_id}/events", whole!(events::list)),
+    Route::get("/api/v1/lessons/{lesson_id}/seats", whole!(seats::map)),
     Route::get("/api/v1/sessions", whole!(sessions::list)),
+    Route::get("/api/v1/history", whole!(history::list)),
     Route::query("/api/v1/counters/agent", whole!(counters::count)),
     Route::post("/api/v1/publish", whole!(publish::publish)).max_body(publish::max_body),
     Route::post("/api/v1/disconnect", whole!(disconnect::disconnect)),

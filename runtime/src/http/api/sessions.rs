@@ -1,6 +1,6 @@
-//! `GET sessions?user_id=`: where a user is now.
+//! `GET sessions`: who is where now, by user, agent or classroom.
 use hyper::StatusCode;
-use rollcall_schema::{SessionId, UserId};
+use rollcall_schema::{ClassroomId, SessionId};
 use rollcall_store::LiveSession;
 use serde::Serialize;
 
@@ -17,13 +17,17 @@ struct Sessions {
     next: Option<SessionId>,
 }
 
-/// Lists the user's sessions, ids above `after`.
+/// Lists the sessions, ids above `after`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    const RULE: &str = "a token's sub: 1 to 128 printable ASCII characters, percent-encoded";
-    let user: Option<UserId> = call.parsed("user_id", RULE)?;
-    let user = user.ok_or_else(|| HttpError::bad(format!("add ?user_id=, {RULE}")))?;
+    let classroom: Option<ClassroomId> = call.parsed("classroom_id", "a UUID")?;
+    let whose = call.whose()?;
     let (after, limit) = (SessionId(call.number("after")?.unwrap_or(0)), call.limit()?);
-    let sessions = admin.store.sessions_of(&user, after, limit).await.map_err(|error| admin.refusal(&error))?;
+    let sessions = match (whose, classroom) {
+        (Some(whose), None) => admin.store.sessions_of(&whose, after, limit).await,
+        (None, Some(classroom)) => admin.store.sessions_in(classroom, after, limit).await,
+        _ => return Err(HttpError::bad("add one of ?user_id=, ?agent_id= and ?classroom_id=")),
+    };
+    let sessions = sessions.map_err(|error| admin.refusal(&error))?;
     let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.session_id);
     Ok(json(StatusCode::OK, &Sessions { sessions, next }))
 }

@@ -1,5 +1,6 @@
 //! The operators' HTTP over the embedded backends, and over some that are away.
 mod api;
+mod console;
 mod health;
 mod listener;
 
@@ -17,8 +18,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
-use super::{access::Access, admin::Admin, health::Health, probes, router};
-use crate::{gateway::Mailboxes, metrics::Metrics, rooms::Rooms};
+use super::{
+    access::Access,
+    admin::Admin,
+    board::{Board, Sources},
+    health::Health,
+    pages::Pages,
+    probes, router,
+    tries::FailedTries,
+};
+use crate::{gateway::Mailboxes, metrics::Metrics, rooms::Rooms, statistics::Statistics};
 use rollcall_base::Secret;
 use rollcall_bus::{
     Bus, BusEvent, EventPublisher, PublishLimits,
@@ -66,8 +75,23 @@ impl Bench {
         let bus: Arc<dyn Bus> = Arc::new(bus);
         let draining = Arc::new(AtomicBool::new(false));
         let (metrics, recorder) = Metrics::local();
+        let health =
+            Arc::new(Health::new(Arc::clone(&store), Arc::clone(&kv), Arc::clone(&bus), Arc::clone(&draining)));
+        let board = Board::default();
+        let statistics = Statistics::new(metrics.clone(), Arc::clone(&draining));
+        let (store_seen, lease_seen) = (Arc::clone(&store), watch::channel(lease).1);
+        let outbox = OutboxGauges::new(Arc::clone(&store));
+        let sources = Sources {
+            store: store_seen,
+            outbox: outbox.clone(),
+            health: Arc::clone(&health),
+            statistics,
+            lease: lease_seen,
+        };
+        tokio::spawn(board.clone().run(sources));
         let admin = Admin {
             store: Arc::clone(&store),
+            keys: Arc::clone(&kv),
             bus: Arc::clone(&bus),
             publisher: EventPublisher::new(Arc::clone(&bus), PublishLimits { events: 1000, bytes: 16 << 20 }),
             rooms: Rooms::new(Arc::clone(&bus), Arc::new(Mailboxes::default()), LARGEST),
@@ -77,9 +101,14 @@ impl Bench {
                 watch::channel(lease).1,
                 Arc::new(Mailboxes::default()),
             ),
-            health: Health::new(Arc::clone(&store), kv, Arc::clone(&bus), Arc::clone(&draining)),
+            health: Arc::clone(&health),
             metrics,
-            outbox: OutboxGauges::new(Arc::clone(&store)),
+            outbox,
+            acts: Arc::default(),
+            tries: FailedTries::default(),
+            pages: Pages::new(None),
+            board: board.clone(),
+            demo: None,
             access: Access { token: token.map(Secret::new), read_token: None, hosts: Vec::new() },
             max_event: LARGEST,
         };

@@ -1,16 +1,15 @@
 //! Queries for operators.
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, Epoch, LessonId, NodeId, Seat, SessionId, UserId};
+use rollcall_schema::{AgentId, ClassroomId, Epoch, JsonObject, LessonId, NodeId, Seat, SessionId};
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use super::{
     rows::{get, parse, unreadable, unsigned, whole},
     store::PostgresStore,
 };
-use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, StoreError};
+use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, PastSession, StoreError, Whose};
 
 macro_rules! rfc3339 {
     ($time:literal) => {
@@ -20,20 +19,46 @@ macro_rules! rfc3339 {
 
 /// From one classroom to the next in the index: grouping would read the agents of all, unless the planner sees better.
 const CLASSROOMS: &str = "with recursive room as (
-        (select classroom_id from agent_session where classroom_id >= $1 order by classroom_id limit 1)
+        (
+            select classroom_id from agent_session where classroom_id >= $1 and classroom_id <= $2
+            order by classroom_id limit 1
+        )
         union all
         select (
-            select s.classroom_id from agent_session s where s.classroom_id > room.classroom_id
-            order by s.classroom_id limit 1
+            select s.classroom_id from agent_session s
+            where s.classroom_id > room.classroom_id and s.classroom_id <= $2 order by s.classroom_id limit 1
         ) from room where room.classroom_id is not null
     )
     select classroom_id, (select count(*) from agent_session s where s.classroom_id = room.classroom_id)
-    from room where classroom_id is not null limit $2";
+    from room where classroom_id is not null limit $3";
 
-const SESSIONS: &str = concat!(
-    "select id, agent_id, classroom_id, role, lesson_id, seat, node_id, ",
-    rfc3339!("started_at"),
-    " from agent_session where user_id = $1 and id > $2 order by id limit $3"
+/// Materialized, so that the ids of all others are left alone.
+macro_rules! sessions {
+    ($which:literal) => {
+        concat!(
+            "with here as materialized (select * from agent_session where ",
+            $which,
+            ") select id, agent_id, classroom_id, role, lesson_id, seat, node_id, ",
+            rfc3339!("started_at"),
+            ", ",
+            rfc3339!("joined_at"),
+            ", info, state from here where id > $2 order by id limit $3"
+        )
+    };
+}
+
+const SESSIONS_OF: &str = sessions!("user_id = $1 and ($4::text is null or agent_id = $4)");
+const SESSIONS_IN: &str = sessions!("classroom_id = $1");
+
+const PAST_SESSIONS_OF: &str = concat!(
+    "with theirs as materialized (
+        select * from agent_session_history where user_id = $1 and ($4::text is null or agent_id = $4)
+    )
+    select id, agent_id, classroom_id, lesson_id, ",
+    rfc3339!("lower(lifetime)"),
+    ", ",
+    rfc3339!("upper(lifetime)"),
+    ", reason from theirs where id < $2 order by id desc limit $3"
 );
 
 const NODES: &str = concat!(
@@ -51,21 +76,43 @@ const REPORTS: &str = "select id, label, not taken and lease_until > clock_times
 
 #[async_trait]
 impl Overview for PostgresStore {
-    async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError> {
-        let from = match after {
-            None => Some(Uuid::nil()),
-            Some(after) => after.0.as_u128().checked_add(1).map(Uuid::from_u128),
-        };
-        let Some(from) = from else { return Ok(Vec::new()) };
-        let rows = self.pool.rows("classrooms", CLASSROOMS, &[&from, &whole(max)]).await?;
+    async fn live_classrooms(
+        &self,
+        ids: RangeInclusive<ClassroomId>,
+        max: usize,
+    ) -> Result<Vec<LiveClassroom>, StoreError> {
+        let rows = self.pool.rows("classrooms", CLASSROOMS, &[&ids.start().0, &ids.end().0, &whole(max)]).await?;
         let classroom =
             |row: &Row| Ok(LiveClassroom { classroom_id: ClassroomId(get(row, 0)?), agents: unsigned(get(row, 1)?)? });
         rows.iter().map(classroom).collect()
     }
 
-    async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
-        let rows = self.pool.rows("sessions", SESSIONS, &[&user.as_str(), &after.0, &whole(max)]).await?;
+    async fn sessions_of(&self, whose: &Whose, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
+        let (user, agent) = (whose.user(), whose.agent().map(AgentId::as_str));
+        let rows = self.pool.rows("sessions", SESSIONS_OF, &[&user.as_str(), &after.0, &whole(max), &agent]).await?;
         rows.iter().map(session).collect()
+    }
+
+    async fn sessions_in(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<LiveSession>, StoreError> {
+        let rows = self.pool.rows("sessions", SESSIONS_IN, &[&classroom.0, &after.0, &whole(max)]).await?;
+        rows.iter().map(session).collect()
+    }
+
+    async fn past_sessions_of(
+        &self,
+        whose: &Whose,
+        before: SessionId,
+        max: usize,
+    ) -> Result<Vec<PastSession>, StoreError> {
+        let (user, agent) = (whose.user(), whose.agent().map(AgentId::as_str));
+        let values = (user.as_str(), before.0, whole(max), agent);
+        let rows = self.pool.rows("history", PAST_SESSIONS_OF, &[&values.0, &values.1, &values.2, &values.3]).await?;
+        rows.iter().map(past_session).collect()
     }
 
     async fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
@@ -111,5 +158,26 @@ fn session(row: &Row) -> Result<LiveSession, StoreError> {
         seat: seat.map(|seat| unsigned(seat.into()).map(Seat)).transpose()?,
         node_id: NodeId(get(row, 6)?),
         started_at: get(row, 7)?,
+        joined_at: get(row, 8)?,
+        info: object(row, 9)?,
+        state: object(row, 10)?,
+    })
+}
+
+fn object(row: &Row, column: usize) -> Result<Option<JsonObject>, StoreError> {
+    let text: Option<&str> = get(row, column)?;
+    text.map(JsonObject::parse).transpose().map_err(unreadable)
+}
+
+fn past_session(row: &Row) -> Result<PastSession, StoreError> {
+    let lesson: Option<&str> = get(row, 3)?;
+    Ok(PastSession {
+        session_id: SessionId(get(row, 0)?),
+        agent_id: parse(row, 1)?,
+        classroom_id: ClassroomId(get(row, 2)?),
+        lesson_id: lesson.map(LessonId::parse).transpose().map_err(unreadable)?,
+        entered_at: get(row, 4)?,
+        left_at: get(row, 5)?,
+        reason: get(row, 6)?,
     })
 }

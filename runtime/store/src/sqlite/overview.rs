@@ -1,8 +1,8 @@
 //! Queries for operators.
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Epoch, LessonId, NodeId, Seat, SessionId, UserId};
+use rollcall_schema::{AgentId, ClassroomId, Epoch, JsonObject, LessonId, NodeId, Seat, SessionId};
 use rusqlite::{Connection, Row, params};
 
 use super::{
@@ -10,14 +10,29 @@ use super::{
     rows::{rows, text, unreadable, whole},
     store::SqliteStore,
 };
-use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, StoreError};
+use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, PastSession, StoreError, Whose};
 
 /// The index has them in this order.
-const CLASSROOMS: &str = "select classroom_id, count(*) from agent_session where classroom_id > ?1 \
-    group by classroom_id order by classroom_id limit ?2";
+const CLASSROOMS: &str = "select classroom_id, count(*) from agent_session where classroom_id between ?1 and ?2 \
+    group by classroom_id order by classroom_id limit ?3";
 
-const SESSIONS: &str = "select id, agent_id, classroom_id, role, lesson_id, seat, node_id, \
-    replace(started_at, ' ', 'T') || 'Z' from agent_session where user_id = ?1 and id > ?2 order by id limit ?3";
+macro_rules! sessions {
+    ($which:literal) => {
+        concat!(
+            "select id, agent_id, classroom_id, role, lesson_id, seat, node_id, replace(started_at, ' ', 'T') || 'Z', ",
+            "replace(joined_at, ' ', 'T') || 'Z', info, state from agent_session where ",
+            $which,
+            " and id > ?2 order by id limit ?3"
+        )
+    };
+}
+
+const SESSIONS_OF: &str = sessions!("user_id = ?1 and (?4 is null or agent_id = ?4)");
+const SESSIONS_IN: &str = sessions!("classroom_id = ?1");
+
+const PAST_SESSIONS_OF: &str = "select id, agent_id, classroom_id, lesson_id, replace(started_at, ' ', 'T') || 'Z', \
+    replace(ended_at, ' ', 'T') || 'Z', reason from agent_session_history \
+    where user_id = ?1 and (?4 is null or agent_id = ?4) and id < ?2 order by id desc limit ?3";
 
 const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 'Z', \
     lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
@@ -29,18 +44,48 @@ const REPORTS: &str = "select id, label, lease_until > strftime('%Y-%m-%d %H:%M:
 
 #[async_trait]
 impl Overview for SqliteStore {
-    async fn live_classrooms(&self, after: Option<ClassroomId>, max: usize) -> Result<Vec<LiveClassroom>, StoreError> {
-        // Every id is above the empty text.
-        let after = after.map(|after| after.to_string()).unwrap_or_default();
-        self.reader.call("classrooms", move |connection| classrooms(connection, &after, max)).await
+    async fn live_classrooms(
+        &self,
+        ids: RangeInclusive<ClassroomId>,
+        max: usize,
+    ) -> Result<Vec<LiveClassroom>, StoreError> {
+        let (from, through) = (ids.start().to_string(), ids.end().to_string());
+        let read =
+            move |connection: &Connection| rows(connection, CLASSROOMS, params![from, through, whole(max)], classroom);
+        self.reader.call("classrooms", read).await
     }
 
-    async fn sessions_of(&self, user: &UserId, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
-        let user = user.clone();
+    async fn sessions_of(&self, whose: &Whose, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError> {
+        let (user, agent) = (whose.user(), whose.agent().map(ToString::to_string));
         let read = move |connection: &Connection| {
-            rows(connection, SESSIONS, params![user.as_str(), after.0, whole(max)], session)
+            rows(connection, SESSIONS_OF, params![user.as_str(), after.0, whole(max), agent], session)
         };
         self.reader.call("sessions", read).await
+    }
+
+    async fn sessions_in(
+        &self,
+        classroom: ClassroomId,
+        after: SessionId,
+        max: usize,
+    ) -> Result<Vec<LiveSession>, StoreError> {
+        let read = move |connection: &Connection| {
+            rows(connection, SESSIONS_IN, params![classroom.to_string(), after.0, whole(max)], session)
+        };
+        self.reader.call("sessions", read).await
+    }
+
+    async fn past_sessions_of(
+        &self,
+        whose: &Whose,
+        before: SessionId,
+        max: usize,
+    ) -> Result<Vec<PastSession>, StoreError> {
+        let (user, agent) = (whose.user(), whose.agent().map(ToString::to_string));
+        let read = move |connection: &Connection| {
+            rows(connection, PAST_SESSIONS_OF, params![user.as_str(), before.0, whole(max), agent], past_session)
+        };
+        self.reader.call("history", read).await
     }
 
     async fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
@@ -52,11 +97,9 @@ impl Overview for SqliteStore {
     }
 }
 
-fn classrooms(connection: &Connection, after: &str, max: usize) -> Result<Vec<LiveClassroom>, StoreError> {
-    rows(connection, CLASSROOMS, params![after, whole(max)], |row| {
-        let classroom_id = ClassroomId::parse(&text(row, 0)?).map_err(unreadable)?;
-        Ok(LiveClassroom { classroom_id, agents: count(row, 1)? })
-    })
+fn classroom(row: &Row<'_>) -> Result<LiveClassroom, StoreError> {
+    let classroom_id = ClassroomId::parse(&text(row, 0)?).map_err(unreadable)?;
+    Ok(LiveClassroom { classroom_id, agents: count(row, 1)? })
 }
 
 fn session(row: &Row<'_>) -> Result<LiveSession, StoreError> {
@@ -71,6 +114,27 @@ fn session(row: &Row<'_>) -> Result<LiveSession, StoreError> {
         seat: seat.map(Seat),
         node_id: NodeId(row.get(6).map_err(failed)?),
         started_at: text(row, 7)?,
+        joined_at: row.get(8).map_err(failed)?,
+        info: object(row, 9)?,
+        state: object(row, 10)?,
+    })
+}
+
+fn object(row: &Row<'_>, column: usize) -> Result<Option<JsonObject>, StoreError> {
+    let text: Option<String> = row.get(column).map_err(failed)?;
+    text.as_deref().map(JsonObject::parse).transpose().map_err(unreadable)
+}
+
+fn past_session(row: &Row<'_>) -> Result<PastSession, StoreError> {
+    let lesson: Option<String> = row.get(3).map_err(failed)?;
+    Ok(PastSession {
+        session_id: SessionId(row.get(0).map_err(failed)?),
+        agent_id: AgentId::parse(&text(row, 1)?).map_err(unreadable)?,
+        classroom_id: ClassroomId::parse(&text(row, 2)?).map_err(unreadable)?,
+        lesson_id: lesson.as_deref().map(LessonId::parse).transpose().map_err(unreadable)?,
+        entered_at: text(row, 4)?,
+        left_at: text(row, 5)?,
+        reason: text(row, 6)?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The first run: a demo lesson, tokens for it, and a command that joins it.
+//! The first run: a demo lesson, tokens for it, and a command that joins it. The console tries it, too.
 use std::{net::SocketAddr, time::Duration};
 
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
@@ -11,11 +11,11 @@ use rollcall_store::{AttendeeRow, LessonRow, LoadError, Store};
 /// The demo's classroom.
 pub const CLASSROOM: ClassroomId = ClassroomId(Uuid::from_u128(0xde30_0000_0000_4000_8000_0000_0000_0001));
 /// The demo's lesson, in that classroom.
-const LESSON: &str = "demo";
+pub const LESSON: &str = "demo";
 const SEATS: u32 = 12;
-const TEACHER: &str = "alice";
-/// The users with a seat, from seat 1 on.
-const PARTICIPANTS: [&str; 3] = ["bob", "carol", "dave"];
+/// The users: the teacher, and the participants with a seat, from seat 1 on.
+pub const USERS: [(&str, Role); 4] =
+    [("alice", Role::Teacher), ("bob", Role::Participant), ("carol", Role::Participant), ("dave", Role::Participant)];
 const AUDIENCE: &str = "example.org";
 /// How long the printed tokens are valid.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -38,25 +38,36 @@ pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
     }
     let mut load = store.begin_load().await?;
     load.lessons(vec![LessonRow { id: lesson(), classroom: CLASSROOM, seats: SEATS }]).await?;
-    let attendees = PARTICIPANTS.iter().zip(1..);
-    let attendees = attendees.map(|(name, seat)| AttendeeRow { lesson: lesson(), user: user(name), seat: Seat(seat) });
+    let participants = USERS.iter().filter(|(_, role)| *role == Role::Participant).zip(1..);
+    let attendees =
+        participants.map(|((name, _), seat)| AttendeeRow { lesson: lesson(), user: user(name), seat: Seat(seat) });
     load.attendees(attendees.collect()).await?;
     load.commit().await?;
     Ok(true)
 }
 
-/// The text that a start with the development secret prints: tokens, and a command to paste.
-///
-/// # Errors
-/// [`MintError`], where the secret cannot sign.
-pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret) -> Result<String, MintError> {
-    let token = |name: &str, role| {
-        let audience = audience.cloned();
-        let audience = audience.unwrap_or_else(|| Audience::parse(AUDIENCE).expect("the demo has a valid audience"));
+/// What signs the demo's tokens: a development secret that the gateway has made itself.
+#[derive(Clone, Debug)]
+pub struct Demo {
+    /// The secret.
+    pub secret: Secret,
+    /// The tokens' audience, where one is configured.
+    pub audience: Option<Audience>,
+    /// Where clients connect, as `ws://127.0.0.1:8080`.
+    pub origin: String,
+}
+
+impl Demo {
+    /// A token of one of its users.
+    ///
+    /// # Errors
+    /// [`MintError`], where the secret cannot sign.
+    pub fn token(&self, name: &str, role: Role) -> Result<String, MintError> {
+        let default = || Audience::parse(AUDIENCE).expect("the demo has a valid audience");
         let spec = TokenSpec {
             issuer: "rollcall".into(),
             user: user(name),
-            audience,
+            audience: self.audience.clone().unwrap_or_else(default),
             role,
             lifetime: LIFETIME,
             lesson_id: None,
@@ -64,25 +75,42 @@ pub fn welcome(address: SocketAddr, audience: Option<&Audience>, secret: &Secret
             lesson_ids: Vec::new(),
             info: None,
         };
-        mint(secret, &spec)
-    };
-    let (teacher, participant) = (token(TEACHER, Role::Teacher)?, token(PARTICIPANTS[0], Role::Participant)?);
+        mint(&self.secret, &spec)
+    }
+}
+
+/// Where clients connect, as a page names it.
+#[must_use]
+pub fn origin(clients: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "wss" } else { "ws" };
+    // A content security policy cannot name an IPv6 address.
+    if clients.is_ipv6() { format!("{scheme}://localhost:{}", clients.port()) } else { format!("{scheme}://{clients}") }
+}
+
+/// The text that a start with the development secret prints: tokens, and a command to paste.
+///
+/// # Errors
+/// [`MintError`], where the secret cannot sign.
+pub fn welcome(demo: &Demo) -> Result<String, MintError> {
+    let [(teacher_name, teacher_role), (participant_name, participant_role), ..] = USERS;
+    let teacher = demo.token(teacher_name, teacher_role)?;
+    let participant = demo.token(participant_name, participant_role)?;
+    let origin = &demo.origin;
     // Written by hand, to keep the protocol's order of fields.
     let connect = format!(
         r#"{{"type":"connect_request","payload":{{"token":"{participant}","classroom_id":"{CLASSROOM}","agent_label":"web"}}}}"#
     );
     let join = format!(r#"{{"type":"join_lesson","ref":1,"payload":{{"lesson_id":"{LESSON}"}}}}"#);
-    let participant_name = PARTICIPANTS[0];
     Ok(format!(
         "\n\
          No key is configured, so tokens are signed with a development secret that is kept beside the database.\n\
          \n\
          classroom {CLASSROOM}, lesson {LESSON}\n\
-         {TEACHER}, a teacher:\n  {teacher}\n\
+         {teacher_name}, a teacher:\n  {teacher}\n\
          {participant_name}, a participant:\n  {participant}\n\
          \n\
          {participant_name} enters and joins, with Node.js (any WebSocket client will do, websocat for one):\n  \
-         paste: npx -y wscat -c ws://{address}/ws -w 5 -x '{connect}' -x '{join}'\n"
+         paste: npx -y wscat -c {origin}/ws -w 5 -x '{connect}' -x '{join}'\n"
     ))
 }
 
@@ -108,7 +136,8 @@ mod tests {
     #[test]
     fn the_printed_tokens_are_valid_and_the_command_has_one() {
         let secret = Secret::new("a secret for tests alone, long enough for HS256");
-        let text = welcome("127.0.0.1:1".parse().unwrap(), None, &secret).unwrap();
+        let origin = origin("127.0.0.1:1".parse().unwrap(), false);
+        let text = welcome(&Demo { secret: secret.clone(), audience: None, origin }).unwrap();
         let keyring = Keyring::new(Sources::from_secret(secret), &Egress::direct());
         let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("ey")).collect();
         let roles: Vec<_> = tokens.iter().map(|token| keyring.verify(token).unwrap().role).collect();

@@ -1,0 +1,45 @@
+//! What was changed through this node lately, for the console. The log has the same, and for longer.
+//!
+//! Invariant: there are at most [`MOST`].
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// How many are kept.
+const MOST: usize = 200;
+
+/// A call that changed something, or may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Act {
+    /// When it was answered, as in RFC 3339, UTC.
+    pub(super) at: String,
+    /// With which token.
+    pub(super) by: &'static str,
+    /// From which address.
+    pub(super) from: String,
+    /// The path.
+    pub(super) what: &'static str,
+    /// On whom or what.
+    pub(super) whom: String,
+    /// The answer's; 0 where there was none.
+    pub(super) status: u16,
+}
+
+/// The latest acts, the oldest first.
+#[derive(Debug, Default)]
+pub struct Acts(Mutex<VecDeque<Act>>);
+
+impl Acts {
+    pub(super) fn add(&self, act: Act) {
+        let mut acts = self.0.lock();
+        if acts.len() == MOST {
+            acts.pop_front();
+        }
+        acts.push_back(act);
+    }
+
+    pub(super) fn list(&self) -> Vec<Act> {
+        self.0.lock().iter().cloned().collect()
+    }
+}

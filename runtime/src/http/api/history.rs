@@ -1,0 +1,27 @@
+//! `GET history`: the sessions of a user or an agent that have ended, and why.
+use hyper::StatusCode;
+use rollcall_schema::SessionId;
+use rollcall_store::PastSession;
+use serde::Serialize;
+
+use crate::http::{
+    admin::Admin,
+    call::Call,
+    reply::{HttpError, Reply, json},
+};
+
+#[derive(Serialize)]
+struct History {
+    sessions: Vec<PastSession>,
+    /// The `before` of the next page; null at the end.
+    next: Option<SessionId>,
+}
+
+/// Lists them, the newest first, ids below `before`.
+pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+    let whose = call.whose()?.ok_or_else(|| HttpError::bad("add one of ?user_id= and ?agent_id="))?;
+    let (before, limit) = (SessionId(call.number("before")?.unwrap_or(i64::MAX)), call.limit()?);
+    let sessions = admin.store.past_sessions_of(&whose, before, limit).await.map_err(|error| admin.refusal(&error))?;
+    let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.session_id);
+    Ok(json(StatusCode::OK, &History { sessions, next }))
+}

@@ -1,0 +1,23 @@
+//! `GET /api/console/me`: what the page may do, so that it offers nothing that would be refused.
+use hyper::StatusCode;
+use serde::Serialize;
+
+use crate::http::{
+    admin::Admin,
+    call::Call,
+    reply::{HttpError, Reply, json},
+};
+
+#[derive(Serialize)]
+struct Me {
+    version: &'static str,
+    /// Whether the caller may change something.
+    changes: bool,
+    /// Whether the demo can be tried.
+    demo: bool,
+}
+
+pub(super) async fn say(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+    let me = Me { version: env!("CARGO_PKG_VERSION"), changes: call.audit.may_change(), demo: admin.demo.is_some() };
+    Ok(json(StatusCode::OK, &me))
+}

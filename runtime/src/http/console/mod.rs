@@ -1,0 +1,18 @@
+//! What only the console's pages ask; everything else they ask of the server API. It changes with the pages, so
+//! `openapi.json` does not describe it.
+mod acts;
+mod demo;
+mod me;
+mod now;
+
+use super::{reply::streamed, route::Route};
+
+/// One line for each path.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/console/me", |admin, call| Box::pin(async move { me::say(admin, call).await.map(streamed) })),
+    Route::get("/api/console/now", |admin, call| Box::pin(now::stream(admin, call))),
+    Route::get("/api/console/acts", |admin, call| Box::pin(async move { acts::list(admin, call).await.map(streamed) })),
+    Route::post("/api/console/demo", |admin, call| {
+        Box::pin(async move { demo::tokens(admin, call).await.map(streamed) })
+    }),
+];

@@ -1,0 +1,48 @@
+//! What a start prints: the addresses, and what to try there.
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use super::StartError;
+use crate::{
+    config::Config,
+    demo::{self, Demo},
+};
+use rollcall_store::Store;
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(StartError::at("a listener", "start again"))
+}
+
+/// The demo, with a development secret.
+pub(super) fn demo(config: &Config, clients: &TcpListener) -> Result<Option<Demo>, StartError> {
+    if config.keys.development.is_none() {
+        return Ok(None);
+    }
+    let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
+    let origin = demo::origin(address(clients)?, config.tls.is_some());
+    Ok(sources.hs256.map(|secret| Demo { secret, audience: sources.audiences.first().cloned(), origin }))
+}
+
+/// Prints the addresses and, with a development secret, what to try there.
+pub(super) async fn print(
+    demo: Option<&Demo>,
+    (clients, operators, probes): (&TcpListener, &TcpListener, Option<&TcpListener>),
+    store: &dyn Store,
+) -> Result<(), StartError> {
+    let admin = address(operators)?;
+    println!("listening on {}", address(clients)?);
+    println!("admin on {admin}");
+    if let Some(probes) = probes {
+        println!("probes on {}", address(probes)?);
+    }
+    let host = if admin.ip().is_unspecified() { "localhost".to_owned() } else { admin.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    println!("console at http://{host}:{}/", admin.port());
+    if let Some(demo) = demo {
+        demo::seed(store).await.map_err(StartError::at("the demo", "start again"))?;
+        let welcome = demo::welcome(demo);
+        println!("{}", welcome.map_err(StartError::at("the demo's tokens", "set ROLLCALL_HS256_SECRET"))?);
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! What a node says of itself, for the console: how many connections, how fast, how busy, and the last fifteen minutes. Each
+//! node writes it beside its lease, so that every node can show all of them.
+//!
+//! Invariant: it is at most [`MAX_BYTES`] of JSON, and costs a reading of the metrics every [`EVERY`] while nobody looks.
+mod past;
+mod reading;
+mod report;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rollcall_store::Store;
+
+use self::{past::Past, reading::Reading, report::Report};
+use crate::metrics::Metrics;
+
+/// The largest report, in bytes.
+pub const MAX_BYTES: usize = 4096;
+/// The time between two readings while nobody looks.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// This node's statistics. Cheap to clone.
+#[derive(Clone)]
+pub struct Statistics {
+    metrics: Metrics,
+    draining: Arc<AtomicBool>,
+    past: Arc<Mutex<Past>>,
+    started: Instant,
+}
+
+impl Statistics {
+    /// Of these metrics. The node sets `draining` when it shuts down.
+    #[must_use]
+    pub fn new(metrics: Metrics, draining: Arc<AtomicBool>) -> Self {
+        Self { metrics, draining, past: Arc::default(), started: Instant::now() }
+    }
+
+    /// The report of now, as JSON.
+    #[must_use]
+    pub fn read(&self) -> String {
+        let reading = Reading::parse(self.started.elapsed(), &self.metrics.render());
+        let mut past = self.past.lock();
+        past.add(reading);
+        Report::new(&past, self.draining.load(Ordering::Relaxed)).json()
+    }
+
+    /// Gives reports to the store, which writes them when it renews the lease. Never returns: the caller spawns it.
+    pub async fn run(self, store: Arc<dyn Store>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        loop {
+            ticks.tick().await;
+            store.report(self.read());
+        }
+    }
+}
