@@ -5,7 +5,7 @@ NODES ?= 1,8,55
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint manifests run k6 bench scale autobahn socketio race chaos mishaps sabotage fuzz clean
+.PHONY: help setup test lint manifests run pictures k6 bench scale autobahn socketio race chaos mishaps sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,9 @@ manifests: ## check the chart, the compose file, the alert rules and the unit of
 
 run: ## start the gateway, embedded, with a demo classroom
 	cargo run --release
+
+pictures: ## make README's pictures again: the architecture, a film of a first run, and the console
+	@loadtest/setup/pictures
 
 k6: ## 200 virtual users with k6 against a gateway of its own
 	@loadtest/setup/k6

@@ -44,6 +44,8 @@ enum Verb {
     Hostile(Options),
     /// Everybody comes back after a kill -9.
     Reconnect(Options),
+    /// What 20 open consoles cost a full node.
+    Consoles(Options),
     /// Several nodes on one machine, full, for some time.
     Soak(SoakOptions),
     /// Rates, and what Postgres pays, with one node and with many.
@@ -172,6 +174,7 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Functions(options) => perform(&options, scenario::functions::run),
         Verb::Hostile(options) => perform(&options, scenario::hostile::run),
         Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
+        Verb::Consoles(options) => perform(&options, scenario::consoles::run),
         Verb::Soak(soak) => {
             let length = soak.soak(10, 600);
             perform(&soak.options, |stage| scenario::soak::run(stage, length))
@@ -190,6 +193,7 @@ fn run(verb: Verb) -> io::Result<bool> {
                 scenario::hostile::run(stage)?;
                 scenario::reconnect::run(stage)?;
                 scenario::idle::run(stage)?;
+                scenario::consoles::run(stage)?;
                 scenario::soak::run(stage, length)
             })
         }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod agent;
+mod browser;
 mod classroom;
 mod collector;
 pub(crate) mod failpoint;
@@ -30,6 +31,7 @@ use rollcall_loadtest::servers::{Postgres, PostgresOptions, shared};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 
 pub(crate) use agent::{Agent, Whom, agent_event, agent_event_text, refused, session_error};
+pub(crate) use browser::in_browser;
 pub(crate) use classroom::Classroom;
 pub(crate) use collector::{Collector, Span};
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};

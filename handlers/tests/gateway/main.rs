@@ -10,6 +10,7 @@ mod acks;
 mod attendance;
 mod cli;
 mod connect;
+mod console;
 mod crowd;
 mod egress;
 mod ends;

@@ -1,5 +1,6 @@
 //! The scenarios, a file each. Each starts what it measures, and leaves nothing running.
 
+pub(crate) mod consoles;
 pub(crate) mod fanout;
 pub(crate) mod floor;
 pub(crate) mod functions;

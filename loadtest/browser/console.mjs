@@ -1,0 +1,151 @@
+// The console of two nodes, page by page: what an operator does in the first minutes.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+
+import { canBeRead, open, picture, setting, shows, step, tabTo, withBrowser } from "./browser.mjs";
+
+const origin = setting("CONSOLE");
+const classroom = setting("CLASSROOM");
+const lesson = setting("LESSON");
+const student = setting("STUDENT");
+const hostile = JSON.parse(setting("HOSTILE"));
+
+async function now(page) {
+  await page.goto(`${origin}/`);
+  await shows(page, "h1", "Now");
+  await shows(page, "tr[data-state=serving]", "(this one)");
+  await page.locator("section", { hasText: "Nodes" }).locator("tbody tr").nth(1).waitFor();
+  await shows(page, ".tile", "Connections");
+  await shows(page, "section", "redis");
+  await shows(page, "section", "join_lesson");
+  await canBeRead(page, "now");
+}
+
+async function classrooms(page) {
+  await page.getByRole("link", { name: "Classrooms" }).click();
+  await shows(page, "h1", "Classrooms");
+  await shows(page, "tbody", classroom);
+  await page.getByLabel("Id, or its beginning").fill("zz");
+  await shows(page, "[role=status]", "prefix must be");
+  await page.getByLabel("Id, or its beginning").fill("00000000-0000");
+  await shows(page, "[role=status]", "Nobody is in such a classroom.");
+  await page.getByLabel("Id, or its beginning").fill(classroom.slice(0, 11));
+  await page.getByRole("link", { name: classroom }).waitFor();
+  await canBeRead(page, "classrooms");
+  await page.getByRole("link", { name: classroom }).click();
+}
+
+async function isText(page) {
+  for (const text of hostile) await shows(page, "tbody", text);
+  assert.equal(await page.locator("main img").count(), 0);
+  assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
+}
+
+async function room(page) {
+  await shows(page, "h1", "Classroom");
+  await isText(page);
+  await shows(page, ".seats", student);
+  await shows(page, ".events", "agent.entered");
+  await canBeRead(page, "classroom");
+  await publish(page);
+  await follow(page);
+  await throwOut(page);
+  await attendance(page);
+}
+
+async function publish(page) {
+  const form = page.locator("section", { hasText: "Publish" }).last();
+  await form.getByLabel("Body, a JSON object").fill('["no object"]');
+  await form.getByRole("button", { name: "Publish" }).click();
+  await shows(page, "[role=status]", "the body must be a JSON object");
+  await form.getByLabel("Body, a JSON object").fill('{"text": "<b>bold</b>"}');
+  await form.getByRole("button", { name: "Publish" }).click();
+  await shows(page, "[role=status]", "Stored at offset");
+  await shows(page, ".events", "<b>bold</b>");
+}
+
+async function follow(page) {
+  const filter = page.getByLabel("Only with");
+  await filter.fill("bold");
+  assert.equal(await page.locator(".events li:visible").count(), 1);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await filter.fill("");
+  await step("publish");
+  await shows(page, "[role=status]", "Paused, 1 wait.");
+  assert.equal(await page.locator(".events").filter({ hasText: "from another service" }).count(), 0);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await shows(page, ".events", "from another service");
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.getByRole("button", { name: "Copy as JSON" }).click();
+  await shows(page, "#toast", "Copied");
+  const copied = (await page.evaluate(() => navigator.clipboard.readText())).split("\n").map((line) => JSON.parse(line));
+  assert.ok(copied.some(({ event }) => event.from === "from another service"), "the copy has the events");
+}
+
+/** With the keyboard alone, and not at the first answer. */
+async function throwOut(page) {
+  const button = page.getByRole("button", { name: `Disconnect ${student}` });
+  await (await tabTo(page, button)).press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await button.waitFor();
+  await (await tabTo(page, button)).press("Enter");
+  await shows(page, "dialog", "Its token is not revoked");
+  await picture(page, "question");
+  await (await tabTo(page, page.getByRole("dialog").getByRole("button", { name: "Disconnect" }))).press("Enter");
+  await shows(page, "#toast", "is disconnected");
+  await button.waitFor({ state: "detached" });
+  await shows(page, ".events", "agent.left");
+  await step("was told kicked");
+}
+
+async function attendance(page) {
+  await page.getByRole("button", { name: "Read again" }).click();
+  const row = page.locator("section[aria-labelledby=attendance] tr", { hasText: student });
+  await row.filter({ hasText: "ended by the gateway" }).waitFor();
+  assert.ok((await row.locator("svg rect").count()) >= 1, "a bar for each visit");
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save as CSV" }).click()]);
+  const csv = readFileSync(await saved.path(), "utf8");
+  assert.match(csv, /^session_id,agent_id,/);
+  assert.match(csv, /kicked/);
+}
+
+async function explain(page) {
+  await page.getByRole("link", { name: "Explain", exact: true }).click();
+  await page.getByLabel("Agent or user").fill(student);
+  await page.getByRole("button", { name: "Explain" }).click();
+  await shows(page, "article", "ended by the gateway (kicked)");
+  await shows(page, "article", "An operator disconnected the agent, through this node.");
+  await canBeRead(page, "explain");
+  await page.getByLabel("Agent or user").fill("nobody.at.all");
+  await page.getByRole("button", { name: "Explain" }).click();
+  await shows(page, "[role=status]", "Nothing is known of nobody.at.all.");
+}
+
+/** The other node first, then the one that is looked at. */
+async function dyingNodes(page) {
+  await page.getByRole("link", { name: "Now" }).click();
+  const rows = page.locator("section", { hasText: "Nodes" }).locator("tbody tr");
+  await rows.nth(1).waitFor();
+  await step("kill the other node");
+  await page.locator("tr.silent").waitFor();
+  await page.locator("tr[data-state=gone]").waitFor();
+  await picture(page, "gone");
+  await step("kill this node");
+  await shows(page, "#line", "This node does not answer.");
+  await step("start this node");
+  await shows(page, "#line", "It is back");
+  await shows(page, "tr[data-state=serving]", "(this one)");
+}
+
+await withBrowser(async (browser) => {
+  const { page, faults } = await open(browser, origin);
+  await now(page);
+  await classrooms(page);
+  await room(page);
+  await explain(page);
+  await dyingNodes(page);
+  assert.deepEqual(faults, []);
+});

@@ -1,0 +1,45 @@
+// The console of a gateway with tokens: a wrong one, one that only reads, and the right one.
+
+import assert from "node:assert/strict";
+
+import { open, setting, shows, violations, withBrowser } from "./browser.mjs";
+
+const origin = setting("CONSOLE");
+const classroom = setting("CLASSROOM");
+
+async function enter(page, token) {
+  await page.getByRole("dialog").waitFor();
+  await page.locator("dialog input").fill(token);
+  await page.getByRole("button", { name: "Continue" }).click();
+}
+
+await withBrowser(async (browser) => {
+  const reader = await open(browser, origin);
+  await reader.page.goto(`${origin}/#/classrooms/${classroom}`);
+  await reader.page.getByRole("dialog").waitFor();
+  assert.deepEqual(await violations(reader.page), []);
+  await enter(reader.page, "wrong");
+  await shows(reader.page, "dialog", "That token is not right.");
+  await enter(reader.page, setting("READ_TOKEN"));
+  await shows(reader.page, "section", "1 agent");
+  assert.equal(await reader.page.getByRole("button", { name: /Disconnect|Publish/ }).count(), 0, "it changes nothing");
+  await reader.page.reload();
+  await shows(reader.page, "section", "1 agent");
+  assert.equal(await reader.page.evaluate(() => Object.keys(localStorage).length + document.cookie.length), 0);
+
+  const guesser = await open(browser, origin);
+  await guesser.page.goto(`${origin}/`);
+  for (let tries = 0; tries < 10; tries += 1) await enter(guesser.page, `guess ${tries}`.replace(" ", "-"));
+  await shows(guesser.page, "dialog", "Too many wrong tokens");
+
+  // The tries come back, one every few seconds.
+  const operator = guesser.page;
+  for (;;) {
+    await enter(operator, setting("TOKEN"));
+    const inside = operator.locator("h1", { hasText: "Now" }).waitFor({ timeout: 2000 });
+    if (await inside.then(() => true, () => false)) break;
+  }
+  await operator.goto(`${origin}/#/classrooms/${classroom}`);
+  await operator.getByRole("button", { name: /^Disconnect / }).waitFor();
+  assert.deepEqual([...reader.faults, ...guesser.faults], []);
+});
