@@ -2,21 +2,23 @@
 //! asked of the servers afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 
-use rollcall_loadtest::servers::{Nats, Redis, psql};
+use rollcall_loadtest::servers::{Nats, psql};
 use rollcall_loadtest::view::{Agents, States};
 use rollcall_loadtest::webhook::Receiver;
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
 use super::authz;
+use super::key_servers::KeyServers;
 use super::mishaps::{POISONED, UNREADABLE};
+use super::options::Options;
 use super::plan::Setting;
 use super::primary::Primary;
 use super::webhook;
@@ -51,9 +53,7 @@ pub(super) struct Lines {
 /// What nodes share.
 pub(super) struct Servers {
     pub(super) primary: Primary,
-    pub(super) redis: Redis,
-    /// Nobody uses it but another Redis.
-    pub(super) spare_redis: Redis,
+    pub(super) keys: KeyServers,
     pub(super) nats: Nats,
     /// Between all nodes and the authorization service.
     pub(super) authorization: Wire,
@@ -68,27 +68,24 @@ pub(super) struct Past {
 }
 
 impl Servers {
-    fn start() -> io::Result<Self> {
-        let (redis, spare_redis) = (Redis::start()?, Redis::start()?);
-        for redis in [&redis, &spare_redis] {
-            // It would wait for more of them.
-            ask_redis(redis.port(), "CONFIG SET repl-diskless-sync-delay 0")?;
-        }
+    fn start(redis_cluster: bool) -> io::Result<Self> {
+        let keys = KeyServers::start(redis_cluster)?;
         let authorization = Wire::before(authz::start()?)?;
-        Ok(Self { primary: Primary::start()?, redis, spare_redis, nats: Nats::start()?, authorization })
+        Ok(Self { primary: Primary::start()?, keys, nats: Nats::start()?, authorization })
     }
 
     fn lines(&self) -> io::Result<Lines> {
         let before = |port| Wire::before(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let (postgres, redis) = (before(self.primary.port())?, before(self.redis.port())?);
+        let (postgres, redis) = (before(self.primary.port())?, before(self.keys.port())?);
         Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
     }
 }
 
 impl Cluster {
     /// Starts it.
-    pub(super) fn start(binary: &Path, setting: Setting) -> io::Result<Self> {
-        let options = GatewayOptions::new(binary.canonicalize()?)
+    pub(super) fn start(options: &Options, setting: Setting) -> io::Result<Self> {
+        let servers = if setting == Setting::Embedded { None } else { Some(Servers::start(options.redis_cluster)?) };
+        let options = GatewayOptions::new(options.gateway.canonicalize()?)
             .env("CHAOS_FAILPOINT", FAILPOINT)
             .env("ROLLCALL_LEASE", "500ms")
             .env("ROLLCALL_LEAVE_GRACE", if setting == Setting::Grace { "400ms" } else { "0s" })
@@ -98,16 +95,15 @@ impl Cluster {
             .env("ROLLCALL_RESET_SPREAD", "300ms");
         let receiver = Arc::new(Receiver::start()?);
         let options = webhook::posting_to(&receiver, options);
-        let servers = if setting == Setting::Embedded { None } else { Some(Servers::start()?) };
         let (mut nodes, mut wires, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..setting.nodes() {
             let mut options = options.clone();
             if let Some(servers) = &servers {
-                let Servers { primary, redis, nats, authorization, .. } = servers;
+                let Servers { primary, keys, nats, authorization } = servers;
                 let ways = servers.lines()?;
                 options = options
                     .env("DATABASE_URL", ways.postgres.instead_of(primary.database()))
-                    .env("REDIS_URL", ways.redis.instead_of(&redis.url()))
+                    .env("REDIS_URL", keys.url(&ways.redis))
                     .env("NATS_URL", ways.nats.instead_of(&nats.url()))
                     .env("ROLLCALL_AUTHZ_URL", format!("http://{}/", authorization.address()))
                     .env("ROLLCALL_AUTHZ_TTL", "200ms");
@@ -224,12 +220,10 @@ impl Cluster {
     /// Fields in the hashes of these lessons: each names a connection that is in it.
     pub(super) fn fields(&self, lessons: &[String]) -> io::Result<Vec<String>> {
         let mut fields = Vec::new();
-        let Some(Servers { redis, .. }) = &self.servers else { return Ok(fields) };
+        let Some(Servers { keys, .. }) = &self.servers else { return Ok(fields) };
         for lesson in lessons {
             for hash in [format!("lesson_teacher_{lesson}"), format!("lesson_student_{lesson}")] {
-                let answer = ask_redis(redis.port(), &format!("HGETALL {hash}"))?;
-                // An array of bulk strings: after its own length, each text follows its length.
-                let texts: Vec<&str> = answer.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
+                let texts = keys.hash(&hash)?;
                 fields.extend(texts.chunks(2).map(|pair| format!("{hash}: {}", pair.join(" -> "))));
             }
         }
@@ -259,23 +253,6 @@ fn sqlite(file: &PathBuf, statement: &str) -> rusqlite::Result<String> {
     };
     let lines = statement.query_map([], line)?.collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(lines.join("\n"))
-}
-
-/// One inline command; the answer is whole when the next one's, to PING, has come.
-pub(super) fn ask_redis(port: u16, command: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.write_all(format!("{command}\r\nPING\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    let mut part = [0; 4096];
-    while !answer.ends_with(b"+PONG\r\n") {
-        match stream.read(&mut part)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            length => answer.extend_from_slice(&part[..length]),
-        }
-    }
-    answer.truncate(answer.len() - b"+PONG\r\n".len());
-    String::from_utf8(answer).map_err(io::Error::other)
 }
 
 fn quoted(ids: &[String]) -> String {

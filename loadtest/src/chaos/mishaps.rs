@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use rollcall_loadtest::servers::psql;
+use rollcall_loadtest::servers::{psql, tell_redis};
 
-use super::cluster::ask_redis;
 use super::faults::Deed;
 use super::journal::locked;
 use super::stream::Tape;
@@ -138,13 +137,13 @@ fn refuse_end(user: &str) -> String {
 /// Makes a Redis follow the one on another port, or none.
 fn follow(port: u16, leader: Option<u16>) -> io::Result<()> {
     let command = leader.map_or("REPLICAOF NO ONE".to_owned(), |leader| format!("REPLICAOF 127.0.0.1 {leader}"));
-    ask_redis(port, &command).map(drop)
+    tell_redis(port, &command).map(drop)
 }
 
 /// Waits until a Redis has the data of the one that it follows.
 fn synced(port: u16) -> io::Result<()> {
     let deadline = Instant::now() + SYNC_LIMIT;
-    while !ask_redis(port, "INFO replication")?.contains("master_link_status:up") {
+    while !tell_redis(port, "INFO replication")?.contains("master_link_status:up") {
         if Instant::now() >= deadline {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "a Redis does not follow the other one"));
         }

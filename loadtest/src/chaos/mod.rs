@@ -11,6 +11,7 @@ mod connection;
 mod delivery;
 mod faults;
 mod journal;
+mod key_servers;
 mod ledger;
 mod mishaps;
 mod options;
@@ -120,7 +121,7 @@ impl Seeds<'_> {
             let storm = plan.storm();
             let mut ready = match cluster.take().filter(|cluster| cluster.setting == plan.setting) {
                 Some(cluster) => cluster,
-                None => Cluster::start(&self.options.gateway, plan.setting)?,
+                None => Cluster::start(self.options, plan.setting)?,
             };
             let started = Instant::now();
             let verdict = play(self.runtime, &mut ready, plan)?;

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Every seed with servers has this one.
     #[arg(long, conflicts_with = "all_mishaps", value_parser = faults::named)]
     mishap: Option<&'static [Mishap]>,
+    /// The keys are in a Redis Cluster, whose masters fail over.
+    #[arg(long)]
+    pub(super) redis_cluster: bool,
     /// End with the first that fails.
     #[arg(long)]
     pub(super) until_failure: bool,
@@ -48,6 +51,7 @@ impl Options {
             None if self.all_mishaps => " --all-mishaps".to_owned(),
             None => String::new(),
         };
-        format!("--gateway {} --seed {seed}{mishaps}", self.gateway.display())
+        let keys = if self.redis_cluster { " --redis-cluster" } else { "" };
+        format!("--gateway {} --seed {seed}{mishaps}{keys}", self.gateway.display())
     }
 }

@@ -7,13 +7,14 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
+use rollcall_loadtest::servers::{Kind, Nats, Server};
 use rollcall_loadtest::{Gateway, Way, Wire};
 
 use super::aftermath::Aftermath;
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
 use super::faults::{self, Deed, Fault, Place, Target};
 use super::journal::locked;
+use super::key_servers::KeyServers;
 use super::mishaps::Scene;
 use super::primary::Primary;
 
@@ -33,40 +34,40 @@ const TAKEN_OVER: Duration = Duration::from_millis(2500);
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
 /// A process that faults are done to.
-trait Victim: Send {
-    fn pause(&self) -> io::Result<()>;
-    fn resume(&self) -> io::Result<()>;
+pub(super) trait Victim: Send {
+    fn pause(&mut self) -> io::Result<()>;
+    fn resume(&mut self) -> io::Result<()>;
     fn kill(&mut self) -> io::Result<()>;
     fn restart(&mut self) -> io::Result<()>;
 }
 
 impl Victim for Gateway {
-    fn pause(&self) -> io::Result<()> {
-        self.pause()
+    fn pause(&mut self) -> io::Result<()> {
+        Self::pause(self)
     }
-    fn resume(&self) -> io::Result<()> {
-        self.resume()
+    fn resume(&mut self) -> io::Result<()> {
+        Self::resume(self)
     }
     fn kill(&mut self) -> io::Result<()> {
-        self.kill()
+        Self::kill(self)
     }
     fn restart(&mut self) -> io::Result<()> {
-        self.restart()
+        Self::restart(self)
     }
 }
 
 impl<K: Kind<Options: Send>> Victim for Server<K> {
-    fn pause(&self) -> io::Result<()> {
-        self.pause()
+    fn pause(&mut self) -> io::Result<()> {
+        Self::pause(self)
     }
-    fn resume(&self) -> io::Result<()> {
-        self.resume()
+    fn resume(&mut self) -> io::Result<()> {
+        Self::resume(self)
     }
     fn kill(&mut self) -> io::Result<()> {
-        self.kill()
+        Self::kill(self)
     }
     fn restart(&mut self) -> io::Result<()> {
-        self.restart()
+        Self::restart(self)
     }
 }
 
@@ -85,11 +86,10 @@ pub(super) fn rage(
         for (number, node) in nodes.iter_mut().enumerate() {
             threads.push(scope.spawn(move || endure_node((number, node), of(Target::Node(number)), scene, start)));
         }
-        if let Some(Servers { primary, redis, spare_redis, nats, authorization }) = servers {
+        if let Some(Servers { primary, keys, nats, authorization }) = servers {
             threads.push(scope.spawn(|| endure_postgres(primary, lines, of(Target::Postgres), scene, start)));
-            let spare = spare_redis.port();
-            let put_back = move |redis: &mut Redis, deed, lasts| scene.strike_redis(redis.port(), spare, deed, lasts);
-            threads.push(scope.spawn(move || endure(redis, of(Target::Redis), put_back, start)));
+            let of_keys = |keys: &mut KeyServers, deed, lasts| keys.mishap(scene, deed, lasts);
+            threads.push(scope.spawn(move || endure(keys, of(Target::Redis), of_keys, start)));
             let of_stream = |_: &mut Nats, deed, lasts| scene.strike_stream(deed, lasts);
             threads.push(scope.spawn(move || endure(nats, of(Target::Nats), of_stream, start)));
             threads.push(scope.spawn(move || bend(authorization, of(Target::Authorization), start)));

@@ -11,7 +11,10 @@ const COUNT: u16 = 20_000;
 
 /// A port that was free a moment ago. Whoever starts a server on it tries again with another one
 /// when it was taken in between.
-pub(crate) fn free_port() -> io::Result<u16> {
+///
+/// # Errors
+/// When none is free.
+pub fn free_port() -> io::Result<u16> {
     let start = RandomState::new().hash_one(()) % u64::from(COUNT);
     (0..COUNT)
         .map(|step| FIRST + ((start + u64::from(step)) % u64::from(COUNT)) as u16)

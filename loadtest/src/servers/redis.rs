@@ -6,30 +6,69 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::authority::{Authority, Issued};
 use super::binary;
 use super::server::{Kind, Server};
+use crate::wait::poll;
 
 /// How long one question to a server that is starting may take.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long a command may take.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a replica may take to have its master's data.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+
 /// A private Redis. What it holds is gone after a kill, as with most Redis servers in use.
 pub type Redis = Server<RedisKind>;
+
+/// How a Redis is set up.
+#[derive(Debug, Clone, Default)]
+pub struct RedisOptions {
+    /// Further arguments of redis-server.
+    pub arguments: Vec<String>,
+}
+
+impl RedisOptions {
+    /// With these arguments, words divided by spaces.
+    #[must_use]
+    pub fn with(mut self, arguments: &str) -> Self {
+        self.arguments.extend(arguments.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// On this port, beside its own, it speaks TLS; also to its replicas, and to other nodes of its cluster. With
+    /// `asks_clients` it wants a certificate of the authority from clients.
+    #[must_use]
+    pub fn with_tls(self, port: u16, authority: &Authority, server: &Issued, asks_clients: bool) -> Self {
+        let Issued { certificate, key } = server;
+        self.with(&format!(
+            "--tls-port {port} --tls-ca-cert-file {} --tls-cert-file {} --tls-key-file {} --tls-auth-clients {} \
+             --tls-replication yes --tls-cluster yes",
+            authority.certificate().display(),
+            certificate.display(),
+            key.display(),
+            if asks_clients { "yes" } else { "no" },
+        ))
+    }
+}
 
 /// What is particular to Redis.
 #[derive(Debug)]
 pub enum RedisKind {}
 
 impl Kind for RedisKind {
-    type Options = ();
+    type Options = RedisOptions;
     const NAME: &'static str = "redis";
 
-    fn command(folder: &Path, port: u16, (): &()) -> io::Result<Command> {
+    fn command(folder: &Path, port: u16, options: &RedisOptions) -> io::Result<Command> {
         let mut command = Command::new(binary::find("redis-server", "redis-server")?);
         command
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(["--maxclients", "1000", "--dir"])
-            .arg(folder);
+            .args(["--maxclients", "1000", "--repl-diskless-sync-delay", "0", "--dir"])
+            .arg(folder)
+            .args(&options.arguments);
         Ok(command)
     }
 
@@ -42,6 +81,49 @@ impl Kind for RedisKind {
     fn url(port: u16) -> String {
         format!("redis://127.0.0.1:{port}")
     }
+}
+
+impl Server<RedisKind> {
+    /// Carries out one inline command, and returns the answer as it came.
+    ///
+    /// # Errors
+    /// When no answer comes, or a refusal.
+    pub fn tell(&self, command: &str) -> io::Result<String> {
+        tell_redis(self.port(), command)
+    }
+
+    /// Makes it follow another one, and waits until it has that one's data.
+    ///
+    /// # Errors
+    /// When one of the two does not answer.
+    pub fn follow(&self, leader: u16) -> io::Result<()> {
+        self.tell(&format!("REPLICAOF 127.0.0.1 {leader}"))?;
+        poll(SYNC_LIMIT, "the replica's data", || {
+            Ok(self.tell("INFO replication")?.contains("master_link_status:up").then_some(()))
+        })
+    }
+}
+
+/// One inline command to the Redis on this port; the answer is whole when the next one's, to PING, has come.
+///
+/// # Errors
+/// When no answer comes, or a refusal.
+pub fn tell_redis(port: u16, command: &str) -> io::Result<String> {
+    const END: &[u8] = b"+PONG\r\n";
+    let mut stream = dial(port)?;
+    stream.set_read_timeout(Some(TELL_LIMIT))?;
+    stream.write_all(format!("{command}\r\nPING\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while !answer.ends_with(END) {
+        match stream.read(&mut part)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => answer.extend_from_slice(&part[..length]),
+        }
+    }
+    answer.truncate(answer.len() - END.len());
+    let answer = String::from_utf8(answer).map_err(io::Error::other)?;
+    if answer.starts_with('-') { Err(io::Error::other(format!("{command}: {answer}"))) } else { Ok(answer) }
 }
 
 pub(super) fn dial(port: u16) -> io::Result<TcpStream> {

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Nats, Postgres, Redis};
+use super::{Nats, Postgres, Redis, RedisCluster};
 
 /// The process's PostgreSQL; take a database of your own with
 /// [`create_database`](Postgres::create_database).
@@ -22,6 +22,16 @@ pub fn postgres() -> &'static Postgres {
 /// When it cannot be started.
 pub fn redis() -> &'static Redis {
     static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().expect("a private Redis starts"));
+    &SERVER
+}
+
+/// The process's Redis Cluster; keep apart from other tests by a key prefix.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn redis_cluster() -> &'static RedisCluster {
+    static SERVER: LazyLock<RedisCluster> =
+        LazyLock::new(|| RedisCluster::start(None).expect("a private Redis Cluster starts"));
     &SERVER
 }
 
