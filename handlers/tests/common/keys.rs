@@ -10,24 +10,39 @@ use super::{SOON, until};
 /// The TTL of every key (PROTOCOL 4).
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A connection to Redis.
+/// Connections to each Redis that may have keys.
 pub(crate) struct Keys {
-    connection: MultiplexedConnection,
+    connections: Vec<MultiplexedConnection>,
 }
 
 impl Keys {
     pub(crate) async fn of(url: &str) -> Self {
-        let client = redis::Client::open(url).unwrap();
-        Self { connection: client.get_multiplexed_async_connection().await.unwrap() }
+        Self { connections: vec![connection(url).await] }
     }
 
-    /// Asks anything.
+    /// Servers of this machine, without TLS.
+    pub(crate) async fn at(ports: &[u16]) -> Self {
+        let mut connections = Vec::new();
+        for port in ports {
+            connections.push(connection(&format!("redis://127.0.0.1:{port}")).await);
+        }
+        Self { connections }
+    }
+
+    /// Asks anything, of the server that has the key.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);
         }
-        command.query_async(&mut self.connection).await.unwrap()
+        let mut refusal = None;
+        for connection in &mut self.connections {
+            match command.query_async(connection).await {
+                Ok(answer) => return answer,
+                Err(error) => refusal = Some(error),
+            }
+        }
+        panic!("no Redis answers {words:?}: {refusal:?}");
     }
 
     /// A hash with all its fields; empty where there is no such key.
@@ -51,6 +66,10 @@ impl Keys {
         let day = i64::try_from(DAY.as_secs()).unwrap();
         assert!((day - 60..=day).contains(&ttl), "the TTL of {key}: {ttl}");
     }
+}
+
+async fn connection(url: &str) -> MultiplexedConnection {
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 /// A hash as [`Keys::hash`] returns it.

@@ -66,6 +66,8 @@ pub(crate) use on_both_kinds;
 pub(crate) struct Servers {
     pub(crate) postgres: String,
     pub(crate) redis: String,
+    /// Ports at which the test looks at the keys; empty: it looks at `redis`.
+    pub(crate) keys: Vec<u16>,
     pub(crate) nats: String,
 }
 
@@ -75,13 +77,14 @@ impl Servers {
         Self {
             postgres: postgres().create_database().unwrap(),
             redis: shared::redis().url(),
+            keys: Vec::new(),
             nats: shared::nats().url(),
         }
     }
 
     /// A gateway on them.
     pub(crate) fn of(&self, options: GatewayOptions) -> GatewayOptions {
-        let Self { postgres, redis, nats } = self;
+        let Self { postgres, redis, nats, .. } = self;
         options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
     }
 }
@@ -179,7 +182,8 @@ impl Backend {
     /// The window into Redis; the keys of an embedded gateway have none.
     pub(crate) async fn keys(&self) -> Option<Keys> {
         match &self.servers {
-            Some(servers) => Some(Keys::of(&servers.redis).await),
+            Some(Servers { redis, keys, .. }) if keys.is_empty() => Some(Keys::of(redis).await),
+            Some(Servers { keys, .. }) => Some(Keys::at(keys).await),
             None => None,
         }
     }

@@ -28,6 +28,7 @@ mod operator;
 mod operator_cli;
 mod postgres_tls;
 mod probes;
+mod redis_kinds;
 mod reload;
 mod resume;
 mod roster;

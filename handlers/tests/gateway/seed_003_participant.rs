@@ -120,7 +120,7 @@ async fn take_seat(keys: &mut Keys, seats: &str) {
     let _: i64 = keys.ask(&["HSET", seats, "1", "taken"]).await;
 }
 
-async fn the_latest_live_join_holds_the_field(backend: &Backend) {
+pub(crate) async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     let room = backend.classroom();
     let (user, students) = (room.user("alice"), format!("lesson_student_{}", room.algebra));
     let token = room.participant("alice");

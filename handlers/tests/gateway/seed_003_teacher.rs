@@ -93,7 +93,7 @@ async fn a_seat_map_keeps_its_values_and_gets_the_missing_numbers(backend: &Back
     keys.expect_full_ttl(&seats).await;
 }
 
-async fn leaving_takes_its_own_field_only(backend: &Backend) {
+pub(crate) async fn leaving_takes_its_own_field_only(backend: &Backend) {
     let room = backend.classroom();
     let (user, teachers) = (room.user("tess"), format!("lesson_teacher_{}", room.algebra));
     let mut witness = backend.participant(room, "witness").await;

@@ -173,7 +173,7 @@ fn a_second_process_on_one_sqlite_file_does_not_start() {
 #[test]
 fn keys_or_bus_in_process_do_not_start_beside_another_node() {
     let backend = Backend::real();
-    let Servers { postgres, redis, nats } = backend.servers().unwrap();
+    let Servers { postgres, redis, nats, .. } = backend.servers().unwrap();
     let options = on_free_ports(bare()).env("ROLLCALL_HS256_SECRET", token::SECRET).env("DATABASE_URL", postgres);
     for options in [options.clone(), options.clone().env("REDIS_URL", redis), options.clone().env("NATS_URL", nats)] {
         let (_, said) = refusal(&options);

@@ -20,6 +20,7 @@ mod outages;
 mod pairs;
 mod partitions;
 mod races;
+mod redis_cluster;
 mod redis_failover;
 mod tasks;
 mod views;

@@ -7,7 +7,7 @@ use crate::common::Servers;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_that_enter_at_once_see_each_other() {
-    let Servers { postgres, redis, nats } = Servers::shared();
+    let Servers { postgres, redis, nats, .. } = Servers::shared();
     let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))
         .env("DATABASE_URL", &postgres)
         .env("REDIS_URL", redis)

@@ -55,7 +55,7 @@ impl Nodes {
     fn with_lease(lease: Duration) -> Self {
         let leased = |options: GatewayOptions| options.env("ROLLCALL_LEASE", format!("{}s", lease.as_secs()));
         let healthy = Backend::start(Some(Servers::shared()), |options| leased(options.clone()));
-        let Servers { postgres: database, redis: keys, nats: bus } = healthy.servers().unwrap();
+        let Servers { postgres: database, redis: keys, nats: bus, .. } = healthy.servers().unwrap();
         let before = |port| Wire::before(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         let postgres = before(crate::common::postgres().port());
         let (redis, nats) = (before(shared::redis().port()), before(shared::nats().port()));

@@ -8,20 +8,27 @@ use std::{
 
 use bb8_redis::{
     bb8::{Pool, QueueStrategy, RunError},
-    redis::{FromRedisValue, Pipeline, RedisError},
+    redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     KeysError,
-    connection::{Clock, ConnectionManager, Scripts, describe},
+    address::Endpoint,
+    clock::Clock,
+    connection::{ConnectionManager, RedisConnection},
+    dial::{ConnectError, Dialer},
+    scripts::Scripts,
+    state,
 };
-use rollcall_base::{BackendUrl, names};
+use rollcall_base::names;
 
-/// How long a call takes at most: a client is describe within two seconds that its join failed, after it was undone in SQL.
+/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
 pub(super) const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of that may go into getting a connection.
 const CONNECT: Duration = Duration::from_millis(900);
+/// And how much into one try of it: its failure is known before the pool gives up.
+const TRY: Duration = Duration::from_millis(850);
 /// Connections. All callers share one (its commands go out in few writes); the others take over while it is being replaced.
 const CONNECTIONS: u32 = 3;
 
@@ -29,13 +36,13 @@ const CONNECTIONS: u32 = 3;
 pub(super) struct Calls {
     pool: Pool<ConnectionManager>,
     /// Why there is no connection.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<ConnectError>>>,
 }
 
 impl Calls {
-    /// Connections are made when they are needed; the address is read again for each.
-    pub(super) fn new(url: BackendUrl, clock: Arc<Clock>) -> Result<Self, RedisError> {
-        let manager = ConnectionManager::new(url, CONNECT, clock)?;
+    /// Connections are made when they are needed. `node` is one of a cluster; none: the one that the URL leads to.
+    pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, clock: Arc<Clock>) -> Self {
+        let manager = ConnectionManager::new(dialer, node, TRY, clock);
         let failure = manager.failure();
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
@@ -44,7 +51,7 @@ impl Calls {
             .idle_timeout(None)
             .max_lifetime(None)
             .build_unchecked(manager);
-        Ok(Self { pool, failure })
+        Self { pool, failure }
     }
 
     /// Runs the commands in one round trip, within [`ANSWER`].
@@ -56,36 +63,58 @@ impl Calls {
         self.run_until(Instant::now() + ANSWER, operation, commands).await
     }
 
-    /// Runs the commands in one round trip. A connection that turns out to be closed is replaced, once: that is how the
-    /// first call after a restart of the server finds it.
+    /// Runs the commands in one round trip.
     pub(super) async fn run_until<T: FromRedisValue>(
         &self,
         deadline: Instant,
         operation: &'static str,
         commands: impl Fn(&Scripts, Instant) -> Pipeline,
     ) -> Result<T, KeysError> {
-        let mut outcome = self.attempt(&commands, deadline).await;
-        if let Err(Failure::Closed(_)) = outcome {
-            outcome = self.attempt(&commands, deadline).await;
-        }
-        outcome.map_err(|failure| {
-            metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
-            KeysError(failure.to_string())
-        })
+        let run = |connection: RedisConnection| {
+            let commands = commands(connection.scripts(), deadline);
+            async move { connection.run(&commands).await }
+        };
+        self.twice(deadline, run).await.map_err(|failure| failed(operation, failure))
     }
 
-    async fn attempt<T: FromRedisValue>(
+    /// Runs the commands in one round trip, and returns the answer to each.
+    pub(super) async fn run_each(
         &self,
-        commands: impl Fn(&Scripts, Instant) -> Pipeline,
+        deadline: Instant,
+        commands: impl Fn(&Scripts) -> Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let run = |connection: RedisConnection| {
+            let commands = commands(connection.scripts());
+            async move { connection.run_each(commands).await }
+        };
+        self.twice(deadline, run).await
+    }
+
+    /// A connection that turns out to be closed is replaced, once: that is how the first call after a restart of the
+    /// server finds it.
+    async fn twice<T, F: Future<Output = Result<T, RedisError>>>(
+        &self,
+        deadline: Instant,
+        run: impl Fn(RedisConnection) -> F,
+    ) -> Result<T, Failure> {
+        match self.attempt(&run, deadline).await {
+            Err(Failure::Closed(_)) => self.attempt(&run, deadline).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(
+        &self,
+        run: impl Fn(RedisConnection) -> F,
         deadline: Instant,
     ) -> Result<T, Failure> {
         let connection = match timeout_at(deadline, self.pool.get()).await {
             // The pool's part ends here: the connection carries many callers' commands at once.
             Ok(Ok(connection)) => connection.clone(),
-            Ok(Err(RunError::User(error))) => return Err(Failure::Refused(error)),
+            Ok(Err(RunError::User(error))) => return Err(Failure::NoConnection(error)),
             Ok(Err(RunError::TimedOut)) | Err(_) => return Err(self.no_connection()),
         };
-        match timeout_at(deadline, connection.run(&commands(connection.scripts(), deadline))).await {
+        match timeout_at(deadline, run(connection.clone())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if connection.is_broken() => Err(Failure::Closed(error)),
             Ok(Err(error)) => Err(Failure::Refused(error)),
@@ -99,18 +128,26 @@ impl Calls {
     fn no_connection(&self) -> Failure {
         // An option is whole after any panic.
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        Failure::NoConnection(failure.clone().unwrap_or_else(|| "it did not answer in time".to_owned()))
+        Failure::NoConnection(failure.clone().unwrap_or_else(|| ConnectError("it did not answer in time".into())))
     }
 }
 
+/// Counts a failure, for those who see nothing of servers.
+pub(super) fn failed(operation: &'static str, failure: impl ToString) -> KeysError {
+    metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
+    KeysError(failure.to_string())
+}
+
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
+    /// Nothing was sent.
     #[error("no connection to Redis: {0}")]
-    NoConnection(String),
+    NoConnection(ConnectError),
     #[error("Redis did not answer in time")]
     Silent,
-    #[error("the connection to Redis was given up: {}", describe(.0))]
+    #[error("the connection to Redis was given up: {}", state::describe(.0))]
     Closed(RedisError),
-    #[error("Redis refused: {}", describe(.0))]
+    #[error("Redis refused: {}", state::describe(.0))]
     Refused(RedisError),
 }

@@ -2,12 +2,23 @@
 //!
 //! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
 //! harm: a field is removed only by the connection that it names, of a seat map only numbers that are missing are added.
+mod address;
 mod calls;
+mod clock;
+mod cluster;
+mod commands;
+mod connect;
 mod connection;
+mod dial;
 mod marker;
 pub mod memory;
-pub mod redis;
+mod names;
+mod redis;
+mod scripts;
+mod sentinel;
 mod state;
+
+pub use connect::{RedisOptions, check_url, connect};
 
 use std::collections::BTreeMap;
 
@@ -18,6 +29,24 @@ use rollcall_schema::{LessonId, Role, Sid, UserId};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the key store is away: {0}")]
 pub struct KeysError(pub String);
+
+/// A join that failed. What it had written is undone as far as servers answer: on a cluster, where each key may be on
+/// another node, some may have written their part.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct FailedJoin {
+    /// Why.
+    pub error: KeysError,
+    /// Another connection's field, which was put back. That one may have left meanwhile, and not have found its field: its
+    /// removal is to be repeated.
+    pub restored: Option<KeyField>,
+}
+
+impl From<KeysError> for FailedJoin {
+    fn from(error: KeysError) -> Self {
+        Self { error, restored: None }
+    }
+}
 
 /// A join, as the keys hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +63,7 @@ pub struct KeyEntry {
 
 pub use rollcall_schema::{KeyField, StaleField};
 
-/// The keys. Every call is one round trip and answers within 1.5 s.
+/// The keys. Every call answers within 1.5 s; on a single server it is one round trip.
 #[async_trait]
 pub trait LessonKeys: Send + Sync + 'static {
     /// `redis` or `memory`.
@@ -44,11 +73,13 @@ pub trait LessonKeys: Send + Sync + 'static {
     fn may_lose(&self) -> bool {
         false
     }
-    /// One round trip that writes something: where it succeeds, a join can.
+    /// Writes on every server what joins write, to keys of its own: where it succeeds, a join can, and what was sent to a
+    /// server before is carried out.
     async fn ping(&self) -> Result<(), KeysError>;
-    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`) goes if it is
-    /// this connection's. True where a participant's `{client_id}` was there before.
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError>;
+    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`)
+    /// goes if it is this connection's. True where a participant's `{client_id}` was there before; one that this
+    /// connection has written counts where it left a lesson, and else not: a try of its own may have failed.
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
     /// The lesson's seat map: each number and its value, which is empty where the seat is free. Empty where nobody has joined.
@@ -58,8 +89,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
     /// TTLs. Batches of at most a thousand. False where nothing was made for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
-    /// Whether everything is there that was written before the last probe, as far as a marker key tells, and the
-    /// server's replication id. False, also at the first: project everything again, and repeat removals. The marker has
-    /// a TTL, and in its name a `:`, which no user's id may hold.
+    /// Whether everything is there that was written before the last probe, as far as a marker key on each server tells, and
+    /// the server's replication id. False, also at the first: project everything again, and repeat removals. The marker
+    /// has a TTL, and in its name a `:`, which no user's id may hold.
     async fn probe(&self, marker: &str) -> Result<bool, KeysError>;
 }

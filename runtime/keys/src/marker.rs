@@ -5,6 +5,10 @@
 //! marker that is lower is not written over until the loss was noticed, whoever's answer gets lost meanwhile.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bb8_redis::redis::{ParsingError, Value, from_redis_value};
+
+use super::KeysError;
+
 /// What is known of the marker.
 #[derive(Debug, Default)]
 pub(super) struct Marker(Mutex<Known>);
@@ -31,7 +35,24 @@ pub(super) struct Mark {
 }
 
 /// What the script answers that found a marker lower than the least.
-pub(super) const LOST: i64 = -1;
+const LOST: i64 = -1;
+
+/// What the script answers.
+#[derive(Debug)]
+pub(super) struct Marked {
+    /// Whether it is written.
+    pub(super) answer: i64,
+    /// The replication's id, where it was asked for and may be known.
+    replication: Option<String>,
+}
+
+impl Marked {
+    pub(super) fn read(answer: Value) -> Result<Self, KeysError> {
+        let read = from_redis_value(answer);
+        let (answer, id): (i64, String) = read.map_err(|error: ParsingError| KeysError(error.to_string()))?;
+        Ok(Self { answer, replication: Some(id).filter(|id| !id.is_empty()) })
+    }
+}
 
 impl Marker {
     /// The next write of this key's. Another key than before is a new beginning.
@@ -60,7 +81,7 @@ impl Marker {
     }
 
     /// The answer to a probe: whether all is there that was there at the one before.
-    pub(super) fn probed(&self, mark: &Mark, answer: i64, replication: Option<String>) -> bool {
+    pub(super) fn probed(&self, mark: &Mark, Marked { answer, replication }: Marked) -> bool {
         let mut known = self.lock();
         let same = match (&known.replication, &replication) {
             (Some(before), Some(now)) => before == now,

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId, key};
 use tokio::time::Instant;
 
-use super::{KeyEntry, KeysError, LessonKeys, StaleField};
+use super::{FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField};
 
 /// How many entries of each kind a write looks at.
 const UPKEEP: usize = 4;
@@ -145,6 +145,12 @@ impl Keys {
         self.users.sweep(|user| user.alive(now));
     }
 
+    /// Whether the user's own key names this connection.
+    fn is_holder(&self, KeyEntry { sid, user, .. }: &KeyEntry) -> bool {
+        let of_user = user.as_ref().and_then(|(user, _)| self.users.entries.get(user));
+        of_user.and_then(|of_user| of_user.value.participant).is_some_and(|(holder, _)| holder == *sid)
+    }
+
     /// Writes a join; with `keep`, what is there stays as it is. True where a participant's key was there before.
     fn write(&mut self, entry: &KeyEntry, keep: bool, now: Instant) -> bool {
         let lesson = self.lessons.entries.entry(entry.lesson.clone()).or_default();
@@ -239,7 +245,7 @@ impl LessonKeys for MemoryKeys {
         Ok(())
     }
 
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
         let now = Instant::now();
         let mut keys = self.lock();
         keys.upkeep(now);
@@ -248,7 +254,8 @@ impl LessonKeys for MemoryKeys {
         {
             lesson.release(user, entry.sid, None);
         }
-        Ok(keys.write(entry, false, now))
+        let tried = before.is_none() && keys.is_holder(entry);
+        Ok(keys.write(entry, false, now) && !tried)
     }
 
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {

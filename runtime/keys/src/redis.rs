@@ -1,4 +1,4 @@
-//! The keys in Redis.
+//! The keys in a Redis server that has all of them: the one of REDIS_URL, or the master that Sentinel knows.
 //!
 //! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
 //! [`ANSWER`], whatever the server does. A join that
@@ -10,126 +10,66 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bb8_redis::redis::{Pipeline, RedisResult};
-use rollcall_schema::{LessonId, Role, UserId, key};
+use bb8_redis::redis::{Pipeline, RedisResult, Value, from_redis_value};
+use rollcall_schema::{LessonId, UserId};
 use tokio::time::Instant;
 
 use super::{
-    KeyEntry, KeysError, LessonKeys, StaleField,
-    calls::{ANSWER, Calls},
-    connection::{Clock, Scripts, Time},
-    marker::{Mark, Marker},
+    FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField,
+    calls::{ANSWER, Calls, failed},
+    clock::{Clock, Time},
+    commands::KeyCommand,
+    dial::Dialer,
+    marker::{Marked, Marker},
+    names::{Names, seat_map},
+    scripts::{LATE, Scripts},
 };
-use rollcall_base::BackendUrl;
 
-/// What a ping writes, and for how many seconds it stays.
-const PINGED: (&str, u64) = ("rollcall:marker:ping", 10);
-
-/// The keys in Redis.
-pub struct RedisKeys {
+/// The keys in one server.
+pub(super) struct RedisKeys {
     calls: Calls,
-    prefix: String,
+    names: Names,
     clock: Arc<Clock>,
     marker: Marker,
 }
 
 impl RedisKeys {
-    /// Connects, and asks once. The address is read again for each new connection.
-    ///
-    /// # Errors
-    /// [`KeysError`] where the URL is none or the server does not answer. Its text has no part of the URL, which may hold
-    /// a password.
-    pub async fn connect(url: impl Into<BackendUrl>, prefix: &str) -> Result<Self, KeysError> {
+    /// Connects, and asks once.
+    pub(super) async fn connect(dialer: Arc<Dialer>, prefix: &str) -> Result<Self, KeysError> {
         let clock = Arc::<Clock>::default();
-        let calls = Calls::new(url.into(), Arc::clone(&clock)).map_err(|error| KeysError(error.to_string()))?;
-        let this = Self { calls, prefix: prefix.to_owned(), clock, marker: Marker::default() };
+        let calls = Calls::new(dialer, None, Arc::clone(&clock));
+        let this = Self { calls, names: Names::new(prefix), clock, marker: Marker::default() };
         this.ping().await?;
         Ok(this)
     }
 
-    fn key(&self, name: String) -> String {
-        if self.prefix.is_empty() { name } else { format!("{}{name}", self.prefix) }
-    }
-
-    /// The hash of the fields of a role.
-    fn fields(&self, role: Role, lesson: &LessonId) -> String {
-        self.key(match role {
-            Role::Teacher => key::lesson_teacher(lesson),
-            Role::Participant | Role::Hub => key::lesson_student(lesson),
-        })
-    }
-
-    /// The keys and arguments of the scripts for a join that does nothing after the deadline.
-    fn entry(
+    /// Adds commands that do nothing after the deadline.
+    fn pipeline<'a>(
         &self,
-        pipeline: &mut Pipeline,
-        (script, deadline): (&str, Instant),
-        entry: &KeyEntry,
-        before: Option<&LessonId>,
-    ) {
-        let mut keys = vec![self.key(key::lesson_seat(&entry.lesson))];
-        if let Some((user, role)) = &entry.user {
-            keys.extend([self.fields(*role, &entry.lesson), self.key(key::user(user))]);
-            if let Some(before) = before.filter(|before| **before != entry.lesson) {
-                keys.extend([Role::Teacher, Role::Participant].map(|role| self.fields(role, before)));
-            }
-        }
-        let (user, role) = entry.user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
-        pipeline.cmd("EVALSHA").arg(script).arg(keys.len()).arg(keys);
-        pipeline.arg(key::TTL_SECONDS).arg(entry.seats).arg(role).arg(user);
-        pipeline.arg(entry.sid.to_string()).arg(entry.lesson.as_str());
-        pipeline.arg(self.clock.at(deadline).to_string());
-    }
-
-    /// Asks whether all of a join is there, and renews the TTLs of what is. Returns how many answers that takes.
-    fn look(&self, commands: &mut Pipeline, KeyEntry { lesson, seats, user, .. }: &KeyEntry) -> usize {
-        let mut asked = 0;
-        let mut ask = |command: &str, key: &str, argument: &str| {
-            commands.cmd(command).arg(key).arg(argument);
-            asked += 1;
-        };
-        let ttl = key::TTL_SECONDS.to_string();
-        if *seats > 0 {
-            let map = self.key(key::lesson_seat(lesson));
-            ask("EXPIRE", &map, &ttl);
-            ask("HEXISTS", &map, &seats.to_string());
-        }
-        if let Some((user, role)) = user {
-            let (fields, user_key) = (self.fields(*role, lesson), self.key(key::user(user)));
-            ask("EXPIRE", &fields, &ttl);
-            ask("HEXISTS", &fields, user.as_str());
-            ask("EXPIRE", &user_key, &ttl);
-            let known: &[&str] = if *role == Role::Teacher { &["lesson_id"] } else { &["sid", "client_id", "role"] };
-            known.iter().for_each(|field| ask("HEXISTS", &user_key, field));
-        }
-        asked
+        scripts: &Scripts,
+        deadline: Instant,
+        commands: impl IntoIterator<Item = &'a KeyCommand>,
+    ) -> Pipeline {
+        let (mut pipeline, deadline) = (Pipeline::new(), self.clock.at(deadline));
+        commands.into_iter().for_each(|command| command.add_to(&mut pipeline, scripts, deadline));
+        pipeline
     }
 
     /// Those of which something is missing, or of another type. Nearly all is there, and the script, which would do
     /// nothing for it, takes many times as long as a look.
     async fn missing<'a>(&self, deadline: Instant, entries: &'a [KeyEntry]) -> Result<Vec<&'a KeyEntry>, KeysError> {
-        let mut commands = Pipeline::new();
-        commands.ignore_errors();
-        let asked: Vec<usize> = entries.iter().map(|entry| self.look(&mut commands, entry)).collect();
-        let answers: Vec<RedisResult<bool>> =
-            self.calls.run_until(deadline, "project", |_, _| commands.clone()).await?;
-        let mut answers = answers.into_iter();
-        let mut whole = |asked| answers.by_ref().take(asked).filter(|there| matches!(there, Ok(true))).count() == asked;
-        Ok(entries.iter().zip(asked).filter_map(|(entry, asked)| (!whole(asked)).then_some(entry)).collect())
+        let looks: Vec<Vec<KeyCommand>> = entries.iter().map(|entry| self.names.look(entry)).collect();
+        let commands = |scripts: &Scripts| self.pipeline(scripts, deadline, looks.iter().flatten());
+        let answers = self.calls.run_each(deadline, commands).await.map_err(|failure| failed("project", failure))?;
+        let mut answers = answers.into_iter().map(|answer| answer.and_then(|answer| Ok(from_redis_value(answer)?)));
+        let mut whole = |asked| {
+            let there = |answer: &RedisResult<bool>| matches!(answer, Ok(true));
+            answers.by_ref().take(asked).filter(there).count() == asked
+        };
+        let asked = entries.iter().zip(looks.iter().map(Vec::len));
+        Ok(asked.filter_map(|(entry, asked)| (!whole(asked)).then_some(entry)).collect())
     }
 }
-
-/// Writes the marker, and asks for the replication's id where that is wanted.
-fn write(commands: &mut Pipeline, scripts: &Scripts, Mark { key, number, least }: &Mark, replication: bool) {
-    commands.cmd("EVALSHA").arg(&scripts.mark).arg(1).arg(key);
-    commands.arg(key::TTL_SECONDS).arg(*number).arg(least.unwrap_or(0)).arg(u8::from(replication));
-}
-
-/// What that answers: whether it is written, and the replication's id.
-type Marked = (i64, String);
-
-/// What a script answers that came too late, by the server's clock.
-const LATE: i64 = -1;
 
 fn late() -> KeysError {
     KeysError("it came to Redis too late, or Redis's clock was set".to_owned())
@@ -146,70 +86,42 @@ impl LessonKeys for RedisKeys {
     }
 
     async fn ping(&self) -> Result<(), KeysError> {
-        let (name, seconds) = PINGED;
-        self.calls
-            .run("ping", |_, _| {
-                let mut commands = Pipeline::with_capacity(1);
-                commands.cmd("SET").arg(self.key(name.to_owned())).arg(1).arg("EX").arg(seconds).ignore();
-                commands
-            })
-            .await
+        let commands = self.names.ping("");
+        self.calls.run("ping", |scripts, deadline| self.pipeline(scripts, deadline, &commands)).await
     }
 
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, KeysError> {
-        let commands = |scripts: &Scripts, deadline| {
-            let mut commands = Pipeline::with_capacity(1);
-            self.entry(&mut commands, (&scripts.join, deadline), entry, before);
-            commands
-        };
-        let (known,): (i64,) = self.calls.run("join", commands).await?;
-        if known == LATE { Err(late()) } else { Ok(known == 1) }
+    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
+        let join = self.names.join(entry, before);
+        let (known,): (i64,) =
+            self.calls.run("join", |scripts, deadline| self.pipeline(scripts, deadline, [&join])).await?;
+        if known == LATE { Err(late().into()) } else { Ok(known == 1) }
     }
 
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
         if stale.is_empty() {
             return Ok(());
         }
+        let removals = stale.iter().map(|stale| self.names.remove(self.names.both(&stale.field.lesson).into(), stale));
         let mark = self.marker.again();
-        let left = self.calls.run("leave", |scripts, _| {
-            let mut commands = Pipeline::with_capacity(stale.len() + 1);
-            for StaleField { field, successor } in stale {
-                let hashes = [Role::Teacher, Role::Participant].map(|role| self.fields(role, &field.lesson));
-                commands.cmd("EVALSHA").arg(&scripts.remove).arg(hashes.len()).arg(&hashes);
-                commands.arg(field.user.as_str()).arg(field.sid.to_string());
-                commands.arg(successor.map(|successor| successor.to_string()).unwrap_or_default()).ignore();
-            }
-            mark.iter().for_each(|mark| write(&mut commands, scripts, mark, false));
-            commands
-        });
-        let answers: Vec<Marked> = left.await?;
-        mark.iter().zip(answers).for_each(|(mark, (answer, _))| self.marker.answered(mark, answer));
+        let commands: Vec<KeyCommand> = removals.chain(mark.iter().map(|mark| self.names.mark(mark, false))).collect();
+        let answers: Vec<Value> =
+            self.calls.run("leave", |scripts, deadline| self.pipeline(scripts, deadline, &commands)).await?;
+        if let Some((mark, answer)) = mark.zip(answers.into_iter().next_back()) {
+            self.marker.answered(&mark, Marked::read(answer)?.answer);
+        }
         Ok(())
     }
 
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError> {
-        let commands = |_: &Scripts, _: Instant| {
-            let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("HGETALL").arg(self.key(key::lesson_seat(lesson)));
-            commands
-        };
-        let (map,): (HashMap<String, String>,) = self.calls.run("seats", commands).await?;
-        // Other services write there, too: what is no seat's number is theirs.
-        Ok(map.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect())
+        let read = self.names.read_seats(lesson);
+        let (fields,): (HashMap<String, String>,) =
+            self.calls.run("seats", |scripts, deadline| self.pipeline(scripts, deadline, [&read])).await?;
+        Ok(seat_map(fields))
     }
 
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {
-        let commands = |_: &Scripts, _: Instant| {
-            let mut commands = Pipeline::new();
-            commands.cmd("DEL").arg(self.key(key::user(user))).ignore();
-            for lesson in lessons {
-                for role in [Role::Teacher, Role::Participant] {
-                    commands.cmd("HDEL").arg(self.fields(role, lesson)).arg(user.as_str()).ignore();
-                }
-            }
-            commands
-        };
-        self.calls.run("erase", commands).await
+        let commands = self.names.erase(user, lessons);
+        self.calls.run("erase", |scripts, deadline| self.pipeline(scripts, deadline, &commands)).await
     }
 
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
@@ -221,27 +133,22 @@ impl LessonKeys for RedisKeys {
         if missing.is_empty() {
             return Ok(false);
         }
-        let repaired = self.calls.run_until(deadline, "project", |scripts, deadline| {
-            let mut commands = Pipeline::with_capacity(missing.len());
-            for entry in &missing {
-                self.entry(&mut commands, (&scripts.repair, deadline), entry, None);
-            }
-            commands
-        });
-        let repaired: Vec<i64> = repaired.await?;
+        let repairs: Vec<KeyCommand> = missing.into_iter().map(|entry| self.names.repair(entry)).collect();
+        let commands = |scripts: &Scripts, deadline| self.pipeline(scripts, deadline, &repairs);
+        let repaired: Vec<i64> = self.calls.run_until(deadline, "project", commands).await?;
         if repaired.contains(&LATE) { Err(late()) } else { Ok(true) }
     }
 
     async fn probe(&self, marker: &str) -> Result<bool, KeysError> {
-        let mark = self.marker.next(&self.key(marker.to_owned()));
-        let commands = |scripts: &Scripts, _: Instant| {
-            let mut commands = Pipeline::with_capacity(2);
-            write(&mut commands, scripts, &mark, true);
+        let mark = self.marker.next(&self.names.key(marker));
+        let write = self.names.mark(&mark, true);
+        let commands = |scripts: &Scripts, deadline: Instant| {
+            let mut commands = self.pipeline(scripts, deadline, [&write]);
             commands.cmd("TIME");
             commands
         };
-        let ((answer, replication), time): (Marked, Time) = self.calls.run("probe", commands).await?;
+        let (marked, time): (Value, Time) = self.calls.run("probe", commands).await?;
         self.clock.heard(time);
-        Ok(self.marker.probed(&mark, answer, Some(replication).filter(|id| !id.is_empty())))
+        Ok(self.marker.probed(&mark, Marked::read(marked)?))
     }
 }

@@ -34,9 +34,23 @@ const STATES: &[State] = &[
     ),
     state("CLUSTERDOWN", true, "this server's cluster does not serve all slots: see its CLUSTER INFO"),
     state("BUSY", true, "a script runs on this server for too long: end it by SCRIPT KILL"),
-    state("NOPERM", false, "the user of REDIS_URL lacks the right to this command or key"),
-    state("MOVED", false, "this server is a node of a cluster: let REDIS_URL lead to one that stands alone"),
+    state("NOPERM", false, RIGHTS),
+    state("MOVED", false, OF_A_CLUSTER),
+    state("CROSSSLOT", false, OF_A_CLUSTER),
 ];
+/// Those that README names.
+const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUSER, its keys and all of +evalsha \
+    +script|load +time +get +set +del +expire +exists +hget +hgetall +hset +hdel +hsetnx +hexists (on a cluster also +asking \
+    +cluster|slots +cluster|info)";
+const OF_A_CLUSTER: &str = "this server is a node of a cluster: begin REDIS_URL with redis+cluster, or rediss+cluster";
+
+/// A server's error, with what an operator can do about it, where that is known.
+pub(super) fn describe(error: &RedisError) -> String {
+    match of(error) {
+        Some(state) => format!("{error}; {}", state.hint),
+        None => error.to_string(),
+    }
+}
 
 /// The state that a refusal tells of; none where it is about the command alone, or no refusal.
 pub(super) fn of(error: &RedisError) -> Option<&'static State> {
@@ -51,8 +65,13 @@ pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     })
 }
 
-/// Before Redis 7 a script that was refused a command answers `ERR ... -READONLY ...`.
+/// Before Redis 7 a script that was refused a command answers `ERR ... -READONLY ...`; Redis 7.0 and Valkey say in other words
+/// that its user lacks a right.
 fn find(code: &str, detail: &str) -> Option<&'static State> {
+    let refusals = ["The user executing the script", "ACL failure in script"];
+    if code == "ERR" && refusals.iter().any(|refusal| detail.starts_with(refusal)) {
+        return find("NOPERM", "");
+    }
     let tells = |state: &&State| code == state.code || (code == "ERR" && detail.contains(&format!("-{} ", state.code)));
     STATES.iter().find(tells)
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use rollcall_base::{failpoint, since::Since, trace};
-use rollcall_keys::{KeyEntry, KeyField, KeysError};
+use rollcall_keys::{FailedJoin, KeyEntry, KeyField, KeysError};
 use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
 use rollcall_store::{self as store, RollbackJoin, StoreError};
 use tracing::warn;
@@ -118,11 +118,12 @@ impl Joining<'_> {
             }
         }
         expect_field(presence, membership, &entry);
-        let left = membership.lesson().filter(|left| **left != entry.lesson);
-        let reconnected = match trace::call("keys", "write keys", presence.keys.join(&entry, left)).await {
+        let wrote = presence.keys.join(&entry, membership.lesson());
+        let reconnected = match trace::call("keys", "write keys", wrote).await {
             Ok(existed) => existed,
-            Err(error) => {
+            Err(FailedJoin { error, restored }) => {
                 roll_back(presence, membership).await;
+                restored.into_iter().for_each(|field| presence.cleanup.leave(field));
                 return Err(error.into());
             }
         };

@@ -1,7 +1,11 @@
 //! Where sessions, keys and events are kept.
 use std::{path::PathBuf, str::FromStr};
 
-use rollcall_base::{BackendUrl, Check, RotatingSecret};
+use rollcall_base::{
+    BackendUrl, Check, RotatingSecret,
+    tls::{ClientCertificate, ClientTls},
+};
+use rollcall_keys::RedisOptions;
 use rollcall_store::postgres::{SchemaName, check_url};
 
 use super::{
@@ -25,9 +29,7 @@ pub struct BackendsConfig {
     /// SQL.
     pub database: Database,
     /// The keys; none: in process.
-    pub redis: Option<BackendUrl>,
-    /// The prefix of every key.
-    pub redis_prefix: String,
+    pub redis: Option<RedisOptions>,
     /// The bus; none: in process.
     pub nats: Option<BackendUrl>,
     /// The password of PostgreSQL, where it is not in its address.
@@ -44,8 +46,7 @@ impl BackendsConfig {
     pub(super) fn read(source: &mut Source<'_>) -> Self {
         Self {
             database: source.address_or_default(&names::DATABASE_URL, database),
-            redis: source.address(&names::REDIS_URL, redis),
-            redis_prefix: source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default(),
+            redis: redis(source),
             nats: source.address(&names::NATS_URL, nats),
             postgres_password: source.address(&names::DATABASE_PASSWORD, |given| Ok(password(given))),
             postgres_schema: source.optional(&names::SCHEMA, |text| text.parse().map_err(str::to_owned)),
@@ -88,13 +89,29 @@ fn password(given: &Given) -> RotatingSecret {
     }
 }
 
-/// `redis://...`.
-fn redis(given: &Given) -> Result<BackendUrl, String> {
-    use bb8_redis::redis::IntoConnectionInfo;
-    backend(&names::REDIS_URL, given, |text| match text.into_connection_info() {
-        Ok(_) if text.contains("://") => Ok(()),
-        _ => Err("write redis://:PASSWORD@HOST:6379/0".into()),
-    })
+/// Servers, prefix and certificates.
+fn redis(source: &mut Source<'_>) -> Option<RedisOptions> {
+    let url = source.address(&names::REDIS_URL, |given| backend(&names::REDIS_URL, given, rollcall_keys::check_url));
+    let prefix = source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default();
+    let tls = client_tls(source, [&names::REDIS_CA_FILE, &names::REDIS_CERT, &names::REDIS_KEY]);
+    let url = url?;
+    if tls != ClientTls::default() && !["rediss", "valkeys"].iter().any(|scheme| url.reveal().starts_with(scheme)) {
+        source.fault(&names::REDIS_URL, "has to begin with rediss: certificates are given, and redis is without TLS");
+    }
+    Some(RedisOptions { url, prefix, tls })
+}
+
+/// The PEM files of these settings: authorities, which replace the machine's; the client's certificate, and its key.
+fn client_tls(source: &mut Source<'_>, [ca_file, certificate, key]: [&'static Setting; 3]) -> ClientTls {
+    let mut file = |setting| source.optional(setting, |text| Ok(PathBuf::from(text)));
+    let (ca_file, chain, private) = (file(ca_file), file(certificate), file(key));
+    match (&chain, &private) {
+        (Some(_), None) => source.fault(key, format!("is needed with {}", certificate.name)),
+        (None, Some(_)) => source.fault(certificate, format!("is needed with {}", key.name)),
+        _ => {}
+    }
+    let certificate = chain.zip(private).map(|(chain, key)| ClientCertificate { chain, key });
+    ClientTls { system_roots: ca_file.is_none(), ca_file, certificate }
 }
 
 /// `nats://...`, several separated by commas.

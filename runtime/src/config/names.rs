@@ -54,8 +54,11 @@ settings! {
     DATABASE_URL = "DATABASE_URL", Address, Some("sqlite:rollcall.db"), "sqlite:FILE or postgres://..., with libpq's sslmode, sslrootcert, sslcert and sslkey";
     DATABASE_PASSWORD = "ROLLCALL_DATABASE_PASSWORD", Secret, None, "Password of PostgreSQL, instead of the one in DATABASE_URL; from a file it is read again for each connection";
     SCHEMA = "ROLLCALL_SCHEMA", Plain, None, "Schema of the tables in PostgreSQL; without it the first one of the role's search_path";
-    REDIS_URL = "REDIS_URL", Address, None, "redis://...; without it the keys are kept in the process";
+    REDIS_URL = "REDIS_URL", Address, None, "redis://..., redis+cluster://..., redis+sentinel://... or, with TLS, rediss...; without it the keys are kept in the process";
     REDIS_PREFIX = "ROLLCALL_REDIS_PREFIX", Plain, None, "Prefix of every key in Redis";
+    REDIS_CA_FILE = "ROLLCALL_REDIS_CA_FILE", Plain, None, "PEM file of the authorities that sign Redis's certificates; without it those that the machine trusts";
+    REDIS_CERT = "ROLLCALL_REDIS_CERT", Plain, None, "PEM file of the certificate that Redis may ask for";
+    REDIS_KEY = "ROLLCALL_REDIS_KEY", Plain, None, "PEM file of its private key";
     NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it events stay in the process";
     HS256_SECRET = "ROLLCALL_HS256_SECRET", Secret, None, "Secret that signs the tokens of every issuer without a JWKS";
     HS256_PREVIOUS_SECRET = "ROLLCALL_HS256_PREVIOUS_SECRET", Secret, None, "The previous secret, accepted too while the secret is being replaced";

@@ -244,6 +244,27 @@ fn the_proxy_protocol_needs_balancers() {
 }
 
 #[test]
+fn certificates_of_redis_are_for_a_url_with_tls_and_come_with_their_key() {
+    let files = [
+        ("ROLLCALL_REDIS_CA_FILE", "/ca.crt"),
+        ("ROLLCALL_REDIS_CERT", "/own.crt"),
+        ("ROLLCALL_REDIS_KEY", "/own.key"),
+    ];
+    let [ca, certificate, key] = files;
+    let with = |url, files: &[_]| [&[("REDIS_URL", url)], files].concat();
+    let redis = config(&with("rediss+cluster://a,b", &files)).backends.redis.unwrap();
+    assert_eq!((redis.tls.system_roots, redis.tls.files().count()), (false, 3));
+    assert!(config(&with("rediss://a", &[])).backends.redis.unwrap().tls.system_roots);
+    let told = |variables: &[_], expected: &str| {
+        let said = faults(&[], variables);
+        assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
+    };
+    told(&with("redis://a", &[ca]), "REDIS_URL: has to begin with rediss");
+    told(&with("rediss://a", &[certificate]), "ROLLCALL_REDIS_KEY: is needed with ROLLCALL_REDIS_CERT");
+    told(&with("rediss://a", &[key]), "ROLLCALL_REDIS_CERT: is needed with ROLLCALL_REDIS_KEY");
+}
+
+#[test]
 fn changes_are_told_apart_and_a_backends_file_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nats");

@@ -10,7 +10,7 @@ use rollcall_bus::{
     memory::{LogLimits, MemoryBus},
     nats::NatsBus,
 };
-use rollcall_keys::{LessonKeys, memory::MemoryKeys, redis::RedisKeys};
+use rollcall_keys::{LessonKeys, memory::MemoryKeys};
 use rollcall_store::{
     Store,
     postgres::{ConnectError, PostgresOptions, PostgresStore},
@@ -98,10 +98,11 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
 pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKeys::new()),
-        Some(url) => {
-            Arc::new(with_retries(async || RedisKeys::connect(url.clone(), &config.redis_prefix).await).await.map_err(
-                StartError::at(format!("Redis at {url}"), "start it, or set REDIS_URL to where it is, or unset it"),
-            )?)
+        Some(options) => {
+            with_retries(async || rollcall_keys::connect(options.clone()).await).await.map_err(StartError::at(
+                format!("Redis at {}", options.url),
+                "start it, or set REDIS_URL to where it is, or unset it",
+            ))?
         }
     })
 }

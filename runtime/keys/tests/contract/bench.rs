@@ -2,8 +2,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use bb8_redis::redis::{Client, aio::MultiplexedConnection, cmd};
-use rollcall_keys::{KeyEntry, KeyField, LessonKeys, StaleField, memory::MemoryKeys, redis::RedisKeys};
+use bb8_redis::redis::{Client, Cmd, FromRedisValue, Value, aio::MultiplexedConnection, cmd};
+use rollcall_base::{BackendUrl, tls::ClientTls};
+use rollcall_keys::{KeyEntry, KeyField, LessonKeys, RedisOptions, StaleField, memory::MemoryKeys};
 use rollcall_schema::{LessonId, Role, Sid, UserId, key::TTL_SECONDS};
 
 pub(crate) type Hash = BTreeMap<String, String>;
@@ -33,17 +34,60 @@ impl Bench for InMemory {
     }
 }
 
+/// Servers, one or several.
 pub(crate) struct InRedis {
-    pub(crate) kv: Arc<RedisKeys>,
+    pub(crate) kv: Arc<dyn LessonKeys>,
     prefix: String,
-    pub(crate) connection: MultiplexedConnection,
+    /// To each server that may have keys, without TLS.
+    pub(crate) connections: Vec<MultiplexedConnection>,
 }
 
 impl InRedis {
+    /// One server.
     pub(crate) async fn at(url: &str, prefix: &str) -> Self {
-        let kv = Arc::new(RedisKeys::connect(url, prefix).await.unwrap());
-        Self { kv, prefix: prefix.to_owned(), connection: raw(url).await }
+        Self { kv: connected(url, prefix).await, prefix: prefix.to_owned(), connections: vec![raw(url).await] }
     }
+
+    /// Servers on these ports of this machine, which `options` lead to.
+    pub(crate) async fn of(options: RedisOptions, ports: impl IntoIterator<Item = u16>) -> Self {
+        let prefix = options.prefix.clone();
+        let mut connections = Vec::new();
+        for port in ports {
+            connections.push(raw(&format!("redis://127.0.0.1:{port}")).await);
+        }
+        Self { kv: rollcall_keys::connect(options).await.unwrap(), prefix, connections }
+    }
+
+    /// A key with the prefix.
+    pub(crate) fn name(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// As another service writes; the key is without the prefix.
+    pub(crate) async fn write(&self, command: &str, key: &str, arguments: &[&str]) {
+        let _: Value = self.tell(cmd(command).arg(self.name(key)).arg(arguments)).await;
+    }
+
+    /// Tells the server that has the key.
+    pub(crate) async fn tell<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        let mut said = None;
+        for connection in &self.connections {
+            match command.query_async(&mut connection.clone()).await {
+                Ok(answer) => return answer,
+                Err(error) => said = Some(error),
+            }
+        }
+        panic!("no server carries it out: {said:?}");
+    }
+}
+
+/// The keys of a URL, with no certificate.
+pub(crate) async fn connected(url: impl Into<BackendUrl>, prefix: &str) -> Arc<dyn LessonKeys> {
+    rollcall_keys::connect(options(url, prefix)).await.unwrap()
+}
+
+pub(crate) fn options(url: impl Into<BackendUrl>, prefix: &str) -> RedisOptions {
+    RedisOptions { url: url.into(), prefix: prefix.to_owned(), tls: ClientTls::default() }
 }
 
 pub(crate) async fn raw(url: &str) -> MultiplexedConnection {
@@ -56,17 +100,22 @@ impl Bench for InRedis {
         self.kv.clone()
     }
     async fn read(&self, key: &str) -> Option<(Hash, u64)> {
-        let mut connection = self.connection.clone();
-        let key = format!("{}{key}", self.prefix);
-        let hash: Hash = cmd("HGETALL").arg(&key).query_async(&mut connection).await.unwrap();
-        let ttl: i64 = cmd("TTL").arg(&key).query_async(&mut connection).await.unwrap();
+        let key = self.name(key);
+        let hash: Hash = self.tell(cmd("HGETALL").arg(&key)).await;
+        let ttl: i64 = self.tell(cmd("TTL").arg(&key)).await;
         (ttl >= 0).then(|| (hash, ttl.try_into().unwrap()))
     }
     async fn flush(&self) {
-        let mut connection = self.connection.clone();
         let all = format!("{}*", self.prefix);
-        let keys: Vec<String> = cmd("KEYS").arg(all).query_async(&mut connection).await.unwrap();
-        cmd("DEL").arg("none").arg(keys).exec_async(&mut connection).await.unwrap();
+        for connection in &self.connections {
+            let mut connection = connection.clone();
+            let keys: Vec<String> = cmd("KEYS").arg(&all).query_async(&mut connection).await.unwrap();
+            for key in keys {
+                // A replica has keys, too, and redirects.
+                let deleted = cmd("DEL").arg(key).exec_async(&mut connection).await;
+                assert!(deleted.is_ok() || deleted.is_err_and(|error| error.code() == Some("MOVED")));
+            }
+        }
     }
 }
 
@@ -82,7 +131,7 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
-/// The end of a join, without or with an successor.
+/// The end of a join, without or with a successor.
 pub(crate) fn stale(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
     StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }

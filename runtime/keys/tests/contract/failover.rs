@@ -3,11 +3,11 @@ use std::{path::Path, time::Duration};
 
 use bb8_redis::redis::{aio::MultiplexedConnection, cmd};
 use rollcall_base::BackendUrl;
-use rollcall_keys::{LessonKeys, redis::RedisKeys};
+use rollcall_keys::LessonKeys;
 use rollcall_loadtest::servers::Redis;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{InRedis, fresh, hash, participant, raw, sid, stale};
+use crate::bench::{InRedis, connected, fresh, hash, participant, raw, sid, stale};
 
 /// How soon everything works after a failover's end.
 const HEALED: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ async fn replicates(replica: &Redis, primary: &Redis) {
     until(async || tell(&connection, &["INFO", "replication"]).await.contains("master_link_status:up")).await;
 }
 
-async fn until(mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let since = Instant::now();
     while !holds().await {
         assert!(since.elapsed() < Duration::from_secs(20), "it does not happen");
@@ -44,7 +44,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Asks until it goes well.
-async fn heals(kv: &RedisKeys) {
+pub(crate) async fn heals(kv: &dyn LessonKeys) {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
         assert!(since.elapsed() < HEALED, "{error}");
@@ -52,7 +52,7 @@ async fn heals(kv: &RedisKeys) {
 }
 
 /// What the keys say that cannot be written.
-async fn refusal(kv: &RedisKeys) -> String {
+async fn refusal(kv: &dyn LessonKeys) -> String {
     let pinged = kv.ping().await.expect_err("a ping writes").to_string();
     kv.probe("rollcall:marker:1").await.expect_err("a probe writes");
     pinged
@@ -63,14 +63,14 @@ async fn a_primary_that_was_demoted_is_left_for_the_new_one() {
     let (old, new) = (Redis::start().unwrap(), Redis::start().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("url");
-    let kv = RedisKeys::connect(in_file(&path, &old.url()), "").await.unwrap();
+    let kv = connected(in_file(&path, &old.url()), "").await;
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     replicates(&old, &new).await;
     kv.join(&participant("algebra-1", "alice", 1), None).await.expect_err("refused");
-    let said = refusal(&kv).await;
+    let said = refusal(&*kv).await;
     assert!(said.contains("let REDIS_URL lead to the primary"), "{said}");
     lead(&path, &new.url());
-    heals(&kv).await;
+    heals(&*kv).await;
     let bench = InRedis::at(&new.url(), "").await;
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
 }
@@ -83,14 +83,14 @@ async fn a_password_that_was_rotated_is_read_again() {
     let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port());
     let operator = raw(&server.url()).await;
     tell(&operator, &["CONFIG", "SET", "requirepass", "first"]).await;
-    let kv = RedisKeys::connect(in_file(&path, &url("first")), "").await.unwrap();
+    let kv = connected(in_file(&path, &url("first")), "").await;
     tell(&operator, &["CONFIG", "SET", "requirepass", "second"]).await;
     // Redis keeps connections that were let in.
     tell_number(&operator, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    let said = refusal(&kv).await;
+    let said = refusal(&*kv).await;
     assert!(said.contains("refuses the user and password") && !said.contains("first"), "{said}");
     lead(&path, &url("second"));
-    heals(&kv).await;
+    heals(&*kv).await;
 }
 
 async fn tell_number(connection: &MultiplexedConnection, words: &[&str]) -> i64 {
@@ -102,7 +102,7 @@ async fn tell_number(connection: &MultiplexedConnection, words: &[&str]) -> i64 
 #[tokio::test]
 async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     let server = Redis::start().unwrap();
-    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
+    let kv = connected(server.url(), "").await;
     let operator = raw(&server.url()).await;
     let states = [
         (["min-replicas-to-write", "1", "0"], "min-replicas-to-write: start them"),
@@ -110,10 +110,10 @@ async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     ];
     for ([setting, bad, good], hint) in states {
         tell(&operator, &["CONFIG", "SET", setting, bad]).await;
-        let said = refusal(&kv).await;
+        let said = refusal(&*kv).await;
         assert!(said.contains(hint), "{said}");
         tell(&operator, &["CONFIG", "SET", setting, good]).await;
-        heals(&kv).await;
+        heals(&*kv).await;
     }
 }
 
@@ -127,7 +127,7 @@ async fn a_lost_removal_is_noticed(info: bool) {
             tell(&raw(&server.url()).await, &["ACL", "SETUSER", "default", "-info"]).await;
         }
     }
-    let kv = RedisKeys::connect(in_file(&path, &old.url()), "").await.unwrap();
+    let kv = connected(in_file(&path, &old.url()), "").await;
     let alice = participant("algebra-1", "alice", 1);
     kv.join(&alice, None).await.unwrap();
     assert!(!kv.probe("rollcall:marker:1").await.unwrap());
@@ -169,7 +169,7 @@ async fn a_removal_that_a_failover_lost_is_noticed_without_the_right_to_info() {
 #[tokio::test]
 async fn a_failover_is_noticed_by_the_replications_id() {
     let server = Redis::start().unwrap();
-    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
+    let kv = connected(server.url(), "").await;
     kv.probe("rollcall:marker:1").await.unwrap();
     assert!(kv.probe("rollcall:marker:1").await.unwrap());
     let operator = raw(&server.url()).await;

@@ -1,19 +1,16 @@
 //! What only Redis can do: be shared with other services, forget its scripts, go away and come back.
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bb8_redis::redis::cmd;
-use rollcall_keys::{KeyEntry, LessonKeys, redis::RedisKeys};
-use rollcall_loadtest::{
-    Way, Wire,
-    servers::{self, Redis},
-};
+use rollcall_keys::LessonKeys;
+use rollcall_loadtest::{Way, Wire, servers::Redis};
 use rollcall_schema::Role;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::bench::{InRedis, entry, fresh, hash, participant, raw, sid, stale};
+use crate::bench::{InRedis, connected, entry, fresh, hash, options, participant, raw, sid, stale};
 
 /// Asks until it goes well, and returns how long that took.
-async fn recovered(kv: &RedisKeys) -> Duration {
+async fn recovered(kv: &dyn LessonKeys) -> Duration {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
         assert!(since.elapsed() < Duration::from_secs(10), "{error}");
@@ -22,7 +19,7 @@ async fn recovered(kv: &RedisKeys) -> Duration {
 }
 
 /// A failing call, which must not take longer than the contract allows.
-async fn fails_in_time(kv: &RedisKeys) {
+async fn fails_in_time(kv: &dyn LessonKeys) {
     let joined = participant("algebra-1", "alice", 1);
     let answer = timeout(Duration::from_millis(1600), kv.join(&joined, None)).await;
     answer.expect("an answer in time").expect_err("Redis is away");
@@ -31,7 +28,7 @@ async fn fails_in_time(kv: &RedisKeys) {
 #[tokio::test]
 async fn keys_have_no_prefix_by_default() {
     let server = Redis::start().unwrap();
-    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
+    let kv = connected(server.url(), "").await;
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     kv.join(&entry("algebra-1", "tom", Role::Teacher, 2), None).await.unwrap();
     let mut keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut raw(&server.url()).await).await.unwrap();
@@ -41,54 +38,10 @@ async fn keys_have_no_prefix_by_default() {
 }
 
 #[tokio::test]
-async fn the_seat_maps_values_belong_to_others() {
-    let bench = InRedis::at(&servers::shared::redis().url(), "others:").await;
-    bench.kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
-    let mut seat = cmd("HSET");
-    seat.arg("others:lesson_seat_algebra-1").arg(2).arg("alice");
-    seat.exec_async(&mut bench.connection.clone()).await.unwrap();
-    bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
-    bench.kv.repair(&[participant("algebra-1", "bob", 2)]).await.unwrap();
-    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
-    cmd("HDEL").arg("others:lesson_seat_algebra-1").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
-    bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
-    let taken = hash([("2", "alice"), ("3", "")]);
-    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, taken, "the last number is there");
-    let raised = KeyEntry { seats: 4, ..participant("algebra-1", "carol", 3) };
-    bench.kv.join(&raised, None).await.unwrap();
-    let more = hash([("1", ""), ("2", "alice"), ("3", ""), ("4", "")]);
-    assert_eq!(fresh(&bench, "lesson_seat_algebra-1").await, more);
-}
-
-#[tokio::test]
-async fn each_key_that_is_lost_alone_is_projected_and_only_then_anything_is_written() {
-    let bench = InRedis::at(&servers::shared::redis().url(), "lost:").await;
-    let entries = [participant("algebra-1", "alice", 1), entry("algebra-1", "tom", Role::Teacher, 2)];
-    assert!(bench.kv.repair(&entries).await.unwrap());
-    let keys = ["lesson_seat_algebra-1", "lesson_student_algebra-1", "lesson_teacher_algebra-1", "alice", "tom"];
-    for key in keys {
-        assert!(!bench.kv.repair(&entries).await.unwrap(), "all is there");
-        let before = fresh(&bench, key).await;
-        cmd("DEL").arg(format!("lost:{key}")).exec_async(&mut bench.connection.clone()).await.unwrap();
-        assert!(bench.kv.repair(&entries).await.unwrap(), "{key} is lost");
-        assert_eq!(fresh(&bench, key).await, before);
-    }
-    let fields = [("lesson_student_algebra-1", "alice"), ("alice", "sid"), ("alice", "client_id"), ("alice", "role")];
-    for (key, field) in fields.into_iter().chain([("tom", "lesson_id")]) {
-        let (key, before) = (format!("lost:{key}"), fresh(&bench, key).await);
-        cmd("HSET").arg(&key).arg("kept").arg(1).exec_async(&mut bench.connection.clone()).await.unwrap();
-        cmd("HDEL").arg(&key).arg(field).exec_async(&mut bench.connection.clone()).await.unwrap();
-        assert!(bench.kv.repair(&entries).await.unwrap(), "{field} of {key} is lost");
-        cmd("HDEL").arg(&key).arg("kept").exec_async(&mut bench.connection.clone()).await.unwrap();
-        assert_eq!(fresh(&bench, &key["lost:".len()..]).await, before);
-    }
-}
-
-#[tokio::test]
 async fn a_server_that_forgot_the_scripts_gets_them_again() {
     let server = Redis::start().unwrap();
     let bench = InRedis::at(&server.url(), "").await;
-    let forget = async || cmd("SCRIPT").arg("FLUSH").exec_async(&mut bench.connection.clone()).await.unwrap();
+    let forget = async || cmd("SCRIPT").arg("FLUSH").exec_async(&mut bench.connections[0].clone()).await.unwrap();
     let alice = participant("algebra-1", "alice", 1);
     forget().await;
     bench.kv.join(&alice, None).await.unwrap();
@@ -100,39 +53,22 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
 }
 
 #[tokio::test]
-async fn what_is_no_hash_holds_up_nobody() {
-    let bench = InRedis::at(&servers::shared::redis().url(), "foreign:").await;
-    let alice = participant("algebra-1", "alice", 1);
-    bench.kv.join(&alice, None).await.unwrap();
-    let mut foreign = cmd("SET");
-    foreign.arg("foreign:lesson_student_geometry-1").arg("of another type");
-    foreign.exec_async(&mut bench.connection.clone()).await.unwrap();
-    let blocked = stale(&participant("geometry-1", "bob", 2), None);
-    bench.kv.remove(&[blocked, stale(&alice, None)]).await.unwrap();
-    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
-    let entries = [participant("geometry-1", "bob", 2), alice];
-    bench.kv.repair(&entries).await.unwrap();
-    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
-    assert_eq!(fresh(&bench, "bob").await.unwrap()["sid"], sid(2), "what can be mended of it");
-}
-
-#[tokio::test]
 async fn a_killed_server_is_told_in_time_and_found_again() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
+    let kv = connected(server.url(), "").await;
     assert!(!kv.probe("marker").await.unwrap());
     server.kill().unwrap();
-    fails_in_time(&kv).await;
-    fails_in_time(&kv).await;
+    fails_in_time(&*kv).await;
+    fails_in_time(&*kv).await;
     server.restart().unwrap();
-    assert!(recovered(&kv).await < Duration::from_secs(3));
+    assert!(recovered(&*kv).await < Duration::from_secs(3));
     assert!(!kv.probe("marker").await.unwrap(), "it came back empty");
 }
 
 #[tokio::test]
 async fn a_restart_between_two_calls_goes_unnoticed() {
     let mut server = Redis::start().unwrap();
-    let kv = RedisKeys::connect(server.url(), "").await.unwrap();
+    let kv = connected(server.url(), "").await;
     server.restart().unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
 }
@@ -140,18 +76,18 @@ async fn a_restart_between_two_calls_goes_unnoticed() {
 #[tokio::test]
 async fn a_stopped_server_hangs_nothing_and_is_found_again() {
     let server = Redis::start().unwrap();
-    let kv = Arc::new(RedisKeys::connect(server.url(), "").await.unwrap());
+    let kv = connected(server.url(), "").await;
     server.pause().unwrap();
     let calls = (0..200).map(|_| {
         let kv = kv.clone();
-        tokio::spawn(async move { fails_in_time(&kv).await })
+        tokio::spawn(async move { fails_in_time(&*kv).await })
     });
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap();
     }
-    fails_in_time(&kv).await;
+    fails_in_time(&*kv).await;
     server.resume().unwrap();
-    assert!(recovered(&kv).await < Duration::from_secs(3));
+    assert!(recovered(&*kv).await < Duration::from_secs(3));
 }
 
 /// Whoever gave it up has gone by then, or has joined elsewhere.
@@ -159,7 +95,7 @@ async fn a_stopped_server_hangs_nothing_and_is_found_again() {
 async fn a_join_that_a_server_carries_out_late_does_nothing() {
     let server = Redis::start().unwrap();
     let wire = Wire::before(([127, 0, 0, 1], server.port()).into()).unwrap();
-    let kv = RedisKeys::connect(wire.instead_of(&server.url()), "").await.unwrap();
+    let kv = connected(wire.instead_of(&server.url()), "").await;
     let before = [participant("algebra-1", "bob", 2)];
     kv.repair(&before).await.unwrap();
     wire.hold(Way::Both);
@@ -200,7 +136,8 @@ async fn a_server_that_is_away_at_the_start_is_an_error_without_the_password() {
     server.kill().unwrap();
     let url = format!("redis://:canary@127.0.0.1:{}", server.port());
     for url in [url.as_str(), "nonsense://canary", "redis://canary:canary@[::1:1"] {
-        let error = timeout(Duration::from_secs(2), RedisKeys::connect(url, "")).await.unwrap().err().unwrap();
+        let error =
+            timeout(Duration::from_secs(2), rollcall_keys::connect(options(url, ""))).await.unwrap().err().unwrap();
         assert!(!error.to_string().contains("canary"), "{error}");
     }
 }

@@ -2,20 +2,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod certificates;
+mod cluster_changes;
 mod failover;
 mod faults;
+mod kinds;
+mod rights;
+mod sentinel_failover;
+mod shared_keys;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::Arc;
 
-use bench::{Bench, Hash, InMemory, InRedis, entry, fresh, hash, lesson, participant, sid, stale};
+use bench::{Bench, Hash, InMemory, entry, fresh, hash, lesson, participant, sid, stale};
 use rollcall_keys::{KeyEntry, memory::MemoryKeys};
-use rollcall_loadtest::servers;
 use rollcall_schema::Role;
 
-/// Each case is a function of a bench; it becomes a test for each implementation.
+/// Each case is a function of a bench; it becomes a test for each implementation, and for each kind of servers.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         mod memory {
@@ -25,17 +27,25 @@ macro_rules! cases {
                 super::$case(&InMemory(Arc::new(MemoryKeys::new()))).await;
             })*
         }
-        mod redis {
-            use super::*;
-            static NEXT: AtomicU32 = AtomicU32::new(0);
+        on_servers!(single: $($case),*);
+        on_servers!(tls: $($case),*);
+        on_servers!(sentinel: $($case),*);
+        on_servers!(cluster: $($case),*);
+    };
+}
+
+/// Each case is a function of servers' bench; it becomes a test on this kind.
+macro_rules! on_servers {
+    ($kind:ident: $($case:ident),* $(,)?) => {
+        mod $kind {
             $(#[tokio::test]
             async fn $case() {
-                let prefix = format!("test-{}:", NEXT.fetch_add(1, Ordering::Relaxed));
-                super::$case(&InRedis::at(&servers::shared::redis().url(), &prefix).await).await;
+                super::$case(&$crate::kinds::$kind().await).await;
             })*
         }
     };
 }
+pub(crate) use on_servers;
 
 cases! {
     a_teachers_join_writes_the_seeds_keys,
@@ -43,6 +53,7 @@ cases! {
     a_guests_join_writes_the_seat_map_only,
     a_lesson_without_seats_has_no_seat_map,
     joining_again_is_known_and_takes_the_field,
+    a_try_that_failed_does_not_count_as_having_been_there,
     joining_another_lesson_leaves_the_one_before,
     a_lesson_left_keeps_the_field_of_another_connection,
     a_removal_takes_its_own_field_only,
@@ -93,6 +104,14 @@ async fn joining_again_is_known_and_takes_the_field(bench: &dyn Bench) {
     assert!(bench.kv().join(&participant("algebra-1", "alice", 2), None).await.unwrap());
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
     assert_eq!(fresh(bench, "alice").await.unwrap()["sid"], sid(2));
+}
+
+async fn a_try_that_failed_does_not_count_as_having_been_there(bench: &dyn Bench) {
+    let alice = |sid| participant("algebra-1", "alice", sid);
+    assert!(!bench.kv().join(&alice(1), None).await.unwrap());
+    assert!(!bench.kv().join(&alice(1), None).await.unwrap(), "by this connection");
+    assert!(bench.kv().join(&alice(2), None).await.unwrap(), "by another one");
+    assert!(bench.kv().join(&alice(2), Some(&lesson("algebra-1"))).await.unwrap(), "after a join that did not fail");
 }
 
 async fn joining_another_lesson_leaves_the_one_before(bench: &dyn Bench) {

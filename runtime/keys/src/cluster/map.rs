@@ -1,0 +1,96 @@
+//! A cluster's masters, and which has which slots.
+//!
+//! Invariant: a map is never changed, only replaced by a newer one. What is known of a master's writes ([`Marker`]) belongs
+//! to its slots, so whoever takes them over, in a failover, is asked for them.
+use std::sync::Arc;
+
+use super::{
+    slot::{self, SLOTS},
+    view::View,
+};
+use crate::{address::Endpoint, calls::Calls, clock::Clock, dial::Dialer, marker::Marker};
+
+/// One master.
+pub(super) struct Master {
+    pub(super) endpoint: Endpoint,
+    pub(super) calls: Calls,
+    pub(super) clock: Arc<Clock>,
+}
+
+impl Master {
+    pub(super) fn new(dialer: &Arc<Dialer>, endpoint: Endpoint) -> Arc<Self> {
+        let clock = Arc::<Clock>::default();
+        let calls = Calls::new(Arc::clone(dialer), Some(endpoint.clone()), Arc::clone(&clock));
+        Arc::new(Self { endpoint, calls, clock })
+    }
+}
+
+/// A master's slots, known by one of them.
+pub(super) struct Shard {
+    slot: u16,
+    /// What puts our own keys there.
+    pub(super) tag: String,
+    pub(super) marker: Marker,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Map {
+    /// For each slot the index of its master.
+    slots: Vec<Option<u16>>,
+    pub(super) masters: Vec<(Arc<Master>, Arc<Shard>)>,
+    /// All nodes, replicas too.
+    pub(super) nodes: Vec<Endpoint>,
+}
+
+impl Map {
+    /// A map of what a node says; `master` gives what is there already for an endpoint. False where a shard of the map
+    /// before is no more: its slots were moved.
+    pub(super) fn next(&self, view: &View, master: impl Fn(&Endpoint) -> Arc<Master>) -> (Self, bool) {
+        let (mut slots, mut masters, mut nodes) =
+            (vec![None; usize::from(SLOTS)], Vec::<Arc<Master>>::new(), Vec::new());
+        for range in &view.ranges {
+            let known = masters.iter().position(|known| known.endpoint == range.master);
+            let index = known.unwrap_or_else(|| {
+                masters.push(master(&range.master));
+                masters.len() - 1
+            });
+            slots[usize::from(range.first)..=usize::from(range.last.max(range.first))].fill(u16::try_from(index).ok());
+            nodes.extend(range.replicas.iter().chain([&range.master]).cloned());
+        }
+        nodes.sort();
+        nodes.dedup();
+        let mut shards: Vec<Option<Arc<Shard>>> = vec![None; masters.len()];
+        let mut all_kept = true;
+        for (_, shard) in &self.masters {
+            match slots[usize::from(shard.slot)].map(|owner| &mut shards[usize::from(owner)]) {
+                Some(free @ None) => *free = Some(Arc::clone(shard)),
+                _ => all_kept = false,
+            }
+        }
+        let first = |index| (0..SLOTS).find(|slot| slots[usize::from(*slot)] == u16::try_from(index).ok()).unwrap_or(0);
+        let new = |index| {
+            let slot = first(index);
+            Arc::new(Shard { slot, tag: slot::tag(slot), marker: Marker::default() })
+        };
+        let shards: Vec<_> =
+            shards.into_iter().enumerate().map(|(index, shard)| shard.unwrap_or_else(|| new(index))).collect();
+        (Self { slots, masters: masters.into_iter().zip(shards).collect(), nodes }, all_kept)
+    }
+
+    /// The master that has a slot.
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Master>> {
+        let index = (*self.slots.get(usize::from(slot))?)?;
+        self.masters.get(usize::from(index)).map(|(master, _)| master)
+    }
+
+    /// The shard of a master.
+    pub(super) fn shard(&self, of: &Arc<Master>) -> Option<&Arc<Shard>> {
+        self.masters.iter().find(|(master, _)| Arc::ptr_eq(master, of)).map(|(_, shard)| shard)
+    }
+
+    /// A slot that no master has.
+    pub(super) fn gap(&self) -> Option<u16> {
+        (0..SLOTS).find(|slot| self.owner(*slot).is_none())
+    }
+}

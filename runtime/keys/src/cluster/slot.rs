@@ -1,0 +1,41 @@
+//! Which of a cluster's slots a key is in.
+use crc::{CRC_16_XMODEM, Crc};
+
+/// How many there are.
+pub(super) const SLOTS: u16 = 16_384;
+
+const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+
+/// The slot of a key: of what is in its first braces, if anything is.
+pub(super) fn of(key: &str) -> u16 {
+    let braced = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(braced, _)| braced);
+    CRC.checksum(braced.filter(|braced| !braced.is_empty()).unwrap_or(key).as_bytes()) % SLOTS
+}
+
+/// What puts a key without braces into this slot, at its end.
+pub(super) fn tag(slot: u16) -> String {
+    let mut tags = (0_u64..).map(|number| format!("{{{number}}}"));
+    tags.find(|tag| of(tag) == slot).expect("each slot has numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_the_servers() {
+        // As CLUSTER KEYSLOT says.
+        assert_eq!(of("123456789"), 12739);
+        assert_eq!(of("foo{hash_tag}"), of("hash_tag"));
+        assert_eq!(of("foo{}{bar}"), 8363);
+        assert_eq!(of("foo{{bar}}zap"), of("{bar"));
+        assert_eq!(of("foo{bar"), CRC.checksum(b"foo{bar") % SLOTS);
+    }
+
+    #[test]
+    fn each_slot_has_a_tag() {
+        for slot in [0, 1, 5460, 10_923, SLOTS - 1] {
+            assert_eq!(of(&format!("rollcall:marker:1{}", tag(slot))), slot);
+        }
+    }
+}

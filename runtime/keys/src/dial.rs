@@ -1,0 +1,196 @@
+//! Connections to servers of REDIS_URL, with or without TLS.
+//!
+//! Invariant: URL and files are read again for each connection, so what was rotated is used from the next one on.
+use std::{
+    error::Error,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use bb8_redis::redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+use rollcall_base::{BackendUrl, tls::ClientTls, tls_failure};
+use tokio::{
+    net::TcpStream,
+    task::{JoinSet, spawn_blocking},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
+
+use super::{
+    address::{Endpoint, RedisUrl},
+    state,
+};
+
+/// Commands that wait in one connection's queue, before callers wait.
+const PIPELINED: usize = 1024;
+
+/// Why there is no connection, and what to change, as far as that is known.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ConnectError(pub(super) String);
+
+/// A connection, and the task that serves it, which ends with the last clone.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) connection: MultiplexedConnection,
+    _driver: Option<Arc<JoinSet<()>>>,
+}
+
+/// Makes connections.
+pub(super) struct Dialer {
+    url: BackendUrl,
+    /// As it was at the start: another kind needs another start.
+    first: RedisUrl,
+    tls: Arc<TlsFiles>,
+}
+
+impl Dialer {
+    pub(super) fn new(url: BackendUrl, tls: ClientTls) -> Result<Self, String> {
+        let first = RedisUrl::parse(url.reveal())?;
+        Ok(Self { url, first, tls: Arc::new(TlsFiles { files: tls, last: Mutex::default() }) })
+    }
+
+    /// The URL as it was at the start.
+    pub(super) fn first(&self) -> &RedisUrl {
+        &self.first
+    }
+
+    /// The URL as it is now.
+    pub(super) async fn url(&self) -> Result<RedisUrl, ConnectError> {
+        let url = RedisUrl::parse(self.url.current().await.reveal()).map_err(ConnectError)?;
+        match url.is_like(&self.first) {
+            true => Ok(url),
+            false => Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into())),
+        }
+    }
+
+    /// Connects to one of the URL's servers. It takes as long as it takes.
+    pub(super) async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        access: &RedisConnectionInfo,
+        tls: bool,
+    ) -> Result<Line, ConnectError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(PIPELINED);
+        match (endpoint, tls) {
+            (Endpoint::Tcp(host, port), true) => self.dial_tls((host, *port), access, config).await,
+            (Endpoint::Tcp(host, port), false) => {
+                plain(ConnectionAddr::Tcp(host.clone(), *port), access, &config).await
+            }
+            (Endpoint::Unix(path), _) => plain(ConnectionAddr::Unix(path.clone()), access, &config).await,
+        }
+    }
+
+    async fn dial_tls(
+        &self,
+        (host, port): (&str, u16),
+        access: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> Result<Line, ConnectError> {
+        let connector = TlsConnector::from(TlsFiles::current(&self.tls).await?);
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| ConnectError(format!("{host}: {error}")))?;
+        let stream = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            connector.connect(name, stream).await
+        };
+        let stream = stream
+            .await
+            .map_err(|error: io::Error| told_by_tls(&error).unwrap_or_else(|| ConnectError(error.to_string())))?;
+        let made = MultiplexedConnection::new_with_config(access, stream, config).await;
+        let (connection, driver) = made.map_err(|error| told(&error))?;
+        let mut task = JoinSet::new();
+        task.spawn(driver);
+        Ok(Line { connection, _driver: Some(Arc::new(task)) })
+    }
+}
+
+async fn plain(
+    address: ConnectionAddr,
+    access: &RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> Result<Line, ConnectError> {
+    let settings = TcpSettings::default().set_nodelay(true);
+    let info = address.into_connection_info().map_err(|error| told(&error))?;
+    let client = Client::open(info.set_redis_settings(access.clone()).set_tcp_settings(settings));
+    let client = client.map_err(|error| told(&error))?;
+    let connection = client.get_multiplexed_async_connection_with_config(config).await;
+    let connection = connection.map_err(|error| told_without_tls(&error))?;
+    Ok(Line { connection, _driver: None })
+}
+
+/// A server's error, with what to do about it. In TLS 1.3 a server refuses the client's certificate in its first answer.
+pub(super) fn told(error: &RedisError) -> ConnectError {
+    // The library's cause is behind a shared pointer, whose own cause is the next one.
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let of_tls = cause.and_then(|cause| told_by_tls(&**cause));
+    of_tls.unwrap_or_else(|| ConnectError(state::describe(error)))
+}
+
+/// The same of a connection without TLS. A server that speaks TLS ends it.
+pub(super) fn told_without_tls(error: &RedisError) -> ConnectError {
+    match error.is_connection_dropped() && !error.is_connection_refusal() {
+        true => ConnectError(format!("{error}; if it speaks TLS, let REDIS_URL begin with rediss")),
+        false => told(error),
+    }
+}
+
+/// What to change where a TLS handshake failed; none for other errors.
+fn told_by_tls(error: &(dyn Error + 'static)) -> Option<ConnectError> {
+    const SETTINGS: &str = "ROLLCALL_REDIS_CA_FILE, ROLLCALL_REDIS_CERT, ROLLCALL_REDIS_KEY";
+    tls_failure::explain(error).map(|why| ConnectError(format!("{why} (settings: {SETTINGS})")))
+}
+
+/// The configuration made of the files, made again where one of them was replaced.
+struct TlsFiles {
+    files: ClientTls,
+    last: Mutex<Option<(Vec<Stamp>, Arc<ClientConfig>)>>,
+}
+
+/// Time and length of a file; none where there is no such file.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = path.metadata().ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+impl TlsFiles {
+    async fn current(this: &Arc<Self>) -> Result<Arc<ClientConfig>, ConnectError> {
+        let this = Arc::clone(this);
+        let read = spawn_blocking(move || this.read());
+        read.await.unwrap_or_else(|_| Err(ConnectError("reading the certificates' files panicked".into())))
+    }
+
+    /// A file that cannot be used, as may happen while it is replaced, leaves the last good ones in use.
+    fn read(&self) -> Result<Arc<ClientConfig>, ConnectError> {
+        // An option is whole after any panic.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps: Vec<Stamp> = self.files.files().map(stamp).collect();
+        if let Some((_, config)) = last.as_ref().filter(|(read, _)| *read == stamps) {
+            return Ok(Arc::clone(config));
+        }
+        match (self.files.config(), &*last) {
+            (Ok(config), _) => {
+                let config = Arc::new(config);
+                *last = Some((stamps, Arc::clone(&config)));
+                Ok(config)
+            }
+            (Err(error), Some((_, config))) => {
+                tracing::warn!(%error, "the last good certificates stay in use");
+                Ok(Arc::clone(config))
+            }
+            (Err(error), None) => Err(ConnectError(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The keys that a join and its end are about, by name, and the commands on them.
+use std::collections::{BTreeMap, HashMap};
+
+use rollcall_schema::{LessonId, Role, UserId, key};
+
+use super::{KeyEntry, StaleField, commands::KeyCommand, marker::Mark, scripts::Script};
+
+/// What a ping writes begins with this, and stays for so many seconds. No user's id begins so.
+const PING: &str = "rollcall:ping";
+const PING_SECONDS: &str = "10";
+
+/// Names with the prefix.
+pub(super) struct Names(String);
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self(prefix.to_owned())
+    }
+
+    /// A key of our own, as the marker is.
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+
+    pub(super) fn seats(&self, lesson: &LessonId) -> String {
+        self.key(&key::lesson_seat(lesson))
+    }
+
+    /// The hash of the fields of a role.
+    pub(super) fn fields(&self, role: Role, lesson: &LessonId) -> String {
+        self.key(&match role {
+            Role::Teacher => key::lesson_teacher(lesson),
+            Role::Participant | Role::Hub => key::lesson_student(lesson),
+        })
+    }
+
+    /// The hashes in which a connection's field may be.
+    pub(super) fn both(&self, lesson: &LessonId) -> [String; 2] {
+        [Role::Teacher, Role::Participant].map(|role| self.fields(role, lesson))
+    }
+
+    pub(super) fn user(&self, user: &UserId) -> String {
+        self.key(&key::user(user))
+    }
+
+    /// A join, in one script. Without a user it is about the seat map alone.
+    pub(super) fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> KeyCommand {
+        let mut keys = self.of(entry);
+        if let (Some(_), Some(left)) = (&entry.user, before.filter(|before| **before != entry.lesson)) {
+            keys.extend(self.both(left));
+        }
+        let mut arguments = arguments(entry);
+        arguments.push(u8::from(before.is_none()).to_string());
+        KeyCommand::timed(Script::Join, keys, arguments)
+    }
+
+    /// What is missing of a join, in one script.
+    pub(super) fn repair(&self, entry: &KeyEntry) -> KeyCommand {
+        KeyCommand::timed(Script::Repair, self.of(entry), arguments(entry))
+    }
+
+    /// The seat map's part of a join or its repair alone.
+    pub(super) fn seat_map(&self, script: Script, entry: &KeyEntry) -> KeyCommand {
+        KeyCommand::timed(script, vec![self.seats(&entry.lesson)], arguments(entry))
+    }
+
+    /// What is missing of a join, in a script for each key.
+    pub(super) fn repair_each(&self, entry: &KeyEntry) -> Vec<KeyCommand> {
+        let mut commands = vec![self.seat_map(Script::Repair, entry)];
+        if let Some((user, role)) = &entry.user {
+            let sid = entry.sid.to_string();
+            let own: &[&str] = match role {
+                Role::Teacher => &["lesson_id", entry.lesson.as_str()],
+                _ => &["sid", &sid, "client_id", user.as_str(), "role", role.as_str()],
+            };
+            let mut add = |hash, pairs: &[&str]| {
+                let pairs = pairs.iter().map(|text| (*text).to_owned()).collect();
+                commands.push(KeyCommand::timed(Script::Add, vec![hash], pairs));
+            };
+            add(self.user(user), own);
+            add(self.fields(*role, &entry.lesson), &[user.as_str(), &sid]);
+        }
+        commands
+    }
+
+    fn of(&self, entry: &KeyEntry) -> Vec<String> {
+        let mut keys = vec![self.seats(&entry.lesson)];
+        if let Some((user, role)) = &entry.user {
+            keys.extend([self.fields(*role, &entry.lesson), self.user(user)]);
+        }
+        keys
+    }
+
+    /// Asks whether all of a join is there, and renews the TTLs of what is: each is answered by 1.
+    pub(super) fn look(&self, KeyEntry { lesson, seats, user, .. }: &KeyEntry) -> Vec<KeyCommand> {
+        let ttl = key::TTL_SECONDS.to_string();
+        let mut commands = Vec::with_capacity(8);
+        let mut ask = |key: &String, fields: &[&str]| {
+            commands.push(KeyCommand::plain("EXPIRE", key.clone(), &[&ttl]));
+            commands.extend(fields.iter().map(|field| KeyCommand::plain("HEXISTS", key.clone(), &[field])));
+        };
+        if *seats > 0 {
+            ask(&self.seats(lesson), &[&seats.to_string()]);
+        }
+        if let Some((user, role)) = user {
+            ask(&self.fields(*role, lesson), &[user.as_str()]);
+            let known: &[&str] = if *role == Role::Teacher { &["lesson_id"] } else { &["sid", "client_id", "role"] };
+            ask(&self.user(user), known);
+        }
+        commands
+    }
+
+    /// Removes a field from these hashes, or sets it to its successor.
+    pub(super) fn remove(&self, hashes: Vec<String>, StaleField { field, successor }: &StaleField) -> KeyCommand {
+        let successor = successor.map(|successor| successor.to_string()).unwrap_or_default();
+        KeyCommand::script(Script::Remove, hashes, vec![field.user.to_string(), field.sid.to_string(), successor])
+    }
+
+    /// Asks for the whole seat map; [`seat_map`] reads the answer.
+    pub(super) fn read_seats(&self, lesson: &LessonId) -> KeyCommand {
+        KeyCommand::plain("HGETALL", self.seats(lesson), &[])
+    }
+
+    /// Removes the user's own key, and its field in these lessons.
+    pub(super) fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Vec<KeyCommand> {
+        let fields = lessons.iter().flat_map(|lesson| self.both(lesson));
+        let fields = fields.map(|hash| KeyCommand::plain("HDEL", hash, &[user.as_str()]));
+        std::iter::once(KeyCommand::plain("DEL", self.user(user), &[])).chain(fields).collect()
+    }
+
+    /// Writes the marker, and asks for the replication's id where that is wanted.
+    pub(super) fn mark(&self, Mark { key, number, least }: &Mark, replication: bool) -> KeyCommand {
+        mark(key.clone(), &key::TTL_SECONDS.to_string(), (*number, least.unwrap_or(0)), replication)
+    }
+
+    /// Does what joins and removals do, on keys of its own. On a cluster `tag` puts them on one node.
+    pub(super) fn ping(&self, tag: &str) -> Vec<KeyCommand> {
+        let key = |name: &str| self.key(&format!("{PING}:{name}{tag}"));
+        let [seats, field, user] = ["seats", "field", "user"].map(key);
+        let join = ["1", "participant", PING, PING, PING, "1"].map(str::to_owned).to_vec();
+        let remove = [PING, PING, ""].map(str::to_owned).to_vec();
+        let ends = [&seats, &user].map(|key| KeyCommand::plain("EXPIRE", key.clone(), &[PING_SECONDS]));
+        let commands = [
+            KeyCommand::timed(Script::Join, vec![seats.clone(), field.clone(), user], join),
+            KeyCommand::plain("HEXISTS", seats.clone(), &["1"]),
+            // The join does so only where the map is new.
+            KeyCommand::plain("HSETNX", seats, &["1", ""]),
+            KeyCommand::script(Script::Remove, vec![field], remove),
+            mark(key("marker"), PING_SECONDS, (1, 0), false),
+        ];
+        commands.into_iter().chain(ends).collect()
+    }
+}
+
+/// Other services write there, too: what is no seat's number is theirs.
+pub(super) fn seat_map(fields: HashMap<String, String>) -> BTreeMap<u32, String> {
+    fields.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect()
+}
+
+fn mark(key: String, ttl: &str, (number, least): (u64, u64), replication: bool) -> KeyCommand {
+    let arguments = vec![ttl.to_owned(), number.to_string(), least.to_string(), u8::from(replication).to_string()];
+    KeyCommand::script(Script::Mark, vec![key], arguments)
+}
+
+/// Those that `entry.lua` takes, from the third.
+fn arguments(KeyEntry { lesson, seats, sid, user }: &KeyEntry) -> Vec<String> {
+    let (user, role) = user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
+    vec![seats.to_string(), role.to_owned(), user.to_owned(), sid.to_string(), lesson.to_string()]
+}

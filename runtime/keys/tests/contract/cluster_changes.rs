@@ -1,0 +1,182 @@
+//! What happens to a cluster: masters die, hang and change, slots move; and joins that fail on one node only.
+use std::time::Duration;
+
+use rollcall_keys::{FailedJoin, KeyEntry, KeyField, RedisOptions};
+use rollcall_loadtest::servers::{Authority, RedisCluster, RedisTls, shared, tell_redis};
+use rollcall_schema::Role;
+use tokio::{
+    runtime::Handle,
+    task::block_in_place,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    bench::{Bench, InRedis, entry, fresh, hash, lesson, options, participant, sid, stale},
+    failover::heals,
+    kinds::{self, client_tls},
+};
+
+const MARKER: &str = "rollcall:marker:1";
+const STUDENTS: &str = "lesson_student_algebra-1";
+
+/// A user whose own key is on another node than this one.
+fn user_elsewhere(cluster: &RedisCluster, than: usize, name: &str) -> String {
+    let mut users = (0..).map(|number| format!("{name}-{number}"));
+    users.find(|user| cluster.master_of(user).unwrap() != than).unwrap()
+}
+
+/// A join in a lesson of a node that is away fails in time, and leaves nothing on the others.
+async fn fails_and_is_undone(bench: &InRedis, joined: &KeyEntry) {
+    let answer = timeout(Duration::from_secs(2), bench.kv.join(joined, None)).await;
+    answer.expect("an answer in time").expect_err("a node is away");
+    let (user, _) = joined.user.as_ref().unwrap();
+    assert_eq!(fresh(bench, user.as_str()).await, None);
+}
+
+#[tokio::test]
+async fn masters_of_a_cluster_with_tls_are_replaced() {
+    let authority = Authority::new().unwrap();
+    let server = authority.issue(&["127.0.0.1"]).unwrap();
+    let tls = RedisTls { authority: &authority, server: &server, asks_clients: true };
+    let mut cluster = RedisCluster::start(Some(tls)).unwrap();
+    let options = RedisOptions { tls: client_tls(&authority, Some(&server)), ..options(cluster.url(), "") };
+    let bench = InRedis::of(options, cluster.ports()).await;
+    let kv = bench.kv();
+    let alice = participant("algebra-1", "alice", 1);
+    kv.join(&alice, None).await.unwrap();
+    assert!(!kv.probe(MARKER).await.unwrap());
+    assert!(kv.probe(MARKER).await.unwrap());
+
+    // Maintenance: the replica takes over with all data.
+    cluster.fail_over(cluster.master_of(STUDENTS).unwrap()).unwrap();
+    kv.join(&alice, None).await.unwrap();
+    noticed(&bench).await;
+
+    let master = cluster.master_of(STUDENTS).unwrap();
+    let bob = participant("algebra-1", &user_elsewhere(&cluster, master, "bob"), 2);
+    cluster.let_replicas_take_over(false).unwrap();
+    cluster.node(master).kill().unwrap();
+    fails_and_is_undone(&bench, &bob).await;
+    cluster.let_replicas_take_over(true).unwrap();
+    // Once the key has a master again, its replica has taken over.
+    cluster.master_of(STUDENTS).unwrap();
+    heals(&*kv).await;
+    noticed(&bench).await;
+    cluster.node(master).restart().unwrap();
+
+    let master = cluster.master_of("lesson_student_geometry-2").unwrap();
+    let carol = participant("geometry-2", &user_elsewhere(&cluster, master, "carol"), 3);
+    cluster.let_replicas_take_over(false).unwrap();
+    cluster.node(master).pause().unwrap();
+    fails_and_is_undone(&bench, &carol).await;
+    cluster.let_replicas_take_over(true).unwrap();
+    let since = Instant::now();
+    while let Err(FailedJoin { error, .. }) = kv.join(&carol, None).await {
+        // As long as the cluster takes to notice, and its replica to be voted for.
+        assert!(since.elapsed() < Duration::from_secs(20), "{error}");
+    }
+    cluster.node(master).resume().unwrap();
+    heals(&*kv).await;
+    noticed(&bench).await;
+    kv.remove(&[stale(&alice, None), stale(&carol, None)]).await.unwrap();
+    assert_eq!(fresh(&bench, STUDENTS).await, None);
+    kv.ping().await.unwrap();
+}
+
+/// A new master is noticed once, by its replication's id.
+async fn noticed(bench: &InRedis) {
+    let since = Instant::now();
+    let kept = loop {
+        match bench.kv.probe(MARKER).await {
+            Ok(kept) => break kept,
+            Err(error) => assert!(since.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+    };
+    assert!(!kept, "writes may be lost");
+    assert!(bench.kv.probe(MARKER).await.unwrap(), "and noticed once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_may_move_under_joins() {
+    let (bench, cluster) = (kinds::cluster().await, shared::redis_cluster());
+    let alice = participant("moved-1", "alice", 1);
+    bench.kv.join(&alice, None).await.unwrap();
+    assert!(!bench.kv.probe(MARKER).await.unwrap());
+    let key = bench.name("lesson_student_moved-1");
+    let from = cluster.master_of(&key).unwrap();
+    let to = (0..3).find(|number| *number != from).unwrap();
+    let meanwhile = || {
+        block_in_place(|| {
+            Handle::current().block_on(async {
+                // Asked of the one that the hash is still on.
+                bench.kv.join(&participant("moved-1", "bob", 2), None).await.unwrap();
+                // And of the one that it is to be on, where it is made.
+                bench.write("DEL", "lesson_student_moved-1", &[]).await;
+                bench.kv.join(&participant("moved-1", "carol", 3), None).await.unwrap();
+                bench.kv.repair(&[alice.clone()]).await.unwrap();
+            });
+        });
+    };
+    cluster.move_slot(&key, to, meanwhile).unwrap();
+    bench.kv.remove(&[stale(&alice, Some(9))]).await.unwrap();
+    let students = hash([("alice", &sid(9)), ("carol", &sid(3))]);
+    assert_eq!(fresh(&bench, "lesson_student_moved-1").await, students);
+    bench.kv.join(&participant("moved-1", "dora", 4), None).await.unwrap();
+    bench.kv.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
+    let bench = kinds::cluster().await;
+    let (algebra, geometry) = (lesson("algebra-1"), lesson("geometry-1"));
+    bench.kv.join(&participant("geometry-1", "alice", 1), None).await.unwrap();
+    bench.kv.join(&participant("algebra-1", "alice", 2), None).await.unwrap();
+    let own = fresh(&bench, "alice").await;
+    // The hash of the lesson that is left is no hash, so that part is refused.
+    bench.write("SET", "lesson_teacher_geometry-1", &["of another type"]).await;
+    let moves = participant("algebra-1", "alice", 1);
+    let FailedJoin { restored, error } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
+    assert!(error.to_string().contains("WRONGTYPE"), "{error}");
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+    assert_eq!(fresh(&bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]));
+    assert_eq!(fresh(&bench, "alice").await, own);
+    let (user, _) = moves.user.clone().unwrap();
+    let other = stale(&participant("algebra-1", "alice", 2), None).field;
+    assert_eq!(restored, Some(KeyField { lesson: algebra.clone(), user, sid: other.sid }));
+
+    let dora = entry("algebra-1", "dora", Role::Teacher, 5);
+    bench.kv.join(&dora, Some(&geometry)).await.unwrap_err();
+    assert_eq!(fresh(&bench, "dora").await, None);
+    assert_eq!(fresh(&bench, "lesson_teacher_algebra-1").await, None);
+    // The same lesson once more, of which what is there is its own.
+    bench.write("DEL", "lesson_teacher_geometry-1", &[]).await;
+    bench.kv.join(&dora, None).await.unwrap();
+    bench.write("SET", "lesson_seat_algebra-2", &["of another type"]).await;
+    bench.kv.join(&KeyEntry { seats: 3, ..participant("algebra-2", "emil", 6) }, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn nodes_that_forgot_the_scripts_get_them_again() {
+    let (bench, cluster) = (kinds::cluster().await, shared::redis_cluster());
+    for _ in 0..2 {
+        for port in cluster.ports() {
+            tell_redis(port, "SCRIPT FLUSH").unwrap();
+        }
+        bench.kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
+        bench.kv.remove(&[stale(&participant("algebra-1", "alice", 1), None)]).await.unwrap();
+    }
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, None);
+}
+
+#[tokio::test]
+async fn a_url_of_the_wrong_kind_is_told() {
+    let (cluster, single) = (shared::redis_cluster(), shared::redis());
+    let said =
+        async |url: String, prefix: &str| rollcall_keys::connect(options(url, prefix)).await.err().unwrap().to_string();
+    let alone = said(format!("redis://127.0.0.1:{}", cluster.ports()[0]), "").await;
+    assert!(alone.contains("begin REDIS_URL with redis+cluster"), "{alone}");
+    let no_node = said(single.url().replace("redis:", "redis+cluster:"), "").await;
+    assert!(no_node.contains("no node of a cluster: begin REDIS_URL with redis"), "{no_node}");
+    let braces = said(cluster.url(), "{app}:").await;
+    assert!(braces.contains("leave the braces out of ROLLCALL_REDIS_PREFIX"), "{braces}");
+}
