@@ -86,6 +86,11 @@ async fn every_panel_of_the_dashboard_has_data() {
         left.clone()
     };
     until("data in each panel", LATE, look, Vec::is_empty).await;
+    // What a client does wrong sets off no alert on connects.
+    let runs = |labels: &[&str]| first.gateway.metric("rollcall_function_invocations_total", labels).unwrap();
+    assert!(runs(&["function=\"connect\"", "outcome=\"refused\""]) >= 1.0);
+    assert_eq!(runs(&["function=\"connect\"", "outcome=\"error\""]), 0.0);
+    assert!(runs(&["function=\"join_lesson\"", "outcome=\"error\""]) >= 1.0, "Redis is away");
     // Whoever watched has heard of the others.
     for mut agent in [alice, watcher] {
         agent.client.next_event(SOON).await.unwrap();

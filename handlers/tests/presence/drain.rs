@@ -1,12 +1,12 @@
 //! SIGTERM beside another node, beside servers that hang, and twice.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{join, join_all};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
-use rollcall_loadtest::{Client, Gateway, GatewayOptions};
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
 use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
@@ -222,6 +222,9 @@ async fn a_node_that_is_to_end_takes_connections_while_balancers_learn_it() {
     until("it is not ready", SOON, ready, |status| *status == 503).await;
     let mut late = enters(&node, &room, "late").await.unwrap();
     alice.sees("entered", &late.whom()).await;
+    let over = node.metric("rollcall_drain_deadline_timestamp_seconds", &[]).unwrap();
+    let left = over - token::seconds(SystemTime::now()) as f64;
+    assert!((1.0..=611.0).contains(&left), "the delay and the drain's deadline are told: {left} s");
     // A second signal begins the drain.
     node.terminate().unwrap();
     is_dismissed(&mut alice).await;

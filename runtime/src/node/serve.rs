@@ -319,6 +319,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         info!(?delay, "not ready, and taking connections until the drain begins; a second signal begins it at once");
         let _ = timeout(delay, signals.next()).await;
     }
+    gauges::drains_within(presence.drain_deadline);
     draining.send_replace(true);
     let drain =
         Drain { presence, workers, mailboxes, disconnects, key_cleanup, store, lease: lease_seen, nodes: nodes_seen };
