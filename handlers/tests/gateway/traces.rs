@@ -3,11 +3,14 @@
 use rollcall_loadtest::{Client, GatewayOptions};
 use serde_json::{Value, json};
 
-use crate::common::{Backend, Collector, Function, FunctionsFile, Reply, SOON, Span, on_both_kinds, until};
+use crate::common::{
+    Backend, Collector, FUNCTIONS_SECRET, Function, FunctionsFile, Reply, SOON, Span, on_both_kinds, until,
+};
 
 on_both_kinds![
     what_comes_with_a_connection_goes_to_functions_and_events,
     spans_of_a_sampled_trace_are_exported_and_their_ids_passed_on,
+    an_event_is_delivered_in_its_trace_and_a_webhook_called_in_one,
 ];
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -112,6 +115,34 @@ async fn spans_of_a_sampled_trace_are_exported_and_their_ids_passed_on(kind: &Ba
         assert!(heads.iter().any(|head| head == line), "{line}: {heads:?}");
     }
     assert!(backend.gateway.metric("rollcall_trace_exports_total", &["outcome=\"done\""]).unwrap() >= 1.0);
+}
+
+async fn an_event_is_delivered_in_its_trace_and_a_webhook_called_in_one(kind: &Backend) {
+    let collector = Collector::start().await;
+    let receiver = Function::start(|_| Reply::Json(200, json!({}))).await;
+    let backend = kind.another(|options| {
+        exporting(options, &collector)
+            .env("ROLLCALL_TRACE_RATIO", "1")
+            .env("ROLLCALL_WEBHOOK_URL", receiver.url())
+            .env("ROLLCALL_WEBHOOK_SECRET", FUNCTIONS_SECRET)
+    });
+    let mut client = enters(&backend, None, Value::Null).await;
+    let subject = format!("classroom.{}.note", backend.classrooms()[0].id);
+    let event = json!({"subject": subject, "body": {"n": 1}, "headers": {"traceparent": parent("01")}});
+    assert_eq!(backend.gateway.post("/api/v1/publish", &event).unwrap().0, 202);
+    assert_eq!(client.next_event(SOON).await.unwrap().body, json!({"n": 1}));
+    if let Some(stored) = backend.stored(&subject, 1).await {
+        assert_eq!(stored[0].header("traceparent"), parent("01"));
+    }
+    let delivered = |spans: &Vec<Span>| spans.iter().any(|span| span.name == "deliver" && span.parent == PARENT);
+    until("the delivery", SOON, async || collector.spans(), delivered).await;
+    let told = until("the webhook", SOON, async || told(&receiver), Option::is_some).await.unwrap();
+    let called = |spans: &Vec<Span>| {
+        let ids =
+            spans.iter().filter(|span| span.name == "webhook").map(|span| format!("00-{}-{}-01", span.trace, span.id));
+        ids.into_iter().any(|id| id == told)
+    };
+    until("its span", SOON, async || collector.spans(), called).await;
 }
 
 #[tokio::test]
