@@ -25,6 +25,14 @@ pub trait Application: Sized + Send + 'static {
     /// A whole message has arrived, unmasked and, if text, valid UTF-8.
     fn message(&mut self, socket: &mut Socket<'_, Self::Peer>, message: Message<'_>);
 
+    /// The same on a connection that speaks Engine.IO: the message may be for another connection that its transport carries
+    /// ([`Sockets::carry`]).
+    fn engine_message(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, message: Message<'_>) {
+        if let Some(mut socket) = sockets.get_mut(id) {
+            self.message(&mut socket, message);
+        }
+    }
+
     /// A command has arrived in the inbox.
     fn command(&mut self, sockets: &mut Sockets<Self::Peer>, command: Self::Command);
 

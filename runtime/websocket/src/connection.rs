@@ -2,14 +2,27 @@
 //!
 //! Invariant: `decoder` exists only while a message or frame is incomplete (or a pause holds input back), `send_queue`
 //! only while the kernel refuses bytes.
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use metrics::Gauge;
 
 use crate::{
-    close::Cause, connection_count::WorkerCount, engine::Engine, framing::Framing, id::SocketId,
-    message_decoder::MessageDecoder, options::SocketOptions, polling_session::Probe, send_budget::SendBudget,
-    send_queue::SendQueue, transport::Transport,
+    carried::Load,
+    close::{Cause, Close},
+    connection_count::WorkerCount,
+    engine::Engine,
+    framing::Framing,
+    id::SocketId,
+    message_decoder::MessageDecoder,
+    options::SocketOptions,
+    polling_session::Probe,
+    send_budget::SendBudget,
+    send_queue::SendQueue,
+    transport::Transport,
 };
 
 /// The stage of a connection. Times are the worker's ticks.
@@ -94,6 +107,7 @@ impl Connection {
     pub(crate) fn framing(&self) -> Framing {
         match (&self.transport, self.engine_since) {
             (Transport::Polling(_), _) => Framing::Polling,
+            (Transport::Carried { framing, .. }, _) => *framing,
             (_, Some(_)) => Framing::EngineWebSocket,
             (_, None) => Framing::WebSocket,
         }
@@ -127,4 +141,10 @@ pub(crate) struct WorkerContext {
     pub(crate) payloads: Vec<SocketId>,
     /// WebSockets that are to become the transport of a session.
     pub(crate) probes: Vec<Probe>,
+    /// What connections carry besides themselves, by their index.
+    pub(crate) loads: HashMap<usize, Load>,
+    /// Carried connections on which something was sent in this iteration of the loop.
+    pub(crate) carried_sends: Vec<SocketId>,
+    /// Carriers that are to be closed, since what they carry is.
+    pub(crate) carrier_closes: Vec<(usize, Close)>,
 }

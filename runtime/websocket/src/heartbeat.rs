@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 
 use crate::{
     application::Ping, close::Cause, connection::ConnectionState, framing::Framing, id::SocketId, socket_io::SocketIo,
-    sockets::Sockets,
+    sockets::Sockets, transport::Transport,
 };
 
 impl<P> Sockets<P> {
@@ -17,6 +17,9 @@ impl<P> Sockets<P> {
         let engine_pong_timeout = context.options.ticks(context.options.engine_pong_timeout);
         for (index, entry) in &mut self.slab {
             let connection = &mut entry.connection;
+            if let Transport::Carried { .. } = connection.transport {
+                continue;
+            }
             let is_engine = connection.engine_since.is_some();
             let pong_timeout = if is_engine { engine_pong_timeout } else { socket_pong_timeout };
             // A ping that is still in our own queue says nothing about whether the client lives, only that it does not
@@ -33,8 +36,9 @@ impl<P> Sockets<P> {
                 Some(since) => now > since.get() && (now - since.get()).is_multiple_of(ping_interval),
                 None => now.wrapping_add(connection.generation) % ping_interval == 0,
             };
-            let (state, paused) = (connection.state, connection.paused);
+            let state = connection.state;
             let mut io = SocketIo { connection, context, id };
+            let paused = io.is_paused();
             match state {
                 ConnectionState::Open { .. } if paused => {}
                 ConnectionState::Open { .. } if reads_no_pongs => io.mark_closing(Cause::SlowConsumer),

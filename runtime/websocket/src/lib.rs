@@ -6,11 +6,13 @@
 //! `read_ready` its input, and `heartbeat` its pings and deadlines.
 //!
 //! Engine.IO is spoken beside plain WebSockets: `engine_service` answers its requests, `framing` writes its packets, and
-//! `polling` and `upgrade_probe` are sessions whose packets go by HTTP. An [`Application`] gets messages only.
+//! `polling` and `upgrade_probe` are sessions whose packets go by HTTP. An [`Application`] gets messages only. A session's
+//! transport may carry more connections than its own (`carried`).
 //!
 //! Invariant: a client costs at most its slab entry, the bytes it has sent of one message (twice, while they are
 //! copied), and `max_outbound`. Whatever it does, the application gets one `opened` and one `closed` for it.
 mod application;
+mod carried;
 pub mod certificate;
 mod close;
 mod connection;

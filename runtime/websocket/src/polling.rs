@@ -16,9 +16,11 @@ use crate::{
 };
 
 impl SocketIo<'_> {
-    /// Something waits for the next GET.
+    /// Something waits for the next GET, or for the connection's carrier.
     pub(crate) fn note_payload(&mut self) {
-        if self.is_polling() && self.context.payloads.last() != Some(&self.id) {
+        if self.is_carried() {
+            self.context.carried_sends.push(self.id);
+        } else if self.is_polling() && self.context.payloads.last() != Some(&self.id) {
             self.context.payloads.push(self.id);
         }
     }

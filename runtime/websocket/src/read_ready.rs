@@ -42,10 +42,11 @@ impl ReadBuffers {
         sockets: &mut Sockets<A::Peer>,
         id: SocketId,
     ) {
-        let Some(SocketIo { connection, .. }) = sockets.io(id) else { return };
-        if connection.paused && matches!(connection.state, ConnectionState::Open { .. }) {
+        let Some(io) = sockets.io(id) else { return };
+        if io.is_open() && io.is_paused() {
             return;
         }
+        let SocketIo { connection, .. } = io;
         if connection.framing() == Framing::Polling {
             return deliver_post(application, sockets, id);
         }
@@ -91,7 +92,7 @@ impl ReadBuffers {
         let mut options = socket.io.context.options.clone();
         options.binary |= is_engine;
         let ended = loop {
-            if !socket.is_open() || socket.connection.paused || messages == MAX_MESSAGES {
+            if !socket.is_open() || socket.is_paused() || messages == MAX_MESSAGES {
                 break None;
             }
             match decoder.next(&mut input, &options) {
@@ -102,7 +103,13 @@ impl ReadBuffers {
                     pongs.clear();
                     if !is_engine {
                         application.message(&mut socket, message);
-                    } else if let Err(end) = deliver_packet(application, &mut socket, message) {
+                        continue;
+                    }
+                    let id = socket.id();
+                    let delivered = deliver_packet(application, sockets, id, message);
+                    let Some(again) = sockets.socket_at(id.index()) else { return };
+                    socket = again;
+                    if let Err(end) = delivered {
                         break Some(end);
                     }
                 }
@@ -131,7 +138,7 @@ impl ReadBuffers {
         }
         if !input.is_empty() {
             decoder.unparsed = input.to_vec();
-            if !socket.connection.paused {
+            if !socket.is_paused() {
                 socket.requeue();
             }
         }
@@ -176,16 +183,17 @@ impl ReadBuffers {
 /// Delivers a message of an Engine.IO session. The error ends the session.
 fn deliver_packet<A: Application>(
     application: &mut A,
-    socket: &mut Socket<'_, A::Peer>,
+    sockets: &mut Sockets<A::Peer>,
+    id: SocketId,
     message: Message<'_>,
 ) -> Result<(), (Option<u16>, Cause)> {
     let Message::Text(text) = message else {
-        application.message(socket, message);
+        application.engine_message(sockets, id, message);
         return Ok(());
     };
     match EnginePacket::parse(text) {
-        Ok(EnginePacket::Message(text)) => application.message(socket, Message::Text(text)),
-        Ok(EnginePacket::Binary(data)) => application.message(socket, Message::Binary(&data)),
+        Ok(EnginePacket::Message(text)) => application.engine_message(sockets, id, Message::Text(text)),
+        Ok(EnginePacket::Binary(data)) => application.engine_message(sockets, id, Message::Binary(&data)),
         Ok(EnginePacket::Pong | EnginePacket::Ignored) => {}
         Ok(EnginePacket::Close) => return Err((None, Cause::ClosedByClient)),
         Err(Malformed) => return Err((Some(Violation::Packet.code()), Cause::Violation(Violation::Packet))),
@@ -198,17 +206,21 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
     let Some(mut socket) = sockets.get_mut(id) else { return };
     let Some(mut post) = socket.connection.transport.polling().and_then(|session| session.post.take()) else { return };
     for _ in 0..MAX_MESSAGES {
-        if !socket.is_open() || socket.connection.paused {
+        if !socket.is_open() || socket.is_paused() {
             break;
         }
         let rest = &post.body[post.handled..];
         let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or(rest);
-        let delivered = deliver_packet(application, &mut socket, Message::Text(packet));
+        let id = socket.id();
+        let delivered = deliver_packet(application, sockets, id, Message::Text(packet));
         post.handled += packet.len() + 1;
+        let Some(again) = sockets.socket_at(id.index()) else { return };
+        socket = again;
         if let Err((_, cause)) = delivered {
             let malformed = matches!(cause, Cause::Violation(_));
             // The client may have gone.
             let _ = post.answer.send(if malformed { Err(RequestError::BadRequest) } else { Ok(()) });
+            let id = socket.id();
             return sockets.end_by_post(id, cause);
         }
         if post.handled > post.body.len() {
@@ -221,7 +233,7 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
     }
     // Of a session that is over, the answer is dropped, and with it the POST.
     if socket.is_open() {
-        let paused = socket.connection.paused;
+        let paused = socket.is_paused();
         if let Some(session) = socket.connection.transport.polling() {
             session.post = Some(post);
         }

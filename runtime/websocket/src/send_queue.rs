@@ -73,6 +73,12 @@ impl SendQueue {
         })
     }
 
+    /// The same, slice by slice.
+    pub(crate) fn take_slices(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.discharge(self.charged);
+        self.queue.drain(..)
+    }
+
     /// Hands over what the kernel takes; true if nothing is left.
     pub(crate) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
         loop {

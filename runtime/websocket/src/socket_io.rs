@@ -114,7 +114,9 @@ impl SocketIo<'_> {
     /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer full; meanwhile
     /// the client is neither pinged nor closed for its silence.
     pub fn pause(&mut self) {
-        self.connection.paused = true;
+        if !std::mem::replace(&mut self.connection.paused, true) {
+            self.note_paused();
+        }
     }
 
     /// Ends a pause.
@@ -123,6 +125,7 @@ impl SocketIo<'_> {
             if let ConnectionState::Open { pinged } = &mut self.connection.state {
                 *pinged = None;
             }
+            self.note_paused();
             self.requeue();
         }
     }
@@ -200,6 +203,9 @@ impl SocketIo<'_> {
 
     /// Queues the last message and the close frame; our FIN follows as soon as both have left.
     pub(crate) fn start_close(&mut self, close: Option<Close>, last: Option<&[u8]>) {
+        if let Some(carrier) = self.carrier() {
+            return self.start_carried_close(carrier, close, last);
+        }
         let framing = self.framing();
         if framing == Framing::Polling {
             return self.start_polling_close(last);

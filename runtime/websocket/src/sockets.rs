@@ -47,6 +47,7 @@ impl<P> Socket<'_, P> {
         let registered = connection.transport.reregister(&context.registry, fresh.token());
         // What is queued under the old id is no longer found.
         connection.queued = false;
+        self.io.context.carrier_renewed(fresh);
         self.io.requeue();
         self.io.note_payload();
         if registered.is_err() {

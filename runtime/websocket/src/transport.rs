@@ -7,7 +7,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use crate::{handoff::Handoff, polling_session::PollingSession, tls::Tls};
+use crate::{framing::Framing, handoff::Handoff, polling_session::PollingSession, tls::Tls};
 
 /// A non-blocking stream; calls return `None` if they would block.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) enum Transport {
     Tls(Box<Tls>),
     /// None of its own: packets wait in the send queue for the next GET.
     Polling(Box<PollingSession>),
+    /// Another connection's, by its index: what is sent waits in the send queue until it is handed over.
+    Carried { carrier: u32, framing: Framing },
 }
 
 impl Transport {
@@ -45,7 +47,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.read(into)),
             Self::Tls(tls) => tls.read(into),
-            Self::Polling(_) => Ok(None),
+            Self::Polling(_) | Self::Carried { .. } => Ok(None),
         }
     }
 
@@ -59,7 +61,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.write(bytes)),
             Self::Tls(tls) => tls.write(bytes),
-            Self::Polling(_) => Ok(None),
+            Self::Polling(_) | Self::Carried { .. } => Ok(None),
         }
     }
 
@@ -68,7 +70,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => attempt(|| stream.write_vectored(slices)),
             Self::Tls(tls) => tls.write_vectored(slices),
-            Self::Polling(_) => Ok(None),
+            Self::Polling(_) | Self::Carried { .. } => Ok(None),
         }
     }
 
@@ -80,7 +82,7 @@ impl Transport {
     /// Hands them to the kernel; true if none is left.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Self::Plain(_) | Self::Polling(_) => Ok(true),
+            Self::Plain(_) | Self::Polling(_) | Self::Carried { .. } => Ok(true),
             Self::Tls(tls) => tls.flush(),
         }
     }
@@ -114,7 +116,7 @@ impl Transport {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(tls) => &mut tls.stream,
-            Self::Polling(_) => return Ok(()),
+            Self::Polling(_) | Self::Carried { .. } => return Ok(()),
         };
         registry.reregister(stream, token, Interest::READABLE | Interest::WRITABLE)
     }
@@ -123,7 +125,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Tls(tls) => Some(&tls.stream),
-            Self::Polling(_) => None,
+            Self::Polling(_) | Self::Carried { .. } => None,
         }
     }
 }

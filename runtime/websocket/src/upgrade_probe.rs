@@ -63,6 +63,7 @@ impl<P> Sockets<P> {
             return None;
         }
         self.context.probes.retain(|probe| probe.id != id);
+        self.send_carried();
         let probe = self.remove(id.index())?;
         let mut io = self.session(session.into()).ok()?;
         let old = std::mem::replace(&mut io.connection.transport, probe.transport);
@@ -81,6 +82,7 @@ impl<P> Sockets<P> {
             io.requeue();
         }
         let socket = io.id;
+        self.reframe_load(socket, Framing::EngineWebSocket);
         if let Transport::Polling(old) = old
             && let Some(get) = old.get
         {

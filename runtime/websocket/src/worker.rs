@@ -4,7 +4,7 @@
 //! Invariant: one iteration gives each connection at most one read buffer of input and `MAX_MESSAGES` messages, so one
 //! client's flood does not delay the others by more. Connections with more to do wait in `ready`.
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     num::NonZeroU32,
     sync::Arc,
@@ -106,6 +106,9 @@ impl<A: Application> Worker<A> {
             engine,
             payloads: Vec::new(),
             probes: Vec::new(),
+            loads: HashMap::new(),
+            carried_sends: Vec::new(),
+            carrier_closes: Vec::new(),
         };
         Ok(Self {
             application,
@@ -164,6 +167,7 @@ impl<A: Application> Worker<A> {
             }
             self.report_ended();
             self.application.flush(&mut self.sockets);
+            self.sockets.send_carried();
             self.sockets.shed_slow_readers();
             self.report_ended();
             if !self.sockets.context.payloads.is_empty() {
@@ -245,29 +249,41 @@ impl<A: Application> Worker<A> {
 
     /// Reports the connections that ended to the application, and removes those whose stream is unusable.
     fn report_ended(&mut self) {
-        while let Some((id, cause)) = self.sockets.context.ended.pop() {
-            let Some(entry) = self.sockets.slab.get_mut(id.index()) else { continue };
-            if entry.connection.generation != id.generation() {
-                continue;
+        loop {
+            while let Some((id, cause)) = self.sockets.context.ended.pop() {
+                self.report_end(id, cause);
             }
-            let peer = entry.peer.take();
-            if entry.connection.state == ConnectionState::MarkedClosing
-                && let Some(peer) = &peer
-            {
-                let notice = self.application.close_notice(peer, cause);
-                let mut io = SocketIo { connection: &mut entry.connection, context: &mut self.sockets.context, id };
-                io.start_close(Some(notice.close), notice.text.as_deref());
+            if !self.sockets.close_carrier() {
+                return;
             }
-            if entry.connection.state == ConnectionState::Broken {
-                let removed = self.sockets.remove(id.index());
-                if let Some(Connection { transport: Transport::Polling(session), .. }) = removed {
-                    self.sockets.release(*session);
-                }
+        }
+    }
+
+    fn report_end(&mut self, id: SocketId, cause: Cause) {
+        let Some(entry) = self.sockets.slab.get_mut(id.index()) else { return };
+        if entry.connection.generation != id.generation() {
+            return;
+        }
+        let peer = entry.peer.take();
+        if entry.connection.state == ConnectionState::MarkedClosing
+            && let Some(peer) = &peer
+        {
+            let notice = self.application.close_notice(peer, cause);
+            let mut io = SocketIo { connection: &mut entry.connection, context: &mut self.sockets.context, id };
+            io.start_close(Some(notice.close), notice.text.as_deref());
+        }
+        if entry.connection.state == ConnectionState::Broken {
+            self.sockets.send_queued(id);
+            match self.sockets.remove(id.index()) {
+                Some(Connection { transport: Transport::Polling(session), .. }) => self.sockets.release(*session),
+                Some(removed) => self.sockets.put_down(id, &removed),
+                None => {}
             }
-            if let Some(peer) = peer {
-                self.sockets.open -= 1;
-                self.application.closed(&mut self.sockets, id, peer, cause);
-            }
+        }
+        if let Some(peer) = peer {
+            self.sockets.open -= 1;
+            self.sockets.end_load(id, cause);
+            self.application.closed(&mut self.sockets, id, peer, cause);
         }
     }
 }

@@ -1,0 +1,214 @@
+//! Connections without a transport of their own: further namespaces of an Engine.IO session, carried by the connection that
+//! has the transport.
+//!
+//! Invariant: a carried connection is a slab entry that names its carrier, and ends with it at the latest. What is sent on it
+//! waits in its own queue until the end of the worker's iteration, and is the carrier's from then on. A connection that
+//! carries nothing costs nothing for it.
+use std::io;
+
+use bytes::Bytes;
+
+use crate::{
+    close::{Cause, Close},
+    connection::{Connection, ConnectionState, WorkerContext},
+    framing::Framing,
+    id::SocketId,
+    socket_io::SocketIo,
+    sockets::{Socket, Sockets},
+    transport::Transport,
+};
+
+/// What a connection carries.
+#[derive(Debug)]
+pub(crate) struct Load {
+    /// The carrier, whose id may change.
+    carrier: SocketId,
+    members: Vec<SocketId>,
+    /// How many of them are paused: nothing of the transport is read meanwhile.
+    paused: usize,
+}
+
+impl WorkerContext {
+    fn load(&self, carrier: usize) -> Option<&Load> {
+        if self.loads.is_empty() { None } else { self.loads.get(&carrier) }
+    }
+
+    /// The carrier at this index has another id.
+    pub(crate) fn carrier_renewed(&mut self, fresh: SocketId) {
+        if let Some(load) = self.loads.get_mut(&fresh.index()) {
+            load.carrier = fresh;
+        }
+    }
+
+    /// Whether a connection that the one at this index carries is paused.
+    pub(crate) fn carries_paused(&self, carrier: usize) -> bool {
+        self.load(carrier).is_some_and(|load| load.paused > 0)
+    }
+
+    /// One more or one fewer of what a connection carries is paused. If none is any more, the transport is read again.
+    fn count_paused(&mut self, carrier: usize, paused: bool) {
+        let Some(load) = self.loads.get_mut(&carrier) else { return };
+        load.paused = if paused { load.paused + 1 } else { load.paused.saturating_sub(1) };
+        if load.paused == 0 {
+            self.ready.push_back(load.carrier);
+        }
+    }
+}
+
+impl SocketIo<'_> {
+    /// Whether another connection's transport carries it.
+    #[must_use]
+    pub fn is_carried(&self) -> bool {
+        self.carrier().is_some()
+    }
+
+    /// Whether its transport carries other connections.
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        self.context.load(self.id.index()).is_some()
+    }
+
+    /// Ends a carried connection; the transport stays. What was sent before goes out.
+    pub fn end_carried(&mut self, cause: Cause) {
+        if self.is_carried() {
+            self.break_off(cause);
+        }
+    }
+
+    pub(crate) fn carrier(&self) -> Option<usize> {
+        if let Transport::Carried { carrier, .. } = self.connection.transport { Some(carrier as usize) } else { None }
+    }
+
+    /// Whether nothing of its transport is to be read: it is paused, or what it carries is.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.connection.paused || self.context.carries_paused(self.id.index())
+    }
+
+    /// A carried connection was paused, or is no longer.
+    pub(crate) fn note_paused(&mut self) {
+        if let Some(carrier) = self.carrier() {
+            self.context.count_paused(carrier, self.connection.paused);
+        }
+    }
+
+    /// Closes the transport that carries it, after the last message.
+    pub(crate) fn start_carried_close(&mut self, carrier: usize, close: Option<Close>, last: Option<&[u8]>) {
+        if let Some(text) = last {
+            let (framing, mut packet) = (self.framing(), Vec::new());
+            framing.encode_text(text, &mut packet);
+            self.send_queue().push(Bytes::from(packet));
+        }
+        self.connection.state = ConnectionState::Broken;
+        self.context.carrier_closes.push((carrier, close.unwrap_or(Close::from(1000))));
+    }
+}
+
+impl<P> Sockets<P> {
+    /// Adds a connection that the transport of another one carries. None where that is not an open Engine.IO session with a
+    /// transport of its own, or there is no room.
+    pub fn carry(&mut self, carrier: SocketId, peer: P) -> Option<SocketId> {
+        let framing = self.get_mut(carrier).map(|socket| socket.framing())?;
+        let fits = framing != Framing::WebSocket && self.get_mut(carrier).is_some_and(|socket| !socket.is_carried());
+        let index = u32::try_from(carrier.index()).ok().filter(|_| fits)?;
+        let id = self.insert(|_, _| Ok::<_, io::Error>(Transport::Carried { carrier: index, framing })).ok()?;
+        self.context.connections.add(None);
+        let load = || Load { carrier, members: Vec::new(), paused: 0 };
+        self.context.loads.entry(carrier.index()).or_insert_with(load).members.push(id);
+        self.slab.get_mut(id.index())?.peer = Some(peer);
+        self.open += 1;
+        Some(id)
+    }
+
+    /// The connections that a connection's transport carries besides.
+    #[must_use]
+    pub fn carried(&self, carrier: SocketId) -> &[SocketId] {
+        self.context.load(carrier.index()).map_or(&[], |load| &load.members)
+    }
+
+    /// Bytes that the kernel has not taken yet of what was sent on a connection, or on the one that carries it.
+    #[must_use]
+    pub fn queued(&mut self, id: SocketId) -> usize {
+        let Some(io) = self.io(id) else { return 0 };
+        let (own, carrier) = (io.queued(), io.carrier());
+        own + carrier.and_then(|carrier| self.at(carrier)).map_or(0, |io| io.queued())
+    }
+
+    /// What was sent on carried connections goes on their carriers.
+    pub(crate) fn send_carried(&mut self) {
+        for id in std::mem::take(&mut self.context.carried_sends) {
+            self.send_queued(id);
+        }
+    }
+
+    /// The same for one of them.
+    pub(crate) fn send_queued(&mut self, id: SocketId) {
+        let Some(io) = self.io(id) else { return };
+        let Some(carrier) = io.carrier() else { return };
+        let Some(mut queue) = io.connection.send_queue.take() else { return };
+        let Some(mut carrier) = self.at(carrier) else { return };
+        queue.take_slices().for_each(|slice| carrier.send_frames(&slice));
+    }
+
+    /// Removes a carried connection that has ended from what its carrier carries.
+    pub(crate) fn put_down(&mut self, id: SocketId, removed: &Connection) {
+        let Transport::Carried { carrier, .. } = removed.transport else { return };
+        let carrier = carrier as usize;
+        if removed.paused {
+            self.context.count_paused(carrier, false);
+        }
+        if let Some(load) = self.context.loads.get_mut(&carrier) {
+            load.members.retain(|member| *member != id);
+            if load.members.is_empty() {
+                self.context.loads.remove(&carrier);
+            }
+        }
+    }
+
+    /// The connection has ended, and what it carries ends with it.
+    pub(crate) fn end_load(&mut self, carrier: SocketId, cause: Cause) {
+        if self.context.load(carrier.index()).is_none() {
+            return;
+        }
+        let load = self.context.loads.remove(&carrier.index());
+        for id in load.map(|load| load.members).unwrap_or_default() {
+            if let Some(mut io) = self.io(id) {
+                io.break_off(cause);
+            }
+        }
+    }
+
+    /// Closes a transport that one of its carried connections wanted closed. False where there is none.
+    pub(crate) fn close_carrier(&mut self) -> bool {
+        let Some((carrier, close)) = self.context.carrier_closes.pop() else { return false };
+        if let Some(mut io) = self.at(carrier) {
+            io.close(close, None);
+        }
+        true
+    }
+
+    /// The carrier's messages are written in another way from now on.
+    pub(crate) fn reframe_load(&mut self, carrier: SocketId, fresh: Framing) {
+        for id in self.carried(carrier).to_vec() {
+            if let Some(io) = self.io(id)
+                && let Transport::Carried { framing, .. } = &mut io.connection.transport
+            {
+                *framing = fresh;
+            }
+        }
+    }
+
+    /// The connection at this index, whatever its id is by now.
+    pub(crate) fn at(&mut self, index: usize) -> Option<SocketIo<'_>> {
+        let entry = self.slab.get_mut(index)?;
+        let id = SocketId::new(self.context.worker, index, entry.connection.generation);
+        Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
+    }
+
+    /// The same with its peer.
+    pub(crate) fn socket_at(&mut self, index: usize) -> Option<Socket<'_, P>> {
+        let entry = self.slab.get_mut(index)?;
+        let id = SocketId::new(self.context.worker, index, entry.connection.generation);
+        let io = SocketIo { connection: &mut entry.connection, context: &mut self.context, id };
+        Some(Socket { peer: entry.peer.as_mut()?, io })
+    }
+}
