@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use rollcall_runtime::{
-    ConnectContext, Connected, Enter, EnterGuard, HandlerError, Membership, Presence, Resources, Rooms, Session,
-    Visitor,
+    ConnectContext, Connected, Enter, EnterGuard, HandlerError, Membership, Presence, Resources, Resumption, Rooms,
+    Session, Visitor,
     auth::{Action, Claims, Hook, Keyring},
 };
 use rollcall_schema::{
@@ -50,10 +50,11 @@ pub async fn handle(
     };
     let lesson = choose(visitor, user.as_ref(), lesson_id)?;
     let classroom = deps.presence.lesson_classroom(&lesson).await?;
-    let (mut session, entered) = match user {
+    let (mut session, entered, resumption) = match user {
         Some(user) => enter(deps, &context, visitor, user, (classroom, &lesson)).await?,
-        None => (Session::guest(Membership::guest(context.sid, classroom)), None),
+        None => (Session::guest(Membership::guest(context.sid, classroom)), None, None),
     };
+    session.resumes = resumption.is_some();
     session.url_lesson = visitor.lesson.clone();
     let join = JoinLesson { lesson_id: Some(lesson), access_token: None };
     match join_lesson::handle(&deps.join_lesson, &mut session, join).await {
@@ -63,7 +64,7 @@ pub async fn handle(
                 None => None,
             };
             entered.into_iter().for_each(EnterGuard::commit);
-            Ok((Connected { session, resumption: None, roster }, joined))
+            Ok((Connected { session, resumption, roster }, joined))
         }
         Err(error) => {
             let user = session.user().map(|(user, _)| user);
@@ -104,7 +105,7 @@ async fn enter(
     visitor: &Visitor,
     user: Claims,
     (classroom, lesson): (ClassroomId, &LessonId),
-) -> Result<(Session, Option<EnterGuard>), HandlerError> {
+) -> Result<(Session, Option<EnterGuard>, Option<Resumption>), HandlerError> {
     let admitted = user.admits_classroom(classroom)
         && user.admits_lesson(lesson)
         && deps.hook.admits(&user, classroom, Action::Connect).await?
@@ -115,8 +116,11 @@ async fn enter(
     let agent = AgentId::new(&visitor.label, &user.user, &user.audience);
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
-    let (membership, guard) = deps.presence.enter(enter).await?;
-    Ok((Session::agent(membership, user), Some(guard)))
+    // As in connect.
+    let start = if visitor.resume_id.is_some() { Some(deps.rooms.end().await) } else { None };
+    let (membership, guard) = deps.presence.enter(enter.resume_id(visitor.resume_id)).await?;
+    let resumption = start.map(|position| Resumption { position, recovered: false, replay: None });
+    Ok((Session::agent(membership, user), Some(guard), resumption))
 }
 
 /// The lesson of the payload, else the handshake's, else the token's.

@@ -1,7 +1,7 @@
 //! Ids as newtypes, so none is mistaken for another (PROTOCOL 1 and 6).
 //!
 //! Invariant: a value that exists has passed the check of its type, so it can be used in a subject, a key or a query.
-use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
+use std::{borrow::Cow, fmt, marker::PhantomData, num::NonZeroI32, str::FromStr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{
@@ -258,6 +258,24 @@ pub struct Nonce(pub i64);
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}", self.0)
+    }
+}
+
+/// Joins the connections of a client of Socket.IO that go on where the one before broke (PROTOCOL 11, Recovery): it is
+/// stored with their session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResumeId(pub NonZeroI32);
+
+impl ResumeId {
+    /// A new one.
+    ///
+    /// # Panics
+    /// Where the system has no randomness: nothing safe can be done then.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).expect("the system's random numbers are at hand");
+        Self(NonZeroI32::new(i32::from_ne_bytes(bytes)).unwrap_or(NonZeroI32::MAX))
     }
 }
 

@@ -30,8 +30,8 @@ pub use connect_success::ConnectSuccess;
 pub use entity::{EntityType, MessageId, Operation};
 pub use event::{AgentEvent, Change, EntityEvent, Update};
 pub use id::{
-    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, Seat, SessionId,
-    StateVersion, UserId,
+    AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, ResumeId, Seat,
+    SessionId, StateVersion, UserId,
 };
 pub use key::{KeyField, StaleField};
 pub use object::JsonObject;

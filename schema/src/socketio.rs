@@ -1,10 +1,12 @@
 //! What Socket.IO's clients send with CONNECT, and the names of the events that they are sent (PROTOCOL 11).
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::{
-    id::{AgentLabel, ClassroomId, LessonId},
+    id::{AgentLabel, ClassroomId, LessonId, Offset},
     request::{PayloadError, Token},
     trace_parent::{self, TraceParent},
+    wire,
 };
 
 /// The event with connect_success's payload.
@@ -36,6 +38,58 @@ pub struct Auth {
     /// The trace that the connection belongs to.
     #[serde(default, deserialize_with = "trace_parent::lenient")]
     pub traceparent: Option<TraceParent>,
+    /// False: the client does not want to go on after a break, and gets no offsets. A text counts, too, since a query has
+    /// no others.
+    #[serde(default, deserialize_with = "lenient")]
+    pub recovery: Option<Switch>,
+    /// What the client was given to go on with after a break. Its library sends it, and `offset`; under these names an app
+    /// may send what it likes, so anything but a text counts as none.
+    #[serde(default, deserialize_with = "lenient")]
+    pub pid: Option<String>,
+    /// Of the last event that it has: `{epoch}-{N}`.
+    #[serde(default, deserialize_with = "lenient")]
+    pub offset: Option<String>,
+}
+
+/// `true` or `false`, also as a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "SwitchForm")]
+pub struct Switch(pub bool);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SwitchForm {
+    Bool(bool),
+    Text(String),
+}
+
+impl From<SwitchForm> for Switch {
+    fn from(form: SwitchForm) -> Self {
+        Self(match form {
+            SwitchForm::Bool(on) => on,
+            SwitchForm::Text(text) => text != "false",
+        })
+    }
+}
+
+/// What cannot be read counts as none.
+fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
+    Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
+/// What follows the arguments of an event, for clients that may go on after a break: their library sends the text back as
+/// `offset`.
+#[must_use]
+pub fn position(epoch: &str, offset: Offset) -> String {
+    format!(",{}", wire::text(&format!("{epoch}-{offset}")))
+}
+
+/// The offset in such a text; none where it is another stream's.
+#[must_use]
+pub fn offset_in(text: &str, epoch: &str) -> Option<Offset> {
+    let (of, offset) = text.rsplit_once('-')?;
+    offset.parse().ok().filter(|_| of == epoch).map(Offset)
 }
 
 impl Auth {

@@ -1,6 +1,7 @@
 //! A client of Socket.IO over websocket, written from the protocol's description.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ pub(crate) struct SocketIo {
     last_id: u64,
     /// What the handshake said.
     pub(crate) open: Value,
+    /// What a client's library keeps to go on after a break: the pid, and the text at the end of the last event.
+    pub(crate) recovery: (Option<String>, Option<String>),
 }
 
 impl SocketIo {
@@ -49,7 +52,11 @@ impl SocketIo {
 
     /// A transport whose handshake carries a token in its header.
     pub(crate) async fn open_with(backend: &Backend, query: &str, bearer: Option<&str>) -> Self {
-        let address = backend.gateway.address();
+        Self::open_at(backend.gateway.address(), query, bearer).await
+    }
+
+    /// A transport to a node.
+    pub(crate) async fn open_at(address: SocketAddr, query: &str, bearer: Option<&str>) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().unwrap();
         if let Some(token) = bearer {
@@ -57,7 +64,9 @@ impl SocketIo {
         }
         let stream = TcpStream::connect(address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.unwrap();
-        let mut client = Self { socket, namespace: "", events: VecDeque::new(), last_id: 0, open: Value::Null };
+        let recovery = (None, None);
+        let mut client =
+            Self { socket, namespace: "", events: VecDeque::new(), last_id: 0, open: Value::Null, recovery };
         let open = client.text().await.unwrap();
         client.open = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
         client
@@ -70,12 +79,33 @@ impl SocketIo {
         client
     }
 
+    /// Connects to a node as the library does that was connected before: with what it kept. Returns the new client, and
+    /// whether it goes on with its session.
+    pub(crate) async fn comes_back(self, address: SocketAddr, query: &str, auth: &Value) -> (Self, bool) {
+        let (pid, offset) = self.recovery;
+        let mut client = Self::open_at(address, query, None).await;
+        client.recovery.1.clone_from(&offset);
+        let mut auth = auth.clone();
+        if let Some(pid) = &pid {
+            auth["pid"] = pid.as_str().into();
+            if let Some(offset) = offset {
+                auth["offset"] = offset.into();
+            }
+        }
+        client.connects(&auth).await;
+        let recovered = pid.is_some() && client.recovery.0 == pid;
+        (client, recovered)
+    }
+
     /// Sends CONNECT, and expects its answer; returns the sid.
     pub(crate) async fn connects(&mut self, auth: &Value) -> String {
         self.send(&format!("40{auth}")).await;
         loop {
             match self.packet().await {
-                Packet::Connected(data) => return data["sid"].as_str().unwrap().to_owned(),
+                Packet::Connected(data) => {
+                    self.recovery.0 = data["pid"].as_str().map(str::to_owned);
+                    return data["sid"].as_str().unwrap().to_owned();
+                }
                 // Of the namespace that was left before.
                 Packet::Event(..) | Packet::Ack(..) => {}
                 other => panic!("not let in: {other:?}"),
@@ -92,8 +122,18 @@ impl SocketIo {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
+    /// The same, also where the server may have closed the transport already.
+    pub(crate) async fn send_late(&mut self, text: &str) {
+        let _ = self.socket.send(Message::text(text)).await;
+    }
+
     pub(crate) async fn send_binary(&mut self, data: &[u8]) {
         self.socket.send(Message::binary(data.to_vec())).await.unwrap();
+    }
+
+    /// Closes the WebSocket without a word to its namespace.
+    pub(crate) async fn close_frame(&mut self) {
+        self.socket.close(None).await.unwrap();
     }
 
     /// Emits an event and returns what its callback gets. Events that come before it are kept.
@@ -153,6 +193,9 @@ impl SocketIo {
             "42" => {
                 let mut arguments = json(rest).as_array().unwrap().clone();
                 let name = arguments.remove(0).as_str().unwrap().to_owned();
+                if let (Some(_), Some(Value::String(offset))) = (&self.recovery.0, arguments.last()) {
+                    self.recovery.1 = Some(offset.clone());
+                }
                 Packet::Event(name, arguments)
             }
             "43" => {
@@ -165,7 +208,7 @@ impl SocketIo {
     }
 
     /// The next text that is no ping; the error is the code of the close frame.
-    async fn text(&mut self) -> Result<String, Option<u16>> {
+    pub(crate) async fn text(&mut self) -> Result<String, Option<u16>> {
         loop {
             match timeout(SOON, self.socket.next()).await.expect("something comes in time") {
                 Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send("3").await,

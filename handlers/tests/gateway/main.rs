@@ -42,6 +42,8 @@ mod seed_003_teacher;
 mod settings;
 mod socketio;
 mod socketio_ends;
+mod socketio_namespaces;
+mod socketio_recovery;
 mod start;
 mod state;
 mod traces;

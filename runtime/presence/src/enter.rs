@@ -1,7 +1,9 @@
 //! An agent enters a classroom.
+use std::time::Duration;
+
 use rollcall_base::{failpoint, trace};
-use rollcall_schema::{AgentId, ClassroomId, JsonObject, Role, Sid};
-use rollcall_store::Open;
+use rollcall_schema::{AgentId, ClassroomId, JsonObject, ResumeId, Role, Sid};
+use rollcall_store::{Open, ResumableSession, StoreError};
 use tokio::time::Instant;
 
 use crate::{
@@ -17,6 +19,7 @@ pub struct Enter {
     classroom: ClassroomId,
     role: Role,
     info: Option<JsonObject>,
+    resume_id: Option<ResumeId>,
     sid: Sid,
     since: Instant,
 }
@@ -25,7 +28,7 @@ impl Enter {
     /// Made before the classroom's room is entered: the time that the client may wait for SQL begins here.
     #[must_use]
     pub fn new(agent: AgentId, classroom: ClassroomId, role: Role, sid: Sid) -> Self {
-        Self { agent, classroom, role, info: None, sid, since: Instant::now() }
+        Self { agent, classroom, role, info: None, resume_id: None, sid, since: Instant::now() }
     }
 
     /// What the token says of the agent to everybody in the classroom.
@@ -33,9 +36,28 @@ impl Enter {
     pub fn info(self, info: Option<JsonObject>) -> Self {
         Self { info, ..self }
     }
+
+    /// Under which the client finds the session again after a break ([`Presence::resumable`]).
+    #[must_use]
+    pub fn resume_id(self, resume_id: Option<ResumeId>) -> Self {
+        Self { resume_id, ..self }
+    }
 }
 
 impl Presence {
+    /// Where an agent was that goes on after a break, within this time of the end of its session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resumable(
+        &self,
+        agent: &AgentId,
+        id: ResumeId,
+        within: Duration,
+    ) -> Result<Option<ResumableSession>, StoreError> {
+        self.sessions.resumable(agent, id, within).await
+    }
+
     /// Writes the session's row and agent.entered, in one transaction. The connection that had the session is closed with
     /// `replaced`. The guard is committed once nothing can fail any more; dropped before, it ends the session again.
     ///
@@ -43,7 +65,7 @@ impl Presence {
     /// [`EnterError`]; where a session may have been written, it is ended again.
     pub async fn enter(&self, enter: Enter) -> Result<(Membership, EnterGuard), EnterError> {
         failpoint::reach("classroom entered");
-        let Enter { agent, classroom, role, info, sid, since } = enter;
+        let Enter { agent, classroom, role, info, resume_id, sid, since } = enter;
         let open = Open {
             classroom,
             user: agent.user(),
@@ -52,9 +74,10 @@ impl Presence {
             role,
             info,
             user_sessions: self.max_user_sessions(),
+            resume_id,
         };
         let (opened, guard) = trace::call("sql", "open session", self.sessions.open(since, open)).await?;
         let session = AgentSession { id: opened.session, agent };
-        Ok((Membership::agent(sid, classroom, session), guard))
+        Ok((Membership::agent(sid, classroom, session, resume_id), guard))
     }
 }

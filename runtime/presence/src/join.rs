@@ -130,7 +130,7 @@ impl Joining<'_> {
         failpoint::reach("keys written");
         membership.unconfirmed = None;
         let KeyEntry { lesson, seats, user, .. } = entry;
-        membership.lesson = Some(JoinedLesson { lesson, seat, has_field: user.is_some() });
+        (membership.lesson, membership.has_field) = (Some(JoinedLesson { lesson, seat }), user.is_some());
         Ok(Joined { seat, seats, reconnected })
     }
 }

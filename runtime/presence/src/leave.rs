@@ -17,7 +17,7 @@ impl Presence {
     /// to a join. Tries until the database answers, because whoever left must be written down.
     pub async fn leave(&self, membership: Membership, user: Option<UserId>, reason: LeftReason) {
         let remembered = membership.remembered(reason);
-        let Membership { sid, lesson, unconfirmed, .. } = membership;
+        let Membership { sid, lesson, has_field, unconfirmed, .. } = membership;
         failpoint::reach("leave begins");
         let closed = match remembered {
             Some(session) => Some(self.sessions.leave(session).await),
@@ -36,7 +36,7 @@ impl Presence {
         // whose join the database has lost.
         let unwritten = closed != Some(Closed::Left) || self.sessions.has_lost_commits();
         let joined = match (lesson, user) {
-            (Some(JoinedLesson { lesson, has_field: true, .. }), Some(user)) if unwritten => {
+            (Some(JoinedLesson { lesson, .. }), Some(user)) if unwritten && has_field => {
                 Some(KeyField { lesson, user, sid })
             }
             _ => None,

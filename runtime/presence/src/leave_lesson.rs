@@ -49,7 +49,8 @@ impl Presence {
             None => true,
         };
         let (joined, sid) = (membership.lesson.take(), membership.sid());
-        if let Some((JoinedLesson { lesson, has_field: true, .. }, user)) = joined.zip(user) {
+        let had_field = std::mem::take(&mut membership.has_field);
+        if let Some((JoinedLesson { lesson, .. }, user)) = joined.zip(user).filter(|_| had_field) {
             self.remove_field(membership, KeyField { lesson, user, sid }, shared).await;
         }
         Ok(())

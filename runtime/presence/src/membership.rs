@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use rollcall_keys::KeyField;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, Seat, SessionId, Sid};
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, ResumeId, Seat, SessionId, Sid};
 use rollcall_store::Remembered;
 
 /// A connection's part in a classroom. Small, because every connection keeps one.
@@ -15,9 +15,13 @@ pub struct Membership {
     /// None for a guest.
     pub(crate) agent: Option<AgentSession>,
     pub(crate) lesson: Option<JoinedLesson>,
+    /// Whether the user's field of that lesson in Redis names this connection; not so for a guest.
+    pub(crate) has_field: bool,
     /// What a join may have written to Redis without an answer: removed with the session, as the lesson's field is.
     pub(crate) unconfirmed: Option<Box<KeyField>>,
     since: Instant,
+    /// Under which the client finds the session again after a break.
+    pub(crate) resume_id: Option<ResumeId>,
 }
 
 /// A row of `agent_session`.
@@ -32,19 +36,26 @@ pub(crate) struct AgentSession {
 pub(crate) struct JoinedLesson {
     pub(crate) lesson: LessonId,
     pub(crate) seat: Option<Seat>,
-    /// Whether the user's field in Redis names this connection; not so for a guest.
-    pub(crate) has_field: bool,
 }
 
 impl Membership {
     /// A guest's: no row in SQL, no event, nothing that others see.
     #[must_use]
     pub fn guest(sid: Sid, classroom: ClassroomId) -> Self {
-        Self { sid, classroom, agent: None, lesson: None, unconfirmed: None, since: Instant::now() }
+        Self {
+            sid,
+            classroom,
+            agent: None,
+            lesson: None,
+            has_field: false,
+            unconfirmed: None,
+            since: Instant::now(),
+            resume_id: None,
+        }
     }
 
-    pub(crate) fn agent(sid: Sid, classroom: ClassroomId, session: AgentSession) -> Self {
-        Self { agent: Some(session), ..Self::guest(sid, classroom) }
+    pub(crate) fn agent(sid: Sid, classroom: ClassroomId, session: AgentSession, resume_id: Option<ResumeId>) -> Self {
+        Self { agent: Some(session), resume_id, ..Self::guest(sid, classroom) }
     }
 
     /// The connection's id.
@@ -71,6 +82,17 @@ impl Membership {
         self.lesson.as_ref().map(|joined| &joined.lesson)
     }
 
+    /// Under which the client finds the session again after a break, if it may.
+    #[must_use]
+    pub fn resume_id(&self) -> Option<ResumeId> {
+        self.resume_id
+    }
+
+    /// The session's end will be final: its client does not find it again.
+    pub fn forget_resume_id(&mut self) {
+        self.resume_id = None;
+    }
+
     /// The user's seat in that lesson, if there is one.
     #[must_use]
     pub fn seat(&self) -> Option<Seat> {
@@ -91,6 +113,7 @@ impl Membership {
             age: self.since.elapsed(),
             sets_state: false,
             reason,
+            resume_id: self.resume_id,
         })
     }
 }

@@ -65,6 +65,7 @@ mod tests {
             sets_state: false,
             age: Duration::from_secs(1),
             reason: LeftReason::Closed,
+            resume_id: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{ClassroomId, LessonId, SessionError, SessionId, StateVersion, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, ResumeId, SessionError, SessionId, StateVersion, UserId};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::{Connections, lesson_classrooms::LessonClassrooms, recent_ends::RecentEnds, refused_ends::RefusedEnds};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
-    Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered, RollbackJoin,
-    SetState, Standing, Store, StoreError,
+    Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered,
+    ResumableSession, RollbackJoin, SetState, Standing, Store, StoreError,
     group_commit::{GroupCommit, Options},
 };
 
@@ -111,8 +111,14 @@ impl Sessions {
     /// # Errors
     /// [`EnterError`]; the session is closed again where it may have been opened.
     pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, EnterGuard), EnterError> {
-        let undo =
-            Close { classroom: open.classroom, agent: open.agent.clone(), sid: open.sid, reason: LeftReason::Lost };
+        // What its client was not told of, it does not find again.
+        let undo = Close {
+            classroom: open.classroom,
+            agent: open.agent.clone(),
+            sid: open.sid,
+            reason: LeftReason::Lost,
+            resume_id: None,
+        };
         // Dropped while the call is under way, it must not close what is not open yet.
         let after = Options::default().limit;
         let mut guard = EnterGuard(Some(Undo { sessions: self.clone(), close: undo, opened: None, after }));
@@ -153,6 +159,19 @@ impl Sessions {
             self.lesson_classrooms.insert(lesson.clone(), classroom);
         }
         Ok(classroom)
+    }
+
+    /// See [`rollcall_store::Queries::resumable`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resumable(
+        &self,
+        agent: &AgentId,
+        id: ResumeId,
+        within: Duration,
+    ) -> Result<Option<ResumableSession>, StoreError> {
+        self.store.resumable(agent, id, within).await
     }
 
     /// A connection joins a lesson: is it there, which seat, and both into the session's row.
@@ -279,7 +298,7 @@ impl EnterGuard {
     /// The database has answered with this session.
     fn opened(&mut self, session: SessionId, user: UserId) {
         if let Some(undo) = &mut self.0 {
-            let Close { classroom, ref agent, sid, reason } = undo.close;
+            let Close { classroom, ref agent, sid, reason, resume_id } = undo.close;
             undo.opened = Some(Box::new(Remembered {
                 session,
                 classroom,
@@ -290,6 +309,7 @@ impl EnterGuard {
                 sets_state: false,
                 age: Duration::ZERO,
                 reason,
+                resume_id,
             }));
         }
     }

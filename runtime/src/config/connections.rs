@@ -28,6 +28,8 @@ pub struct LimitsConfig {
     pub publish: PublishLimits,
     /// The namespaces of Socket.IO.
     pub namespaces: Namespaces,
+    /// How long after the end of its session a client of Socket.IO may go on; none where it may not.
+    pub recovery: Option<Duration>,
 }
 
 impl LimitsConfig {
@@ -42,6 +44,8 @@ impl LimitsConfig {
         if namespaces.len() > Namespaces::MAX {
             source.fault(&names::SOCKETIO_NAMESPACES, format!("at most {}", Namespaces::MAX));
         }
+        let recovers = source.value(&names::SOCKETIO_RECOVERY, value::switch);
+        let window = source.value(&names::SOCKETIO_RECOVERY_WINDOW, value::time_limit);
         let max_in_grace = match source.value(&names::MAX_IN_GRACE, value::count(0)) {
             0 => access.admission.connections.div_ceil(4),
             max => max,
@@ -82,6 +86,7 @@ impl LimitsConfig {
                 bytes: source.value(&names::PUBLISH_QUEUE_BYTES, value::size),
             },
             namespaces: namespaces.into_iter().collect(),
+            recovery: recovers.then_some(window),
         }
     }
 }

@@ -99,6 +99,8 @@ settings! {
     SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; off: it is not served";
     SOCKETIO_NAMESPACES = "ROLLCALL_SOCKETIO_NAMESPACES", List, Some("/"), "Namespaces that clients of Socket.IO may connect to, separated by commas";
     SOCKETIO_PING_TIMEOUT = "ROLLCALL_SOCKETIO_PING_TIMEOUT", Plain, Some("20s"), "How long after a ping a client of Socket.IO may be silent";
+    SOCKETIO_RECOVERY = "ROLLCALL_SOCKETIO_RECOVERY", Switch, Some("false"), "Whether clients of Socket.IO that come back after a break get the events that they missed";
+    SOCKETIO_RECOVERY_WINDOW = "ROLLCALL_SOCKETIO_RECOVERY_WINDOW", Plain, Some("2m"), "How long after the end of their session that is possible";
     RESET_SPREAD = "ROLLCALL_RESET_SPREAD", Plain, Some("5s"), "Over how long the closing of connections is spread after their events were lost, as when the stream was deleted";
     CONNECT_TIMEOUT = "ROLLCALL_CONNECT_TIMEOUT", Plain, Some("10s"), "How long after the upgrade connect_request may arrive";
     HANDLER_TIMEOUT = "ROLLCALL_HANDLER_TIMEOUT", Plain, Some("5s"), "How long a handler may run";

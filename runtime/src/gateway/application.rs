@@ -5,7 +5,6 @@ use rollcall_schema::{SessionError, TraceParent, header, heartbeat};
 
 use super::{
     Gateway, WorkerCommand,
-    dialect::Dialect,
     peer::{Peer, PeerState},
 };
 use crate::{
@@ -37,9 +36,6 @@ impl Application for Gateway {
     }
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
-        if socket.peer.dialect != Dialect::Plain {
-            return self.on_socketio_message(socket, message);
-        }
         let Message::Text(text) = message else { return };
         // It has shown that the client is there. It costs no more than a pong frame would, and is not counted either.
         if socket.peer.heartbeat && heartbeat::is_pong(text) {
@@ -57,13 +53,21 @@ impl Application for Gateway {
         }
     }
 
+    fn engine_message(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, message: Message<'_>) {
+        self.on_socketio_message(sockets, id, message);
+    }
+
     fn command(&mut self, sockets: &mut Sockets<Peer>, command: WorkerCommand) {
         match command {
             WorkerCommand::Room(command) => self.room_command(sockets, command),
             WorkerCommand::ReplayChunk(chunk) => self.on_replay_chunk(sockets, chunk),
             WorkerCommand::ReplayEnd(end) => self.on_replay_end(sockets, end),
-            WorkerCommand::Connected { socket, outcome } => self.on_connected(sockets, socket, outcome),
-            WorkerCommand::Admitted { socket, outcome } => self.on_admitted(sockets, socket, outcome),
+            WorkerCommand::Connected { socket, outcome, pid } => {
+                self.on_connected(sockets, socket, outcome, pid.as_deref());
+            }
+            WorkerCommand::Admitted { socket, outcome, pid } => {
+                self.on_admitted(sockets, socket, outcome, pid.as_deref());
+            }
             WorkerCommand::Entered { socket, outcome, ack } => self.on_entered(sockets, socket, outcome, ack),
             WorkerCommand::Moved { socket, outcome, ack } => self.on_moved(sockets, socket, outcome, ack),
             WorkerCommand::Answered { socket, session, ack, begins } => match sockets.get_mut(socket) {
@@ -100,11 +104,12 @@ impl Application for Gateway {
             WorkerCommand::Enumerate(ask) => self.enumeration.send_page(sockets, ask),
             WorkerCommand::FindMissing(ask) => self.find_missing(sockets, ask),
             WorkerCommand::Limits(options) => self.options.set_limits(&options),
-            WorkerCommand::CloseAll(error) => sockets.each(|socket| self.end(socket, error)),
+            WorkerCommand::CloseAll(error) => self.end_some(sockets, usize::MAX, error),
         }
     }
 
     fn flush(&mut self, sockets: &mut Sockets<Peer>) {
+        self.connect_further(sockets);
         self.fanout.flush(sockets);
     }
 

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use rollcall_schema::Offset;
 
 use super::{dialect::Dialect, peer::Peer};
 use crate::rooms::{AgentMark, Delivery, Namespace};
@@ -99,6 +100,7 @@ pub(super) fn send_in_order<'a>(
     deliveries: impl IntoIterator<Item = &'a Arc<Delivery>>,
 ) -> Sent {
     let (viewer, lesson) = (socket.peer.mark, socket.peer.lesson);
+    let (dialect, framing) = (socket.peer.dialect, socket.framing());
     let Some(cold) = &mut socket.peer.cold else { return Sent::default() };
     let Some(cursor) = &mut cold.cursor else { return Sent::default() };
     let mut frames = Vec::new();
@@ -108,12 +110,20 @@ pub(super) fn send_in_order<'a>(
             replaying.missed = replaying.missed.max(Some(offset));
         } else if cursor.needs(offset, lesson == Some(delivery.room)) {
             if delivery.is_for(viewer) {
-                frames.push(delivery.resumable(cursor.last));
+                frames.push(resumable(delivery, (dialect, framing), cursor.last));
             }
             cursor.last = offset.max(cursor.last);
         }
     }
     send_piece(socket, &concat(frames.iter()), frames.len())
+}
+
+/// An event with its offset, for a member that was shown the offset `last` before; see [`Delivery::resumable`].
+pub(super) fn resumable(delivery: &Delivery, (dialect, framing): (Dialect, Framing), last: Offset) -> Bytes {
+    match dialect {
+        Dialect::Plain => delivery.resumable(last),
+        Dialect::SocketIo(namespace) => delivery.socketio_resumable((namespace, framing), last),
+    }
 }
 
 fn send_piece(socket: &mut Socket<'_, Peer>, piece: &Bytes, count: usize) -> Sent {

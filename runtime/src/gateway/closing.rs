@@ -14,9 +14,8 @@ impl Gateway {
     }
 
     pub(super) fn end_with(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError, detail: Option<&str>) {
-        metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+        note_end(socket.peer, error);
         let drained = error == SessionError::Terminated;
-        socket.peer.closed_by_us = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
         if let Dialect::SocketIo(namespace) = socket.peer.dialect {
             return self.end_socketio(socket, namespace, error, detail);
         }
@@ -57,6 +56,14 @@ impl Gateway {
         };
         CloseNotice { close: close(error), text: text.map(Into::into) }
     }
+}
+
+/// A connection ends with this error.
+pub(super) fn note_end(peer: &mut Peer, error: SessionError) {
+    metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
+    let drained = error == SessionError::Terminated;
+    peer.closed_by_us = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
+    peer.ends_for_good = !error.is_recoverable();
 }
 
 /// The close frame of an error: its reason is the error's name.

@@ -32,6 +32,8 @@ pub enum WorkerCommand {
         socket: SocketId,
         /// What the handler returned.
         outcome: Result<Box<Connected>, Refused>,
+        /// What a client of Socket.IO is given to go on with after a break.
+        pid: Option<Box<str>>,
     },
     /// A client was let in without a classroom, or not.
     Admitted {
@@ -39,6 +41,8 @@ pub enum WorkerCommand {
         socket: SocketId,
         /// What the handler returned.
         outcome: Result<Box<Visitor>, Refused>,
+        /// What it is given to go on with after a break.
+        pid: Option<Box<str>>,
     },
     /// A client without a classroom asked for a lesson.
     Entered {

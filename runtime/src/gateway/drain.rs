@@ -7,10 +7,11 @@ use rollcall_schema::SessionError;
 
 use super::{
     Gateway,
+    closing::note_end,
     dialect::Dialect,
     peer::{Peer, PeerState},
 };
-use rollcall_websocket::{Socket, Sockets};
+use rollcall_websocket::{Socket, SocketId, Sockets};
 
 impl Gateway {
     /// Tells `count` more clients that the node drains. Connections without connect_request are closed: they have nothing
@@ -18,11 +19,19 @@ impl Gateway {
     pub(super) fn announce_drain(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
         self.draining = true;
         self.reconnect_within = within;
+        let mut shared = Vec::new();
         sockets.each(|socket| {
             if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting) {
                 return;
             }
+            // It is told with the connection that carries it.
+            if socket.is_carried() {
+                return;
+            }
             count -= 1;
+            if socket.carries() {
+                return shared.push(socket.id());
+            }
             match socket.peer.state {
                 PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {
                     self.end(socket, SessionError::Terminated);
@@ -30,6 +39,37 @@ impl Gateway {
                 PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce_to(socket),
             }
         });
+        shared.into_iter().for_each(|transport| self.end_on(sockets, transport, SessionError::Terminated));
+    }
+
+    /// Tells a client in each of its namespaces on one transport, which closes.
+    fn end_on(&mut self, sockets: &mut Sockets<Peer>, transport: SocketId, error: SessionError) {
+        if let Some(mut first) = sockets.get_mut(transport)
+            && let Dialect::SocketIo(namespace) = first.peer.dialect
+        {
+            note_end(first.peer, error);
+            let event = self.last_event(first.peer, namespace, error, None);
+            event.into_iter().for_each(|event| first.send_text(&event));
+        }
+        // They close it.
+        for id in sockets.carried(transport).to_vec() {
+            if let Some(mut socket) = sockets.get_mut(id) {
+                self.end(&mut socket, error);
+            }
+        }
+    }
+
+    /// Ends the connections of `count` transports with an error that makes their clients come back.
+    pub(super) fn end_some(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, error: SessionError) {
+        let mut shared = Vec::new();
+        sockets.each(|socket| {
+            if count == 0 || socket.is_carried() {
+                return;
+            }
+            count -= 1;
+            if socket.carries() { shared.push(socket.id()) } else { self.end(socket, error) }
+        });
+        shared.into_iter().for_each(|transport| self.end_on(sockets, transport, error));
     }
 
     /// Tells one client. Those of Socket.IO connect elsewhere only once their connection is closed.
@@ -42,13 +82,8 @@ impl Gateway {
     }
 
     /// Closes `count` connections.
-    pub(super) fn close_some(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
+    pub(super) fn close_some(&mut self, sockets: &mut Sockets<Peer>, count: usize, within: Duration) {
         self.reconnect_within = within;
-        sockets.each(|socket| {
-            if count > 0 {
-                count -= 1;
-                self.end(socket, SessionError::Terminated);
-            }
-        });
+        self.end_some(sockets, count, SessionError::Terminated);
     }
 }

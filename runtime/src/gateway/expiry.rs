@@ -24,6 +24,8 @@ impl Gateway {
         let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         let age = millis(now.saturating_duration_since(self.started));
         sockets.each(|socket| match socket.peer.state {
+            // A transport whose first namespace was left lives on for the others.
+            PeerState::AwaitingConnect(_) if socket.carries() => socket.peer.expires = self.socketio_deadline(),
             PeerState::AwaitingConnect(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
             PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
             PeerState::Outside(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),

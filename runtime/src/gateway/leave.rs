@@ -10,6 +10,14 @@ use crate::handler::session::Session;
 use rollcall_base::names;
 use rollcall_websocket::{Cause, SocketId, Sockets};
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    reason: LeftReason,
+    /// See [`Peer::ends_for_good`].
+    for_good: bool,
+}
+
 impl Gateway {
     /// A connection has ended.
     pub(super) fn on_closed(&mut self, id: SocketId, peer: Peer, cause: Cause) {
@@ -22,15 +30,18 @@ impl Gateway {
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,
             Cause::Violation(_) | Cause::SlowConsumer => LeftReason::Kicked,
+            // Its transport was closed, because of another connection on it, or at the end of a drain.
+            Cause::ClosedByServer if peer.closed_by_us.is_none() && !self.draining => LeftReason::Lost,
             Cause::ClosedByServer => peer.closed_by_us.unwrap_or(LeftReason::Drained),
         };
         if matches!(cause, Cause::ClosedByClient | Cause::Lost | Cause::Violation(_)) {
             metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         }
+        let ending = Ending { reason, for_good: peer.ends_for_good };
         match peer.state {
-            PeerState::Open(session) => self.shared.disconnects.leave(session, reason),
+            PeerState::Open(session) => self.leave(session, ending),
             PeerState::Connecting | PeerState::Busy => {
-                self.closed_while_busy.insert(id, reason);
+                self.closed_while_busy.insert(id, ending);
             }
             PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {}
         }
@@ -38,7 +49,15 @@ impl Gateway {
 
     /// A handler is done whose connection ended while it ran.
     pub(super) fn leave_after_close(&mut self, id: SocketId, session: Box<Session>) {
-        let reason = self.closed_while_busy.remove(&id).unwrap_or(LeftReason::Lost);
+        let lost = Ending { reason: LeftReason::Lost, for_good: false };
+        let ending = self.closed_while_busy.remove(&id).unwrap_or(lost);
+        self.leave(session, ending);
+    }
+
+    fn leave(&self, mut session: Box<Session>, Ending { reason, for_good }: Ending) {
+        if for_good {
+            session.membership.forget_resume_id();
+        }
         self.shared.disconnects.leave(session, reason);
     }
 

@@ -21,6 +21,7 @@ mod mailboxes;
 mod on_connect_request;
 mod options;
 mod peer;
+mod pids;
 mod reorder_buffer;
 mod replay;
 mod replay_steps;
@@ -34,5 +35,6 @@ pub use self::{
     commands::{Enumerate, FindMissing, Page, WorkerCommand},
     mailboxes::Mailboxes,
     options::GatewayOptions,
+    pids::Pids,
     worker::{Gateway, GatewayContext, RECONNECT_WITHIN},
 };

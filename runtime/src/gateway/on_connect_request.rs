@@ -56,7 +56,7 @@ impl Gateway {
         tokio::spawn(async move {
             let outcome = call.await.map(Box::new);
             drop(waiting);
-            mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome }).await;
+            mailboxes.send(id, WorkerCommand::Connected { socket: id, outcome, pid: None }).await;
         });
     }
 
@@ -69,6 +69,8 @@ impl Gateway {
             client,
             url_parameter,
             trace: socket.peer.trace(),
+            claims: None,
+            resume_id: None,
         }
     }
 
@@ -78,6 +80,7 @@ impl Gateway {
         sockets: &mut Sockets<Peer>,
         id: SocketId,
         outcome: Result<Box<Connected>, Refused>,
+        pid: Option<&str>,
     ) {
         let Some(mut socket) = sockets.get_mut(id) else {
             match outcome {
@@ -94,23 +97,14 @@ impl Gateway {
             Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
         session.set_trace(socket.peer.take_trace());
-        let start = resumption.as_ref().map(|resumption| Start {
-            epoch: &resumption.position.epoch,
-            offset: resumption.position.offset,
-            recovered: resumption.recovered,
-        });
+        let start = resumption.as_ref().map(Resumption::start);
         let success = self.connect_success(&session, start, roster.as_deref());
         match socket.peer.dialect {
             Dialect::Plain => socket.send_text(&success.message()),
-            Dialect::SocketIo(namespace) => self.send_connected(&mut socket, namespace, &success),
+            Dialect::SocketIo(namespace) => self.send_connected(&mut socket, namespace, &success, pid),
         }
         metrics::gauge!(names::SESSIONS).increment(1.0);
-        let resumes = resumption.as_ref().map(|resumption| {
-            let (follower, watermark) = self.shared.rooms.follow();
-            self.fanout.set_watermark(watermark);
-            (resumption, follower)
-        });
-        socket.peer.admit(session.agent_id(), resumes);
+        self.admit(socket.peer, &session, resumption.as_ref());
         if let Some(Resumption { position, replay: Some((events, through)), .. }) = resumption {
             let (mailboxes, rooms) = (self.shared.mailboxes.clone(), self.shared.rooms.clone());
             let through = Position { offset: through, ..position };
@@ -121,6 +115,16 @@ impl Gateway {
         if self.draining {
             self.announce_to(&mut socket);
         }
+    }
+
+    /// A connection is let in. If it resumes, it gets the events of its rooms in the stream's order.
+    pub(super) fn admit(&mut self, peer: &mut Peer, session: &Session, resumption: Option<&Resumption>) {
+        let resumes = resumption.map(|resumption| {
+            let (follower, watermark) = self.shared.rooms.follow();
+            self.fanout.set_watermark(watermark);
+            (resumption, follower)
+        });
+        peer.admit(session.agent_id(), resumes);
     }
 
     /// What a client is told of its session.

@@ -1,7 +1,9 @@
 //! The gateway's state of one connection. It is small, because every connection has one, idle or not.
 use std::collections::VecDeque;
 
-use rollcall_schema::{AgentId, LeftReason, LessonId, Offset, TraceParent, request::PayloadError, socketio::Auth};
+use rollcall_schema::{
+    AgentId, LeftReason, LessonId, Offset, ResumeId, TraceParent, request::PayloadError, socketio::Auth,
+};
 use rollcall_socketio::Attachments;
 
 use super::{
@@ -42,6 +44,8 @@ pub struct Peer {
     pub(super) roams: bool,
     /// Its client was told that the node drains.
     pub(super) knows_of_drain: bool,
+    /// Its client said DISCONNECT, or was told an error that is final: it does not go on with its session after a break.
+    pub(super) ends_for_good: bool,
     /// Its page answers pings.
     pub(super) heartbeat: bool,
     /// Counts it among its client's connections until it is dropped.
@@ -150,6 +154,7 @@ impl Peer {
             closed_by_us: None,
             roams: false,
             knows_of_drain: false,
+            ends_for_good: false,
             heartbeat: false,
             permit,
             meter: Meter::default(),
@@ -175,9 +180,15 @@ impl Peer {
     #[must_use]
     pub(super) fn without_namespace(&self, deadline: u64) -> Self {
         let state = SocketIoState { was_connected: true, ..SocketIoState::default() };
-        let mut fresh = Self::socketio(deadline, state, self.permit.clone(), None);
+        let mut fresh = self.further(deadline, state);
         fresh.meter = self.meter;
         fresh
+    }
+
+    /// A connection in a further namespace of the same transport.
+    #[must_use]
+    pub(super) fn further(&self, deadline: u64, state: SocketIoState) -> Self {
+        Self::socketio(deadline, state, self.permit.clone(), None)
     }
 
     /// Its connect was refused: no handler runs any more, so nobody waits for one. A client that may try again on this
@@ -196,6 +207,15 @@ impl Peer {
     /// Whether connect_request has not come yet.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self.state, PeerState::AwaitingConnect(_))
+    }
+
+    /// Under which its client finds its session again after a break; none while a handler has the session.
+    pub(super) fn resume_id(&self) -> Option<ResumeId> {
+        match &self.state {
+            PeerState::Open(session) => session.membership.resume_id(),
+            PeerState::Outside(visitor) => visitor.resume_id,
+            PeerState::AwaitingConnect(_) | PeerState::Connecting | PeerState::Busy | PeerState::Refused => None,
+        }
     }
 
     /// It was let in. If it resumes, its cursor starts at the resumption's position.
@@ -241,7 +261,7 @@ impl Peer {
     /// The packet whose attachments were awaited is whole.
     pub(super) fn trim_socketio(&mut self) {
         if let Some(cold) = &mut self.cold {
-            cold.socketio = None;
+            cold.socketio.take_if(|state| !state.was_connected);
         }
         self.trim();
     }

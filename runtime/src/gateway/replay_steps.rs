@@ -1,6 +1,7 @@
 //! A worker's part of a replay: it sends each chunk, and at the end tells what else was missed.
 use super::{
     Gateway,
+    batch::resumable,
     commands::{ReplayChunk, ReplayEnd},
     peer::Peer,
 };
@@ -21,11 +22,16 @@ impl Gateway {
             let Some(key) = key.filter(|key| socket.peer.needs(*key, incoming.offset)) else { continue };
             let Some(delivery) = self.shared.rooms.encode(key, incoming) else { continue };
             if delivery.is_for(socket.peer.mark) {
-                socket.send_frames(&delivery.resumable(delivery.offset()));
+                let form = (socket.peer.dialect, socket.framing());
+                let frame = resumable(&delivery, form, delivery.offset());
+                if !frame.is_empty() {
+                    socket.send_frames(&frame);
+                }
             }
         }
+        let id = socket.id();
         // The replay may have ended meanwhile.
-        let _ = queued.send(socket.queued());
+        let _ = queued.send(sockets.queued(id));
     }
 
     /// The end of a part of what a connection missed.

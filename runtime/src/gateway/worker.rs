@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_schema::LeftReason;
-
 use super::{
-    Mailboxes, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, lost_events::LostEventCloses,
-    options::GatewayOptions,
+    Mailboxes, Pids, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, leave::Ending,
+    lost_events::LostEventCloses, options::GatewayOptions,
 };
 use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
 use rollcall_presence::Presence;
@@ -30,6 +28,8 @@ pub struct GatewayContext {
     pub rooms: Rooms,
     /// How a handler's task reaches its worker.
     pub mailboxes: Mailboxes,
+    /// Of clients of Socket.IO that may go on after a break; none where none may.
+    pub pids: Option<Pids>,
     /// How many events a connection may send.
     pub events: Arc<EventLimits>,
 }
@@ -39,8 +39,10 @@ pub struct Gateway {
     pub(super) shared: Arc<GatewayContext>,
     pub(super) options: GatewayOptions,
     pub(super) fanout: Fanout,
-    /// Connections that ended while their handler ran, with the reason. It is used when the session comes back.
-    pub(super) closed_while_busy: HashMap<SocketId, LeftReason>,
+    /// Connections that ended while their handler ran, and how. It is used when the session comes back.
+    pub(super) closed_while_busy: HashMap<SocketId, Ending>,
+    /// Connections in further namespaces of a transport (the first of each pair) that are about to be let in.
+    pub(super) awaiting_claims: Vec<(SocketId, SocketId)>,
     pub(super) enumeration: Enumeration,
     pub(super) lost_event_closes: LostEventCloses,
     pub(super) started: Instant,
@@ -61,6 +63,7 @@ impl Gateway {
             options,
             fanout: Fanout::new(),
             closed_while_busy: HashMap::new(),
+            awaiting_claims: Vec::new(),
             enumeration: Enumeration::default(),
             started: now,
             reconnect_within: RECONNECT_WITHIN,

@@ -1,8 +1,8 @@
 //! What `connect` is given of a connection that sent its first event.
-use rollcall_schema::{Sid, TraceParent};
+use rollcall_schema::{ResumeId, Sid, TraceParent};
 use rollcall_websocket::SocketId;
 
-use crate::limits::network::Subscriber;
+use crate::{auth::Claims, limits::network::Subscriber};
 
 /// A connection that asks to be let in.
 #[derive(Debug)]
@@ -17,4 +17,8 @@ pub struct ConnectContext {
     pub url_parameter: Option<Box<str>>,
     /// The trace that the connection belongs to.
     pub trace: Option<TraceParent>,
+    /// What its token says, where that was checked already.
+    pub claims: Option<Claims>,
+    /// Under which it finds its session again after a break.
+    pub resume_id: Option<ResumeId>,
 }

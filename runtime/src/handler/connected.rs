@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use rollcall_bus::{Position, Replayed};
-use rollcall_schema::{Offset, RosterPage};
+use rollcall_schema::{Offset, RosterPage, connect_success::Start};
 
 use crate::handler::session::Session;
 
@@ -26,4 +26,12 @@ pub struct Resumption {
     pub recovered: bool,
     /// The events that were missed, and the offset through which they go.
     pub replay: Option<(Replayed, Offset)>,
+}
+
+impl Resumption {
+    /// The same as its client is told.
+    #[must_use]
+    pub fn start(&self) -> Start<'_> {
+        Start { epoch: &self.position.epoch, offset: self.position.offset, recovered: self.recovered }
+    }
 }

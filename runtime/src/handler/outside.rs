@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{
-    AckError, AgentId, AgentLabel, Answer, Audience, LessonId, Request, UserId, ack::Reply, request::Token,
+    AckError, AgentId, AgentLabel, Answer, Audience, LessonId, Offset, Request, ResumeId, UserId, ack::Reply,
+    request::Token,
 };
 use serde::de::DeserializeOwned;
 
@@ -33,6 +34,8 @@ pub struct Visitor {
     pub lesson: Option<LessonId>,
     /// Whether it asked for the roster of the classroom that it will enter.
     pub roster: bool,
+    /// Under which it finds its session again after a break.
+    pub resume_id: Option<ResumeId>,
 }
 
 impl Visitor {
@@ -52,15 +55,21 @@ impl Visitor {
     pub fn of(session: &Session) -> Self {
         let label = session.agent_id().map(AgentId::label);
         let label = label.unwrap_or_else(|| AgentLabel::parse(LABEL).expect("a label"));
-        Self { claims: session.claims(), label, lesson: session.url_lesson.clone(), roster: false }
+        Self {
+            claims: session.claims(),
+            label,
+            lesson: session.url_lesson.clone(),
+            roster: false,
+            resume_id: session.membership.resume_id(),
+        }
     }
 }
 
 /// What becomes of a client that asked for a lesson.
 #[derive(Debug)]
 pub enum EnterOutcome {
-    /// It is in the lesson's classroom.
-    Entered(Box<Connected>),
+    /// It is in the lesson's classroom. If it resumes: the offset after which it gets the lesson's events.
+    Entered(Box<Connected>, Option<Offset>),
     /// It stays without one.
     Outside(Box<Visitor>),
 }
@@ -91,6 +100,8 @@ pub struct Moved {
     pub session: Box<Session>,
     /// The one that it has instead, if it has moved.
     pub instead: Option<Box<Connected>>,
+    /// If it resumes, and has joined a lesson: the offset after which it gets the lesson's events.
+    pub begins: Option<Offset>,
 }
 
 /// The handler that moves: `async fn(&Deps, context, &mut Session, Request) -> Result<(Option<Connected>, Answer),
@@ -199,7 +210,8 @@ impl Outside {
                     let call = async { function.1.call(&function.0, context, &visitor, payload).await }.boxed();
                     match answered(contained(event, timeout, trace, call).await) {
                         Ok((connected, reply)) => {
-                            (EnterOutcome::Entered(Box::new(connected)), Answer::Success(reply.into()))
+                            let reply: Reply = reply.into();
+                            (EnterOutcome::Entered(Box::new(connected), reply.offset()), Answer::Success(reply))
                         }
                         Err(answer) => (EnterOutcome::Outside(visitor), answer),
                     }
@@ -215,11 +227,14 @@ impl Outside {
                 let trace = context.trace;
                 Ok(async move {
                     let call = async { function.2.call(&function.0, context, &mut session, payload).await }.boxed();
-                    let (instead, answer) = match answered(contained(event, timeout, trace, call).await) {
-                        Ok((instead, reply)) => (instead.map(Box::new), Answer::Success(reply.into())),
-                        Err(answer) => (None, answer),
+                    let (instead, begins, answer) = match answered(contained(event, timeout, trace, call).await) {
+                        Ok((instead, reply)) => {
+                            let reply: Reply = reply.into();
+                            (instead.map(Box::new), reply.offset(), Answer::Success(reply))
+                        }
+                        Err(answer) => (None, None, answer),
                     };
-                    (Moved { session, instead }, answer)
+                    (Moved { session, instead, begins }, answer)
                 }
                 .boxed())
             }),

@@ -24,7 +24,7 @@ use crate::{
     auth::{Hook, Keyring, Location},
     config::{Config, Reader},
     functions,
-    gateway::{Gateway, GatewayContext, Mailboxes, disconnect_queue::DisconnectQueue},
+    gateway::{Gateway, GatewayContext, Mailboxes, Pids, disconnect_queue::DisconnectQueue},
     handler::{publisher::Publisher, resources::Resources, table::Table},
     http::{
         self, FailedTries, Surface,
@@ -160,12 +160,20 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     };
     let table = table.bind(&resources);
     table.set_timeout(config.limits.handler_timeout);
+    let pids = match config.limits.recovery {
+        Some(window) => {
+            let key = store.signing_key().await.map_err(StartError::at("the database", "start again"))?;
+            Some(Pids::new(&key, installation, window))
+        }
+        None => None,
+    };
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
         disconnects: disconnects.clone(),
         presence: resources.presence.clone(),
         rooms: rooms.clone(),
         mailboxes: mailboxes.clone(),
+        pids,
         events: Arc::clone(&rates),
     });
     // What balancers route long-polling by.

@@ -1,5 +1,8 @@
 //! An event of the feed, encoded into a frame once for the whole room (PROTOCOL 3).
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use rollcall_schema::{EntityEvent, Offset, Push, PushError, entity::AGENT};
@@ -33,9 +36,15 @@ pub struct Delivery {
 
 impl Delivery {
     /// Applies the header rules; none where the event goes to nobody, which is counted unless the event is internal.
-    /// `max_body` is the largest body that is forwarded, in bytes; `namespaces` are those of members that speak Socket.IO.
+    /// `max_body` is the largest body that is forwarded, in bytes; `namespaces` are those of members that speak Socket.IO;
+    /// `epoch` is the stream's.
     #[must_use]
-    pub fn encode(room: RoomKey, incoming: Incoming, max_body: usize, namespaces: &Namespaces) -> Option<Self> {
+    pub fn encode(
+        room: RoomKey,
+        incoming: Incoming,
+        max_body: usize,
+        (namespaces, epoch): (&Namespaces, Arc<str>),
+    ) -> Option<Self> {
         if incoming.internal {
             return None;
         }
@@ -61,7 +70,7 @@ impl Delivery {
             left: incoming.entity.as_ref().is_some_and(|(kind, operation, _)| kind == AGENT && operation == "left"),
             plain,
             resumable: OnceLock::new(),
-            socketio: SocketIoFrames::new(namespaces.clone()),
+            socketio: SocketIoFrames::new(namespaces.clone(), epoch),
             incoming,
             arrived: Instant::now(),
         })
@@ -110,7 +119,18 @@ impl Delivery {
     #[must_use]
     pub fn socketio(&self, member: (Namespace, Framing)) -> Bytes {
         let push = push(&self.incoming).expect("the body was checked when it came");
-        self.socketio.get(member, &push, &self.incoming.topic)
+        self.socketio.get(member, &push, &self.incoming.topic, None)
+    }
+
+    /// The same with an offset, as in [`Delivery::resumable`].
+    #[must_use]
+    pub fn socketio_resumable(&self, member: (Namespace, Framing), last: Offset) -> Bytes {
+        let push = push(&self.incoming).expect("the body was checked when it came");
+        let (own, topic) = (self.incoming.offset, &self.incoming.topic);
+        if last > own {
+            return self.socketio.encode(member, &push, topic, Some(last));
+        }
+        self.socketio.get(member, &push, topic, Some(own))
     }
 
     /// Records how long it took from the stream to here.

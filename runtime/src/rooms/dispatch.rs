@@ -32,6 +32,7 @@ impl Rooms {
                 BusEvent::StreamReset => {
                     warn!("the stream was made anew or put back: the connections of its rooms are closed");
                     self.0.watermark.store(0, Ordering::SeqCst);
+                    self.read_epoch();
                     self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
                     self.broadcast(|| RoomCommand::StreamReset).await;
                 }

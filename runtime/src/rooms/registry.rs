@@ -67,6 +67,8 @@ pub(super) struct Inner {
     max_body: usize,
     /// Of Socket.IO's clients.
     namespaces: Namespaces,
+    /// Of the stream that the feed is of.
+    epoch: Mutex<Arc<str>>,
     entries: Mutex<HashMap<RoomId, Entry>>,
     /// How many rooms were made.
     made: AtomicU64,
@@ -172,6 +174,7 @@ impl Rooms {
         namespaces: Namespaces,
     ) -> Self {
         let inner = Inner {
+            epoch: Mutex::new(bus.position().epoch.into()),
             bus,
             workers,
             max_body,
@@ -249,7 +252,19 @@ impl Rooms {
     /// An event as it goes to members; none where it goes to nobody.
     #[must_use]
     pub fn encode(&self, key: RoomKey, incoming: Incoming) -> Option<Delivery> {
-        Delivery::encode(key, incoming, self.0.max_body, &self.0.namespaces)
+        Delivery::encode(key, incoming, self.0.max_body, (&self.0.namespaces, self.epoch()))
+    }
+
+    /// The epoch of the stream that the feed is of.
+    #[must_use]
+    pub fn epoch(&self) -> Arc<str> {
+        Arc::clone(&self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The feed goes on with another stream.
+    pub(super) fn read_epoch(&self) {
+        let epoch = self.0.bus.position().epoch;
+        *self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch.into();
     }
 
     /// The namespaces of Socket.IO's clients.

@@ -94,6 +94,7 @@ impl Sessions {
                             role: Role::Participant,
                             info: None,
                             user_sessions: 20,
+                            resume_id: None,
                         })
                         .await?
                 };
@@ -108,7 +109,7 @@ impl Sessions {
                 }
             }
             Step::Close => {
-                let close = Close { classroom, agent, sid, reason: LeftReason::Closed };
+                let close = Close { classroom, agent, sid, reason: LeftReason::Closed, resume_id: None };
                 if self.close.call(close).await? == Closed::NotOwner {
                     return Err("closed, but not the owner".into());
                 }

@@ -42,7 +42,7 @@ pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, NodeLeases, Registration};
 pub use outbox::{Backlog, Outbox, OutboxRow, OutboxSource};
 pub use overview::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, PastSession, Whose};
-pub use queries::{LessonMembership, Queries, RosterQuery};
+pub use queries::{LessonMembership, Queries, ResumableSession, RosterQuery};
 pub use recovery::{Recovery, Remembered, Restored, Standing};
 pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField};
 pub use schema::Schema;

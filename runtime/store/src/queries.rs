@@ -1,6 +1,8 @@
 //! Who is where: read-only queries of live sessions.
+use std::time::Duration;
+
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, LessonId, NodeId, Role, RosterAgent, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, ResumeId, Role, RosterAgent, SessionId, Sid, UserId};
 
 use crate::StoreError;
 
@@ -19,6 +21,15 @@ pub struct LessonMembership {
     pub lesson: LessonId,
     /// How many seats the lesson has.
     pub seats: u32,
+}
+
+/// Where a client was that goes on after a break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumableSession {
+    /// The classroom.
+    pub classroom: ClassroomId,
+    /// The lesson that it was in.
+    pub lesson: Option<LessonId>,
 }
 
 /// Which agents are asked for.
@@ -47,6 +58,14 @@ pub trait Queries: Send + Sync {
     /// The answer of each query, in one statement that begins after the call: at most `max` agents, their session ids
     /// ascending. It is read from where sessions are written, so it has what was committed before.
     async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError>;
+    /// The agent's session under this id, if it is its latest in its classroom, and is live, or ended within this time. Only
+    /// the user's 64 latest ends are looked at.
+    async fn resumable(
+        &self,
+        agent: &AgentId,
+        id: ResumeId,
+        within: Duration,
+    ) -> Result<Option<ResumableSession>, StoreError>;
     /// How many agents each classroom has, zeros included, in the order asked for.
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, ResumeId, SessionId, Sid, UserId};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -30,13 +30,21 @@ pub struct Remembered {
     pub sets_state: bool,
     /// The reason to write, where its end must be written.
     pub reason: LeftReason,
+    /// As in [`Close`].
+    pub resume_id: Option<ResumeId>,
 }
 
 impl Remembered {
     /// The close that ends it.
     #[must_use]
     pub fn close(&self) -> Close {
-        Close { classroom: self.classroom, agent: self.agent.clone(), sid: self.sid, reason: self.reason }
+        Close {
+            classroom: self.classroom,
+            agent: self.agent.clone(),
+            sid: self.sid,
+            reason: self.reason,
+            resume_id: self.resume_id,
+        }
     }
 }
 

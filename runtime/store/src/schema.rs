@@ -21,4 +21,6 @@ pub trait Schema: Send + Sync {
     }
     /// The UUID that was made with the database. It is part of every message id.
     async fn installation(&self) -> Result<Uuid, StoreError>;
+    /// The secret that was made with the database: the nodes of an installation know by it what one of them has signed.
+    async fn signing_key(&self) -> Result<Vec<u8>, StoreError>;
 }

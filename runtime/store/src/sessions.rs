@@ -1,6 +1,6 @@
 //! Sessions: a connection opens one, and closes it. Every call takes a batch.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, JsonObject, LeftReason, NodeId, Role, SessionId, Sid, UserId};
+use rollcall_schema::{AgentId, ClassroomId, JsonObject, LeftReason, NodeId, ResumeId, Role, SessionId, Sid, UserId};
 
 use crate::{Lease, StoreError};
 
@@ -21,6 +21,8 @@ pub struct Open {
     pub info: Option<JsonObject>,
     /// How many sessions the user may have at once: a new one beyond is not opened; a takeover always is.
     pub user_sessions: u32,
+    /// Under which the client finds the session again, if it is one that may.
+    pub resume_id: Option<ResumeId>,
 }
 
 /// The answer to [`Open`] that was opened.
@@ -44,6 +46,8 @@ pub struct Close {
     pub sid: Sid,
     /// Why the session ends.
     pub reason: LeftReason,
+    /// Under which the client still finds the session for a while; none where its end is final.
+    pub resume_id: Option<ResumeId>,
 }
 
 /// The answer to [`Close`].

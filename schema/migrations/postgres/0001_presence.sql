@@ -10,6 +10,8 @@ create table installation (
     -- The highest session id of before the latest loss, or 0. Of such a session a left may be published that is not known
     -- here, so it is ended, not taken over, when its agent comes again.
     doubtful_through bigint not null default 0,
+    -- Signs what clients of Socket.IO get to go on with after a break.
+    signing_key bytea not null default uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
     single boolean primary key default true check (single)
 );
 insert into installation (id) values (gen_random_uuid());
@@ -84,6 +86,8 @@ create table agent_session (
     state_n bigint,
     -- The latest takeover changed role or info.
     changed boolean,
+    -- Under which a client of Socket.IO finds its session again.
+    resume_id integer,
     unique (classroom_id, agent_id)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a dead node's sessions.
@@ -99,10 +103,12 @@ create table agent_session_history (
     -- The lesson that the session was in when it ended.
     lesson_id text,
     lifetime tstzrange not null,
-    reason text not null
+    reason text not null,
+    -- As in agent_session; null where the session's end was final.
+    resume_id integer
 );
--- Finds what is to be erased of a user.
-create index agent_session_history_user on agent_session_history (user_id);
+-- Finds what is to be erased of a user, and a user's latest sessions.
+create index agent_session_history_user on agent_session_history (user_id, id);
 -- A classroom's attendance, page by page.
 create index agent_session_history_classroom on agent_session_history (classroom_id, upper(lifetime), id);
 

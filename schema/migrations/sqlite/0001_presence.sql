@@ -2,6 +2,7 @@
 
 create table installation (
     id text not null,
+    signing_key blob not null default (randomblob(32)),
     single integer primary key default 1 check (single = 1)
 );
 insert into installation (id)
@@ -51,6 +52,7 @@ create table agent_session (
     info text,
     state text,
     state_n integer,
+    resume_id integer,
     unique (classroom_id, agent_id)
 );
 -- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
@@ -65,10 +67,11 @@ create table agent_session_history (
     started_at text not null,
     ended_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,
-    reason text not null
+    reason text not null,
+    resume_id integer
 );
--- Finds what is to be erased of a user.
-create index agent_session_history_user on agent_session_history (user_id);
+-- Finds what is to be erased of a user, and a user's latest sessions.
+create index agent_session_history_user on agent_session_history (user_id, id);
 -- A classroom's attendance, page by page.
 create index agent_session_history_classroom on agent_session_history (classroom_id, ended_at, id);
 

@@ -54,7 +54,16 @@ impl Bench {
 fn alice() -> Open {
     let agent = AgentId::parse("web.alice.example.org").expect("an agent");
     let (classroom, user) = (ClassroomId(Uuid::new_v4()), agent.user());
-    Open { classroom, agent, user, sid: Sid::random(), role: Role::Participant, info: None, user_sessions: 20 }
+    Open {
+        classroom,
+        agent,
+        user,
+        sid: Sid::random(),
+        role: Role::Participant,
+        info: None,
+        user_sessions: 20,
+        resume_id: None,
+    }
 }
 
 #[tokio::test]
@@ -80,7 +89,13 @@ async fn an_opening_that_is_cut_off_is_undone() {
     let open = alice();
     // Its batch runs on, whoever listens.
     assert!(bench.sessions.open(Instant::now(), open.clone()).now_or_never().is_none());
-    let closed = Close { classroom: open.classroom, agent: open.agent, sid: open.sid, reason: LeftReason::Closed };
+    let closed = Close {
+        classroom: open.classroom,
+        agent: open.agent,
+        sid: open.sid,
+        reason: LeftReason::Closed,
+        resume_id: None,
+    };
     let mut outbox = bench.store.open_outbox(bench.lease).await.expect("an outbox");
     outbox.claim().await.expect("claimed");
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -128,6 +143,7 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
         agent: open.agent.clone(),
         sid: open.sid,
         reason: LeftReason::Closed,
+        resume_id: None,
     };
     let ends = poisoned.iter().map(|(_, open)| bench.sessions.close(close(open)));
     let ended = futures_util::future::join_all(ends);

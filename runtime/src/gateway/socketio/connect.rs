@@ -1,14 +1,27 @@
 //! CONNECT: a client is let in, to a classroom where it names one.
+use std::sync::Arc;
+
 use rollcall_schema::{
-    AgentLabel, ConnectRequest, ConnectSuccess, SessionError,
+    AgentLabel, ConnectSuccess, ResumeId, SessionError,
+    connect_success::Start,
     request::PayloadError,
-    socketio::{self, Auth},
+    socketio::{self, Auth, Switch},
 };
 use rollcall_socketio::{Kind, packet};
 
-use super::super::{Gateway, WorkerCommand, dialect::Dialect, on_connect_request::begin_connecting, peer::Peer};
+use super::{
+    super::{
+        Gateway,
+        dialect::Dialect,
+        on_connect_request::begin_connecting,
+        peer::{Peer, PeerState},
+    },
+    let_in::{Asked, Recovery, let_in},
+};
 use crate::{
+    auth::Claims,
     handler::{
+        connect_context::ConnectContext,
         error::Refused,
         outside::{LABEL, Visitor},
     },
@@ -22,11 +35,15 @@ impl Gateway {
         socket: &mut Socket<'_, Peer>,
         namespace: Namespace,
         auth: Result<Auth, PayloadError>,
+        claims: Option<Claims>,
     ) {
         let Some(waiting) = begin_connecting(socket.peer) else { return };
         socket.peer.dialect = Dialect::SocketIo(namespace);
         let handshake = socket.peer.cold.as_mut().and_then(|cold| cold.socketio.take());
         socket.peer.trim();
+        if socket.carries() {
+            socket.peer.cold_mut().socketio.get_or_insert_default().was_connected = true;
+        }
         let handshake = handshake.map_or_else(|| Ok(Auth::default()), |state| state.handshake);
         let (auth, handshake) = match (auth, handshake) {
             (Ok(auth), Ok(handshake)) => (auth, handshake),
@@ -37,31 +54,68 @@ impl Gateway {
         let label = auth.agent_label.clone().or(handshake.agent_label.clone());
         let label = label.or_else(|| default_label(self.shared.rooms.namespaces().name(namespace)));
         let Some(label) = label else { return self.end(socket, SessionError::SerializationFailed) };
-        let lesson = auth.lesson_id.clone().or(handshake.lesson_id.clone());
+        let recovery = self.recovery(&auth, &handshake, namespace);
+        let classroom = auth.classroom_id.or(handshake.classroom_id);
+        socket.peer.roams = classroom.is_none();
         let token = auth.token().or(handshake.token()).cloned();
         socket.peer.join_trace(auth.traceparent);
-        if let Some(classroom_id) = auth.classroom_id.or(handshake.classroom_id) {
-            let url_parameter = lesson.map(|lesson| lesson.as_str().into());
-            let request = ConnectRequest {
-                token,
-                classroom_id,
-                agent_label: label,
-                resume: None,
-                roster: auth.roster,
-                heartbeat: None,
-                traceparent: None,
-            };
-            self.connect(socket, waiting, request, url_parameter);
-        } else {
-            let (id, mailboxes) = (socket.id(), self.shared.mailboxes.clone());
-            let roster = auth.roster == Some(true);
-            let call = self.shared.table.admit(socket.peer.client(), token);
-            tokio::spawn(async move {
-                let outcome = call.await.map(|claims| Box::new(Visitor { claims, label, lesson, roster }));
-                drop(waiting);
-                mailboxes.send(id, WorkerCommand::Admitted { socket: id, outcome }).await;
+        let claims = claims.filter(|_| token.is_none());
+        let asked = Asked {
+            context: ConnectContext { claims, ..self.connect_context(socket, None) },
+            namespace,
+            token,
+            label,
+            classroom,
+            lesson: auth.lesson_id.or(handshake.lesson_id),
+            roster: auth.roster,
+            recovery,
+        };
+        let (id, shared) = (socket.id(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let command = let_in(&shared, asked).await;
+            drop(waiting);
+            shared.mailboxes.send(id, command).await;
+        });
+    }
+
+    /// Lets connections in further namespaces of a transport in, as soon as it is known who the client is: where it brings no
+    /// token for one, it is who it is in the first.
+    pub(in super::super) fn connect_further(&mut self, sockets: &mut Sockets<Peer>) {
+        for (transport, id) in std::mem::take(&mut self.awaiting_claims) {
+            let first = sockets.get_mut(transport).map(|carrier| match &carrier.peer.state {
+                PeerState::Open(session) => Ok(session.claims()),
+                PeerState::Outside(visitor) => Ok(visitor.claims.clone()),
+                PeerState::Connecting | PeerState::Busy => Err(()),
+                PeerState::AwaitingConnect(_) | PeerState::Refused => Ok(None),
             });
+            let Some(mut socket) = sockets.get_mut(id) else { continue };
+            let Dialect::SocketIo(namespace) = socket.peer.dialect else { continue };
+            let Some(state) = socket.peer.cold.as_mut().and_then(|cold| cold.socketio.take()) else { continue };
+            let has_token = state.handshake.as_ref().is_ok_and(|auth| auth.token().is_some());
+            match first {
+                Some(Err(())) if !has_token => {
+                    socket.peer.cold_mut().socketio = Some(state);
+                    self.awaiting_claims.push((transport, id));
+                }
+                Some(Ok(claims)) => self.on_connect(&mut socket, namespace, state.handshake, claims),
+                Some(Err(())) | None => self.on_connect(&mut socket, namespace, state.handshake, None),
+            }
         }
+    }
+
+    /// What a client brings, and is given, to go on after a break; none where it may not, or does not want to.
+    fn recovery(&self, auth: &Auth, handshake: &Auth, namespace: Namespace) -> Option<Recovery> {
+        let pids = self.shared.pids.as_ref()?;
+        if auth.recovery.or(handshake.recovery) == Some(Switch(false)) {
+            return None;
+        }
+        let name = self.shared.rooms.namespaces().name(namespace);
+        let before = auth.pid.as_deref().and_then(|text| {
+            let pid = pids.read(text, name)?;
+            let after = pid.after(auth.offset.as_deref());
+            Some((pid, text.into(), after))
+        });
+        Some(Recovery { resume_id: ResumeId::random(), before })
     }
 
     /// A client was let in without a classroom, or not.
@@ -70,6 +124,7 @@ impl Gateway {
         sockets: &mut Sockets<Peer>,
         id: SocketId,
         outcome: Result<Box<Visitor>, Refused>,
+        pid: Option<&str>,
     ) {
         let Some(mut socket) = sockets.get_mut(id) else {
             self.closed_while_busy.remove(&id);
@@ -80,7 +135,7 @@ impl Gateway {
             Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
         if let Dialect::SocketIo(namespace) = socket.peer.dialect {
-            self.send_connect_answer(&mut socket, namespace);
+            self.send_connect_answer(&mut socket, namespace, pid);
         }
         self.visitor_returned(&mut socket, visitor);
         if self.draining {
@@ -94,14 +149,31 @@ impl Gateway {
         socket: &mut Socket<'_, Peer>,
         namespace: Namespace,
         success: &ConnectSuccess<'_>,
+        pid: Option<&str>,
     ) {
-        self.send_connect_answer(socket, namespace);
-        self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
+        self.send_connect_answer(socket, namespace, pid);
+        self.send_connect_success(socket, namespace, success);
     }
 
-    fn send_connect_answer(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace) {
+    /// What a client is told of its session. If it may go on after a break: with where its events begin.
+    pub(super) fn send_connect_success(
+        &self,
+        socket: &mut Socket<'_, Peer>,
+        namespace: Namespace,
+        success: &ConnectSuccess<'_>,
+    ) {
+        let mut arguments = success.payload();
+        if let Some(Start { epoch, offset, .. }) = success.start {
+            arguments.extend_from_slice(socketio::position(epoch, offset).as_bytes());
+        }
+        self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &arguments);
+    }
+
+    fn send_connect_answer(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace, pid: Option<&str>) {
         let sid = self.shared.mailboxes.sid(socket.id());
-        self.send_packet(socket, namespace, Kind::Connect, format!(r#"{{"sid":"{sid}"}}"#).as_bytes());
+        // Neither has a character to escape.
+        let pid = pid.map(|pid| format!(r#","pid":"{pid}""#)).unwrap_or_default();
+        self.send_packet(socket, namespace, Kind::Connect, format!(r#"{{"sid":"{sid}"{pid}}}"#).as_bytes());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Session errors of Socket.IO: what a client is told, and what becomes of its transport.
 //!
 //! Invariant: an unrecoverable error is final for clients (CONNECT_ERROR, or DISCONNECT), and a recoverable one closes the
-//! transport, which makes them come back.
+//! transport, which makes them come back. Other connections on that transport are lost with it.
 use std::time::Duration;
 
 use rollcall_schema::{SessionError, socketio};
@@ -52,6 +52,10 @@ impl Gateway {
         let payload = error.payload_with(Duration::ZERO, detail);
         let data = [br#"{"message":""#, error.name().as_bytes(), br#"","data":"#, &payload[..], b"}"].concat();
         self.send_packet(socket, namespace, Kind::ConnectError, &data);
+        if socket.is_carried() {
+            socket.peer.state = PeerState::Refused;
+            return socket.end_carried(Cause::ClosedByServer);
+        }
         socket.peer.state = PeerState::AwaitingConnect(None);
         socket.peer.expires = self.socketio_deadline();
     }

@@ -1,5 +1,5 @@
 //! A client that was let in without a classroom enters that of the lesson which it joins, and moves with a later join.
-use rollcall_schema::{LeftReason, Request, socketio};
+use rollcall_schema::{LeftReason, Offset, Request};
 
 use super::super::{
     Gateway, WorkerCommand,
@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::handler::{
     connect_context::ConnectContext,
-    connected::Connected,
+    connected::{Connected, Resumption},
     outside::{EnterOutcome, Moved, Visitor},
     session::Session,
 };
@@ -49,18 +49,18 @@ impl Gateway {
         outcome: EnterOutcome,
         ack: Option<Vec<u8>>,
     ) {
-        if matches!(outcome, EnterOutcome::Entered(_)) {
+        if matches!(outcome, EnterOutcome::Entered(..)) {
             metrics::gauge!(names::SESSIONS).increment(1.0);
         }
         let Some(mut socket) = sockets.get_mut(id) else {
             match outcome {
-                EnterOutcome::Entered(connected) => self.leave_after_close(id, Box::new(connected.session)),
+                EnterOutcome::Entered(connected, _) => self.leave_after_close(id, Box::new(connected.session)),
                 EnterOutcome::Outside(_) => drop(self.closed_while_busy.remove(&id)),
             }
             return;
         };
         match outcome {
-            EnterOutcome::Entered(connected) => self.entered(&mut socket, *connected, ack),
+            EnterOutcome::Entered(connected, begins) => self.entered(&mut socket, *connected, begins, ack),
             EnterOutcome::Outside(visitor) => {
                 self.fanout.abandon_joins(&mut socket);
                 ack.into_iter().for_each(|ack| socket.send_text(&ack));
@@ -69,18 +69,23 @@ impl Gateway {
         }
     }
 
-    /// The client is in a classroom from now on.
-    fn entered(&mut self, socket: &mut Socket<'_, Peer>, connected: Connected, ack: Option<Vec<u8>>) {
-        let Connected { mut session, roster, .. } = connected;
+    /// The client is in a classroom from now on. If it resumes, it gets the lesson's events after `begins`.
+    fn entered(
+        &mut self,
+        socket: &mut Socket<'_, Peer>,
+        Connected { mut session, resumption, roster }: Connected,
+        begins: Option<Offset>,
+        ack: Option<Vec<u8>>,
+    ) {
         session.set_trace(socket.peer.take_trace());
         if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
-            let success = self.connect_success(&session, None, roster.as_deref());
-            self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &success.payload());
+            let start = resumption.as_ref().map(Resumption::start);
+            let success = self.connect_success(&session, start, roster.as_deref());
+            self.send_connect_success(socket, namespace, &success);
         }
-        socket.peer.admit(session.agent_id(), None);
-        socket.peer.roams = true;
+        self.admit(socket.peer, &session, resumption.as_ref());
         ack.into_iter().for_each(|ack| socket.send_text(&ack));
-        self.session_returned(socket, Box::new(session), None);
+        self.session_returned(socket, Box::new(session), begins);
         if self.draining {
             self.announce_to(socket);
         }
@@ -119,11 +124,13 @@ impl Gateway {
         &mut self,
         sockets: &mut Sockets<Peer>,
         id: SocketId,
-        Moved { session, instead }: Moved,
+        Moved { mut session, instead, begins }: Moved,
         ack: Option<Vec<u8>>,
     ) {
         if instead.is_some() {
             metrics::gauge!(names::SESSIONS).increment(1.0);
+            // Its client goes on with the other one.
+            session.membership.forget_resume_id();
         }
         let Some(mut socket) = sockets.get_mut(id) else {
             let session = match instead {
@@ -139,11 +146,11 @@ impl Gateway {
         let Some(connected) = instead else {
             self.fanout.abandon_classroom(&mut socket);
             ack.into_iter().for_each(|ack| socket.send_text(&ack));
-            return self.session_returned(&mut socket, session, None);
+            return self.session_returned(&mut socket, session, begins);
         };
         self.fanout.leave_classroom(&mut socket);
         self.shared.disconnects.leave(session, LeftReason::Closed);
-        self.entered(&mut socket, *connected, ack);
+        self.entered(&mut socket, *connected, begins, ack);
     }
 
     /// No handler runs for this client, which has no classroom.

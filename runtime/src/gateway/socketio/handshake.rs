@@ -18,13 +18,14 @@ const MAX_KEPT: usize = 8 << 10;
 const CONNECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// The parameters of a query that count, with what they are in [`Auth`]. Of a token's three names the first counts.
-const PARAMETERS: [(&str, &str); 6] = [
+const PARAMETERS: [(&str, &str); 7] = [
     ("auth", "access_token"),
     ("access_token", "access_token"),
     ("token", "token"),
     ("classroom_id", "classroom_id"),
     ("agent_label", "agent_label"),
     ("lesson_id", "lesson_id"),
+    ("recovery", "recovery"),
 ];
 
 impl Gateway {
@@ -42,7 +43,7 @@ impl Gateway {
     }
 
     /// When CONNECT must have come; see [`Peer::expires`].
-    pub(super) fn socketio_deadline(&self) -> u64 {
+    pub(in super::super) fn socketio_deadline(&self) -> u64 {
         millis(self.started.elapsed() + CONNECT_WITHIN)
     }
 }

@@ -1,125 +1,191 @@
-//! The packets of a client: which are requests, and which the gateway answers itself.
-use rollcall_schema::{LeftReason, SessionError, socketio::Auth};
+//! The packets of a client: which of its namespaces each is for, which are requests, and which the gateway answers itself.
+use rollcall_schema::{LeftReason, SessionError, request::PayloadError, socketio::Auth};
 use rollcall_socketio::{Attachments, Event, Kind, Malformed, Packet};
 
 use super::super::{
     Gateway,
     closing::close,
     dialect::{self, Dialect},
-    peer::{Peer, PeerState},
+    peer::{Peer, PeerState, SocketIoState},
 };
 use crate::{
     limits::{Payer, RateDecision},
     rooms::Namespace,
 };
 use rollcall_base::names;
-use rollcall_websocket::{Cause, Close, Message, Socket};
+use rollcall_websocket::{Cause, Close, Message, Socket, SocketId, Sockets};
+
+/// How many namespaces one transport carries.
+const MAX_NAMESPACES: usize = 4;
 
 /// What a client is told that asks for a namespace that there is not.
 const INVALID_NAMESPACE: &str = r#"{"message":"Invalid namespace"}"#;
 
-/// What a client is told that asks for a second namespace on one transport.
-const ONE_NAMESPACE: &str = r#"{"message":"one namespace a connection: use forceNew"}"#;
+/// What a client is told that asks for one namespace more than a transport carries.
+const TOO_MANY_NAMESPACES: &str = r#"{"message":"at most 4 namespaces a connection: use forceNew"}"#;
 
 impl Gateway {
-    /// A message of a connection of Socket.IO. What is no packet closes it, as in the reference.
-    pub(in super::super) fn on_socketio_message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
+    /// A message on a transport of Socket.IO. What is no packet closes it, as in the reference.
+    pub(in super::super) fn on_socketio_message(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        transport: SocketId,
+        message: Message<'_>,
+    ) {
         let handled = match message {
-            Message::Text(text) => self.on_packet(socket, text),
-            Message::Binary(data) => self.on_attachment(socket, data),
+            Message::Text(text) => self.on_packet(sockets, transport, text),
+            Message::Binary(data) => self.on_attachment(sockets, transport, data),
         };
-        if handled.is_err() {
+        if handled.is_err()
+            && let Some(mut socket) = sockets.get_mut(transport)
+        {
             metrics::counter!(names::DISCONNECTS, "reason" => LeftReason::Kicked.as_str()).increment(1);
             socket.peer.closed_by_us = Some(LeftReason::Kicked);
             socket.close(Close { code: 1002, reason: "malformed packet" }, None);
         }
     }
 
-    fn on_packet(&mut self, socket: &mut Socket<'_, Peer>, text: &str) -> Result<(), Malformed> {
+    fn on_packet(&mut self, sockets: &mut Sockets<Peer>, transport: SocketId, text: &str) -> Result<(), Malformed> {
         let packet = Packet::parse(text)?;
-        if socketio_state(socket).is_some_and(|state| state.attachments.is_some()) {
+        let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
+        if socketio_state(carrier.peer).is_some_and(|state| state.attachments.is_some()) {
             return Err(Malformed);
         }
         let named = self.shared.rooms.namespaces().find(packet.namespace);
         if packet.kind == Kind::Connect {
-            return self.on_connect_packet(socket, named, &packet);
+            return self.on_connect_packet(sockets, transport, named, &packet);
         }
-        let Dialect::SocketIo(own) = socket.peer.dialect else { return Err(Malformed) };
-        match socket.peer.state {
-            PeerState::Refused => return Ok(()),
-            PeerState::AwaitingConnect(_) => return self.after_namespace(socket),
-            PeerState::Connecting | PeerState::Busy | PeerState::Open(_) | PeerState::Outside(_) => {}
-        }
-        if named != Some(own) {
-            return Err(Malformed);
-        }
+        let Some(id) = named.and_then(|named| in_namespace(sockets, transport, named)) else {
+            return outside_namespace(sockets, transport);
+        };
         if matches!(packet.kind, Kind::Event | Kind::BinaryEvent) {
             Event::parse(packet.data)?;
         }
         match packet.kind {
-            Kind::Disconnect => self.leave_namespace(socket, Cause::ClosedByClient),
-            Kind::Event => self.on_event(socket, text),
             Kind::BinaryEvent | Kind::BinaryAck => {
                 let attachments = Attachments::new(text, &packet, self.options.max_message)?;
-                return self.on_attachments(socket, attachments);
+                return self.on_attachments(sockets, transport, attachments);
             }
             // The gateway asks for no acknowledgement.
-            Kind::Ack => {}
+            Kind::Ack => return Ok(()),
+            Kind::Disconnect | Kind::Event => {}
             Kind::Connect | Kind::ConnectError => return Err(Malformed),
+        }
+        let Some(mut socket) = sockets.get_mut(id).filter(is_let_in) else { return Ok(()) };
+        if packet.kind == Kind::Event {
+            self.on_event(&mut socket, text);
+        } else {
+            self.end_for_good(socket.peer);
+            self.leave_namespace(&mut socket, Cause::ClosedByClient);
         }
         Ok(())
     }
 
     fn on_connect_packet(
         &mut self,
-        socket: &mut Socket<'_, Peer>,
+        sockets: &mut Sockets<Peer>,
+        transport: SocketId,
         named: Option<Namespace>,
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
+        let Some(mut carrier) = sockets.get_mut(transport) else { return Ok(()) };
         // Each may cost the check of a token, whoever sends it.
-        match self.shared.events.take(&mut socket.peer.meter, Payer::Guest(None)) {
+        match self.shared.events.take(&mut carrier.peer.meter, Payer::Guest(None)) {
             RateDecision::Done => {}
             RateDecision::Refused(_) | RateDecision::Abuse => {
-                socket.close(close(SessionError::TooManyRequests), None);
+                carrier.close(close(SessionError::TooManyRequests), None);
                 return Ok(());
             }
         }
         let refusal = |data| Packet { kind: Kind::ConnectError, data, ..*packet }.encode();
         let Some(namespace) = named else {
-            socket.send_text(&refusal(INVALID_NAMESPACE));
+            carrier.send_text(&refusal(INVALID_NAMESPACE));
             return Ok(());
         };
-        match socket.peer.state {
-            PeerState::AwaitingConnect(_) => self.on_connect(socket, namespace, Auth::parse(packet.data)),
-            PeerState::Refused => {}
-            _ if socket.peer.dialect == Dialect::SocketIo(namespace) => return Err(Malformed),
-            _ => socket.send_text(&refusal(ONE_NAMESPACE)),
+        if let PeerState::Refused = carrier.peer.state {
+            return Ok(());
+        }
+        let awaits = carrier.peer.is_silent();
+        if let Some(id) = in_namespace(sockets, transport, namespace) {
+            let refused = sockets.get_mut(id).is_some_and(|socket| matches!(socket.peer.state, PeerState::Refused));
+            return if refused { Ok(()) } else { Err(Malformed) };
+        }
+        let auth = Auth::parse(packet.data);
+        match sockets.get_mut(transport) {
+            // The transport's own connection has the first namespace that the client asks for while it is in none.
+            Some(mut carrier) if awaits => self.on_connect(&mut carrier, namespace, auth, None),
+            Some(_) => self.on_further_connect(sockets, transport, namespace, auth, &refusal(TOO_MANY_NAMESPACES)),
+            None => {}
         }
         Ok(())
     }
 
-    /// A packet of a client that is in no namespace. It may have been sent before the client heard that it no longer is.
-    fn after_namespace(&self, socket: &mut Socket<'_, Peer>) -> Result<(), Malformed> {
-        if socketio_state(socket).is_some_and(|state| state.was_connected) { Ok(()) } else { Err(Malformed) }
+    /// CONNECT to a further namespace on a transport: a connection of its own.
+    fn on_further_connect(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        transport: SocketId,
+        namespace: Namespace,
+        auth: Result<Auth, PayloadError>,
+        refusal: &[u8],
+    ) {
+        // One that was left in this moment is carried no more.
+        let carried = sockets.carried(transport).iter().filter(|id| sockets.has(**id)).count();
+        let full = carried + 1 >= MAX_NAMESPACES;
+        let deadline = self.socketio_deadline();
+        let Some(mut carrier) = sockets.get_mut(transport) else { return };
+        if full {
+            return carrier.send_text(refusal);
+        }
+        // A packet for a namespace that has ended is dropped from now on: there may be one on its way.
+        carrier.peer.cold_mut().socketio.get_or_insert_default().was_connected = true;
+        let state = SocketIoState { handshake: auth, ..SocketIoState::default() };
+        let mut peer = carrier.peer.further(deadline, state);
+        peer.dialect = Dialect::SocketIo(namespace);
+        match sockets.carry(transport, peer) {
+            Some(id) => self.awaiting_claims.push((transport, id)),
+            None => {
+                if let Some(mut carrier) = sockets.get_mut(transport) {
+                    self.end(&mut carrier, SessionError::TooManyRequests);
+                }
+            }
+        }
     }
 
-    fn on_attachment(&mut self, socket: &mut Socket<'_, Peer>, data: &[u8]) -> Result<(), Malformed> {
-        let Some(mut attachments) = socketio_state(socket).and_then(|state| state.attachments.take()) else {
-            return if matches!(socket.peer.state, PeerState::Refused) { Ok(()) } else { self.after_namespace(socket) };
+    fn on_attachment(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        transport: SocketId,
+        data: &[u8],
+    ) -> Result<(), Malformed> {
+        let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
+        let Some(mut attachments) = socketio_state(carrier.peer).and_then(|state| state.attachments.take()) else {
+            return outside_namespace(sockets, transport);
         };
         attachments.push(data)?;
-        self.on_attachments(socket, attachments)
+        self.on_attachments(sockets, transport, attachments)
     }
 
-    fn on_attachments(&mut self, socket: &mut Socket<'_, Peer>, attachments: Attachments) -> Result<(), Malformed> {
+    fn on_attachments(
+        &mut self,
+        sockets: &mut Sockets<Peer>,
+        transport: SocketId,
+        attachments: Attachments,
+    ) -> Result<(), Malformed> {
+        let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
         if !attachments.is_whole() {
-            socket.peer.cold_mut().socketio.get_or_insert_default().attachments = Some(attachments);
+            carrier.peer.cold_mut().socketio.get_or_insert_default().attachments = Some(attachments);
             return Ok(());
         }
+        carrier.peer.trim_socketio();
         let (text, _) = attachments.into_parts();
-        socket.peer.trim_socketio();
-        if Packet::parse(&text)?.kind == Kind::BinaryEvent {
-            self.on_event(socket, &text);
+        let packet = Packet::parse(&text)?;
+        let named = self.shared.rooms.namespaces().find(packet.namespace);
+        let Some(id) = named.and_then(|named| in_namespace(sockets, transport, named)) else { return Ok(()) };
+        if let Some(mut socket) = sockets.get_mut(id).filter(is_let_in)
+            && packet.kind == Kind::BinaryEvent
+        {
+            self.on_event(&mut socket, &text);
         }
         Ok(())
     }
@@ -134,8 +200,20 @@ impl Gateway {
         }
     }
 
+    /// The client said DISCONNECT: what it may bring next does not go on with this session, even if that comes before the
+    /// session's end is written.
+    fn end_for_good(&self, peer: &mut Peer) {
+        peer.ends_for_good = true;
+        if let Some((pids, id)) = self.shared.pids.as_ref().zip(peer.resume_id()) {
+            pids.end(id);
+        }
+    }
+
     /// The client is no longer in its namespace; its transport stays, and may connect again.
     pub(super) fn leave_namespace(&mut self, socket: &mut Socket<'_, Peer>, cause: Cause) {
+        if socket.is_carried() {
+            return socket.end_carried(cause);
+        }
         let fresh = socket.peer.without_namespace(self.socketio_deadline());
         let (id, old) = socket.renew(fresh);
         socket.resume();
@@ -153,6 +231,31 @@ impl Gateway {
     }
 }
 
-fn socketio_state<'a>(socket: &'a mut Socket<'_, Peer>) -> Option<&'a mut super::super::peer::SocketIoState> {
-    socket.peer.cold.as_mut()?.socketio.as_deref_mut()
+/// The connection of a transport that is in this namespace, or asks for it.
+fn in_namespace(sockets: &mut Sockets<Peer>, transport: SocketId, namespace: Namespace) -> Option<SocketId> {
+    let own = sockets.get_mut(transport)?;
+    let awaits = matches!(own.peer.state, PeerState::AwaitingConnect(_));
+    if own.peer.dialect == Dialect::SocketIo(namespace) && !awaits {
+        return Some(transport);
+    }
+    let carried = sockets.carried(transport).to_vec();
+    let is_in =
+        |id: &SocketId| sockets.get_mut(*id).is_some_and(|socket| socket.peer.dialect == Dialect::SocketIo(namespace));
+    carried.into_iter().find(is_in)
+}
+
+/// A packet for a namespace that the client is not in. It may have been sent before the client heard that it no longer is.
+fn outside_namespace(sockets: &mut Sockets<Peer>, transport: SocketId) -> Result<(), Malformed> {
+    let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
+    let ends = matches!(carrier.peer.state, PeerState::Refused);
+    if ends || socketio_state(carrier.peer).is_some_and(|state| state.was_connected) { Ok(()) } else { Err(Malformed) }
+}
+
+/// Whether a client has been let in, or is about to be.
+fn is_let_in(socket: &Socket<'_, Peer>) -> bool {
+    !matches!(socket.peer.state, PeerState::Refused | PeerState::AwaitingConnect(_))
+}
+
+fn socketio_state(peer: &mut Peer) -> Option<&mut SocketIoState> {
+    peer.cold.as_mut()?.socketio.as_deref_mut()
 }

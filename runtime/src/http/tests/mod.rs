@@ -127,6 +127,7 @@ impl Bench {
                 role: Role::Participant,
                 info: None,
                 user_sessions: 20,
+                resume_id: None,
             }
         };
         let batch: Vec<_> = agents.iter().map(open).collect();

@@ -63,6 +63,10 @@ impl Schema for PostgresStore {
     async fn installation(&self) -> Result<Uuid, StoreError> {
         only(&self.pool.rows("installation", "select id from installation", &[]).await?)
     }
+
+    async fn signing_key(&self) -> Result<Vec<u8>, StoreError> {
+        only(&self.pool.rows("installation", "select signing_key from installation", &[]).await?)
+    }
 }
 
 /// `migration 0001_presence is`.

@@ -1,6 +1,10 @@
 //! Read-only queries of live sessions.
+use std::time::Duration;
+
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, JsonObject, LessonId, NodeId, RosterAgent, Seat, SessionId, StateVersion, UserId};
+use rollcall_schema::{
+    AgentId, ClassroomId, JsonObject, LessonId, NodeId, ResumeId, RosterAgent, Seat, SessionId, StateVersion, UserId,
+};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -8,7 +12,7 @@ use super::{
     rows::{get, parse, sid, unreadable, unsigned, whole},
     store::PostgresStore,
 };
-use crate::{LessonMembership, Queries, RosterQuery, StoreError};
+use crate::{LessonMembership, Queries, ResumableSession, RosterQuery, StoreError};
 
 const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats
     from agent_session s join lesson l on l.id = s.lesson_id
@@ -31,6 +35,24 @@ const CLASSROOM: &str = "select classroom_id from lesson where id = $1";
 
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";
+
+/// Materialized as above. Only the agent's latest session in a classroom counts: it may have said DISCONNECT since.
+const RESUMABLE: &str = "with live as materialized (
+        select s.id, s.classroom_id, s.lesson_id, s.agent_id, s.resume_id
+        from agent_session s where s.user_id = any (array[$1])
+    ), ended as materialized (
+        select h.id, h.classroom_id, h.lesson_id, h.agent_id, h.resume_id, upper(h.lifetime) as at
+        from agent_session_history h where h.user_id = any (array[$1]) order by h.id desc limit 64
+    ), latest as (
+        select distinct on (classroom_id) classroom_id, lesson_id, resume_id, at from (
+            select id, classroom_id, lesson_id, resume_id, 'infinity'::timestamptz as at from live where agent_id = $2
+            union all
+            select id, classroom_id, lesson_id, resume_id, at from ended where agent_id = $2
+        ) as of_agent order by classroom_id, at desc, id desc
+    )
+    select classroom_id, lesson_id from latest
+    where resume_id = $3 and at > clock_timestamp() - $4 * interval '1 millisecond'
+    order by at desc limit 1";
 
 fn membership(row: &Row) -> Result<LessonMembership, StoreError> {
     Ok(LessonMembership {
@@ -92,6 +114,23 @@ impl Queries for PostgresStore {
             answers.get_mut(place).ok_or_else(|| unreadable("no such query"))?.push(agent(row)?);
         }
         Ok(answers)
+    }
+
+    async fn resumable(
+        &self,
+        agent: &AgentId,
+        id: ResumeId,
+        within: Duration,
+    ) -> Result<Option<ResumableSession>, StoreError> {
+        let (user, within) = (agent.user(), within.as_millis() as f64);
+        let rows =
+            self.pool.rows("resumable", RESUMABLE, &[&user.as_str(), &agent.as_str(), &id.0.get(), &within]).await?;
+        let found = |row: &Row| {
+            let lesson: Option<&str> = get(row, 1)?;
+            let lesson = lesson.map(LessonId::parse).transpose().map_err(unreadable)?;
+            Ok(ResumableSession { classroom: ClassroomId(get(row, 0)?), lesson })
+        };
+        rows.first().map(found).transpose()
     }
 
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {

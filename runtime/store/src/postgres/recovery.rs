@@ -132,6 +132,7 @@ impl Recovery for PostgresStore {
                 agent: AgentId::parse(get(row, 2)?).map_err(unreadable)?,
                 sid: sid(get(row, 3)?)?,
                 reason: LeftReason::NodeLost,
+                resume_id: None,
             };
             Ok((SessionId(get(row, 0)?), close))
         };

@@ -28,7 +28,7 @@ use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, i.info, case
+        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, i.info, i.resume_id, case
             when (select count(*) from (
                 select from agent_session s where s.user_id = any (array[i.user_id]) limit $9
             ) as held) < i.room then true
@@ -42,11 +42,11 @@ const OPEN: &str = "with fence as materialized (
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid <> i.sid
                     and s.id <= (select doubtful_through from installation where single)
             ) end as doubtful
-        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $10::text[])
-            as i(classroom_id, agent_id, user_id, sid, role, room, info)
+        from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $10::text[],
+            $11::integer[]) as i(classroom_id, agent_id, user_id, sid, role, room, info, resume_id)
     ), entered as (
-        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info)
-        select node_id, classroom_id, agent_id, user_id, sid, role, info from wanted where allowed and not doubtful
+        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id)
+        select node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id from wanted where allowed and not doubtful
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
@@ -58,7 +58,7 @@ const OPEN: &str = "with fence as materialized (
                 then next_event_id() else s.state_n
             end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role, info = excluded.info,
-            lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
+            resume_id = excluded.resume_id, lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
         returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed,
             previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (
@@ -86,10 +86,11 @@ const CLOSE: &str = concat!(
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
         delete from agent_session s
-        using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
-            as i(classroom_id, agent_id, sid, reason)
+        using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::integer[])
+            as i(classroom_id, agent_id, sid, reason, resume_id)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
-        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason
+        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason,
+            i.resume_id
     ), ",
     ended!("$1", ""),
     ", ",
@@ -123,6 +124,7 @@ impl Sessions for PostgresStore {
         let sids: Vec<String> = sorted.iter().map(|open| open.sid.to_string()).collect();
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
         let infos: Vec<Option<&str>> = sorted.iter().map(|open| open.info.as_ref().map(JsonObject::as_str)).collect();
+        let resume_ids: Vec<Option<i32>> = sorted.iter().map(|open| open.resume_id.map(|id| id.0.get())).collect();
         // Those of one user in this batch count each other.
         let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
         let mut rooms = Vec::with_capacity(sorted.len());
@@ -134,7 +136,7 @@ impl Sessions for PostgresStore {
         let limit = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
         let values: &[&(dyn ToSql + Sync)] =
-            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit, &infos];
+            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit, &infos, &resume_ids];
         let rows = self.pool.rows("open", OPEN, values).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);
@@ -174,7 +176,9 @@ impl Sessions for PostgresStore {
         let sids: Vec<String> = sorted.iter().map(|close| close.sid.to_string()).collect();
         let reasons: Vec<&str> = sorted.iter().map(|close| close.reason.as_str()).collect();
         let Lease { node, epoch } = lease;
-        let rows = self.pool.rows("close", CLOSE, &[&node.0, &epoch.0, &classrooms, &agents, &sids, &reasons]).await?;
+        let resume_ids: Vec<Option<i32>> = sorted.iter().map(|close| close.resume_id.map(|id| id.0.get())).collect();
+        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &classrooms, &agents, &sids, &reasons, &resume_ids];
+        let rows = self.pool.rows("close", CLOSE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }

@@ -1,13 +1,13 @@
 //! Ends of sessions that an operator asks for.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId};
 use rusqlite::{Connection, Row, params};
 
 use super::{
     db_thread::failed,
     fence::fence,
     rows::{rows, sid, text, unreadable, whole},
-    session_end,
+    session_end::{self, End},
     store::SqliteStore,
 };
 use crate::{Kick, KickTarget, KickedSession, Kicks, Lease, StoreError};
@@ -59,7 +59,7 @@ fn kick(
     };
     let mut note = connection.prepare_cached("insert into temp.kick (sid) values (?1)").map_err(failed)?;
     for one in &kicked {
-        session_end::end(connection, one.session.0, LeftReason::Kicked, true)?;
+        session_end::end(connection, one.session.0, End::KICKED)?;
         note.execute([one.sid.to_string()]).map_err(failed)?;
     }
     Ok(kicked)

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{Epoch, LeftReason, NodeId, SessionId, Sid};
+use rollcall_schema::{Epoch, NodeId, SessionId, Sid};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     db_thread::{failed, in_savepoint},
     fence::fence,
-    file, ids, kicks, rows, session_end,
+    file, ids, kicks, rows,
+    session_end::{self, End},
     store::SqliteStore,
 };
 use crate::{HeartbeatReply, Lease, NodeLeases, Registration, StoreError, session_quarantine::SessionQuarantine};
@@ -106,7 +107,7 @@ fn reap(
             .and_then(|mut lost| lost.query_map((node, room(ended)), |row| row.get(0))?.collect())
             .map_err(failed)?;
         for id in lost.into_iter().filter(|id| !quarantined.contains(id)).take(max - ended) {
-            match in_savepoint(connection, |connection| session_end::end(connection, id, LeftReason::NodeLost, false)) {
+            match in_savepoint(connection, |connection| session_end::end(connection, id, End::NODE_LOST)) {
                 Ok(()) => ended += 1,
                 Err(StoreError::Refused(why)) => quarantine.add(SessionId(id), &why),
                 Err(error) => return Err(error),

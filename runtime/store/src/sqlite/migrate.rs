@@ -28,6 +28,13 @@ impl Schema for SqliteStore {
     async fn installation(&self) -> Result<Uuid, StoreError> {
         self.reader.call("installation", installation).await
     }
+
+    async fn signing_key(&self) -> Result<Vec<u8>, StoreError> {
+        let key = |connection: &Connection| {
+            connection.query_row("select signing_key from installation", [], |row| row.get(0)).map_err(failed)
+        };
+        self.reader.call("installation", key).await
+    }
 }
 
 fn installation(connection: &Connection) -> Result<Uuid, StoreError> {

@@ -1,7 +1,9 @@
 //! Read-only queries of live sessions.
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rollcall_schema::{
-    AgentId, ClassroomId, JsonObject, LessonId, NodeId, RosterAgent, Seat, SessionId, StateVersion, UserId,
+    AgentId, ClassroomId, JsonObject, LessonId, NodeId, ResumeId, RosterAgent, Seat, SessionId, StateVersion, UserId,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -10,7 +12,7 @@ use super::{
     rows::{rows, sid, text, unreadable, whole},
     store::SqliteStore,
 };
-use crate::{LessonMembership, Queries, RosterQuery, StoreError};
+use crate::{LessonMembership, Queries, ResumableSession, RosterQuery, StoreError};
 
 #[async_trait]
 impl Queries for SqliteStore {
@@ -32,6 +34,16 @@ impl Queries for SqliteStore {
         let queries = queries.to_vec();
         let read = move |connection: &Connection| queries.iter().map(|query| agents(connection, query, max)).collect();
         self.reader.call("agents", read).await
+    }
+
+    async fn resumable(
+        &self,
+        agent: &AgentId,
+        id: ResumeId,
+        within: Duration,
+    ) -> Result<Option<ResumableSession>, StoreError> {
+        let agent = agent.clone();
+        self.reader.call("resumable", move |connection| resumable(connection, &agent, id, within)).await
     }
 
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {
@@ -93,6 +105,34 @@ fn agent(row: &Row<'_>) -> Result<RosterAgent, StoreError> {
         info: object(6)?,
         state: object(7)?,
     })
+}
+
+fn resumable(
+    connection: &Connection,
+    agent: &AgentId,
+    id: ResumeId,
+    within: Duration,
+) -> Result<Option<ResumableSession>, StoreError> {
+    // As in Postgres. Of a group's rows, the other columns are those of the one with the maximum.
+    const SQL: &str = "select classroom_id, lesson_id from ( \
+            select classroom_id, lesson_id, resume_id, max(at || printf('%020d', id)), at from ( \
+                select id, classroom_id, lesson_id, resume_id, '9999' as at from agent_session \
+                where user_id = ?1 and agent_id = ?2 \
+                union all \
+                select id, classroom_id, lesson_id, resume_id, ended_at from ( \
+                    select * from agent_session_history where user_id = ?1 order by id desc limit 64 \
+                ) where agent_id = ?2 \
+            ) group by classroom_id \
+        ) where resume_id = ?3 and at > strftime('%Y-%m-%d %H:%M:%f', 'now', ?4) order by at desc limit 1";
+    let ago = format!("-{:.3} seconds", within.as_secs_f64());
+    let found = rows(connection, SQL, params![agent.user().as_str(), agent.as_str(), id.0.get(), ago], |row| {
+        let lesson: Option<String> = row.get(1).map_err(failed)?;
+        Ok(ResumableSession {
+            classroom: ClassroomId::parse(&text(row, 0)?).map_err(unreadable)?,
+            lesson: lesson.as_deref().map(LessonId::parse).transpose().map_err(unreadable)?,
+        })
+    })?;
+    Ok(found.into_iter().next())
 }
 
 fn count_agents(connection: &Connection, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError> {

@@ -125,6 +125,7 @@ fn owned_sessions(
             agent: AgentId::parse(&text(row, 2)?).map_err(unreadable)?,
             sid: sid(&text(row, 3)?)?,
             reason: LeftReason::NodeLost,
+            resume_id: None,
         };
         Ok((SessionId(row.get(0).map_err(failed)?), close))
     })

@@ -7,12 +7,15 @@ use crate::StoreError;
 
 /// Writes sessions into the history.
 macro_rules! history {
-    ($insert:literal, $reason:literal, $where:literal) => {
+    ($insert:literal, $reason:literal, $resume_id:literal, $where:literal) => {
         concat!(
             $insert,
-            " into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
+            " into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason, \
+             resume_id) \
              select id, agent_id, classroom_id, user_id, lesson_id, started_at, ",
             $reason,
+            ", ",
+            $resume_id,
             " from agent_session where ",
             $where
         )
@@ -21,20 +24,37 @@ macro_rules! history {
 pub(super) use history;
 
 const STALE_FIELDS: &str = stale_fields_of!("node_id", "?2", "id = ?1");
-const HISTORY: &str = history!("insert", "?2", "id = ?1");
+const HISTORY: &str = history!("insert", "?2", "case when ?3 then resume_id end", "id = ?1");
 const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
     select classroom_id, agent_id, id, 'left', ?2 from agent_session where id = ?1";
 const DELETE: &str = "delete from agent_session where id = ?1";
 
-/// Ends a session: its stale fields, its history row and agent.left are written, and its row goes. With `held` the fields
-/// are not removed before the connection has ended.
-pub(super) fn end(connection: &Connection, session: i64, reason: LeftReason, held: bool) -> Result<(), StoreError> {
+/// How a session ends.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    pub reason: LeftReason,
+    /// The fields are not removed before the connection has ended.
+    pub held: bool,
+    /// Its client may still find it for a while.
+    pub resumable: bool,
+}
+
+impl End {
+    /// An operator ends it.
+    pub const KICKED: Self = Self { reason: LeftReason::Kicked, held: true, resumable: false };
+    /// Its process has ended.
+    pub const NODE_LOST: Self = Self { reason: LeftReason::NodeLost, held: false, resumable: true };
+}
+
+/// Ends a session: its stale fields, its history row and agent.left are written, and its row goes.
+pub(super) fn end(connection: &Connection, session: i64, end: End) -> Result<(), StoreError> {
+    let End { reason, held, resumable } = end;
     let run = |sql, values: &[&dyn rusqlite::ToSql]| {
         connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
     };
     let (only, both) = (params![session], params![session, reason.as_str()]);
     run(STALE_FIELDS, params![session, held])?;
-    run(HISTORY, both)?;
+    run(HISTORY, params![session, reason.as_str(), resumable])?;
     run(LEFT, both)?;
     run(DELETE, only)
 }

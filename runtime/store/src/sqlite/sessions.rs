@@ -7,7 +7,9 @@ use super::{
     agent_states::{self, Identity},
     db_thread::failed,
     fence::fence,
-    rows, session_end, stale_fields,
+    rows,
+    session_end::{self, End},
+    stale_fields,
     store::SqliteStore,
 };
 use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
@@ -38,16 +40,18 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
     let (classroom, agent) = (open.classroom.to_string(), open.agent.as_str());
     let sid = open.sid.to_string();
     let info = open.info.as_ref().map(JsonObject::as_str);
+    let resume_id = open.resume_id.map(|id| id.0.get());
     let entered = connection
         .prepare_cached(
-            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role, info) \
-             select ?1, ?2, ?3, ?4, ?5, ?6, ?8 \
+            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role, info, resume_id) \
+             select ?1, ?2, ?3, ?4, ?5, ?6, ?8, ?9 \
              where (select count(*) from (select 1 from agent_session where user_id = ?3 limit ?7)) < ?7 \
              on conflict (classroom_id, agent_id) do nothing",
         )
         .and_then(|mut statement| {
             let (user, role) = (open.user.as_str(), open.role.as_str());
-            statement.execute(params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions, info])
+            let values = params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions, info, resume_id];
+            statement.execute(values)
         })
         .map_err(failed)?;
     if entered == 1 {
@@ -73,11 +77,12 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
             "update or fail agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
-             node_id = ?3, sid = ?4, role = ?5, info = ?6, lesson_id = null, lesson_before = null, seat = null, joined_at = null \
+             node_id = ?3, sid = ?4, role = ?5, info = ?6, resume_id = ?7, \
+             lesson_id = null, lesson_before = null, seat = null, joined_at = null \
              where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
         )
         .and_then(|mut statement| {
-            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str(), info];
+            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str(), info, resume_id];
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed)?;
@@ -106,6 +111,7 @@ fn close_one(connection: &Connection, close: &Close) -> Result<Closed, StoreErro
         .and_then(|mut owned| owned.query_row(params![classroom, agent, sid], |row| row.get(0)).optional())
         .map_err(failed)?;
     let Some(session) = session else { return Ok(Closed::NotOwner) };
-    session_end::end(connection, session, close.reason, false)?;
+    let end = End { reason: close.reason, held: false, resumable: close.resume_id.is_some() };
+    session_end::end(connection, session, end)?;
     Ok(Closed::Left)
 }

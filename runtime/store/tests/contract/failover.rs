@@ -28,6 +28,7 @@ fn remembered(member: &Member, session: SessionId) -> Remembered {
         age: Duration::from_secs(60),
         sets_state: false,
         reason: LeftReason::NodeLost,
+        resume_id: None,
     }
 }
 

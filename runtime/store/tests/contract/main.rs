@@ -12,6 +12,7 @@ mod model;
 mod nodes;
 mod outbox;
 mod removals;
+mod resumable;
 mod roles;
 mod schema_name;
 mod serving;

@@ -242,11 +242,20 @@ impl Member {
     pub(crate) fn open(&self) -> Open {
         let (agent, user) = (self.agent.clone(), self.agent.user());
         let (classroom, sid) = (self.classroom, self.sid);
-        Open { classroom, agent, user, sid, role: Role::Participant, info: None, user_sessions: 10_000 }
+        Open {
+            classroom,
+            agent,
+            user,
+            sid,
+            role: Role::Participant,
+            info: None,
+            user_sessions: 10_000,
+            resume_id: None,
+        }
     }
 
     pub(crate) fn close(&self, reason: LeftReason) -> Close {
-        Close { classroom: self.classroom, agent: self.agent.clone(), sid: self.sid, reason }
+        Close { classroom: self.classroom, agent: self.agent.clone(), sid: self.sid, reason, resume_id: None }
     }
 
     pub(crate) fn join(&self, session: SessionId, lesson: &LessonId) -> Join {
