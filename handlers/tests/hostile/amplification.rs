@@ -116,7 +116,7 @@ async fn dial(backend: &Backend) -> TcpStream {
 }
 
 /// The gateway's memory, as much of it as is its own; not its program's pages, which come as they are first run.
-fn memory(backend: &Backend) -> usize {
+pub(crate) fn memory(backend: &Backend) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", backend.gateway.pid())).unwrap();
     let pss = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
     pss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024

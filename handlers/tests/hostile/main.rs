@@ -21,6 +21,7 @@ mod proxies;
 mod raw;
 mod refresh;
 mod silence;
+mod socketio;
 mod tls;
 mod tls_proxies;
 mod tokens;
