@@ -46,7 +46,7 @@ scale: setup ## NODES=1,8,55 nodes on this machine: joins a second, and what Pos
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
 
-socketio: ## clients of Socket.IO from npm and PyPI against the gateway, over websocket and long-polling
+socketio: ## clients of Socket.IO from npm and PyPI, and a page in Chromium, over websocket and long-polling
 	@loadtest/setup/socketio
 
 race: setup ## PAIRS=2000 pairs of agents enter at once on three nodes, and every agent must see every other

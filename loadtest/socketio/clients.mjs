@@ -1,64 +1,16 @@
 // The unmodified socket.io-client of npm against a gateway of this script's own, over each transport.
 // usage: CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     in a folder of its own
 import assert from "node:assert/strict";
-import { spawn, execFileSync } from "node:child_process";
-import { once } from "node:events";
-import { createHmac } from "node:crypto";
-import { writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { createServer } from "node:net";
+import { Gateway, SOON, SUCCESS, room, token } from "./gateway.mjs";
 
 const load = createRequire(`${process.env.CLIENT}/`);
 const { io } = load("socket.io-client");
 const { version } = load("socket.io-client/package.json");
-const secret = "0123456789abcdef0123456789abcdef";
-const room = "6f1c9d3e-5a40-4a39-9d3b-0d3f7d7c1a01";
 const TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]];
-const SOON = 10_000;
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-const [port, admin] = [await freePort(), await freePort()];
-const url = `http://127.0.0.1:${port}`;
-const environment = {
-  ...process.env,
-  ROLLCALL_HS256_SECRET: secret,
-  DATABASE_URL: "sqlite:rollcall.db",
-  ROLLCALL_LISTEN: `127.0.0.1:${port}`,
-  ROLLCALL_ADMIN_LISTEN: `127.0.0.1:${admin}`,
-  ROLLCALL_GUESTS: "true",
-  ROLLCALL_SOCKETIO_NAMESPACES: "/,/teachers",
-};
-
-let gateway;
-async function start() {
-  gateway = spawn(process.env.ROLLCALL, [], { env: environment, stdio: ["ignore", "pipe", "inherit"] });
-  let output = "";
-  for await (const chunk of gateway.stdout) {
-    output += chunk;
-    if (output.includes("admin on ")) return;
-  }
-  throw new Error(`the gateway ended: ${output}`);
-}
-async function end(signal) {
-  const exited = once(gateway, "exit");
-  gateway.kill(signal);
-  await exited;
-}
-
-function token(sub, changes = {}) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const exp = Math.floor(Date.now() / 1000) + 3600;
-  const message = `${part({ alg: "HS256" })}.${part({ iss: "test", aud: "example.org", sub, exp, ...changes })}`;
-  return `${message}.${createHmac("sha256", secret).update(message).digest("base64url")}`;
-}
+const gateway = await Gateway.start({ ROLLCALL_GUESTS: "true", ROLLCALL_SOCKETIO_NAMESPACES: "/,/teachers" });
+const { url } = gateway;
+const publish = (subject, body) => gateway.publish(subject, body);
 
 const open = [];
 function connect(options = {}, namespace = "") {
@@ -85,12 +37,7 @@ async function event(socket, name, fits = () => true) {
 }
 const connected = (socket) => until("connect", () => socket.connected);
 const closed = (socket) => new Promise((done) => socket.once("disconnect", done));
-async function publish(subject, body) {
-  const answer = await fetch(`http://127.0.0.1:${admin}/api/v1/publish`, { method: "POST", body: JSON.stringify({ subject, body }) });
-  assert.equal(answer.status, 202);
-}
 const join = (socket, ...data) => socket.timeout(SOON).emitWithAck("join_lesson", ...data);
-const SUCCESS = { status: "SUCCESS", data: {} };
 
 const cases = {
   async "joins, events and acks"(transports) {
@@ -150,6 +97,53 @@ const cases = {
     assert.deepEqual(await event(guest, "bell"), { rings: true });
     assert.deepEqual(await event(teacher, "bell"), { rings: true });
   },
+  async "namespaces share a transport"(transports) {
+    const main = connect({ transports, auth: { token: token("main"), classroom_id: room } });
+    const teachers = main.io.socket("/teachers", { auth: { token: token("tess", { role: "teacher" }) } });
+    open.push(teachers);
+    teachers.came = [];
+    teachers.onAny((name, ...args) => teachers.came.push([name, ...args]));
+    assert.deepEqual(await join(teachers, { lesson_id: "algebra" }), SUCCESS);
+    assert.deepEqual(await join(main, { lesson_id: "algebra" }), SUCCESS);
+    assert.notEqual(main.id, teachers.id);
+    await publish("lesson.algebra.bell", { rings: "in each" });
+    for (const socket of [main, teachers]) await event(socket, "bell", (body) => body.rings === "in each");
+    const { session_id } = await event(teachers, "connect_success");
+    teachers.disconnect();
+    await event(main, "agent.left", (push) => push.id.sequence_id === session_id);
+    assert.equal(main.connected, true);
+    teachers.connect();
+    assert.deepEqual(await join(teachers, { lesson_id: "algebra" }), SUCCESS);
+    // What breaks the transport breaks both, and both come back.
+    main.io.engine.close();
+    await until("both are back", () => main.connected && teachers.connected && main.recovered && teachers.recovered);
+  },
+  async "what was missed in a break comes in order, none twice"(transports) {
+    const socket = connect({ transports, auth: { token: token("breaks"), lesson_id: "algebra" } });
+    assert.deepEqual(await join(socket), SUCCESS);
+    const numbers = () => socket.came.filter(([name]) => name === "counted").map(([, body]) => body.n);
+    let sent = 0;
+    const count = async (times) => {
+      for (let n = 0; n < times; n += 1) await publish(sent % 2 ? "lesson.algebra.counted" : `classroom.${room}.counted`, { n: sent++ });
+    };
+    for (let round = 0; round < 3; round += 1) {
+      await count(3);
+      await until("events", () => numbers().length === sent);
+      const [before, back] = [socket.id, new Promise((done) => socket.once("connect", done))];
+      // A break as the library itself tries it: below Socket.IO.
+      socket.io.engine.close();
+      await count(4);
+      await back;
+      assert.equal(socket.recovered, true);
+      assert.notEqual(socket.id, before);
+      await count(2);
+      await until("what was missed", () => numbers().length === sent);
+      assert.deepEqual(numbers(), Array.from({ length: sent }, (_, n) => n));
+    }
+    socket.disconnect().connect();
+    await connected(socket);
+    assert.equal(socket.recovered, false);
+  },
   async "the same agent again replaces the first"(transports) {
     const [first, second] = [0, 1].map(() => connect({ transports, autoConnect: false, auth: { token: token("twice"), classroom_id: room } }));
     first.connect();
@@ -172,22 +166,18 @@ const cases = {
     for (const socket of sockets) socket.on("connect", () => socket.emit("join_lesson"));
     const joined = (times) => sockets.every((socket) => socket.came.filter(([name]) => name === "connect_success").length === times);
     await until("all have joined", () => joined(1));
-    await end("SIGKILL");
-    await start();
+    await gateway.end("SIGKILL");
+    await gateway.restart();
     await until("all are back", () => joined(2));
     const drained = sockets.map((socket) => event(socket, "session_error", (error) => error.type === "terminated"));
-    const over = end("SIGTERM");
+    const over = gateway.end("SIGTERM");
     await Promise.all(drained);
     await over;
-    await start();
+    await gateway.restart();
     await until("all are back again", () => joined(3));
   },
 };
 
-writeFileSync("lessons.csv", `lesson_id,classroom_id,seats\nalgebra,${room},3\n`);
-writeFileSync("attendees.csv", "lesson_id,user_id,seat\n");
-execFileSync(process.env.ROLLCALL, ["load", "--lessons", "lessons.csv", "--attendees", "attendees.csv"], { env: environment });
-await start();
 let failed = 0;
 for (const [name, run] of Object.entries(cases)) {
   for (const transports of TRANSPORTS) {
@@ -201,5 +191,5 @@ for (const [name, run] of Object.entries(cases)) {
     open.splice(0).forEach((socket) => socket.disconnect());
   }
 }
-await end("SIGKILL");
+await gateway.end("SIGKILL");
 process.exit(failed ? 1 : 0);

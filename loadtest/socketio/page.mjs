@@ -1,0 +1,79 @@
+// A page in Chromium with the unmodified socket.io-client of npm, from another origin than the gateway's, over each transport.
+// usage: CLIENT=FOLDER_WITH_NODE_MODULES BROWSER=ANOTHER ROLLCALL=BINARY node page.mjs     in a folder of its own
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { Gateway, SOON, SUCCESS, token } from "./gateway.mjs";
+
+const { chromium } = createRequire(`${process.env.BROWSER}/`)("playwright-core");
+const script = readFileSync(`${process.env.CLIENT}/node_modules/socket.io-client/dist/socket.io.min.js`);
+const TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]];
+
+const pages = createServer((request, response) => {
+  const isScript = request.url === "/socket.io.min.js";
+  response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
+  response.end(isScript ? script : '<!doctype html><title>class</title><script src="/socket.io.min.js"></script>');
+}).listen(0, "127.0.0.1");
+await once(pages, "listening");
+const origin = `http://127.0.0.1:${pages.address().port}`;
+const gateway = await Gateway.start({ ROLLCALL_ORIGINS: origin });
+const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+
+/** Connects in the page; what comes is kept in `came`. */
+async function connect(page, options) {
+  const connecting = ([url, options]) => {
+    window.came = [];
+    window.socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
+    window.socket.onAny((name, ...args) => window.came.push([name, ...args]));
+    window.refused = new Promise((done) => window.socket.once("connect_error", () => done()));
+  };
+  await page.evaluate(connecting, [gateway.url, options]);
+}
+const came = (page, name) => page.evaluate((name) => window.came.filter(([known]) => known === name).map(([, body]) => body), name);
+async function event(page, name, count = 1) {
+  await page.waitForFunction(([name, count]) => window.came.filter(([known]) => known === name).length >= count, [name, count], { timeout: SOON });
+  return (await came(page, name))[count - 1];
+}
+const join = (page, data) => page.evaluate(([data, soon]) => window.socket.timeout(soon).emitWithAck("join_lesson", data), [data, SOON]);
+
+let failed = 0;
+for (const transports of TRANSPORTS) {
+  const [alice, bob] = [await browser.newPage(), await browser.newPage()];
+  try {
+    for (const page of [alice, bob]) await page.goto(origin);
+    await connect(alice, { transports, withCredentials: true, auth: { token: token("alice") } });
+    assert.deepEqual(await join(alice, { lesson_id: "algebra" }), SUCCESS);
+    await connect(bob, { transports, query: { token: token("bob"), lesson_id: "algebra" } });
+    assert.deepEqual(await join(bob, null), SUCCESS);
+    assert.equal((await event(alice, "agent.entered")).payload.agent_id, "web.bob.example.org");
+    await gateway.publish("lesson.algebra.board", { n: 1 });
+    for (const page of [alice, bob]) assert.deepEqual(await event(page, "board"), { n: 1 });
+    // A break, and what was missed.
+    await alice.evaluate(() => window.socket.io.engine.close());
+    await gateway.publish("lesson.algebra.board", { n: 2 });
+    assert.deepEqual(await event(alice, "board", 2), { n: 2 });
+    assert.equal(await alice.evaluate(() => window.socket.recovered), true);
+    // The page is closed: its agent leaves.
+    await bob.close();
+    await event(alice, "agent.left");
+    console.log(`ok      Chromium ${browser.version()} ${transports}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  Chromium ${transports}\n${error.stack}`);
+  }
+  await alice.close();
+}
+// A page of another origin gets nothing.
+const foreign = await browser.newPage();
+await foreign.goto(origin.replace("127.0.0.1", "localhost"));
+for (const transports of [["websocket"], ["polling"]]) {
+  await connect(foreign, { transports, reconnection: false, auth: { token: token("eve") } });
+  await foreign.evaluate(() => window.refused);
+  console.log(`ok      Chromium ${transports}: a page of another origin is refused`);
+}
+await browser.close();
+await gateway.end("SIGKILL");
+pages.close();
+process.exit(failed ? 1 : 0);
