@@ -42,6 +42,8 @@ enum Verb {
     Functions(Options),
     /// What classmates notice of a flood of pings.
     Hostile(Options),
+    /// Socket.IO beside `/ws`.
+    Socketio(Options),
     /// Everybody comes back after a kill -9.
     Reconnect(Options),
     /// What 20 open consoles cost a full node.
@@ -173,6 +175,7 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Fanout(options) => perform(&options, scenario::fanout::run),
         Verb::Functions(options) => perform(&options, scenario::functions::run),
         Verb::Hostile(options) => perform(&options, scenario::hostile::run),
+        Verb::Socketio(options) => perform(&options, scenario::socketio::run),
         Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
         Verb::Consoles(options) => perform(&options, scenario::consoles::run),
         Verb::Soak(soak) => {
@@ -192,6 +195,7 @@ fn run(verb: Verb) -> io::Result<bool> {
                 scenario::functions::run(stage)?;
                 scenario::hostile::run(stage)?;
                 scenario::reconnect::run(stage)?;
+                scenario::socketio::run(stage)?;
                 scenario::idle::run(stage)?;
                 scenario::consoles::run(stage)?;
                 scenario::soak::run(stage, length)

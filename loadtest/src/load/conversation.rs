@@ -114,6 +114,7 @@ impl Engine {
                 }
             }
             PONG => {}
+            _ if self.requests.socketio => self.packet(agent, frame.payload),
             _ if frame.payload.starts_with(TYPED) => self.message(agent, frame.payload),
             _ => {
                 if frame.payload.starts_with(OFFSET) {
@@ -146,10 +147,11 @@ impl Engine {
         }
     }
 
-    fn let_in(&mut self, agent: usize, payload: &[u8]) {
+    pub(super) fn let_in(&mut self, agent: usize, payload: &[u8]) {
         let connection = &mut self.connections[agent];
         let resumed = connection.offset.is_some();
-        connection.offset = number_after(payload, b"\"offset\":");
+        // A client of Socket.IO comes back as a new one.
+        connection.offset = number_after(payload, b"\"offset\":").filter(|_| !self.requests.socketio);
         if let Some(epoch) = text_after(payload, b"\"epoch\":\"")
             && epoch != self.epoch.as_bytes()
         {
@@ -197,7 +199,7 @@ fn text_after<'a>(bytes: &'a [u8], label: &[u8]) -> Option<&'a [u8]> {
     bytes[start..].split(|byte| *byte == b'"').next()
 }
 
-fn number_after(bytes: &[u8], label: &[u8]) -> Option<u64> {
+pub(super) fn number_after(bytes: &[u8], label: &[u8]) -> Option<u64> {
     let start = memchr::memmem::find(bytes, label)? + label.len();
     let digits = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit());
     let digits: Vec<u8> = digits.copied().collect();

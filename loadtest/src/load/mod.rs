@@ -21,5 +21,6 @@ mod conversation;
 mod engine;
 mod frame;
 mod lifecycle;
+mod packets;
 mod pushes;
 mod requests;

@@ -20,12 +20,14 @@ pub(crate) struct Crowd {
     pub(crate) resume: bool,
     /// Each reads the whole roster of its room when it enters.
     pub(crate) roster: bool,
+    /// They speak Socket.IO over WebSocket. All crowds of one crew do, or none.
+    pub(crate) socketio: bool,
 }
 
 impl Crowd {
     /// A crowd of agents with tokens.
     pub(crate) fn new(tag: u16, agents: usize, room_size: usize) -> Self {
-        Self { tag, first: 0, agents, room_size, guests: false, resume: false, roster: false }
+        Self { tag, first: 0, agents, room_size, guests: false, resume: false, roster: false, socketio: false }
     }
 
     /// A crowd of guests.
@@ -41,6 +43,11 @@ impl Crowd {
     /// The same, each with a roster.
     pub(crate) fn with_rosters(self) -> Self {
         Self { roster: true, ..self }
+    }
+
+    /// The same, of clients that speak Socket.IO.
+    pub(crate) fn over_socketio(self) -> Self {
+        Self { socketio: true, ..self }
     }
 
     /// The next `agents` of this crowd, which are to be made ready apart from the first.

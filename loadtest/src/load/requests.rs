@@ -12,8 +12,12 @@ use super::order::Crowd;
 
 /// The request that makes a connection a socket.
 pub(crate) fn upgrade(host: impl Display) -> Vec<u8> {
+    upgrade_of("/ws", host)
+}
+
+fn upgrade_of(path: &str, host: impl Display) -> Vec<u8> {
     format!(
-        "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .into_bytes()
 }
@@ -23,15 +27,19 @@ pub(super) struct Requests {
     upgrade: Vec<u8>,
     bytes: Vec<u8>,
     of_agent: Vec<(Range<usize>, Range<usize>)>,
+    /// Whether they are packets of Socket.IO.
+    pub(super) socketio: bool,
 }
 
 impl Requests {
     pub(super) const fn new() -> Self {
-        Self { upgrade: Vec::new(), bytes: Vec::new(), of_agent: Vec::new() }
+        Self { upgrade: Vec::new(), bytes: Vec::new(), of_agent: Vec::new(), socketio: false }
     }
 
     pub(super) fn prepare(&mut self, crowd: &Crowd, target: SocketAddr) {
-        self.upgrade = upgrade(target);
+        self.socketio = crowd.socketio;
+        self.upgrade =
+            if crowd.socketio { upgrade_of("/socket.io/?EIO=4&transport=websocket", target) } else { upgrade(target) };
         for agent in crowd.first..crowd.first + crowd.agents {
             let room = agent / crowd.room_size;
             let mut payload = json!({"classroom_id": crowd.classroom(room), "agent_label": "web"});
@@ -44,11 +52,14 @@ impl Requests {
             if crowd.roster {
                 payload["roster"] = json!(true);
             }
-            let connect = json!({"type": "connect_request", "payload": payload});
-            let join = json!({"type": "join_lesson", "ref": 1, "payload": {
-                "lesson_id": crowd.lesson(room),
-            }});
-            let requests = (self.keep(&connect.to_string()), self.keep(&join.to_string()));
+            let lesson = json!({"lesson_id": crowd.lesson(room)});
+            let (connect, join) = if crowd.socketio {
+                (format!("40{payload}"), format!("421{}", json!(["join_lesson", lesson])))
+            } else {
+                let connect = json!({"type": "connect_request", "payload": payload});
+                (connect.to_string(), json!({"type": "join_lesson", "ref": 1, "payload": lesson}).to_string())
+            };
+            let requests = (self.keep(&connect), self.keep(&join));
             self.of_agent.push(requests);
         }
     }

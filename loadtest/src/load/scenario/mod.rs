@@ -11,3 +11,5 @@ pub(crate) mod race;
 pub(crate) mod reconnect;
 pub(crate) mod scale;
 pub(crate) mod soak;
+pub(crate) mod socketio;
+mod socketio_peers;

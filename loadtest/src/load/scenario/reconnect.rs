@@ -23,10 +23,14 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
 
 fn storm(stage: &mut Stage, kind: Kind, resume: bool) -> io::Result<()> {
     let crowd = Crowd::new(40, stage.agents, 30);
-    let crowd = if resume { crowd.resuming() } else { crowd };
-    let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    comes_back(stage, kind, &if resume { crowd.resuming() } else { crowd }, "reconnect")
+}
+
+/// A crowd's gateway is killed, and all of it come back.
+pub(super) fn comes_back(stage: &mut Stage, kind: Kind, crowd: &Crowd, scenario: &str) -> io::Result<()> {
+    let mut system = stage.start(kind, 1, std::slice::from_ref(crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
-    let band = crew.prepare(&crowd, system.address())?;
+    let band = crew.prepare(crowd, system.address())?;
     crew.gather(&band)?;
     let before = crew.count()?;
     crew.return_by_themselves(true)?;
@@ -41,13 +45,13 @@ fn storm(stage: &mut Stage, kind: Kind, resume: bool) -> io::Result<()> {
     let after = crew.count()?;
     let took = back.map_or(f64::INFINITY, |back| back.saturating_sub(up) as f64 / SECOND as f64);
     let limit = if kind == Kind::Embedded { 3.0 } else { 5.0 };
-    let mut note = stage.note("reconnect", kind);
-    let who = if resume { "resumed" } else { "joined again" };
+    let mut note = stage.note(scenario, kind);
+    let who = if crowd.resume { "resumed" } else { "joined again" };
     let name = format!("{} {who} after a kill -9", crowd.agents);
     note.figure(&name, took, "s", Some(Limit::AtMost(limit)));
     let missing = crowd.agents - after.present;
     note.figure("not back after a minute", missing as f64, "", Some(Limit::AtMost(0.0)));
-    if resume {
+    if crowd.resume {
         // In process, the log is gone with the process.
         let all = (kind == Kind::Real).then_some(Limit::AtLeast(crowd.agents as f64));
         note.figure("told that they miss nothing", (after.recovered - before.recovered) as f64, "", all);

@@ -1,0 +1,124 @@
+//! Socket.IO's own servers on the same machine in the same run, with what they do of a join: rates, and memory a connection.
+//!
+//! `loadtest/setup/socketio-peers` installs them; those that are not there are left out, and it is said.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::load::crew::Crew;
+use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::proc;
+use crate::load::results::Limit;
+use crate::load::stage::{Stage, WINDOW};
+use crate::load::system::Kind;
+
+/// More would take minutes with them.
+const AGENTS: usize = 4_000;
+const FEW: usize = 1_000;
+const WAVES: usize = 3;
+/// How much faster, and how much smaller, the gateway is to be.
+const FASTER: f64 = 3.0;
+const SMALLER: f64 = 20.0;
+
+/// What a server does.
+struct Found {
+    joins: f64,
+    bytes: f64,
+}
+
+/// A server of this scenario's own.
+struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
+    let folder = Path::new("target/socketio");
+    let scripts = Path::new("loadtest/socketio").canonicalize()?;
+    let mut node = Command::new("node");
+    node.arg(scripts.join("peer.mjs")).env("PEER", folder.join("peers").canonicalize().unwrap_or_default());
+    let mut python = Command::new(folder.join("peers/venv/bin/python"));
+    python.arg(scripts.join("peer.py"));
+    let peers = [
+        ("Socket.IO on Node", folder.join("peers/node_modules/socket.io"), node),
+        ("python-socketio", folder.join("peers/venv/bin/python"), python),
+    ];
+    for (name, needs, command) in peers {
+        if needs.exists() {
+            beside(stage, name, command)?;
+        } else {
+            eprintln!("  {name} is not here: loadtest/setup/socketio-peers installs it");
+        }
+    }
+    Ok(())
+}
+
+fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
+    let peer = Peer::start(command)?;
+    let theirs = measure(peer.address, peer.child.id())?;
+    drop(peer);
+    for kind in stage.kinds.clone().into_iter().filter(|kind| *kind != Kind::Floor) {
+        let crowds = crowds();
+        let system = stage.start(kind, 1, &[crowds.0, crowds.1])?;
+        let ours = measure(system.address(), system.pid())?;
+        let mut note = stage.note("socketio peers", kind);
+        note.figure(&format!("connect and join, {name}"), theirs.joins, "/s", None);
+        let limit = Some(Limit::AtLeast(FASTER * theirs.joins));
+        note.figure("connect and join, Socket.IO here", ours.joins, "/s", limit);
+        note.figure(&format!("memory a joined connection, {name}"), theirs.bytes, "bytes", None);
+        let limit = Some(Limit::AtMost(theirs.bytes / SMALLER));
+        note.figure("memory a joined connection, Socket.IO here", ours.bytes, "bytes", limit);
+    }
+    Ok(())
+}
+
+fn crowds() -> (Crowd, Crowd) {
+    (Crowd::new(64, FEW, 30).over_socketio(), Crowd::new(65, AGENTS, 30).over_socketio())
+}
+
+fn measure(address: SocketAddr, pid: u32) -> io::Result<Found> {
+    let (few, many) = crowds();
+    let mut crew = Crew::for_agents(FEW + AGENTS)?;
+    let first = crew.prepare(&few, address)?;
+    let rest = crew.prepare(&many, address)?;
+    crew.gather(&first)?;
+    let before = proc::family_pss(pid)? as f64;
+    let mut rates = Vec::new();
+    let mut after = before;
+    for _ in 0..WAVES {
+        let wave = crew.arrive(&rest, Pace::Window(WINDOW), Goal::Joined)?;
+        rates.push(wave.rate());
+        after = proc::family_pss(pid)? as f64;
+        crew.leave(&rest)?;
+    }
+    rates.sort_by(f64::total_cmp);
+    Ok(Found { joins: rates[WAVES / 2], bytes: (after - before) / AGENTS as f64 })
+}
+
+impl Peer {
+    fn start(mut command: Command) -> io::Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| io::Error::other(format!("the server does not listen: {line}")));
+        match address {
+            Ok(address) => Ok(Self { child, address }),
+            Err(error) => {
+                child.kill().ok();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
