@@ -22,6 +22,7 @@ fn read(text: &str) {
     let written = String::from_utf8(packet.encode()).expect("a packet is text");
     assert_eq!(Packet::parse(&written), Ok(packet));
     let _ = Event::parse(packet.data);
+    let _ = rollcall_schema::socketio::Auth::parse(packet.data);
     if let Ok(mut attachments) = Attachments::new(text, &packet, text.len() + 8) {
         while !attachments.is_whole() && attachments.push(b"ab").is_ok() {}
     }
