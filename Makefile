@@ -13,6 +13,7 @@ help: ## list the targets
 setup: ## install what the tests need, if it is missing
 	@loadtest/setup/packages
 	@loadtest/setup/schemathesis
+	@loadtest/setup/nats-server
 
 test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
 	@loadtest/setup/test

@@ -12,6 +12,7 @@ mod balancer;
 mod binary;
 mod folder;
 mod nats;
+mod nats_cluster;
 mod port;
 mod postgres;
 mod process;
@@ -28,7 +29,8 @@ mod tls_proxy;
 
 pub use authority::{Authority, Issued};
 pub use balancer::{Balancer, BalancerKind};
-pub use nats::Nats;
+pub use nats::{Nats, NatsVersion};
+pub use nats_cluster::{MemberOptions, NatsCluster, NatsMember};
 pub use postgres::{Postgres, PostgresOptions, psql, psql_command};
 pub use prometheus::Prometheus;
 pub use redis::{Redis, RedisOptions, tell_redis};

@@ -1,7 +1,8 @@
 //! A private NATS server with JetStream.
 
+use std::env;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::binary;
@@ -11,16 +12,48 @@ use super::server::{Kind, Server};
 /// A private NATS server with JetStream; its streams are on disk and outlive a restart.
 pub type Nats = Server<NatsKind>;
 
+/// Whose nats-server runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatsVersion {
+    /// The distribution's: 2.9 on Debian 12.
+    #[default]
+    Distribution,
+    /// The one that `loadtest/setup/nats-server` builds.
+    Current,
+}
+
+impl NatsVersion {
+    /// The program.
+    ///
+    /// # Errors
+    /// When it is not installed; the error says how.
+    pub fn program(self) -> io::Result<PathBuf> {
+        if self == Self::Distribution {
+            return binary::find("nats-server", "nats-server");
+        }
+        let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+        let program = target.join("nats-server/bin/nats-server");
+        match program.canonicalize() {
+            Ok(program) => Ok(program),
+            Err(_) => {
+                let why = format!("no {}: run loadtest/setup/nats-server", program.display());
+                Err(io::Error::new(io::ErrorKind::NotFound, why))
+            }
+        }
+    }
+}
+
 /// What is particular to NATS.
 #[derive(Debug)]
 pub enum NatsKind {}
 
 impl Kind for NatsKind {
-    type Options = ();
+    type Options = NatsVersion;
     const NAME: &'static str = "nats";
 
-    fn command(folder: &Path, port: u16, (): &()) -> io::Result<Command> {
-        let mut command = Command::new(binary::find("nats-server", "nats-server")?);
+    fn command(folder: &Path, port: u16, version: &NatsVersion) -> io::Result<Command> {
+        let mut command = Command::new(version.program()?);
         command
             .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
             .args(["--jetstream", "--store_dir"])
