@@ -43,11 +43,11 @@ impl Drop for Private {
     }
 }
 
-/// What `rollcall check` says of NATS, where these certificates are trusted.
-fn check(folder: &Path, url: &str, trusted: Option<&str>) -> String {
+/// What `rollcall check` says of NATS, where this setting names the certificates that are trusted.
+fn check(folder: &Path, url: &str, setting: Option<&'static str>) -> String {
     let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("NATS_URL", url);
-    if let Some(trusted) = trusted {
-        options = options.env("SSL_CERT_FILE", folder.join(trusted).display());
+    if let Some(setting) = setting {
+        options = options.env(setting, folder.join("cert.pem").display());
     }
     let output = options.command().arg("check").current_dir(folder).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -58,11 +58,11 @@ fn check(folder: &Path, url: &str, trusted: Option<&str>) -> String {
 fn a_server_behind_tls_is_used_if_its_certificate_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let server = Private::start(folder.path());
-    for scheme in ["tls", "nats"] {
+    for (scheme, setting) in [("tls", "SSL_CERT_FILE"), ("nats", "SSL_CERT_FILE"), ("nats", "ROLLCALL_NATS_CA_FILE")] {
         let url = format!("{scheme}://alice:canary@localhost:{}", server.port);
         let deadline = Instant::now() + 3 * SOON;
         loop {
-            let line = check(folder.path(), &url, Some("cert.pem"));
+            let line = check(folder.path(), &url, Some(setting));
             if line.starts_with("ok") {
                 break;
             }
@@ -70,6 +70,9 @@ fn a_server_behind_tls_is_used_if_its_certificate_is_trusted() {
             assert!(Instant::now() < deadline, "{line}");
         }
         let line = check(folder.path(), &url, None);
-        assert!(line.starts_with("FAIL") && !line.contains("canary"), "{line}");
+        assert!(
+            line.starts_with("FAIL") && line.contains("ROLLCALL_NATS_CA_FILE") && !line.contains("canary"),
+            "{line}"
+        );
     }
 }

@@ -78,7 +78,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         Database::Postgres(url) => url.to_string(),
     };
     let keys = backends.redis.as_ref().map_or_else(in_process, |redis| redis.url.to_string());
-    let stream = backends.nats.as_ref().map_or_else(in_process, ToString::to_string);
+    let stream = backends.nats.as_ref().map_or_else(in_process, |nats| nats.url.to_string());
     let protection = store.as_ref().ok().and_then(|store| store.protection());
     let database = protection.map_or(database.clone(), |protection| format!("{database}, {protection}"));
     let mut findings = vec![

@@ -1,15 +1,14 @@
 //! Where sessions, keys and events are kept.
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
-use rollcall_base::{
-    BackendUrl, Check, RotatingSecret,
-    tls::{ClientCertificate, ClientTls},
-};
+use rollcall_base::{BackendUrl, RotatingSecret, tls::ClientTls};
+use rollcall_bus::nats::NatsOptions;
 use rollcall_keys::RedisOptions;
 use rollcall_store::postgres::{SchemaName, check_url};
 
 use super::{
-    names::{self, Setting},
+    address::{backend, client_tls},
+    names, nats,
     source::{Given, Source},
     value,
 };
@@ -31,7 +30,7 @@ pub struct BackendsConfig {
     /// The keys; none: in process.
     pub redis: Option<RedisOptions>,
     /// The bus; none: in process.
-    pub nats: Option<BackendUrl>,
+    pub nats: Option<NatsOptions>,
     /// The password of PostgreSQL, where it is not in its address.
     pub postgres_password: Option<RotatingSecret>,
     /// The schema of our tables in PostgreSQL; none: the role's first one.
@@ -47,7 +46,7 @@ impl BackendsConfig {
         Self {
             database: source.address_or_default(&names::DATABASE_URL, database),
             redis: redis(source),
-            nats: source.address(&names::NATS_URL, nats),
+            nats: nats::read(source),
             postgres_password: source.address(&names::DATABASE_PASSWORD, |given| Ok(password(given))),
             postgres_schema: source.optional(&names::SCHEMA, |text| text.parse().map_err(str::to_owned)),
             postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
@@ -99,37 +98,4 @@ fn redis(source: &mut Source<'_>) -> Option<RedisOptions> {
         source.fault(&names::REDIS_URL, "has to begin with rediss: certificates are given, and redis is without TLS");
     }
     Some(RedisOptions { url, prefix, tls })
-}
-
-/// The PEM files of these settings: authorities, which replace the machine's; the client's certificate, and its key.
-fn client_tls(source: &mut Source<'_>, [ca_file, certificate, key]: [&'static Setting; 3]) -> ClientTls {
-    let mut file = |setting| source.optional(setting, |text| Ok(PathBuf::from(text)));
-    let (ca_file, chain, private) = (file(ca_file), file(certificate), file(key));
-    match (&chain, &private) {
-        (Some(_), None) => source.fault(key, format!("is needed with {}", certificate.name)),
-        (None, Some(_)) => source.fault(certificate, format!("is needed with {}", key.name)),
-        _ => {}
-    }
-    let certificate = chain.zip(private).map(|(chain, key)| ClientCertificate { chain, key });
-    ClientTls { system_roots: ca_file.is_none(), ca_file, certificate }
-}
-
-/// `nats://...`, several separated by commas.
-fn nats(given: &Given) -> Result<BackendUrl, String> {
-    backend(&names::NATS_URL, given, |text| {
-        let is_address = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
-        if text.split(',').all(|part| is_address(part.trim())) {
-            Ok(())
-        } else {
-            Err("write nats://HOST:4222, several separated by commas".into())
-        }
-    })
-}
-
-fn backend(setting: &Setting, given: &Given, check: Check) -> Result<BackendUrl, String> {
-    check(&given.text)?;
-    Ok(match &given.file {
-        Some(path) => BackendUrl::in_file(&given.text, setting.name, path.clone(), check),
-        None => BackendUrl::new(given.text.as_str()),
-    })
 }

@@ -60,7 +60,9 @@ impl Changes {
         for (used, read) in used.iter().zip(read) {
             let name = used.setting.name;
             // Whoever connects reads such a file again by itself.
-            let by_itself = used.setting.kind == Kind::Address && used.file.is_some() && used.file == read.file;
+            let reads_again = used.setting.kind == Kind::Address
+                || [names::DATABASE_PASSWORD.name, names::NATS_CREDS.name].contains(&name);
+            let by_itself = reads_again && used.file.is_some() && used.file == read.file;
             if used.text == read.text && used.file == read.file || by_itself {
                 continue;
             }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a [`Config`] that exists has no contradictions; secrets in it print as dots.
 mod access;
+mod address;
 mod backends;
 mod changes;
 mod cli;
@@ -14,6 +15,7 @@ mod functions;
 mod keys;
 mod lines;
 pub mod names;
+mod nats;
 mod origin;
 mod settings_file;
 mod source;

@@ -60,6 +60,17 @@ settings! {
     REDIS_CERT = "ROLLCALL_REDIS_CERT", Plain, None, "PEM file of the certificate that Redis may ask for";
     REDIS_KEY = "ROLLCALL_REDIS_KEY", Plain, None, "PEM file of its private key";
     NATS_URL = "NATS_URL", Address, None, "nats://..., several separated by commas; without it events stay in the process";
+    NATS_CREDS = "ROLLCALL_NATS_CREDS", Secret, None, "Text of a .creds file, or a user's nkey seed; ROLLCALL_NATS_CREDS_FILE names a file, which is read again for each connection";
+    NATS_CA_FILE = "ROLLCALL_NATS_CA_FILE", Plain, None, "PEM file of the authorities that NATS servers' certificates are checked with; without it those of the machine";
+    NATS_CERT = "ROLLCALL_NATS_CERT", Plain, None, "PEM file of the client certificate for NATS, read again for each connection";
+    NATS_KEY = "ROLLCALL_NATS_KEY", Plain, None, "PEM file of its private key";
+    NATS_TLS_FIRST = "ROLLCALL_NATS_TLS_FIRST", Switch, Some("false"), "Whether TLS begins before the NATS server speaks; for servers with handshake_first";
+    NATS_DOMAIN = "ROLLCALL_NATS_DOMAIN", Plain, None, "JetStream domain that has the stream; without it the server's own";
+    STREAM = "ROLLCALL_STREAM", Plain, Some("CLASSROOM"), "Name of the JetStream stream";
+    STREAM_REPLICAS = "ROLLCALL_STREAM_REPLICAS", Number, Some("1"), "How many servers hold the stream; 3 in a cluster. This and the next three count where the stream is made";
+    STREAM_MAX_AGE = "ROLLCALL_STREAM_MAX_AGE", Plain, Some("1h"), "How long it keeps events; at least 2m";
+    STREAM_MAX_BYTES = "ROLLCALL_STREAM_MAX_BYTES", Size, None, "Bytes above which it forgets the oldest events; without it no limit";
+    STREAM_STORAGE = "ROLLCALL_STREAM_STORAGE", Plain, Some("file"), "Where it is kept: file or memory";
     HS256_SECRET = "ROLLCALL_HS256_SECRET", Secret, None, "Secret that signs the tokens of every issuer without a JWKS";
     HS256_PREVIOUS_SECRET = "ROLLCALL_HS256_PREVIOUS_SECRET", Secret, None, "The previous secret, accepted too while the secret is being replaced";
     TOKEN_LEEWAY = "ROLLCALL_TOKEN_LEEWAY", Plain, Some("5s"), "How far in the future a token's nbf and iat may be; does not apply to its exp";

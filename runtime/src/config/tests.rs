@@ -265,6 +265,49 @@ fn certificates_of_redis_are_for_a_url_with_tls_and_come_with_their_key() {
 }
 
 #[test]
+fn nats_has_settings_of_its_own() {
+    let config = config(&[
+        ("NATS_URL", "tls://n1:4222,tls://n2:4222"),
+        ("ROLLCALL_NATS_CA_FILE", "/etc/ca.pem"),
+        ("ROLLCALL_NATS_CERT", "/etc/node.pem"),
+        ("ROLLCALL_NATS_KEY", "/etc/node.key"),
+        ("ROLLCALL_NATS_TLS_FIRST", "true"),
+        ("ROLLCALL_NATS_DOMAIN", "hub"),
+        ("ROLLCALL_STREAM", "SCHOOL"),
+        ("ROLLCALL_STREAM_REPLICAS", "3"),
+        ("ROLLCALL_STREAM_MAX_AGE", "2m"),
+        ("ROLLCALL_STREAM_MAX_BYTES", "1GiB"),
+        ("ROLLCALL_STREAM_STORAGE", "memory"),
+    ]);
+    let nats = config.backends.nats.unwrap();
+    assert!(nats.tls_first && !nats.tls.system_roots && nats.tls.certificate.is_some());
+    assert_eq!((nats.domain.as_deref(), nats.stream.name.as_str()), (Some("hub"), "SCHOOL"));
+    assert_eq!(
+        (nats.stream.replicas, nats.stream.max_age, nats.stream.max_bytes),
+        (3, Duration::from_secs(120), Some(1 << 30))
+    );
+    assert!(nats.stream.in_memory);
+    let faults = faults(
+        &[],
+        &[
+            ("ROLLCALL_NATS_CREDS", "/run/hunter2.creds"),
+            ("ROLLCALL_NATS_CERT", "/etc/node.pem"),
+            ("ROLLCALL_NATS_DOMAIN", "a.b"),
+            ("ROLLCALL_STREAM", "a b"),
+            ("ROLLCALL_STREAM_REPLICAS", "7"),
+            ("ROLLCALL_STREAM_MAX_AGE", "1m"),
+            ("ROLLCALL_STREAM_STORAGE", "tape"),
+        ],
+    );
+    assert_eq!(faults.len(), 7, "{faults:?}");
+    assert!(
+        faults[0].contains("ROLLCALL_NATS_CREDS_FILE names a file") && !faults[0].contains("hunter2"),
+        "{faults:?}"
+    );
+    assert!(faults[1].starts_with("ROLLCALL_NATS_KEY: is needed with ROLLCALL_NATS_CERT"), "{faults:?}");
+}
+
+#[test]
 fn changes_are_told_apart_and_a_backends_file_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nats");

@@ -8,7 +8,7 @@ use crate::config::{BackendsConfig, Database};
 use rollcall_bus::{
     Bus, BusEvent,
     memory::{LogLimits, MemoryBus},
-    nats::NatsBus,
+    nats::{NatsBus, NatsOptions},
 };
 use rollcall_keys::{LessonKeys, memory::MemoryKeys};
 use rollcall_store::{
@@ -120,13 +120,16 @@ pub async fn bus(
             let (bus, feed) = MemoryBus::start(LogLimits::default());
             Ok((Arc::new(bus), feed))
         }
-        Some(url) => {
-            let (bus, feed) = with_retries(async || NatsBus::connect_to(url.clone(), max_body).await).await.map_err(
-                StartError::at(
-                    format!("NATS at {url}"),
-                    "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
-                ),
-            )?;
+        Some(options) => {
+            let options = NatsOptions { max_body, ..options.clone() };
+            let (bus, feed) =
+                with_retries(async || NatsBus::connect_with(options.clone()).await).await.map_err(|error| {
+                    StartError {
+                        what: format!("NATS at {}", options.url),
+                        why: error.to_string(),
+                        hint: error.hint().into(),
+                    }
+                })?;
             Ok((Arc::new(bus), feed))
         }
     }

@@ -7,7 +7,6 @@
 //! Invariant: memory holds one window and at most one more event for each of a few rooms, whatever the stream holds.
 use std::collections::HashMap;
 
-use async_nats::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rollcall_schema::RoomId;
 
@@ -15,6 +14,7 @@ use super::{
     next_event::{Stored, next_event},
     stream_scan::StreamScan,
     window::{Window, WindowSize},
+    work_client::JetStream,
 };
 use crate::{BusError, Incoming};
 
@@ -23,10 +23,14 @@ const MAX_CONCURRENT: usize = 32;
 /// Up to this many rooms are read one by one. Going over an event costs the server much less than sending it, so a pass
 /// pays for many rooms only, however long the gap is.
 const MAX_MERGED_ROOMS: usize = 25;
+/// If no pass can be made, more rooms are read one by one, where a server of version 2.9 looks at this many events at
+/// most.
+const MAX_VISITS: u64 = 20_000_000;
+
 /// A reading of rooms, each from its own offset, up to a common one.
 pub(super) enum Backfill {
     /// Each room by itself.
-    Few(RoomMerge),
+    Few(Box<RoomMerge>),
     /// All rooms in one pass.
     Many(Box<StreamScan>),
 }
@@ -34,14 +38,21 @@ pub(super) enum Backfill {
 impl Backfill {
     /// Opens it for rooms, each with the offset after which it is read.
     pub(super) async fn open(
-        client: &Client,
+        jetstream: &JetStream,
         rooms: impl IntoIterator<Item = (RoomId, u64)>,
         through: u64,
     ) -> Result<Self, BusError> {
         let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < through).collect();
         Ok(match rooms.len() {
-            ..=MAX_MERGED_ROOMS => Self::Few(RoomMerge::new(client.clone(), rooms, through)),
-            _ => Self::Many(Box::new(StreamScan::open(client, rooms, through).await?)),
+            ..=MAX_MERGED_ROOMS => Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through))),
+            _ => match StreamScan::open(jetstream, rooms.clone(), through).await {
+                Ok(scan) => Self::Many(Box::new(scan)),
+                // While a cluster elects who makes consumers, its streams answer.
+                Err(_) if visits(&rooms, through) <= MAX_VISITS => {
+                    Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through)))
+                }
+                Err(error) => return Err(error),
+            },
         })
     }
 
@@ -52,6 +63,11 @@ impl Backfill {
             Self::Many(scan) => scan.window().await,
         }
     }
+}
+
+/// How many events a server looks at that goes over all of them for each room.
+fn visits(rooms: &HashMap<RoomId, u64>, through: u64) -> u64 {
+    rooms.values().map(|after| through - after).sum()
 }
 
 /// The reading of one room, in one spelling of its subjects.
@@ -65,7 +81,7 @@ impl Lane {
     /// Reads on up to `end`; the first event after that stays as the head. None if there is no event up to `through`.
     async fn advance(
         mut self,
-        client: &Client,
+        jetstream: &JetStream,
         end: u64,
         through: u64,
     ) -> Result<(Option<Self>, Vec<Incoming>), BusError> {
@@ -74,7 +90,7 @@ impl Lane {
             let head = match self.head.take() {
                 Some(head) => Some(head),
                 None if self.from > through => None,
-                None => next_event(client, &self.filter, self.from).await?.filter(|head| head.seq <= through),
+                None => next_event(jetstream, &self.filter, self.from).await?.filter(|head| head.seq <= through),
             };
             let Some(head) = head else { return Ok((None, events)) };
             self.from = head.seq + 1;
@@ -89,7 +105,7 @@ impl Lane {
 
 /// Rooms that are read one by one.
 pub(super) struct RoomMerge {
-    client: Client,
+    jetstream: JetStream,
     lanes: Vec<Lane>,
     through: u64,
     window_size: WindowSize,
@@ -97,12 +113,12 @@ pub(super) struct RoomMerge {
 }
 
 impl RoomMerge {
-    fn new(client: Client, rooms: impl IntoIterator<Item = (RoomId, u64)>, through: u64) -> Self {
+    fn new(jetstream: JetStream, rooms: impl IntoIterator<Item = (RoomId, u64)>, through: u64) -> Self {
         let lanes = |(room, after): (RoomId, u64)| {
             room.filters().map(move |filter| Lane { filter, from: after + 1, head: None })
         };
         Self {
-            client,
+            jetstream,
             lanes: rooms.into_iter().flat_map(lanes).collect(),
             through,
             window_size: WindowSize::default(),
@@ -131,8 +147,8 @@ impl RoomMerge {
     }
 
     async fn advance(&mut self, end: u64) -> Result<Vec<Incoming>, BusError> {
-        let (client, through) = (&self.client, self.through);
-        let lanes = stream::iter(std::mem::take(&mut self.lanes)).map(|lane| lane.advance(client, end, through));
+        let (jetstream, through) = (&self.jetstream, self.through);
+        let lanes = stream::iter(std::mem::take(&mut self.lanes)).map(|lane| lane.advance(jetstream, end, through));
         let advanced: Vec<_> = lanes.buffer_unordered(MAX_CONCURRENT).try_collect().await?;
         let mut events = Vec::new();
         for (lane, of_lane) in advanced {

@@ -5,45 +5,44 @@
 //!
 //! Invariant: everything that waits for the server has a timeout, except [`NatsConnection::read`], which is safe to
 //! cancel.
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use super::wire::{Malformed, Op, Parser};
+use super::{
+    credentials::{Credentials, Login},
+    options::NatsOptions,
+    wire::{Malformed, Op, Parser},
+};
+use rollcall_base::tls_failure;
 
 /// From the first packet to the answer to our CONNECT.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server may say nothing.
+const GREETING_TIMEOUT: Duration = Duration::from_millis(800);
 /// A server that takes no bytes for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much is read at once.
 const READ: usize = 64 * 1024;
 
-/// A server's address.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) socket: SocketAddr,
+    /// Whom its certificate must name.
+    pub(super) name: String,
+    /// Whether it must speak TLS. Otherwise it says whether it does.
     pub(super) tls: bool,
-}
-
-/// The credentials in CONNECT.
-#[derive(Clone, Default, Serialize)]
-pub(super) struct Login {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) pass: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) auth_token: Option<String>,
 }
 
 /// Why a connection failed or ended.
@@ -53,20 +52,38 @@ pub(super) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("no answer in time")]
     Silent,
+    #[error(
+        "it accepts connections and says nothing: it hangs, or it begins with TLS (then set ROLLCALL_NATS_TLS_FIRST=true)"
+    )]
+    NoGreeting,
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error("the credentials are refused")]
     Refused,
+    #[error("the credentials cannot be used")]
+    Credentials,
+    /// What to change.
+    #[error("TLS: {0}")]
+    Tls(String),
     #[error("the server said {0}")]
     Said(String),
 }
 
-#[derive(Deserialize)]
-struct Info {
+/// What a server says of itself.
+#[derive(Clone, Default, Deserialize)]
+pub(super) struct Info {
     #[serde(default)]
     tls_required: bool,
+    /// The largest message with its headers that it takes.
     #[serde(default)]
-    max_payload: usize,
+    pub(super) max_payload: usize,
+    #[serde(default)]
+    nonce: String,
+    #[serde(default)]
+    pub(super) server_name: String,
+    /// `HOST:PORT` of all members of its cluster.
+    #[serde(default)]
+    pub(super) connect_urls: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -95,47 +112,54 @@ pub(super) struct NatsConnection {
     /// How many bytes of the input are consumed.
     used: usize,
     parser: Parser,
-    /// The largest message with its headers that the server takes.
-    max_payload: usize,
+    /// The server.
+    pub(super) endpoint: Endpoint,
+    /// What it said first.
+    pub(super) info: Info,
+    /// Whether it speaks TLS.
+    pub(super) secured: bool,
 }
 
 impl NatsConnection {
     /// Connects, and returns when the server has accepted the credentials.
     pub(super) async fn open(
-        address: &Address,
-        login: &Login,
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+        options: &NatsOptions,
         name: &str,
-        max_body: usize,
     ) -> Result<Self, ConnectionError> {
-        timeout(CONNECT_TIMEOUT, Self::handshake(address, login, name, max_body))
-            .await
-            .unwrap_or(Err(ConnectionError::Silent))
+        let opened = timeout(CONNECT_TIMEOUT, Self::handshake(endpoint, credentials, options, name)).await;
+        opened.unwrap_or(Err(ConnectionError::Silent)).map_err(|error| match error {
+            ConnectionError::Io(error) => explained(error, options),
+            error => error,
+        })
     }
 
-    async fn handshake(address: &Address, login: &Login, name: &str, max_body: usize) -> Result<Self, ConnectionError> {
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    async fn handshake(
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+        options: &NatsOptions,
+        name: &str,
+    ) -> Result<Self, ConnectionError> {
+        let stream = TcpStream::connect(endpoint.socket).await?;
         stream.set_nodelay(true)?;
         // When a connection is given up, bytes that the kernel has not sent yet must not be sent afterwards.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let mut connection = Self::new(stream, max_body);
-        let info: Info = loop {
-            match connection.next()? {
-                Some(Op::Info(json)) => break serde_json::from_slice(json).map_err(io::Error::from)?,
-                Some(Op::Error(error)) => return Err(refusal(error)),
-                Some(_) => {}
-                None => connection.read().await?,
-            }
-        };
-        let tls = address.tls || info.tls_required;
-        if tls {
-            // The server sends nothing but INFO before TLS.
-            let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
-            connection =
-                Self::new(TlsConnector::from(tls_config().await?).connect(name, connection.stream).await?, max_body);
+        let mut connection = Self::new(stream, endpoint.clone(), options.max_body);
+        if options.tls_first {
+            connection = connection.secure(options).await?;
         }
-        connection.max_payload = info.max_payload;
+        let greeting = timeout(GREETING_TIMEOUT, connection.greeting()).await;
+        let info = greeting.unwrap_or(Err(ConnectionError::NoGreeting))?;
+        let tls = options.tls_first || endpoint.tls || info.tls_required;
+        if tls && !options.tls_first {
+            // The server sends nothing but INFO before TLS.
+            connection = connection.secure(options).await?;
+        }
+        let login = credentials.login(info.nonce.as_bytes()).map_err(|_| ConnectionError::Credentials)?;
+        connection.info = info;
         let connect = Connect {
-            login,
+            login: &login,
             name,
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),
@@ -148,7 +172,8 @@ impl NatsConnection {
             protocol: 1,
         };
         let connect = serde_json::to_string(&connect).map_err(io::Error::from)?;
-        connection.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
+        // A server that refuses the client's certificate says why and closes. That is read even if this fails.
+        let _ = connection.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await;
         loop {
             match connection.next()? {
                 Some(Op::Pong) => return Ok(connection),
@@ -159,14 +184,32 @@ impl NatsConnection {
         }
     }
 
-    fn new(stream: impl Stream + 'static, max_body: usize) -> Self {
-        let parser = Parser::new(max_body);
-        Self { stream: Box::new(stream), input: BytesMut::new(), used: 0, parser, max_payload: 0 }
+    /// The server's first INFO.
+    async fn greeting(&mut self) -> Result<Info, ConnectionError> {
+        loop {
+            match self.next()? {
+                Some(Op::Info(json)) => return Ok(serde_json::from_slice(json).map_err(io::Error::from)?),
+                Some(Op::Error(error)) => return Err(refusal(error)),
+                Some(_) => {}
+                None => self.read().await?,
+            }
+        }
     }
 
-    /// The largest message with its headers that the server takes.
-    pub(super) fn max_payload(&self) -> usize {
-        self.max_payload
+    /// The same connection under TLS.
+    async fn secure(self, options: &NatsOptions) -> Result<Self, ConnectionError> {
+        let tls = options.tls.clone();
+        // Read again for each connection: certificates are renewed while the process runs.
+        let config = spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
+        let config = config.map_err(|error| ConnectionError::Tls(error.to_string()))?;
+        let name = ServerName::try_from(self.endpoint.name.clone()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, self.stream).await?;
+        Ok(Self { secured: true, ..Self::new(stream, self.endpoint, options.max_body) })
+    }
+
+    fn new(stream: impl Stream + 'static, endpoint: Endpoint, max_body: usize) -> Self {
+        let (input, parser, info) = (BytesMut::new(), Parser::new(max_body), Info::default());
+        Self { stream: Box::new(stream), input, used: 0, parser, endpoint, info, secured: false }
     }
 
     /// Waits for more bytes.
@@ -213,13 +256,19 @@ fn refusal(error: &[u8]) -> ConnectionError {
     }
 }
 
-/// Trusts the certificates that this machine trusts, as the client library does.
-async fn tls_config() -> io::Result<Arc<ClientConfig>> {
-    let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?.certs;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
-    Ok(Arc::new(config))
+/// What an error of the connection means for its TLS, if it is about that.
+fn explained(error: io::Error, options: &NatsOptions) -> ConnectionError {
+    let Some(why) = tls_failure::explain(&error) else { return ConnectionError::Io(error) };
+    let shown = options.tls.certificate.is_some();
+    ConnectionError::Tls(match why {
+        why if why.contains("client") && !shown => {
+            "it asks for a client certificate: set ROLLCALL_NATS_CERT and ROLLCALL_NATS_KEY".to_owned()
+        }
+        why if why.contains("client") => format!("{why} (ROLLCALL_NATS_CERT)"),
+        why if why.contains("CA file") => format!("{why} (ROLLCALL_NATS_CA_FILE)"),
+        why if why.contains("does not speak TLS") && options.tls_first => {
+            format!("{why}, or unset ROLLCALL_NATS_TLS_FIRST")
+        }
+        why => why,
+    })
 }

@@ -12,7 +12,7 @@ use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 /// Between two questions while events arrive.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two questions while none does.
-const IDLE_INTERVAL: Duration = Duration::from_secs(2);
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct EndPoller {

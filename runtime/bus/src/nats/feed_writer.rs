@@ -14,10 +14,11 @@ use std::{
 use rollcall_schema::Offset;
 use tokio::{
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
+    END_TIMEOUT,
     backfill::Backfill,
     live_buffer::{LiveBuffer, Next},
     missing_stream::MissingStream,
@@ -45,6 +46,7 @@ const MAX_LAG: u64 = 1_000_000;
 const MIN_REREAD_INTERVAL: Duration = Duration::from_secs(5);
 /// A stream that is behind for this long was put back. A leader that has just been elected may be behind for a moment.
 const MAX_BEHIND: Duration = Duration::from_secs(1);
+const MAX_BEHIND_IN_CLUSTER: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct FeedWriter {
@@ -116,10 +118,16 @@ impl FeedWriter {
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             _ = idle.tick() => {
                 end.take().filter(|_| self.buffer.is_certain()).into_iter().for_each(|last| self.tracker.skip_to(last));
-                *end = stream::state(&self.work.client().await).await.ok().map(|state| state.last);
+                *end = self.stream_last().await;
             }
         }
         Ok(())
+    }
+
+    /// The stream's last offset, if it answers soon: events wait meanwhile.
+    async fn stream_last(&self) -> Option<u64> {
+        let asked = async { Some(stream::state(&self.work.jetstream().await.ok()?).await.ok()?.last) };
+        timeout(END_TIMEOUT, asked).await.ok()?
     }
 
     async fn deliver_all(&mut self, events: Vec<(Instant, Incoming)>) -> Result<(), Closed> {
@@ -217,7 +225,7 @@ impl FeedWriter {
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
-            Err(error) => return Ok(Err(self.missing.recreate(&self.work.client().await, &error).await)),
+            Err(error) => return Ok(Err(self.missing.recreate(&self.work, &error).await)),
         };
         self.missing.found();
         if let Err(error) = self.check_stream(&state).await? {
@@ -226,7 +234,8 @@ impl FeedWriter {
         let after = self.tracker.floor();
         if state.last > after {
             let rooms = self.rooms.all().into_iter().map(|(room, since)| (room, since.max(after)));
-            let mut reading = match Backfill::open(&self.work.client().await, rooms, state.last).await {
+            let opened = async { Backfill::open(&self.work.jetstream().await?, rooms, state.last).await };
+            let mut reading = match opened.await {
                 Ok(reading) => reading,
                 Err(error) => return Ok(Err(error)),
             };
@@ -260,7 +269,8 @@ impl FeedWriter {
         let before = self.stream_end.position();
         let after = self.tracker.floor();
         let (anew, behind) = (state.epoch != before.epoch, state.last < before.offset.0);
-        if behind && !anew && self.behind.get_or_insert_with(Instant::now).elapsed() < MAX_BEHIND {
+        let max_behind = if state.leader.is_some() { MAX_BEHIND_IN_CLUSTER } else { MAX_BEHIND };
+        if behind && !anew && self.behind.get_or_insert_with(Instant::now).elapsed() < max_behind {
             return Ok(Err(BusError("the stream is behind what it has confirmed before".to_owned())));
         }
         self.behind = None;

@@ -22,9 +22,9 @@ const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// A server that runs for this long republishes what it has stored. Elapsed time does not show that it ran: it may have
-/// been stopped with an event stored and not yet republished. Among three pongs this far apart, it was stopped between
-/// two at most.
-const MIN_PONG_INTERVAL: Duration = Duration::from_millis(500);
+/// been stopped with an event stored and not yet republished. Among three answers of the stream this far apart, its
+/// server was stopped between two at most.
+const MIN_ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct LiveBuffer {
     inner: Mutex<Inner>,
@@ -36,8 +36,8 @@ struct Inner {
     /// Each with its arrival time.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
-    /// When the server sent pongs, at least [`MIN_PONG_INTERVAL`] apart; the oldest first.
-    pongs: [Instant; 3],
+    /// When the stream answered, at least [`MIN_ANSWER_INTERVAL`] apart; the oldest first.
+    answers: [Instant; 3],
     /// When rooms were added whose subscription the server has not answered yet, each with a number of its own.
     pending: BTreeSet<(Instant, u64)>,
     last_pending: u64,
@@ -87,7 +87,7 @@ impl LiveBuffer {
             intact: true,
             events: VecDeque::new(),
             bytes: 0,
-            pongs: [Instant::now(); 3],
+            answers: [Instant::now(); 3],
             pending: BTreeSet::new(),
             last_pending: 0,
             unanswered: None,
@@ -138,12 +138,12 @@ impl LiveBuffer {
         self.changed.notify_one();
     }
 
-    /// The server has sent a pong.
-    pub(super) fn ponged(&self, at: Instant) {
+    /// The server that has the stream has answered.
+    pub(super) fn answered(&self, at: Instant) {
         let mut inner = self.lock();
-        let [_, before, last] = inner.pongs;
-        if at.duration_since(last) >= MIN_PONG_INTERVAL {
-            inner.pongs = [before, last, at];
+        let [_, before, last] = inner.answers;
+        if at.duration_since(last) >= MIN_ANSWER_INTERVAL {
+            inner.answers = [before, last, at];
         }
     }
 
@@ -151,7 +151,7 @@ impl LiveBuffer {
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
         let first = inner.pending.first().map(|(at, _)| *at);
-        [first, inner.unanswered].into_iter().flatten().fold(inner.pongs[0], Instant::min)
+        [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
     }
 
     /// Whether no subscription waits for its answer or for a backfill.
@@ -218,12 +218,12 @@ mod tests {
         let buffer = LiveBuffer::new();
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.answered(at(ms)));
         assert_eq!(buffer.republished(), at(1_000));
-        // It is stopped at 3,500, and later answers three pings at once.
-        [9_000, 9_001, 9_002].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        // It is stopped at 3,500, and later answers three questions at once.
+        [9_000, 9_001, 9_002].into_iter().for_each(|ms| buffer.answered(at(ms)));
         assert_eq!(buffer.republished(), at(2_000));
-        [10_000, 11_000].into_iter().for_each(|ms| buffer.ponged(at(ms)));
+        [10_000, 11_000].into_iter().for_each(|ms| buffer.answered(at(ms)));
         assert_eq!(buffer.republished(), at(9_000));
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let later = |ms: u64| Instant::now() + Duration::from_millis(ms);
         let before = Instant::now();
         let (answered, forgotten) = (buffer.pend(), buffer.pend());
-        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.ponged(later(ms)));
+        [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.answered(later(ms)));
         let since = buffer.republished();
         assert!(before <= since && since <= Instant::now(), "no later than the first pending");
         answered.answered();

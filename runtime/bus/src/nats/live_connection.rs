@@ -1,9 +1,7 @@
 //! The live connection: subscribes to the rooms, passes on their events, and carries the round trips that prove
-//! subscriptions and tell where the stream is.
+//! subscriptions and tell where the stream is ([`super::questions`]).
 //!
-//! Why one round trip proves a subscription: the room's SUB is written before the question for the stream's state, on
-//! the same connection. What the stream holds when it answers can be read from it; what is stored later finds the
-//! subscription. The republished copy of an event may come before or after the answer that counts it:
+//! The republished copy of an event may come before or after the answer that counts it:
 //! [`super::sequence_tracker::SequenceTracker`] knows whether it was delivered.
 //!
 //! Invariant: events are passed on in the order of the wire, from one connection until it breaks. The buffer is marked
@@ -11,25 +9,27 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
+use rollcall_schema::{Offset, subject::LIVE_PREFIX};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{
-    CALL_TIMEOUT,
     connection::{ConnectionError, NatsConnection},
     live_buffer::LiveBuffer,
+    questions::{Again, Answer, Heard, Questions},
     servers::{PING_INTERVAL, Servers},
-    stream::{self, StateError},
+    stream::{INFO, StateError},
     stream_end::StreamEnd,
-    subscriptions::{Subscriptions, Waiter},
+    subscriptions::Subscriptions,
     wire::{self, Message, Op},
 };
 use crate::{Incoming, headers};
 use rollcall_base::names;
 
 /// A server that leaves this many pings unanswered is given up.
-const MAX_UNANSWERED: u32 = 3;
+const MAX_UNANSWERED: u32 = 2;
+/// An event that seems to be older than this is not: clocks differ.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// The subscription for answers; rooms have higher numbers.
 const INBOX: u64 = 0;
 
@@ -40,17 +40,8 @@ pub(super) struct LiveConnection {
     rooms: Arc<Subscriptions>,
     buffer: Arc<LiveBuffer>,
     stream_end: Arc<StreamEnd>,
-    /// The subject of answers without its last token, which is the question's number.
-    inbox: String,
-    question_number: u64,
-    question: Option<Question>,
+    questions: Questions,
     unanswered: u32,
-}
-
-/// A round trip that waits for its answer.
-struct Question {
-    since: Instant,
-    waiters: Vec<Waiter>,
 }
 
 impl LiveConnection {
@@ -63,18 +54,8 @@ impl LiveConnection {
     ) -> Self {
         // Before the task runs: a round trip that starts now waits for it.
         rooms.connected();
-        let inbox = format!("_INBOX.{}.", Sid::random());
-        Self {
-            connection,
-            servers,
-            rooms,
-            buffer,
-            stream_end,
-            inbox,
-            question_number: 0,
-            question: None,
-            unanswered: 0,
-        }
+        let questions = questions(&connection, &servers);
+        Self { connection, servers, rooms, buffer, stream_end, questions, unanswered: 0 }
     }
 
     /// Runs until it is dropped, on one connection after another.
@@ -86,8 +67,11 @@ impl LiveConnection {
             self.stream_end.trust_delivered();
             self.buffer.mark_broken();
             self.rooms.disconnected();
-            self.question = None;
+            if let ConnectionError::Silent = error {
+                self.servers.note_failure(&self.connection.endpoint);
+            }
             self.connection = self.servers.reopen_live().await;
+            self.questions = questions(&self.connection, &self.servers);
             self.rooms.connected();
         }
     }
@@ -96,90 +80,109 @@ impl LiveConnection {
         let mut clock = interval(PING_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.unanswered = 0;
-        self.connection.write(format!("SUB {}* {INBOX}\r\n", self.inbox).as_bytes()).await?;
+        self.connection.write(format!("SUB {} {INBOX}\r\n", self.questions.answers()).as_bytes()).await?;
         loop {
+            let due = self.questions.due();
+            let mut out = Vec::new();
             tokio::select! {
                 read = self.connection.read() => {
                     read?;
-                    if self.process_input()? {
-                        self.connection.write(b"PONG\r\n").await?;
-                    }
+                    out = self.process_input()?;
                 }
                 () = self.rooms.changed() => {}
-                _ = clock.tick() => self.ping().await?,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => out = self.ask_again(),
+                _ = clock.tick() => {
+                    if self.unanswered == MAX_UNANSWERED {
+                        return Err(ConnectionError::Silent);
+                    }
+                    self.unanswered += 1;
+                    out.extend_from_slice(b"PING\r\n");
+                }
             }
-            self.flush().await?;
+            self.add_lines(&mut out);
+            if !out.is_empty() {
+                self.connection.write(&out).await?;
+            }
         }
     }
 
-    async fn ping(&mut self) -> Result<(), ConnectionError> {
-        if self.unanswered == MAX_UNANSWERED {
-            return Err(ConnectionError::Silent);
+    fn ask_again(&mut self) -> Vec<u8> {
+        match self.questions.again() {
+            Again::Next(message) => message,
+            Again::GivenUp { in_cluster } => {
+                // A server may live while the part of it that answers does not. In a cluster another one answers: the one
+                // that led the stream may have stored events that nobody has republished.
+                if in_cluster {
+                    self.buffer.mark_broken();
+                }
+                Vec::new()
+            }
         }
-        self.unanswered += 1;
-        // A server may live while the part of it that answers does not.
-        self.question.take_if(|question| question.since.elapsed() > CALL_TIMEOUT);
-        self.connection.write(b"PING\r\n").await
     }
 
-    /// Writes the SUB and UNSUB lines of all rooms in one piece, and after them one question for all waiting callers.
-    async fn flush(&mut self) -> Result<(), ConnectionError> {
-        if self.question.is_some() {
-            let outgoing = self.rooms.take_outgoing();
-            return if outgoing.is_empty() { Ok(()) } else { self.connection.write(&outgoing).await };
+    /// Adds the SUB and UNSUB lines of all rooms, and after them one question for all waiting callers.
+    fn add_lines(&mut self, out: &mut Vec<u8>) {
+        if self.questions.is_waiting() {
+            return out.extend(self.rooms.take_outgoing());
         }
-        let (mut outgoing, waiters) = self.rooms.take_round_trip();
+        let (lines, waiters) = self.rooms.take_round_trip();
+        out.extend(lines);
         if !waiters.is_empty() {
-            self.question_number += 1;
-            outgoing.extend_from_slice(
-                format!("PUB {} {}{} 0\r\n\r\n", stream::INFO, self.inbox, self.question_number).as_bytes(),
-            );
-            self.question = Some(Question { since: Instant::now(), waiters });
+            out.extend(self.questions.ask(waiters));
         }
-        if outgoing.is_empty() { Ok(()) } else { self.connection.write(&outgoing).await }
     }
 
-    /// Handles what was read. True if the server sent a PING.
-    fn process_input(&mut self) -> Result<bool, ConnectionError> {
+    /// Handles what was read, and returns what is to be written.
+    fn process_input(&mut self) -> Result<Vec<u8>, ConnectionError> {
         let now = Instant::now();
-        let (mut pinged, mut events) = (false, Vec::new());
+        let (mut out, mut events, mut news) = (Vec::new(), Vec::new(), None);
         while let Some(op) = self.connection.next()? {
             match op {
                 Op::Message(message) if message.sid == INBOX => {
-                    let number = message.subject.strip_prefix(&self.inbox).and_then(|number| number.parse().ok());
-                    if number == Some(self.question_number) {
-                        resolve_question(self.question.take(), message.body, &self.stream_end, &self.buffer);
+                    match self.questions.hear(message.subject, message.head, message.body, now) {
+                        Heard::Nothing => {}
+                        Heard::Next(next) => out.extend(next),
+                        Heard::Answer(answer) => resolve_question(answer, &self.stream_end, &self.buffer),
                     }
                 }
                 Op::Message(message) => {
-                    let sid = message.sid;
-                    events.extend(parse_event(&message).filter(|event| self.rooms.has(&event.room, sid)));
+                    let (sid, stream) = (message.sid, &self.servers.options().stream.name);
+                    events.extend(parse_event(&message, stream).filter(|event| self.rooms.has(&event.room, sid)));
                 }
                 Op::Dropped => metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1),
-                Op::Ping => pinged = true,
-                Op::Pong => {
-                    self.unanswered = 0;
-                    self.buffer.ponged(now);
-                }
+                Op::Ping => out.extend_from_slice(b"PONG\r\n"),
+                Op::Pong => self.unanswered = 0,
                 Op::Error(error) => tracing::warn!(error = %String::from_utf8_lossy(error), "NATS"),
-                Op::Info(_) | Op::Ok => {}
+                Op::Info(info) => news = serde_json::from_slice(info).ok(),
+                Op::Ok => {}
             }
         }
         self.buffer.push(now, events);
-        Ok(pinged)
+        if let Some(info) = news {
+            // The cluster has other members now.
+            self.connection.info = info;
+            self.servers.learn(&self.connection);
+        }
+        Ok(out)
     }
 }
 
-/// Answers all callers; those that timed out are skipped. If the stream is gone or is another one, the buffer is marked
-/// as broken, and the backfill resets the feed.
-fn resolve_question(question: Option<Question>, body: &[u8], stream_end: &StreamEnd, buffer: &LiveBuffer) {
-    let Some(Question { waiters, since }) = question else { return };
-    let state = stream::parse_state(body);
+fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
+    Questions::new(connection.info.server_name.clone(), servers.options().api(INFO))
+}
+
+/// Answers all callers; those that timed out are skipped. If the stream is gone or is another one, or another server
+/// leads it, the buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
+fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
+    let Answer { state, asked, arrived, waiters } = answer;
     let is_current = match &state {
-        Ok(state) => stream_end.confirm(state, since),
+        Ok(state) => stream_end.confirm(state, asked),
         Err(StateError::Missing) => false,
         Err(StateError::Away(_)) => true,
     };
+    if state.is_ok() && is_current {
+        buffer.answered(arrived);
+    }
     if is_current {
         buffer.wake()
     } else {
@@ -192,7 +195,7 @@ fn resolve_question(question: Option<Question>, body: &[u8], stream_end: &Stream
 
 /// Reads an event; what is none is counted. The stream's headers come after the publisher's, so forged ones are
 /// overwritten.
-fn parse_event(message: &Message<'_>) -> Option<Incoming> {
+fn parse_event(message: &Message<'_>, stream: &str) -> Option<Incoming> {
     let head = String::from_utf8_lossy(message.head);
     let (mut origin, mut sequence, mut stored) = (None, None, None);
     for (name, value) in wire::headers(&head) {
@@ -204,15 +207,14 @@ fn parse_event(message: &Message<'_>) -> Option<Incoming> {
         }
     }
     let sequence = sequence.and_then(|sequence| sequence.parse().ok()).filter(|sequence: &u64| *sequence > 0);
-    let Some(sequence) = sequence.filter(|_| origin == Some(stream::NAME)) else {
+    let Some(sequence) = sequence.filter(|_| origin == Some(stream)) else {
         metrics::counter!(names::DROPPED, "reason" => "header").increment(1);
         return None;
     };
-    // Servers before 2.10 do not tell when it was stored. Clocks differ: a negative age is ignored, and so is one above
-    // the stream's maximum.
+    // Servers before 2.10 do not tell when it was stored. Clocks differ: a negative age is ignored.
     let stored = stored.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
-    let age = age.filter(|age: &Duration| *age <= stream::MAX_AGE);
+    let age = age.filter(|age: &Duration| *age <= MAX_AGE);
     let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
     // Copied, because a slice would keep the whole buffer alive.
     let body = Bytes::copy_from_slice(message.body);

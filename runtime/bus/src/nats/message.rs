@@ -4,6 +4,7 @@
 //! would end the connection.
 use serde::Deserialize;
 
+use super::refusals;
 use crate::{BusError, Publication, PublishError};
 
 /// "wrong last sequence", with the true one in its text and without it.
@@ -74,7 +75,7 @@ pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<Stored, PublishFa
             }
             code if TOO_LARGE.contains(&code) => PublishFailure::Refused(description),
             UNAVAILABLE => PublishFailure::Away(description),
-            _ => PublishFailure::Unable(description),
+            code => PublishFailure::Unable(refusals::explain(code, &description)),
         }),
         Answer { seq: Some(sequence), duplicate, .. } => Ok(Stored { sequence, duplicate }),
         Answer { .. } => Err(PublishFailure::Away("an answer without a sequence".to_owned())),

@@ -1,12 +1,11 @@
 //! A stream that the server has lost is made again.
 use std::time::Duration;
 
-use async_nats::Client;
 use tokio::time::Instant;
 
 use super::{
-    CALL_TIMEOUT,
     stream::{self, StateError},
+    work_client::WorkClient,
 };
 use crate::BusError;
 
@@ -25,13 +24,17 @@ impl MissingStream {
     }
 
     /// Makes the stream if it is missing. All other errors are only retried.
-    pub(super) async fn recreate(&mut self, client: &Client, error: &StateError) -> BusError {
+    pub(super) async fn recreate(&mut self, client: &WorkClient, error: &StateError) -> BusError {
         if let StateError::Missing = error
             && self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_MISSING
-            && let Err(error) = stream::ensure(client, CALL_TIMEOUT).await
+            && let Err(error) = recreate(client).await
         {
-            return BusError(error.to_string());
+            return error;
         }
         BusError(error.to_string())
     }
+}
+
+async fn recreate(client: &WorkClient) -> Result<(), BusError> {
+    stream::ensure(&client.jetstream().await?).await.map_err(|error| BusError(error.to_string()))
 }

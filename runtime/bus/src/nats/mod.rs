@@ -11,7 +11,9 @@
 //! themselves, and until then events wait in the stream.
 mod backfill;
 mod connection;
+mod credentials;
 mod end_poller;
+mod error;
 mod feed_writer;
 mod in_flight;
 mod live_buffer;
@@ -19,11 +21,14 @@ mod live_connection;
 mod message;
 mod missing_stream;
 mod next_event;
+mod options;
 mod presence_reader;
 mod probe;
 mod publish_connection;
 mod publisher;
+mod questions;
 mod read_consumer;
+mod refusals;
 mod relay_wakes;
 mod replays;
 mod sequence_tracker;
@@ -34,6 +39,7 @@ mod stream_end;
 mod stream_scan;
 mod subject_queue;
 mod subscriptions;
+mod tls;
 mod window;
 mod wire;
 mod work_client;
@@ -70,47 +76,24 @@ use super::{
     before_oldest,
 };
 use rollcall_base::{
-    BackendUrl, names,
+    names,
     tasks::{TaskEnded, Tasks},
 };
 
+pub use credentials::check_credentials;
+pub use error::NatsError;
+pub use options::{DUPLICATE_WINDOW, NatsOptions, StreamOptions};
+
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1400);
+/// How long it may take to find a server that accepts a connection.
+const START_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a caller waits for the stream's end before it gets the last event delivered.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// For this long after a stored write, a probe need not write.
 const PROVED: Duration = Duration::from_secs(5);
 /// How many events of the feed may be unread.
 const FEED: usize = 256;
-/// The default of the largest body, in bytes.
-const MAX_BODY: usize = 128 * 1024;
-
-/// Why the bus did not start. No error holds a part of NATS_URL, which may contain a password.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum NatsError {
-    /// NATS_URL was not understood.
-    #[error("NATS_URL is not a nats:// or tls:// URL, or several separated by commas")]
-    Url,
-    /// No server answers.
-    #[error("NATS does not answer: {0}")]
-    Away(String),
-    /// The credentials are wrong.
-    #[error("NATS refuses the user and password, or the token, of NATS_URL")]
-    Refused,
-    /// JetStream is off.
-    #[error("this NATS server has no JetStream: start it with --jetstream")]
-    NoJetStream,
-    /// The stream exists with other settings: each one that differs.
-    #[error("the stream CLASSROOM has other settings: {}", .0.join("; "))]
-    Settings(Vec<String>),
-    /// JetStream refused to make it.
-    #[error("the stream CLASSROOM cannot be made: {0}")]
-    Stream(String),
-    /// The user lacks a right.
-    #[error("{0}")]
-    Rights(String),
-}
-
 /// The bus through NATS.
 pub struct NatsBus {
     publisher: Publisher,
@@ -136,28 +119,30 @@ impl NatsBus {
     /// # Errors
     /// [`NatsError`], by what the operator has to change.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
-        Self::connect_to(BackendUrl::new(url), MAX_BODY).await
+        Self::connect_with(NatsOptions::new(url)).await
     }
 
-    /// The same with an address that may come from a file, which is read again for each new connection. Events with a
-    /// body over `max_body` bytes may be dropped.
+    /// The same with these options.
     ///
     /// # Errors
     /// [`NatsError`], by what the operator has to change.
-    pub async fn connect_to(url: BackendUrl, max_body: usize) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
-        let servers = Servers::new(url, max_body)?;
+    pub async fn connect_with(options: NatsOptions) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
+        let servers = Servers::new(options)?;
+        // The first connection is our own: its errors tell best what to change.
+        let connection = timeout(START_TIMEOUT, servers.open_live()).await;
+        let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
         let work = WorkClient::connect(&servers).await?;
-        let client = work.client().await;
+        let away = |error: BusError| NatsError::Away(error.to_string());
+        let jetstream = work.jetstream().await.map_err(away)?;
         // Only a node that makes the stream needs the right to.
-        let create = stream::state(&client).await.is_err();
+        let create = stream::state(&jetstream).await.is_err();
         probe::probe(&servers, Depth::Rights { create }).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
-            ProbeError::Away(error) => NatsError::Away(error.to_string()),
+            ProbeError::Away(error) => away(error),
         })?;
-        stream::ensure(&client, CALL_TIMEOUT).await?;
-        let state = stream::state(&client).await.map_err(|error| NatsError::Away(error.to_string()))?;
-        let connection = timeout(CALL_TIMEOUT, servers.open_live()).await;
-        let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
+        stream::ensure(&jetstream).await?;
+        let state = stream::state(&jetstream).await.map_err(|error| NatsError::Away(error.to_string()))?;
+        read_consumer::check(&jetstream).await.map_err(|error| NatsError::Stream(error.0))?;
 
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         let names = Names { connection: "rollcall publish", task: "publishing to NATS" };
@@ -165,7 +150,8 @@ impl NatsBus {
         let names = Names { connection: "rollcall events", task: "publishing handlers' events to NATS" };
         let event_publisher = Publisher::start(&servers, names, &supervisor, &mut tasks).await?;
 
-        let stream_end = Arc::new(StreamEnd::new(Position { epoch: state.epoch, offset: Offset(state.last) }));
+        let last = state.last;
+        let stream_end = Arc::new(StreamEnd::new(state));
         let (rooms, buffer) = (Arc::new(Subscriptions::default()), Arc::new(LiveBuffer::new()));
         let (feed, events) = mpsc::channel(FEED);
         let live = LiveConnection::new(connection, servers.clone(), rooms.clone(), buffer.clone(), stream_end.clone());
@@ -175,7 +161,7 @@ impl NatsBus {
             stream_end.clone(),
             work.clone(),
             feed,
-            SequenceTracker::new(state.last),
+            SequenceTracker::new(last),
         );
         let poller = EndPoller { rooms: rooms.clone(), stream_end: stream_end.clone() };
         tasks.spawn(supervisor.supervise("the live connection to NATS", live.run()));
@@ -249,15 +235,17 @@ impl Bus for NatsBus {
     }
 
     async fn stored(&self, ids: &HashSet<String>, age: Duration) -> Result<HashSet<String>, BusError> {
-        stored_ids::find(&self.work.client().await, ids, age).await
+        stored_ids::find(&self.work.jetstream().await?, ids, age).await
     }
 
     async fn wake_relays(&self, installation: Uuid, shards: Shards) {
-        relay_wakes::tell(&self.work.client().await, installation, shards).await;
+        if let Some(client) = self.work.connected() {
+            relay_wakes::tell(&client, installation, shards).await;
+        }
     }
 
     async fn relay_wakes(&self, installation: Uuid, shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
-        relay_wakes::listen(&self.work.client().await, installation, shards).await
+        relay_wakes::listen(self.work.jetstream().await?.client(), installation, shards).await
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {

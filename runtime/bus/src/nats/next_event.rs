@@ -1,12 +1,11 @@
 //! Asks the stream for the first event at or after an offset.
 use std::time::Duration;
 
-use async_nats::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rollcall_schema::Offset;
 use serde::Deserialize;
 
-use super::{stream::NAME, wire};
+use super::{wire, work_client::JetStream};
 use crate::{
     BusError, Incoming, headers,
     presence::{PresenceEvent, presence_event},
@@ -56,10 +55,10 @@ impl Stored {
 }
 
 /// The first event at or after an offset.
-pub(super) async fn next_event(client: &Client, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
+pub(super) async fn next_event(jetstream: &JetStream, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
     let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
-    let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{NAME}"), request.into()).await;
-    let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?.payload).map_err(read_error)?;
+    let answer = jetstream.ask("STREAM.MSG.GET", request).await.map_err(read_error)?;
+    let answer: Answer = serde_json::from_slice(&answer).map_err(read_error)?;
     match answer {
         Answer { message: Some(stored), .. } => Ok(Some(stored)),
         Answer { error: Some(error), .. } if error.err_code == NO_MESSAGE => Ok(None),

@@ -4,12 +4,9 @@
 //! it: a message that the client dropped leaves a hole in them, and then the page is an error.
 use std::time::{Duration, SystemTime};
 
-use async_nats::{
-    Client,
-    jetstream::{
-        Message,
-        consumer::{Consumer, DeliverPolicy, pull},
-    },
+use async_nats::jetstream::{
+    Message,
+    consumer::{Consumer, DeliverPolicy, pull},
 };
 use futures_util::StreamExt;
 use rollcall_schema::{ClassroomId, Offset, Subject};
@@ -20,7 +17,7 @@ use super::{
     read_consumer::{self, PAGE_TIMEOUT},
     stored_ids::PRESENCE,
     stream,
-    work_client::WorkClient,
+    work_client::{JetStream, WorkClient},
 };
 use crate::{
     BusError, Position, PresencePage, PresenceRead,
@@ -54,8 +51,8 @@ impl PresenceReader {
 
     /// The next events after a position, at most `max`.
     pub(super) async fn read(&self, after: &Position, max: usize) -> Result<PresenceRead, BusError> {
-        let client = self.client.client().await;
-        let state = stream::state(&client).await.map_err(read_error)?;
+        let jetstream = self.client.jetstream().await?;
+        let state = stream::state(&jetstream).await.map_err(read_error)?;
         let Position { epoch, offset: Offset(after) } = after;
         if state.epoch != *epoch || *after > state.last {
             return Ok(PresenceRead::Elsewhere { epoch: state.epoch, last: Offset(state.last) });
@@ -70,25 +67,23 @@ impl PresenceReader {
         let usable = |scan: &Scan| scan.read == read && scan.epoch == *epoch && scan.used.elapsed() < REUSED_WITHIN;
         let mut scan = match kept.take().filter(usable) {
             Some(scan) => scan,
-            None => Scan::open(&client, epoch, read).await?,
+            None => Scan::open(&jetstream, epoch, read).await?,
         };
         let fetched = timeout(PAGE_TIMEOUT, scan.fetch(max)).await;
         let (events, end) = fetched.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
         let end = match end {
             Some(end) => end,
             // Nothing came: the server may have forgotten the consumer.
-            None => match next_event(&client, PRESENCE, read + 1).await? {
-                Some(next) if next.seq <= state.last => return Err(read_error("it ended early")),
-                _ => End { read: state.last, more: false },
+            None => match is_between(&jetstream, read, state.last).await? {
+                true => return Err(read_error("it ended early")),
+                false => End { read: state.last, more: false },
             },
         };
+        // The consumer may be at a server that is behind the one that leads the stream.
+        let more = end.more || state.replicated && is_between(&jetstream, end.read, state.last).await?;
         page.events = events;
-        page.more = end.more;
-        if end.more {
-            page.through = Offset(end.read);
-        } else {
-            page.through = Offset(end.read.max(state.last));
-        }
+        page.more = more;
+        page.through = Offset(if more { end.read } else { end.read.max(state.last) });
         (scan.read, scan.used) = (page.through.0, Instant::now());
         *kept = Some(scan);
         Ok(PresenceRead::Page(page))
@@ -102,10 +97,10 @@ impl PresenceReader {
         through: Offset,
         max: usize,
     ) -> Result<Vec<PresenceEvent>, BusError> {
-        let client = self.client.client().await;
+        let jetstream = self.client.jetstream().await?;
         let (filter, mut from, mut events) = (Subject::agent(classroom).to_string(), after.0 + 1, Vec::new());
         while events.len() < max && from <= through.0 {
-            let Some(next) = next_event(&client, &filter, from).await? else { break };
+            let Some(next) = next_event(&jetstream, &filter, from).await? else { break };
             from = next.seq + 1;
             if next.seq <= through.0 {
                 events.extend(next.presence());
@@ -113,6 +108,11 @@ impl PresenceReader {
         }
         Ok(events)
     }
+}
+
+/// Whether the stream has an event of presence after one offset and through another.
+async fn is_between(jetstream: &JetStream, after: u64, through: u64) -> Result<bool, BusError> {
+    Ok(after < through && next_event(jetstream, PRESENCE, after + 1).await?.is_some_and(|next| next.seq <= through))
 }
 
 /// Where a page ends.
@@ -123,13 +123,13 @@ struct End {
 
 impl Scan {
     /// A consumer of what comes after an offset.
-    async fn open(client: &Client, epoch: &str, read: u64) -> Result<Self, BusError> {
+    async fn open(jetstream: &JetStream, epoch: &str, read: u64) -> Result<Self, BusError> {
         let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
             filter_subject: PRESENCE.to_owned(),
             ..pull::Config::default()
         };
-        let (_, consumer) = read_consumer::open(client, wanted).await?;
+        let (_, consumer) = read_consumer::open(jetstream, wanted).await?;
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 

@@ -14,25 +14,26 @@ use super::{
     connection::{ConnectionError, NatsConnection},
     message::{self, PublishFailure},
     servers::Servers,
-    stream::NAME,
     wire::Op,
 };
 use crate::{BusError, ProbeError};
 
 /// No id of a classroom or lesson contains a `$`.
-const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcall"];
+pub(super) const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcall"];
+/// No stream has this name: one that gets a message for it refuses it.
+pub(super) const NO_STREAM: &str = "$none";
 /// Larger than an event of presence: if a probe fits into the stream, so does an event.
 const BODY: usize = 1024;
 /// The requests that a node sends to the stream.
-const REQUESTS: [&str; 5] = [
-    "STREAM.INFO.CLASSROOM",
-    "STREAM.MSG.GET.CLASSROOM",
-    "STREAM.MSG.DELETE.CLASSROOM",
-    "CONSUMER.CREATE.CLASSROOM.probe",
-    "CONSUMER.MSG.NEXT.CLASSROOM.probe",
+const REQUESTS: [(&str, &str); 5] = [
+    ("STREAM.INFO", ""),
+    ("STREAM.MSG.GET", ""),
+    ("STREAM.MSG.DELETE", ""),
+    ("CONSUMER.CREATE", ".probe"),
+    ("CONSUMER.MSG.NEXT", ".probe"),
 ];
 /// Sent too while there is no stream.
-const CREATE: &str = "STREAM.CREATE.CLASSROOM";
+const CREATE: (&str, &str) = ("STREAM.CREATE", "");
 /// The number of the subscription for answers; those of [`SUBJECTS`] follow.
 const ANSWERS: u64 = 1;
 
@@ -46,6 +47,7 @@ pub(super) enum Depth {
 }
 
 struct Probe {
+    servers: Servers,
     connection: NatsConnection,
     inbox: String,
     /// For each of [`SUBJECTS`], the answer to its message.
@@ -64,6 +66,7 @@ pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeEr
     let connection = timeout_at(deadline, servers.open("rollcall probe")).await;
     let connection = connection.map_err(|_| away("no answer in time"))?.map_err(|error| away(&error.to_string()))?;
     let mut probe = Probe {
+        servers: servers.clone(),
         connection,
         inbox: format!("_INBOX.{}.", Sid::random()),
         answers: [None, None],
@@ -88,16 +91,17 @@ impl Probe {
         for (number, subject) in SUBJECTS.iter().enumerate() {
             let mut head = "NATS/1.0\r\n".to_owned();
             if let Depth::Rights { .. } = depth {
-                head.push_str("Nats-Expected-Stream: none\r\n");
+                head.push_str(&format!("Nats-Expected-Stream: {NO_STREAM}\r\n"));
             }
             head.push_str("\r\n");
             let (length, all) = (head.len(), head.len() + BODY);
             ask.push_str(&format!("HPUB {subject} {}{number} {length} {all}\r\n{head}{:BODY$}\r\n", self.inbox, "{}"));
         }
         let create = (depth == Depth::Rights { create: true }).then_some(CREATE);
-        for (number, request) in REQUESTS.into_iter().chain(create).enumerate() {
+        for (number, (request, suffix)) in REQUESTS.into_iter().chain(create).enumerate() {
+            let subject = self.servers.options().api(request) + suffix;
             // Without a body, the server refuses each but the first, unless the user may not even ask.
-            ask.push_str(&format!("PUB $JS.API.{request} {}api{number} 0\r\n\r\n", self.inbox));
+            ask.push_str(&format!("PUB {subject} {}api{number} 0\r\n\r\n", self.inbox));
         }
         ask.push_str("PING\r\n");
         self.connection.write(ask.as_bytes()).await?;
@@ -125,9 +129,8 @@ impl Probe {
                                 // Its offset stays empty; the bytes need not be overwritten.
                                 let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);
                                 let (inbox, length) = (&self.inbox, body.len());
-                                delete.push_str(&format!(
-                                    "PUB $JS.API.STREAM.MSG.DELETE.{NAME} {inbox}deleted {length}\r\n{body}\r\n"
-                                ));
+                                let subject = self.servers.options().api("STREAM.MSG.DELETE");
+                                delete.push_str(&format!("PUB {subject} {inbox}deleted {length}\r\n{body}\r\n"));
                             }
                             self.answers[usize::from(number == "1")] = Some(answer);
                         }

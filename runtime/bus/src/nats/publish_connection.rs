@@ -22,7 +22,7 @@ use super::{
 use rollcall_base::names;
 
 /// A server that leaves this many pings unanswered is given up.
-const MAX_UNANSWERED: u32 = 3;
+const MAX_UNANSWERED: u32 = 2;
 
 /// See the module.
 pub(super) struct PublishConnection {
@@ -46,7 +46,11 @@ impl PublishConnection {
         let mut next = Some(connection);
         loop {
             if let Some(connection) = next.take() {
+                let endpoint = connection.endpoint.clone();
                 let Err(error) = self.serve(connection).await;
+                if let ConnectionError::Silent = error {
+                    self.servers.note_failure(&endpoint);
+                }
                 metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => "publish").increment(1);
                 tracing::warn!(%error, "the publishing connection to NATS broke");
                 self.in_flight.fail_all(&error.to_string());
@@ -75,7 +79,7 @@ impl PublishConnection {
         self.unanswered = 0;
         self.inbox = format!("_INBOX.{}.", Sid::random());
         connection.write(format!("SUB {}* 1\r\n", self.inbox).as_bytes()).await?;
-        let limit = connection.max_payload();
+        let limit = connection.info.max_payload;
         loop {
             let deadline = self.in_flight.deadline();
             tokio::select! {

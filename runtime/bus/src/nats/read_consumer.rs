@@ -3,16 +3,13 @@
 //! Invariant: the server forgets it soon after its last request, whatever becomes of this node.
 use std::time::Duration;
 
-use async_nats::{
-    Client,
-    jetstream::{
-        self, Message,
-        consumer::{AckPolicy, Consumer, pull},
-        stream::Stream,
-    },
+use async_nats::jetstream::{
+    Message,
+    consumer::{AckPolicy, Consumer, pull},
+    stream::{ConsumerErrorKind, Stream},
 };
 
-use super::{CALL_TIMEOUT, next_event::read_error, stream::NAME};
+use super::{next_event::read_error, refusals, work_client::JetStream};
 use crate::BusError;
 
 /// The server forgets a consumer that asks for nothing for this long.
@@ -22,11 +19,9 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens one; `wanted` says what it reads, and from where.
 pub(super) async fn open(
-    client: &Client,
+    jetstream: &JetStream,
     wanted: pull::Config,
 ) -> Result<(Stream<()>, Consumer<pull::Config>), BusError> {
-    let mut context = jetstream::new(client.clone());
-    context.set_timeout(CALL_TIMEOUT);
     let config = pull::Config {
         ack_policy: AckPolicy::None,
         inactive_threshold: INACTIVE_THRESHOLD,
@@ -34,9 +29,19 @@ pub(super) async fn open(
         num_replicas: 1,
         ..wanted
     };
-    let stream = context.get_stream_no_info(NAME).await.map_err(read_error)?;
-    let consumer = stream.create_consumer(config).await.map_err(read_error)?;
+    let stream = jetstream.context().get_stream_no_info(&jetstream.options().stream.name).await.map_err(read_error)?;
+    let consumer = stream.create_consumer(config).await.map_err(|error| match error.kind() {
+        ConsumerErrorKind::JetStream(error) => read_error(refusals::explain(error.error_code().0, &error.to_string())),
+        _ => read_error(error),
+    })?;
     Ok((stream, consumer))
+}
+
+/// Whether one can be opened.
+pub(super) async fn check(jetstream: &JetStream) -> Result<(), BusError> {
+    let (stream, consumer) = open(jetstream, pull::Config::default()).await?;
+    stream.delete_consumer(&consumer.cached_info().name).await.ok();
+    Ok(())
 }
 
 /// A message's headers, name and value.

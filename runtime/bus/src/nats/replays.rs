@@ -8,14 +8,19 @@
 //! the others is read alone, at its own pace. Waiting requests are bounded, and refused beyond that.
 use std::{collections::HashMap, sync::Arc};
 
-use async_nats::Client;
 use rollcall_schema::{Offset, RoomId};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
 };
 
-use super::{backfill::Backfill, stream::State, subscriptions::Subscriptions, window::Window, work_client::WorkClient};
+use super::{
+    backfill::Backfill,
+    stream::State,
+    subscriptions::Subscriptions,
+    window::Window,
+    work_client::{JetStream, WorkClient},
+};
 use crate::{BusError, Incoming, Position, Replayed};
 use rollcall_base::{names, tasks::Tasks};
 
@@ -73,7 +78,7 @@ impl Replays {
 async fn serve(client: WorkClient, rooms: Arc<Subscriptions>, mut waiting: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut requests, MAX_BATCH).await > 0 {
-        ReplayBatch::new(requests.drain(..)).read(&client.client().await, &rooms).await;
+        ReplayBatch::new(requests.drain(..)).read(&client, &rooms).await;
     }
 }
 
@@ -96,7 +101,7 @@ impl ReplayBatch {
         Self { requests, by_room }
     }
 
-    async fn read(mut self, client: &Client, rooms: &Arc<Subscriptions>) {
+    async fn read(mut self, client: &WorkClient, rooms: &Arc<Subscriptions>) {
         if let Err(error) = self.read_all(client, rooms).await {
             let error = failed(error);
             for Request { events, .. } in self.requests.into_values() {
@@ -107,20 +112,21 @@ impl ReplayBatch {
         }
     }
 
-    async fn read_all(&mut self, client: &Client, rooms: &Arc<Subscriptions>) -> Result<(), BusError> {
+    async fn read_all(&mut self, client: &WorkClient, rooms: &Arc<Subscriptions>) -> Result<(), BusError> {
+        let jetstream = client.jetstream().await?;
         let first = |numbers: &Vec<usize>| numbers.iter().map(|number| self.requests[number].sent.0).min();
         let from = self.by_room.iter().filter_map(|(room, numbers)| Some((room.clone(), first(numbers)?)));
         let through = self.requests.values().map(|request| request.through).max().unwrap_or_default();
-        let mut reading = Backfill::open(client, from, through).await?;
+        let mut reading = Backfill::open(&jetstream, from, through).await?;
         while !self.requests.is_empty()
             && let Some(window) = reading.window().await?
         {
-            self.deliver(window, client, rooms);
+            self.deliver(window, &jetstream, rooms);
         }
         self.end(rooms).await
     }
 
-    fn deliver(&mut self, window: Window, client: &Client, rooms: &Arc<Subscriptions>) {
+    fn deliver(&mut self, window: Window, jetstream: &JetStream, rooms: &Arc<Subscriptions>) {
         for event in window.events {
             let offset = event.offset;
             for number in self.by_room.get(&event.room).into_iter().flatten() {
@@ -133,7 +139,7 @@ impl ReplayBatch {
                     Err(TrySendError::Full(_)) => {
                         let slow = self.requests.remove(number);
                         slow.into_iter()
-                            .for_each(|slow| drop(tokio::spawn(slow.read_alone(client.clone(), rooms.clone()))));
+                            .for_each(|slow| drop(tokio::spawn(slow.read_alone(jetstream.clone(), rooms.clone()))));
                     }
                     Err(TrySendError::Closed(_)) => drop(self.requests.remove(number)),
                 }
@@ -153,15 +159,15 @@ impl ReplayBatch {
 
 impl Request {
     /// Reads at the receiver's pace, until the end or until it is dropped.
-    async fn read_alone(self, client: Client, rooms: Arc<Subscriptions>) {
-        if let Err(error) = self.read(client, &rooms).await {
+    async fn read_alone(self, jetstream: JetStream, rooms: Arc<Subscriptions>) {
+        if let Err(error) = self.read(jetstream, &rooms).await {
             self.events.send(Err(failed(error))).await.ok();
         }
     }
 
-    async fn read(&self, client: Client, rooms: &Subscriptions) -> Result<(), BusError> {
+    async fn read(&self, jetstream: JetStream, rooms: &Subscriptions) -> Result<(), BusError> {
         let from = self.rooms.iter().map(|room| (room.clone(), self.sent.0));
-        let mut reading = Backfill::open(&client, from, self.through).await?;
+        let mut reading = Backfill::open(&jetstream, from, self.through).await?;
         while let Some(window) = reading.window().await? {
             for event in window.events {
                 if self.events.send(Ok(event)).await.is_err() {

@@ -1,96 +1,128 @@
-//! NATS_URL: which servers, with which credentials, and how a connection to them behaves.
+//! Which servers are tried, in which order, and with which credentials.
 //!
-//! Invariant: the addresses that the client library gets have no credentials in them, so its logs have none. Credentials
-//! are read again for each new connection, for the file that NATS_URL came from may have been replaced.
-use std::time::Duration;
+//! Invariant: what connections learn of the cluster's members counts for all connections, and a server that failed
+//! lately is tried after the others. The addresses that the client library gets have no credentials in them, so its logs
+//! have none. Credentials are read again for each new connection, for their file may have been replaced.
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use async_nats::{Auth, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use futures_util::future::join_all;
 use percent_encoding::percent_decode_str;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::lookup_host,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     CALL_TIMEOUT, NatsError,
-    connection::{Address, CONNECT_TIMEOUT, ConnectionError, Login, NatsConnection},
+    connection::{CONNECT_TIMEOUT, ConnectionError, Endpoint, NatsConnection},
+    credentials::{Credentials, Key},
+    options::NatsOptions,
+    tls,
 };
-use rollcall_base::BackendUrl;
 
-/// A server that does not answer three of these is given up, on any connection.
+/// A server that does not answer two of these is given up, on any connection.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between attempts to connect again.
 pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
+/// How long the system may take to find a name's addresses.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
+/// For this long a server that failed is tried after the others.
+const MISTRUST: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(super) struct Servers {
-    url: BackendUrl,
-    /// The largest body that a connection of ours has to read, in bytes.
-    max_body: usize,
+    options: Arc<NatsOptions>,
+    known: Arc<Mutex<Known>>,
 }
 
-/// The parts of the URL.
-struct Parsed {
-    addresses: Vec<ServerAddr>,
-    login: Login,
+/// What connections have found out.
+#[derive(Default)]
+struct Known {
+    /// The members of the cluster, as one of them has told.
+    members: Vec<Host>,
+    /// When servers failed, by address.
+    failures: HashMap<String, Instant>,
+    /// Whether the last server that greeted speaks TLS.
+    tls: bool,
+}
+
+/// A server by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    host: String,
+    port: u16,
+    /// Whom its certificate must name.
+    name: String,
+    tls: bool,
 }
 
 impl Servers {
     /// `nats://host`, `tls://user:password@host:port` or `nats://token@host`, several separated by commas; the first
     /// credentials count for all.
-    pub(super) fn new(url: BackendUrl, max_body: usize) -> Result<Self, NatsError> {
-        Parsed::read(url.reveal())?;
-        Ok(Self { url, max_body })
+    pub(super) fn new(options: NatsOptions) -> Result<Self, NatsError> {
+        read(options.url.reveal())?;
+        if let Some(credentials) = &options.credentials {
+            Key::read(credentials.initial().reveal()).map_err(NatsError::Credentials)?;
+        }
+        Ok(Self { options: Arc::new(options), known: Arc::default() })
     }
 
-    async fn current(&self) -> Result<Parsed, NatsError> {
-        Parsed::read(self.url.current().await.reveal())
+    pub(super) fn options(&self) -> &NatsOptions {
+        &self.options
     }
 
-    /// The servers as they are now.
-    pub(super) async fn addresses(&self) -> Result<Vec<ServerAddr>, NatsError> {
-        Ok(self.current().await?.addresses)
-    }
-
-    /// Connects with the client library. Afterwards the connection comes back by itself, to one of these servers.
-    pub(super) async fn connect(&self, name: &str) -> Result<(Vec<ServerAddr>, Client), NatsError> {
-        let addresses = self.addresses().await?;
-        let servers = self.clone();
-        // Asked for each connection, also after a break.
-        let login = move |_nonce: Vec<u8>| {
-            let servers = servers.clone();
-            async move {
-                let mut auth = Auth::new();
-                if let Ok(Parsed { login, .. }) = servers.current().await {
-                    (auth.username, auth.password, auth.token) = (login.user, login.pass, login.auth_token);
-                }
-                Ok(auth)
-            }
+    /// The servers as they are now, those that did not fail lately first, and the credentials for them.
+    async fn current(&self) -> Result<(Vec<Host>, Credentials), NatsError> {
+        let (mut hosts, auth) = read(self.options.url.current().await.reveal())?;
+        let key = match &self.options.credentials {
+            Some(secret) => Some(Key::read(secret.current().await.reveal()).map_err(NatsError::Credentials)?),
+            None => None,
         };
-        let options = ConnectOptions::with_auth_callback(login)
-            .name(name)
-            .ping_interval(PING_INTERVAL)
-            .connection_timeout(CONNECT_TIMEOUT)
-            .request_timeout(Some(CALL_TIMEOUT))
-            .reconnect_delay_callback(|attempts| if attempts > 1 { RECONNECT_DELAY } else { Duration::ZERO });
-        let connected = timeout(CALL_TIMEOUT, options.connect(&addresses[..])).await;
-        let connected = connected.map_err(|_| NatsError::Away("no answer in time".to_owned()))?;
-        let client = connected.map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => NatsError::Refused,
-            _ => NatsError::Away(error.to_string()),
-        })?;
-        Ok((addresses, client))
+        let known = self.known();
+        for member in &known.members {
+            if !hosts.iter().any(|host| (&host.host, host.port) == (&member.host, member.port)) {
+                hosts.push(member.clone());
+            }
+        }
+        hosts.sort_by_key(|host| known.failed(&host.to_string()));
+        Ok((hosts, Credentials { auth, key }))
     }
 
     /// Opens a connection of our own, to the first server that accepts it.
     pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, NatsError> {
-        let Parsed { addresses, login } = self.current().await?;
-        let mut last = NatsError::Url;
-        for address in &addresses {
-            match connect_to(address, &login, name, self.max_body).await {
-                Ok(connection) => return Ok(connection),
-                Err(ConnectionError::Refused) => last = NatsError::Refused,
-                Err(error) => last = NatsError::Away(error.to_string()),
+        let (hosts, credentials) = self.current().await?;
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for found in join_all(hosts.iter().map(Host::endpoints)).await {
+            endpoints.extend(found);
+        }
+        {
+            let known = self.known();
+            endpoints.sort_by_key(|endpoint| known.failed(&endpoint.socket.to_string()));
+        }
+        let mut why = NatsError::Away("no address is found for a host of NATS_URL".to_owned());
+        for endpoint in &endpoints {
+            match NatsConnection::open(endpoint, &credentials, &self.options, name).await {
+                Ok(connection) => {
+                    self.learn(&connection);
+                    return Ok(connection);
+                }
+                Err(error) => {
+                    self.note_failure(endpoint);
+                    // What an operator has to change is worth more than that another server is away.
+                    if let NatsError::Away(_) = why {
+                        why = refused(error, endpoint, &credentials);
+                    }
+                }
             }
         }
-        Err(last)
+        Err(why)
     }
 
     /// The live connection, to the first server that accepts it.
@@ -108,36 +140,142 @@ impl Servers {
             sleep(RECONNECT_DELAY).await;
         }
     }
-}
 
-impl Parsed {
-    fn read(text: &str) -> Result<Self, NatsError> {
-        let mut parsed = Self { addresses: Vec::new(), login: Login::default() };
-        for url in text.split(',').map(str::trim) {
-            let address: ServerAddr = url.parse().map_err(|_| NatsError::Url)?;
-            let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-            let login = &mut parsed.login;
-            if login.user.is_none() && login.auth_token.is_none() {
-                match (address.username().map(decoded), address.password().map(decoded)) {
-                    (user, Some(password)) => (login.user, login.pass) = (user, Some(password)),
-                    (token, None) => login.auth_token = token,
-                }
-            }
-            let mut bare = address.into_inner();
-            bare.set_password(None).and(bare.set_username("")).map_err(|()| NatsError::Url)?;
-            parsed.addresses.push(ServerAddr::from_url(bare).map_err(|_| NatsError::Url)?);
+    /// Connects with the client library, to the first server that accepts it. A client whose connection breaks tries its
+    /// server once more, and no other.
+    pub(super) async fn connect(&self, name: &str) -> Result<Client, NatsError> {
+        let (hosts, credentials) = self.current().await?;
+        let mut why = NatsError::Away("no server is named".to_owned());
+        for host in &hosts {
+            let options = self.library_options(name, host).await?;
+            let scheme = if host.tls { "tls" } else { "nats" };
+            let address: ServerAddr = format!("{scheme}://{host}").parse().map_err(|_| NatsError::Url)?;
+            why = match timeout(CALL_TIMEOUT, options.connect(address)).await {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => match error.kind() {
+                    ConnectErrorKind::AuthorizationViolation => NatsError::Refused(credentials.name()),
+                    _ => NatsError::Away(format!("{host}: {error}")),
+                },
+                Err(_) => NatsError::Away(format!("{host}: no answer in time")),
+            };
+            self.known().note_failure(host.to_string());
         }
-        Ok(parsed)
+        Err(why)
+    }
+
+    async fn library_options(&self, name: &str, host: &Host) -> Result<ConnectOptions, NatsError> {
+        let servers = self.clone();
+        let login = move |nonce: Vec<u8>| {
+            let servers = servers.clone();
+            async move {
+                let (_, credentials) = servers.current().await.map_err(AuthError::new)?;
+                credentials.auth(&nonce).map_err(AuthError::new)
+            }
+        };
+        let options = ConnectOptions::with_auth_callback(login)
+            .name(name)
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(CALL_TIMEOUT))
+            .reconnect_delay_callback(|_| Duration::ZERO)
+            .ignore_discovered_servers()
+            .max_reconnects(1);
+        if !(host.tls || self.options.tls_first || self.known().tls) {
+            return Ok(options);
+        }
+        let other_name = (host.name != host.host).then(|| host.name.clone());
+        let config =
+            tls::config(&self.options.tls, other_name).await.map_err(|error| NatsError::Tls(error.to_string()))?;
+        let options = options.tls_client_config(config);
+        Ok(if self.options.tls_first { options.tls_first() } else { options })
+    }
+
+    /// A connection to this server failed, or the server fell silent: others are tried first.
+    pub(super) fn note_failure(&self, endpoint: &Endpoint) {
+        self.known().note_failure(endpoint.socket.to_string());
+    }
+
+    /// A server has told the members of its cluster.
+    pub(super) fn learn(&self, connection: &NatsConnection) {
+        let (info, from) = (&connection.info, &connection.endpoint);
+        let mut known = self.known();
+        known.tls = connection.secured;
+        known.failures.remove(&from.socket.to_string());
+        if !info.connect_urls.is_empty() {
+            known.members = info.connect_urls.iter().filter_map(|url| Host::member(url, from)).collect();
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn connect_to(
-    address: &ServerAddr,
-    login: &Login,
-    name: &str,
-    max_body: usize,
-) -> Result<NatsConnection, ConnectionError> {
-    let tls = address.tls_required();
-    let address = Address { host: address.host().to_owned(), port: address.port(), tls };
-    NatsConnection::open(&address, login, name, max_body).await
+impl Known {
+    fn note_failure(&mut self, address: String) {
+        self.failures.retain(|_, at| at.elapsed() < MISTRUST);
+        self.failures.insert(address, Instant::now());
+    }
+
+    /// When this address failed, if that is not long ago.
+    fn failed(&self, address: &str) -> Option<Instant> {
+        self.failures.get(address).copied().filter(|at| at.elapsed() < MISTRUST)
+    }
+}
+
+impl Host {
+    /// A member that a server has told. One that has only an IP address must show the name of that server: clusters'
+    /// certificates seldom have addresses.
+    fn member(url: &str, from: &Endpoint) -> Option<Self> {
+        let address: ServerAddr = url.parse().ok()?;
+        let host = address.host().to_owned();
+        let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+        let name = if is_address(&host) && !is_address(&from.name) { from.name.clone() } else { host.clone() };
+        Some(Self { port: address.port(), name, tls: from.tls, host })
+    }
+
+    async fn endpoints(&self) -> Vec<Endpoint> {
+        let found = timeout(LOOKUP_TIMEOUT, lookup_host((self.host.as_str(), self.port))).await;
+        let endpoint = |socket| Endpoint { socket, name: self.name.clone(), tls: self.tls };
+        found.ok().and_then(Result::ok).into_iter().flatten().map(endpoint).collect()
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// The servers of a URL, and its user, password or token.
+fn read(text: &str) -> Result<(Vec<Host>, Auth), NatsError> {
+    let (mut hosts, mut auth) = (Vec::new(), Auth::new());
+    for url in text.split(',').map(str::trim) {
+        let address: ServerAddr = url.parse().map_err(|_| NatsError::Url)?;
+        let inner = address.clone().into_inner();
+        // A password with a `/`, `?` or `#` would be taken for a host, and be shown.
+        if !matches!(inner.path(), "" | "/") || inner.query().or(inner.fragment()).is_some() {
+            return Err(NatsError::Url);
+        }
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        if auth.username.is_none() && auth.token.is_none() {
+            match (address.username().map(decoded), address.password().map(decoded)) {
+                (user, Some(password)) => (auth.username, auth.password) = (user, Some(password)),
+                (token, None) => auth.token = token,
+            }
+        }
+        let host = address.host().to_owned();
+        hosts.push(Host { name: host.clone(), port: address.port(), tls: address.tls_required(), host });
+    }
+    Ok((hosts, auth))
+}
+
+fn refused(error: ConnectionError, endpoint: &Endpoint, credentials: &Credentials) -> NatsError {
+    let Endpoint { socket, name, .. } = endpoint;
+    match error {
+        ConnectionError::Refused => NatsError::Refused(credentials.name()),
+        ConnectionError::Tls(why) => NatsError::Tls(format!("{name} ({socket}): {why}")),
+        error => NatsError::Away(format!("{name} ({socket}): {error}")),
+    }
 }

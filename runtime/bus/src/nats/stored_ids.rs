@@ -8,18 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::{
-    Client,
-    jetstream::consumer::{DeliverPolicy, pull},
-};
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures_util::StreamExt;
 use rollcall_schema::header::NATS_MSG_ID;
 use tokio::time::timeout;
 
 use super::{
-    next_event::read_error,
+    next_event::{next_event, read_error},
     read_consumer::{self, PAGE_TIMEOUT},
     stream,
+    work_client::JetStream,
 };
 use crate::BusError;
 
@@ -32,11 +30,12 @@ const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Those of `wanted` that were stored within `age`, and are still there.
 pub(super) async fn find(
-    client: &Client,
+    jetstream: &JetStream,
     wanted: &HashSet<String>,
     age: Duration,
 ) -> Result<HashSet<String>, BusError> {
-    let end = stream::state(client).await.map_err(read_error)?.last;
+    let state = stream::state(jetstream).await.map_err(read_error)?;
+    let end = state.last;
     let since = SystemTime::now().checked_sub(age + MAX_CLOCK_DIFFERENCE).unwrap_or(SystemTime::UNIX_EPOCH);
     let wanted_messages = pull::Config {
         deliver_policy: DeliverPolicy::ByStartTime { start_time: since.into() },
@@ -44,8 +43,9 @@ pub(super) async fn find(
         headers_only: true,
         ..pull::Config::default()
     };
-    let (stream, consumer) = read_consumer::open(client, wanted_messages).await?;
-    let (mut pending, mut read) = (consumer.cached_info().num_pending, 0);
+    let (stream, consumer) = read_consumer::open(jetstream, wanted_messages).await?;
+    let info = consumer.cached_info();
+    let (mut pending, mut read) = (info.num_pending, info.delivered.stream_sequence);
     let mut found = HashSet::new();
     while pending > 0 && read < end && found.len() < wanted.len() {
         let page = async {
@@ -65,5 +65,12 @@ pub(super) async fn find(
     }
     // The server would forget it anyway.
     stream.delete_consumer(&consumer.cached_info().name).await.ok();
+    // The consumer may be at a server that is behind the one that leads the stream.
+    if state.replicated && read < end && found.len() < wanted.len() {
+        let next = next_event(jetstream, PRESENCE, read + 1).await?;
+        if next.is_some_and(|next| next.seq <= end) {
+            return Err(read_error("it ended early"));
+        }
+    }
     Ok(found)
 }

@@ -1,27 +1,27 @@
-//! The stream CLASSROOM: its settings, and where it is.
+//! The stream: its settings, and where it is.
 //!
-//! Invariant: a node works on a stream with exactly the settings of PROTOCOL 3, or not at all.
+//! Invariant: a node works on a stream whose settings keep the promises of PROTOCOL 3, or not at all. What may differ is
+//! left as it is.
 use std::time::Duration;
 
-use async_nats::{
-    Client,
-    jetstream::{
-        self, ErrorCode,
-        context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, Republish, RetentionPolicy, StorageType},
-    },
+use async_nats::jetstream::{
+    ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
-use super::NatsError;
+use super::{
+    NatsError,
+    options::{DUPLICATE_WINDOW, StreamOptions},
+    refusals,
+    work_client::JetStream,
+};
 use crate::Position;
 
-pub(super) const NAME: &str = "CLASSROOM";
-/// Where the stream's state is asked for.
-pub(super) const INFO: &str = "$JS.API.STREAM.INFO.CLASSROOM";
+/// The request for the stream's state.
+pub(super) const INFO: &str = "STREAM.INFO";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
-pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 
 /// Where the stream is.
 #[derive(Clone, Debug)]
@@ -36,6 +36,10 @@ pub(super) struct State {
     pub(super) bytes: u64,
     /// The most that it may have; none where it has no limit.
     pub(super) max_bytes: Option<u64>,
+    /// The server that leads it; none: it is on a server without a cluster.
+    pub(super) leader: Option<String>,
+    /// Whether several servers hold it: one that does not lead it may be behind for a moment.
+    pub(super) replicated: bool,
 }
 
 impl State {
@@ -49,7 +53,7 @@ impl State {
 /// Why there is no [`State`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error("no stream {NAME}")]
+    #[error("there is no stream")]
     Missing,
     #[error("{0}")]
     Away(String),
@@ -60,7 +64,17 @@ struct Answer {
     created: Option<String>,
     state: Option<Sequences>,
     config: Option<Limits>,
+    #[serde(default)]
+    cluster: Cluster,
     error: Option<Refusal>,
+}
+
+#[derive(Default, Deserialize)]
+struct Cluster {
+    #[serde(default)]
+    leader: Option<String>,
+    #[serde(default)]
+    replicas: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -82,10 +96,10 @@ struct Refusal {
     description: String,
 }
 
-/// Asks on the connection of this client.
-pub(super) async fn state(client: &Client) -> Result<State, StateError> {
-    let answer = client.request(INFO, "".into()).await;
-    parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?.payload)
+/// Asks on the connection of the client library.
+pub(super) async fn state(jetstream: &JetStream) -> Result<State, StateError> {
+    let answer = jetstream.ask(INFO, "").await;
+    parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?)
 }
 
 /// Reads an answer from [`INFO`]. The server itself sends an empty one if JetStream is not there.
@@ -96,10 +110,11 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     }
     let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
     match answer {
-        Answer { created: Some(epoch), state: Some(state), config, .. } => {
+        Answer { created: Some(epoch), state: Some(state), config, cluster, .. } => {
             let max_bytes = config.and_then(|limits| u64::try_from(limits.max_bytes).ok());
             let Sequences { first_seq: first, last_seq: last, bytes } = state;
-            Ok(State { epoch, first, last, bytes, max_bytes })
+            let Cluster { leader, replicas } = cluster;
+            Ok(State { epoch, first, last, bytes, max_bytes, leader, replicated: !replicas.is_empty() })
         }
         Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => {
             Err(StateError::Missing)
@@ -109,17 +124,20 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
 }
 
 /// Makes the stream if it is missing, and compares its settings. Safe if other nodes do the same.
-pub(super) async fn ensure(client: &Client, timeout: Duration) -> Result<(), NatsError> {
-    let mut context = jetstream::new(client.clone());
-    context.set_timeout(timeout);
-    let found = match context.get_stream(NAME).await {
+pub(super) async fn ensure(jetstream: &JetStream) -> Result<(), NatsError> {
+    let (context, wanted) = (jetstream.context(), &jetstream.options().stream);
+    let found = match context.get_stream(&wanted.name).await {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                context.create_stream(required_config()).await.map_err(|error| match error.kind() {
+                context.create_stream(required_config(wanted)).await.map_err(|error| match error.kind() {
                     CreateStreamErrorKind::TimedOut => NatsError::Away(error.to_string()),
                     CreateStreamErrorKind::JetStreamUnavailable => NatsError::NoJetStream,
-                    _ => NatsError::Stream(error.to_string()),
+                    CreateStreamErrorKind::JetStream(error) => {
+                        let why = refusals::explain(error.error_code().0, &error.to_string());
+                        NatsError::Stream(format!("the stream {} cannot be made: {why}", wanted.name))
+                    }
+                    _ => NatsError::Stream(format!("the stream {} cannot be made: {error}", wanted.name)),
                 })?
             }
             GetStreamErrorKind::JetStream(error)
@@ -129,29 +147,37 @@ pub(super) async fn ensure(client: &Client, timeout: Duration) -> Result<(), Nat
             }
             GetStreamErrorKind::JetStream(_) => return Err(NatsError::Stream(error.to_string())),
             // The error does not tell a server without JetStream from a silent one.
-            _ if client.server_info().jetstream => return Err(NatsError::Away(error.to_string())),
+            _ if jetstream.is_enabled() => return Err(NatsError::Away(error.to_string())),
             _ => return Err(NatsError::NoJetStream),
         },
     };
-    let differences = differences(&found.cached_info().config);
-    if differences.is_empty() { Ok(()) } else { Err(NatsError::Settings(differences)) }
+    let found = &found.cached_info().config;
+    let differences = differences(found);
+    if !differences.is_empty() {
+        return Err(NatsError::Settings { stream: wanted.name.clone(), differences });
+    }
+    let kept = tolerated(found, &required_config(wanted));
+    if !kept.is_empty() {
+        tracing::info!(stream = wanted.name, kept = kept.join("; "), "the stream keeps settings of its own");
+    }
+    Ok(())
 }
 
-fn required_config() -> Config {
+fn required_config(wanted: &StreamOptions) -> Config {
     Config {
-        name: NAME.to_owned(),
+        name: wanted.name.clone(),
         subjects: SUBJECTS.map(str::to_owned).to_vec(),
-        storage: StorageType::File,
+        storage: if wanted.in_memory { StorageType::Memory } else { StorageType::File },
         retention: RetentionPolicy::Limits,
-        max_age: MAX_AGE,
+        max_age: wanted.max_age,
         duplicate_window: DUPLICATE_WINDOW,
         republish: Some(republish()),
         max_consumers: -1,
         max_messages: -1,
         max_messages_per_subject: -1,
-        max_bytes: -1,
+        max_bytes: wanted.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         max_message_size: -1,
-        num_replicas: 1,
+        num_replicas: wanted.replicas,
         ..Config::default()
     }
 }
@@ -160,27 +186,48 @@ fn republish() -> Republish {
     Republish { source: ">".to_owned(), destination: "live.>".to_owned(), headers_only: false }
 }
 
-/// The settings that would break a guarantee, each as `setting is A, must be B`. Replicas, placement and a limit of
-/// bytes are the operator's choice.
+/// `setting is A, must be B`, where they differ.
+fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
+    (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))
+}
+
+/// The settings that would break a promise.
 fn differences(found: &Config) -> Vec<String> {
-    fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
-        (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))
-    }
     let mut subjects = found.subjects.clone();
     subjects.sort();
     let unlimited = |limit: i64| if limit > 0 { limit } else { -1 };
     let large_enough = |size: i32| size <= 0 || size >= 256 * 1024;
     [
         compare("subjects", subjects, SUBJECTS.map(str::to_owned).to_vec()),
-        compare("storage", found.storage, StorageType::File),
+        compare("subject_transform", found.subject_transform.is_some(), false),
         compare("retention", found.retention, RetentionPolicy::Limits),
-        compare("max_age", found.max_age, MAX_AGE),
-        compare("duplicate_window", found.duplicate_window, DUPLICATE_WINDOW),
+        compare("discard", found.discard, DiscardPolicy::Old),
+        compare("duplicate_window", found.duplicate_window, found.duplicate_window.max(DUPLICATE_WINDOW)),
         compare("republish", found.republish.clone(), Some(republish())),
         compare("max_msgs_per_subject", unlimited(found.max_messages_per_subject), -1),
         compare("max_msg_size of 256 KiB or more", large_enough(found.max_message_size), true),
         compare("no_ack", found.no_ack, false),
+        compare("deny_delete", found.deny_delete, false),
         compare("sealed", found.sealed, false),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The settings that differ from what is configured, and may.
+fn tolerated(found: &Config, configured: &Config) -> Vec<String> {
+    let differs = |setting: &str, found: String, configured: String| {
+        (found != configured).then(|| format!("{setting} is {found}, configured is {configured}"))
+    };
+    let age = |age: Duration| format!("{age:?}");
+    // Servers may write "no limit" in two ways.
+    let limit = |limit: i64| if limit > 0 { limit.to_string() } else { "none".to_owned() };
+    [
+        differs("replicas", found.num_replicas.to_string(), configured.num_replicas.to_string()),
+        differs("max_age", age(found.max_age), age(configured.max_age)),
+        differs("max_bytes", limit(found.max_bytes), limit(configured.max_bytes)),
+        differs("storage", format!("{:?}", found.storage), format!("{:?}", configured.storage)),
     ]
     .into_iter()
     .flatten()

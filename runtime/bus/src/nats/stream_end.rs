@@ -19,6 +19,8 @@ pub(super) struct StreamEnd {
 
 struct Inner {
     epoch: String,
+    /// The server that leads the stream, in a cluster.
+    leader: Option<String>,
     /// The last offset that the stream has confirmed.
     confirmed: u64,
     /// The highest offset of a delivered event.
@@ -28,8 +30,8 @@ struct Inner {
 }
 
 impl StreamEnd {
-    pub(super) fn new(Position { epoch, offset }: Position) -> Self {
-        let inner = Inner { epoch, confirmed: offset.0, delivered: offset.0, asked: [Instant::now(); 2] };
+    pub(super) fn new(State { epoch, last, leader, .. }: State) -> Self {
+        let inner = Inner { epoch, leader, confirmed: last, delivered: last, asked: [Instant::now(); 2] };
         Self { inner: Mutex::new(inner), poll_requests: Notify::new() }
     }
 
@@ -73,9 +75,14 @@ impl StreamEnd {
         inner.confirmed = inner.confirmed.max(inner.delivered);
     }
 
-    /// The stream's answer to a question. False if it is another stream, or one that was put back.
+    /// The stream's answer to a question. False if it is another stream, or one that was put back, or if another server
+    /// leads it: only the leader republishes, so the one before may have stored events that nobody republishes.
     pub(super) fn confirm(&self, state: &State, asked: Instant) -> bool {
         let mut inner = self.lock();
+        if state.leader != inner.leader {
+            inner.leader.clone_from(&state.leader);
+            return false;
+        }
         if state.epoch != inner.epoch || state.last < inner.confirmed {
             return false;
         }
@@ -91,8 +98,7 @@ impl StreamEnd {
     /// The stream is this one now, and its offsets continue from `end`.
     pub(super) fn reset(&self, epoch: String, end: u64) {
         let mut inner = self.lock();
-        let asked = inner.asked;
-        *inner = Inner { epoch, confirmed: end, delivered: end, asked };
+        (inner.epoch, inner.confirmed, inner.delivered) = (epoch, end, end);
     }
 
     /// An event came that the stream has not confirmed, or cannot: ask the stream.

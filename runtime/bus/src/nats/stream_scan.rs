@@ -8,12 +8,9 @@
 //! end.
 use std::collections::HashMap;
 
-use async_nats::{
-    Client,
-    jetstream::{
-        consumer::{Consumer, DeliverPolicy, pull},
-        stream::Stream,
-    },
+use async_nats::jetstream::{
+    consumer::{Consumer, DeliverPolicy, pull},
+    stream::Stream,
 };
 use futures_util::StreamExt;
 use rollcall_schema::{Offset, RoomId, Subject};
@@ -24,12 +21,13 @@ use super::{
     next_event::{next_event, read_error},
     read_consumer::{self, PAGE_TIMEOUT},
     window::{Window, WindowSize},
+    work_client::JetStream,
 };
 use crate::{BusError, headers};
 
 /// See the module.
 pub(super) struct StreamScan {
-    client: Client,
+    jetstream: JetStream,
     stream: Stream<()>,
     consumer: Consumer<pull::Config>,
     rooms: HashMap<RoomId, u64>,
@@ -43,16 +41,20 @@ pub(super) struct StreamScan {
 
 impl StreamScan {
     /// Opens it for rooms, each with the offset after which it is read, up to a common one.
-    pub(super) async fn open(client: &Client, rooms: HashMap<RoomId, u64>, through: u64) -> Result<Self, BusError> {
+    pub(super) async fn open(
+        jetstream: &JetStream,
+        rooms: HashMap<RoomId, u64>,
+        through: u64,
+    ) -> Result<Self, BusError> {
         let after = rooms.values().copied().min().unwrap_or(through);
         let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             ..pull::Config::default()
         };
-        let (stream, consumer) = read_consumer::open(client, wanted).await?;
+        let (stream, consumer) = read_consumer::open(jetstream, wanted).await?;
         let pending = consumer.cached_info().num_pending;
         Ok(Self {
-            client: client.clone(),
+            jetstream: jetstream.clone(),
             stream,
             consumer,
             rooms,
@@ -103,7 +105,7 @@ impl StreamScan {
     /// The last event may have been deleted, but the server's count alone is not trusted.
     async fn end(&self) -> Result<(), BusError> {
         if self.read < self.through {
-            let next = next_event(&self.client, ">", self.read + 1).await?;
+            let next = next_event(&self.jetstream, ">", self.read + 1).await?;
             if next.is_some_and(|next| next.seq <= self.through) {
                 return Err(read_error("it ended early"));
             }

@@ -1,6 +1,8 @@
 //! The bus of PROTOCOL 3: every case runs against each implementation.
 #![allow(clippy::unwrap_used)]
 mod bench;
+mod cluster;
+mod credentials;
 mod forged;
 mod late;
 mod nats;
@@ -8,6 +10,8 @@ mod outages;
 mod presence;
 mod proxy;
 mod publishing;
+mod stream_settings;
+mod tls;
 
 use std::{collections::HashSet, time::Duration};
 

@@ -2,7 +2,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use rollcall_bus::{Bus, BusEvent, Publication, Replay, nats::NatsBus};
+use rollcall_bus::{
+    Bus, BusEvent, Publication, Replay,
+    nats::{NatsBus, NatsOptions},
+};
 use rollcall_loadtest::{
     servers::Nats,
     wire::{Way, Wire},
@@ -27,12 +30,12 @@ async fn recovered(bus: &dyn Bus) -> Duration {
     since.elapsed()
 }
 
-/// Publishes all the time through another node, while `fault` happens. Then the feed must have all events once, in
-/// order.
-async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &NatsBus)) {
+/// Publishes all the time through another node, while `fault` happens. Then the feed must have all events once, each
+/// room's in order. Returns the longest time between two of them.
+pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnce(&NatsBus)) -> Duration {
     const ROOMS: usize = 8;
-    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
-    let publisher: Arc<dyn Bus> = Arc::new(NatsBus::connect(&server.url()).await.unwrap().0);
+    let (bus, mut feed) = NatsBus::connect_with(options.clone()).await.unwrap();
+    let publisher: Arc<dyn Bus> = Arc::new(NatsBus::connect_with(options).await.unwrap().0);
     let rooms: Vec<_> = (0..ROOMS).map(|_| classroom()).collect();
     for room in &rooms {
         bus.subscribe(room).await.unwrap();
@@ -53,18 +56,27 @@ async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &
     });
     let publishing: Vec<_> = publishing.collect();
     collect(&mut feed, 100).await;
+    // All are there once this one is, which is sent when all others are stored.
+    let (last, mut over) = (lesson(), false);
+    bus.subscribe(&last).await.unwrap();
+    let end = last.clone();
     let reading = tokio::spawn(async move {
-        let mut events = Vec::new();
-        while let Ok(Some(fed)) = timeout(Duration::from_secs(6), feed.recv()).await {
+        let (mut events, mut silent, mut heard) = (Vec::new(), Duration::ZERO, Instant::now());
+        // What was published before it may come after it.
+        while let Ok(Some(fed)) = timeout(Duration::from_secs(if over { 1 } else { 60 }), feed.recv()).await {
             match fed {
-                BusEvent::Event(event) => events.push(event),
+                BusEvent::Event(event) => {
+                    silent = silent.max(heard.elapsed());
+                    heard = Instant::now();
+                    if event.room == end { over = true } else { events.push(event) }
+                }
                 BusEvent::Watermark(_) => {}
                 other => panic!("{other:?}"),
             }
         }
-        events
+        (events, silent)
     });
-    fault(server, &bus).await;
+    fault(&bus).await;
     // Some more, through the server that came back.
     let after = bus.position().offset.0;
     while bus.position().offset.0 < after + 100 {
@@ -75,19 +87,24 @@ async fn nothing_is_lost(server: &mut Nats, fault: impl AsyncFnOnce(&mut Nats, &
     for publishing in publishing {
         stored.extend(publishing.await.unwrap());
     }
-    let events = reading.await.unwrap();
-    assert!(events.is_sorted_by(|a, b| a.offset < b.offset), "in order, nothing twice");
-    let first = events[0].offset;
+    publish_surely(&*publisher, &last, 0).await;
+    let (events, silent) = reading.await.unwrap();
+    for room in &rooms {
+        let of_room: Vec<_> = events.iter().filter(|event| event.room == *room).map(|event| event.offset).collect();
+        assert!(of_room.is_sorted_by(|a, b| a < b), "in order, nothing twice: {of_room:?}");
+    }
+    let first = events.iter().map(|event| event.offset).min().unwrap();
     let fed: BTreeMap<_, _> =
         events.into_iter().map(|event| (event.offset, (event.room, event.entity.unwrap().2))).collect();
     let expected: BTreeMap<_, _> = stored.into_iter().filter(|(offset, _)| *offset >= first).collect();
     assert_eq!(fed, expected);
+    silent
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_and_a_restart_lose_nothing() {
     let mut server = Nats::start().unwrap();
-    nothing_is_lost(&mut server, async |server, bus| {
+    nothing_is_lost(NatsOptions::new(server.url()), async |bus| {
         server.kill().unwrap();
         in_time(bus.ping()).await.unwrap_err();
         in_time(bus.publish(vec![note(&lesson(), "away", 0)])).await.remove(0).unwrap_err();
@@ -100,8 +117,8 @@ async fn a_kill_and_a_restart_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_of_three_seconds_loses_nothing() {
-    let mut server = Nats::start().unwrap();
-    nothing_is_lost(&mut server, async |server, bus| {
+    let server = Nats::start().unwrap();
+    nothing_is_lost(NatsOptions::new(server.url()), async |bus| {
         server.pause().unwrap();
         let until = Instant::now() + Duration::from_secs(3);
         while Instant::now() < until {

@@ -1,0 +1,51 @@
+//! Why the bus does not start, in one line that says what to change.
+
+/// Why the bus did not start. No error contains a part of NATS_URL before its host, or of the credentials.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NatsError {
+    /// NATS_URL was not understood.
+    #[error("NATS_URL is not a nats:// or tls:// URL, or several separated by commas")]
+    Url,
+    /// No server answers.
+    #[error("NATS does not answer: {0}")]
+    Away(String),
+    /// The credentials are wrong: whose.
+    #[error("NATS refuses {0}: correct it, or add it on the server")]
+    Refused(&'static str),
+    /// The credentials cannot be used.
+    #[error("ROLLCALL_NATS_CREDS: {0}")]
+    Credentials(&'static str),
+    /// No TLS session begins.
+    #[error("TLS with NATS: {0}")]
+    Tls(String),
+    /// JetStream is off.
+    #[error(
+        "this NATS server has no JetStream for this account: start it with --jetstream, or enable it in the account"
+    )]
+    NoJetStream,
+    /// The stream exists with settings that break a guarantee.
+    #[error("the stream {stream} has other settings: {}; change them, or name another stream in ROLLCALL_STREAM", differences.join("; "))]
+    Settings {
+        /// Its name.
+        stream: String,
+        /// Each setting that differs.
+        differences: Vec<String>,
+    },
+    /// JetStream refuses the stream, or to read it.
+    #[error("{0}")]
+    Stream(String),
+    /// The user lacks a right.
+    #[error("{0}")]
+    Rights(String),
+}
+
+impl NatsError {
+    /// What to change, where the error itself does not say it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "start it with JetStream (-js), or set NATS_URL to where it is, or unset it",
+            _ => "then start again; `rollcall check` tries it without serving anybody",
+        }
+    }
+}
