@@ -25,6 +25,7 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio::time::timeout;
 
 use self::egress::{Connector, Egress};
 use crate::trace;
@@ -127,35 +128,13 @@ impl Client {
     /// # Errors
     /// [`FetchError`], also for every answer but 200.
     pub async fn get(&self, url: Uri, max: usize) -> Result<Bytes, FetchError> {
-        match self.call(Method::GET, url, HeaderMap::new(), Bytes::new(), max).await? {
+        match self.send(Method::GET, url, HeaderMap::new(), Bytes::new(), max).await? {
             (StatusCode::OK, body) => Ok(body),
             (status, _) => Err(FetchError::Status(status)),
         }
     }
 
-    /// Posts JSON; returns the status and at most `max` bytes of an answer.
-    ///
-    /// # Errors
-    /// [`FetchError`], where no whole answer came.
-    pub async fn post(&self, url: Uri, json: Bytes, max: usize) -> Result<(StatusCode, Bytes), FetchError> {
-        self.post_with(url, HeaderMap::new(), json, max).await
-    }
-
-    /// The same with further headers.
-    ///
-    /// # Errors
-    /// [`FetchError`], where no whole answer came.
-    pub async fn post_with(
-        &self,
-        url: Uri,
-        headers: HeaderMap,
-        json: Bytes,
-        max: usize,
-    ) -> Result<(StatusCode, Bytes), FetchError> {
-        self.call(Method::POST, url, headers, json, max).await
-    }
-
-    /// Sends a request with JSON, or with none.
+    /// Sends a request with JSON, or with none; returns the status and at most `max` bytes of an answer.
     ///
     /// # Errors
     /// [`FetchError`], where no whole answer came.
@@ -163,10 +142,18 @@ impl Client {
         &self,
         method: Method,
         url: Uri,
+        headers: HeaderMap,
         json: Bytes,
         max: usize,
     ) -> Result<(StatusCode, Bytes), FetchError> {
-        self.call(method, url, HeaderMap::new(), json, max).await
+        let request = self.request(method, url, headers, json)?;
+        let answer = async {
+            let answer = self.begin(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
+            Ok((status, body.to_bytes()))
+        };
+        timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }
 
     /// Begins to get a document, for an answer of any length; the client's timeout holds until it begins.
@@ -175,28 +162,11 @@ impl Client {
     /// [`FetchError`], where none begins.
     pub async fn open(&self, url: Uri) -> Result<Response<Incoming>, FetchError> {
         let request = self.request(Method::GET, url, HeaderMap::new(), Bytes::new())?;
-        let answer = tokio::time::timeout(self.timeout, self.pool.request(request)).await;
-        let answer = answer.map_err(|_| FetchError::Timeout(self.timeout))?;
-        answer.map_err(|error| FetchError::Connection(failure::explain(&error)))
+        timeout(self.timeout, self.begin(request)).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        url: Uri,
-        headers: HeaderMap,
-        body: Bytes,
-        max: usize,
-    ) -> Result<(StatusCode, Bytes), FetchError> {
-        let request = self.request(method, url, headers, body)?;
-        let answer = async {
-            let answer =
-                self.pool.request(request).await.map_err(|error| FetchError::Connection(failure::explain(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), max).collect().await.map_err(|_| FetchError::Body)?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::time::timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, FetchError> {
+        self.pool.request(request).await.map_err(|error| FetchError::Connection(failure::explain(&error)))
     }
 
     fn request(

@@ -6,7 +6,7 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use hyper::{StatusCode, Uri};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
 use rollcall_schema::{Sid, UserId};
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -128,7 +128,7 @@ impl Sender {
         let body = self.body();
         let mut pause = self.pace.first;
         for attempt in 1..=self.pace.attempts {
-            match self.client.post(self.url.clone(), body.clone(), MAX_ANSWER).await {
+            match self.client.send(Method::POST, self.url.clone(), HeaderMap::new(), body.clone(), MAX_ANSWER).await {
                 Ok((status, answer)) if status.is_success() && answer.trim_ascii() != b"0" => return,
                 Ok((status, _)) if !transient(status) => {
                     tracing::warn!(%status, events = self.batch.len(), "Mixpanel refused events");

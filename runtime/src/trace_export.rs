@@ -107,7 +107,7 @@ impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (head, body) = request.into_parts();
         let (client, headers): (_, HeaderMap) = (self.client.clone(), head.headers);
-        let sent = async move { client.post_with(head.uri, headers, body, MAX_ANSWER).await };
+        let sent = async move { client.send(head.method, head.uri, headers, body, MAX_ANSWER).await };
         let answer = self.runtime.spawn(sent).await?;
         let (outcome, lost) = match &answer {
             Ok((status, _)) if status.is_success() => ("done", None),

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{Method, StatusCode, Uri};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -63,7 +63,7 @@ impl AdminClient {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, StartError> {
-        let answer = self.client.send(method, self.uri(path)?, body, MAX_ANSWER).await;
+        let answer = self.client.send(method, self.uri(path)?, HeaderMap::new(), body, MAX_ANSWER).await;
         let (status, answer) = answer.map_err(|error| self.away(error))?;
         let answer: Value =
             serde_json::from_slice(&answer).map_err(|_| self.away(format!("it answered {status} without JSON")))?;

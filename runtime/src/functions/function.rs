@@ -3,6 +3,7 @@
 //! Invariant: at most `concurrency` requests are out and at most `queue` calls wait for one of them; a call that finds
 //! neither is refused at once. A request is sent once, whatever becomes of it.
 use bytes::Bytes;
+use hyper::Method;
 use rollcall_schema::TraceParent;
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -104,7 +105,8 @@ impl Function {
         let attempt = self.breaker.admit().ok_or(CallError::CircuitOpen)?;
         let mut headers = self.key.sign(id, unix_now(), &body);
         headers.extend(trace::header(trace::outgoing(came_with)));
-        let answered = self.client.post_with(self.options.url.clone(), headers, body, self.options.max_answer).await;
+        let answered =
+            self.client.send(Method::POST, self.options.url.clone(), headers, body, self.options.max_answer).await;
         let (status, body) = answered?;
         if !status.is_server_error() {
             attempt.answered();

@@ -100,6 +100,9 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         ..config.limits.listener.clone()
     }));
     let Backends { store, kv, bus, feed } = Backends::connect(&config.backends, config.limits.max_forward).await?;
+    if let Some(protection) = store.protection() {
+        info!(protection, "the database is reached");
+    }
     let registration = Registration {
         label: config.node_label.clone().unwrap_or_else(|| format!("{}@{}", std::process::id(), config.listen)),
         lease: config.presence.lease,

@@ -1,7 +1,7 @@
 //! One request to the receiver: its body, its signature, and what the answer means.
 use std::sync::Arc;
 
-use hyper::{StatusCode, Uri};
+use hyper::{Method, StatusCode, Uri};
 use rollcall_schema::{ClassroomId, Offset};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -68,7 +68,8 @@ impl Receiver {
         let id = RequestId::of_content(&body);
         let headers = self.key.sign(&id, unix_now(), &body);
         let span = trace::request("webhook", None);
-        let answer = self.client.post_with(self.url.clone(), headers, body.into(), MAX_ANSWER).instrument(span).await;
+        let answer =
+            self.client.send(Method::POST, self.url.clone(), headers, body.into(), MAX_ANSWER).instrument(span).await;
         let refusal = match answer {
             Ok((status, _)) if status.is_success() => return Ok(()),
             Ok((status, _)) if is_away(status) => Refusal::Away(format!("it answered {status}")),

@@ -16,7 +16,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
 };
-use hyper::Uri;
+use hyper::{HeaderMap, Method, Uri};
 use rollcall_schema::{ClassroomId, LessonId};
 use serde::Serialize;
 use tokio::{
@@ -190,7 +190,8 @@ impl Service {
             self.questions.try_acquire().map_err(|_| self.fault(HookError::Busy, &"too many questions wait"))?;
         let asks = timeout(self.options.queue_timeout, self.requests.acquire()).await;
         let asks = asks.map_err(|_| self.fault(HookError::Busy, &"a question waited too long"))?;
-        let asked = self.client.post(self.options.url.clone(), question.clone(), MAX_ANSWER);
+        let asked =
+            self.client.send(Method::POST, self.options.url.clone(), HeaderMap::new(), question.clone(), MAX_ANSWER);
         let answer = call("authz", "ask authorization", asked).await;
         drop((asks, waits));
         let (status, body) = answer.map_err(|error| self.fault(HookError::Away, &error))?;
