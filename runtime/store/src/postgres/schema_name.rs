@@ -56,7 +56,7 @@ impl SchemaName {
         Err(ConnectError {
             why: format!("connections begin with search_path = {path}, not with {self} of ROLLCALL_SCHEMA"),
             advice: Some(format!(
-                "run once: alter role \"{role}\" in database \"{database}\" set search_path = {self}"
+                "run once, and let a pooler connect anew: alter role \"{role}\" in database \"{database}\" set search_path = {self}"
             )),
         })
     }
