@@ -19,6 +19,7 @@ mod nodes;
 mod outages;
 mod pairs;
 mod partitions;
+mod pooler;
 mod races;
 mod redis_cluster;
 mod redis_failover;

@@ -23,7 +23,7 @@ fn two_nodes() -> (Backend, Gateway) {
 }
 
 /// A participant enters on a node.
-async fn enters_on(node: &Gateway, room: &Classroom, name: &str) -> Agent {
+pub(crate) async fn enters_on(node: &Gateway, room: &Classroom, name: &str) -> Agent {
     try_to_enter(node, room, name).await.unwrap()
 }
 

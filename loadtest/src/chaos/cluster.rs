@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 
-use rollcall_loadtest::servers::{Nats, psql};
+use rollcall_loadtest::servers::{Nats, Pgbouncer, PgbouncerOptions, psql};
 use rollcall_loadtest::view::{Agents, States};
 use rollcall_loadtest::webhook::Receiver;
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
@@ -24,6 +24,8 @@ use super::primary::Primary;
 use super::webhook;
 
 const ANSWER: Duration = Duration::from_secs(5);
+/// A pooler's connections to the database: fewer than three nodes have to it.
+const POOLED: u32 = 8;
 /// In a node's folder: the armed failpoint.
 pub(super) const FAILPOINT: &str = "failpoint";
 /// How long a node may take to drain.
@@ -53,6 +55,8 @@ pub(super) struct Lines {
 /// What nodes share.
 pub(super) struct Servers {
     pub(super) primary: Primary,
+    /// Between the nodes' lines and the database, until it fails over.
+    pooler: Option<Pgbouncer>,
     pub(super) keys: KeyServers,
     pub(super) nats: Nats,
     /// Between all nodes and the authorization service.
@@ -68,23 +72,36 @@ pub(super) struct Past {
 }
 
 impl Servers {
-    fn start(redis_cluster: bool) -> io::Result<Self> {
-        let keys = KeyServers::start(redis_cluster)?;
+    fn start(options: &Options) -> io::Result<Self> {
+        let keys = KeyServers::start(options.redis_cluster)?;
         let authorization = Wire::before(authz::start()?)?;
-        Ok(Self { primary: Primary::start()?, keys, nats: Nats::start()?, authorization })
+        let primary = Primary::start()?;
+        let behind = || Pgbouncer::start_with(PgbouncerOptions { postgres: primary.port(), pool_size: POOLED });
+        let pooler = options.pooler.then(behind).transpose()?;
+        Ok(Self { primary, pooler, keys, nats: Nats::start()?, authorization })
     }
 
     fn lines(&self) -> io::Result<Lines> {
         let before = |port| Wire::before(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let (postgres, redis) = (before(self.primary.port())?, before(self.keys.port())?);
+        let port = self.pooler.as_ref().map_or(self.primary.port(), Pgbouncer::port);
+        let (postgres, redis) = (before(port)?, before(self.keys.port())?);
         Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
+    }
+
+    /// The nodes' way to the database, but for their lines.
+    fn database(&self) -> String {
+        let port = |port: u16| format!(":{port}/");
+        match &self.pooler {
+            None => self.primary.database().to_owned(),
+            Some(pooler) => self.primary.database().replace(&port(self.primary.port()), &port(pooler.port())),
+        }
     }
 }
 
 impl Cluster {
     /// Starts it.
     pub(super) fn start(options: &Options, setting: Setting) -> io::Result<Self> {
-        let servers = if setting == Setting::Embedded { None } else { Some(Servers::start(options.redis_cluster)?) };
+        let servers = if setting == Setting::Embedded { None } else { Some(Servers::start(options)?) };
         let options = GatewayOptions::new(options.gateway.canonicalize()?)
             .env("CHAOS_FAILPOINT", FAILPOINT)
             .env("ROLLCALL_LEASE", "500ms")
@@ -99,10 +116,11 @@ impl Cluster {
         for _ in 0..setting.nodes() {
             let mut options = options.clone();
             if let Some(servers) = &servers {
-                let Servers { primary, keys, nats, authorization } = servers;
+                let Servers { keys, nats, authorization, .. } = servers;
                 let ways = servers.lines()?;
                 options = options
-                    .env("DATABASE_URL", ways.postgres.instead_of(primary.database()))
+                    .env("DATABASE_URL", ways.postgres.instead_of(&servers.database()))
+                    .env("ROLLCALL_POSTGRES_POOLER", servers.pooler.is_some())
                     .env("REDIS_URL", keys.url(&ways.redis))
                     .env("NATS_URL", ways.nats.instead_of(&nats.url()))
                     .env("ROLLCALL_AUTHZ_URL", format!("http://{}/", authorization.address()))

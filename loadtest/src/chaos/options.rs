@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// The keys are in a Redis Cluster, whose masters fail over.
     #[arg(long)]
     pub(super) redis_cluster: bool,
+    /// Nodes reach PostgreSQL through a pgbouncer in transaction mode.
+    #[arg(long)]
+    pub(super) pooler: bool,
     /// End with the first that fails.
     #[arg(long)]
     pub(super) until_failure: bool,
@@ -52,6 +55,7 @@ impl Options {
             None => String::new(),
         };
         let keys = if self.redis_cluster { " --redis-cluster" } else { "" };
-        format!("--gateway {} --seed {seed}{mishaps}{keys}", self.gateway.display())
+        let pooler = if self.pooler { " --pooler" } else { "" };
+        format!("--gateway {} --seed {seed}{mishaps}{keys}{pooler}", self.gateway.display())
     }
 }

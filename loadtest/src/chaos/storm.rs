@@ -86,7 +86,7 @@ pub(super) fn rage(
         for (number, node) in nodes.iter_mut().enumerate() {
             threads.push(scope.spawn(move || endure_node((number, node), of(Target::Node(number)), scene, start)));
         }
-        if let Some(Servers { primary, keys, nats, authorization }) = servers {
+        if let Some(Servers { primary, keys, nats, authorization, .. }) = servers {
             threads.push(scope.spawn(|| endure_postgres(primary, lines, of(Target::Postgres), scene, start)));
             let of_keys = |keys: &mut KeyServers, deed, lasts| keys.mishap(scene, deed, lasts);
             threads.push(scope.spawn(move || endure(keys, of(Target::Redis), of_keys, start)));

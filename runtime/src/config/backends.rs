@@ -13,6 +13,10 @@ use super::{
     value,
 };
 
+/// Connections for clients' requests where none are given. Behind a pooler many nodes share those to the server.
+const POOL: usize = 12;
+const POOL_BEHIND_POOLER: usize = 2;
+
 /// Where sessions and lessons are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
@@ -37,19 +41,24 @@ pub struct BackendsConfig {
     pub postgres_schema: Option<SchemaName>,
     /// How many connections to PostgreSQL serve clients' requests.
     pub postgres_pool: usize,
+    /// Whether its address leads to a pooler that lends a connection for one transaction.
+    pub postgres_pooler: bool,
     /// Whether SQL keeps published events for the webhook.
     pub keep_published: bool,
 }
 
 impl BackendsConfig {
     pub(super) fn read(source: &mut Source<'_>) -> Self {
+        let postgres_pooler = source.value(&names::POSTGRES_POOLER, value::switch);
+        let default_pool = if postgres_pooler { POOL_BEHIND_POOLER } else { POOL };
         Self {
             database: source.address_or_default(&names::DATABASE_URL, database),
             redis: redis(source),
             nats: nats::read(source),
             postgres_password: source.address(&names::DATABASE_PASSWORD, |given| Ok(password(given))),
             postgres_schema: source.optional(&names::SCHEMA, |text| text.parse().map_err(str::to_owned)),
-            postgres_pool: source.value(&names::POSTGRES_POOL, value::count(1)),
+            postgres_pool: source.optional(&names::POSTGRES_POOL, value::count(1)).unwrap_or(default_pool),
+            postgres_pooler,
             keep_published: false,
         }
     }

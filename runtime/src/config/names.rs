@@ -137,7 +137,8 @@ settings! {
     ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may exceed its rate of events before it is closed";
     MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Size, Some("1GiB"), "Maximum of bytes queued for all slow readers of the node";
     WORKERS = "ROLLCALL_WORKERS", Number, Some("0"), "Threads that own connections; 0: as many as cores";
-    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Number, Some("12"), "Connections to PostgreSQL for clients' requests; the lease, the relay and background work have one more each";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Number, None, "Connections to PostgreSQL for clients' requests, 12 or behind a pooler 2; the lease, the relay and background work have one more each";
+    POSTGRES_POOLER = "ROLLCALL_POSTGRES_POOLER", Switch, Some("false"), "Whether DATABASE_URL leads to a pooler that lends a connection for one transaction, as pgbouncer does in transaction mode";
     FUNCTIONS = "ROLLCALL_FUNCTIONS", Plain, None, "TOML file of the events whose handler is a service of yours, called over HTTP";
     FUNCTIONS_SECRET = "ROLLCALL_FUNCTIONS_SECRET", Secret, None, "Secret that signs the requests to those services: 24 to 64 bytes in base64, with or without whsec_";
     HISTORY_RETENTION = "ROLLCALL_HISTORY_RETENTION", Plain, None, "How long the history keeps a session after its end; without it for ever";

@@ -77,6 +77,7 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
                 password: config.postgres_password.clone(),
                 schema: config.postgres_schema.clone(),
                 pool_size: config.postgres_pool,
+                pooler: config.postgres_pooler,
                 ..PostgresOptions::new(url.clone())
             };
             let what = format!("PostgreSQL at {url}");

@@ -3,8 +3,7 @@
 //! Invariant: whatever the server does, stopped or gone, a call answers within [`LIMIT`], and what follows a write of
 //! unknown outcome sees how it ended ([`pool`]).
 //!
-//! It needs sessions of its own (advisory locks, prepared statements, `pg_terminate_backend` of its own role): a
-//! proxy that shares server connections between transactions does not fit.
+//! Behind a pooler it needs no session of its own ([`pooled`]).
 mod advice;
 mod agent_states;
 mod backlog;
@@ -27,6 +26,7 @@ mod options;
 mod outbox;
 mod overview;
 mod pool;
+mod pooled;
 mod queries;
 mod recovery;
 mod restored;
@@ -36,6 +36,7 @@ mod schema_name;
 mod session_end;
 mod sessions;
 mod shard_claims;
+mod shard_state;
 mod stale_fields;
 mod statement_error;
 mod store;

@@ -31,6 +31,9 @@ pub(super) fn advice(error: &Error) -> Option<String> {
         }
         SqlState::INVALID_CATALOG_NAME => "create the database, or correct its name in DATABASE_URL",
         SqlState::INSUFFICIENT_PRIVILEGE => "grant the role what is missing (README, \"Upgrades\", has the grants)",
+        SqlState::PROTOCOL_VIOLATION if said("unsupported startup parameter") => {
+            "this is a pooler: set ROLLCALL_POSTGRES_POOLER=true"
+        }
         SqlState::TOO_MANY_CONNECTIONS => "raise max_connections on the server, or lower ROLLCALL_POSTGRES_POOL",
         _ => return None,
     };

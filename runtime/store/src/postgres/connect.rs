@@ -3,7 +3,10 @@
 //! Invariant: no connection is used before it was seen to begin in the schema that the settings name, and before its
 //! database was compared with what is known of its history.
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,9 +26,10 @@ use super::{
     dial::{Connected, Protection},
     hosts::Hosts,
     options::PostgresOptions,
+    pooled::Pooled,
     rows::Parameters,
     schema_name::SchemaName,
-    statement_error::text,
+    statement_error::{Failure, text},
     timeline::Timeline,
     tls::TlsSource,
     url::{self, PostgresUrl},
@@ -52,6 +56,8 @@ pub(super) struct Connector {
     protection: Mutex<Option<Protection>>,
     /// What each connection is compared with before it is used.
     pub(super) timeline: Arc<Timeline>,
+    /// The URL leads to a pooler.
+    pub(super) pooled: Option<Arc<Pooled>>,
 }
 
 impl Connector {
@@ -71,6 +77,7 @@ impl Connector {
             hosts: Hosts::default(),
             protection: Mutex::default(),
             timeline,
+            pooled: options.pooler.then(Arc::default),
         })
     }
 
@@ -120,12 +127,14 @@ impl Connector {
         }
     }
 
-    /// The URL's settings with ours.
+    /// The URL's settings with ours; a pooler takes none for a session.
     fn configure(&self, mut config: Config, settings: &str) -> Config {
         let given = config.get_options().unwrap_or_default().to_owned();
         let schema = self.schema.as_ref().map(SchemaName::option).unwrap_or_default();
+        if self.pooled.is_none() {
+            config.options([given.as_str(), SETTINGS, PLANS, &schema, settings].join(" ").trim());
+        }
         config
-            .options([given.as_str(), SETTINGS, PLANS, &schema, settings].join(" ").trim())
             // A standby accepts connections, and would keep them while it refuses every write.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .tcp_user_timeout(LIMIT)
@@ -150,12 +159,21 @@ pub(super) struct Dedicated {
     timeline: Arc<Timeline>,
     /// Of the database that it leads to; none where there were no tables yet.
     incarnation: Option<Uuid>,
+    pooled: Option<Arc<Pooled>>,
+    /// What a pooler's connection gets with each transaction.
+    settings: Vec<(&'static str, &'static str)>,
+    /// Between "begin" and "commit".
+    in_transaction: AtomicBool,
 }
 
 impl Dedicated {
     /// Connects, and compares the database with what is known of its history. `settings` and `least` as in
     /// [`Connector::connect`].
-    pub(super) async fn connect(connector: &Connector, settings: &str, least: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn connect(
+        connector: &Connector,
+        settings: &'static str,
+        least: Duration,
+    ) -> Result<Self, StoreError> {
         let Connected { client, connection, .. } =
             connector.connect(settings, least).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
@@ -167,7 +185,13 @@ impl Dedicated {
             client: ClientWrapper::new(client, driver),
             timeline: Arc::clone(&connector.timeline),
             incarnation: None,
+            pooled: connector.pooled.clone(),
+            settings: settings.split("-c ").filter_map(|setting| setting.trim().split_once('=')).collect(),
+            in_transaction: AtomicBool::new(false),
         };
+        if let Some(pooled) = &made.pooled {
+            made.end_on_timeout(timeout(LIMIT, pooled.learn(&made.client)).await)?;
+        }
         made.incarnation = connector.compare(&made.client).await?;
         Ok(made)
     }
@@ -180,20 +204,30 @@ impl Dedicated {
         sql: &'static str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.end_on_timeout(timeout(limit, self.query(sql, parameters)).await)
+        match timeout(limit, self.query(sql, parameters)).await {
+            Ok(answer) => answer.map_err(Failure::into_error),
+            Err(elapsed) => self.end_on_timeout(Err(elapsed)),
+        }
     }
 
     /// The same without a limit: whoever gives it up drops the connection.
-    pub(super) async fn query(
-        &self,
-        sql: &'static str,
-        parameters: Parameters<'_>,
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.client.query(&self.client.prepare_cached(sql).await?, parameters).await
+    pub(super) async fn query(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
+        match &self.pooled {
+            None => Ok(self.client.query(&self.client.prepare_cached(sql).await?, parameters).await?),
+            Some(pooled) if self.in_transaction.load(Ordering::Relaxed) => {
+                pooled.query_within(&self.client, sql, parameters).await
+            }
+            Some(pooled) => pooled.query(&self.client, &self.timeline, &self.settings, None, sql, parameters).await,
+        }
     }
 
     /// Runs statements without parameters.
     pub(super) async fn run(&self, limit: Duration, sql: &str) -> Result<(), StoreError> {
+        match sql {
+            "begin" => self.in_transaction.store(true, Ordering::Relaxed),
+            "commit" | "rollback" => self.in_transaction.store(false, Ordering::Relaxed),
+            _ => {}
+        }
         self.end_on_timeout(timeout(limit, self.client.batch_execute(sql)).await)
     }
 

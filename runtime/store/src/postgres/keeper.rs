@@ -60,7 +60,7 @@ impl Keeper {
                 Some(connection) => connection,
                 None => Dedicated::connect(&self.connector, self.settings, Duration::ZERO).await?,
             };
-            match connection.query(sql, parameters).await.map_err(Failure::from) {
+            match connection.query(sql, parameters).await {
                 Ok(rows) => {
                     *held = Some(connection);
                     return Ok(rows);

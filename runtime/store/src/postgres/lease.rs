@@ -17,7 +17,8 @@ use super::{
     dead_nodes::{FORGET_TAKEN, dead},
     kicks::kick,
     rows::{get, sid, unreadable, unsigned},
-    shard_claims::{Seen, silent},
+    shard_claims::silent,
+    shard_state::Seen,
     store::PostgresStore,
 };
 use crate::{HeartbeatReply, Lease, NodeLeases, Registration, StoreError};

@@ -16,6 +16,8 @@ pub struct PostgresOptions {
     pub schema: Option<SchemaName>,
     /// Connections for statements. The relay has one more.
     pub pool_size: usize,
+    /// Whether the URL leads to a pooler that lends a connection for one transaction.
+    pub pooler: bool,
     /// For making a connection to one address of one host, where the URL has no `connect_timeout`.
     pub connect: Duration,
 }
@@ -24,6 +26,7 @@ impl PostgresOptions {
     /// The defaults for this URL.
     #[must_use]
     pub fn new(url: impl Into<BackendUrl>) -> Self {
-        Self { url: url.into(), password: None, schema: None, pool_size: 8, connect: Duration::from_secs(1) }
+        let connect = Duration::from_secs(1);
+        Self { url: url.into(), password: None, schema: None, pool_size: 8, pooler: false, connect }
     }
 }

@@ -6,6 +6,7 @@
 //! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
 //! yields: it gives all shards back for a while, so that their events need not wait for it. The last one does not.
 mod marks;
+mod statements;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +16,16 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use self::marks::Marks;
+use self::{
+    marks::Marks,
+    statements::{DELETE, QUARANTINE, QUARANTINED, READ, RELEASE_QUARANTINED},
+};
 use super::{
     LIMIT,
     connect::Dedicated,
     rows::{Parameters, get, only, unreadable, unsigned, whole},
-    shard_claims::{Claims, SHARDS, ShardClaims, readable},
+    shard_claims::{Claims, SHARDS},
+    shard_state::ShardState,
     store::PostgresStore,
 };
 use crate::{
@@ -45,81 +50,6 @@ const STUCK: Duration = Duration::from_secs(1);
 /// For how long a relay yields at first, and at most.
 const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
 
-/// The shards that are read, by a node whose claims hold.
-macro_rules! claimed {
-    ($read:literal) => {
-        concat!(
-            "with own as materialized (
-        select id from node where id = $1 and epoch = $2 and claim_epoch = $3 and renewed_at > clock_timestamp() - ",
-            readable!(),
-            "
-    ), mine as materialized (
-        select m.* from own cross join unnest($4::smallint[], $5::bigint[]) as m(shard, after)
-        join outbox_shard s on s.shard = any (array[m.shard]) and s.node_id = own.id and s.claim_epoch = $3
-    )",
-            $read
-        )
-    };
-}
-
-/// Deletes rows that are published, and reads others: one statement, because each costs as much as ten rows.
-/// The keys of one shard are never in another, so order within each is enough. The tenth column: an earlier row of the same
-/// agent in the same classroom is quarantined. One row without an id where nothing is there, and none where a claim does not
-/// hold: then a shard only seems to be empty.
-const READ: &str = claimed!(
-    ", gone as (
-        delete from outbox o using unnest($7::smallint[], $8::bigint[]) as d(shard, id)
-        where o.shard = any (array[d.shard]) and o.id = d.id
-    )
-    select o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.reason,
-        greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8, o.operation, o.nonce, exists (
-            select from outbox_quarantine a
-            where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
-        ), o.state, o.role, o.info
-    from (select count(*) from mine) as held left join (
-        select rows.* from mine cross join lateral (
-            select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after and outbox.id <> all ($8)
-            order by id limit $6
-        ) as rows
-    ) as o on true
-    where held.count = cardinality($4)
-    order by o.id"
-);
-
-/// `any` as in [`super::sessions`].
-const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
-    where o.shard = any (array[d.shard]) and o.id = d.id";
-
-const QUARANTINE: &str = "with gone as (
-        delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
-        where o.shard = any (array[d.shard]) and o.id = d.id
-        returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at,
-            o.state, o.role, o.info
-    )
-    insert into outbox_quarantine (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at,
-        state, role, info, why, retry_at)
-    select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
-
-/// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
-const RELEASE_QUARANTINED: &str = claimed!(
-    ", due as (
-        select distinct first.classroom_id, first.agent_id from mine cross join lateral (
-            select a.classroom_id, a.agent_id from outbox_quarantine a
-            where a.shard = mine.shard and a.retry_at <= clock_timestamp() order by a.retry_at limit $6
-        ) as first
-    ), gone as (
-        delete from outbox_quarantine a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
-        returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at,
-            a.state, a.role, a.info
-    )
-    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info)
-    overriding system value select * from gone returning id"
-);
-
-/// Counted up to a limit, because nothing bounds the table.
-const QUARANTINED: &str =
-    "select count(*) from (select from outbox_quarantine where shard = any ($1) limit 10000) as a";
-
 /// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
 /// comes once a minute.
 const VACUUM: &str = "vacuum (skip_locked, truncate off) outbox";
@@ -134,7 +64,7 @@ const VACUUM_LIMIT: Duration = Duration::from_secs(3);
 pub(super) struct PostgresOutbox {
     connection: Dedicated,
     claims: Claims,
-    shared: Arc<ShardClaims>,
+    shared: Arc<ShardState>,
     marks: Marks,
     /// How often a shard was taken.
     generation: u64,

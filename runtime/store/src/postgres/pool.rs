@@ -3,9 +3,10 @@
 //! Invariant: a connection goes back to the pool only after its statement was answered. One that was given up may
 //! still be carried out by the server, a stopped one hours later; so its backend is remembered as lost, and the next
 //! statement first ends the lost backends and waits until they are gone. Whatever runs after a write of unknown
-//! outcome therefore sees its final state: it is committed, or it never will be.
+//! outcome therefore sees its final state: it is committed, or it never will be. Behind a pooler, where a backend is
+//! anybody's, the same is true by other means ([`super::pooled`]).
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ use super::{
     connect::Connector,
     connect_error::ConnectError,
     dial::Connected,
+    pooled::Pooled,
     rows::{Parameters, get},
     statement_error::{Failure, PAUSE, text},
 };
@@ -40,7 +42,8 @@ struct Identity {
 
 struct ServerProcess {
     client: ClientWrapper,
-    identity: Identity,
+    /// None behind a pooler.
+    identity: Option<Identity>,
     /// Of the database that it leads to.
     incarnation: Option<Uuid>,
 }
@@ -64,8 +67,16 @@ impl managed::Manager for ConnectionManager {
         });
         let client = ClientWrapper::new(client, driver);
         let away = |error| StoreError::Unavailable(text(&error));
-        let row = client.query_one(WHO, &[]).await.map_err(away)?;
-        let identity = Identity { pid: get(&row, 0)?, started: get(&row, 1)? };
+        let identity = match &self.0.pooled {
+            Some(pooled) => {
+                pooled.learn(&client).await.map_err(away)?;
+                None
+            }
+            None => {
+                let row = client.query_one(WHO, &[]).await.map_err(away)?;
+                Some(Identity { pid: get(&row, 0)?, started: get(&row, 1)? })
+            }
+        };
         let incarnation = self.0.compare(&client).await.map_err(|error| match error {
             // It is the connection that fails, and not the statement that waits for it.
             StoreError::Refused(why) => StoreError::Unavailable(why),
@@ -96,6 +107,8 @@ fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
 struct Busy {
     backend: Option<managed::Object<ConnectionManager>>,
     lost: Arc<Lost>,
+    /// Behind a pooler, once its transaction may have been sent: when it must have begun.
+    deadline: OnceLock<(Arc<Pooled>, f64)>,
 }
 
 impl Busy {
@@ -117,7 +130,10 @@ impl Drop for Busy {
     fn drop(&mut self) {
         if let Some(backend) = self.backend.take() {
             let backend = managed::Object::take(backend);
-            lost(&self.lost).push(backend.identity.clone());
+            if let Some((pooled, deadline)) = self.deadline.get() {
+                pooled.lose(*deadline);
+            }
+            lost(&self.lost).extend(backend.identity.clone());
         }
     }
 }
@@ -126,17 +142,18 @@ impl Drop for Busy {
 pub(super) struct Pool {
     backends: managed::Pool<ConnectionManager>,
     lost: Arc<Lost>,
+    connector: Arc<Connector>,
 }
 
 impl Pool {
     pub(super) fn new(connector: Arc<Connector>, size: usize) -> Self {
-        let backends = managed::Pool::builder(ConnectionManager(connector))
+        let backends = managed::Pool::builder(ConnectionManager(Arc::clone(&connector)))
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(LIMIT))
             .build()
             .expect("a pool with a runtime may have timeouts");
-        Self { backends, lost: Arc::default() }
+        Self { backends, lost: Arc::default(), connector }
     }
 
     /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
@@ -161,7 +178,7 @@ impl Pool {
         let mut conflicts = 0;
         loop {
             let busy = self.take().await?;
-            let answer = self.run(busy.get(), sql, parameters).await;
+            let answer = self.run(&busy, sql, parameters).await;
             match answer {
                 Ok(rows) => {
                     busy.answered();
@@ -200,15 +217,18 @@ impl Pool {
             error => StoreError::Unavailable(error.to_string()),
         })?;
         metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
-        Ok(Busy { backend: Some(backend), lost: self.lost.clone() })
+        Ok(Busy { backend: Some(backend), lost: self.lost.clone(), deadline: OnceLock::new() })
     }
 
-    async fn run(
-        &self,
-        backend: &ServerProcess,
-        sql: &'static str,
-        parameters: Parameters<'_>,
-    ) -> Result<Vec<Row>, Failure> {
+    async fn run(&self, busy: &Busy, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
+        let backend = busy.get();
+        if let Some(pooled) = &self.connector.pooled {
+            pooled.settle(&backend.client).await?;
+            let deadline = pooled.deadline(&backend.client).await?;
+            let _ = busy.deadline.set((Arc::clone(pooled), deadline));
+            let timeline = &self.connector.timeline;
+            return pooled.query(&backend.client, timeline, &[], Some(deadline), sql, parameters).await;
+        }
         self.settle(backend).await?;
         let statement = backend.client.prepare_cached(sql).await?;
         Ok(backend.client.query(&statement, parameters).await?)

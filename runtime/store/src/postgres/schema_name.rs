@@ -46,7 +46,8 @@ impl SchemaName {
     /// Whether a connection begins there. The schema itself may be missing before the first migration.
     pub(super) async fn check(&self, client: &Client) -> Result<(), ConnectError> {
         const ASK: &str = "select current_setting('search_path'), current_user::text, current_database()::text";
-        let row = client.query_one(ASK, &[]).await.map_err(|error| ConnectError::of(vec![Refusal::from(&error)]))?;
+        let row =
+            client.query_typed_one(ASK, &[]).await.map_err(|error| ConnectError::of(vec![Refusal::from(&error)]))?;
         let text = |column| row.try_get::<_, String>(column).unwrap_or_default();
         let (path, role, database) = (text(0), text(1), text(2));
         let first = path.split(',').next().unwrap_or_default().trim().trim_matches('"');

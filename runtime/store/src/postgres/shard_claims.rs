@@ -9,21 +9,16 @@
 //! [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the same moment is found by it, or
 //! finds the claims gone. A relay that begins raises the claim epoch of its own node: what an earlier one has under way claims
 //! nothing, and gives nothing back. Nothing is given back while rows that were read are being published.
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use rollcall_schema::{NodeId, Shards};
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout},
-};
+use rollcall_schema::Shards;
+use tokio::time::Instant;
 
 use super::{
     LIMIT,
     connect::Dedicated,
     rows::{get, unreadable, unsigned},
+    shard_state::{Seen, ShardState},
 };
 use crate::{Lease, StoreError};
 
@@ -47,8 +42,6 @@ pub(super) use silent;
 
 /// The same by this process's clock, with time to spare: a heartbeat finds a renewal of half a second ago young enough.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long a node that ends waits for what its relay publishes: a drain has no more time left.
-const PUBLISHING: Duration = Duration::from_millis(30);
 /// A claim statement is left out where a heartbeat of the last moments has found nothing to change.
 const HEARTBEAT_COUNTS: Duration = Duration::from_millis(1500);
 
@@ -109,119 +102,9 @@ const CLAIM: &str = concat!(
     from own cross join others"
 );
 
-/// What a heartbeat has found of a node's claims.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) node: NodeId,
-    /// When it was sent.
-    pub(super) at: Instant,
-    pub(super) claim_epoch: i64,
-    pub(super) held: usize,
-    /// Other nodes that want shards, at most 7.
-    pub(super) others: usize,
-    /// A shard is free.
-    pub(super) free: bool,
-}
-
-/// Whether the relay has rows that it may be publishing.
-#[derive(Clone, Copy, Debug, Default)]
-struct Reading {
-    busy: bool,
-    /// This node reads no more.
-    ended: Option<NodeId>,
-}
-
-/// What the parts of the store tell each other about shards.
-pub(super) struct ShardClaims {
-    seen: Mutex<Option<Seen>>,
-    reading: watch::Sender<Reading>,
-    held: watch::Sender<Shards>,
-    own: Notify,
-    others: watch::Sender<Shards>,
-}
-
-impl Default for ShardClaims {
-    fn default() -> Self {
-        let (reading, held, others) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
-        Self { seen: Mutex::default(), reading, held, own: Notify::new(), others }
-    }
-}
-
-impl ShardClaims {
-    /// A heartbeat was answered.
-    pub(super) fn saw(&self, seen: Seen) {
-        *self.lock() = Some(seen);
-    }
-
-    /// The shards that this process holds.
-    pub(super) fn held(&self) -> watch::Receiver<Shards> {
-        self.held.subscribe()
-    }
-
-    /// There may be new rows in these shards: wakes the relay of this process where it holds one, and notes the others.
-    pub(super) fn wake(&self, shards: Shards) {
-        let held = *self.held.borrow();
-        if shards.meets(held) {
-            self.own.notify_one();
-        }
-        let others = shards.without(held);
-        if !others.is_empty() {
-            self.others.send_modify(|waiting| *waiting = waiting.with(others));
-        }
-    }
-
-    /// Another node has committed rows into these shards.
-    pub(super) fn woken(&self, shards: Shards) {
-        if shards.meets(*self.held.borrow()) {
-            self.own.notify_one();
-        }
-    }
-
-    /// Waits until there may be new rows for the relay.
-    pub(super) async fn wait(&self) {
-        self.own.notified().await;
-    }
-
-    /// Waits until this process has committed rows into shards that it does not hold, and returns those.
-    pub(super) async fn rows_for_others(&self) -> Shards {
-        let mut waiting = self.others.subscribe();
-        // The sender lives as long as this.
-        let _ = waiting.wait_for(|shards| !shards.is_empty()).await;
-        self.others.send_replace(Shards::default())
-    }
-
-    /// This node's relay reads no more. Whether it has nothing left of what it has read.
-    pub(super) async fn end(&self, node: NodeId) -> bool {
-        self.reading.send_modify(|reading| reading.ended = Some(node));
-        let mut reading = self.reading.subscribe();
-        timeout(PUBLISHING, reading.wait_for(|reading| !reading.busy)).await.is_ok()
-    }
-
-    /// The relay no longer has rows that it may be publishing.
-    pub(super) fn rest(&self) {
-        self.reading.send_if_modified(|reading| std::mem::take(&mut reading.busy));
-    }
-
-    /// Whether the relay may read; from here to [`ShardClaims::rest`] it may have rows.
-    fn begin_read(&self, node: NodeId) -> bool {
-        let mut may = false;
-        self.reading.send_if_modified(|reading| {
-            may = reading.ended != Some(node);
-            reading.busy = may;
-            false
-        });
-        may
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
-        // A few numbers are whole after any panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One relay's claims. Dropped, they are free for the next relay of this node, and for others once the node is silent.
 pub(super) struct Claims {
-    shared: Arc<ShardClaims>,
+    shared: Arc<ShardState>,
     lease: Lease,
     epoch: i64,
     held: Vec<i16>,
@@ -235,13 +118,13 @@ pub(super) struct Claims {
 impl Claims {
     /// Ends the claims of earlier relays of this node.
     pub(super) async fn begin(
-        shared: Arc<ShardClaims>,
+        shared: Arc<ShardState>,
         lease: Lease,
         connection: &Dedicated,
     ) -> Result<Self, StoreError> {
         let rows = connection.rows(LIMIT, BEGIN, &[&lease.node.0, &lease.epoch.0]).await?;
         let epoch = get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
-        shared.reading.send_modify(|reading| *reading = Reading::default());
+        shared.begin();
         Ok(Self { shared, lease, epoch, held: Vec::new(), others: 0, asked: None, wants: true })
     }
 
@@ -254,7 +137,7 @@ impl Claims {
         &self.held
     }
 
-    /// Whether rows may be read and published, until [`ShardClaims::rest`].
+    /// Whether rows may be read and published, until [`ShardState::rest`].
     pub(super) fn begin_read(&self) -> bool {
         !self.held.is_empty() && self.shared.begin_read(self.lease.node)
     }
@@ -307,13 +190,13 @@ impl Claims {
 
     fn seen(&self) -> Option<Seen> {
         let (node, _, claim_epoch) = self.parameters();
-        let seen = *self.shared.lock();
+        let seen = self.shared.seen();
         seen.filter(|seen| seen.node.0 == node && seen.claim_epoch == claim_epoch)
     }
 
     fn hold(&mut self, held: Vec<i16>) {
         let number = |shard: &i16| Shards::one(u8::try_from(*shard).unwrap_or_default());
-        self.shared.held.send_replace(held.iter().map(number).collect());
+        self.shared.hold(held.iter().map(number).collect());
         self.held = held;
     }
 }

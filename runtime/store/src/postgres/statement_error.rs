@@ -20,6 +20,15 @@ pub(super) enum Failure {
     Broken(StoreError),
 }
 
+impl Failure {
+    /// For a caller that does not try again.
+    pub(super) fn into_error(self) -> StoreError {
+        match self {
+            Self::Answered(error) | Self::Again(error) | Self::ReadOnly(error) | Self::Broken(error) => error,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let Some(code) = error.code() else {

@@ -10,7 +10,7 @@ use rollcall_schema::Shards;
 
 use super::{
     LIMIT, NAME, connect::Connector, connect_error::ConnectError, dead_nodes::DeadNodes, floor::Floor, keeper::Keeper,
-    options::PostgresOptions, pool::Pool, shard_claims::ShardClaims, taken_nodes::TakenNodes, timeline::Timeline,
+    options::PostgresOptions, pool::Pool, shard_state::ShardState, taken_nodes::TakenNodes, timeline::Timeline,
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
@@ -38,7 +38,7 @@ pub struct PostgresStore {
     pub(super) statistics: parking_lot::Mutex<Option<String>>,
     pub(super) taken_nodes: TakenNodes,
     pub(super) dead_nodes: DeadNodes,
-    pub(super) shards: Arc<ShardClaims>,
+    pub(super) shards: Arc<ShardState>,
     pub(super) quarantine: SessionQuarantine,
     pub(super) timeline: Arc<Timeline>,
 }

@@ -4,11 +4,14 @@
 //! Invariant: no connection writes before it was compared with what the database stores about itself and with what this
 //! process has seen. Whoever first finds a difference raises all ids and draws a new incarnation, in one transaction under
 //! a lock; everybody else finds the new incarnation. A connection to another incarnation than the latest is not used again.
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
 
 use rollcall_schema::SessionId;
 use tokio::sync::watch;
-use tokio_postgres::{Client, Error, error::SqlState};
+use tokio_postgres::{Client, Error, error::SqlState, types::Type};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -36,6 +39,8 @@ pub(super) struct Timeline {
     /// The highest session id that this process was given: a sequence that is below it has lost commits.
     seen: AtomicI64,
     warned: AtomicBool,
+    /// Of the server's log, as the latest connection found it.
+    wal: Mutex<Option<String>>,
 }
 
 /// What the database stores about itself.
@@ -49,6 +54,11 @@ impl Timeline {
     /// The incarnation that the latest connection found; none before the tables are made.
     pub(super) fn known(&self) -> watch::Receiver<Option<Uuid>> {
         self.known.subscribe()
+    }
+
+    /// The timeline of the server's log, where it may be asked for.
+    pub(super) fn wal(&self) -> Option<String> {
+        self.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a connection that found this incarnation may still be used.
@@ -72,6 +82,9 @@ impl Timeline {
         };
         let incarnation =
             if self.agrees(&stored, &here) { stored.incarnation } else { self.settle(client, &here).await? };
+        let wal = here.rsplit_once('/').map(|(_, wal)| wal.to_owned()).filter(|wal| wal != UNKNOWN);
+        // An option is whole after any panic.
+        *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = wal;
         self.known.send_if_modified(|known| known.replace(incarnation) != Some(incarnation));
         Ok(Some(incarnation))
     }
@@ -84,7 +97,7 @@ impl Timeline {
     async fn here(&self, client: &Client) -> Result<String, Error> {
         let mut parts = Vec::with_capacity(PARTS.len());
         for sql in PARTS {
-            parts.push(match client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)) {
+            parts.push(match client.query_typed_one(sql, &[]).await.and_then(|row| row.try_get(0)) {
                 Ok(part) => part,
                 Err(error) if is_forbidden(&error) => {
                     if !self.warned.swap(true, Ordering::Relaxed) {
@@ -104,7 +117,7 @@ impl Timeline {
         let incarnation = if self.agrees(&stored, here) {
             stored.incarnation
         } else if stored.timeline.is_none() {
-            client.execute(ADOPT, &[&here]).await?;
+            client.execute_typed(ADOPT, &[(&here, Type::TEXT)]).await?;
             stored.incarnation
         } else {
             let highest = stored.last_session.max(self.seen.load(Ordering::Relaxed));
@@ -113,8 +126,8 @@ impl Timeline {
                 now = here,
                 "the database has another history: its last commits may be lost; ids are raised, and sessions checked"
             );
-            client.execute(RAISE, &[&highest]).await?;
-            client.query_one(CHANGE, &[&here, &highest]).await?.try_get(0)?
+            client.query_typed(RAISE, &[(&highest, Type::INT8)]).await?;
+            client.query_typed_one(CHANGE, &[(&here, Type::TEXT), (&highest, Type::INT8)]).await?.try_get(0)?
         };
         client.batch_execute("commit").await?;
         Ok(incarnation)
@@ -122,7 +135,7 @@ impl Timeline {
 }
 
 async fn stored(client: &Client, sql: &str) -> Result<Stored, Error> {
-    let row = client.query_one(sql, &[]).await?;
+    let row = client.query_typed_one(sql, &[]).await?;
     Ok(Stored { timeline: row.try_get(0)?, incarnation: row.try_get(1)?, last_session: row.try_get(2)? })
 }
 

@@ -1,0 +1,60 @@
+//! A pgbouncer before a PostgreSQL, in transaction mode.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::binary;
+use super::postgres::{SUPERUSER, as_server_user, psql};
+use super::server::{Kind, Server};
+
+/// A running pgbouncer.
+pub type Pgbouncer = Server<PgbouncerKind>;
+
+/// How it pools.
+#[derive(Debug, Clone)]
+pub struct PgbouncerOptions {
+    /// The port of PostgreSQL on 127.0.0.1.
+    pub postgres: u16,
+    /// Connections to each database, at most.
+    pub pool_size: u32,
+}
+
+/// What is particular to pgbouncer.
+#[derive(Debug)]
+pub enum PgbouncerKind {}
+
+impl Kind for PgbouncerKind {
+    type Options = PgbouncerOptions;
+    const NAME: &'static str = "pgbouncer";
+    /// It ends at once.
+    const STOP: Signal = Signal::SIGTERM;
+
+    fn command(folder: &Path, port: u16, options: &PgbouncerOptions) -> io::Result<Command> {
+        let (users, config) = (folder.join("users.txt"), folder.join("pgbouncer.ini"));
+        fs::write(&users, format!("\"{SUPERUSER}\" \"\"\n"))?;
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\nmax_client_conn = 1000\n\
+             default_pool_size = {}\nserver_login_retry = 1\n",
+            options.postgres,
+            users.display(),
+            options.pool_size,
+        );
+        fs::write(&config, text)?;
+        let mut command = as_server_user(&binary::find("pgbouncer", "pgbouncer")?)?;
+        command.arg(config);
+        Ok(command)
+    }
+
+    fn ask(port: u16) -> io::Result<()> {
+        psql(&Self::url(port), "select 1").map(drop)
+    }
+
+    fn url(port: u16) -> String {
+        format!("postgres://{SUPERUSER}@127.0.0.1:{port}/postgres")
+    }
+}

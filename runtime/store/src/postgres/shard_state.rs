@@ -1,0 +1,139 @@
+//! What the parts of the store tell each other about the shards of the outbox: who holds which, whether rows of them are being
+//! published, and where there are new ones.
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rollcall_schema::{NodeId, Shards};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+
+/// How long a node that ends waits for what its relay publishes: a drain has no more time left.
+const PUBLISHING: Duration = Duration::from_millis(30);
+/// What a heartbeat has found of a node's claims.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) node: NodeId,
+    /// When it was sent.
+    pub(super) at: Instant,
+    pub(super) claim_epoch: i64,
+    pub(super) held: usize,
+    /// Other nodes that want shards, at most 7.
+    pub(super) others: usize,
+    /// A shard is free.
+    pub(super) free: bool,
+}
+
+/// Whether the relay has rows that it may be publishing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    busy: bool,
+    /// This node reads no more.
+    ended: Option<NodeId>,
+}
+
+/// What the parts of the store tell each other about shards.
+pub(super) struct ShardState {
+    seen: Mutex<Option<Seen>>,
+    reading: watch::Sender<Reading>,
+    held: watch::Sender<Shards>,
+    own: Notify,
+    others: watch::Sender<Shards>,
+}
+
+impl Default for ShardState {
+    fn default() -> Self {
+        let (reading, held, others) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
+        Self { seen: Mutex::default(), reading, held, own: Notify::new(), others }
+    }
+}
+
+impl ShardState {
+    /// A heartbeat was answered.
+    pub(super) fn saw(&self, seen: Seen) {
+        *self.lock() = Some(seen);
+    }
+
+    /// What the latest heartbeat has found.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        *self.lock()
+    }
+
+    /// A relay begins.
+    pub(super) fn begin(&self) {
+        self.reading.send_modify(|reading| *reading = Reading::default());
+    }
+
+    /// The relay holds these.
+    pub(super) fn hold(&self, shards: Shards) {
+        self.held.send_replace(shards);
+    }
+
+    /// The shards that this process holds.
+    pub(super) fn held(&self) -> watch::Receiver<Shards> {
+        self.held.subscribe()
+    }
+
+    /// There may be new rows in these shards: wakes the relay of this process where it holds one, and notes the others.
+    pub(super) fn wake(&self, shards: Shards) {
+        let held = *self.held.borrow();
+        if shards.meets(held) {
+            self.own.notify_one();
+        }
+        let others = shards.without(held);
+        if !others.is_empty() {
+            self.others.send_modify(|waiting| *waiting = waiting.with(others));
+        }
+    }
+
+    /// Another node has committed rows into these shards.
+    pub(super) fn woken(&self, shards: Shards) {
+        if shards.meets(*self.held.borrow()) {
+            self.own.notify_one();
+        }
+    }
+
+    /// Waits until there may be new rows for the relay.
+    pub(super) async fn wait(&self) {
+        self.own.notified().await;
+    }
+
+    /// Waits until this process has committed rows into shards that it does not hold, and returns those.
+    pub(super) async fn rows_for_others(&self) -> Shards {
+        let mut waiting = self.others.subscribe();
+        // The sender lives as long as this.
+        let _ = waiting.wait_for(|shards| !shards.is_empty()).await;
+        self.others.send_replace(Shards::default())
+    }
+
+    /// This node's relay reads no more. Whether it has nothing left of what it has read.
+    pub(super) async fn end(&self, node: NodeId) -> bool {
+        self.reading.send_modify(|reading| reading.ended = Some(node));
+        let mut reading = self.reading.subscribe();
+        timeout(PUBLISHING, reading.wait_for(|reading| !reading.busy)).await.is_ok()
+    }
+
+    /// The relay no longer has rows that it may be publishing.
+    pub(super) fn rest(&self) {
+        self.reading.send_if_modified(|reading| std::mem::take(&mut reading.busy));
+    }
+
+    /// Whether the relay may read; from here to [`ShardState::rest`] it may have rows.
+    pub(super) fn begin_read(&self, node: NodeId) -> bool {
+        let mut may = false;
+        self.reading.send_if_modified(|reading| {
+            may = reading.ended != Some(node);
+            reading.busy = may;
+            false
+        });
+        may
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
+        // A few numbers are whole after any panic.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
