@@ -20,6 +20,20 @@ async function now(page) {
   await shows(page, "section", "redis");
   await shows(page, "section", "join_lesson");
   await canBeRead(page, "now");
+  await hidden(page);
+}
+
+/** A page that nobody sees asks for nothing. */
+async function hidden(page) {
+  const stream = (request) => request.url() === `${origin}/api/console/now`;
+  const see = (seen) =>
+    page.evaluate((seen) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => !seen });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, seen);
+  await Promise.all([page.waitForEvent("requestfailed", stream), see(false)]);
+  await Promise.all([page.waitForRequest(stream), see(true)]);
+  await shows(page, "tr[data-state=serving]", "(this one)");
 }
 
 async function classrooms(page) {

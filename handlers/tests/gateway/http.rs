@@ -149,7 +149,7 @@ async fn only_a_valid_publication_is_accepted(backend: &Backend) {
 }
 
 async fn an_unknown_path_is_not_found(backend: &Backend) {
-    for path in ["/", "/api/v1", "/api/v1/nonsense", "/ws", "/metrics/x"] {
+    for path in ["/console/nonsense", "/api/v1", "/api/v1/nonsense", "/ws", "/metrics/x"] {
         assert_eq!(backend.gateway.get(path).unwrap().0, 404, "{path}");
     }
     // Targets without a path.
