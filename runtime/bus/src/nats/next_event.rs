@@ -4,6 +4,7 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rollcall_schema::Offset;
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{wire, work_client::JetStream};
 use crate::{
@@ -35,6 +36,9 @@ pub(super) struct Stored {
     hdrs: String,
     #[serde(default)]
     data: String,
+    /// When it was stored.
+    #[serde(default)]
+    time: String,
 }
 
 impl Stored {
@@ -50,7 +54,10 @@ impl Stored {
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
         let body = STANDARD.decode(self.data).unwrap_or_default();
-        headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), None, body.into())
+        // Clocks differ: an age is never negative.
+        let stored = OffsetDateTime::parse(&self.time, &Rfc3339).ok();
+        let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
+        headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), age, body.into())
     }
 }
 
