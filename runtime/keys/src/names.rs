@@ -116,7 +116,7 @@ impl Names {
         KeyCommand::script(Script::Remove, hashes, vec![field.user.to_string(), field.sid.to_string(), successor])
     }
 
-    /// Asks for the whole seat map; [`seat_map`] reads the answer.
+    /// Asks for the whole seat map; [`seat_numbers`] reads the answer.
     pub(super) fn read_seats(&self, lesson: &LessonId) -> KeyCommand {
         KeyCommand::plain("HGETALL", self.seats(lesson), &[])
     }
@@ -153,7 +153,7 @@ impl Names {
 }
 
 /// Other services write there, too: what is no seat's number is theirs.
-pub(super) fn seat_map(fields: HashMap<String, String>) -> BTreeMap<u32, String> {
+pub(super) fn seat_numbers(fields: HashMap<String, String>) -> BTreeMap<u32, String> {
     fields.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect()
 }
 

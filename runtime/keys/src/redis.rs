@@ -21,7 +21,7 @@ use super::{
     commands::KeyCommand,
     dial::Dialer,
     marker::{Marked, Marker},
-    names::{Names, seat_map},
+    names::{Names, seat_numbers},
     scripts::{LATE, Scripts},
 };
 
@@ -116,7 +116,7 @@ impl LessonKeys for RedisKeys {
         let read = self.names.read_seats(lesson);
         let (fields,): (HashMap<String, String>,) =
             self.calls.run("seats", |scripts, deadline| self.pipeline(scripts, deadline, [&read])).await?;
-        Ok(seat_map(fields))
+        Ok(seat_numbers(fields))
     }
 
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {

@@ -32,7 +32,7 @@ use super::{
     commands::KeyCommand,
     dial::Dialer,
     marker::Marked,
-    names::{Names, seat_map},
+    names::{Names, seat_numbers},
     scripts::LATE,
 };
 use join::{Outcome, Part, TOO_LATE};
@@ -143,7 +143,7 @@ impl LessonKeys for ClusterKeys {
         let answers = self.all("seats", Instant::now() + ANSWER, &[read], false).await?;
         let fields: Option<HashMap<String, String>> =
             answers.into_iter().find_map(|answer| from_redis_value(answer).ok());
-        Ok(seat_map(fields.unwrap_or_default()))
+        Ok(seat_numbers(fields.unwrap_or_default()))
     }
 
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {

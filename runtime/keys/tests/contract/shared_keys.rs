@@ -3,7 +3,7 @@ use rollcall_keys::KeyEntry;
 use rollcall_schema::Role;
 
 use crate::{
-    bench::{InRedis, entry, fresh, hash, participant, sid, stale},
+    bench::{InRedis, entry, fresh, hash, lesson, participant, sid, stale},
     on_servers,
 };
 
@@ -26,6 +26,13 @@ async fn the_seat_maps_values_belong_to_others(bench: &InRedis) {
     bench.kv.join(&participant("algebra-1", "bob", 2), None).await.unwrap();
     bench.kv.repair(&[participant("algebra-1", "bob", 2)]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", "alice"), ("3", "")]));
+    bench.write("HSET", "lesson_seat_algebra-1", &["theirs", "x"]).await;
+    let seats = bench.kv.seats(&lesson("algebra-1")).await.unwrap();
+    assert_eq!(
+        seats.into_iter().collect::<Vec<_>>(),
+        [(1, ""), (2, "alice"), (3, "")].map(|(n, held)| (n, held.into()))
+    );
+    bench.write("HDEL", "lesson_seat_algebra-1", &["theirs"]).await;
     bench.write("HDEL", "lesson_seat_algebra-1", &["1"]).await;
     bench.kv.join(&participant("algebra-1", "carol", 3), None).await.unwrap();
     let taken = hash([("2", "alice"), ("3", "")]);
