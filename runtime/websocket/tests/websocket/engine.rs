@@ -8,7 +8,7 @@ use crate::{
     harness::{Seen, Server},
 };
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     with(SocketOptions::default())
 }
 
@@ -19,7 +19,7 @@ fn with(options: SocketOptions) -> Server {
 }
 
 /// A request on a connection of its own, and the connection.
-fn begin(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> Client {
+pub(crate) fn begin(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> Client {
     let mut client = Client::dial(server.address);
     let length = body.len();
     let target = format!("/engine/?EIO=4&transport=polling{query}");
@@ -29,7 +29,7 @@ fn begin(server: &Server, method: &str, query: &str, headers: &str, body: &str) 
 }
 
 /// The head and the body of a response.
-fn finish(client: &mut Client) -> (String, String) {
+pub(crate) fn finish(client: &mut Client) -> (String, String) {
     let head = client.head().to_ascii_lowercase();
     let (_, length) = head.split_once("content-length: ").unwrap_or(("", "0\r\n"));
     let length = length.split_once('\r').expect("a line").0.parse().expect("a number");
@@ -41,16 +41,16 @@ fn ask(server: &Server, method: &str, query: &str, headers: &str, body: &str) ->
     finish(&mut begin(server, method, query, headers, body))
 }
 
-fn get(server: &Server, sid: &str) -> (String, String) {
+pub(crate) fn get(server: &Server, sid: &str) -> (String, String) {
     ask(server, "GET", &format!("&sid={sid}"), "", "")
 }
 
-fn post(server: &Server, sid: &str, body: &str) -> (String, String) {
+pub(crate) fn post(server: &Server, sid: &str, body: &str) -> (String, String) {
     ask(server, "POST", &format!("&sid={sid}"), "", body)
 }
 
 #[track_caller]
-fn is(answer: &(String, String), status: u16, body: &str) {
+pub(crate) fn is(answer: &(String, String), status: u16, body: &str) {
     assert!(answer.0.starts_with(&format!("http/1.1 {status} ")), "{answer:?}");
     assert_eq!(answer.1, body, "{answer:?}");
 }
@@ -59,7 +59,7 @@ const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 const BAD: &str = r#"{"code":3,"message":"Bad request"}"#;
 
 /// A session by long-polling: its sid and its socket.
-fn session(server: &Server) -> (String, SocketId) {
+pub(crate) fn session(server: &Server) -> (String, SocketId) {
     let (_, body) = ask(server, "GET", "", "", "");
     let (_, rest) = body.split_once(r#"0{"sid":""#).expect("the open packet");
     let Seen::Opened(id, _) = server.seen() else { panic!("opened comes first") };
@@ -165,7 +165,7 @@ fn pages_that_are_let_in_may_read_answers() {
 }
 
 /// A WebSocket for a session.
-fn probe(server: &Server, sid: &str) -> Client {
+pub(crate) fn probe(server: &Server, sid: &str) -> Client {
     let mut client = Client::dial(server.address);
     client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());
     let head = client.head();

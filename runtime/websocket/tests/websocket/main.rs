@@ -1,4 +1,5 @@
 //! The socket layer tested with raw sockets: what a hostile client may do, and the exact bytes that it gets.
+mod carried;
 mod client;
 mod closing;
 mod engine;
