@@ -15,8 +15,7 @@ use crate::load::stage::{Stage, WINDOW};
 use crate::load::system::Kind;
 
 /// More would take minutes with them.
-const AGENTS: usize = 4_000;
-const FEW: usize = 1_000;
+const MAX_AGENTS: usize = 4_000;
 const WAVES: usize = 3;
 /// How much faster, and how much smaller, the gateway is to be.
 const FASTER: f64 = 3.0;
@@ -57,12 +56,12 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
 
 fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
     let peer = Peer::start(command)?;
-    let theirs = measure(peer.address, peer.child.id())?;
+    let crowds = crowds(MAX_AGENTS.min(stage.agents));
+    let theirs = measure(peer.address, peer.child.id(), &crowds)?;
     drop(peer);
     for kind in stage.kinds.clone().into_iter().filter(|kind| *kind != Kind::Floor) {
-        let crowds = crowds();
-        let system = stage.start(kind, 1, &[crowds.0, crowds.1])?;
-        let ours = measure(system.address(), system.pid())?;
+        let system = stage.start(kind, 1, &crowds)?;
+        let ours = measure(system.address(), system.pid(), &crowds)?;
         let mut note = stage.note("socketio peers", kind);
         note.figure(&format!("connect and join, {name}"), theirs.joins, "/s", None);
         let limit = Some(Limit::AtLeast(FASTER * theirs.joins));
@@ -74,15 +73,15 @@ fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
     Ok(())
 }
 
-fn crowds() -> (Crowd, Crowd) {
-    (Crowd::new(64, FEW, 30).over_socketio(), Crowd::new(65, AGENTS, 30).over_socketio())
+/// Some who are there from the beginning, so that what a server needs anyhow is not counted, and those who count.
+fn crowds(agents: usize) -> [Crowd; 2] {
+    [Crowd::new(64, agents.div_ceil(4), 30).over_socketio(), Crowd::new(65, agents, 30).over_socketio()]
 }
 
-fn measure(address: SocketAddr, pid: u32) -> io::Result<Found> {
-    let (few, many) = crowds();
-    let mut crew = Crew::for_agents(FEW + AGENTS)?;
-    let first = crew.prepare(&few, address)?;
-    let rest = crew.prepare(&many, address)?;
+fn measure(address: SocketAddr, pid: u32, [few, many]: &[Crowd; 2]) -> io::Result<Found> {
+    let mut crew = Crew::for_agents(few.agents + many.agents)?;
+    let first = crew.prepare(few, address)?;
+    let rest = crew.prepare(many, address)?;
     crew.gather(&first)?;
     let before = proc::family_pss(pid)? as f64;
     let mut rates = Vec::new();
@@ -94,7 +93,7 @@ fn measure(address: SocketAddr, pid: u32) -> io::Result<Found> {
         crew.leave(&rest)?;
     }
     rates.sort_by(f64::total_cmp);
-    Ok(Found { joins: rates[WAVES / 2], bytes: (after - before) / AGENTS as f64 })
+    Ok(Found { joins: rates[WAVES / 2], bytes: (after - before) / many.agents as f64 })
 }
 
 impl Peer {
