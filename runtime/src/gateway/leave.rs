@@ -4,19 +4,11 @@ use rollcall_schema::{LeftReason, Sid};
 
 use super::{
     FindMissing, Gateway,
-    peer::{Peer, PeerState},
+    peer::{Ending, Peer, PeerState},
 };
 use crate::handler::session::Session;
 use rollcall_base::names;
 use rollcall_websocket::{Cause, SocketId, Sockets};
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ending {
-    reason: LeftReason,
-    /// See [`Peer::ends_for_good`].
-    for_good: bool,
-}
 
 impl Gateway {
     /// A connection has ended.

@@ -24,6 +24,14 @@ use crate::{
 /// What a waiting message costs besides its bytes: its entry in a queue that doubles, and the rest of its allocation.
 const PENDING_OVERHEAD: usize = 2 * size_of::<Box<str>>() + 24;
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    pub(super) reason: LeftReason,
+    /// [`Peer::ends_for_good`].
+    pub(super) for_good: bool,
+}
+
 /// One connection.
 pub struct Peer {
     pub(super) state: PeerState,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Mailboxes, Pids, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout, leave::Ending,
-    lost_events::LostEventCloses, options::GatewayOptions,
+    Mailboxes, Pids, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout,
+    lost_events::LostEventCloses, options::GatewayOptions, peer::Ending,
 };
 use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
 use rollcall_presence::Presence;

@@ -9,6 +9,7 @@ mod agent_states;
 mod backlog;
 mod connect;
 mod connect_error;
+mod dead_node_looks;
 mod dead_nodes;
 mod dial;
 mod doubtful;

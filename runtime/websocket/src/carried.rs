@@ -13,20 +13,11 @@ use crate::{
     connection::{Connection, ConnectionState, WorkerContext},
     framing::Framing,
     id::SocketId,
+    load::Load,
     socket_io::SocketIo,
     sockets::{Socket, Sockets},
     transport::Transport,
 };
-
-/// What a connection carries.
-#[derive(Debug)]
-pub(crate) struct Load {
-    /// The carrier, whose id may change.
-    carrier: SocketId,
-    members: Vec<SocketId>,
-    /// How many of them are paused: nothing of the transport is read meanwhile.
-    paused: usize,
-}
 
 impl WorkerContext {
     fn load(&self, carrier: usize) -> Option<&Load> {

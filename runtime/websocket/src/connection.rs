@@ -11,12 +11,12 @@ use std::{
 use metrics::Gauge;
 
 use crate::{
-    carried::Load,
     close::{Cause, Close},
     connection_count::WorkerCount,
     engine::Engine,
     framing::Framing,
     id::SocketId,
+    load::Load,
     message_decoder::MessageDecoder,
     options::SocketOptions,
     polling_session::Probe,

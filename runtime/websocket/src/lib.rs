@@ -30,6 +30,7 @@ mod http_hooks;
 mod id;
 mod listener;
 mod listener_context;
+mod load;
 mod maybe_tls_stream;
 mod message_decoder;
 mod on_engine_request;

@@ -1,15 +1,8 @@
 //! Ends what dead nodes left: their sessions, and their stale fields.
 //!
 //! Invariant: one node at a time ends a dead node's sessions, the one that took its lease; if that one dies too, another takes
-//! it over. Which nodes are dead is looked for at each heartbeat while there are few nodes; where there are more, by the one
-//! that holds the first shard of the outbox, and by the others now and then, in case it does not.
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
+//! it over. When which nodes are dead is looked for: [`super::dead_node_looks`].
 use rollcall_schema::{SessionId, Shards};
-use tokio::time::Instant;
 
 use super::{
     rows::{get, only, unsigned, whole},
@@ -18,11 +11,6 @@ use super::{
     store::PostgresStore,
 };
 use crate::{Lease, StoreError};
-
-/// Up to so many nodes each looks at all others.
-const FEW_NODES: u32 = 8;
-/// Where there are more, how often those look that need not.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// A node whose end is this node's, `$1`, to see to. A lease is taken a second after its end: by then a join of the node that
 /// was under way to the key store was carried out there, or never will be (the Redis keys).
@@ -132,38 +120,6 @@ pub(super) const FORGET_TAKEN: &str = concat!(
     )
     delete from takeover t using forgotten where t.node_id = forgotten.id"
 );
-
-/// When a heartbeat looks for dead nodes.
-#[derive(Debug, Default)]
-pub(super) struct DeadNodes(Mutex<Look>);
-
-#[derive(Debug, Default)]
-struct Look {
-    latest: Option<Instant>,
-    may_wait: bool,
-}
-
-impl DeadNodes {
-    /// Whether the next heartbeat looks.
-    pub(super) fn look(&self) -> bool {
-        let look = self.lock();
-        !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
-    }
-
-    /// A heartbeat has looked or not; there are `nodes`, and this one holds these shards.
-    pub(super) fn looked(&self, looked: bool, nodes: u32, held: Shards) {
-        let mut look = self.lock();
-        if looked {
-            look.latest = Some(Instant::now());
-        }
-        look.may_wait = nodes > FEW_NODES && !held.meets(Shards::one(0));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Look> {
-        // A time and a flag are whole after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl PostgresStore {
     /// As [`crate::NodeLeases::reap`].

@@ -141,7 +141,7 @@ impl NodeLeases for PostgresStore {
     async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
         self.pool.observe();
         let Lease { node, epoch } = lease;
-        let (at, look) = (Instant::now(), self.dead_nodes.look());
+        let (at, look) = (Instant::now(), self.dead_node_looks.look());
         let (statistics, ttl) = (self.statistics.lock().clone(), ttl.as_secs_f64());
         let rows = self.heartbeat.rows("pulse", RENEW, &[&node.0, &epoch.0, &ttl, &look, &statistics]).await?;
         let Some(row) = rows.first() else {
@@ -157,7 +157,7 @@ impl NodeLeases for PostgresStore {
         }
         let (nodes, held, others) = (unsigned(get(row, 3)?)?, unsigned(get(row, 8)?)?, unsigned(get(row, 9)?)?);
         self.shards.saw(Seen { node, at, claim_epoch: get(row, 7)?, held, others, free: get(row, 10)? });
-        self.dead_nodes.looked(look, nodes, *self.shards.held().borrow());
+        self.dead_node_looks.looked(look, nodes, *self.shards.held().borrow());
         let incarnation = *self.timeline.known().borrow();
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use rollcall_schema::Shards;
 
 use super::{
-    LIMIT, NAME, connect::Connector, connect_error::ConnectError, dead_nodes::DeadNodes, floor::Floor, keeper::Keeper,
-    options::PostgresOptions, pool::Pool, shard_state::ShardState, taken_nodes::TakenNodes, timeline::Timeline,
+    LIMIT, NAME, connect::Connector, connect_error::ConnectError, dead_node_looks::DeadNodeLooks, floor::Floor,
+    keeper::Keeper, options::PostgresOptions, pool::Pool, shard_state::ShardState, taken_nodes::TakenNodes,
+    timeline::Timeline,
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
@@ -37,7 +38,7 @@ pub struct PostgresStore {
     /// What renewals write of this node.
     pub(super) statistics: parking_lot::Mutex<Option<String>>,
     pub(super) taken_nodes: TakenNodes,
-    pub(super) dead_nodes: DeadNodes,
+    pub(super) dead_node_looks: DeadNodeLooks,
     pub(super) shards: Arc<ShardState>,
     pub(super) quarantine: SessionQuarantine,
     pub(super) timeline: Arc<Timeline>,
@@ -62,7 +63,7 @@ impl PostgresStore {
             unbroken_until: Mutex::default(),
             statistics: parking_lot::Mutex::default(),
             taken_nodes: TakenNodes::default(),
-            dead_nodes: DeadNodes::default(),
+            dead_node_looks: DeadNodeLooks::default(),
             shards: Arc::default(),
             quarantine: SessionQuarantine::default(),
             timeline,

@@ -1,0 +1,46 @@
+//! When a heartbeat looks for dead nodes: each while there are few nodes; where there are more, those of the node that holds
+//! the first shard of the outbox, and the others' now and then, in case it does not.
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rollcall_schema::Shards;
+use tokio::time::Instant;
+
+/// Up to so many nodes each looks at all others.
+const FEW_NODES: u32 = 8;
+/// Where there are more, how often those look that need not.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// What this node knows of its looks.
+#[derive(Debug, Default)]
+pub(super) struct DeadNodeLooks(Mutex<Look>);
+
+#[derive(Debug, Default)]
+struct Look {
+    latest: Option<Instant>,
+    may_wait: bool,
+}
+
+impl DeadNodeLooks {
+    /// Whether the next heartbeat looks.
+    pub(super) fn look(&self) -> bool {
+        let look = self.lock();
+        !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
+    }
+
+    /// A heartbeat has looked or not; there are `nodes`, and this one holds these shards.
+    pub(super) fn looked(&self, looked: bool, nodes: u32, held: Shards) {
+        let mut look = self.lock();
+        if looked {
+            look.latest = Some(Instant::now());
+        }
+        look.may_wait = nodes > FEW_NODES && !held.meets(Shards::one(0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Look> {
+        // A time and a flag are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
