@@ -113,7 +113,7 @@ async fn a_slot_may_move_under_joins() {
                 // And of the one that it is to be on, where it is made.
                 bench.write("DEL", "lesson_student_moved-1", &[]).await;
                 bench.kv.join(&participant("moved-1", "carol", 3), None).await.unwrap();
-                bench.kv.repair(&[alice.clone()]).await.unwrap();
+                bench.kv.repair(std::slice::from_ref(&alice)).await.unwrap();
             });
         });
     };
