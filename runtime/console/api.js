@@ -3,7 +3,7 @@
 import { field, h } from "./dom.js";
 
 const KEY = "rollcall-token";
-// A node that stands still takes connections, and says nothing.
+// A node that is suspended accepts connections, and does not answer.
 const ANSWER_IN = 10_000;
 const SILENT_AFTER = 6000;
 const PAUSES = [500, 1000, 2000, 4000];

@@ -12,7 +12,7 @@ const SPANS = [
   ["the last 7 days", 7 * 24 * HOUR],
   ["all", null],
 ];
-// So many visits are shown; CSV has all.
+// The most visits that are shown; CSV has all.
 const MOST = 5000;
 const WIDTH = 600;
 const HEIGHT = 12;

@@ -1,4 +1,4 @@
-// A client of the demo, which keeps what goes by on its connection.
+// A client of the demo, which tells its page of each frame on its connection.
 
 /** Connects, enters and joins. `went` is told of each frame: `sent`, `got` or `note`, and its text. */
 export class Client {

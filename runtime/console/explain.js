@@ -7,7 +7,7 @@ import { longReason, shortReason } from "./reasons.js";
 
 export const title = "Explain";
 
-// So many past sessions, and of each classroom so many pages of a thousand events.
+// The most past sessions that are shown, and the most pages of a thousand events that are read of each classroom.
 const SESSIONS = 50;
 const PAGES = 10;
 
@@ -39,7 +39,7 @@ export function show(main, { query }) {
     explain();
   };
   main.append(
-    h("p", {}, "Why was somebody thrown out, and when were they here?"),
+    h("p", {}, "When was an agent here, and why did it leave?"),
     h(
       "form",
       { class: "line-up", onsubmit: submit },

@@ -48,7 +48,7 @@ let away = null;
 onAnswer((answered) => {
   if (answered) {
     if (away) {
-      say(line, `It is back after ${Math.round((Date.now() - away) / 1000)} s.`);
+      say(line, `This node answers again, after ${Math.round((Date.now() - away) / 1000)} s.`);
       setTimeout(() => away ?? say(line, ""), 10_000);
     }
     away = null;
@@ -72,7 +72,7 @@ async function begin() {
       break;
     } catch (error) {
       if (error instanceof Refused) {
-        replace(main, h("h1", {}, "Not here"), h("p", {}, error.message));
+        replace(main, h("h1", {}, "The console cannot start"), h("p", {}, error.message));
         return;
       }
       await new Promise((resolve) => setTimeout(resolve, 1000));

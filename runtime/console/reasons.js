@@ -4,11 +4,11 @@ const REASONS = {
   closed: ["closed by the client", "The client closed the connection itself: the page was left, or the app ended it."],
   lost: [
     "the connection broke",
-    "The connection broke without a close frame: the network went, the device slept, or the app was killed. The gateway did not end it.",
+    "The connection broke without a close frame: the network failed, the device slept, or the app was killed. The gateway did not end it.",
   ],
   timed_out: [
     "no answer to pings",
-    "The client did not answer a ping in time, so its connection was taken for dead: most often a network that went away without a word.",
+    "The client did not answer a ping in time, so the gateway closed its connection. Most often the network failed, or the device slept.",
   ],
   kicked: [
     "ended by the gateway",

@@ -7,7 +7,7 @@ import { agent, clock, span, things } from "./format.js";
 const EVERY = 10_000;
 // Between two readings, however many events come.
 const PAUSE = 1000;
-// So many are shown; the counts are of all.
+// The most agents that are shown; the counts are of all.
 const MOST = 1000;
 
 const COLUMNS = ["Agent", "Role", "Lesson", { text: "Seat", number: true }, "Info", "State", "Since", { text: "Node", number: true }];

@@ -5,9 +5,9 @@ import { copy, field, h, say } from "./dom.js";
 import { clock } from "./format.js";
 
 const EVERY = 1000;
-// So many are kept.
+// The most events that are kept.
 const MOST = 500;
-// Of the stream's past so many pages of a thousand are read.
+// The most pages of a thousand events that are read of the past.
 const PAGES = 5;
 
 export function part(classroom, changed) {

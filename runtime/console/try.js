@@ -7,7 +7,7 @@ import { clock } from "./format.js";
 
 export const title = "Try it";
 
-// So many frames are kept.
+// The most frames that are kept.
 const MOST = 200;
 
 export function show(main, { me }) {
