@@ -75,7 +75,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose requests leave so.
+    /// A client whose requests leave as `egress` says.
     #[must_use]
     pub fn new(egress: &Egress) -> Self {
         Self::with_idle_connections(egress, IDLE_CONNECTIONS)

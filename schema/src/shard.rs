@@ -22,31 +22,31 @@ impl Shards {
         Self::one(bytes[3].wrapping_add(bytes[15]))
     }
 
-    /// The one with this number, modulo [`Shards::COUNT`].
+    /// The shard with this number, modulo [`Shards::COUNT`].
     #[must_use]
     pub const fn one(number: u8) -> Self {
         Self(1 << (number % Self::COUNT))
     }
 
-    /// These and those.
+    /// The shards of both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// These without those.
+    /// The shards of this set that are not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether one of these is one of those.
+    /// Whether a shard is in both sets.
     #[must_use]
     pub const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -11,9 +11,9 @@ macro_rules! names {
 names! {
     /// Gauge: open WebSockets.
     CONNECTIONS = "connections",
-    /// Gauge: the most of them that this node takes.
+    /// Gauge: the most connections that this node takes.
     CONNECTIONS_LIMIT = "connections_limit",
-    /// Gauge: bytes of memory above which it takes none.
+    /// Gauge: bytes of memory above which this node takes no connection.
     MEMORY_LIMIT = "memory_limit_bytes",
     /// Gauge: sessions whose connection is on this node.
     SESSIONS = "sessions",
@@ -49,7 +49,7 @@ names! {
     AUTHZ = "authz_questions_total",
     /// Gauge: how long this node's lease is, in seconds.
     LEASE = "lease_seconds",
-    /// Gauge: when it was renewed last, in Unix seconds.
+    /// Gauge: when this node's lease was renewed last, in Unix seconds.
     LEASE_RENEWED = "lease_renewed_timestamp_seconds",
     /// Gauge: how long at most somebody who is gone is shown while the backends answer, in seconds.
     GHOST_BOUND = "ghost_bound_seconds",

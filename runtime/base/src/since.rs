@@ -1,5 +1,7 @@
 //! How long ago something was, by both clocks: the monotonic one stands still while a virtual machine is paused, and the wall
 //! clock may be set.
+//!
+//! Invariant: an age counts as small only where both clocks say so.
 use std::time::{Duration, Instant, SystemTime};
 
 /// A moment of this process.

@@ -1,12 +1,14 @@
 //! What to change where a TLS handshake with a server fails.
+//!
+//! Invariant: a text is one line without the server's address, which the caller adds.
 use std::{error::Error, io, time::Duration};
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What a failed handshake means, and what to change, in one line without its place; none where the error is another
-/// one. It looks through the error's causes.
+/// What a failed handshake means, and what to change, in one line; none where the error is another one. It looks
+/// through the error's causes.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);

@@ -27,9 +27,10 @@ use rollcall_base::names;
 pub(super) const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of that may go into getting a connection.
 const CONNECT: Duration = Duration::from_millis(900);
-/// And how much into one try of it: its failure is known before the pool gives up.
+/// How much of that may go into one try: its failure is known before the pool gives up.
 const TRY: Duration = Duration::from_millis(850);
-/// Connections. All callers share one (its commands go out in few writes); the others take over while it is being replaced.
+/// How many connections there are. All callers share one (its commands go out in few writes); the others take over while it
+/// is being replaced.
 const CONNECTIONS: u32 = 3;
 
 /// Calls of one server.
@@ -132,7 +133,7 @@ impl Calls {
     }
 }
 
-/// Counts a failure, for those who see nothing of servers.
+/// Counts a failure, and makes it the error that callers of the keys get.
 pub(super) fn failed(operation: &'static str, failure: impl ToString) -> KeysError {
     metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
     KeysError(failure.to_string())

@@ -1,4 +1,4 @@
-//! A server's clock, by which a script that comes too late knows it.
+//! A server's clock, with which a script compares its deadline, so that it does nothing when it comes too late.
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -21,7 +21,7 @@ impl Clock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), said));
     }
 
-    /// The server's time, in microseconds, at a moment that is not after `then`.
+    /// The server's time, in microseconds, at `then` or earlier.
     pub(super) fn at(&self, then: Instant) -> u128 {
         let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map_or(0, |(at, said)| (said + then.saturating_duration_since(at)).as_micros())

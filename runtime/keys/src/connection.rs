@@ -134,7 +134,7 @@ impl ManageConnection for ConnectionManager {
 
     async fn connect(&self) -> Result<RedisConnection, ConnectError> {
         let connection = timeout(self.timeout, self.open()).await.unwrap_or_else(|_| {
-            // Each waits for more of what it cannot read.
+            // Server and client wait for the rest of a message that they cannot read.
             let (tls, scheme) = if self.dialer.first().tls { ("no TLS", "redis") } else { ("TLS", "rediss") };
             let hint = format!("if it speaks {tls}, let REDIS_URL begin with {scheme}");
             Err(ConnectError(format!("no greeting within {:?}; {hint}", self.timeout)))

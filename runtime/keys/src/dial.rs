@@ -71,7 +71,7 @@ impl Dialer {
         }
     }
 
-    /// Connects to one of the URL's servers. It takes as long as it takes.
+    /// Connects to one of the URL's servers. It has no time limit of its own.
     pub(super) async fn dial(
         &self,
         endpoint: &Endpoint,

@@ -82,12 +82,13 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
-    /// The lesson's seat map: each number and its value, which is empty where the seat is free. Empty where nobody has joined.
+    /// The lesson's seat map: each number and its value, which is empty where the seat is free. No numbers where nobody has
+    /// joined.
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError>;
     /// Removes the user's own key, and its field in these lessons, whatever they hold. At most a thousand lessons.
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
-    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there, renews
-    /// TTLs. Batches of at most a thousand. False where nothing was made for certain.
+    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there,
+    /// renews TTLs. Batches of at most a thousand. False where nothing was made for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
     /// Whether everything is there that was written before the last probe, as far as a marker key on each server tells, and
     /// the server's replication id. False, also at the first: project everything again, and repeat removals. The marker

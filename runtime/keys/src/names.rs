@@ -5,8 +5,9 @@ use rollcall_schema::{LessonId, Role, UserId, key};
 
 use super::{KeyEntry, StaleField, commands::KeyCommand, marker::Mark, scripts::Script};
 
-/// What a ping writes begins with this, and stays for so many seconds. No user's id begins so.
+/// The beginning of a ping's keys. No user's id begins so.
 const PING: &str = "rollcall:ping";
+/// After how many seconds a ping's keys expire.
 const PING_SECONDS: &str = "10";
 
 /// Names with the prefix.

@@ -37,7 +37,7 @@ impl Enter {
         Self { info, ..self }
     }
 
-    /// Under which the client finds the session again after a break ([`Presence::resumable`]).
+    /// The id under which the client finds the session again after a break ([`Presence::resumable`]).
     #[must_use]
     pub fn resume_id(self, resume_id: Option<ResumeId>) -> Self {
         Self { resume_id, ..self }
@@ -45,7 +45,7 @@ impl Enter {
 }
 
 impl Presence {
-    /// Where an agent was that goes on after a break, within this time of the end of its session.
+    /// Where an agent was before a break, if its session is live or ended no longer ago than this.
     ///
     /// # Errors
     /// [`StoreError`].

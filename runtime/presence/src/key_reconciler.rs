@@ -17,8 +17,8 @@ use rollcall_store::{Lease, LessonMembership, Store};
 
 /// How soon a flushed or restarted Redis is noticed.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// From one sweep's begin to the next one's, where nothing is known to be lost: it renews TTLs, which last for 24 h and are to
-/// be renewed every 6 h. Nodes with neighbouring numbers are minutes apart, for they may have started together.
+/// From the start of one sweep to that of the next, where nothing is known to be lost: it renews TTLs, which last for 24 h
+/// and are to be renewed every 6 h. Nodes with neighbouring numbers are minutes apart, for they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(3 * 3600);
 const APART: (u64, Duration) = (16, Duration::from_secs(120));
 /// How many sessions at once: joins wait behind them.

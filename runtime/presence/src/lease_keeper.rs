@@ -1,4 +1,4 @@
-//! The node's lease: renewed at each pulse, lost when another node took it, and the taking of others' (PROTOCOL 5).
+//! The node's lease, renewed at intervals and lost when another node takes it; and the reaping of dead nodes (PROTOCOL 5).
 //!
 //! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
 //! own lease without a gap for a whole one, and not less than [`COMEBACK`], so that after an outage of the database nobody
@@ -40,7 +40,7 @@ fn note_renewal() {
     metrics::gauge!(names::LEASE_RENEWED).set(now.as_secs_f64());
 }
 
-/// What the pulse needs.
+/// Renews the lease, and reaps dead nodes.
 pub struct LeaseKeeper {
     /// Where the lease is.
     pub store: Arc<dyn Store>,
@@ -57,7 +57,7 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Pulses until the task is dropped. Dead nodes, which may take long, are seen to beside the renewal and never hold it up.
+    /// Renews the lease until the task is dropped. Reaping, which may take long, runs beside the renewal and never holds it up.
     pub async fn run(self) {
         let may_reap = watch::Sender::new(false);
         tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()));
@@ -167,7 +167,7 @@ impl LeaseKeeper {
                     Ok(0) => break,
                     Ok(reaped) => {
                         failpoint::reach("dead node reaped");
-                        info!(reaped, "ended sessions of a dead node, or took over what they left in the key store");
+                        info!(reaped, "ended sessions of a dead node, or took over its stale fields");
                         self.key_cleanup.look();
                     }
                     Err(error) => {

@@ -20,7 +20,7 @@ pub struct Membership {
     /// What a join may have written to Redis without an answer: removed with the session, as the lesson's field is.
     pub(crate) unconfirmed: Option<Box<KeyField>>,
     since: Instant,
-    /// Under which the client finds the session again after a break.
+    /// The id under which the client finds the session again after a break.
     pub(crate) resume_id: Option<ResumeId>,
 }
 
@@ -82,7 +82,7 @@ impl Membership {
         self.lesson.as_ref().map(|joined| &joined.lesson)
     }
 
-    /// Under which the client finds the session again after a break, if it may.
+    /// The id under which the client finds the session again after a break, if it may.
     #[must_use]
     pub fn resume_id(&self) -> Option<ResumeId> {
         self.resume_id

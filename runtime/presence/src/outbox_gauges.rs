@@ -1,5 +1,7 @@
-//! How much waits in the outbox, measured when somebody asks for the metrics: a node whose metrics nobody reads, or only
-//! now and then, costs the database nothing for them.
+//! How much waits in the outbox.
+//!
+//! Invariant: the database is asked only for somebody who reads the metrics or the console, by one call at a time, however
+//! many read them.
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
@@ -11,16 +13,16 @@ use tracing::debug;
 use rollcall_base::names;
 use rollcall_store::Store;
 
-/// For so long a measurement is good enough.
+/// How long a measurement is used.
 const GOOD_FOR: Duration = Duration::from_millis(500);
-/// How long whoever asks waits for one; it goes on, and the next one gets it.
+/// How long a caller waits for a measurement; it goes on, and the next caller gets it.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct OutboxGauges {
     store: Arc<dyn Store>,
-    /// Held while one is under way; when the latest ended.
+    /// When the latest measurement ended. Locked while one runs.
     measured: Arc<Mutex<Option<Instant>>>,
 }
 

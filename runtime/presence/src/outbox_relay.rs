@@ -1,7 +1,7 @@
 //! From the outbox to the bus: what was committed is published, in order, and forgotten once it is stored there.
 //!
 //! Invariant: only committed rows are published, each with the same message id every time. Rows are read where the node's
-//! claim on their shard holds, and sent at once or not at all: whoever stood still reads them again first. What the bus
+//! claim on their shard holds, and sent at once or not at all: a node that was suspended reads them again first. What the bus
 //! may have forgotten that it stored is looked for in the stream before it is sent again.
 use std::{
     collections::{HashMap, HashSet},
@@ -102,7 +102,7 @@ impl OutboxRelay {
         }
     }
 
-    /// One claim's life: it ends with the first error.
+    /// Publishes by one claim, until the first error.
     async fn drain(
         &self,
         mut outbox: Box<dyn Outbox>,
@@ -297,7 +297,7 @@ impl Memory {
     }
 }
 
-/// The pause after a round of so many rows.
+/// The pause after a round of this many rows.
 fn next_round(round: Duration, rows: usize) -> Duration {
     match rows {
         few if few < ROWS.0 => (round * 2).min(ROUND.1),

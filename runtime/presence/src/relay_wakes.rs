@@ -1,7 +1,9 @@
 //! Wakes the relay that publishes what a node has committed, on whichever node it is.
 //!
 //! A relay of this process is woken in the process ([`rollcall_store`]). For shards that other nodes hold, the bus carries a
-//! message without content, on a subject for each shard. One that gets lost costs the second until the relay looks by itself.
+//! message without content, on a subject for each shard.
+//!
+//! Invariant: no event depends on a message: a relay also reads once a second without one.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
@@ -12,12 +14,12 @@ use uuid::Uuid;
 use rollcall_bus::Bus;
 use rollcall_store::Store;
 
-/// Between two messages about the same shard.
+/// The time between two messages about the same shard.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Before another try to listen.
+/// The pause before another try to listen.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What they need.
+/// Tells other nodes' relays, and listens for this node's.
 pub struct RelayWakes {
     /// Where rows are committed, and the relay waits.
     pub store: Arc<dyn Store>,

@@ -111,7 +111,7 @@ impl Sessions {
     /// # Errors
     /// [`EnterError`]; the session is closed again where it may have been opened.
     pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, EnterGuard), EnterError> {
-        // What its client was not told of, it does not find again.
+        // Its client was not told of the session, and so does not find it again.
         let undo = Close {
             classroom: open.classroom,
             agent: open.agent.clone(),

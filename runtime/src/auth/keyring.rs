@@ -47,7 +47,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring without the issuers' keys, which [`Keyring::load`] loads by requests that leave so.
+    /// A keyring without the issuers' keys, which [`Keyring::load`] loads by requests that leave as `egress` says.
     #[must_use]
     pub fn new(sources: Sources, egress: &Egress) -> Self {
         Self {

@@ -137,7 +137,7 @@ settings! {
     ABUSE_AFTER = "ROLLCALL_ABUSE_AFTER", Plain, Some("10s"), "How long a connection may exceed its rate of events before it is closed";
     MAX_IN_FLIGHT = "ROLLCALL_MAX_IN_FLIGHT", Size, Some("1GiB"), "Maximum of bytes queued for all slow readers of the node";
     WORKERS = "ROLLCALL_WORKERS", Number, Some("0"), "Threads that own connections; 0: as many as cores";
-    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Number, None, "Connections to PostgreSQL for clients' requests, 12 or behind a pooler 2; the lease, the relay and background work have one more each";
+    POSTGRES_POOL = "ROLLCALL_POSTGRES_POOL", Number, None, "Connections to PostgreSQL for clients' requests, 12 or behind a pooler 2; the lease and the relay have one more each, background work two";
     POSTGRES_POOLER = "ROLLCALL_POSTGRES_POOLER", Switch, Some("false"), "Whether DATABASE_URL leads to a pooler that lends a connection for one transaction, as pgbouncer does in transaction mode";
     FUNCTIONS = "ROLLCALL_FUNCTIONS", Plain, None, "TOML file of the events whose handler is a service of yours, called over HTTP";
     FUNCTIONS_SECRET = "ROLLCALL_FUNCTIONS_SECRET", Secret, None, "Secret that signs the requests to those services: 24 to 64 bytes in base64, with or without whsec_";
@@ -160,7 +160,7 @@ settings! {
     OTEL_EXPORTER_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", Plain, None, "Collector that gets spans, by OTLP over HTTP, like http://collector:4318; without it no spans are made";
     OTEL_EXPORTER_OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS", Secret, None, "Headers of requests to it, like api-key=KEY, separated by commas";
     OTEL_SERVICE_NAME = "OTEL_SERVICE_NAME", Plain, Some("rollcall"), "Name of this service in its spans";
-    TRACE_RATIO = "ROLLCALL_TRACE_RATIO", Fraction, Some("0.01"), "Share of the traces that begin here whose spans are exported; of others those that their beginner exports";
+    TRACE_RATIO = "ROLLCALL_TRACE_RATIO", Fraction, Some("0.01"), "Share of the traces that begin here whose spans are exported; of other traces, those whose traceparent is sampled";
     LOG_FORMAT = "ROLLCALL_LOG_FORMAT", Plain, Some("text"), "How a line of the log is written: text, or json, one object a line";
 }
 

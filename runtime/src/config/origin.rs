@@ -19,7 +19,7 @@ pub enum Origin {
         /// The line, from 1.
         line: usize,
     },
-    /// Nobody.
+    /// Nobody: the default counts.
     Default,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Origin {
 /// A setting as the process uses it.
 #[derive(Clone, Debug)]
 pub struct SettingInUse {
-    /// Which.
+    /// Its name and kind.
     pub setting: &'static Setting,
     /// Its text; none where it is not given and has no default.
     pub text: Option<Secret>,

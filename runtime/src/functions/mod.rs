@@ -66,7 +66,7 @@ pub struct FunctionsConfig {
     pub key: SigningKey,
 }
 
-/// The table with the functions' events; their requests leave so.
+/// The table with the functions' events; their requests leave as `egress` says.
 #[must_use]
 pub fn add_to(table: Table, FunctionsConfig { functions, key }: FunctionsConfig, egress: &Egress) -> Table {
     functions.into_iter().fold(table, |table, options| {

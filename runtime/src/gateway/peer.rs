@@ -217,7 +217,7 @@ impl Peer {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
-    /// Under which its client finds its session again after a break; none while a handler has the session.
+    /// The id under which its client finds its session again after a break; none while a handler has the session.
     pub(super) fn resume_id(&self) -> Option<ResumeId> {
         match &self.state {
             PeerState::Open(session) => session.membership.resume_id(),

@@ -35,11 +35,11 @@ pub struct Pids {
 /// What a pid says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pid {
-    /// Whose it is.
+    /// The agent that it is good for.
     pub agent: AgentId,
     /// Where the stream was when the client first connected.
     pub start: Position,
-    /// Under which its session is found.
+    /// The id under which its session is found.
     pub resume_id: ResumeId,
 }
 
@@ -93,7 +93,7 @@ impl Pids {
         latest.insert(id);
     }
 
-    /// Whether it has.
+    /// Whether the client said DISCONNECT lately.
     pub(super) fn has_ended(&self, id: ResumeId) -> bool {
         self.ended.lock().iter().any(|ended| ended.contains(&id))
     }

@@ -19,6 +19,6 @@ pub struct ConnectContext {
     pub trace: Option<TraceParent>,
     /// What its token says, where that was checked already.
     pub claims: Option<Claims>,
-    /// Under which it finds its session again after a break.
+    /// The id under which it finds its session again after a break.
     pub resume_id: Option<ResumeId>,
 }

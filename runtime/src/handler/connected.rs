@@ -29,7 +29,7 @@ pub struct Resumption {
 }
 
 impl Resumption {
-    /// The same as its client is told.
+    /// The part that its client is told.
     #[must_use]
     pub fn start(&self) -> Start<'_> {
         Start { epoch: &self.position.epoch, offset: self.position.offset, recovered: self.recovered }

@@ -34,7 +34,7 @@ pub struct Visitor {
     pub lesson: Option<LessonId>,
     /// Whether it asked for the roster of the classroom that it will enter.
     pub roster: bool,
-    /// Under which it finds its session again after a break.
+    /// The id under which it finds its session again after a break.
     pub resume_id: Option<ResumeId>,
 }
 

@@ -1,12 +1,12 @@
 //! What was changed through this node lately, for the console. The log has the same, and for longer.
 //!
-//! Invariant: there are at most [`MOST`].
+//! Invariant: at most [`MOST`] are kept.
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// How many are kept.
+/// How many acts are kept.
 const MOST: usize = 200;
 
 /// A call that changed something, or may have.
@@ -22,7 +22,7 @@ pub(super) struct Act {
     pub(super) what: &'static str,
     /// On whom or what.
     pub(super) whom: String,
-    /// The answer's; 0 where there was none.
+    /// The answer's status; 0 where there was none.
     pub(super) status: u16,
 }
 

@@ -28,17 +28,17 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// `/metrics`.
     pub metrics: Metrics,
-    /// Those that are measured when they are asked for.
+    /// The gauges that are measured when `/metrics` is read.
     pub outbox: OutboxGauges,
     /// Which requests are answered.
     pub access: Access,
     /// What was changed lately.
     pub acts: Arc<Acts>,
-    /// How often tokens may be guessed.
+    /// Limits wrong tokens.
     pub tries: FailedTries,
     /// The console's pages.
     pub pages: Pages,
-    /// What they see of the nodes.
+    /// What the console shows of the nodes.
     pub board: Board,
     /// What signs the demo's tokens; none where a key is configured.
     pub demo: Option<Demo>,

@@ -38,7 +38,7 @@ pub struct Sources {
     pub health: Arc<Health>,
     /// This node's own report.
     pub statistics: Statistics,
-    /// Which of the nodes this one is.
+    /// This node's, whose id is the node's.
     pub lease: watch::Receiver<Lease>,
 }
 
@@ -49,7 +49,7 @@ pub struct Board {
     wanted: Arc<Notify>,
 }
 
-/// One who looks.
+/// A console that reads the board.
 pub(super) struct Look {
     latest: watch::Receiver<Bytes>,
     wanted: Arc<Notify>,

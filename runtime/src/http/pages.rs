@@ -1,7 +1,7 @@
 //! The files of the console's pages, and the rules that a browser applies to them.
 //!
-//! Invariant: the pages are files of this binary, run no script and load nothing that is not theirs, and hold no data: what
-//! there is to see is asked for with the token.
+//! Invariant: the pages are files of this binary, load and run nothing but those, and hold no data: they ask for it with the
+//! token.
 use bytes::Bytes;
 use hyper::{
     Method, Response, StatusCode,

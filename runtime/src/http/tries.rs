@@ -1,4 +1,4 @@
-//! Tokens that were tried and are wrong: each address has a few, and then one now and then, so that nobody can guess.
+//! Limits wrong tokens: an address may send some at once, and more only slowly, so that nobody can guess one.
 //!
 //! Invariant: an address that has used up its tries is not told whether a token is right. It costs nothing until the first
 //! wrong token.
@@ -25,7 +25,7 @@ pub struct FailedTries {
     used: OnceLock<Sketch>,
 }
 
-/// One address's.
+/// One address's tries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tries<'a> {
     all: &'a FailedTries,
@@ -56,7 +56,7 @@ impl Tries<'_> {
     pub(super) fn use_one(self) {
         if let Some(address) = self.address {
             let used = self.all.used.get_or_init(Sketch::new);
-            // Used up is as good as one more.
+            // Where none is left, there is none to use.
             let _ = used.take(rate(), address, self.all.since.elapsed());
         }
     }

@@ -28,7 +28,7 @@ pub enum LogFormat {
 pub struct LogFilter(Handle<EnvFilter, Registry>);
 
 impl LogFilter {
-    /// From now on those that pass this filter, which was checked.
+    /// From now on lines are written that pass this filter, which was checked.
     pub fn set(&self, filter: &str) {
         // It fails only where the log is gone.
         let _ = self.0.reload(EnvFilter::new(filter));

@@ -1,10 +1,10 @@
-//! What a node tells of its settings in /metrics, for alerts that compare with them.
+//! Gauges of a node's settings, with which alerts compare other metrics.
 use std::time::{Duration, SystemTime};
 
 use crate::{config::Config, limits::admission::AdmissionLimits};
 use rollcall_base::names;
 
-/// How much later than at its end a lease is taken.
+/// How long after its end a lease is taken.
 const TAKING: Duration = Duration::from_secs(1);
 
 /// Sets what stays the same while the node runs.
@@ -29,7 +29,7 @@ pub(super) fn drains_within(time: Duration) {
     metrics::gauge!(names::DRAIN_DEADLINE).set((now + time).as_secs_f64());
 }
 
-/// How long somebody who is gone is shown at most: a client that says nothing any more, or one of a node that died.
+/// How long somebody who is gone is shown at most: a client that fell silent, or one of a node that died.
 fn ghost_bound(config: &Config) -> Duration {
     let sockets = &config.limits.sockets;
     let silence = sockets.ping_interval + sockets.pong_timeout.max(sockets.engine_pong_timeout);

@@ -1,4 +1,4 @@
-//! The signals that a node handles. Each stops to end the process by itself once its handler is installed.
+//! The signals that a node handles. Once a signal's handler is installed, it no longer ends the process by itself.
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::StartError;

@@ -21,13 +21,13 @@ const APART: Duration = Duration::from_millis(500);
 /// Half a minute.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Point {
-    /// At its end.
+    /// Open connections at its end.
     pub(super) connections: f64,
-    /// A second.
+    /// Agents that entered, a second.
     pub(super) entered: f64,
-    /// A second.
+    /// Agents that left, a second.
     pub(super) left: f64,
-    /// A second.
+    /// Events queued to clients, a second.
     pub(super) pushes: f64,
     /// The 99th percentile of all handlers, in seconds.
     pub(super) p99: Option<f64>,

@@ -61,8 +61,9 @@ pub trait NodeLeases: Send + Sync {
     /// [`StoreError::Fenced`] where the lease is not held.
     async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
     /// Takes over expired leases of other nodes, ends up to `max` of their sessions (node_lost), then takes over their stale
-    /// fields, and returns how many of either. A dead node is one node's to reap. Zero when there is nothing more. It takes nothing while its own lease is expired:
-    /// then every lease may be. A session whose end the database refuses is quarantined, and holds up no other.
+    /// fields, and returns how many of either; zero when there is nothing more. Only one node reaps a dead one. None is taken
+    /// while the own lease is expired: then every lease may be. A session whose end the database refuses is quarantined, and
+    /// holds up no other.
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError>;
     /// Gives the lease back. Sessions that are left may be reaped at once.
     async fn release_lease(&self, lease: Lease) -> Result<(), StoreError>;

@@ -21,7 +21,7 @@ pub struct Open {
     pub info: Option<JsonObject>,
     /// How many sessions the user may have at once: a new one beyond is not opened; a takeover always is.
     pub user_sessions: u32,
-    /// Under which the client finds the session again, if it is one that may.
+    /// The id under which the client finds the session again, if it is one that may.
     pub resume_id: Option<ResumeId>,
 }
 
@@ -46,7 +46,7 @@ pub struct Close {
     pub sid: Sid,
     /// Why the session ends.
     pub reason: LeftReason,
-    /// Under which the client still finds the session for a while; none where its end is final.
+    /// The id under which the client still finds the session for a while; none where its end is final.
     pub resume_id: Option<ResumeId>,
 }
 

@@ -19,7 +19,8 @@ pub trait Application: Sized + Send + 'static {
     /// What other tasks send to the worker.
     type Command: Send + 'static;
 
-    /// A client has upgraded, or begun an Engine.IO session by long-polling ([`SocketIo::framing`]). Sending and closing are allowed already.
+    /// A client has upgraded, or begun an Engine.IO session by long-polling ([`SocketIo::framing`]). Sending and
+    /// closing are allowed already.
     fn opened(&mut self, socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Self::Peer;
 
     /// A whole message has arrived, unmasked and, if text, valid UTF-8.

@@ -131,7 +131,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// The same for one of them.
+    /// The same for one carried connection.
     pub(crate) fn send_queued(&mut self, id: SocketId) {
         let Some(io) = self.io(id) else { return };
         let Some(carrier) = io.carrier() else { return };

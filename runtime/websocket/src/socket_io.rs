@@ -88,7 +88,8 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Sends one or many messages that were encoded for its framing ([`Framing::encode_text`]). If they have to wait, they are shared, not copied.
+    /// Sends one or many messages that were encoded for its framing ([`Framing::encode_text`]). If they
+    /// have to wait, they are shared, not copied.
     pub fn send_frames(&mut self, frames: &Bytes) {
         if self.is_open() {
             self.transmit(frames, |taken| frames.slice(taken..));

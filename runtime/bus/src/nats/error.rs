@@ -1,6 +1,8 @@
 //! Why the bus does not start, in one line that says what to change.
+//!
+//! Invariant: no error contains a part of NATS_URL before its host, or of the credentials.
 
-/// Why the bus did not start. No error contains a part of NATS_URL before its host, or of the credentials.
+/// Why the bus did not start.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NatsError {
     /// NATS_URL was not understood.

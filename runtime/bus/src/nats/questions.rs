@@ -20,7 +20,7 @@ use super::{
     subscriptions::Waiter,
 };
 
-/// Before a question without an answer is asked again: the server that was to answer may be gone.
+/// After which time a question without an answer is asked again: the server that was to answer may be gone.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
 

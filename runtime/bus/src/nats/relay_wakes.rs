@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::CALL_TIMEOUT;
 use crate::BusError;
 
-/// For writing one to the client's queue.
+/// How long writing one to the client's queue may take.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// `rollcall.wake.{installation}.{shard}`.

@@ -29,7 +29,7 @@ use super::{
 
 /// A server that does not answer two of these is given up, on any connection.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Between attempts to connect again.
+/// The pause between attempts to connect again.
 pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 /// How long the system may take to find a name's addresses.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -115,7 +115,7 @@ impl Servers {
                 }
                 Err(error) => {
                     self.note_failure(endpoint);
-                    // What an operator has to change is worth more than that another server is away.
+                    // An error that an operator has to mend is reported rather than another server's being away.
                     if let NatsError::Away(_) = why {
                         why = refused(error, endpoint, &credentials);
                     }

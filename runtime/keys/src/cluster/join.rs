@@ -96,7 +96,7 @@ pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) 
     parts
 }
 
-/// What the parts' answers come to.
+/// What follows from the parts' answers.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Whether a participant's key was there before.

@@ -22,9 +22,9 @@ use crate::{
     state,
 };
 
-/// How often a command is sent elsewhere, or again.
+/// How many times a command is sent, to its node or to another one.
 const ATTEMPTS: u32 = 6;
-/// Before a command that its node cannot carry out yet is sent again; longer each time.
+/// The pause before a command that its node cannot carry out yet is sent again; longer each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer to a command, or why there is none.

@@ -1,7 +1,7 @@
 //! Which of a cluster's slots a key is in.
 use crc::{CRC_16_XMODEM, Crc};
 
-/// How many there are.
+/// How many slots a cluster has.
 pub(super) const SLOTS: u16 = 16_384;
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);

@@ -29,9 +29,9 @@ pub(super) struct Asked {
     pub recovery: Option<Recovery>,
 }
 
-/// Of a client that may go on after a break.
+/// What a client that may go on after a break brings, and gets for the next time.
 pub(super) struct Recovery {
-    /// For the next time, unless it goes on now.
+    /// The id for the next time, unless it goes on now.
     pub resume_id: ResumeId,
     /// What it came back with, and where it goes on.
     pub before: Option<(Pid, Box<str>, Position)>,

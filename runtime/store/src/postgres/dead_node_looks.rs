@@ -1,5 +1,5 @@
 //! When a heartbeat looks for dead nodes: each while there are few nodes; where there are more, those of the node that holds
-//! the first shard of the outbox, and the others' now and then, in case it does not.
+//! the first shard of the outbox, and the others' now and then, in case that node does not.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -8,9 +8,9 @@ use std::{
 use rollcall_schema::Shards;
 use tokio::time::Instant;
 
-/// Up to so many nodes each looks at all others.
+/// Up to this many nodes, each looks at all others.
 const FEW_NODES: u32 = 8;
-/// Where there are more, how often those look that need not.
+/// Where there are more: how often a node looks that does not hold the first shard.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What this node knows of its looks.

@@ -1,7 +1,7 @@
 //! Ends what dead nodes left: their sessions, and their stale fields.
 //!
 //! Invariant: one node at a time ends a dead node's sessions, the one that took its lease; if that one dies too, another takes
-//! it over. When which nodes are dead is looked for: [`super::dead_node_looks`].
+//! it over. When a node looks for dead ones: [`super::dead_node_looks`].
 use rollcall_schema::{SessionId, Shards};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Lease, StoreError};
 
-/// A node whose end is this node's, `$1`, to see to. A lease is taken a second after its end: by then a join of the node that
+/// A node that the node `$1` may reap. A lease is taken a second after its end: by then a join of the node that
 /// was under way to the key store was carried out there, or never will be (the Redis keys).
 macro_rules! dead {
     () => {
@@ -27,10 +27,10 @@ macro_rules! dead {
 }
 pub(super) use dead;
 
-/// Answers whether there is anything to reap. A node whose
-/// own lease is expired takes none: it was suspended, and so may all have been. That stays so until a
-/// heartbeat has found its lease unbroken: one that renewed it after a gap need not have answered yet. A node that is writing at this moment is not
-/// dead, and one whose writes hang does not hold up the others' ends.
+/// Answers whether there is anything to reap. A node whose own lease is expired takes none: it was suspended, and so may all
+/// have been. That stays so until a heartbeat has found its lease unbroken: one that renewed it after a gap need not have
+/// answered yet. A node that is writing at this moment is not dead, and one whose writes hang does not hold up the others'
+/// ends.
 const TAKE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
@@ -101,9 +101,9 @@ const ADOPT: &str = "with fence as materialized (
     )
     select count(*) from adopted";
 
-/// Nodes that were taken and have nothing left, and no claims that hold. None can come back to them: their epoch is gone. Connections
-/// that lost their session while their node was dead are never told that they are replaced; that they are kicked they are
-/// told for an hour.
+/// Deletes nodes that were taken, and have no session, no stale field and no claim that holds. They cannot come back: their
+/// epoch is gone. Connections that lost their session while their node was dead are never told that they are replaced; a kick
+/// is kept for them for an hour.
 pub(super) const FORGET_TAKEN: &str = concat!(
     "with forgotten as (
         delete from node n where taken and (taken_by = $1 or id = $1)

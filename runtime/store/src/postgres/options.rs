@@ -1,11 +1,11 @@
-//! What is to be known to reach PostgreSQL.
+//! How PostgreSQL is reached.
 use std::time::Duration;
 
 use rollcall_base::{BackendUrl, RotatingSecret};
 
 use super::schema_name::SchemaName;
 
-/// How to reach the server.
+/// The server, and the connections to it.
 #[derive(Clone)]
 pub struct PostgresOptions {
     /// `postgres://...`; may hold a password, and several hosts.
@@ -14,11 +14,11 @@ pub struct PostgresOptions {
     pub password: Option<RotatingSecret>,
     /// The schema of the tables; without it the first one of the role's `search_path`.
     pub schema: Option<SchemaName>,
-    /// Connections for statements. The relay has one more.
+    /// Connections for statements. There are up to four more: for heartbeats, for the relay, and two for background work.
     pub pool_size: usize,
     /// Whether the URL leads to a pooler that lends a connection for one transaction.
     pub pooler: bool,
-    /// For making a connection to one address of one host, where the URL has no `connect_timeout`.
+    /// How long making a connection to one address of one host may take, where the URL has no `connect_timeout`.
     pub connect: Duration,
 }
 

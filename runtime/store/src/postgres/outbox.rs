@@ -38,7 +38,7 @@ use crate::{
 /// a sync of the disk, for which joins would wait.
 const SETTINGS: &str = "-c synchronous_commit=off";
 
-/// So many deletions may wait for the next read, and for so long.
+/// How many deletions may wait for the next read, and for how long.
 const FEW: usize = 32;
 const DELETE_AFTER: Duration = Duration::from_millis(100);
 

@@ -6,9 +6,9 @@
 //! where it does not.
 //!
 //! Invariant: a write of unknown outcome has ended before the next statement of this process begins. Each transaction holds a
-//! lock of this process, shared with its others, and then looks at the database's clock: past its deadline it fails. Whoever
-//! comes after a lost one takes that lock alone, which waits for all that hold it, and looks at the clock once more: what has
-//! not begun before its deadline never will.
+//! lock of this process, shared with its others, and then looks at the database's clock: past its deadline it fails. The
+//! statement after a lost one takes that lock alone, which waits for all that hold it, and looks at the clock once more: what
+//! has not begun before its deadline never will.
 use std::{
     collections::HashMap,
     fmt::Write,
@@ -49,7 +49,7 @@ pub(super) const SETTINGS: [(&str, &str); 9] = [
     ("jit", "off"),
     ("idle_in_transaction_session_timeout", "10000"),
 ];
-/// How old what is known of the database's clock may be.
+/// How long a reading of the database's clock is used.
 const CLOCK_FOR: Duration = Duration::from_secs(30);
 
 /// The database's clock, in seconds since 1970, as it was at a moment or a little later.

@@ -66,8 +66,8 @@ impl NodeLeases for SqliteStore {
 }
 
 /// Enters as the only node that lives. All ids jump at each start but the first: the file may be a copy that was made a
-/// moment before the last end, and ids that were given out since then are in the stream. Earlier processes' sessions stay until their lease ends, as a dead node's do, so that
-/// their agents can come back to them.
+/// moment before the last end, and ids that were given out since then are in the stream. Earlier processes' sessions stay until
+/// their lease ends, as a dead node's do, so that their agents can come back to them.
 fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
     let first: bool = connection
         .query_row("select not exists (select 1 from sqlite_sequence where name = 'node')", [], |row| row.get(0))
