@@ -16,7 +16,7 @@ const PARTS = ["Sessions", "Seats", "Events", "Tokens"];
 const COLUMNS = [
   "Node",
   "State",
-  ...["Connections", "Sessions", "Entered/s", "Left/s", "Pushes/s", "p50", "p99", "Outbox", "Memory", "Cores", "Lease ends"].map(
+  ...["Connections", "Sessions", "Connects/s", "Disconnects/s", "Pushes/s", "p50", "p99", "Outbox", "Memory", "Cores", "Lease ends"].map(
     (text) => ({ text, number: true }),
   ),
   "Version",
@@ -25,8 +25,8 @@ const COLUMNS = [
 export function show(main) {
   const tiles = {
     connections: tile("Connections", count),
-    entered: tile("Entered a second", short),
-    left: tile("Left a second", short),
+    entered: tile("Connects a second", short),
+    left: tile("Disconnects a second", short),
     pushes: tile("Pushes a second", short),
     p99_ms: tile("Handlers, p99", millis),
   };

@@ -18,7 +18,7 @@ pub struct RedisOptions {
     pub url: BackendUrl,
     /// What every key's name begins with.
     pub prefix: String,
-    /// Of servers that speak TLS.
+    /// Authorities and certificate, for servers that speak TLS.
     pub tls: ClientTls,
 }
 

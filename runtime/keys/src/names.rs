@@ -163,7 +163,7 @@ fn mark(key: String, ttl: &str, (number, least): (u64, u64), replication: bool) 
     KeyCommand::script(Script::Mark, vec![key], arguments)
 }
 
-/// Those that `entry.lua` takes, from the third.
+/// The arguments that `entry.lua` takes, from the third.
 fn arguments(KeyEntry { lesson, seats, sid, user }: &KeyEntry) -> Vec<String> {
     let (user, role) = user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
     vec![seats.to_string(), role.to_owned(), user.to_owned(), sid.to_string(), lesson.to_string()]

@@ -1,9 +1,8 @@
 //! The keys in a Redis server that has all of them: the one of REDIS_URL, or the master that Sentinel knows.
 //!
 //! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
-//! [`ANSWER`], whatever the server does. A join that
-//! comes to the server after that, from a line that stood still, does nothing: its sender may be gone by then, and
-//! its fields removed.
+//! [`ANSWER`], whatever the server does. A join that comes to the server after that, because the network held it up, does
+//! nothing: its sender may be gone by then, and its fields removed.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

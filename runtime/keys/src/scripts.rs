@@ -12,7 +12,7 @@ pub(super) enum Script {
     Repair,
     Remove,
     Mark,
-    /// Those of a cluster, where each key may be on another node.
+    /// These are for a cluster, where each key may be on another node.
     Write,
     Replace,
     Add,

@@ -38,7 +38,7 @@ const STATES: &[State] = &[
     state("MOVED", false, OF_A_CLUSTER),
     state("CROSSSLOT", false, OF_A_CLUSTER),
 ];
-/// Those that README names.
+/// The commands are those that `SETTINGS.md` names.
 const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUSER, its keys and all of +evalsha \
     +script|load +time +get +set +del +expire +exists +hget +hgetall +hset +hdel +hsetnx +hexists (on a cluster also +asking \
     +cluster|slots +cluster|info)";

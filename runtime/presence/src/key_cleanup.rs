@@ -32,7 +32,7 @@ use rollcall_store::{Lease, Store, StoreError};
 const QUEUE: usize = 100_000;
 /// A round trip's.
 const BATCH: usize = 500;
-/// How soon what this node was not told of is found.
+/// How often removals are looked for that this node was not told of.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How often old removals are forgotten, and held ones looked at, a page each.
 const UPKEEP_EVERY: Duration = Duration::from_secs(10);
@@ -40,12 +40,12 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(10);
 const ADOPT_EVERY: Duration = Duration::from_secs(300);
 /// Removals that are forgotten, or repeated, in one statement.
 const PAGE: usize = 5_000;
-/// So many of these statements at once: 50,000 removals in [`UPKEEP_EVERY`].
+/// The most statements that forget removals, every [`UPKEEP_EVERY`].
 const PAGES: usize = 50;
 /// After a loss, the first pause until the removals of nodes that have died are repeated, too, and the last: each pause is
 /// twice the one before. Others find out that a node is dead after its lease, which may have begun just before the loss.
 const DEAD_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(64));
-/// Between two tries while SQL or Redis is away.
+/// The pause between two tries while SQL or Redis is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 enum Order {

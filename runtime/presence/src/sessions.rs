@@ -39,7 +39,7 @@ pub struct Sessions {
     /// None where no commit can be lost while this node runs.
     recent: Option<RecentEnds>,
     incarnation: watch::Receiver<Option<Uuid>>,
-    /// Under which this node began.
+    /// The incarnation of the database when this node began.
     began: Option<Uuid>,
     lease: watch::Receiver<Lease>,
     connections: Arc<dyn Connections>,

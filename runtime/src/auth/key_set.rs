@@ -61,7 +61,7 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Without the issuers' keys; but an issuer that `before` has at the same place keeps its keys, and what it has loaded.
+    /// The set without the issuers' keys; but an issuer that `before` has at the same place keeps its keys, and what it has loaded.
     pub(super) fn new(sources: Sources, before: &[Arc<Issuer>]) -> Self {
         let issuer = |(name, location): &(String, Location)| {
             let known = before.iter().find(|issuer| *issuer.name == **name && issuer.location == *location);

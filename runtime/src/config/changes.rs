@@ -46,9 +46,9 @@ pub const RELOADED: &[&Setting] = &[
 /// The names of the settings that differ between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that are taken over.
+    /// Names of settings that are taken over.
     pub taken_over: Vec<&'static str>,
-    /// Those that need a restart.
+    /// Names of settings that need a restart.
     pub need_restart: Vec<&'static str>,
 }
 

@@ -81,7 +81,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Of a process with this command line, and with a table of handlers with these events.
+    /// A reader for a process with this command line, and with a table of handlers with these events.
     #[must_use]
     pub fn new(arguments: Vec<OsString>, events: BTreeSet<&'static str>) -> Self {
         Self { arguments, events }

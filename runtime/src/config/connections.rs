@@ -12,7 +12,7 @@ use rollcall_websocket::{ListenerOptions, SocketOptions};
 /// The options of the parts that serve connections.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
-    /// Of the listener; without the certificate, which the node loads.
+    /// The listener's; without the certificate, which the node loads.
     pub listener: ListenerOptions,
     /// Of the sockets.
     pub sockets: SocketOptions,

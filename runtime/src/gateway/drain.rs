@@ -24,7 +24,7 @@ impl Gateway {
             if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting) {
                 return;
             }
-            // It is told with the connection that carries it.
+            // A carried connection is told with its carrier.
             if socket.is_carried() {
                 return;
             }
@@ -51,7 +51,7 @@ impl Gateway {
             let event = self.last_event(first.peer, namespace, error, None);
             event.into_iter().for_each(|event| first.send_text(&event));
         }
-        // They close it.
+        // Their ends close the transport.
         for id in sockets.carried(transport).to_vec() {
             if let Some(mut socket) = sockets.get_mut(id) {
                 self.end(&mut socket, error);

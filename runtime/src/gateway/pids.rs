@@ -48,7 +48,7 @@ pub(super) struct Pid {
 struct Content<'a>(Option<i64>, &'a str, &'a str, &'a str, &'a str, u64, i32);
 
 impl Pids {
-    /// With the key and the id of the installation.
+    /// Makes and reads pids with the key and the id of the installation.
     #[must_use]
     pub fn new(key: &[u8], installation: Uuid, window: Duration) -> Self {
         Self { key: Key::new(HMAC_SHA256, key), installation, window, ended: Mutex::default() }

@@ -28,7 +28,7 @@ pub struct GatewayContext {
     pub rooms: Rooms,
     /// How a handler's task reaches its worker.
     pub mailboxes: Mailboxes,
-    /// Of clients of Socket.IO that may go on after a break; none where none may.
+    /// Makes and reads the pids of clients of Socket.IO; none where recovery is off.
     pub pids: Option<Pids>,
     /// How many events a connection may send.
     pub events: Arc<EventLimits>,

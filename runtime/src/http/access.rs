@@ -39,16 +39,16 @@ impl Need {
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// Whoever has the token.
+    /// A caller with the token.
     Token,
-    /// Whoever has the token that only reads.
+    /// A caller with the token that only reads.
     ReadToken,
     /// Somebody on this machine, where no token is required, or a probe.
     NoToken,
 }
 
 impl Caller {
-    /// For the log.
+    /// The caller's name in the log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Token => "admin token",

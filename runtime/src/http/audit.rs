@@ -1,7 +1,7 @@
 //! The log line of a call that changes something: who did what to whom, from where.
 //!
-//! Invariant: there is one line for each call that may have changed something, also where it failed or was cut off. It is not
-//! left out however many there are.
+//! Invariant: there is one line for each call that may have changed something, also where it failed or was cut off. The
+//! log's limit of lines never leaves one out.
 use std::{
     sync::{
         Arc, OnceLock,

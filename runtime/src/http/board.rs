@@ -68,7 +68,7 @@ impl Look {
 struct Event<'a> {
     /// Milliseconds since 1970.
     at: u64,
-    /// The node that is looked at.
+    /// The node that answers.
     node_id: NodeId,
     nodes: Vec<Node>,
     /// Why the other nodes are not up to date.

@@ -42,7 +42,7 @@ pub(super) struct ProxyStream {
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy {proxy}: {cause}")]
 pub(super) struct ProxyError {
-    /// Without user and password.
+    /// The proxy's address, without user and password.
     pub(super) proxy: Uri,
     #[source]
     pub(super) cause: BoxError,

@@ -65,9 +65,9 @@ pub(super) struct Inner {
     pub(super) workers: Arc<dyn RoomWorkers>,
     /// The largest body that is forwarded, in bytes.
     max_body: usize,
-    /// Of Socket.IO's clients.
+    /// The namespaces of Socket.IO's clients.
     namespaces: Namespaces,
-    /// Of the stream that the feed is of.
+    /// The epoch of the feed's stream.
     epoch: Mutex<Arc<str>>,
     entries: Mutex<HashMap<RoomId, Entry>>,
     /// How many rooms were made.

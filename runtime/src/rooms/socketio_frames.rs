@@ -13,9 +13,9 @@ use rollcall_websocket::Framing;
 /// The encodings of one event.
 pub(super) struct SocketIoFrames {
     namespaces: Namespaces,
-    /// Of the stream that the event is of.
+    /// The epoch of the event's stream.
     epoch: Arc<str>,
-    /// By namespace, with or without the offset, and framing.
+    /// The encodings, by namespace, with or without the offset, and framing.
     made: OnceLock<Box<[OnceLock<Bytes>]>>,
 }
 

@@ -35,7 +35,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of these metrics. The node sets `draining` when it shuts down.
+    /// Reads these metrics. The node sets `draining` when it shuts down.
     #[must_use]
     pub fn new(metrics: Metrics, draining: Arc<AtomicBool>) -> Self {
         Self { metrics, draining, past: Arc::default(), started: Instant::now() }

@@ -23,9 +23,9 @@ const APART: Duration = Duration::from_millis(500);
 pub(super) struct Point {
     /// Open connections at its end.
     pub(super) connections: f64,
-    /// Agents that entered, a second.
+    /// Clients that connect let in, a second.
     pub(super) entered: f64,
-    /// Agents that left, a second.
+    /// Connections that ended, a second.
     pub(super) left: f64,
     /// Events queued to clients, a second.
     pub(super) pushes: f64,
@@ -54,7 +54,7 @@ impl Change<'_> {
         self.to.functions.get(function).map(|function| function.times.since(earlier)).unwrap_or_default()
     }
 
-    /// Those of all handlers.
+    /// The times of all handlers' runs.
     pub(super) fn all_times(&self) -> Buckets {
         let mut all = Buckets::default();
         self.to.functions.keys().for_each(|function| all.add(&self.times(function)));

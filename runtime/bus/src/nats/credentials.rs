@@ -34,7 +34,7 @@ pub(super) struct Key {
 
 /// What a process can show.
 pub(super) struct Credentials {
-    /// Of the URL.
+    /// The user, password or token of the URL.
     pub(super) auth: Auth,
     pub(super) key: Option<Key>,
 }

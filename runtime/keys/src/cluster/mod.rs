@@ -175,7 +175,7 @@ impl LessonKeys for ClusterKeys {
         let probes = map.masters.iter().map(|(master, shard)| self.probe_one(master, shard, marker));
         let probed = join_all(probes).await;
         if self.router.topology.take_moved() || probed.iter().any(|probed| matches!(probed, Ok(false))) {
-            // Remembered where another master does not answer, for this one says so once.
+            // Remembered, since this master says so only once, and the call fails where another one does not answer.
             self.lost.store(true, Ordering::SeqCst);
         }
         probed.into_iter().collect::<Result<Vec<_>, _>>()?;

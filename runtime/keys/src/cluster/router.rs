@@ -117,7 +117,7 @@ impl Router {
         answers
     }
 
-    /// Those for which there is a node.
+    /// The commands for which there is a node, by node.
     fn batches(&self, map: &Map, slots: &[u16], waiting: Vec<Waiting>) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for waiting in waiting {

@@ -129,7 +129,7 @@ impl Gateway {
         auth: Result<Auth, PayloadError>,
         refusal: &[u8],
     ) {
-        // One that was left in this moment is carried no more.
+        // A namespace that was left a moment ago is no longer carried.
         let carried = sockets.carried(transport).iter().filter(|id| sockets.has(**id)).count();
         let full = carried + 1 >= MAX_NAMESPACES;
         let deadline = self.socketio_deadline();

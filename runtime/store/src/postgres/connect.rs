@@ -1,4 +1,4 @@
-//! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a dead line.
+//! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a network that drops everything.
 //!
 //! Invariant: no connection is used before it was seen to begin in the schema that the settings name, and before its
 //! database was compared with what is known of its history.
@@ -48,11 +48,11 @@ pub(super) struct Connector {
     url: BackendUrl,
     password: Option<RotatingSecret>,
     pub(super) schema: Option<SchemaName>,
-    /// For each address of each host, where the URL has no `connect_timeout`.
+    /// How long connecting to each address of each host may take, where the URL has no `connect_timeout`.
     limit: Duration,
     hosts: Hosts,
     tls: TlsSource,
-    /// Of the latest connection.
+    /// The latest connection's.
     protection: Mutex<Option<Protection>>,
     /// What each connection is compared with before it is used.
     pub(super) timeline: Arc<Timeline>,

@@ -70,7 +70,7 @@ pub(super) struct PostgresOutbox {
     generation: u64,
     /// Published rows that the next read deletes.
     unwanted: Vec<i64>,
-    /// Since the last vacuum, and after how many the next one is due.
+    /// Rows deleted since the last vacuum, and after how many the next one is due.
     deleted: usize,
     vacuum_after: usize,
     /// Since when nothing was deleted of what was read.

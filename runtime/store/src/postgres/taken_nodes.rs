@@ -35,7 +35,7 @@ pub(super) struct TakenNodes(Mutex<Taken>);
 struct Taken {
     /// Id and new epoch of each, the oldest first.
     nodes: VecDeque<(Instant, i64, i64)>,
-    /// Under which incarnation of the database they are known to be taken.
+    /// The incarnation of the database in which they are known to be taken.
     known: Option<Uuid>,
 }
 

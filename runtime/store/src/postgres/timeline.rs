@@ -39,7 +39,7 @@ pub(super) struct Timeline {
     /// The highest session id that this process was given: a sequence that is below it has lost commits.
     seen: AtomicI64,
     warned: AtomicBool,
-    /// Of the server's log, as the latest connection found it.
+    /// The timeline of the server's log, as the latest connection found it.
     wal: Mutex<Option<String>>,
 }
 

@@ -29,7 +29,7 @@ const PROTOCOL: &[u8] = b"postgresql";
 pub(super) struct Tls {
     pub(super) parameters: TlsParameters,
     pub(super) config: Arc<ClientConfig>,
-    /// Of the files that it was made from.
+    /// The versions of the files that it was made from.
     versions: Vec<Option<FileVersion>>,
 }
 
