@@ -2,6 +2,7 @@
 //! bounded: long-polling, attachments, upgrades, namespaces.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::common::{Backend, Packet, Polling, SOON, SocketIo, polling_request, until};
 use crate::{metric, with};
@@ -9,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 
@@ -205,6 +206,24 @@ async fn a_flood_of_connects_is_turned_away() {
         assert_eq!(end, Err(Some(3013)), "{packet}");
     }
     SocketIo::connect(&backend, &json!({"token": room.participant("alice")})).await.joins(&room.algebra).await;
+}
+
+#[tokio::test]
+async fn who_is_never_let_in_is_closed_however_often_it_tries() {
+    let backend = with(&[]);
+    let mut eve = SocketIo::open(&backend, "").await;
+    let tries = async {
+        let mut pace = interval(Duration::from_secs(1));
+        loop {
+            pace.tick().await;
+            eve.send_late(r#"40{"token":"x"}"#).await;
+            match eve.text().await {
+                Ok(refusal) => assert!(refusal.starts_with("44"), "{refusal}"),
+                Err(code) => return code,
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(60), tries).await.expect("it is closed"), Some(3502));
 }
 
 #[tokio::test]

@@ -109,11 +109,13 @@ pub(super) struct SocketIoState {
     pub attachments: Option<Attachments>,
     /// The client was in a namespace before: what it has sent there may still be on its way.
     pub was_connected: bool,
+    /// After a CONNECT that was refused: until when another one has to be let in. See [`Peer::expires`].
+    pub connect_by: Option<u64>,
 }
 
 impl Default for SocketIoState {
     fn default() -> Self {
-        Self { handshake: Ok(Auth::default()), attachments: None, was_connected: false }
+        Self { handshake: Ok(Auth::default()), attachments: None, was_connected: false, connect_by: None }
     }
 }
 
@@ -269,9 +271,17 @@ impl Peer {
     /// The packet whose attachments were awaited is whole.
     pub(super) fn trim_socketio(&mut self) {
         if let Some(cold) = &mut self.cold {
-            cold.socketio.take_if(|state| !state.was_connected);
+            cold.socketio.take_if(|state| !state.was_connected && state.connect_by.is_none());
         }
         self.trim();
+    }
+
+    /// Its CONNECT is answered: refusals of before no longer count.
+    pub(super) fn was_let_in(&mut self) {
+        if let Some(state) = self.cold.as_mut().and_then(|cold| cold.socketio.as_mut()) {
+            state.connect_by = None;
+            self.trim_socketio();
+        }
     }
 
     /// Frees the cold state where nothing is in it.

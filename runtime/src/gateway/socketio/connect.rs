@@ -41,6 +41,9 @@ impl Gateway {
         socket.peer.dialect = Dialect::SocketIo(namespace);
         let handshake = socket.peer.cold.as_mut().and_then(|cold| cold.socketio.take());
         socket.peer.trim();
+        if let Some(deadline) = handshake.as_ref().and_then(|state| state.connect_by) {
+            socket.peer.cold_mut().socketio.get_or_insert_default().connect_by = Some(deadline);
+        }
         if socket.carries() {
             socket.peer.cold_mut().socketio.get_or_insert_default().was_connected = true;
         }
@@ -170,6 +173,7 @@ impl Gateway {
     }
 
     fn send_connect_answer(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace, pid: Option<&str>) {
+        socket.peer.was_let_in();
         let sid = self.shared.mailboxes.sid(socket.id());
         // Neither has a character to escape.
         let pid = pid.map(|pid| format!(r#","pid":"{pid}""#)).unwrap_or_default();

@@ -56,8 +56,11 @@ impl Gateway {
             socket.peer.state = PeerState::Refused;
             return socket.end_carried(Cause::ClosedByServer);
         }
+        // The first refusal sets the deadline: else a client that nobody lets in could stay for ever.
+        let deadline = self.socketio_deadline();
+        let state = socket.peer.cold_mut().socketio.get_or_insert_default();
+        socket.peer.expires = *state.connect_by.get_or_insert(deadline);
         socket.peer.state = PeerState::AwaitingConnect(None);
-        socket.peer.expires = self.socketio_deadline();
     }
 
     /// The event that tells a client of a session error; none before its CONNECT is answered.
