@@ -49,7 +49,7 @@ fn a_variable_beats_the_file_and_a_flag_both_and_check_says_so() {
     );
     fs::write(place.file("secret"), "hunter2-hunter2-hunter2-hunter2-hunter2\n").unwrap();
     let options = place.options.clone().env("ROLLCALL_CONFIG", "rollcall.toml").env("ROLLCALL_LEASE", "8s");
-    let options = options.env("ROLLCALL_LEAVE_GRACE", "4s").env("ROLLCALL_ADMIN_READ_TOKEN", "hunter3");
+    let options = options.env("ROLLCALL_LEAVE_GRACE", "4s").env("ROLLCALL_ADMIN_TOKEN", "hunter3");
     let (code, said) = place.run(&options.arg("check").arg("--leave-grace").arg("5s"));
     assert_eq!(code, Some(0), "{said}");
     let from_file = |number| ["file,", "rollcall.toml", "line", number];
@@ -61,13 +61,13 @@ fn a_variable_beats_the_file_and_a_flag_both_and_check_says_so() {
         ("ROLLCALL_GUESTS", "true", &from_file("5")),
         ("ROLLCALL_ORIGINS", "https://a.example,https://b.example", &from_file("6")),
         ("ROLLCALL_HS256_SECRET", "set", &from_file("7")),
-        ("ROLLCALL_ADMIN_READ_TOKEN", "set", &["environment,", "ROLLCALL_ADMIN_READ_TOKEN"]),
+        ("ROLLCALL_ADMIN_TOKEN", "set", &["environment,", "ROLLCALL_ADMIN_TOKEN"]),
         ("ROLLCALL_PING_INTERVAL", "30s", &["default"]),
         ("REDIS_URL", "none", &["default"]),
     ] {
         assert_eq!(line(&said, setting), [&[setting, value], from].concat());
     }
-    assert_eq!(line(&said, "ROLLCALL_ADMIN_TOKEN"), ["ROLLCALL_ADMIN_TOKEN", "not", "set", "default"]);
+    assert_eq!(line(&said, "ROLLCALL_ADMIN_READ_TOKEN"), ["ROLLCALL_ADMIN_READ_TOKEN", "not", "set", "default"]);
     assert!(!said.contains("hunter"), "{said}");
 }
 

@@ -176,6 +176,15 @@ fn admin(source: &mut Source<'_>) -> Access {
         source
             .fault(&names::ADMIN_READ_TOKEN, format!("must not be {}, which changes things", names::ADMIN_TOKEN.name));
     }
+    if read_token.is_some() && token.is_none() {
+        source.fault(
+            &names::ADMIN_READ_TOKEN,
+            format!(
+                "needs {}: without that one a request without any token may change things",
+                names::ADMIN_TOKEN.name
+            ),
+        );
+    }
     Access { token, read_token, hosts: hosts.unwrap_or_default() }
 }
 

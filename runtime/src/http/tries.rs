@@ -55,6 +55,7 @@ impl Tries<'_> {
     /// A token was wrong.
     pub(super) fn use_one(self) {
         if let Some(address) = self.address {
+            tracing::warn!(?address, "a wrong token was sent to the admin address");
             let used = self.all.used.get_or_init(Sketch::new);
             // Where none is left, there is none to use.
             let _ = used.take(rate(), address, self.all.since.elapsed());

@@ -24,7 +24,7 @@ use super::{
     options::NatsOptions,
     wire::{Malformed, Op, Parser},
 };
-use rollcall_base::tls_failure;
+use rollcall_base::{tls::ClientTls, tls_failure};
 
 /// From the first packet to the answer to our CONNECT.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -151,7 +151,8 @@ impl NatsConnection {
         }
         let greeting = timeout(GREETING_TIMEOUT, connection.greeting()).await;
         let info = greeting.unwrap_or(Err(ConnectionError::NoGreeting))?;
-        let tls = options.tls_first || endpoint.tls || info.tls_required;
+        // Certificates that are given are not left out because of an INFO that anybody on the way could have changed.
+        let tls = options.tls_first || endpoint.tls || info.tls_required || options.tls != ClientTls::default();
         if tls && !options.tls_first {
             // The server sends nothing but INFO before TLS.
             connection = connection.secure(options).await?;
