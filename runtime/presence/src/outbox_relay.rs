@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const FEW: usize = 100;
 /// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
 /// virtual machine that is paused. A claim that held when it was read holds for longer.
-const FRESH: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_millis(1700);
 /// Half the time for which the stream knows a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);
 /// Rows that are looked for in the stream at once.

@@ -30,17 +30,35 @@ impl DeadNodeLooks {
         !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
     }
 
-    /// A heartbeat has looked or not; there are `nodes`, and this one holds these shards.
-    pub(super) fn looked(&self, looked: bool, nodes: u32, held: Shards) {
+    /// A heartbeat has looked or not, and has found a dead node or not; there are `nodes`, and this one holds these shards.
+    /// Where it has found one it looks again: the end of that one's sessions may take many rounds.
+    pub(super) fn looked(&self, (looked, dead): (bool, bool), nodes: u32, held: Shards) {
         let mut look = self.lock();
         if looked {
             look.latest = Some(Instant::now());
         }
-        look.may_wait = nodes > FEW_NODES && !held.meets(Shards::one(0));
+        look.may_wait = nodes > FEW_NODES && !dead && !held.meets(Shards::one(0));
     }
 
     fn lock(&self) -> MutexGuard<'_, Look> {
         // A time and a flag are whole after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_found_a_dead_node_looks_until_there_is_none() {
+        let (looks, many) = (DeadNodeLooks::default(), FEW_NODES + 1);
+        assert!(looks.look());
+        looks.looked((true, true), many, Shards::one(3));
+        assert!(looks.look());
+        looks.looked((true, false), many, Shards::one(3));
+        assert!(!looks.look());
+        looks.looked((false, false), many, Shards::one(0));
+        assert!(looks.look(), "the first shard's holder always looks");
     }
 }

@@ -157,14 +157,15 @@ impl NodeLeases for PostgresStore {
         }
         let (nodes, held, others) = (unsigned(get(row, 3)?)?, unsigned(get(row, 8)?)?, unsigned(get(row, 9)?)?);
         self.shards.saw(Seen { node, at, claim_epoch: get(row, 7)?, held, others, free: get(row, 10)? });
-        self.dead_node_looks.looked(look, nodes, *self.shards.held().borrow());
+        let dead: bool = get(row, 6)?;
+        self.dead_node_looks.looked((look, dead), nodes, *self.shards.held().borrow());
         let incarnation = *self.timeline.known().borrow();
         Ok(HeartbeatReply {
             replaced: replaced.into_iter().map(sid).collect::<Result<_, _>>()?,
             kicks: kicked.into_iter().zip(from).map(|(sid, lesson)| kick(sid, lesson)).collect::<Result<_, _>>()?,
             nodes,
             was_expired,
-            dead: get(row, 6)? || self.taken_nodes.may_be_lost(incarnation),
+            dead: dead || self.taken_nodes.may_be_lost(incarnation),
         })
     }
 

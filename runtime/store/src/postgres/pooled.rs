@@ -183,6 +183,10 @@ impl Pooled {
             Err(error) if error.code() == Some(&SqlState::INVALID_ARGUMENT_FOR_LOG) => {
                 return Err(Failure::ReadOnly(StoreError::Unavailable("the database has another history".to_owned())));
             }
+            // The position in the log is asked for, which a standby refuses.
+            Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
+                return Err(Failure::ReadOnly(StoreError::Unavailable("the database is a standby".to_owned())));
+            }
             begun => begun?,
         }
         let rows = rows?;

@@ -5,10 +5,10 @@
 //! [`silent!`]. That a node's lease is taken does not end its claims: what it has read it may still publish.
 //!
 //! Invariant: a shard is read only by a node that has a claim on it, holds its lease, and has renewed it within
-//! [`readable!`]; and what it has read it hands to the bus within two seconds or never. Both add up to less than
-//! [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the same moment is found by it, or
-//! finds the claims gone. A relay that begins raises the claim epoch of its own node: what an earlier one has under way claims
-//! nothing, and gives nothing back. Nothing is given back while rows that were read are being published.
+//! [`readable!`]; what it has read it hands to the bus within 1.7 s or never, and the bus sends it within 0.7 s more or
+//! never. All add up to less than [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the
+//! same moment is found by it, or finds the claims gone. A relay that begins raises the claim epoch of its own node: what
+//! an earlier one has under way claims nothing, and gives nothing back.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::Shards;
