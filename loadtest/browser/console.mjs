@@ -150,7 +150,7 @@ async function dyingNodes(page) {
   await step("kill this node");
   await shows(page, "#line", "This node does not answer.");
   await step("start this node");
-  await shows(page, "#line", "It is back");
+  await shows(page, "#line", "This node answers again");
   await shows(page, "tr[data-state=serving]", "(this one)");
 }
 

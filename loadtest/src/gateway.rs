@@ -121,6 +121,15 @@ impl Gateway {
         Ok(())
     }
 
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_with(&mut self, change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> io::Result<()> {
+        self.options = change(self.options.clone());
+        self.restart()
+    }
+
     /// Where clients connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

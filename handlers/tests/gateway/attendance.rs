@@ -179,7 +179,7 @@ async fn what_is_no_question_is_refused(backend: &Backend) {
 }
 
 async fn old_history_goes_and_the_rest_stays(kind: &Backend) {
-    let mut backend = kind.another(|options| options.clone().env("ROLLCALL_HISTORY_RETENTION", "1h"));
+    let mut backend = kind.another(Clone::clone);
     let id = backend.classroom().id.clone();
     // Every hundredth ended a moment ago, also between rows that are old.
     backend
@@ -199,7 +199,7 @@ async fn old_history_goes_and_the_rest_stays(kind: &Backend) {
         })
         .await;
     // It sweeps at its start.
-    backend.gateway.restart().unwrap();
+    backend.gateway.restart_with(|options| options.env("ROLLCALL_HISTORY_RETENTION", "1h")).unwrap();
     backend.wait_for_rows("select count(*), sum(id % 100) from agent_session_history", &["12|0"]).await;
     backend.gateway.wait_for_metric("rollcall_history_deleted_total", &[], SOON, |rows| rows == 1188.0).unwrap();
 }

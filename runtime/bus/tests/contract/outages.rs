@@ -38,7 +38,11 @@ pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnc
     let publisher: Arc<dyn Bus> = Arc::new(NatsBus::connect_with(options).await.unwrap().0);
     let rooms: Vec<_> = (0..ROOMS).map(|_| classroom()).collect();
     for room in &rooms {
-        bus.subscribe(room).await.unwrap();
+        let since = Instant::now();
+        // A cluster that has just begun may not answer at once.
+        while let Err(error) = bus.subscribe(room).await {
+            assert!(since.elapsed() < Duration::from_secs(10), "{error}");
+        }
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let publishing = rooms.iter().cloned().map(|room| {
