@@ -173,6 +173,7 @@ fn secrets_come_from_files_and_never_from_flags() {
     let given = config(&[("ROLLCALL_HS256_SECRET_FILE", path), ("NATS_URL_FILE", "")]);
     assert_eq!(given.keys.sources.hs256.unwrap().reveal(), "hunter2");
     assert!(faults(&[], &[("ROLLCALL_ADMIN_TOKEN_FILE", "/nowhere")])[0].contains("/nowhere"));
+    assert!(faults(&[], &[("ROLLCALL_ADMIN_READ_TOKEN", "a")])[0].contains("needs ROLLCALL_ADMIN_TOKEN"));
     for setting in names::ALL.iter().filter(|setting| setting.kind == names::Kind::Secret) {
         let flag = format!("--{}", setting.name.trim_start_matches("ROLLCALL_").to_lowercase().replace('_', "-"));
         assert!(matches!(read(&[&flag, "x"], &[]), Err(Stop::CommandLine(_))), "{flag}");
