@@ -24,6 +24,8 @@ const BATCH: usize = 2_000;
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(25));
 const ROWS: (usize, usize) = (4, 16);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
+/// How soon after the last one a claim may follow where a heartbeat has found a free shard, which ends the wait for rows.
+const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 /// An event that waited for longer waited for the bus, or for a disk that stood still.
 const LATE: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -31,7 +33,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const FEW: usize = 100;
 /// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
 /// virtual machine that is paused. A claim that held when it was read holds for longer.
-const FRESH: Duration = Duration::from_millis(1700);
+const FRESH: Duration = Duration::from_millis(1200);
 /// Half the time for which the stream knows a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);
 /// Rows that are looked for in the stream at once.
@@ -116,7 +118,7 @@ impl OutboxRelay {
             if !outbox.owes() {
                 memory.owed.clear();
             }
-            if claimed.is_none_or(|at| at.elapsed() >= CLAIM_EVERY) {
+            if claimed.is_none_or(|at| at.elapsed() >= CLAIM_AGAIN) {
                 outbox.claim().await?;
                 claimed = Some(Instant::now());
             }

@@ -5,7 +5,7 @@
 //! [`silent!`]. That a node's lease is taken does not end its claims: what it has read it may still publish.
 //!
 //! Invariant: a shard is read only by a node that has a claim on it, holds its lease, and has renewed it within
-//! [`readable!`]; what it has read it hands to the bus within 1.7 s or never, and the bus sends it within 0.7 s more or
+//! [`readable!`]; what it has read it hands to the bus within 1.2 s or never, and the bus sends it within 0.7 s more or
 //! never. All add up to less than [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the
 //! same moment is found by it, or finds the claims gone. A relay that begins raises the claim epoch of its own node: what
 //! an earlier one has under way claims nothing, and gives nothing back.
@@ -35,7 +35,7 @@ pub(super) use readable;
 /// After which time without a renewal a node's claims may be revoked.
 macro_rules! silent {
     () => {
-        "interval '4500 ms'"
+        "interval '4 seconds'"
     };
 }
 pub(super) use silent;

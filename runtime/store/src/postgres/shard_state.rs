@@ -52,9 +52,12 @@ impl Default for ShardState {
 }
 
 impl ShardState {
-    /// A heartbeat was answered.
+    /// A heartbeat was answered. Where it found a free shard, the relay looks whether it may have it.
     pub(super) fn saw(&self, seen: Seen) {
         *self.lock() = Some(seen);
+        if seen.free {
+            self.own.notify_one();
+        }
     }
 
     /// What the latest heartbeat has found.
