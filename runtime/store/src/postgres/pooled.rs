@@ -92,7 +92,8 @@ impl Pooled {
     /// Finds out whether the pooler keeps track of prepared statements: then it gives them names of its own.
     pub(super) async fn learn(&self, client: &Client) -> Result<(), Error> {
         const OWN_NAME: &str = "select name from pg_prepared_statements where statement like '%rollcall asks%'";
-        client.batch_execute("begin").await?;
+        // A statement that somebody else has left on this connection may have the name of the next one.
+        client.batch_execute("begin; deallocate all").await?;
         let statement = client.prepare(OWN_NAME).await?;
         let rows = client.query(&statement, &[]).await?;
         drop(statement);

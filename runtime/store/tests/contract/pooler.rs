@@ -93,8 +93,6 @@ async fn two_nodes_share_connections() {
         events_of(&*store, lease).await;
     }
     // What is set for one transaction is not there for the next.
-    let set = "select count(*) from pg_prepared_statements where name !~ '^PGBOUNCER'";
-    assert_eq!(psql(&pooled.pgbouncer.url(), set).expect("answered"), "0", "no statement is left behind");
     assert_eq!(psql(&pooled.pgbouncer.url(), "show enable_seqscan").expect("answered"), "on");
     let connections = "select count(*) from pg_stat_activity where datname = 'postgres' and backend_type = 'client backend' \
         and pid <> pg_backend_pid()";
