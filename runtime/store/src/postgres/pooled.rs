@@ -92,16 +92,15 @@ impl Pooled {
     /// Finds out whether the pooler keeps track of prepared statements: then it gives them names of its own.
     pub(super) async fn learn(&self, client: &Client) -> Result<(), Error> {
         const OWN_NAME: &str = "select name from pg_prepared_statements where statement like '%rollcall asks%'";
-        // A statement that somebody else has left on this connection may have the name of the next one.
-        client.batch_execute("begin; deallocate all").await?;
+        client.batch_execute("begin").await?;
         let statement = client.prepare(OWN_NAME).await?;
         let rows = client.query(&statement, &[]).await?;
-        drop(statement);
-        client.batch_execute("commit").await?;
         let is_ours = |name: &str| name.strip_prefix('s').is_some_and(|number| number.parse::<u64>().is_ok());
         let renamed = rows.iter().all(|row| row.try_get(0).is_ok_and(|name| !is_ours(name)));
         self.prepares.store(!rows.is_empty() && renamed, Ordering::Relaxed);
-        Ok(())
+        // The rows hold the statement, too. After the commit its close would go to whichever connection comes next.
+        drop((statement, rows));
+        client.batch_execute("commit").await
     }
 
     /// A transaction of this process that begins now must have begun by then.
