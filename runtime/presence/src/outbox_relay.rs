@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use rollcall_schema::{Nonce, Subject};
@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use rollcall_base::{failpoint, names};
+use rollcall_base::{failpoint, names, since::Since};
 use rollcall_bus::{Bus, BusError, Fence, Publication, PublishError, YOUNG};
 use rollcall_store::{Lease, Outbox, OutboxRow, Store, StoreError};
 
@@ -126,7 +126,7 @@ impl OutboxRelay {
                 metrics::gauge!(names::OUTBOX_ASIDE).set(outbox.release_quarantined().await? as f64);
                 put_back = Some(Instant::now());
             }
-            let (asked, wall) = (Instant::now(), SystemTime::now());
+            let (asked, since) = (Instant::now(), Since::now());
             let rows = outbox.read(most).await?;
             if rows.is_empty() {
                 self.late.send_replace(false);
@@ -149,7 +149,7 @@ impl OutboxRelay {
                     Ok(()) => continue,
                     Err(error) => Outcome { failure: Some(error), ..Outcome::default() },
                 }
-            } else if asked.elapsed() >= FRESH || wall.elapsed().is_ok_and(|elapsed| elapsed >= FRESH) {
+            } else if !since.is_within(FRESH) {
                 continue;
             } else {
                 self.publish(&rows).await
