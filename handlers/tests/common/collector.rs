@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::http_request::HttpRequest;
 
 /// A span as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,29 +67,11 @@ impl Collector {
 async fn serve(stream: TcpStream, seen: Arc<Mutex<Seen>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut lines, mut length) = (Vec::new(), 0);
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).await.ok()? == 0 {
-                return None;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            let line = line.trim_end().to_owned();
-            if let Some((name, value)) = line.split_once(": ")
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = value.parse().ok()?;
-            }
-            lines.push(line);
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await.ok()?;
+        let HttpRequest { mut head, body, .. } = HttpRequest::read(&mut stream).await?;
         let request = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
         {
             let mut seen = seen.lock().unwrap();
-            seen.heads.append(&mut lines);
+            seen.heads.append(&mut head);
             seen.spans.extend(spans(request));
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok()?;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use rollcall_loadtest::GatewayOptions;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::http_request::HttpRequest;
 
 /// The functions' secret, as the gateway and as the functions have it.
 pub(crate) const FUNCTIONS_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -105,23 +107,9 @@ async fn drip(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     }
 }
 
-/// The next request of a connection; none at its end.
+/// The next call of a connection; none at its end.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Call> {
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.ok()? == 0 {
-            return None;
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':') {
-            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-        }
-    }
-    let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
-    stream.read_exact(&mut body).await.ok()?;
+    let HttpRequest { headers, body, .. } = HttpRequest::read(stream).await?;
     Some(Call { headers, body: String::from_utf8(body).ok()? })
 }
 

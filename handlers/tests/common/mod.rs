@@ -14,6 +14,7 @@ mod collector;
 pub(crate) mod failpoint;
 mod frames;
 mod function;
+mod http_request;
 mod keys;
 mod look;
 mod machine;
