@@ -115,7 +115,7 @@ fn describe() {
     describe_gauge!(
         names::GHOST_BOUND,
         Unit::Seconds,
-        "How long at most somebody who is gone is shown while the backends answer, in seconds."
+        "The longest time for which an agent that is gone is shown as present, while the backends answer, in seconds."
     );
     describe_gauge!(
         names::DRAIN_DEADLINE,

@@ -22,7 +22,7 @@ fn connections(backend: &Backend) -> f64 {
     backend.gateway.metric("rollcall_connections", &[]).unwrap()
 }
 
-/// Waits until the node has so many connections.
+/// Waits until the node has `wanted` connections.
 async fn has_connections(backend: &Backend, wanted: f64) {
     let count = async || connections(backend);
     until("the connections are gone", SOON, count, |count| *count == wanted).await;

@@ -51,7 +51,7 @@ names! {
     LEASE = "lease_seconds",
     /// Gauge: when this node's lease was renewed last, in Unix seconds.
     LEASE_RENEWED = "lease_renewed_timestamp_seconds",
-    /// Gauge: how long at most somebody who is gone is shown while the backends answer, in seconds.
+    /// Gauge: the longest time for which an agent that is gone is shown as present, while the backends answer, in seconds.
     GHOST_BOUND = "ghost_bound_seconds",
     /// Gauge: when the drain that runs must be over, in Unix seconds; 0 while none runs.
     DRAIN_DEADLINE = "drain_deadline_timestamp_seconds",

@@ -19,7 +19,7 @@ use crate::load::system::{Kind, System};
 
 /// Of a classroom.
 const ROOM: usize = 30;
-/// One event after another, each to so many.
+/// How many members an event is pushed to, where one event follows another.
 const AUDIENCE: usize = 5_000;
 const BURST: usize = 200;
 const BURST_LIMIT: Duration = Duration::from_secs(60);

@@ -58,7 +58,7 @@ async fn settled(cluster: &NatsCluster) -> usize {
     }
 }
 
-/// Waits until a node has heard of so many more events.
+/// Waits until the node has heard of `events` more events.
 async fn goes_on(bus: &NatsBus, events: u64) {
     let (until, from) = (Instant::now() + LIMIT, bus.position().offset.0);
     while bus.position().offset.0 < from + events {

@@ -79,7 +79,7 @@ macro_rules! reap {
     };
 }
 
-/// At most so many of each node, without those in quarantine.
+/// At most `$3` sessions of each node, without those in quarantine.
 const REAP: &str = reap!("id <> all ($4) order by id desc limit $3");
 const REAP_ONE: &str = reap!("id = $3");
 
