@@ -69,9 +69,7 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     let settings = [("ROLLCALL_SOCKETIO_RECOVERY", recovery.to_string())];
     let over = |crowd: Crowd| if socketio { crowd.over_socketio() } else { crowd };
     let crowd = over(Crowd::new(60, stage.agents, ROOM));
-    let few = over(Crowd::new(61, crowd.agents.div_ceil(4), ROOM));
-    let crowds = [crowd.clone(), few.clone()];
-    let system = stage.start_with(kind, 1, &crowds, &settings)?;
+    let system = stage.start_with(kind, 1, std::slice::from_ref(&crowd), &settings)?;
     let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
     let (joins, wave) = fastest(&mut crew, &system, &band, Goal::Joined)?;
@@ -79,12 +77,14 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     stage.note("socketio", kind).failures(&name, &wave);
     drop((crew, system));
 
-    let system = stage.start_with(kind, 1, &crowds, &settings)?;
-    let mut crew = Crew::for_agents(crowd.agents + few.agents)?;
+    let few = over(Crowd::new(61, stage.agents.div_ceil(4), ROOM));
+    let rest = few.then(stage.agents - few.agents);
+    let system = stage.start_with(kind, 1, &[few.clone(), rest.clone()], &settings)?;
+    let mut crew = Crew::for_agents(stage.agents)?;
     let first = crew.prepare(&few, system.address())?;
-    let rest = crew.prepare(&crowd, system.address())?;
+    let second = crew.prepare(&rest, system.address())?;
     let mut sizes = Vec::new();
-    for band in [&first, &rest] {
+    for band in [&first, &second] {
         crew.gather(band)?;
         sizes.push(at_rest(&system)? as f64);
     }
@@ -94,7 +94,7 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     drop((crew, system));
 
     let (one_by_one, back_to_back) = deliveries(stage, kind, over(audience(stage, recovery)), &settings)?;
-    Ok(Found { joins, one_by_one, back_to_back, bytes: (sizes[1] - sizes[0]) / crowd.agents as f64, busy })
+    Ok(Found { joins, one_by_one, back_to_back, bytes: (sizes[1] - sizes[0]) / rest.agents as f64, busy })
 }
 
 /// Who hears the events. Guests fill a room of thousands without millions of events, but do not recover.
