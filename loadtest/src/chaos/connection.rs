@@ -28,6 +28,8 @@ const SILENCE: Duration = Duration::from_secs(3600);
 const STATE_EVERY: Duration = Duration::from_millis(150);
 /// The `ref` of a set_state is beyond this by the number that it sets.
 const STATES: u64 = 1000;
+/// The end of a connection that nobody read from any more while it was open: a close of the node's is not seen.
+const VANISHED: &str = "vanished";
 
 /// What the agent wants of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl Errand {
                 let present = journal.enter(&self.log, Arc::clone(&self.progress));
                 outcome.send_replace(Outcome::Entered);
                 self.log.end = self.stay(client, journal, present, orders).await;
-                self.log.stayed = *over.borrow();
+                self.log.stayed = *over.borrow() && self.log.end != VANISHED;
             }
             Err(why) => {
                 self.log.end = why;
@@ -228,7 +230,7 @@ impl Errand {
                             drop(present);
                             let gone = orders.wait_for(|order| matches!(order, Orders::Break | Orders::Close));
                             gone.await.ok();
-                            return "vanished".to_owned();
+                            return VANISHED.to_owned();
                         }
                     }
                 }

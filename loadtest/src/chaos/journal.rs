@@ -62,7 +62,7 @@ pub(super) struct Connection {
     pub(super) seen: Vec<Seen>,
     /// What ended it, in words.
     pub(super) end: String,
-    /// Whether it was still open when all agents left.
+    /// Whether it was still open, and read from, when all agents left.
     pub(super) stayed: bool,
 }
 
