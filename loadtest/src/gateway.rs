@@ -10,12 +10,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::admin;
 use crate::servers::{Process, all_output, free_port, output, private_folder};
 use crate::token;
 use crate::wait::poll;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
-const HTTP_LIMIT: Duration = Duration::from_secs(10);
 const PORT_ATTEMPTS: usize = 5;
 
 /// What of the environment of the tests must not reach a gateway.
@@ -219,9 +219,7 @@ impl Gateway {
     /// # Errors
     /// When no answer comes.
     pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
-        let request = ureq::get(format!("http://{}{path}", self.admin()));
-        let request = request.config().http_status_as_error(false);
-        answer(request.timeout_global(Some(HTTP_LIMIT)).build().call())
+        admin::get(self.admin(), path)
     }
 
     /// POST of a JSON body to the admin address: status and body.
@@ -229,10 +227,7 @@ impl Gateway {
     /// # Errors
     /// When no answer comes.
     pub fn post(&self, path: &str, body: &Value) -> io::Result<(u16, String)> {
-        let request = ureq::post(format!("http://{}{path}", self.admin()));
-        let request = request.content_type("application/json").config().http_status_as_error(false);
-        let request = request.timeout_global(Some(HTTP_LIMIT)).build();
-        answer(request.send(body.to_string()))
+        admin::post(self.admin(), path, body)
     }
 
     /// The sum of all series of this name in /metrics whose labels contain each of `labels`
@@ -309,10 +304,4 @@ fn printed_address(output: &str, label: &str) -> Option<SocketAddr> {
 
 fn lost_port(error: &io::Error) -> bool {
     error.to_string().to_lowercase().contains("in use")
-}
-
-fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> io::Result<(u16, String)> {
-    let mut response = result.map_err(io::Error::other)?;
-    let body = response.body_mut().read_to_string();
-    Ok((response.status().as_u16(), body.map_err(io::Error::other)?))
 }

@@ -50,6 +50,7 @@
 //! need the Debian packages `postgresql`, `redis-server`, `nats-server` and `prometheus`, and tests of
 //! wrong clocks `faketime`; an error names the package that is missing.
 
+pub mod admin;
 pub mod client;
 mod connect_proxy;
 mod files;

@@ -4,13 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::ValueRef;
-
-use rollcall_loadtest::servers::{Nats, Pgbouncer, PgbouncerOptions, psql};
+use rollcall_loadtest::servers::{Nats, Pgbouncer, PgbouncerOptions, psql, sqlite};
 use rollcall_loadtest::view::{Agents, States};
 use rollcall_loadtest::webhook::Receiver;
 use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
@@ -23,7 +20,6 @@ use super::plan::Setting;
 use super::primary::Primary;
 use super::webhook;
 
-const ANSWER: Duration = Duration::from_secs(5);
 /// A pooler's connections to the database: fewer than three nodes have to it.
 const POOLED: u32 = 8;
 /// In a node's folder: the armed failpoint.
@@ -64,11 +60,12 @@ pub(super) struct Servers {
 }
 
 /// A row of agent_session_history.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Past {
     pub(super) session: i64,
     pub(super) agent: String,
     pub(super) classroom: String,
+    pub(super) reason: String,
 }
 
 impl Servers {
@@ -224,12 +221,14 @@ impl Cluster {
     pub(super) fn history(&self, classrooms: &[String]) -> io::Result<Vec<Past>> {
         let among = quoted(classrooms);
         let rows = self.sql(&format!(
-            "select id, agent_id, classroom_id from agent_session_history where classroom_id in ({among}) order by id"
+            "select id, agent_id, classroom_id, reason from agent_session_history \
+                 where classroom_id in ({among}) order by id"
         ))?;
         let past = |line: &str| {
             let mut columns = line.split('|');
             let session = columns.next()?.parse().ok()?;
-            Some(Past { session, agent: columns.next()?.to_owned(), classroom: columns.next()?.to_owned() })
+            let mut text = || columns.next().map(str::to_owned);
+            Some(Past { session, agent: text()?, classroom: text()?, reason: text()? })
         };
         let lines = rows.lines().filter(|line| !line.is_empty());
         lines.map(|line| past(line).ok_or_else(|| io::Error::other(format!("no history: {line}")))).collect()
@@ -252,25 +251,9 @@ impl Cluster {
     fn sql(&self, statement: &str) -> io::Result<String> {
         match &self.servers {
             Some(Servers { primary, .. }) => psql(primary.database(), statement),
-            None => sqlite(&self.nodes[0].folder().join("rollcall.db"), statement).map_err(io::Error::other),
+            None => sqlite(&self.nodes[0].folder().join("rollcall.db"), statement),
         }
     }
-}
-
-fn sqlite(file: &PathBuf, statement: &str) -> rusqlite::Result<String> {
-    let connection = rusqlite::Connection::open(file)?;
-    connection.busy_timeout(ANSWER)?;
-    let mut statement = connection.prepare(statement)?;
-    let columns = statement.column_count();
-    let text = |row: &rusqlite::Row<'_>, column| match row.get_ref(column)? {
-        ValueRef::Integer(number) => Ok(number.to_string()),
-        other => Ok::<_, rusqlite::Error>(String::from_utf8_lossy(other.as_bytes()?).into_owned()),
-    };
-    let line = |row: &rusqlite::Row<'_>| {
-        Ok((0..columns).map(|column| text(row, column)).collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
-    };
-    let lines = statement.query_map([], line)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(lines.join("\n"))
 }
 
 fn quoted(ids: &[String]) -> String {

@@ -66,6 +66,13 @@ pub(super) struct Connection {
     pub(super) stayed: bool,
 }
 
+impl Connection {
+    /// Whether its client was told that an operator ended the session.
+    pub(super) fn was_kicked(&self) -> bool {
+        self.end.contains("\"kicked\"")
+    }
+}
+
 /// A client that reads from its connection.
 #[derive(Debug, Clone)]
 pub(super) struct Somebody {

@@ -108,11 +108,11 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
 }
 
 /// Nobody here asks for what would fail again: whatever refuses to let somebody in must say that it may mend itself, but
-/// where the agent's next connection was faster.
+/// where the agent's next connection, or an operator, was faster.
 fn refused_for_good(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
     let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
-    let refused = success.is_none() && for_good;
+    let refused = success.is_none() && for_good && !connection.was_kicked();
     refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
 

@@ -14,6 +14,7 @@ mod journal;
 mod key_servers;
 mod ledger;
 mod mishaps;
+mod operator;
 mod options;
 mod plan;
 mod primary;
@@ -40,6 +41,7 @@ use faults::STEPS;
 use journal::Journal;
 use ledger::Evidence;
 use mishaps::Scene;
+use operator::Kicks;
 pub(crate) use options::Options;
 use plan::{CLASSROOMS, LESSONS, Plan, Setting};
 use random::Random;
@@ -193,12 +195,14 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         starts: Mutex::default(),
     };
     let receiver = Arc::clone(&cluster.receiver);
-    let (aftermath, troubled) = thread::scope(|scope| {
+    let (aftermath, troubled, kicks) = thread::scope(|scope| {
         let trouble = scope.spawn(|| webhook::trouble(&receiver, seed, &stage.classrooms, start));
+        let kicks = scope.spawn(|| operator::act(&stage));
         let aftermath = storm::rage(cluster, &faults, &scene, start);
-        (aftermath, trouble.join().unwrap_or_else(|_| Err(io::Error::other("the receiver's troubles panicked"))))
+        (aftermath, joined(trouble), joined(kicks))
     });
     troubled?;
+    let kicks = kicks?;
     let mut aftermath = aftermath?;
     let mut violations = std::mem::take(&mut aftermath.violations);
     thread::sleep((start + CALM).saturating_duration_since(Instant::now()));
@@ -242,6 +246,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     cluster.remove_poison()?;
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));
+    violations.extend(operator::faults(&kicks, &evidence));
     violations.extend(rest::until_empty(rest::QUIESCENCE, || {
         Ok(webhook::faults(&receiver.ledger(), evidence.stream.as_ref(), &evidence.history, classrooms))
     })?);
@@ -249,19 +254,26 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
         Some(stream) => delivery::faults(&evidence.connections, stream),
         None => delivery::faults_alone(&evidence.connections),
     });
-    Ok(Verdict { violations, summary: summary(&evidence), struck, mishaps })
+    Ok(Verdict { violations, summary: summary(&evidence, &kicks), struck, mishaps })
 }
 
-fn summary(evidence: &Evidence) -> String {
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the storm panicked")))
+}
+
+fn summary(evidence: &Evidence, kicks: &Kicks) -> String {
     let Evidence { connections, stream, history, .. } = evidence;
     let let_in = connections.iter().filter(|connection| connection.success.is_some()).count();
     let recovered = connections.iter().filter_map(|connection| connection.success.as_ref()?.recovered);
     let recovered = recovered.filter(|recovered| *recovered).count();
     let seen: usize = connections.iter().map(|connection| connection.seen.len()).sum();
+    let told = connections.iter().filter(|connection| connection.was_kicked()).count();
     format!(
-        "{} connections, {let_in} let in, {recovered} resumed, {} sessions, {} events, {seen} pushes",
+        "{} connections, {let_in} let in, {recovered} resumed, {} sessions, {} kicked and {told} told, {} events, \
+         {seen} pushes",
         connections.len(),
         history.len(),
+        kicks.ended.len(),
         stream.as_ref().map_or(0, |stream| stream.messages.len())
     )
 }

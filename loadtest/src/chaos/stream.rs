@@ -31,7 +31,7 @@ pub(super) const FORGED: &str = "note forged";
 pub(super) type Place = (usize, u64);
 
 /// A message of the stream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Stored {
     /// Which stream it was in.
     pub(super) epoch: usize,
@@ -43,6 +43,8 @@ pub(super) struct Stored {
     pub(super) sender: Option<String>,
     /// The session and whether it was entered, where it is an agent's event.
     pub(super) session: Option<(i64, bool)>,
+    /// Why the session ended, where it left.
+    pub(super) reason: Option<String>,
 }
 
 impl Stored {
@@ -203,6 +205,7 @@ fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -
         message_id: header("Nats-Msg-Id").unwrap_or_default(),
         sender: header("Sender-Agent-Id"),
         session,
+        reason: header("Left-Reason"),
     }
 }
 

@@ -142,9 +142,8 @@ mod tests {
             offset,
             room: "classroom.c".to_owned(),
             key: format!("agent.entered {session}"),
-            message_id: String::new(),
-            sender: None,
             session: Some((session, true)),
+            ..Stored::default()
         }
     }
 
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn without_a_stream_each_session_is_told_once() {
-        let history = [Past { session: 7, agent: String::new(), classroom: "c".to_owned() }];
+        let history = [Past { session: 7, classroom: "c".to_owned(), ..Past::default() }];
         let wrong = |operations: &[&str]| {
             let ledger: Vec<_> =
                 (1..).zip(operations).map(|(offset, operation)| taken("e", offset, 7, operation)).collect();

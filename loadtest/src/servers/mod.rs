@@ -25,6 +25,7 @@ mod server;
 mod server_user;
 pub mod shared;
 mod signal;
+mod sqlite;
 mod standby;
 mod tls_proxy;
 
@@ -40,6 +41,7 @@ pub use redis_cluster::{RedisCluster, RedisTls};
 pub use sentinel::{Sentinel, SentinelOptions};
 pub use server::{Kind, Server};
 pub use signal::children;
+pub use sqlite::sqlite;
 pub use standby::{Standby, StandbyOptions};
 pub use tls_proxy::{TlsProxy, TlsProxyKind};
 

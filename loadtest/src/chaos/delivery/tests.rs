@@ -5,13 +5,11 @@ use super::*;
 
 fn note(offset: u64) -> Stored {
     Stored {
-        epoch: 0,
         offset,
         room: "classroom.c".to_owned(),
         key: format!("note {offset}"),
         message_id: format!("note:{offset}"),
-        sender: None,
-        session: None,
+        ..Stored::default()
     }
 }
 

@@ -18,6 +18,7 @@ fn event(offset: u64, session: i64, entered: bool) -> Stored {
         message_id: format!("agent.{operation}:i:{session}:{offset}"),
         sender: Some(AGENT.to_owned()),
         session: Some((session, entered)),
+        reason: None,
     }
 }
 
@@ -43,7 +44,7 @@ fn connection(session: i64) -> Connection {
 }
 
 fn past(session: i64) -> Past {
-    Past { session, agent: AGENT.to_owned(), classroom: "c".to_owned() }
+    Past { session, agent: AGENT.to_owned(), classroom: "c".to_owned(), reason: "closed".to_owned() }
 }
 
 fn record(messages: Vec<Stored>) -> Record {

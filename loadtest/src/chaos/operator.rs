@@ -1,0 +1,116 @@
+//! An operator who ends sessions during a storm, one agent's or everybody's in a lesson, and what must have come of it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use rollcall_loadtest::admin;
+
+use super::agent::Stage;
+use super::journal::Connection;
+use super::ledger::Evidence;
+use super::plan::STORM;
+use super::random::Random;
+
+/// Of a seed.
+const CALLS: usize = 3;
+/// So that the faults of a seed are drawn as they were.
+const OWN_NUMBERS: u64 = 0x6f70_6572_6174_6f72;
+/// As the history and `Left-Reason` have it, and the session error's type.
+const KICKED: &str = "kicked";
+/// A closed connection's code, as its end tells it.
+const CODE: &str = "code: Some(";
+
+/// What the operator did.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Kicks {
+    /// Sessions that an answer named.
+    pub(super) ended: BTreeSet<i64>,
+    /// Agents whose sessions were to end. Of some no answer came: a node was killed, or had no database.
+    pub(super) asked: BTreeSet<String>,
+}
+
+/// Somebody in a classroom.
+struct Member {
+    session: i64,
+    agent: String,
+    lesson: Option<String>,
+}
+
+/// Makes a seed's calls, each to a node that may be down.
+pub(super) fn act(stage: &Stage) -> io::Result<Kicks> {
+    let mut random = Random::new(stage.seed ^ OWN_NUMBERS);
+    let mut kicks = Kicks::default();
+    for _ in 0..CALLS {
+        thread::sleep(random.millis(0..STORM / CALLS));
+        let classroom = &stage.classrooms[random.within(0..stage.classrooms.len())];
+        let node = stage.admins[random.within(0..stage.admins.len())];
+        let (one, number) = (random.percent(50), random.within(0..1000));
+        let path = format!("/api/v1/classrooms/{classroom}/agents");
+        // What no node answers ends nobody.
+        let Ok((200, there)) = admin::get(node, &path) else { continue };
+        let there = members(&serde_json::from_str(&there)?);
+        let Some(chosen) = there.get(number % there.len().max(1)) else { continue };
+        let calls: Vec<(&Member, Value)> = match &chosen.lesson {
+            Some(lesson) if !one => {
+                let inside = there.iter().filter(|agent| agent.lesson.as_ref() == Some(lesson));
+                inside.map(|agent| (agent, json!({"session_id": agent.session}))).collect()
+            }
+            _ => vec![(chosen, json!({"agent_id": chosen.agent, "classroom_id": classroom}))],
+        };
+        for (agent, call) in calls {
+            kicks.asked.insert(agent.agent.clone());
+            let Ok((200, answer)) = admin::post(node, "/api/v1/disconnect", &call) else { continue };
+            let answer: Value = serde_json::from_str(&answer)?;
+            let ended = answer["ended"].as_array().into_iter().flatten();
+            kicks.ended.extend(ended.filter_map(|ended| ended["session_id"].as_i64()));
+        }
+    }
+    Ok(kicks)
+}
+
+fn members(list: &Value) -> Vec<Member> {
+    let agent = |of: &Value| {
+        let lesson = of["lesson_id"].as_str().map(str::to_owned);
+        Some(Member { session: of["session_id"].as_i64()?, agent: of["agent_id"].as_str()?.to_owned(), lesson })
+    };
+    list.as_array().into_iter().flatten().filter_map(agent).collect()
+}
+
+/// A session that an answer named has ended for that reason, in the history and in the stream; its client was told so or
+/// nothing, and nobody else was.
+pub(super) fn faults(kicks: &Kicks, evidence: &Evidence) -> Vec<String> {
+    let named = |session: &i64| kicks.ended.contains(session) && !evidence.lost.contains(session);
+    let mut faults = Vec::new();
+    for past in evidence.history.iter().filter(|past| named(&past.session) && past.reason != KICKED) {
+        faults.push(format!("session {} was ended by an operator, and its history says {}", past.session, past.reason));
+    }
+    for stored in evidence.stream.iter().flat_map(|stream| &stream.messages) {
+        let Some((session, false)) = stored.session.filter(|(session, _)| named(session)) else { continue };
+        if stored.reason.as_deref() != Some(KICKED) {
+            let (offset, reason) = (stored.offset, &stored.reason);
+            faults.push(format!("session {session} was ended by an operator, and left at {offset} says {reason:?}"));
+        }
+    }
+    for connection in &evidence.connections {
+        let Connection { agent, node, end, success, .. } = connection;
+        let told = connection.was_kicked();
+        if told && !kicks.asked.contains(agent) {
+            faults.push(format!("{agent} was told on node {node} that it was kicked, and nobody asked for that"));
+        }
+        if told && end.contains(CODE) && !end.contains(&format!("{CODE}3508)")) {
+            faults.push(format!("{agent} was kicked on node {node} with another code: {end}"));
+        }
+        let of_named = success.as_ref().is_some_and(|success| named(&success.session));
+        let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
+        if of_named && for_good && !told {
+            faults.push(format!("{agent} was kicked on node {node}, and was told otherwise: {end}"));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What an operator's calls must have led to.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::super::cluster::Past;
+use super::super::journal::Success;
+use super::super::stream::{Record, Stored};
+use super::*;
+
+const AGENT: &str = "web.alice.example.org";
+
+/// Session 7 was ended by an operator, and its client was told.
+fn sound() -> (Kicks, Evidence) {
+    let reason = KICKED.to_owned();
+    let left = Stored { offset: 2, session: Some((7, false)), reason: Some(reason.clone()), ..Stored::default() };
+    let evidence = Evidence {
+        connections: vec![ended("Closing { error: Some(unrecoverable_session_error \"kicked\"), code: Some(3508) }")],
+        stream: Some(Record { messages: vec![left], epochs: vec!["e".to_owned()] }),
+        history: vec![Past { session: 7, agent: AGENT.to_owned(), reason, ..Past::default() }],
+        ..Evidence::default()
+    };
+    (Kicks { ended: BTreeSet::from([7]), asked: BTreeSet::from([AGENT.to_owned()]) }, evidence)
+}
+
+fn ended(end: &str) -> Connection {
+    let success =
+        Success { session: 7, at: Instant::now(), sid: "s".to_owned(), epoch: None, offset: None, recovered: None };
+    Connection {
+        agent: AGENT.to_owned(),
+        classroom: "c".to_owned(),
+        node: 0,
+        asked: None,
+        success: Some(success),
+        lessons: BTreeMap::new(),
+        seen: Vec::new(),
+        end: end.to_owned(),
+        stayed: false,
+    }
+}
+
+#[test]
+fn each_broken_promise_is_found() {
+    let (kicks, evidence) = sound();
+    assert_eq!(faults(&kicks, &evidence), Vec::<String>::new());
+    let with = |change: fn(&mut Kicks, &mut Evidence)| {
+        let (mut kicks, mut evidence) = sound();
+        change(&mut kicks, &mut evidence);
+        faults(&kicks, &evidence).len()
+    };
+    assert_eq!(with(|_, evidence| evidence.history[0].reason = "lost".to_owned()), 1);
+    assert_eq!(with(|_, evidence| evidence.stream.iter_mut().for_each(|of| of.messages[0].reason = None)), 1);
+    assert_eq!(with(|kicks, _| kicks.asked.clear()), 1);
+    assert_eq!(with(|_, evidence| evidence.connections = vec![ended("\"kicked\" code: Some(3500)")]), 1);
+    assert_eq!(with(|_, evidence| evidence.connections = vec![ended("unrecoverable_session_error")]), 1);
+    let (kicks, mut evidence) = sound();
+    evidence.connections = vec![ended("broken")];
+    assert_eq!(faults(&kicks, &evidence), Vec::<String>::new(), "its client had gone");
+    evidence.history[0].reason = "lost".to_owned();
+    evidence.lost.insert(7);
+    assert_eq!(faults(&kicks, &evidence), Vec::<String>::new(), "the database lost the end");
+}
