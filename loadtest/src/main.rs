@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use load::results::Results;
-use load::scenario::{self, soak::Soak};
+use load::scenario::{self, soak::Soak, webhook::Outage};
 use load::stage::Stage;
 use load::system::Kind;
 use rollcall_loadtest::race::Race;
@@ -40,6 +40,12 @@ enum Verb {
     Fanout(Options),
     /// Functions over HTTP: calls a second, and the wait of the last of 50.
     Functions(Options),
+    /// A thousand into one room, without and with a roster for each.
+    Rosters(Options),
+    /// A million sessions in one classroom's history: reading them, and deleting them while agents join.
+    Attendance(Options),
+    /// The webhook's receiver is down, and nodes break: nothing may be lost, nothing out of order.
+    Webhook(WebhookOptions),
     /// What classmates notice of a flood of pings.
     Hostile(Options),
     /// Socket.IO beside `/ws`.
@@ -52,7 +58,7 @@ enum Verb {
     Soak(SoakOptions),
     /// Rates, and what Postgres pays, with one node and with many.
     Scale(ScaleOptions),
-    /// All of the above but scale, a short soak included.
+    /// All of the above but scale; the webhook's outage and the soak are short.
     Bench(SoakOptions),
     /// Pairs that enter at once on several nodes: list and pushes must say who is there, for everybody.
     Race(RaceOptions),
@@ -118,6 +124,21 @@ struct ScaleOptions {
 }
 
 #[derive(Args)]
+struct WebhookOptions {
+    #[command(flatten)]
+    options: Options,
+    /// How long the receiver is down.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Events a second meanwhile.
+    #[arg(long, default_value_t = 1000.0)]
+    rate: f64,
+    /// How many nodes there are on PostgreSQL, Redis and NATS.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+}
+
+#[derive(Args)]
 struct RaceOptions {
     /// The gateway to judge.
     #[arg(long, default_value = "target/release/rollcall")]
@@ -174,6 +195,12 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Idle(options) => perform(&options, scenario::idle::run),
         Verb::Fanout(options) => perform(&options, scenario::fanout::run),
         Verb::Functions(options) => perform(&options, scenario::functions::run),
+        Verb::Rosters(options) => perform(&options, scenario::rosters::run),
+        Verb::Attendance(options) => perform(&options, scenario::attendance::run),
+        Verb::Webhook(WebhookOptions { options, seconds, rate, nodes }) => {
+            let outage = Outage { lasts: Duration::from_secs(seconds), rate, nodes: nodes.max(1) };
+            perform(&options, |stage| scenario::webhook::run(stage, outage))
+        }
         Verb::Hostile(options) => perform(&options, scenario::hostile::run),
         Verb::Socketio(options) => perform(&options, scenario::socketio::run),
         Verb::Reconnect(options) => perform(&options, scenario::reconnect::run),
@@ -191,8 +218,11 @@ fn run(verb: Verb) -> io::Result<bool> {
             perform(&soak.options, |stage| {
                 stage.floor()?;
                 scenario::join::run(stage)?;
+                scenario::rosters::run(stage)?;
                 scenario::fanout::run(stage)?;
                 scenario::functions::run(stage)?;
+                scenario::attendance::run(stage)?;
+                scenario::webhook::run(stage, Outage::SHORT)?;
                 scenario::hostile::run(stage)?;
                 scenario::reconnect::run(stage)?;
                 scenario::socketio::run(stage)?;

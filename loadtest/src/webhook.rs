@@ -131,6 +131,12 @@ impl Receiver {
         self.lock().taken.clone()
     }
 
+    /// The same since the last call, for a receiver of more events than memory should hold.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Taken> {
+        std::mem::take(&mut self.lock().taken)
+    }
+
     /// How many requests came, whatever it did with them.
     #[must_use]
     pub fn requests(&self) -> usize {

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, private_folder};
+use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, private_folder, psql, sqlite};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ pub(crate) enum System {
         gateways: Vec<Gateway>,
         backends: Option<Box<Backends>>,
         /// Holds the database of an embedded one.
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     },
 }
 
@@ -108,10 +108,7 @@ impl System {
         let guests = crowds.iter().any(|crowd| crowd.guests);
         let mut options = GatewayOptions::new(binary).env("ROLLCALL_GUESTS", guests);
         options = match &backends {
-            None => {
-                let file = folder.path().join("rollcall.db");
-                options.env("DATABASE_URL", format!("sqlite:{}", file.display()))
-            }
+            None => options.env("DATABASE_URL", format!("sqlite:{}", database_file(&folder).display())),
             Some(backends) => options
                 .env("DATABASE_URL", &backends.database)
                 .env("REDIS_URL", backends.redis.url())
@@ -120,7 +117,7 @@ impl System {
         options = settings.iter().fold(options, |options, (name, value)| options.env(name, value));
         load_lessons(&options, folder.path(), crowds)?;
         let gateways = (0..count).map(|_| Gateway::start(options.clone()));
-        Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, _folder: folder })
+        Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, folder })
     }
 
     /// Where clients of the first one connect.
@@ -157,6 +154,15 @@ impl System {
         match self {
             Self::Floor(floor) => floor.child.id(),
             Self::Gateways { gateways, .. } => gateways[0].pid(),
+        }
+    }
+
+    /// What a statement returns in the gateways' database: a line a row, columns divided by `|`.
+    pub(crate) fn sql(&self, statement: &str) -> io::Result<String> {
+        match self {
+            Self::Floor(_) => Err(io::Error::other("the floor has no database")),
+            Self::Gateways { backends: Some(backends), .. } => psql(&backends.database, statement),
+            Self::Gateways { folder, .. } => sqlite(&database_file(folder), statement),
         }
     }
 
@@ -200,6 +206,10 @@ impl Drop for FloorServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn database_file(folder: &tempfile::TempDir) -> PathBuf {
+    folder.path().join("rollcall.db")
 }
 
 /// Before the gateway starts: it alone may hold an SQLite file.

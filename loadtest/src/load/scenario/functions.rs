@@ -16,10 +16,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep_until};
 
 use crate::load::clock::now;
-use crate::load::crew::Crew;
+use crate::load::crew::{Band, Crew};
 use crate::load::order::{Crowd, Listen};
+use crate::load::proc::cpu_seconds;
 use crate::load::results::Limit;
-use crate::load::stage::{Stage, latency_ms};
+use crate::load::stage::{Note, Stage, latency_ms};
 use crate::load::system::{Kind, System};
 
 const ROOM: usize = 50;
@@ -51,32 +52,62 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
         ("ROLLCALL_EVENT_RATE", RATE.to_owned()),
         ("ROLLCALL_USER_EVENT_RATE", RATE.to_owned()),
     ];
-    let crowd = Crowd::guests(33, ROOM * ROOMS, ROOM);
-    let system = stage.start_with(kind, 1, std::slice::from_ref(&crowd), &settings)?;
-    let mut crew = Crew::for_agents(crowd.agents)?;
-    let band = crew.prepare(&crowd, system.address())?;
-    crew.gather(&band)?;
-    let mut callers = Callers::enter(&system, &crowd)?;
+    let guests = Crowd::guests(33, ROOM * ROOMS, ROOM);
+    let resuming = Crowd::new(34, ROOM * ROOMS, ROOM).resuming();
+    let system = stage.start_with(kind, 1, &[guests.clone(), resuming.clone()], &settings)?;
+    let mut crew = Crew::for_agents(guests.agents + resuming.agents)?;
 
+    let band = crew.prepare(&guests, system.address())?;
+    crew.gather(&band)?;
+    let mut callers = Callers::enter(&system, &guests)?;
     let echoes = callers.as_fast_as_they_go("echo")?;
     crew.listen(Listen::Count)?;
     let tells = callers.as_fast_as_they_go("tell")?;
     crew.pushes(&band, (tells / ROOMS) as f64, LIMIT, || Ok(()))?;
     let rate = tells as f64 / SECONDS;
-
-    crew.listen(Listen::LastOf(ROOM as u32))?;
-    let told = callers.paced("tell", rate / 2.0)?;
-    let all = crew.pushes(&band, (told / ROOMS) as f64, LIMIT, || Ok(()))?;
-    let heard = crew.count()?;
-    let lost = if all.is_some() { 0.0 } else { (told * ROOM) as f64 - heard.pushes as f64 };
-
     let mut note = stage.note("functions", kind);
     note.figure("calls of a function", echoes as f64 / SECONDS, "/s", Some(Limit::AtLeast(5_000.0)));
     note.figure("calls that publish to 50", rate, "/s", None);
-    note.figure("frame to the last of 50, at half of that: p50", latency_ms(&heard.latencies, 0.5), "ms", None);
-    let p99 = latency_ms(&heard.latencies, 0.99);
-    note.figure("frame to the last of 50, at half of that: p99", p99, "ms", Some(Limit::AtMost(10.0)));
-    note.figure("frame to the last of 50: lost", lost, "", Some(Limit::AtMost(0.0)));
+    last_of_50(&mut note, &system, &mut crew, &band, &mut callers, (rate / 2.0, "", 10.0))?;
+    crew.leave(&band)?;
+    drop(callers);
+    system.wait_until_empty()?;
+
+    let band = crew.prepare(&resuming, system.address())?;
+    crew.gather(&band)?;
+    let mut callers = Callers::enter(&system, &resuming)?;
+    last_of_50(&mut note, &system, &mut crew, &band, &mut callers, (rate / 2.0, ", who resume", 35.0))
+}
+
+/// How long the last of a room waits at this rate of calls, and who needs the processors for it.
+fn last_of_50(
+    note: &mut Note<'_>,
+    system: &System,
+    crew: &mut Crew,
+    band: &Band,
+    callers: &mut Callers,
+    (rate, whom, limit): (f64, &str, f64),
+) -> io::Result<()> {
+    let users = [
+        ("the gateway", vec![system.pid()]),
+        ("their agents", crew.pids()),
+        ("callers and service", vec![std::process::id()]),
+    ];
+    let used = |pids: &[u32]| pids.iter().map(|pid| cpu_seconds(*pid)).sum::<io::Result<f64>>();
+    let before = users.iter().map(|(_, pids)| used(pids)).collect::<io::Result<Vec<_>>>()?;
+    crew.listen(Listen::LastOf(ROOM as u32))?;
+    let told = callers.paced("tell", rate)?;
+    let all = crew.pushes(band, (told / ROOMS) as f64, LIMIT, || Ok(()))?;
+    let heard = crew.count()?;
+    let lost = if all.is_some() { 0.0 } else { (told * ROOM) as f64 - heard.pushes as f64 };
+    let name = format!("frame to the last of 50, at half of that{whom}");
+    note.figure(&format!("{name}: p50"), latency_ms(&heard.latencies, 0.5), "ms", None);
+    note.figure(&format!("{name}: p99"), latency_ms(&heard.latencies, 0.99), "ms", Some(Limit::AtMost(limit)));
+    note.figure(&format!("{name}: lost"), lost, "", Some(Limit::AtMost(0.0)));
+    for ((who, pids), before) in users.iter().zip(before) {
+        let share = (used(pids)? - before) / SECONDS * 100.0;
+        note.figure(&format!("{name}: {who}, of one core"), share, "%", None);
+    }
     Ok(())
 }
 

@@ -1,11 +1,9 @@
-//! Durable joins: how fast agents get in, alone and with a lesson, what each waits at half of that
-//! rate, and a thousand entering one room at once, without and with a roster for each; then all of it beside 10,000 who sit
-//! idle.
+//! Durable joins: how fast agents get in, alone and with a lesson, what each waits at half of that rate; then all of it
+//! beside 10,000 who sit idle.
 
 use std::io;
 use std::time::Duration;
 
-use crate::load::clock::SECOND;
 use crate::load::crew::Crew;
 use crate::load::order::{Arrived, Crowd, Goal, Listen, Pace};
 use crate::load::results::Limit;
@@ -13,7 +11,6 @@ use crate::load::stage::{Stage, WINDOW, fastest};
 use crate::load::system::Kind;
 
 const ROOM: usize = 30;
-const BIG_ROOM: usize = 1000;
 const IDLE: usize = 10_000;
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// One tick of the plot over time.
@@ -38,13 +35,9 @@ fn shares(kind: Kind) -> (f64, f64) {
 fn alone(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let floor = stage.floor()?.connects;
     let crowd = Crowd::new(10, stage.agents, ROOM);
-    let big = Crowd::new(11, BIG_ROOM, BIG_ROOM);
-    let reading = Crowd::new(14, BIG_ROOM, BIG_ROOM).with_rosters();
-    let system = stage.start(kind, 1, &[crowd.clone(), big.clone(), reading.clone()])?;
-    let mut crew = Crew::for_agents(crowd.agents + big.agents + reading.agents)?;
+    let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
+    let mut crew = Crew::for_agents(crowd.agents)?;
     let band = crew.prepare(&crowd, system.address())?;
-    let big_band = crew.prepare(&big, system.address())?;
-    let reading_band = crew.prepare(&reading, system.address())?;
 
     let (connects, wave) = fastest(&mut crew, &system, &band, Goal::Connected)?;
     let mut note = stage.note("join", kind);
@@ -74,23 +67,6 @@ fn alone(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let share = if seen.is_some() { 1.0 } else { pushes / all };
     note.figure("entered events seen by those before", share * 100.0, "%", Some(Limit::AtLeast(100.0)));
     plots(&mut note, &wave);
-    crew.leave(&band)?;
-    system.wait_until_empty()?;
-
-    for (band, name, limit) in [
-        (&big_band, "1,000 into one room", 1.5),
-        (&reading_band, "1,000 into one room, each with a roster of all", 3.0),
-    ] {
-        crew.listen(Listen::Count)?;
-        let wave = crew.arrive(band, Pace::Window(WINDOW), Goal::Joined)?;
-        let last = crew.pushes(band, (BIG_ROOM - 1) as f64 / 2.0, PUSH_LIMIT, || Ok(()))?;
-        note.failures(name, &wave);
-        let took =
-            last.map_or(f64::INFINITY, |last| last.max(wave.ended).saturating_sub(wave.began) as f64 / SECOND as f64);
-        note.figure(&format!("{name}: all in, all 499,500 pushes"), took, "s", Some(Limit::AtMost(limit)));
-        crew.leave(band)?;
-        system.wait_until_empty()?;
-    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The scenarios, a file each. Each starts what it measures, and leaves nothing running.
 
+pub(crate) mod attendance;
 pub(crate) mod consoles;
 pub(crate) mod fanout;
 pub(crate) mod floor;
@@ -9,7 +10,10 @@ pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod race;
 pub(crate) mod reconnect;
+pub(crate) mod rosters;
 pub(crate) mod scale;
 pub(crate) mod soak;
 pub(crate) mod socketio;
 mod socketio_peers;
+pub(crate) mod webhook;
+mod webhook_ledger;
