@@ -245,10 +245,15 @@ fn perform(options: &Options, scenarios: impl FnOnce(&mut Stage) -> io::Result<(
     Ok(stage.results.hold())
 }
 
+/// Writes them, and in their report what earlier runs have measured.
 fn write(results: &Results, out: &Path) -> io::Result<()> {
     fs::create_dir_all(out)?;
-    results.write(&out.join(RESULTS))?;
-    fs::write(out.join(REPORT), load::report::html(results))?;
+    let file = out.join(RESULTS);
+    // None where there was no run, or one of a version that wrote other results.
+    let earlier = Results::read(&file).unwrap_or_default();
+    let results = results.with_earlier(earlier);
+    results.write(&file)?;
+    fs::write(out.join(REPORT), load::report::html(&results))?;
     println!("{}", out.join(REPORT).display());
     Ok(())
 }

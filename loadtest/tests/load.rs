@@ -28,7 +28,8 @@ fn the_floor_is_measured_and_reported() {
     assert!(value("sends to a room of 300") > 10.0);
     let report = fs::read_to_string(out.path().join("report.html")).unwrap();
     assert!(report.contains("sends to a room of 300"));
-    assert!(!report.contains("src=") && !report.contains("href="));
+    assert!(report.contains("https://centrifugal.dev/"), "what peers publish has its sources");
+    assert!(!report.contains("src=") && !report.contains("<link"), "it asks for nothing else");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod crew;
 pub(crate) mod floor;
 pub(crate) mod order;
+pub(crate) mod peers;
 pub(crate) mod plot;
 pub(crate) mod proc;
 pub(crate) mod publisher;

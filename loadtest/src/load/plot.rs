@@ -1,17 +1,23 @@
-//! A plot as SVG inside the report, without a script or a style from elsewhere.
+//! A plot as SVG inside the report, without a script or a style from elsewhere. Curves differ by their dashes and marks, not
+//! only by colours: `report.css` has both.
 
 use std::fmt::Write;
 
 use super::results::Plot;
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 80.0;
-const BOTTOM: f64 = 45.0;
-const TOP: f64 = 30.0;
-const RIGHT: f64 = 20.0;
-const TICKS: usize = 5;
-const COLOURS: [&str; 4] = ["#2563eb", "#dc2626", "#16a34a", "#9333ea"];
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 280.0;
+const LEFT: f64 = 66.0;
+const BOTTOM: f64 = 46.0;
+const TOP: f64 = 50.0;
+const RIGHT: f64 = 22.0;
+const TICKS: usize = 4;
+/// How many kinds of curves there are.
+const KINDS: usize = 4;
+/// About how many marks a curve has.
+const MARKS: usize = 8;
+/// The place of a curve's name above the plot.
+const NAME: f64 = 140.0;
 
 /// The plot as one `<svg>` element.
 pub(super) fn svg(plot: &Plot) -> String {
@@ -23,7 +29,8 @@ pub(super) fn svg(plot: &Plot) -> String {
     let x = |value: f64| LEFT + (value - least_x) / span_x * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - value / span_y * (HEIGHT - BOTTOM - TOP);
 
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title>", escaped(&plot.title));
+    let title = escaped(&plot.title);
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}: {}\">", said(plot));
     for tick in 0..=TICKS {
         let share = tick as f64 / TICKS as f64;
         let (at_y, at_x) = (share * span_y, least_x + share * span_x);
@@ -32,49 +39,76 @@ pub(super) fn svg(plot: &Plot) -> String {
             &mut svg,
             format_args!(
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{height:.1}\" y2=\"{height:.1}\"/>\
-                 <text class=\"y\" x=\"{}\" y=\"{height:.1}\">{}</text>",
+                 <text class=\"y\" x=\"{}\" y=\"{:.1}\">{}</text>",
                 LEFT - 6.0,
+                height + 5.0,
                 label(at_y)
             ),
         );
-        if !plot.x.is_empty() {
-            element(
-                &mut svg,
-                format_args!(
-                    "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                    x(at_x),
-                    HEIGHT - BOTTOM + 16.0,
-                    label(at_x)
-                ),
-            );
-        }
+        element(
+            &mut svg,
+            format_args!(
+                "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                x(at_x),
+                HEIGHT - BOTTOM + 18.0,
+                label(at_x)
+            ),
+        );
     }
     element(
         &mut svg,
         format_args!(
-            "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text><text x=\"6\" y=\"16\">{}</text>",
+            "<text class=\"x\" x=\"{:.1}\" y=\"{:.1}\">{}</text><text x=\"6\" y=\"{:.1}\">{}</text>",
             f64::midpoint(LEFT, WIDTH - RIGHT),
             HEIGHT - 6.0,
             escaped(&plot.x),
+            TOP - 12.0,
             escaped(&plot.y)
         ),
     );
     for (index, (name, points)) in plot.curves.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        let finite = points.iter().filter(|point| point.1.is_finite());
-        let path: Vec<String> = finite.map(|&(at_x, at_y)| format!("{:.1},{:.1}", x(at_x), y(at_y))).collect();
-        element(
-            &mut svg,
-            format_args!(
-                "<polyline stroke=\"{colour}\" points=\"{}\"/><text fill=\"{colour}\" x=\"{:.1}\" y=\"16\">{}</text>",
-                path.join(" "),
-                LEFT + 20.0 + 130.0 * index as f64,
-                escaped(name)
-            ),
-        );
+        let drawn: Vec<(f64, f64)> =
+            points.iter().filter(|point| point.1.is_finite()).map(|&(at_x, at_y)| (x(at_x), y(at_y))).collect();
+        line(&mut svg, index, &drawn);
+        let every = drawn.len().div_ceil(MARKS).max(1);
+        // Where curves lie on each other their marks do not.
+        let first = (index + 1) * every / (KINDS + 1);
+        drawn.iter().skip(first).step_by(every).for_each(|at| mark(&mut svg, index, *at));
+
+        let from = 6.0 + NAME * index as f64;
+        line(&mut svg, index, &[(from, 14.0), (from + 30.0, 14.0)]);
+        mark(&mut svg, index, (from + 15.0, 14.0));
+        element(&mut svg, format_args!("<text x=\"{:.1}\" y=\"19\">{}</text>", from + 36.0, escaped(name)));
     }
     svg.push_str("</svg>");
     svg
+}
+
+/// What a plot shows, for those who do not see it.
+fn said(plot: &Plot) -> String {
+    let curves = plot.curves.iter().filter_map(|(name, points)| {
+        let finite = || points.iter().map(|point| point.1).filter(|y| y.is_finite());
+        let (most, last) = (finite().fold(0.0, f64::max), finite().last()?);
+        Some(format!("{} at most {}, at last {}", escaped(name), label(most), label(last)))
+    });
+    format!("{} {}", curves.collect::<Vec<_>>().join("; "), escaped(&plot.y))
+}
+
+fn line(svg: &mut String, index: usize, points: &[(f64, f64)]) {
+    let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    element(svg, format_args!("<polyline class=\"curve c{}\" points=\"{}\"/>", index % KINDS, path.join(" ")));
+}
+
+/// A circle, a square, a triangle or a diamond.
+fn mark(svg: &mut String, index: usize, (x, y): (f64, f64)) {
+    let kind = index % KINDS;
+    let path = match kind {
+        0 => format!("M{:.1} {y:.1}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", x - 4.0),
+        1 => format!("M{:.1} {:.1}h7v7h-7z", x - 3.5, y - 3.5),
+        2 => format!("M{x:.1} {:.1}l4.5 8h-9z", y - 5.0),
+        _ => format!("M{x:.1} {:.1}l5 5l-5 5l-5 -5z", y - 5.0),
+    };
+    element(svg, format_args!("<path class=\"mark c{kind}\" d=\"{path}\"/>"));
 }
 
 /// Text that is safe inside HTML.
@@ -99,17 +133,22 @@ fn label(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::system::Kind;
 
     #[test]
-    fn curves_stay_inside_and_names_are_escaped() {
+    fn curves_stay_inside_have_marks_of_their_own_and_names_are_escaped() {
         let plot = Plot {
+            scenario: "join".to_owned(),
+            system: Kind::Real,
             title: "a < b".to_owned(),
             x: "s".to_owned(),
             y: "ms".to_owned(),
-            curves: vec![("p99".to_owned(), vec![(0.0, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)])],
+            curves: ["p50", "p99"]
+                .map(|name| (name.to_owned(), vec![(0.0, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)]))
+                .to_vec(),
         };
         let svg = svg(&plot);
-        assert!(svg.contains("<title>a &lt; b</title>"));
+        assert!(svg.contains("aria-label=\"a &lt; b: p50 at most"));
         let (_, points) = svg.split_once("points=\"").expect("a curve");
         let (points, _) = points.split_once('"').expect("its end");
         let points: Vec<(f64, f64)> = points
@@ -119,5 +158,7 @@ mod tests {
             .collect();
         assert_eq!(points.len(), 2);
         assert!(points.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..=HEIGHT).contains(y)));
+        // Circles and squares tell the curves apart where there is no colour.
+        assert!(svg.contains("a4 4") && svg.contains("h7v7"));
     }
 }

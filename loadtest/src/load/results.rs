@@ -27,6 +27,9 @@ pub(crate) struct Figure {
     /// What the floor did, where it can.
     pub(crate) floor: Option<f64>,
     pub(crate) limit: Option<Limit>,
+    /// Whether an earlier run found it.
+    #[serde(default)]
+    pub(crate) earlier: bool,
 }
 
 impl Figure {
@@ -47,6 +50,8 @@ impl Figure {
 /// A curve or several in one plot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plot {
+    pub(crate) scenario: String,
+    pub(crate) system: Kind,
     pub(crate) title: String,
     pub(crate) x: String,
     pub(crate) y: String,
@@ -72,6 +77,21 @@ impl Results {
     /// Whether every limit is kept.
     pub(crate) fn hold(&self) -> bool {
         self.figures.iter().all(|figure| figure.holds() != Some(false))
+    }
+
+    /// These, and of earlier ones on the same machine what was not measured again.
+    pub(crate) fn with_earlier(&self, earlier: Self) -> Self {
+        let mut all = self.clone();
+        if earlier.machine != self.machine {
+            return all;
+        }
+        let again = |scenario: &str, system: Kind| {
+            self.figures.iter().any(|figure| figure.scenario == scenario && figure.system == system)
+        };
+        let kept = earlier.figures.into_iter().filter(|figure| !again(&figure.scenario, figure.system));
+        all.figures.extend(kept.map(|figure| Figure { earlier: true, ..figure }));
+        all.plots.extend(earlier.plots.into_iter().filter(|plot| !again(&plot.scenario, plot.system)));
+        all
     }
 
     /// The figures as a table for a terminal.
@@ -153,7 +173,21 @@ mod tests {
             unit: "/s".to_owned(),
             floor,
             limit: Some(limit),
+            earlier: false,
         }
+    }
+
+    #[test]
+    fn an_earlier_run_fills_in_what_this_one_did_not_measure() {
+        let of = |scenario: &str, value| {
+            let figure = Figure { scenario: scenario.to_owned(), ..figure(value, None, Limit::AtMost(9.0)) };
+            Results { machine: "two cores".to_owned(), figures: vec![figure], plots: Vec::new() }
+        };
+        let both = of("join", 1.0).with_earlier(of("join", 2.0).with_earlier(of("scale", 3.0)));
+        let found: Vec<_> = both.figures.iter().map(|figure| (figure.value, figure.earlier)).collect();
+        assert_eq!(found, [(1.0, false), (3.0, true)]);
+        let elsewhere = Results { machine: "four cores".to_owned(), ..of("scale", 3.0) };
+        assert_eq!(of("join", 1.0).with_earlier(elsewhere).figures.len(), 1);
     }
 
     #[test]

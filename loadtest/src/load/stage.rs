@@ -115,6 +115,7 @@ impl Note<'_> {
             unit: unit.to_owned(),
             floor,
             limit,
+            earlier: false,
         };
         let cells = super::results::row(&figure);
         eprintln!("\r  {}: {} {} {}", cells[1], cells[2], cells[3], cells[6]);
@@ -131,7 +132,8 @@ impl Note<'_> {
     }
 
     pub(crate) fn plot(&mut self, title: &str, x: &str, y: &str, curves: Vec<(String, Vec<(f64, f64)>)>) {
-        let plot = Plot { title: format!("{title}, {}", self.system), x: x.to_owned(), y: y.to_owned(), curves };
+        let (scenario, title) = (self.scenario.clone(), format!("{title}, {}", self.system));
+        let plot = Plot { scenario, system: self.system, title, x: x.to_owned(), y: y.to_owned(), curves };
         self.stage.results.plots.push(plot);
     }
 }

@@ -9,6 +9,7 @@ use super::floor::{EVENT_SIZE, ROOM, Rounds};
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Listen};
+use crate::load::peers;
 use crate::load::publisher::Publisher;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, latency_ms};
@@ -69,7 +70,7 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     let name = format!("sends to a room of {members}, one by one");
     let floor_rate = Some(floor.overall());
     note.beside_floor(&name, sends.overall(), "/s", floor_rate, Some(Limit::OfFloor(0.95)));
-    let name = "deliveries back to back";
+    let name = peers::DELIVERIES;
     note.beside_floor(name, burst, "/s", floor_rate, Some(Limit::AtLeast(1_000_000.0)));
     note.figure("deliveries lost or doubled", missing.abs(), "", Some(Limit::AtMost(0.0)));
     let flat = sends.curve().into_iter().map(|(round, _)| (round, burst)).collect();
@@ -112,7 +113,7 @@ fn write_down(stage: &mut Stage, kind: Kind, waits: LastOf50, floor: LastOf50) {
     let limit = |most| (kind != Kind::Floor).then_some(Limit::AtMost(most));
     let mut note = stage.note("fanout", kind);
     note.beside_floor("publish to the last of 50: p50", waits.p50, "ms", Some(floor.p50), None);
-    note.beside_floor("publish to the last of 50: p99", waits.p99, "ms", Some(floor.p99), limit(2.0));
+    note.beside_floor(peers::WAIT, waits.p99, "ms", Some(floor.p99), limit(2.0));
     note.figure("publish to the last of 50: lost", waits.lost, "", limit(0.0));
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::crew::{Band, Crew};
 use crate::load::order::Crowd;
+use crate::load::peers;
 use crate::load::proc;
 use crate::load::results::Limit;
 use crate::load::stage::Stage;
@@ -50,8 +51,8 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let lost: u64 = crew.count()?.lost.values().sum();
 
     let mut note = stage.note("idle", kind);
-    note.figure("memory a joined connection", slope, "bytes", Some(Limit::AtMost(1024.0)));
-    note.figure("all idle, on pings: of one core", busy, "%", Some(Limit::AtMost(1.0)));
+    note.figure(peers::MEMORY, slope, "bytes", Some(Limit::AtMost(1024.0)));
+    note.figure(peers::IDLE, busy, "%", Some(Limit::AtMost(1.0)));
     note.figure("idle connections lost", lost as f64, "", Some(Limit::AtMost(0.0)));
     note.plot("Memory of the gateway (PSS)", "joined connections", "MiB", vec![("PSS".to_owned(), curve)]);
 

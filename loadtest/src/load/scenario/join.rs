@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::load::crew::Crew;
 use crate::load::order::{Arrived, Crowd, Goal, Listen, Pace};
+use crate::load::peers;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, WINDOW, fastest};
 use crate::load::system::Kind;
@@ -48,9 +49,9 @@ fn alone(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     system.wait_until_empty()?;
 
     let (joins, wave) = fastest(&mut crew, &system, &band, Goal::Joined)?;
-    note.failures("connect and join", &wave);
+    note.failures(peers::JOINS, &wave);
     let limit = Some(Limit::OfFloor(shares(kind).1));
-    note.beside_floor("connect and join", joins, "/s", Some(floor), limit);
+    note.beside_floor(peers::JOINS, joins, "/s", Some(floor), limit);
     crew.leave(&band)?;
     system.wait_until_empty()?;
 
@@ -81,7 +82,7 @@ fn beside_idle(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let band = crew.prepare(&crowd, system.address())?;
     crew.gather(&sitting)?;
     for (goal, name, share) in
-        [(Goal::Connected, "connect", shares(kind).0), (Goal::Joined, "connect and join", shares(kind).1)]
+        [(Goal::Connected, "connect", shares(kind).0), (Goal::Joined, peers::JOINS, shares(kind).1)]
     {
         let wave = crew.arrive(&band, Pace::Window(WINDOW), goal)?;
         let mut note = stage.note("join", kind);

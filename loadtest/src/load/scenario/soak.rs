@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Pace};
+use crate::load::peers;
 use crate::load::proc;
 use crate::load::results::Limit;
 use crate::load::stage::Stage;
@@ -60,7 +61,7 @@ pub(crate) fn run(stage: &mut Stage, soak: Soak) -> io::Result<()> {
     let mut note = stage.note("soak", Kind::Real);
     note.failures(&name, &wave);
     note.figure(
-        &format!("{name}: present at the end"),
+        &format!("{name}: {}", peers::PRESENT),
         tally.present as f64,
         "",
         Some(Limit::AtLeast(band.agents() as f64)),
