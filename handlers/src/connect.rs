@@ -55,7 +55,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
 
     let agent = AgentId::new(&agent_label, &user.user, &user.audience);
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
-    let enter = enter.resume_id(context.resume_id);
+    let enter = enter.resume_id(context.resume_id).trace(context.outgoing_trace());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
     // Read before the row is there: the session's own left comes after it, whatever ends the session.
     let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };

@@ -118,7 +118,8 @@ async fn enter(
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
     // As in connect.
     let start = if visitor.resume_id.is_some() { Some(deps.rooms.end().await) } else { None };
-    let (membership, guard) = deps.presence.enter(enter.resume_id(visitor.resume_id)).await?;
+    let (membership, guard) =
+        deps.presence.enter(enter.resume_id(visitor.resume_id).trace(context.outgoing_trace())).await?;
     let resumption = start.map(|position| Resumption { position, recovered: false, replay: None });
     Ok((Session::agent(membership, user), Some(guard), resumption))
 }

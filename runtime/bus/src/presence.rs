@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollcall_schema::{ClassroomId, Offset, RoomId, Subject, header};
+use rollcall_schema::{ClassroomId, Offset, RoomId, Subject, TraceParent, header};
 
 /// An event of presence in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct PresenceEvent {
     pub message_id: String,
     /// `Left-Reason`.
     pub reason: Option<String>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
     /// How long ago it was stored; zero where that is not known.
     pub age: Duration,
     /// Its body.
@@ -57,14 +59,19 @@ pub(super) fn presence_event<'a>(
     body: Bytes,
 ) -> Option<PresenceEvent> {
     let RoomId::Classroom(classroom) = Subject::parse(subject).ok()?.room else { return None };
-    let (mut message_id, mut reason) = (None, None);
+    let (mut message_id, mut reason, mut trace) = (None, None, None);
     for (name, value) in headers {
-        let wanted = [(header::NATS_MSG_ID, &mut message_id), (header::LEFT_REASON, &mut reason)];
+        let wanted = [
+            (header::NATS_MSG_ID, &mut message_id),
+            (header::LEFT_REASON, &mut reason),
+            (header::TRACEPARENT, &mut trace),
+        ];
         for (wanted, found) in wanted {
             if wanted.eq_ignore_ascii_case(name) {
                 *found = Some(value.to_owned());
             }
         }
     }
-    Some(PresenceEvent { offset: Offset(offset), classroom, message_id: message_id?, reason, age, body })
+    let trace = trace.as_deref().and_then(TraceParent::parse);
+    Some(PresenceEvent { offset: Offset(offset), classroom, message_id: message_id?, reason, trace, age, body })
 }

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use rollcall_base::{failpoint, trace};
-use rollcall_schema::{AgentId, ClassroomId, JsonObject, ResumeId, Role, Sid};
+use rollcall_schema::{AgentId, ClassroomId, JsonObject, ResumeId, Role, Sid, TraceParent};
 use rollcall_store::{Open, ResumableSession, StoreError};
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ pub struct Enter {
     role: Role,
     info: Option<JsonObject>,
     resume_id: Option<ResumeId>,
+    trace: Option<TraceParent>,
     sid: Sid,
     since: Instant,
 }
@@ -28,7 +29,7 @@ impl Enter {
     /// Made before the classroom's room is entered: the time that the client may wait for SQL begins here.
     #[must_use]
     pub fn new(agent: AgentId, classroom: ClassroomId, role: Role, sid: Sid) -> Self {
-        Self { agent, classroom, role, info: None, resume_id: None, sid, since: Instant::now() }
+        Self { agent, classroom, role, info: None, resume_id: None, trace: None, sid, since: Instant::now() }
     }
 
     /// What the token says of the agent to everybody in the classroom.
@@ -41,6 +42,12 @@ impl Enter {
     #[must_use]
     pub fn resume_id(self, resume_id: Option<ResumeId>) -> Self {
         Self { resume_id, ..self }
+    }
+
+    /// The trace that the session's events carry.
+    #[must_use]
+    pub fn trace(self, trace: Option<TraceParent>) -> Self {
+        Self { trace, ..self }
     }
 }
 
@@ -65,7 +72,7 @@ impl Presence {
     /// [`EnterError`]; where a session may have been written, it is ended again.
     pub async fn enter(&self, enter: Enter) -> Result<(Membership, EnterGuard), EnterError> {
         failpoint::reach("classroom entered");
-        let Enter { agent, classroom, role, info, resume_id, sid, since } = enter;
+        let Enter { agent, classroom, role, info, resume_id, trace, sid, since } = enter;
         let open = Open {
             classroom,
             user: agent.user(),
@@ -75,6 +82,7 @@ impl Presence {
             info,
             user_sessions: self.max_user_sessions(),
             resume_id,
+            trace,
         };
         let (opened, guard) = trace::call("sql", "open session", self.sessions.open(since, open)).await?;
         let session = AgentSession { id: opened.session, agent };

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{Nonce, Subject};
+use rollcall_schema::{Nonce, Subject, header};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -236,10 +236,12 @@ impl OutboxRelay {
 
     fn publication(&self, row: &OutboxRow) -> Publication {
         let event = row.event();
+        let mut headers = event.headers();
+        headers.extend(row.trace.map(|trace| (header::TRACEPARENT, trace.to_string())));
         Publication {
             subject: Subject::agent(row.classroom),
             message_id: Some(self.message_id(row)),
-            headers: event.headers(),
+            headers,
             // Without room to spare: the bus in process keeps it.
             body: event.body().into_boxed_slice().into(),
             fence: if row.waited < YOUNG { Fence::FirstTry } else { Fence::AfterLast },

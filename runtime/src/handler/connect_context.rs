@@ -2,7 +2,7 @@
 use rollcall_schema::{ResumeId, Sid, TraceParent};
 use rollcall_websocket::SocketId;
 
-use crate::{auth::Claims, limits::network::Subscriber};
+use crate::{auth::Claims, limits::network::Subscriber, trace};
 
 /// A connection that asks to be let in.
 #[derive(Debug)]
@@ -21,4 +21,12 @@ pub struct ConnectContext {
     pub claims: Option<Claims>,
     /// The id under which it finds its session again after a break.
     pub resume_id: Option<ResumeId>,
+}
+
+impl ConnectContext {
+    /// What the session's events carry: the span of the handler that runs, or else what came with the connection.
+    #[must_use]
+    pub fn outgoing_trace(&self) -> Option<TraceParent> {
+        trace::outgoing(self.trace)
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rollcall_schema::{ClassroomId, Offset};
+use rollcall_schema::{ClassroomId, Offset, TraceParent};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ pub(super) struct LoggedEvent {
     pub(super) offset: Offset,
     pub(super) classroom: ClassroomId,
     pub(super) reason: Option<String>,
+    pub(super) trace: Option<TraceParent>,
     pub(super) event: Box<RawValue>,
     /// When it was stored, by this process's clock.
     pub(super) stored: Option<Instant>,
@@ -152,23 +153,23 @@ fn of_stream(event: PresenceEvent, installation: Uuid) -> Option<LoggedEvent> {
     if Uuid::try_parse(publisher).ok()? != installation {
         return None;
     }
-    logged(event.offset, event.classroom, event.reason, &event.body, event.age)
+    logged(event.offset, event.classroom, (event.reason, event.trace), &event.body, event.age)
 }
 
 fn of_table(event: KeptEvent) -> Option<LoggedEvent> {
     let reason = event.reason.map(|reason| reason.to_string());
-    logged(event.offset, event.classroom, reason, &event.body, event.age)
+    logged(event.offset, event.classroom, (reason, event.trace), &event.body, event.age)
 }
 
 fn logged(
     offset: Offset,
     classroom: ClassroomId,
-    reason: Option<String>,
+    (reason, trace): (Option<String>, Option<TraceParent>),
     body: &[u8],
     age: Duration,
 ) -> Option<LoggedEvent> {
     let event = serde_json::from_slice::<&RawValue>(body).ok()?.to_owned();
-    Some(LoggedEvent { offset, classroom, reason, event, stored: Instant::now().checked_sub(age) })
+    Some(LoggedEvent { offset, classroom, reason, trace, event, stored: Instant::now().checked_sub(age) })
 }
 
 #[cfg(test)]
@@ -190,6 +191,7 @@ mod tests {
                 classroom: ClassroomId(Uuid::new_v4()),
                 message_id: format!("agent.entered:{publisher}:1:00"),
                 reason: None,
+                trace: None,
                 age: Duration::ZERO,
                 body: body.into(),
             };

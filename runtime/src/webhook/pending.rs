@@ -170,6 +170,7 @@ mod tests {
                 offset: Offset(offset),
                 classroom: room(number),
                 reason: None,
+                trace: None,
                 event,
                 stored: None,
             });

@@ -52,6 +52,8 @@ struct Event<'a> {
     classroom_id: ClassroomId,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     event: &'a RawValue,
 }
 
@@ -88,6 +90,7 @@ fn body(epoch: &str, events: &[Arc<LoggedEvent>]) -> Vec<u8> {
         offset: logged.offset,
         classroom_id: logged.classroom,
         reason: logged.reason.as_deref(),
+        traceparent: logged.trace.map(|trace| trace.to_string()),
         event: &logged.event,
     });
     serde_json::to_vec(&Body { epoch, events: events.collect() }).expect("texts and numbers are JSON")
@@ -106,9 +109,12 @@ fn is_away(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rollcall_schema::TraceParent;
     use uuid::Uuid;
 
     use super::*;
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
     fn the_body_has_the_events_as_the_stream_holds_them() {
@@ -117,16 +123,18 @@ mod tests {
                 offset: Offset(offset),
                 classroom: ClassroomId(Uuid::nil()),
                 reason: reason.map(str::to_owned),
+                trace: reason.and_then(|_| TraceParent::parse(TRACE)),
                 event: RawValue::from_string(r#"{"id": 1.0}"#.to_owned()).unwrap(),
                 stored: None,
             })
         };
         let body = String::from_utf8(body("e", &[event(7, None), event(9, Some("closed"))])).unwrap();
+        let trace = format!("\"traceparent\":\"{TRACE}\"");
         let room = "\"classroom_id\":\"00000000-0000-0000-0000-000000000000\"";
         assert_eq!(
             body,
             format!(
-                r#"{{"epoch":"e","events":[{{"offset":7,{room},"event":{{"id": 1.0}}}},{{"offset":9,{room},"reason":"closed","event":{{"id": 1.0}}}}]}}"#
+                r#"{{"epoch":"e","events":[{{"offset":7,{room},"event":{{"id": 1.0}}}},{{"offset":9,{room},"reason":"closed",{trace},"event":{{"id": 1.0}}}}]}}"#
             )
         );
     }

@@ -95,6 +95,7 @@ impl Sessions {
                             info: None,
                             user_sessions: 20,
                             resume_id: None,
+                            trace: None,
                         })
                         .await?
                 };

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{
-    AgentEvent, AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, Shards, StateVersion, Update,
+    AgentEvent, AgentId, Change, ClassroomId, IdError, JsonObject, Nonce, SessionId, Shards, StateVersion, TraceParent,
+    Update,
 };
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ pub struct OutboxRow {
     pub info: Option<JsonObject>,
     /// Part of the message id, stored with the row.
     pub nonce: Nonce,
+    /// The trace of the session's connection.
+    pub trace: Option<TraceParent>,
     /// How long ago it was written, by the store's clock.
     pub waited: Duration,
 }

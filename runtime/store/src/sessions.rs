@@ -1,6 +1,8 @@
 //! Sessions: a connection opens one, and closes it. Every call takes a batch.
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, JsonObject, LeftReason, NodeId, ResumeId, Role, SessionId, Sid, UserId};
+use rollcall_schema::{
+    AgentId, ClassroomId, JsonObject, LeftReason, NodeId, ResumeId, Role, SessionId, Sid, TraceParent, UserId,
+};
 
 use crate::{Lease, StoreError};
 
@@ -23,6 +25,8 @@ pub struct Open {
     pub user_sessions: u32,
     /// The id under which the client finds the session again, if it is one that may.
     pub resume_id: Option<ResumeId>,
+    /// The trace that the connection belongs to, which the session's events carry.
+    pub trace: Option<TraceParent>,
 }
 
 /// The answer to [`Open`] that was opened.

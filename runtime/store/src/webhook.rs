@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rollcall_schema::{ClassroomId, LeftReason, Offset};
+use rollcall_schema::{ClassroomId, LeftReason, Offset, TraceParent};
 
 use crate::{Lease, StoreError};
 
@@ -56,6 +56,8 @@ pub struct KeptEvent {
     pub classroom: ClassroomId,
     /// Why the agent left.
     pub reason: Option<LeftReason>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
     /// The seed's JSON.
     pub body: Bytes,
     /// How long ago it was published.

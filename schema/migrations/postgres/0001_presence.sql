@@ -88,6 +88,8 @@ create table agent_session (
     changed boolean,
     -- Under which a client of Socket.IO finds its session again.
     resume_id integer,
+    -- The trace that the connection belongs to, if it belongs to one; the session's events carry it.
+    traceparent text,
     unique (classroom_id, agent_id)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 -- Finds a dead node's sessions.
@@ -162,6 +164,8 @@ create table outbox (
     state text,
     role text,
     info text,
+    -- As in agent_session.
+    traceparent text,
     primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
@@ -180,6 +184,7 @@ create table outbox_quarantine (
     state text,
     role text,
     info text,
+    traceparent text,
     why text not null,
     retry_at timestamptz not null,
     primary key (classroom_id, agent_id, id)

@@ -53,6 +53,7 @@ create table agent_session (
     state text,
     state_n integer,
     resume_id integer,
+    traceparent text,
     unique (classroom_id, agent_id)
 );
 -- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
@@ -86,7 +87,8 @@ create table outbox (
     created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     state text,
     role text,
-    info text
+    info text,
+    traceparent text
 );
 
 create table outbox_quarantine (
@@ -101,6 +103,7 @@ create table outbox_quarantine (
     state text,
     role text,
     info text,
+    traceparent text,
     why text not null,
     retry_at text not null,
     primary key (classroom_id, agent_id, id)
@@ -150,6 +153,7 @@ create table webhook_event (
     classroom_id text not null,
     reason text,
     body text not null,
+    traceparent text,
     created_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 );
 create index webhook_event_classroom on webhook_event (classroom_id, id);

@@ -20,6 +20,7 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
         change: Change::Entered,
         info: None,
         nonce: Nonce(id),
+        trace: None,
         waited: Duration::ZERO,
     }
 }

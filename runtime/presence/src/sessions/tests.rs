@@ -63,6 +63,7 @@ fn alice() -> Open {
         info: None,
         user_sessions: 20,
         resume_id: None,
+        trace: None,
     }
 }
 

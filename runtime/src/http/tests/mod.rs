@@ -128,6 +128,7 @@ impl Bench {
                 info: None,
                 user_sessions: 20,
                 resume_id: None,
+                trace: None,
             }
         };
         let batch: Vec<_> = agents.iter().map(open).collect();

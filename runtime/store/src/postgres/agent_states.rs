@@ -16,7 +16,7 @@ use crate::{AgentStates, Lease, SetState, StoreError};
 const SET_STATE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), owned as materialized (
-        select s.id, s.classroom_id, s.agent_id, s.role, s.info, s.state_n, i.state
+        select s.id, s.classroom_id, s.agent_id, s.role, s.info, s.state_n, s.traceparent, i.state
         from fence cross join unnest($3::text[], $4::bigint[], $5::text[]) as i(sid, session_id, state)
         join agent_session s on s.id = any (array[i.session_id]) and s.sid = i.sid
         for no key update of s
@@ -29,9 +29,10 @@ const SET_STATE: &str = "with fence as materialized (
     ), folded as (
         delete from outbox o using waiting w where o.shard = any (array[w.shard]) and o.id = any (array[w.id])
     ), events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info)
+        insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info, traceparent)
         select w.classroom_id, w.agent_id, w.id, 'updated', w.state,
-            case when waiting.role is not null then w.role end, case when waiting.role is not null then w.info end
+            case when waiting.role is not null then w.role end, case when waiting.role is not null then w.info end,
+            w.traceparent
         from owned w left join waiting on waiting.session_id = w.id
         returning id, session_id, shard
     ), written as (

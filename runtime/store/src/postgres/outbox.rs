@@ -11,7 +11,7 @@ mod statements;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId, TraceParent};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -182,6 +182,7 @@ fn row(row: &Row) -> Result<OutboxRow, StoreError> {
         change,
         info,
         nonce: Nonce(get(row, 8)?),
+        trace: get::<Option<&str>>(row, 13)?.and_then(TraceParent::parse),
         waited: Duration::from_secs_f64(get(row, 6)?),
     })
 }

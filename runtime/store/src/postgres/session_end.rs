@@ -3,7 +3,8 @@
 //!
 //! Invariant: such a statement deletes rows in a part named `gone`, with these columns and `reason`, and the `resume_id` under
 //! which its client still finds the session, if it may; then the history row
-//! and the stale fields of the lessons follow from it. Where the ends are to be published, [`ended_events`] follows too.
+//! and the stale fields of the lessons follow from it. Where the ends are to be published, [`ended_events`] follows too,
+//! and needs `traceparent`.
 
 /// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$held` whether that waits for the
 /// connection's end, `$conflict` what happens where the session is in the history already.
@@ -38,8 +39,8 @@ pub(super) use ended;
 macro_rules! ended_events {
     () => {
         "events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation, reason)
-        select classroom_id, agent_id, id, 'left', reason from gone
+        insert into outbox (classroom_id, agent_id, session_id, operation, reason, traceparent)
+        select classroom_id, agent_id, id, 'left', reason, traceparent from gone
     )"
     };
 }

@@ -28,7 +28,8 @@ use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, i.info, i.resume_id, case
+        select fence.id as node_id, i.classroom_id, i.agent_id, i.user_id, i.sid, i.role, i.info, i.resume_id,
+            i.traceparent, case
             when (select count(*) from (
                 select from agent_session s where s.user_id = any (array[i.user_id]) limit $9
             ) as held) < i.room then true
@@ -43,10 +44,11 @@ const OPEN: &str = "with fence as materialized (
                     and s.id <= (select doubtful_through from installation where single)
             ) end as doubtful
         from fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $10::text[],
-            $11::integer[]) as i(classroom_id, agent_id, user_id, sid, role, room, info, resume_id)
+            $11::integer[], $12::text[]) as i(classroom_id, agent_id, user_id, sid, role, room, info, resume_id, traceparent)
     ), entered as (
-        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id)
-        select node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id from wanted where allowed and not doubtful
+        insert into agent_session as s (node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id, traceparent)
+        select node_id, classroom_id, agent_id, user_id, sid, role, info, resume_id, traceparent
+        from wanted where allowed and not doubtful
         on conflict (classroom_id, agent_id) do update set
             previous_node = case when s.sid = excluded.sid then s.previous_node else s.node_id end,
             previous_sid = case when s.sid = excluded.sid then s.previous_sid else s.sid end,
@@ -58,16 +60,16 @@ const OPEN: &str = "with fence as materialized (
                 then next_event_id() else s.state_n
             end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role, info = excluded.info,
-            resume_id = excluded.resume_id, lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
-        returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed,
+            resume_id = excluded.resume_id, traceparent = excluded.traceparent, lesson_id = null, lesson_before = null, seat = null, joined_at = null, takeovers = s.takeovers + 1
+        returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed, traceparent,
             previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (
-        insert into outbox (classroom_id, agent_id, session_id, operation, info)
-        select classroom_id, agent_id, id, 'entered', info from entered where takeovers = 0
+        insert into outbox (classroom_id, agent_id, session_id, operation, info, traceparent)
+        select classroom_id, agent_id, id, 'entered', info, traceparent from entered where takeovers = 0
     ), updates as (
-        insert into outbox (id, classroom_id, agent_id, session_id, operation, state, role, info)
+        insert into outbox (id, classroom_id, agent_id, session_id, operation, state, role, info, traceparent)
         overriding system value
-        select state_n, classroom_id, agent_id, id, 'updated', state, role, info from entered where changed
+        select state_n, classroom_id, agent_id, id, 'updated', state, role, info, traceparent from entered where changed
     ), noted as (
         insert into takeover (node_id, sid)
         select previous_node, previous_sid from entered where takeovers > 0 and previous_node is not null
@@ -89,8 +91,8 @@ const CLOSE: &str = concat!(
         using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::integer[])
             as i(classroom_id, agent_id, sid, reason, resume_id)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
-        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at, i.reason,
-            i.resume_id
+        returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
+            s.traceparent, i.reason, i.resume_id
     ), ",
     ended!("$1", ""),
     ", ",
@@ -125,6 +127,7 @@ impl Sessions for PostgresStore {
         let roles: Vec<&str> = sorted.iter().map(|open| open.role.as_str()).collect();
         let infos: Vec<Option<&str>> = sorted.iter().map(|open| open.info.as_ref().map(JsonObject::as_str)).collect();
         let resume_ids: Vec<Option<i32>> = sorted.iter().map(|open| open.resume_id.map(|id| id.0.get())).collect();
+        let traces: Vec<Option<String>> = sorted.iter().map(|open| open.trace.map(|trace| trace.to_string())).collect();
         // Those of one user in this batch count each other.
         let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
         let mut rooms = Vec::with_capacity(sorted.len());
@@ -135,8 +138,20 @@ impl Sessions for PostgresStore {
         }
         let limit = rooms.iter().copied().max().unwrap_or_default().max(0);
         let Lease { node, epoch } = lease;
-        let values: &[&(dyn ToSql + Sync)] =
-            &[&node.0, &epoch.0, &classrooms, &agents, &users, &sids, &roles, &rooms, &limit, &infos, &resume_ids];
+        let values: &[&(dyn ToSql + Sync)] = &[
+            &node.0,
+            &epoch.0,
+            &classrooms,
+            &agents,
+            &users,
+            &sids,
+            &roles,
+            &rooms,
+            &limit,
+            &infos,
+            &resume_ids,
+            &traces,
+        ];
         let rows = self.pool.rows("open", OPEN, values).await?;
         if rows.len() != batch.len() {
             return Err(StoreError::Fenced);

@@ -9,16 +9,17 @@ use crate::{AgentStates, Lease, SetState, StoreError};
 const OWNED: &str = "select state_n from agent_session where id = ?1 and sid = ?2";
 const FOLD: &str = "delete from outbox where id = ?1 returning role is not null";
 /// `?3`: also role and info.
-const UPDATED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info) \
-    select classroom_id, agent_id, id, 'updated', ?2, iif(?3, role, null), iif(?3, info, null) \
+const UPDATED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info, \
+    traceparent) \
+    select classroom_id, agent_id, id, 'updated', ?2, iif(?3, role, null), iif(?3, info, null), traceparent \
     from agent_session where id = ?1";
 const WRITE: &str = "update or fail agent_session set state = ?2, state_n = ?3 where id = ?1";
 
 /// A takeover changes role and info: both, and the agent.updated that tells them.
 const IDENTITY: &str = "select id, state from agent_session \
     where classroom_id = ?1 and agent_id = ?2 and sid <> ?3 and (role <> ?4 or info is not ?5)";
-const IDENTIFIED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info) \
-    values (?1, ?2, ?3, 'updated', ?4, ?5, ?6)";
+const IDENTIFIED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info, \
+    traceparent) values (?1, ?2, ?3, 'updated', ?4, ?5, ?6, ?7)";
 const VERSION: &str = "update or fail agent_session set state_n = ?2 where id = ?1";
 
 #[async_trait]
@@ -66,11 +67,12 @@ pub(super) struct Identity<'a> {
     pub(super) sid: &'a str,
     pub(super) role: Role,
     pub(super) info: Option<&'a str>,
+    pub(super) trace: Option<&'a str>,
 }
 
 /// Tells role and info, where the connection that takes over has others than the one before.
 pub(super) fn tell_identity(connection: &Connection, identity: &Identity<'_>) -> Result<(), StoreError> {
-    let Identity { classroom, agent, sid, role, info } = identity;
+    let Identity { classroom, agent, sid, role, info, trace } = identity;
     let changed: Option<(i64, Option<String>)> = connection
         .prepare_cached(IDENTITY)
         .and_then(|mut changed| {
@@ -81,7 +83,7 @@ pub(super) fn tell_identity(connection: &Connection, identity: &Identity<'_>) ->
     let Some((session, state)) = changed else { return Ok(()) };
     connection
         .prepare_cached(IDENTIFIED)
-        .and_then(|mut told| told.execute(params![classroom, agent, session, state, role.as_str(), info]))
+        .and_then(|mut told| told.execute(params![classroom, agent, session, state, role.as_str(), info, trace]))
         .map_err(failed)?;
     let version = connection.last_insert_rowid();
     connection.prepare_cached(VERSION).and_then(|mut write| write.execute([session, version])).map(drop).map_err(failed)

@@ -2,7 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId};
+use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId, TraceParent};
 use rusqlite::{Connection, Params, Row, params};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
@@ -26,13 +26,15 @@ const READS: usize = 8;
 
 const DELETE: &str = "delete from outbox where id = ?1";
 const QUARANTINE: &str = "insert into outbox_quarantine (id, classroom_id, agent_id, session_id, operation, reason, nonce, \
-    created_at, state, role, info, why, retry_at) select id, classroom_id, agent_id, session_id, operation, reason, nonce, \
-    created_at, state, role, info, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
+    created_at, state, role, info, traceparent, why, retry_at) \
+    select id, classroom_id, agent_id, session_id, operation, reason, nonce, \
+    created_at, state, role, info, traceparent, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
 const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
 /// Under their old ids, so that those that come later stay behind them.
 const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
-    state, role, info) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info \
+    state, role, info, traceparent) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
+    state, role, info, traceparent \
     from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
 const DELETE_QUARANTINED: &str = "delete from outbox_quarantine where classroom_id = ?1 and agent_id = ?2";
 const QUARANTINED: &str = "select count(*) from (select 1 from outbox_quarantine limit 10000)";
@@ -172,7 +174,7 @@ macro_rules! select {
         max((julianday('now') - julianday(created_at)) * 86400, 0), operation, nonce, exists (
             select 1 from outbox_quarantine a
             where a.classroom_id = outbox.classroom_id and a.agent_id = outbox.agent_id and a.id < outbox.id
-        ), state, role, info from outbox ",
+        ), state, role, info, traceparent from outbox ",
             $which
         )
     };
@@ -218,6 +220,7 @@ fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StoreError> {
         change,
         info,
         nonce: Nonce(row.get(7).map_err(failed)?),
+        trace: optional(12)?.as_deref().and_then(TraceParent::parse),
         waited: Duration::from_secs_f64(waited.unwrap_or_default()),
     })
 }

@@ -25,8 +25,8 @@ pub(super) use history;
 
 const STALE_FIELDS: &str = stale_fields_of!("node_id", "?2", "id = ?1");
 const HISTORY: &str = history!("insert", "?2", "case when ?3 then resume_id end", "id = ?1");
-const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason) \
-    select classroom_id, agent_id, id, 'left', ?2 from agent_session where id = ?1";
+const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason, \
+    traceparent) select classroom_id, agent_id, id, 'left', ?2, traceparent from agent_session where id = ?1";
 const DELETE: &str = "delete from agent_session where id = ?1";
 
 /// How a session ends.

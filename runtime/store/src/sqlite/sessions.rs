@@ -41,16 +41,18 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
     let sid = open.sid.to_string();
     let info = open.info.as_ref().map(JsonObject::as_str);
     let resume_id = open.resume_id.map(|id| id.0.get());
+    let trace = open.trace.map(|trace| trace.to_string());
     let entered = connection
         .prepare_cached(
-            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role, info, resume_id) \
-             select ?1, ?2, ?3, ?4, ?5, ?6, ?8, ?9 \
+            "insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role, info, resume_id, \
+             traceparent) select ?1, ?2, ?3, ?4, ?5, ?6, ?8, ?9, ?10 \
              where (select count(*) from (select 1 from agent_session where user_id = ?3 limit ?7)) < ?7 \
              on conflict (classroom_id, agent_id) do nothing",
         )
         .and_then(|mut statement| {
             let (user, role) = (open.user.as_str(), open.role.as_str());
-            let values = params![agent, classroom, user, lease.node.0, sid, role, open.user_sessions, info, resume_id];
+            let (node, most) = (lease.node.0, open.user_sessions);
+            let values = params![agent, classroom, user, node, sid, role, most, info, resume_id, trace];
             statement.execute(values)
         })
         .map_err(failed)?;
@@ -58,10 +60,10 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
         let session = SessionId(connection.last_insert_rowid());
         connection
             .prepare_cached(
-                "insert into outbox (classroom_id, agent_id, session_id, operation, info) \
-                 values (?1, ?2, ?3, 'entered', ?4)",
+                "insert into outbox (classroom_id, agent_id, session_id, operation, info, traceparent) \
+                 values (?1, ?2, ?3, 'entered', ?4, ?5)",
             )
-            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0, info]))
+            .and_then(|mut statement| statement.execute(params![classroom, agent, session.0, info, trace]))
             .map_err(failed)?;
         return Ok(Some(Opened { session, replaced: None }));
     }
@@ -69,7 +71,7 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
         .prepare_cached(stale_fields::OF_OTHER)
         .and_then(|mut statement| statement.execute(params![classroom, agent, sid]))
         .map_err(failed)?;
-    let identity = Identity { classroom: &classroom, agent, sid: &sid, role: open.role, info };
+    let identity = Identity { classroom: &classroom, agent, sid: &sid, role: open.role, info, trace: trace.as_deref() };
     agent_states::tell_identity(connection, &identity)?;
     // The same connection asking again gets the same answer.
     let taken_over: Option<(i64, Option<i64>, Option<String>)> = connection
@@ -77,12 +79,12 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
             "update or fail agent_session set \
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
-             node_id = ?3, sid = ?4, role = ?5, info = ?6, resume_id = ?7, \
+             node_id = ?3, sid = ?4, role = ?5, info = ?6, resume_id = ?7, traceparent = ?8, \
              lesson_id = null, lesson_before = null, seat = null, joined_at = null \
              where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
         )
         .and_then(|mut statement| {
-            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str(), info, resume_id];
+            let values = params![classroom, agent, lease.node.0, sid, open.role.as_str(), info, resume_id, trace];
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed)?;

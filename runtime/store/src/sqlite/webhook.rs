@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, Offset};
+use rollcall_schema::{ClassroomId, Offset, TraceParent};
 use rusqlite::{Connection, Params, Row, params};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{KeptEvent, Lease, OutboxRow, ParkedClassroom, StoreError, WebhookCursor, WebhookCursors, WebhookState};
 
-const KEEP: &str = "insert into webhook_event (classroom_id, reason, body) values (?1, ?2, ?3)";
+const KEEP: &str = "insert into webhook_event (classroom_id, reason, body, traceparent) values (?1, ?2, ?3, ?4)";
 
 const STATE: &str = "select stream, after_offset from webhook";
 const PARKED: &str = "select classroom_id, after_offset, \
@@ -26,9 +26,9 @@ const PARK: &str = "insert or replace into webhook_parked (classroom_id, stream,
 const UNPARK: &str = "delete from webhook_parked where classroom_id = ?1";
 
 const EVENTS: &str = "select id, classroom_id, reason, body, \
-    max((julianday('now') - julianday(created_at)) * 86400, 0) from webhook_event where id > ?1 order by id limit ?2";
+    max((julianday('now') - julianday(created_at)) * 86400, 0), traceparent from webhook_event where id > ?1 order by id limit ?2";
 const EVENTS_OF_ONE: &str = "select id, classroom_id, reason, body, \
-    max((julianday('now') - julianday(created_at)) * 86400, 0) from webhook_event \
+    max((julianday('now') - julianday(created_at)) * 86400, 0), traceparent from webhook_event \
     where classroom_id = ?3 and id > ?1 order by id limit ?2";
 /// Rows go from the front, so what is looked at is little.
 const FORGET: &str = "delete from webhook_event where id in ( \
@@ -61,7 +61,8 @@ fn seconds(row: &Row<'_>, column: usize) -> Result<Duration, StoreError> {
 pub(super) fn keep(connection: &Connection, row: &OutboxRow) -> Result<(), StoreError> {
     let reason = row.change.reason().map(|reason| reason.as_str());
     let body = String::from_utf8(row.event().body()).map_err(unreadable)?;
-    run(connection, KEEP, params![row.classroom.to_string(), reason, body]).map(drop)
+    let trace = row.trace.map(|trace| trace.to_string());
+    run(connection, KEEP, params![row.classroom.to_string(), reason, body, trace]).map(drop)
 }
 
 fn state(connection: &Connection) -> Result<WebhookState, StoreError> {
@@ -82,11 +83,13 @@ fn move_to(connection: &Connection, cursor: &WebhookCursor) -> Result<(), StoreE
 }
 
 fn event(row: &Row<'_>) -> Result<KeptEvent, StoreError> {
-    let reason: Option<String> = row.get(2).map_err(failed)?;
+    let optional = |column| row.get::<_, Option<String>>(column).map_err(failed);
+    let (reason, trace) = (optional(2)?, optional(5)?);
     Ok(KeptEvent {
         offset: offset(row, 0)?,
         classroom: ClassroomId::parse(&text(row, 1)?).map_err(unreadable)?,
         reason: reason.and_then(|reason| reason.parse().ok()),
+        trace: trace.as_deref().and_then(TraceParent::parse),
         body: text(row, 3)?.into(),
         age: seconds(row, 4)?,
     })

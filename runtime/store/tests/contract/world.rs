@@ -251,6 +251,7 @@ impl Member {
             info: None,
             user_sessions: 10_000,
             resume_id: None,
+            trace: None,
         }
     }
 

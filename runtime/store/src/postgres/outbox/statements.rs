@@ -31,7 +31,7 @@ pub(super) const READ: &str = claimed!(
         greatest(extract(epoch from clock_timestamp() - o.created_at), 0)::float8, o.operation, o.nonce, exists (
             select from outbox_quarantine a
             where a.classroom_id = o.classroom_id and a.agent_id = o.agent_id and a.id < o.id
-        ), o.state, o.role, o.info
+        ), o.state, o.role, o.info, o.traceparent
     from (select count(*) from mine) as held left join (
         select rows.* from mine cross join lateral (
             select * from outbox where outbox.shard = mine.shard and outbox.id > mine.after and outbox.id <> all ($8)
@@ -50,10 +50,10 @@ pub(super) const QUARANTINE: &str = "with gone as (
         delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
         where o.shard = any (array[d.shard]) and o.id = d.id
         returning o.id, o.shard, o.classroom_id, o.agent_id, o.session_id, o.operation, o.reason, o.nonce, o.created_at,
-            o.state, o.role, o.info
+            o.state, o.role, o.info, o.traceparent
     )
     insert into outbox_quarantine (id, shard, classroom_id, agent_id, session_id, operation, reason, nonce, created_at,
-        state, role, info, why, retry_at)
+        state, role, info, traceparent, why, retry_at)
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
 /// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
@@ -66,9 +66,10 @@ pub(super) const RELEASE_QUARANTINED: &str = claimed!(
     ), gone as (
         delete from outbox_quarantine a using due where a.classroom_id = due.classroom_id and a.agent_id = due.agent_id
         returning a.id, a.classroom_id, a.agent_id, a.session_id, a.operation, a.reason, a.nonce, a.created_at,
-            a.state, a.role, a.info
+            a.state, a.role, a.info, a.traceparent
     )
-    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info)
+    insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, state, role, info,
+        traceparent)
     overriding system value select * from gone returning id"
 );
 
