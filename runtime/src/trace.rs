@@ -11,6 +11,34 @@ use rollcall_schema::{TraceParent, header::TRACEPARENT};
 use tracing::{Span, field, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+/// Which of the traces that clients name are sampled.
+///
+/// A client may be anybody, and each sampled trace costs: the export here, and the work of the services that it is passed on
+/// to. So its flag counts only where clients are trusted. Elsewhere the choice is drawn: a share of the traces' ids, as samplers
+/// have it, would be the client's choice, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientTraces {
+    /// Whether the flag that a client sends counts.
+    pub trusted: bool,
+    /// The share of the other traces that are sampled.
+    pub ratio: f64,
+}
+
+impl ClientTraces {
+    /// The trace that a client has named, sampled or not.
+    #[must_use]
+    pub fn admit(self, named: Option<TraceParent>) -> Option<TraceParent> {
+        let named = named?;
+        Some(if self.trusted { named } else { TraceParent { sampled: drawn(self.ratio), ..named } })
+    }
+}
+
+/// True as often as the ratio says.
+fn drawn(ratio: f64) -> bool {
+    // Without random numbers nothing is sampled. 53 bits are what the type holds.
+    getrandom::u64().is_ok_and(|random| ((random >> 11) as f64) < ratio * (1_u64 << 53) as f64)
+}
+
 /// The span of one run of a handler, within the trace that came with the request.
 #[must_use]
 pub fn request(function: &'static str, parent: Option<TraceParent>) -> Span {
@@ -77,4 +105,21 @@ pub fn outgoing(passed_on: Option<TraceParent>) -> Option<TraceParent> {
         sampled: current.is_sampled(),
     });
     known.or(passed_on)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_flag_counts_only_where_clients_are_trusted() {
+        let of = |sampled| TraceParent { trace: 1, span: 2, sampled };
+        for (trusted, ratio, chosen) in
+            [(false, 0.0, [false, false]), (false, 1.0, [true, true]), (true, 0.0, [false, true])]
+        {
+            let admitted = [false, true].map(|flag| ClientTraces { trusted, ratio }.admit(Some(of(flag))));
+            assert_eq!(admitted, chosen.map(|sampled| Some(of(sampled))), "{trusted} {ratio}");
+        }
+        assert_eq!(ClientTraces { trusted: false, ratio: 1.0 }.admit(None), None);
+    }
 }

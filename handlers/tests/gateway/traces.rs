@@ -9,6 +9,8 @@ use crate::common::{
 
 on_both_kinds![
     what_comes_with_a_connection_goes_to_functions_and_events,
+    a_sessions_events_carry_its_trace,
+    a_client_does_not_choose_which_traces_are_sampled,
     spans_of_a_sampled_trace_are_exported_and_their_ids_passed_on,
     an_event_is_delivered_in_its_trace_and_a_webhook_called_in_one,
 ];
@@ -47,7 +49,7 @@ async fn enters(backend: &Backend, header: Option<&str>, traceparent: Value) -> 
 
 async fn what_comes_with_a_connection_goes_to_functions_and_events(kind: &Backend) {
     let (function, file) = function().await;
-    let backend = kind.another(|options| file.on(options));
+    let backend = kind.another(|options| trusting(&file.on(options)));
     let other = parent("00").replace(PARENT, "1111111111111111");
     for (header, field, passed_on) in [
         (None, json!(parent("01")), Some(parent("01"))),
@@ -69,6 +71,59 @@ async fn what_comes_with_a_connection_goes_to_functions_and_events(kind: &Backen
     }
 }
 
+fn trusting(options: &GatewayOptions) -> GatewayOptions {
+    options.clone().env("ROLLCALL_TRACE_TRUST_CLIENTS", "true")
+}
+
+async fn a_sessions_events_carry_its_trace(kind: &Backend) {
+    let receiver = Function::start(|_| Reply::Json(200, json!({}))).await;
+    let backend = kind.another(|options| {
+        trusting(options).env("ROLLCALL_WEBHOOK_URL", receiver.url()).env("ROLLCALL_WEBHOOK_SECRET", FUNCTIONS_SECRET)
+    });
+    for (room, trace) in backend.classrooms().iter().zip([json!(parent("01")), Value::Null]) {
+        let mut client = enters(&backend, None, trace.clone()).await;
+        assert_eq!(client.request("set_state", json!({"state": {"hand": true}})).await.unwrap()["status"], "SUCCESS");
+        client.close().await.unwrap();
+        let posted = || {
+            let bodies = receiver.calls().into_iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap());
+            let events = bodies.flat_map(|body| body["events"].as_array().unwrap().clone());
+            let events = events.filter(|event| event["classroom_id"] == json!(room.id));
+            events
+                .map(|event| (event["event"]["id"]["operation"].clone(), event["traceparent"].clone()))
+                .collect::<Vec<_>>()
+        };
+        let all = ["entered", "updated", "left"].map(|operation| (json!(operation), trace.clone()));
+        until("the events", SOON, async || posted(), |posted| *posted == all).await;
+        if let Some(stored) = backend.stored(&format!("classroom.{}.agent", room.id), 3).await {
+            let headers: Vec<_> = stored.iter().map(|event| event.header("traceparent")).collect();
+            assert_eq!(headers, [trace.as_str().unwrap_or_default(); 3]);
+        }
+    }
+}
+
+async fn a_client_does_not_choose_which_traces_are_sampled(kind: &Backend) {
+    let (function, file) = function().await;
+    for (ratio, flags) in [("0", ["01", "00"]), ("1", ["00", "01"])] {
+        let collector = Collector::start().await;
+        let backend = kind.another(|options| {
+            exporting(&file.on(options), &collector)
+                .env("ROLLCALL_TRACE_TRUST_CLIENTS", "false")
+                .env("ROLLCALL_TRACE_RATIO", ratio)
+        });
+        let [sent, passed_on] = flags;
+        for (header, field) in [(Some(parent(sent)), Value::Null), (None, json!(parent(sent)))] {
+            let mut client = enters(&backend, header.as_deref(), field).await;
+            assert_eq!(client.request("vote", json!({})).await.unwrap()["status"], "SUCCESS");
+            let told = told(&function).unwrap();
+            assert!(told.starts_with(&format!("00-{TRACE}-")) && told.ends_with(passed_on), "{told}");
+        }
+        if ratio == "1" {
+            let is_there = |spans: &Vec<Span>| spans.iter().any(|span| span.name == "vote" && span.trace == TRACE);
+            until("the spans", SOON, async || collector.spans(), is_there).await;
+        }
+    }
+}
+
 fn exporting(options: &GatewayOptions, collector: &Collector) -> GatewayOptions {
     options
         .clone()
@@ -76,6 +131,7 @@ fn exporting(options: &GatewayOptions, collector: &Collector) -> GatewayOptions 
         .env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hunter2,tenant=school")
         .env("OTEL_SERVICE_NAME", "classrooms")
         .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .env("ROLLCALL_TRACE_TRUST_CLIENTS", "true")
         .env("ROLLCALL_TRACE_RATIO", "0")
 }
 

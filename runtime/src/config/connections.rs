@@ -5,6 +5,7 @@ use super::{access::AccessConfig, names, source::Source, value};
 use crate::{
     gateway::{GatewayOptions, disconnect_queue::Grace},
     rooms::Namespaces,
+    trace::ClientTraces,
 };
 use rollcall_bus::PublishLimits;
 use rollcall_websocket::{ListenerOptions, SocketOptions};
@@ -33,7 +34,7 @@ pub struct LimitsConfig {
 }
 
 impl LimitsConfig {
-    pub(super) fn read(source: &mut Source<'_>, access: &AccessConfig) -> Self {
+    pub(super) fn read(source: &mut Source<'_>, access: &AccessConfig, traces: ClientTraces) -> Self {
         let ping_interval = source.value(&names::PING_INTERVAL, value::time_limit);
         let pong_timeout = source.value(&names::PONG_TIMEOUT, value::time_limit);
         if pong_timeout >= ping_interval {
@@ -77,6 +78,7 @@ impl LimitsConfig {
                 max_message,
                 max_pending: source.value(&names::MAX_PENDING, value::size),
                 reset_spread: source.value(&names::RESET_SPREAD, value::duration),
+                traces,
             },
             grace: Grace { time: source.value(&names::LEAVE_GRACE, value::duration), max: max_in_grace },
             handler_timeout: source.value(&names::HANDLER_TIMEOUT, value::time_limit),

@@ -137,13 +137,14 @@ impl Config {
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
             probe_listen: source.optional(&names::PROBE_LISTEN, value::address),
+        let client_traces = traces::of_clients(&mut source);
             node_label: source.optional(&names::NODE_LABEL, value::node_label),
             admin: admin(&mut source),
             admin_address: AdminAddress::read(&mut source),
             guests: source.value(&names::GUESTS, value::switch),
             tls: access::tls(&mut source),
             presence: presence(&mut source),
-            limits: LimitsConfig::read(&mut source, &access),
+            limits: LimitsConfig::read(&mut source, &access, client_traces),
             workers: match source.value(&names::WORKERS, value::count(0)) {
                 0 => std::thread::available_parallelism().map_or(1, Into::into),
                 workers => workers,
@@ -154,7 +155,7 @@ impl Config {
             mixpanel: mixpanel(&mut source),
             egress: egress::read(&mut source),
             log: source.value(&names::LOG, log),
-            traces: traces::read(&mut source),
+            traces: traces::read(&mut source, client_traces.ratio),
             log_format: source.value(&names::LOG_FORMAT, log_format),
             settings: source.in_use(),
             listen,

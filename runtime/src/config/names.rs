@@ -160,7 +160,8 @@ settings! {
     OTEL_EXPORTER_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", Plain, None, "Collector that gets spans, by OTLP over HTTP, like http://collector:4318; without it no spans are made";
     OTEL_EXPORTER_OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS", Secret, None, "Headers of requests to it, like api-key=KEY, separated by commas";
     OTEL_SERVICE_NAME = "OTEL_SERVICE_NAME", Plain, Some("rollcall"), "Name of this service in its spans";
-    TRACE_RATIO = "ROLLCALL_TRACE_RATIO", Fraction, Some("0.01"), "Share of the traces that begin here whose spans are exported; of other traces, those whose traceparent is sampled";
+    TRACE_RATIO = "ROLLCALL_TRACE_RATIO", Fraction, Some("0.01"), "Share of the traces that are sampled, among those that begin here or are named by clients; of services' traces, those whose traceparent is sampled";
+    TRACE_TRUST_CLIENTS = "ROLLCALL_TRACE_TRUST_CLIENTS", Switch, Some("false"), "Whether a client's traceparent says itself whether its trace is sampled";
     LOG_FORMAT = "ROLLCALL_LOG_FORMAT", Plain, Some("text"), "How a line of the log is written: text, or json, one object a line";
 }
 

@@ -4,15 +4,20 @@ use percent_encoding::percent_decode_str;
 use rollcall_base::Secret;
 
 use super::{names, source::Source, value};
-use crate::trace_export::TraceConfig;
+use crate::{trace::ClientTraces, trace_export::TraceConfig};
 
 /// Where traces go below a collector's address.
 const PATH: &str = "/v1/traces";
 
-/// Reads them; none: nothing is exported.
-pub(super) fn read(source: &mut Source<'_>) -> Option<TraceConfig> {
+/// Which of the traces that clients name are sampled, also where nothing is exported here.
+pub(super) fn of_clients(source: &mut Source<'_>) -> ClientTraces {
+    let trusted = source.value(&names::TRACE_TRUST_CLIENTS, value::switch);
+    ClientTraces { trusted, ratio: source.value(&names::TRACE_RATIO, value::fraction) }
+}
+
+/// Where spans go, with this share of the traces that begin here; none: nothing is exported.
+pub(super) fn read(source: &mut Source<'_>, ratio: f64) -> Option<TraceConfig> {
     let service = source.value(&names::OTEL_SERVICE_NAME, |text| Ok(text.to_owned()));
-    let ratio = source.value(&names::TRACE_RATIO, value::fraction);
     let headers = source.secret(&names::OTEL_EXPORTER_OTLP_HEADERS).map(|text| headers(text.reveal()));
     let headers = headers.unwrap_or_else(|| Some(Vec::new()));
     if headers.is_none() {
@@ -24,6 +29,9 @@ pub(super) fn read(source: &mut Source<'_>) -> Option<TraceConfig> {
 
 fn endpoint(text: &str) -> Result<Uri, String> {
     value::http(text)?;
+    if text.contains('?') {
+        return Err(format!("write it without parameters; a key goes into {}", names::OTEL_EXPORTER_OTLP_HEADERS.name));
+    }
     value::http(&format!("{}{PATH}", text.trim_end_matches('/')))
 }
 

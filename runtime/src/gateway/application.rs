@@ -31,7 +31,8 @@ impl Application for Gateway {
         } else {
             self.opened_socketio(&upgrade, permit, waiting)
         };
-        peer.join_trace(upgrade.header(header::TRACEPARENT).and_then(TraceParent::parse));
+        let trace = upgrade.header(header::TRACEPARENT).and_then(TraceParent::parse);
+        peer.join_trace(self.options.traces.admit(trace));
         peer
     }
 

@@ -39,7 +39,7 @@ impl Gateway {
         let url_parameter = socket.peer.cold.as_mut().and_then(|cold| cold.url_parameter.take());
         let Some(waiting) = begin_connecting(socket.peer) else { return };
         socket.peer.heartbeat = connect.heartbeat == Some(true);
-        socket.peer.join_trace(connect.traceparent);
+        socket.peer.join_trace(self.options.traces.admit(connect.traceparent));
         self.connect(socket, waiting, connect, url_parameter);
     }
 

@@ -1,6 +1,8 @@
 //! The limits of the gateway (PROTOCOL 2, Limits). Each worker has a copy of its own, so that reading one costs nothing.
 use std::time::Duration;
 
+use crate::trace::ClientTraces;
+
 /// Options of the gateway (PROTOCOL 2, Limits).
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
@@ -14,6 +16,8 @@ pub struct GatewayOptions {
     pub max_pending: usize,
     /// The time over which connections are closed whose rooms' events are gone for good.
     pub reset_spread: Duration,
+    /// Which of the traces that clients name are sampled.
+    pub traces: ClientTraces,
 }
 
 impl GatewayOptions {

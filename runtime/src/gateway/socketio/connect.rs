@@ -61,7 +61,7 @@ impl Gateway {
         let classroom = auth.classroom_id.or(handshake.classroom_id);
         socket.peer.roams = classroom.is_none();
         let token = auth.token().or(handshake.token()).cloned();
-        socket.peer.join_trace(auth.traceparent);
+        socket.peer.join_trace(self.options.traces.admit(auth.traceparent));
         let claims = claims.filter(|_| token.is_none());
         let asked = Asked {
             context: ConnectContext { claims, ..self.connect_context(socket, None) },
