@@ -109,6 +109,7 @@ fn describe() {
     describe_histogram!(names::POOL_WAIT, Unit::Seconds, "Seconds waited for a connection of a pool, by pool.");
     describe_counter!(names::BACKEND_ERRORS, Unit::Count, "Failed calls to backends, by backend and operation.");
     describe_counter!(names::TOKENS_REFUSED, Unit::Count, "Tokens that were refused, by reason.");
+    describe_counter!(names::ADMIN_TOKENS_REFUSED, Unit::Count, "Wrong tokens on the admin address.");
     describe_counter!(names::AUTHZ, Unit::Count, "Questions to the authorization service, by outcome.");
     describe_gauge!(names::LEASE, Unit::Seconds, "How long this node's lease is, in seconds.");
     describe_gauge!(names::LEASE_RENEWED, Unit::Seconds, "When this node's lease was renewed last, in Unix seconds.");

@@ -68,7 +68,7 @@ async fn an_operator_looks_at_two_nodes() {
 
 #[tokio::test]
 async fn a_token_is_asked_for_and_guesses_are_limited() {
-    let tokens = [("TOKEN", "operators-token"), ("READ_TOKEN", "readers-token")];
+    let tokens = [("TOKEN", "token-of-operators"), ("READ_TOKEN", "token-of-readers-only")];
     let backend = Backend::embedded().another(|options| {
         options.clone().env("ROLLCALL_ADMIN_TOKEN", tokens[0].1).env("ROLLCALL_ADMIN_READ_TOKEN", tokens[1].1)
     });

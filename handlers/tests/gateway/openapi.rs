@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::Backend;
 
-const TOKEN: &str = "operators-token";
+const TOKEN: &str = "token-of-operators";
 /// Of each operation, in each phase.
 const EXAMPLES: &str = "10";
 /// They hold that a faulty request is one with an unknown header, and that 1.0 is a whole number. The last one sends wrong

@@ -49,7 +49,7 @@ fn a_variable_beats_the_file_and_a_flag_both_and_check_says_so() {
     );
     fs::write(place.file("secret"), "hunter2-hunter2-hunter2-hunter2-hunter2\n").unwrap();
     let options = place.options.clone().env("ROLLCALL_CONFIG", "rollcall.toml").env("ROLLCALL_LEASE", "8s");
-    let options = options.env("ROLLCALL_LEAVE_GRACE", "4s").env("ROLLCALL_ADMIN_TOKEN", "hunter3");
+    let options = options.env("ROLLCALL_LEAVE_GRACE", "4s").env("ROLLCALL_ADMIN_TOKEN", "hunter3-and-hunter2");
     let (code, said) = place.run(&options.arg("check").arg("--leave-grace").arg("5s"));
     assert_eq!(code, Some(0), "{said}");
     let from_file = |number| ["file,", "rollcall.toml", "line", number];

@@ -45,6 +45,8 @@ names! {
     BACKEND_ERRORS = "backend_errors_total",
     /// Counter by `reason`: tokens that were refused.
     TOKENS_REFUSED = "tokens_refused_total",
+    /// Counter: wrong tokens on the admin address.
+    ADMIN_TOKENS_REFUSED = "admin_tokens_refused_total",
     /// Counter by `outcome`: questions to the authorization service.
     AUTHZ = "authz_questions_total",
     /// Gauge: how long this node's lease is, in seconds.

@@ -53,6 +53,9 @@ use source::Source;
 /// The shortest lease: a heartbeat and its answer must fit into it several times.
 const MIN_LEASE: Duration = Duration::from_millis(500);
 
+/// The shortest token for operators, in bytes. Its length is what protects it: whoever guesses is never locked out.
+const MIN_ADMIN_TOKEN: usize = 16;
+
 /// The node's lease, and how the node drains.
 #[derive(Clone, Copy, Debug)]
 pub struct PresenceConfig {
@@ -134,6 +137,7 @@ impl Config {
         let functions = functions::read(&mut source, events);
         let requests = functions.iter().flat_map(|config| &config.functions).map(|function| function.concurrency).sum();
         let access = AccessConfig::read(&mut source, requests);
+        let client_traces = traces::of_clients(&mut source);
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
             probe_listen: source.optional(&names::PROBE_LISTEN, value::address),

@@ -96,7 +96,7 @@ settings! {
     PROXY_HEADER = "ROLLCALL_PROXY_HEADER", Plain, Some("x-forwarded-for"), "That header; forwarded is read as RFC 7239 says, any other as a list of addresses";
     PROXY_PROTOCOL = "ROLLCALL_PROXY_PROTOCOL", Switch, Some("false"), "Whether load balancers connect with the PROXY protocol (v1 or v2); needs ROLLCALL_TRUSTED_PROXIES";
     ADMIN = "ROLLCALL_ADMIN", Plain, Some("http://127.0.0.1:9090"), "Admin address of the gateway that the commands agents, attendance, kick, publish, tail and erase ask";
-    ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api; required where the admin address is not loopback";
+    ADMIN_TOKEN = "ROLLCALL_ADMIN_TOKEN", Secret, None, "Bearer token for /api, of at least 16 characters; required where the admin address is not loopback";
     ADMIN_READ_TOKEN = "ROLLCALL_ADMIN_READ_TOKEN", Secret, None, "Bearer token for /api that only reads";
     ADMIN_HOSTS = "ROLLCALL_ADMIN_HOSTS", List, None, "Names under which the admin address answers without the token, separated by commas, besides IP addresses and localhost";
     LEASE = "ROLLCALL_LEASE", Plain, Some("15s"), "How long a node counts as alive without a heartbeat; at least 500ms";

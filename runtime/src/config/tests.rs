@@ -174,6 +174,9 @@ fn secrets_come_from_files_and_never_from_flags() {
     assert_eq!(given.keys.sources.hs256.unwrap().reveal(), "hunter2");
     assert!(faults(&[], &[("ROLLCALL_ADMIN_TOKEN_FILE", "/nowhere")])[0].contains("/nowhere"));
     assert!(faults(&[], &[("ROLLCALL_ADMIN_READ_TOKEN", "a")])[0].contains("needs ROLLCALL_ADMIN_TOKEN"));
+    let short =
+        faults(&[], &[("ROLLCALL_ADMIN_TOKEN", "hunter2hunter2h"), ("ROLLCALL_ADMIN_READ_TOKEN", "0123456789abcdef")]);
+    assert!(short.len() == 1 && short[0].starts_with("ROLLCALL_ADMIN_TOKEN: can be guessed"), "{short:?}");
     for setting in names::ALL.iter().filter(|setting| setting.kind == names::Kind::Secret) {
         let flag = format!("--{}", setting.name.trim_start_matches("ROLLCALL_").to_lowercase().replace('_', "-"));
         assert!(matches!(read(&[&flag, "x"], &[]), Err(Stop::CommandLine(_))), "{flag}");
@@ -323,6 +326,6 @@ fn changes_are_told_apart_and_a_backends_file_is_none() {
     let changes = Changes::between(&used, &again);
     assert_eq!(changes.taken_over, ["ROLLCALL_ORIGINS"]);
     assert_eq!(changes.need_restart, ["ROLLCALL_LEASE"]);
-    let admin = [("ROLLCALL_ADMIN_TOKEN", "a")];
+    let admin = [("ROLLCALL_ADMIN_TOKEN", "0123456789abcdef")];
     assert_eq!(Changes::between(&read(&[]), &read(&admin)).need_restart, ["ROLLCALL_ADMIN_TOKEN"]);
 }

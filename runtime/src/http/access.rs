@@ -78,7 +78,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Checks a request for a path with this need, from an address with these tries left.
+    /// Checks a request for a path with this need, from an address that may have sent wrong tokens before.
     ///
     /// # Errors
     /// An error that says what to change.
@@ -89,16 +89,12 @@ impl Access {
         if is_foreign_page(headers) {
             return Err(HttpError::new(StatusCode::FORBIDDEN, "not for web pages of other origins"));
         }
-        let tokens = [(&self.token, Caller::Token), (&self.read_token, Caller::ReadToken)];
-        let tokens = tokens.into_iter().filter_map(|(token, caller)| token.as_ref().zip(Some(caller)));
-        if tokens.clone().next().is_some() && headers.contains_key(AUTHORIZATION) {
-            if tries.are_left() {
-                if let Some((_, caller)) = tokens.clone().find(|(token, _)| bears(headers, token)) {
-                    return Ok(caller);
-                }
-                tries.use_one();
-            } else if need == Need::Api {
-                let detail = "too many wrong tokens from this address: wait, then send the right one";
+        if self.token.is_some() && headers.contains_key(AUTHORIZATION) {
+            if let Some(caller) = self.bearer(headers) {
+                return Ok(caller);
+            }
+            if !tries.use_one() && need == Need::Api {
+                let detail = "too many wrong tokens from this address: the right one is taken at any time";
                 let late = HttpError::new(StatusCode::TOO_MANY_REQUESTS, detail);
                 return Err(HttpError { header: Some((RETRY_AFTER, "6")), ..late });
             }
@@ -114,6 +110,17 @@ impl Access {
         let detail =
             "this Host is not answered: use an IP address or localhost, or list the name in ROLLCALL_ADMIN_HOSTS";
         Err(HttpError::new(StatusCode::FORBIDDEN, detail))
+    }
+
+    /// Whose token the request bears. Both are compared in either case, and each in constant time.
+    fn bearer(&self, headers: &HeaderMap) -> Option<Caller> {
+        let (scheme, given) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+        let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case(b"bearer "))?;
+        let [admin, read] = [&self.token, &self.read_token].map(|token| {
+            let token = token.as_ref().map(|token| token.reveal().as_bytes());
+            token.is_some_and(|token| aws_lc_rs::constant_time::verify_slices_are_equal(given, token).is_ok())
+        });
+        admin.then_some(Caller::Token).or(read.then_some(Caller::ReadToken))
     }
 
     fn is_ours(&self, host: &HeaderValue) -> bool {
@@ -138,16 +145,6 @@ fn is_foreign_page(headers: &HeaderMap) -> bool {
     };
     headers.get_all("sec-fetch-site").iter().any(of_another_site)
         || headers.get_all(ORIGIN).iter().any(of_another_origin)
-}
-
-fn bears(headers: &HeaderMap, token: &Secret) -> bool {
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|given| {
-        let (scheme, token) = given.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-    });
-    given.is_some_and(|given| {
-        aws_lc_rs::constant_time::verify_slices_are_equal(given, token.reveal().as_bytes()).is_ok()
-    })
 }
 
 #[cfg(test)]
@@ -238,8 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_too_often_is_not_told_what_is_right() {
-        let access = Access { token: Some(Secret::new("hunter2")), ..Access::default() };
+    fn wrong_tokens_are_slowed_down_and_the_right_one_never() {
+        let (token, read_token) = (Some(Secret::new("hunter2")), Some(Secret::new("hunter1")));
+        let access = Access { token, read_token, ..Access::default() };
         let tries = FailedTries::default();
         let asks = |address: &str, token: &'static str, need| {
             let headers = headers([("host", "10.0.0.1"), ("authorization", token)]);
@@ -250,11 +248,11 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(asks("192.0.2.1:1", wrong, Need::Api), Err(401));
         }
-        assert_eq!(
-            (asks("192.0.2.1:2", wrong, Need::Api), asks("192.0.2.1:3", right, Need::Api)),
-            (Err(429), Err(429))
-        );
-        assert_eq!(asks("192.0.2.1:4", right, Need::Probe), Ok(Caller::NoToken), "probes go on");
-        assert_eq!(asks("192.0.2.2:1", right, Need::Api), Ok(Caller::Token), "as do other addresses");
+        assert_eq!(asks("192.0.2.1:2", wrong, Need::Api), Err(429));
+        assert_eq!(asks("192.0.2.1:3", right, Need::Api), Ok(Caller::Token), "others behind one proxy go on");
+        assert_eq!(asks("192.0.2.1:4", "Bearer hunter1", Need::Api), Ok(Caller::ReadToken));
+        assert_eq!(asks("192.0.2.1:5", wrong, Need::Probe), Ok(Caller::NoToken), "as do probes");
+        assert_eq!(asks("192.0.2.1:6", wrong, Need::Api), Err(429));
+        assert_eq!(asks("192.0.2.2:1", wrong, Need::Api), Err(401), "another address has its own tries");
     }
 }

@@ -1,7 +1,8 @@
-//! Limits wrong tokens: an address may send some at once, and more only slowly, so that nobody can guess one.
+//! Limits wrong tokens: an address may send some at once, and more only slowly.
 //!
-//! Invariant: an address that has used up its tries is not told whether a token is right. It costs nothing until the first
-//! wrong token.
+//! Invariant: no number of wrong tokens keeps a right one out, for many callers may share the address of a proxy. So the limit
+//! does not slow down a guess that is right: against guessing stands a token's length, which the configuration checks. What
+//! is limited is what wrong ones cost: lines of the log. It costs nothing until the first wrong token.
 use std::{
     net::SocketAddr,
     sync::OnceLock,
@@ -12,6 +13,7 @@ use crate::limits::{
     network::{Subscriber, subscriber},
     rate::{Rate, Sketch},
 };
+use rollcall_base::names;
 
 /// How many tries an address has at once.
 const AT_ONCE: u32 = 10;
@@ -46,25 +48,17 @@ impl FailedTries {
 }
 
 impl Tries<'_> {
-    /// Whether the address may try a token.
-    pub(super) fn are_left(self) -> bool {
-        let Some((used, address)) = self.all.used.get().zip(self.address) else { return true };
-        used.has_left(rate(), address, self.all.since.elapsed())
-    }
-
-    /// A token was wrong.
-    pub(super) fn use_one(self) {
-        if let Some(address) = self.address {
+    /// A token was wrong. False where the address had no try left.
+    pub(super) fn use_one(self) -> bool {
+        metrics::counter!(names::ADMIN_TOKENS_REFUSED).increment(1);
+        let Some(address) = self.address else { return true };
+        let used = self.all.used.get_or_init(Sketch::new);
+        let was_left = used.take(Rate::every(ANOTHER, AT_ONCE), address, self.all.since.elapsed()).is_ok();
+        if was_left {
             tracing::warn!(?address, "a wrong token was sent to the admin address");
-            let used = self.all.used.get_or_init(Sketch::new);
-            // Where none is left, there is none to use.
-            let _ = used.take(rate(), address, self.all.since.elapsed());
         }
+        was_left
     }
-}
-
-fn rate() -> Rate {
-    Rate::every(ANOTHER, AT_ONCE)
 }
 
 #[cfg(test)]
@@ -76,15 +70,14 @@ mod tests {
         let all = FailedTries::default();
         let of = |address: &str| all.of(Some(address.parse().unwrap()));
         for _ in 0..AT_ONCE {
-            assert!(of("192.0.2.1:1").are_left());
-            of("192.0.2.1:2").use_one();
+            assert!(of("192.0.2.1:1").use_one());
         }
-        assert!(!of("192.0.2.1:3").are_left());
-        assert!(of("192.0.2.2:1").are_left() && of("[::1]:1").are_left());
-        for _ in 0..=AT_ONCE {
-            of("127.0.0.1:1").use_one();
+        assert!(!of("192.0.2.1:2").use_one());
+        assert!(of("192.0.2.2:1").use_one() && of("[::1]:1").use_one());
+        for _ in 0..AT_ONCE {
+            assert!(of("127.0.0.1:1").use_one());
         }
-        assert!(!of("127.0.0.1:1").are_left(), "also this machine's, where a proxy may be");
-        assert!(all.of(None).are_left());
+        assert!(!of("127.0.0.1:1").use_one(), "also this machine's, where a proxy may be");
+        assert!(all.of(None).use_one());
     }
 }

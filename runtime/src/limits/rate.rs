@@ -121,15 +121,6 @@ impl Sketch {
         }
         verdict
     }
-
-    /// Whether an event of a key would pass.
-    #[must_use]
-    pub fn has_left(&self, rate: Rate, key: impl Hash, now: Duration) -> bool {
-        let hash = self.hasher.hash_one(key);
-        let places = [hash as usize % ROW, (hash >> 32) as usize % ROW];
-        let mut rows = self.rows.iter().zip(places);
-        rows.any(|(row, place)| rate.take(&mut Bucket(row[place].load(Relaxed)), now).is_ok())
-    }
 }
 
 #[cfg(test)]
@@ -164,10 +155,8 @@ mod tests {
     #[test]
     fn a_busy_key_hurts_no_other() {
         let (rate, sketch) = (Rate::new(10, 20), Sketch::new());
-        assert!(sketch.has_left(rate, "busy", at(5)));
         let passed = (0..1_000).filter(|_| sketch.take(rate, "busy", at(5)).is_ok()).count();
         assert_eq!(passed, 20);
-        assert!(!sketch.has_left(rate, "busy", at(5)) && sketch.has_left(rate, "busy", at(105)));
         for other in 0..2_000 {
             assert_eq!(sketch.take(rate, other, at(5)), Ok(()), "{other}");
         }
