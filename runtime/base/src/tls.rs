@@ -63,6 +63,14 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// Certificate and key do not fit.
+    #[must_use]
+    pub fn pair(chain: &Path, key: &Path, problem: &rustls::Error) -> Self {
+        Self::Pair { chain: chain.to_owned(), key: key.to_owned(), problem: problem.to_string() }
+    }
+}
+
 impl Default for ClientTls {
     /// Trusts what this machine trusts, and shows no certificate.
     fn default() -> Self {
@@ -127,14 +135,8 @@ impl ClientTls {
         let Some(ClientCertificate { chain, key }) = &self.certificate else {
             return Ok(config.with_no_client_auth());
         };
-        let certificates = certificates(chain, "this client's certificate")?;
-        let private = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| unusable(key, &error, "the certificate's private key, not encrypted"))?;
-        config.with_client_auth_cert(certificates, private).map_err(|error| TlsError::Pair {
-            chain: chain.clone(),
-            key: key.clone(),
-            problem: error.to_string(),
-        })
+        let (certificates, private) = pair(chain, key, "this client's certificate")?;
+        config.with_client_auth_cert(certificates, private).map_err(|error| TlsError::pair(chain, key, &error))
     }
 }
 
@@ -154,6 +156,21 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions' ciphers")
+}
+
+/// A certificate's chain and its private key, each in a PEM file; `wanted` is what the first one holds. It blocks.
+///
+/// # Errors
+/// [`TlsError::File`].
+pub fn pair(
+    chain: &Path,
+    key: &Path,
+    wanted: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let certificates = certificates(chain, wanted)?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| unusable(key, &error, "the certificate's private key, not encrypted"))?;
+    Ok((certificates, private))
 }
 
 /// The certificates of a PEM file, at least one.

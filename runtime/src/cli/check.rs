@@ -95,7 +95,10 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         }
     }
     if let Some(tls) = &config.tls {
-        let verdict = tls.read().map_or_else(|error| CheckOutcome::Broken(error.to_string()), |_| CheckOutcome::Fine);
+        let verdict = match tls.read() {
+            Ok(certificate) => certificate.problem().map_or(CheckOutcome::Fine, |why| CheckOutcome::Broken(why.into())),
+            Err(error) => CheckOutcome::Broken(error.to_string()),
+        };
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {

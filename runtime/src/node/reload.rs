@@ -17,7 +17,7 @@ use crate::{
     limits::{EventLimits, admission::Admission},
     log::LogFilter,
 };
-use rollcall_base::names;
+use rollcall_base::{names, tls::TlsError};
 use rollcall_presence::Presence;
 use rollcall_websocket::{ListenerOptions, Workers, certificate::Certificate};
 
@@ -142,8 +142,16 @@ impl Reload {
 
 fn read(reader: &Reader) -> Result<Read, String> {
     let (_, config) = reader.read().map_err(|stop| stop.to_string())?;
-    let certificate = config.tls.as_ref().map(|files| files.read()).transpose();
-    let certificate = certificate.map_err(|error| format!("{}: {error}", settings::TLS_CERT.name))?;
+    let certificate = certificate(&config).map_err(|error| format!("{}: {error}", settings::TLS_CERT.name))?;
     let sources = config.keys.load().map_err(|error| error.to_string())?;
     Ok(Read { config, certificate, sources })
+}
+
+/// Reads the certificate, if there is to be one. One whose time is wrong is used, for the machine's clock may be wrong instead.
+pub(super) fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
+    let certificate = config.tls.as_ref().map(|files| files.read()).transpose()?;
+    if let Some(problem) = certificate.as_ref().and_then(Certificate::problem) {
+        warn!("{}: {problem}", settings::TLS_CERT.name);
+    }
+    Ok(certificate)
 }

@@ -16,7 +16,7 @@ use super::{
     drain::Drain,
     front::PublicFront,
     gauges,
-    reload::Reload,
+    reload::{self, Reload},
     signals::{Signals, hangups},
     welcome,
 };
@@ -94,7 +94,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let keyring = keyring(&config, &egress).await?;
     let pair = "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY";
     let (listener_sender, listener) = watch::channel(Arc::new(ListenerOptions {
-        certificate: config.tls.as_ref().map(|files| files.read()).transpose().map_err(StartError::at("TLS", pair))?,
+        certificate: reload::certificate(&config).map_err(StartError::at("TLS", pair))?,
         // A developer's page is served from another port of this machine.
         loopback_pages: config.keys.development.is_some(),
         ..config.limits.listener.clone()

@@ -1,10 +1,12 @@
 //! The certificate for clients. A TLS session keeps the certificate it began with.
 use std::{path::PathBuf, sync::Arc};
 
+use rollcall_base::tls::{TlsError, pair, provider};
 use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    CertificateError, Error, RootCertStore, ServerConfig,
+    client::verify_server_cert_signed_by_trust_anchor,
+    pki_types::{CertificateDer, UnixTime},
+    server::ParsedCertificate,
 };
 
 /// A certificate that was read, with its key. It equals another one of the same chain.
@@ -29,15 +31,26 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Why a certificate cannot be used. The texts contain nothing of the key.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read, or holds no certificate or key.
-    #[error("{0}: {1}")]
-    File(PathBuf, rustls::pki_types::pem::Error),
-    /// Certificate and key do not match, or rustls does not support their kind.
-    #[error("the certificate and its key: {0}")]
-    Pair(#[from] rustls::Error),
+impl Certificate {
+    /// Why clients refuse it at this time, and what to change; none where its time is right.
+    #[must_use]
+    pub fn problem(&self) -> Option<&'static str> {
+        let own = ParsedCertificate::try_from(self.chain.first()?).ok()?;
+        // Its time is looked at before who has signed it, which clients know and this process does not.
+        let algorithms = provider().signature_verification_algorithms.all;
+        let roots = RootCertStore::empty();
+        match verify_server_cert_signed_by_trust_anchor(&own, &roots, &[], UnixTime::now(), algorithms) {
+            Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+                Some("the certificate has expired, so clients refuse it: renew it")
+            }
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            )) => Some(
+                "the certificate is not valid yet, so clients refuse it: set this machine's clock, or issue another",
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl TlsFiles {
@@ -46,12 +59,11 @@ impl TlsFiles {
     /// # Errors
     /// [`TlsError`].
     pub fn read(&self) -> Result<Certificate, TlsError> {
-        let chain = CertificateDer::pem_file_iter(&self.certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let chain = chain.map_err(|error| TlsError::File(self.certificate.clone(), error))?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| TlsError::File(self.key.clone(), error))?;
-        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-        let mut config = builder.with_single_cert(chain.clone(), key)?;
+        let (chain, key) = pair(&self.certificate, &self.key, "the certificate for clients")?;
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = builder.expect("the provider has the default versions' ciphers").with_no_client_auth();
+        let config = builder.with_single_cert(chain.clone(), key);
+        let mut config = config.map_err(|error| TlsError::pair(&self.certificate, &self.key, &error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Certificate { chain, config: Arc::new(config) })
     }
