@@ -37,46 +37,63 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 
     /// The value as it is now. `read` is given the last good one, and returns another one if there is one.
     pub async fn current(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> T {
+        self.ask(read).await.unwrap_or_else(|(good, _)| good)
+    }
+
+    /// The same where the last good one may not be what is asked for now.
+    ///
+    /// # Errors
+    /// What is wrong with the files, where the last good one does not `fit`.
+    pub async fn current_if(
+        &self,
+        fits: impl FnOnce(&T) -> bool,
+        read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static,
+    ) -> Result<T, String> {
+        self.ask(read).await.or_else(|(good, problem)| if fits(&good) { Ok(good) } else { Err(problem) })
+    }
+
+    /// What was read, or the last good value with what is wrong now.
+    async fn ask(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> Result<T, (T, String)> {
         let good = self.last().good.clone();
         let reading = Arc::clone(&self.reading);
         let read = async move {
             let alone = reading.lock_owned().await;
             let read = move || {
                 let _alone = alone;
-                read(&good)
+                read(&good).map(|other| other.map_or((good, false), |other| (other, true)))
             };
             spawn_blocking(read).await
         };
-        let answer = match timeout(READ, read).await {
+        self.keep(match timeout(READ, read).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err("reading it panicked".to_owned()),
             Err(_) => Err(format!("it was not read within {READ:?}")),
-        };
-        self.keep(answer)
+        })
     }
 
-    /// Keeps a good value, and logs what has changed.
-    fn keep(&self, answer: Result<Option<T>, String>) -> T {
+    /// Keeps a good value, and whether it is another one; logs what has changed.
+    fn keep(&self, answer: Result<(T, bool), String>) -> Result<T, (T, String)> {
         let mut last = self.last();
         let source = &self.source;
         match answer {
-            Ok(other) => {
+            Ok((value, is_other)) => {
                 if last.problem.take().is_some() {
                     info!(source, "it can be read again");
                 }
-                if let Some(other) = other {
+                if is_other {
                     info!(source, "it was replaced; new connections use the new one");
-                    last.good = other;
+                    last.good = value.clone();
                 }
+                Ok(value)
             }
             Err(problem) => {
                 if last.problem.as_ref() != Some(&problem) {
-                    warn!(source, problem, "the last good one stays in use");
-                    last.problem = Some(problem);
+                    warn!(source, problem, "the last good one stays in use, where it is what is asked for");
+                    last.problem = Some(problem.clone());
                 }
+                Err((last.good.clone(), problem))
             }
         }
-        last.good.clone()
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Last<T>> {

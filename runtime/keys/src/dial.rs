@@ -65,10 +65,15 @@ impl Dialer {
     /// The URL as it is now.
     pub(super) async fn url(&self) -> Result<RedisUrl, ConnectError> {
         let url = RedisUrl::parse(self.url.current().await.reveal()).map_err(ConnectError)?;
-        match url.is_like(&self.first) {
-            true => Ok(url),
-            false => Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into())),
+        if !url.is_like(&self.first) {
+            return Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into()));
         }
+        // The same is refused at the start.
+        if !url.tls && self.tls.files != ClientTls::default() {
+            let problem = "REDIS_URL is without TLS now, for which there are certificates: let it begin with rediss";
+            return Err(ConnectError(problem.into()));
+        }
+        Ok(url)
     }
 
     /// Connects to one of the URL's servers. It has no time limit of its own.
@@ -192,5 +197,26 @@ impl TlsFiles {
             }
             (Err(error), None) => Err(ConnectError(error.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_that_gives_tls_up_is_refused_where_there_are_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        let url = BackendUrl::in_file("rediss://h", "REDIS_URL", file.clone(), |_| Ok(()));
+        let tls = ClientTls { system_roots: false, ca_file: Some(folder.path().join("ca.pem")), certificate: None };
+        let dialer = Dialer::new(url, tls).unwrap();
+        fs::write(&file, "rediss://other").unwrap();
+        assert!(dialer.url().await.is_ok_and(|url| url.tls));
+        fs::write(&file, "redis://other").unwrap();
+        let refused = dialer.url().await.unwrap_err().to_string();
+        assert!(refused.contains("let it begin with rediss"), "{refused}");
     }
 }

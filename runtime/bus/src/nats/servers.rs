@@ -14,6 +14,7 @@ use std::{
 use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use futures_util::future::join_all;
 use percent_encoding::percent_decode_str;
+use rollcall_base::tls::ClientTls;
 use tokio::{
     net::lookup_host,
     time::{Instant, sleep, timeout},
@@ -86,9 +87,11 @@ impl Servers {
             None => None,
         };
         let known = self.known();
+        let tls = hosts.iter().any(|host| host.tls);
         for member in &known.members {
             if !hosts.iter().any(|host| (&host.host, host.port) == (&member.host, member.port)) {
-                hosts.push(member.clone());
+                // The URL may ask for TLS since they were told.
+                hosts.push(Host { tls: member.tls || tls, ..member.clone() });
             }
         }
         hosts.sort_by_key(|host| known.failed(&host.to_string()));
@@ -180,13 +183,15 @@ impl Servers {
             .reconnect_delay_callback(|_| Duration::ZERO)
             .ignore_discovered_servers()
             .max_reconnects(1);
-        if !(host.tls || self.options.tls_first || self.known().tls) {
+        // As on connections of our own: certificates that are given are not left out because of what a server says.
+        let given = self.options.tls != ClientTls::default();
+        if !(host.tls || self.options.tls_first || given || self.known().tls) {
             return Ok(options);
         }
         let other_name = (host.name != host.host).then(|| host.name.clone());
         let config =
             tls::config(&self.options.tls, other_name).await.map_err(|error| NatsError::Tls(error.to_string()))?;
-        let options = options.tls_client_config(config);
+        let options = options.tls_client_config(config).require_tls(true);
         Ok(if self.options.tls_first { options.tls_first() } else { options })
     }
 
@@ -279,3 +284,6 @@ fn refused(error: ConnectionError, endpoint: &Endpoint, credentials: &Credential
         error => NatsError::Away(format!("{name} ({socket}): {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

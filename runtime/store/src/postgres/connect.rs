@@ -90,7 +90,7 @@ impl Connector {
         if let Some(password) = &self.password {
             config.password(password.current().await.reveal());
         }
-        let tls = self.tls.current(tls).await;
+        let tls = self.tls.current(tls).await?;
         let connected = self.hosts.connect(&config, &tls, limit).await?;
         self.observe(connected.protection);
         Ok(connected)

@@ -1,7 +1,8 @@
 //! TLS to the server: rustls's configuration from the URL's parameters, made again where a file was replaced.
 //!
 //! Invariant: as in libpq, a certificate is checked wherever `sslrootcert` is given, in every mode; without it none is,
-//! but the server must own the certificate that it shows, in every case. The name is checked in verify-full alone.
+//! but the server must own the certificate that it shows, in every case. The name is checked in verify-full alone. Where the
+//! URL asks for something else than before, and its files cannot be used, there is no connection rather than a weaker one.
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
 use rollcall_base::{
@@ -19,7 +20,10 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use super::url::{RootCertificates, SslMode, TlsParameters};
+use super::{
+    connect_error::ConnectError,
+    url::{RootCertificates, SslMode, TlsParameters},
+};
 
 /// What PostgreSQL 17 expects where TLS begins without a request for it; earlier servers ignore it.
 const PROTOCOL: &[u8] = b"postgresql";
@@ -50,13 +54,16 @@ impl TlsSource {
         Ok(Self(Reloaded::new("the files of DATABASE_URL's sslrootcert, sslcert and sslkey", Tls::read(parameters)?)))
     }
 
-    /// For a new connection with these parameters: the files are read again if one has changed.
-    pub(super) async fn current(&self, parameters: TlsParameters) -> Tls {
+    /// For a new connection with these parameters: the files are read again if one has changed. Those of the connection before
+    /// stay in use if that had the same parameters.
+    pub(super) async fn current(&self, parameters: TlsParameters) -> Result<Tls, ConnectError> {
+        let asked = parameters.clone();
         let read = move |last: &Tls| {
             let same = last.parameters == parameters && last.versions == versions(&files(&parameters));
             if same { Ok(None) } else { Tls::read(&parameters).map(Some).map_err(|error| error.to_string()) }
         };
-        self.0.current(read).await
+        let current = self.0.current_if(|last| last.parameters == asked, read).await;
+        current.map_err(|why| ConnectError::plain(format!("DATABASE_URL has sslmode={}: {why}", asked.mode.name())))
     }
 }
 
@@ -148,5 +155,38 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stricter_mode_is_refused_until_its_files_can_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let roots = Some(RootCertificates::File(file.clone()));
+        let (weak, strict) =
+            (TlsParameters::default(), TlsParameters { mode: SslMode::VerifyFull, roots, certificate: None });
+        let source = TlsSource::read(&weak).unwrap();
+        let refused = source.current(strict.clone()).await.err().unwrap().why;
+        let (begins, advice) = ("DATABASE_URL has sslmode=verify-full: /", "ca.pem: No such file");
+        assert!(
+            refused.starts_with(begins) && refused.contains(advice) && refused.contains("make it readable"),
+            "{refused}"
+        );
+        assert_eq!(source.current(weak.clone()).await.unwrap().parameters, weak, "as long as that is asked for");
+
+        let authority = generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+        fs::write(&file, authority.cert.pem()).unwrap();
+        assert_eq!(source.current(strict.clone()).await.unwrap().parameters, strict);
+        fs::write(&file, "half").unwrap();
+        assert_eq!(source.current(strict.clone()).await.unwrap().parameters, strict, "while it is replaced");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(source.current(weak.clone()).await.unwrap().parameters, weak);
+        assert!(source.current(strict).await.is_err(), "not those of two connections before");
     }
 }
