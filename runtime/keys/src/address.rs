@@ -81,6 +81,11 @@ impl RedisUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or(WRITE)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        if base != "unix" && kind != "unix" && rest[authority..].contains('@') {
+            // What is before it may be a part of the password, and would be taken for the host.
+            return Err(WRITE.to_owned());
+        }
         let tls = matches!(base, "rediss" | "valkeys");
         match (base, kind) {
             (_, "cluster") if is_redis(base) => Self::cluster(rest, tls),
@@ -224,6 +229,9 @@ mod tests {
             "redis+sentinel://u:canary@h",
             "redis+sentinel://u:canary@h/main/x",
             "rediss://u:canary@h#insecure",
+            "redis://u:12?canary@h",
+            "redis+cluster://u:12/canary@h",
+            "redis+sentinel://h/main?sentinel_password=c@nary",
         ];
         for url in wrong {
             let error = RedisUrl::parse(url).expect_err(url);

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{AuthError, token::Unchecked};
 use crate::http_client::{Client, FetchError};
+use rollcall_base::redacted;
 
 /// The largest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
@@ -33,7 +34,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
+            Self::Url(url) => f.write_str(&redacted(&url.to_string())),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     http_client::{Client, egress::Egress},
     node::StartError,
 };
+use rollcall_base::redacted;
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -77,7 +78,7 @@ impl AdminClient {
     }
 
     fn place(&self) -> String {
-        format!("the gateway at {}", self.address.url)
+        format!("the gateway at {}", redacted(&self.address.url))
     }
 
     fn away(&self, why: impl std::fmt::Display) -> StartError {

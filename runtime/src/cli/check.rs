@@ -9,6 +9,7 @@ use crate::{
     http_client::egress::Egress,
     node::{self, StartError},
 };
+use rollcall_base::redacted;
 use rollcall_bus::Bus;
 use rollcall_keys::LessonKeys;
 use rollcall_store::{Store, StoreError};
@@ -103,16 +104,16 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {
         // A call would be an event of a client that is not there.
-        let place = format!("{} at {} (not asked)", function.event, function.url);
+        let place = format!("{} at {} (not asked)", function.event, redacted(&function.url.to_string()));
         findings.push(Finding { part: "function", place, verdict: CheckOutcome::Fine });
     }
     if let Some(traces) = &config.traces {
-        let place = format!("{} (not asked)", traces.url);
+        let place = format!("{} (not asked)", redacted(&traces.url.to_string()));
         findings.push(Finding { part: "traces", place, verdict: CheckOutcome::Fine });
     }
     if let Some(mixpanel) = &config.mixpanel {
         // A request to Mixpanel would add an event to the project's statistics.
-        let place = format!("{} (not asked)", mixpanel.url);
+        let place = format!("{} (not asked)", redacted(&mixpanel.url.to_string()));
         findings.push(Finding { part: "mixpanel", place, verdict: CheckOutcome::Fine });
     }
     findings
@@ -229,7 +230,8 @@ mod tests {
         store.migrate().await.unwrap();
         let (bus, _feed) = MemoryBus::start(LogLimits::default());
         let functions = folder.path().join("functions.toml");
-        std::fs::write(&functions, "[[function]]\nevent = \"vote\"\nurl = \"http://127.0.0.1:1/vote\"").unwrap();
+        std::fs::write(&functions, "[[function]]\nevent = \"vote\"\nurl = \"http://127.0.0.1:1/vote?key=hunter2\"")
+            .unwrap();
         let config = config(&[
             ("DATABASE_URL", &format!("sqlite:{}", path.display())),
             ("ROLLCALL_HS256_SECRET", "short"),

@@ -20,10 +20,36 @@ pub(super) fn read(source: &mut Source<'_>) -> EgressOptions {
 
 /// As curl reads it: without a scheme it is `http`.
 fn proxy(text: &str) -> Result<Secret, String> {
-    let known = |uri: &Uri| matches!(uri.scheme_str(), None | Some("http" | "https")) && uri.host().is_some();
+    // A second `@`, or one after the host, is the password's: a part of it would be taken for the host, and be shown.
+    let has_host = |uri: &Uri| {
+        let credentials = uri.authority().map_or(0, |authority| authority.as_str().matches('@').count());
+        uri.host().is_some() && credentials < 2 && credentials == text.matches('@').count()
+    };
     match text.parse::<Uri>() {
-        Ok(uri) if known(&uri) => Ok(Secret::new(text)),
+        Ok(uri) if matches!(uri.scheme_str(), None | Some("http" | "https")) && has_host(&uri) => Ok(Secret::new(text)),
         // The text may hold a password.
-        _ => Err("write http://USER:PASSWORD@HOST:PORT; other kinds of proxies are not supported".into()),
+        _ => {
+            Err("write http://USER:PASSWORD@HOST:PORT, with special characters of the password as %XX; other kinds of \
+                  proxies are not supported"
+                .into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_whose_password_would_be_taken_for_its_host_is_refused() {
+        for good in ["http://proxy:3128", "proxy:3128", "http://me:p%40ss@proxy:3128/", "https://me@proxy"] {
+            assert!(proxy(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["http://me:hun@ter2@proxy:1", "http://me:1/hunter2@proxy", "http://me:1?hunter2@proxy", "socks5://p"]
+        {
+            let problem = proxy(bad).unwrap_err();
+            assert!(problem.contains("%XX") && !problem.contains("ter2"), "{problem}");
+        }
     }
 }

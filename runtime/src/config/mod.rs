@@ -141,7 +141,6 @@ impl Config {
         let config = Self {
             keys: TokenKeys::read(&mut source, task.needs_keys(), listen, &backends.database),
             probe_listen: source.optional(&names::PROBE_LISTEN, value::address),
-        let client_traces = traces::of_clients(&mut source);
             node_label: source.optional(&names::NODE_LABEL, value::node_label),
             admin: admin(&mut source),
             admin_address: AdminAddress::read(&mut source),
@@ -189,6 +188,13 @@ fn admin(source: &mut Source<'_>) -> Access {
                 names::ADMIN_TOKEN.name
             ),
         );
+    }
+    for (setting, token) in [(&names::ADMIN_TOKEN, &token), (&names::ADMIN_READ_TOKEN, &read_token)] {
+        if token.as_ref().is_some_and(|token| token.reveal().len() < MIN_ADMIN_TOKEN) {
+            let problem =
+                format!("can be guessed: use {MIN_ADMIN_TOKEN} characters or more, as of `openssl rand -hex 16`");
+            source.fault(setting, problem);
+        }
     }
     Access { token, read_token, hosts: hosts.unwrap_or_default() }
 }

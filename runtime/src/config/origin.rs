@@ -1,7 +1,7 @@
 //! Who gave a setting, and how it is shown.
 use std::{fmt, path::PathBuf};
 
-use rollcall_base::{BackendUrl, Secret};
+use rollcall_base::{Secret, redacted};
 
 use super::names::{Kind, Setting};
 
@@ -55,8 +55,10 @@ impl SettingInUse {
             (None, Kind::Secret) => "not set".to_owned(),
             (Some(_), Kind::Secret) => "set".to_owned(),
             (None, _) => "none".to_owned(),
-            (Some(text), Kind::Address) => BackendUrl::new(text.reveal()).to_string(),
-            (Some(text), _) => text.reveal().to_owned(),
+            (Some(text), kind) => match text.reveal() {
+                text if kind == Kind::Address || text.contains("://") => redacted(text),
+                text => text.to_owned(),
+            },
         }
     }
 }

@@ -5,6 +5,7 @@ use hyper::{Uri, header::HeaderName};
 use rollcall_schema::Audience;
 
 use crate::auth::Location;
+use rollcall_base::redacted;
 use rollcall_websocket::Origins;
 
 /// An address to listen on.
@@ -186,7 +187,7 @@ pub(super) fn issuer(text: &str) -> Result<(String, Location), String> {
     let (issuer, place) = text.split_once('=').unwrap_or((text, ""));
     let (issuer, place) = (issuer.trim(), place.trim());
     if issuer.is_empty() || place.is_empty() {
-        return Err(format!("{text:?} is not ISSUER=FILE-OR-URL"));
+        return Err(format!("{:?} is not ISSUER=FILE-OR-URL", redacted(text)));
     }
     let remote = place.starts_with("http://") || place.starts_with("https://");
     let location = if remote { Location::Url(http(place)?) } else { Location::File(place.into()) };

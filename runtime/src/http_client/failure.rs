@@ -1,7 +1,7 @@
 //! Why a connection failed, in a line that says what to change where that is known.
 use std::error::Error;
 
-use rollcall_base::tls_failure;
+use rollcall_base::{redacted, tls_failure};
 
 use super::proxy::ProxyError;
 
@@ -16,7 +16,10 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> String {
                 "correct HTTPS_PROXY or HTTP_PROXY, let the proxy connect to this host, or name the host in NO_PROXY"
             }
         };
-        return format!("the proxy {}: {why}: {advice}", proxy.authority().map_or("", |place| place.as_str()));
+        return format!(
+            "the proxy {}: {why}: {advice}",
+            redacted(proxy.authority().map_or("", |place| place.as_str()))
+        );
     }
     match tls_failure::explain(error) {
         Some(explained) => explained.replace("to the CA file", "to the file of ROLLCALL_CA_FILE"),

@@ -87,8 +87,9 @@ const MALFORMED: &str = "not an address of PostgreSQL; escape special characters
 /// # Errors
 /// A sentence for the operator.
 pub(super) fn parse(url: &str) -> Result<PostgresUrl, String> {
-    if url.matches('@').count() > 1 {
-        // What follows the first one may be part of the password, and is taken for something else.
+    let of_parameter = |(before, _): (&str, &str)| before.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
+    if url.matches('@').count() > 1 || url.split_once('@').is_some_and(of_parameter) {
+        // What follows may be part of the password, or of a parameter, and would be taken for the host.
         return Err(MALFORMED.to_owned());
     }
     let (address, query) = split(url);
@@ -243,5 +244,7 @@ mod tests {
         }
         let error = parse("postgres://me:p@ss?can&ary=1@db/x").map(drop).unwrap_err();
         assert_eq!(error, MALFORMED, "not taken for parameters");
+        let error = parse("postgres://db/x?application_name=me@here&password=canary").map(drop).unwrap_err();
+        assert_eq!(error, MALFORMED, "not taken for a host");
     }
 }
