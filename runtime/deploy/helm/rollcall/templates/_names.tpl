@@ -22,6 +22,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ required "existingSecret: name a Secret with DATABASE_URL, REDIS_URL, NATS_URL, ROLLCALL_ADMIN_TOKEN and ROLLCALL_HS256_SECRET" .Values.existingSecret }}
 {{- end }}
 
+{{- /* A setting's value: YAML's whole numbers are read as fractions, too. */ -}}
+{{- define "rollcall.value" -}}
+{{ if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "rollcall.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
