@@ -17,6 +17,7 @@ pub(crate) mod system;
 pub(crate) mod worker;
 
 mod arrivals;
+mod backends;
 mod connection;
 mod conversation;
 mod engine;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{Nats, Postgres, PostgresOptions, Redis, private_folder, psql, sqlite};
+use rollcall_loadtest::servers::{PostgresOptions, private_folder, psql, sqlite};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 use serde::{Deserialize, Serialize};
 
+use super::backends::{Backends, NatsServer};
 use super::order::Crowd;
 use super::proc;
 use super::publisher::Publisher;
@@ -33,6 +34,8 @@ pub(crate) enum Kind {
     Embedded,
     /// PostgreSQL, Redis and NATS.
     Real,
+    /// The same, each by TLS.
+    Tls,
 }
 
 impl fmt::Display for Kind {
@@ -41,6 +44,7 @@ impl fmt::Display for Kind {
             Self::Floor => "floor",
             Self::Embedded => "embedded",
             Self::Real => "real",
+            Self::Tls => "tls",
         })
     }
 }
@@ -48,15 +52,6 @@ impl fmt::Display for Kind {
 pub(crate) struct FloorServer {
     child: Child,
     address: SocketAddr,
-}
-
-/// The servers behind gateways; dropped after them.
-pub(crate) struct Backends {
-    pub(crate) postgres: Postgres,
-    /// The URL of the gateways' database.
-    pub(crate) database: String,
-    pub(crate) redis: Redis,
-    pub(crate) nats: Nats,
 }
 
 pub(crate) enum System {
@@ -99,20 +94,17 @@ impl System {
         let backends = match kind {
             Kind::Floor => return Self::floor(),
             Kind::Embedded => None,
-            Kind::Real => {
-                let postgres = Postgres::start_with(postgres)?;
-                let database = postgres.create_database()?;
-                Some(Box::new(Backends { postgres, database, redis: Redis::start()?, nats: Nats::start()? }))
-            }
+            Kind::Real => Some(Box::new(Backends::plain(postgres)?)),
+            Kind::Tls => Some(Box::new(Backends::tls(postgres)?)),
         };
         let guests = crowds.iter().any(|crowd| crowd.guests);
         let mut options = GatewayOptions::new(binary).env("ROLLCALL_GUESTS", guests);
         options = match &backends {
             None => options.env("DATABASE_URL", format!("sqlite:{}", database_file(&folder).display())),
-            Some(backends) => options
-                .env("DATABASE_URL", &backends.database)
-                .env("REDIS_URL", backends.redis.url())
-                .env("NATS_URL", backends.nats.url()),
+            Some(backends) => {
+                let options = options.env("DATABASE_URL", &backends.database);
+                backends.settings.iter().fold(options, |options, (name, value)| options.env(name, value))
+            }
         };
         options = settings.iter().fold(options, |options, (name, value)| options.env(name, value));
         load_lessons(&options, folder.path(), crowds)?;
@@ -138,9 +130,9 @@ impl System {
     pub(crate) fn publisher(&self) -> io::Result<Publisher> {
         match self {
             Self::Floor(floor) => Publisher::floor(floor.address),
-            Self::Gateways { gateways, backends, .. } => match backends {
-                Some(backends) => Publisher::nats(backends.nats.port()),
-                None => Publisher::http(gateways[0].admin()),
+            Self::Gateways { gateways, backends, .. } => match backends.as_ref().map(|backends| &backends.nats) {
+                Some(NatsServer::Plain(nats)) => Publisher::nats(nats.port()),
+                Some(NatsServer::Tls(_)) | None => Publisher::http(gateways[0].admin()),
             },
         }
     }

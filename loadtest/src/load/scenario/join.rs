@@ -13,13 +13,24 @@ use crate::load::system::Kind;
 
 const ROOM: usize = 30;
 const IDLE: usize = 10_000;
+/// How much of the rate stays, in percent, where backends are reached by TLS.
+const WITH_TLS: f64 = 90.0;
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// One tick of the plot over time.
 const TICK: u32 = 100_000;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
+    let mut plain = None;
     for kind in stage.kinds.clone() {
-        alone(stage, kind)?;
+        let joins = alone(stage, kind)?;
+        match (kind, plain) {
+            (Kind::Real, _) => plain = Some(joins),
+            (Kind::Tls, Some(plain)) => {
+                let limit = Some(Limit::AtLeast(WITH_TLS));
+                stage.note("join", kind).figure("connect and join, of real", joins / plain * 100.0, "%", limit);
+            }
+            _ => {}
+        }
         beside_idle(stage, kind)?;
     }
     Ok(())
@@ -33,7 +44,8 @@ fn shares(kind: Kind) -> (f64, f64) {
     }
 }
 
-fn alone(stage: &mut Stage, kind: Kind) -> io::Result<()> {
+/// Returns the connects with a join a second.
+fn alone(stage: &mut Stage, kind: Kind) -> io::Result<f64> {
     let floor = stage.floor()?.connects;
     let crowd = Crowd::new(10, stage.agents, ROOM);
     let system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
@@ -68,7 +80,7 @@ fn alone(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let share = if seen.is_some() { 1.0 } else { pushes / all };
     note.figure("entered events seen by those before", share * 100.0, "%", Some(Limit::AtLeast(100.0)));
     plots(&mut note, &wave);
-    Ok(())
+    Ok(joins)
 }
 
 fn beside_idle(stage: &mut Stage, kind: Kind) -> io::Result<()> {
