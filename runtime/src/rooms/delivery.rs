@@ -105,10 +105,7 @@ impl Delivery {
     /// shown already, the frame carries that event's offset, so that a connection's offsets never go back.
     #[must_use]
     pub fn resumable(&self, last: Offset) -> Bytes {
-        let shown = |offset| {
-            let push = push(&self.incoming).expect("the body was checked when it came");
-            frame(&push.resumable(offset))
-        };
+        let shown = |offset| frame(&self.push().resumable(offset));
         if last > self.incoming.offset {
             return shown(last);
         }
@@ -118,19 +115,21 @@ impl Delivery {
     /// The frame for Socket.IO's clients in a namespace; empty where they do not get the event.
     #[must_use]
     pub fn socketio(&self, member: (Namespace, Framing)) -> Bytes {
-        let push = push(&self.incoming).expect("the body was checked when it came");
-        self.socketio.get(member, &push, &self.incoming.topic, None)
+        self.socketio.get(member, || self.push(), &self.incoming.topic, None)
     }
 
     /// The same with an offset, as in [`Delivery::resumable`].
     #[must_use]
     pub fn socketio_resumable(&self, member: (Namespace, Framing), last: Offset) -> Bytes {
-        let push = push(&self.incoming).expect("the body was checked when it came");
         let (own, topic) = (self.incoming.offset, &self.incoming.topic);
         if last > own {
-            return self.socketio.encode(member, &push, topic, Some(last));
+            return self.socketio.encode(member, &self.push(), topic, Some(last));
         }
-        self.socketio.get(member, &push, topic, Some(own))
+        self.socketio.get(member, || self.push(), topic, Some(own))
+    }
+
+    fn push(&self) -> Push<'_> {
+        push(&self.incoming).expect("the body was checked when it came")
     }
 
     /// Records how long it took from the stream to here.

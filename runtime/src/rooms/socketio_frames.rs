@@ -26,17 +26,18 @@ impl SocketIoFrames {
     }
 
     /// The frame for members in a namespace. It is empty where these clients do not get the event, since its name would
-    /// mean something else to them. With `own` it ends with the event's own offset.
-    pub(super) fn get(
+    /// mean something else to them. With `own` it ends with the event's own offset. The event is read only for the first of
+    /// them.
+    pub(super) fn get<'a>(
         &self,
         (namespace, framing): (Namespace, Framing),
-        push: &Push<'_>,
+        push: impl FnOnce() -> Push<'a>,
         topic: &str,
         own: Option<Offset>,
     ) -> Bytes {
         let made = self.made.get_or_init(|| (0..4 * self.namespaces.len()).map(|_| OnceLock::new()).collect());
         let place = 4 * namespace.place() + 2 * usize::from(own.is_some()) + usize::from(framing == Framing::Polling);
-        let encode = || self.encode((namespace, framing), push, topic, own);
+        let encode = || self.encode((namespace, framing), &push(), topic, own);
         made.get(place).map(|frame| frame.get_or_init(encode).clone()).unwrap_or_default()
     }
 
