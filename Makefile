@@ -36,7 +36,8 @@ pictures: ## make README's pictures again: the architecture, a film of a first r
 k6: ## 200 virtual users with k6 against a gateway of its own
 	@loadtest/setup/k6
 
-bench: setup ## every load scenario beside its floor, one table
+bench: setup ## every load scenario beside its floor, and Socket.IO's own servers, one table
+	@loadtest/setup/socketio-peers
 	cargo build --release -p rollcall
 	cargo run --release -p rollcall-loadtest -- bench
 
@@ -47,8 +48,9 @@ scale: setup ## NODES=1,8,55 nodes on this machine: joins a second, and what Pos
 autobahn: ## the 301 cases of Autobahn's fuzzing client (needs Python 2.7)
 	@loadtest/setup/autobahn
 
-socketio: ## clients of Socket.IO from npm and PyPI, and a page in Chromium, over websocket and long-polling
+socketio: ## clients of Socket.IO from npm and PyPI, a page in Chromium, and the two public suites
 	@loadtest/setup/socketio
+	@loadtest/setup/socketio-suites
 
 race: setup ## PAIRS=2000 pairs of agents enter at once on three nodes, and every agent must see every other
 	cargo build --release -p rollcall
