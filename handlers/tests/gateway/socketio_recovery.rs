@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 on_both_kinds!(
     it_is_off_by_default_and_for_who_does_not_want_it,
     a_transport_that_is_closed_or_breaks_is_gone_on_with,
+    who_was_refused_before_is_gone_on_with,
     an_end_that_is_final_is_not_gone_on_with,
     who_comes_too_late_or_as_another_begins_anew,
 );
@@ -153,6 +154,21 @@ async fn a_transport_that_is_closed_or_breaks_is_gone_on_with(backend: &Backend)
             at += 5;
         }
     }
+}
+
+async fn who_was_refused_before_is_gone_on_with(backend: &Backend) {
+    let backend = &backend.another(on);
+    let room = backend.classroom();
+    let [auth, _] = auths(room);
+    let mut client = SocketIo::open(backend, "").await;
+    client.send(r#"40{"token":"expired"}"#).await;
+    assert!(matches!(client.next().await, Packet::Refused(_)));
+    client.connects(&auth).await;
+    client.close_frame().await;
+    let live = format!("select count(*) from agent_session where classroom_id = '{}'", room.id);
+    backend.wait_for_rows(&live, &["0"]).await;
+    let (_, recovered) = client.comes_back(backend.gateway.address(), "", &auth).await;
+    assert!(recovered);
 }
 
 async fn an_end_that_is_final_is_not_gone_on_with(backend: &Backend) {

@@ -22,6 +22,7 @@ mod raw;
 mod refresh;
 mod silence;
 mod socketio;
+mod socketio_limits;
 mod tls;
 mod tls_proxies;
 mod tokens;

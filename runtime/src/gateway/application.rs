@@ -45,12 +45,12 @@ impl Application for Gateway {
         match socket.peer.state {
             PeerState::AwaitingConnect(_) => self.on_connect_request(socket, text),
             PeerState::Open(_) => self.on_request(socket, text),
-            PeerState::Connecting | PeerState::Busy => {
+            PeerState::Connecting(_) | PeerState::Busy => {
                 if !socket.peer.push_pending(text, self.options.max_pending) {
                     socket.pause();
                 }
             }
-            PeerState::Outside(_) | PeerState::Refused => {}
+            PeerState::Outside(_) | PeerState::Refused(_) => {}
         }
     }
 
@@ -94,7 +94,7 @@ impl Application for Gateway {
                 let _ = answer.send(self.ended(sockets, sids));
             }
             WorkerCommand::CloseSilent(id) => {
-                if let Some(mut socket) = sockets.get_mut(id).filter(|socket| socket.peer.is_silent()) {
+                if let Some(mut socket) = sockets.get_mut(id).filter(may_make_way) {
                     self.end(&mut socket, SessionError::TooManyRequests);
                     // The client has sent nothing, so there is nothing unread whose reset could destroy the close frame.
                     socket.finish_close();
@@ -129,9 +129,9 @@ impl Application for Gateway {
 
     fn ping(&mut self, peer: &mut Peer) -> Ping {
         match peer.state {
-            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => Ping::No,
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => Ping::No,
             // connect_success is the first message that a client gets.
-            PeerState::Connecting => Ping::Frame,
+            PeerState::Connecting(_) => Ping::Frame,
             PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {
                 let flushed = self.fanout.flushed();
                 Ping::Text(heartbeat::ping(peer.has_all_through(flushed)))
@@ -168,6 +168,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Whether nobody was let in on a connection, and no handler runs for it.
+fn may_make_way(socket: &Socket<'_, Peer>) -> bool {
+    matches!(socket.peer.state, PeerState::AwaitingConnect(_) | PeerState::Refused(_)) && !socket.carries()
 }
 
 fn sockets_where(sockets: &mut Sockets<Peer>, holds: impl Fn(&mut Socket<'_, Peer>) -> bool) -> Vec<SocketId> {

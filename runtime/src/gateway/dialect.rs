@@ -57,7 +57,15 @@ pub(super) fn read_request(dialect: Dialect, text: &str) -> (Option<Request<'_>>
     };
     // It was read when it came, and only then kept.
     let Ok(packet) = Packet::parse(text) else { return (None, AckTo::Event(namespace, "".into())) };
-    let event = Event::parse(packet.data).ok();
+    socketio_request(namespace, &packet, Event::parse(packet.data).ok())
+}
+
+/// The same for an event of Socket.IO.
+pub(super) fn socketio_request<'a>(
+    namespace: Namespace,
+    packet: &Packet<'_>,
+    event: Option<Event<'a>>,
+) -> (Option<Request<'a>>, AckTo) {
     let name = event.as_ref().map_or(Cow::Borrowed(""), |event| event.name.clone());
     let ack = match packet.id {
         Some(id) => AckTo::Callback(namespace, id),

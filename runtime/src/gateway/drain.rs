@@ -21,7 +21,7 @@ impl Gateway {
         self.reconnect_within = within;
         let mut shared = Vec::new();
         sockets.each(|socket| {
-            if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting) {
+            if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting(_)) {
                 return;
             }
             // A carried connection is told with its carrier.
@@ -33,10 +33,10 @@ impl Gateway {
                 return shared.push(socket.id());
             }
             match socket.peer.state {
-                PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {
+                PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => {
                     self.end(socket, SessionError::Terminated);
                 }
-                PeerState::Connecting | PeerState::Busy | PeerState::Open(_) => self.announce_to(socket),
+                PeerState::Connecting(_) | PeerState::Busy | PeerState::Open(_) => self.announce_to(socket),
             }
         });
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, SessionError::Terminated));

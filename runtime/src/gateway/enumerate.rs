@@ -23,10 +23,10 @@ impl Enumeration {
         let mut sessions = Vec::new();
         let next = sockets.each_from(from, max, |socket| match &socket.peer.state {
             PeerState::Open(session) => sessions.extend(session.remembered(LeftReason::NodeLost)),
-            PeerState::Connecting | PeerState::Busy => {
+            PeerState::Connecting(_) | PeerState::Busy => {
                 self.0.insert(socket.io.id(), busy.clone());
             }
-            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {}
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => {}
         });
         // The caller may have stopped waiting.
         let _ = page.send(Page { sessions, next });

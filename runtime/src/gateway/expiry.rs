@@ -29,12 +29,12 @@ impl Gateway {
             PeerState::AwaitingConnect(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
             PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
             PeerState::Outside(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),
-            PeerState::Refused if socket.peer.expires <= age => socket.close(RECONNECT, None),
+            PeerState::Refused(_) if socket.peer.expires <= age => socket.close(RECONNECT, None),
             PeerState::AwaitingConnect(_)
-            | PeerState::Connecting
+            | PeerState::Connecting(_)
             | PeerState::Open(_)
             | PeerState::Outside(_)
-            | PeerState::Refused
+            | PeerState::Refused(_)
             | PeerState::Busy => {}
         });
     }

@@ -27,8 +27,10 @@ impl Gateway {
     pub(super) fn kick_from_lesson(&mut self, socket: &mut Socket<'_, Peer>, lesson: LessonId) {
         match &socket.peer.state {
             PeerState::Open(session) if session.lesson() == Some(&lesson) => {}
-            PeerState::Open(_) | PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => return,
-            PeerState::Connecting | PeerState::Busy => {
+            PeerState::Open(_) | PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => {
+                return;
+            }
+            PeerState::Connecting(_) | PeerState::Busy => {
                 socket.peer.cold_mut().kicked_from = Some(lesson);
                 return;
             }

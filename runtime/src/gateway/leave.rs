@@ -32,10 +32,10 @@ impl Gateway {
         let ending = Ending { reason, for_good: peer.ends_for_good };
         match peer.state {
             PeerState::Open(session) => self.leave(session, ending),
-            PeerState::Connecting | PeerState::Busy => {
+            PeerState::Connecting(_) | PeerState::Busy => {
                 self.closed_while_busy.insert(id, ending);
             }
-            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused => {}
+            PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => {}
         }
     }
 

@@ -12,9 +12,10 @@ use tokio::{sync::oneshot, time::timeout};
 use super::WorkerCommand;
 use crate::{
     handler::sids::Sids,
+    limits::admission,
     rooms::{RoomCommand, RoomWorkers},
 };
-use rollcall_websocket::{SocketId, Workers};
+use rollcall_websocket::{ReservedConnection, SocketId, Workers};
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -101,7 +102,8 @@ impl Mailboxes {
         self.0.sids.socket(sid)
     }
 
-    fn workers(&self) -> &Workers<WorkerCommand> {
+    /// The workers.
+    pub(super) fn workers(&self) -> &Workers<WorkerCommand> {
         self.0.workers.get().expect("the workers are started before anything is sent to them")
     }
 }
@@ -135,5 +137,23 @@ impl Connections for Mailboxes {
 
     async fn close_all(&self, error: SessionError) {
         self.broadcast(|| WorkerCommand::CloseAll(error)).await;
+    }
+}
+
+impl admission::Connections for Workers<WorkerCommand> {
+    fn count(&self) -> usize {
+        self.admitted()
+    }
+
+    fn reserve(&self) -> ReservedConnection {
+        Workers::reserve(self)
+    }
+
+    fn close_silent(&self, socket: SocketId) -> bool {
+        self.try_send(socket.worker(), WorkerCommand::CloseSilent(socket)).is_ok()
+    }
+
+    fn near_limit(&self) -> bool {
+        Workers::near_limit(self)
     }
 }

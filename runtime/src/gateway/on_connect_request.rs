@@ -96,6 +96,7 @@ impl Gateway {
             Ok(connected) => *connected,
             Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
+        socket.peer.was_let_in();
         session.set_trace(socket.peer.take_trace());
         let start = resumption.as_ref().map(Resumption::start);
         let success = self.connect_success(&session, start, roster.as_deref());
@@ -149,12 +150,12 @@ impl Gateway {
 /// The client has said who it wants to be, and its handler is about to run. Returns its place among those who wait to be
 /// let in, where there is such a limit; none where it has said so before.
 pub(super) fn begin_connecting(peer: &mut Peer) -> Option<Option<UnauthenticatedPermit>> {
-    let PeerState::AwaitingConnect(waiting) = std::mem::replace(&mut peer.state, PeerState::Connecting) else {
-        return None;
-    };
+    let PeerState::AwaitingConnect(waiting) = &mut peer.state else { return None };
+    let waiting = waiting.take();
     if let Some(waiting) = &waiting {
         waiting.spoke();
     }
+    peer.state = PeerState::Connecting(waiting.clone());
     peer.expires = u64::MAX;
     Some(waiting)
 }

@@ -2,7 +2,8 @@
 use std::collections::VecDeque;
 
 use rollcall_schema::{
-    AgentId, LeftReason, LessonId, Offset, ResumeId, TraceParent, request::PayloadError, socketio::Auth,
+    AgentId, Audience, LeftReason, LessonId, Offset, ResumeId, TraceParent, UserId, request::PayloadError,
+    socketio::Auth,
 };
 use rollcall_socketio::Attachments;
 
@@ -69,7 +70,7 @@ pub(super) enum PeerState {
     /// connect_request has not come yet.
     AwaitingConnect(Option<UnauthenticatedPermit>),
     /// The handler of connect runs: there is no session yet, and no message is sent before its answer.
-    Connecting,
+    Connecting(Option<UnauthenticatedPermit>),
     /// The handler of an event runs, and has the session.
     Busy,
     /// The session is here, and no handler runs.
@@ -77,7 +78,7 @@ pub(super) enum PeerState {
     /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
     Outside(Box<Visitor>),
     /// The client was not let in, and no handler runs. Its connection is being closed, or is when [`Peer::expires`] says so.
-    Refused,
+    Refused(#[expect(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
 }
 
 /// What most connections do not have, or not for long.
@@ -190,28 +191,42 @@ impl Peer {
     #[must_use]
     pub(super) fn without_namespace(&self, deadline: u64) -> Self {
         let state = SocketIoState { was_connected: true, ..SocketIoState::default() };
-        let mut fresh = self.further(deadline, state);
+        let mut fresh = self.further(deadline, state, None);
         fresh.meter = self.meter;
         fresh
     }
 
     /// A connection in a further namespace of the same transport.
     #[must_use]
-    pub(super) fn further(&self, deadline: u64, state: SocketIoState) -> Self {
-        Self::socketio(deadline, state, self.permit.clone(), None)
+    pub(super) fn further(&self, deadline: u64, state: SocketIoState, waiting: Option<UnauthenticatedPermit>) -> Self {
+        Self::socketio(deadline, state, self.permit.clone(), waiting)
     }
 
     /// Its connect was refused: no handler runs any more, so nobody waits for one. A client that may try again on this
     /// connection awaits its next one already.
     pub(super) fn connect_refused(&mut self) {
-        if let PeerState::Connecting = self.state {
-            self.state = PeerState::Refused;
+        if let PeerState::Connecting(waiting) = &mut self.state {
+            self.state = PeerState::Refused(waiting.take());
         }
     }
 
     /// Its address, where the connections of addresses are limited.
     pub(super) fn client(&self) -> Option<Subscriber> {
         self.permit.as_ref().map(|permit| permit.client())
+    }
+
+    /// One more of its address, where the connections of addresses are limited.
+    pub(super) fn permit(&self) -> ClientPermit {
+        self.permit.clone()
+    }
+
+    /// Its token's user; none while a handler runs.
+    pub(super) fn user(&self) -> Option<(UserId, Audience)> {
+        match &self.state {
+            PeerState::Open(session) => session.user(),
+            PeerState::Outside(visitor) => visitor.user(),
+            PeerState::AwaitingConnect(_) | PeerState::Connecting(_) | PeerState::Busy | PeerState::Refused(_) => None,
+        }
     }
 
     /// Whether connect_request has not come yet.
@@ -224,7 +239,7 @@ impl Peer {
         match &self.state {
             PeerState::Open(session) => session.membership.resume_id(),
             PeerState::Outside(visitor) => visitor.resume_id,
-            PeerState::AwaitingConnect(_) | PeerState::Connecting | PeerState::Busy | PeerState::Refused => None,
+            PeerState::AwaitingConnect(_) | PeerState::Connecting(_) | PeerState::Busy | PeerState::Refused(_) => None,
         }
     }
 
@@ -276,8 +291,9 @@ impl Peer {
         self.trim();
     }
 
-    /// Its CONNECT is answered: refusals of before no longer count.
+    /// It is let in: it no longer waits for that, and refusals of before do not count.
     pub(super) fn was_let_in(&mut self) {
+        self.state = PeerState::Busy;
         if let Some(state) = self.cold.as_mut().and_then(|cold| cold.socketio.as_mut()) {
             state.connect_by = None;
             self.trim_socketio();
@@ -348,9 +364,9 @@ mod tests {
         let mut peer = Peer::new(0, None, None, None);
         peer.connect_refused();
         assert!(matches!(peer.state, PeerState::AwaitingConnect(_)), "it may try again");
-        peer.state = PeerState::Connecting;
+        peer.state = PeerState::Connecting(None);
         peer.connect_refused();
-        assert!(matches!(peer.state, PeerState::Refused));
+        assert!(matches!(peer.state, PeerState::Refused(None)));
     }
 
     #[tokio::test]

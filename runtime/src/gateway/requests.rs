@@ -1,6 +1,4 @@
 //! The requests of a connection: one handler runs at a time, and the next message waits until it is done.
-use std::time::Duration;
-
 use rollcall_schema::{AckError, Answer, Offset, Request, SessionError};
 
 use super::{
@@ -22,11 +20,13 @@ const MAX_UNREAD_ACKS: usize = 16 << 10;
 impl Gateway {
     /// A message of a connection that was let in, and whose last handler is done.
     pub(super) fn on_request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
-        let user = match &socket.peer.state {
-            PeerState::Open(session) => session.user(),
-            PeerState::Outside(visitor) => visitor.user(),
-            _ => return,
-        };
+        let (request, ack) = read_request(socket.peer.dialect, text);
+        self.on_request_read(socket, request, ack);
+    }
+
+    /// The same, of a message that has been read.
+    pub(super) fn on_request_read(&mut self, socket: &mut Socket<'_, Peer>, request: Option<Request<'_>>, ack: AckTo) {
+        let user = socket.peer.user();
         let payer = match &user {
             Some((user, audience)) => Payer::User(user, audience),
             None => Payer::Guest(socket.peer.client()),
@@ -34,11 +34,11 @@ impl Gateway {
         match self.shared.events.take(&mut socket.peer.meter, payer) {
             RateDecision::Done => {}
             RateDecision::Refused(wait) if socket.queued() <= MAX_UNREAD_ACKS => {
-                return self.refuse(socket, text, wait);
+                metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
+                return self.answer(socket, &ack, &AckError::TooManyRequests(wait).into());
             }
             RateDecision::Refused(_) | RateDecision::Abuse => return self.end(socket, SessionError::TooManyRequests),
         }
-        let (request, ack) = read_request(socket.peer.dialect, text);
         let Some(request) = request else { return self.answer(socket, &ack, &AckError::InvalidPayload.into()) };
         match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
             PeerState::Open(session) if socket.peer.roams => self.on_roaming_request(socket, session, &request, ack),
@@ -106,12 +106,5 @@ impl Gateway {
             let Some(text) = socket.peer.pop_pending() else { return socket.resume() };
             self.on_request(socket, &text);
         }
-    }
-
-    /// One request too many: its client is told when to try again, and nothing else happens.
-    fn refuse(&self, socket: &mut Socket<'_, Peer>, text: &str, wait: Duration) {
-        metrics::counter!(names::DROPPED, "reason" => "too_many_requests").increment(1);
-        let (_, ack) = read_request(socket.peer.dialect, text);
-        self.answer(socket, &ack, &AckError::TooManyRequests(wait).into());
     }
 }

@@ -9,7 +9,11 @@ use super::{
     Mailboxes, Pids, disconnect_queue::DisconnectQueue, enumerate::Enumeration, fanout::Fanout,
     lost_events::LostEventCloses, options::GatewayOptions, peer::Ending,
 };
-use crate::{handler::handlers::Handlers, limits::EventLimits, rooms::Rooms};
+use crate::{
+    handler::handlers::Handlers,
+    limits::{EventLimits, admission::Admission},
+    rooms::Rooms,
+};
 use rollcall_presence::Presence;
 use rollcall_websocket::SocketId;
 
@@ -32,6 +36,8 @@ pub struct GatewayContext {
     pub pids: Option<Pids>,
     /// How many events a connection may send.
     pub events: Arc<EventLimits>,
+    /// Whether there is room for one more connection.
+    pub admission: Arc<Admission>,
 }
 
 /// One worker's part of the gateway.

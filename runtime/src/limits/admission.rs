@@ -1,13 +1,10 @@
 //! Whether one more connection is admitted: limits of the node, of each client, and of upgrades per second.
 //!
-//! Invariant: a client's count is the number of its [`ClientPermit`]s that are alive, so it cannot drift. A connection of the
-//! node counts from its admission on. The table of clients has at most about twice as many entries as there are connections
-//! from outside. Where a limit of connections is reached, a silent connection is closed for the new one, if there is one
-//! ([`super::silent`]).
+//! Invariant: a connection of the node counts from its admission on. Where a limit of connections is reached, a silent
+//! connection is closed for the new one, if there is one ([`super::silent`]).
 use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use hyper::{
@@ -19,15 +16,13 @@ use tokio::time::Instant;
 use rollcall_base::log_limit::LogLimit;
 
 use super::{
+    clients::{ClientCount, Clients},
     memory::Memory,
     network::{Proxies, Subscriber, subscriber},
     silent::{SilentConnections, Unauthenticated},
 };
 use rollcall_base::names;
 use rollcall_websocket::{ReservedConnection, SocketId};
-
-/// The table of clients is cleaned only above this number of entries.
-const MIN_CLEANED: usize = 1024;
 
 /// The limits of connections.
 #[derive(Clone, Debug)]
@@ -54,35 +49,15 @@ pub struct AdmissionLimits {
 #[derive(Debug)]
 pub struct Admission {
     limits: RwLock<Arc<AdmissionLimits>>,
-    clients: Mutex<Clients>,
+    clients: Clients,
     silent: SilentConnections,
     upgrades: Mutex<UpgradeGate>,
     memory: Memory,
     log: LogLimit,
 }
 
-/// Counts one connection of a client; kept until the connection is closed. None for loopback.
+/// Counts one connection of a client; kept until the connection is closed. None where its address is not limited.
 pub type ClientPermit = Option<Arc<ClientCount>>;
-
-/// The connections of one client: each [`ClientPermit`] is a clone. Those that were refused hold a clone of `refused` too.
-#[derive(Debug)]
-pub struct ClientCount {
-    client: Subscriber,
-    refused: Arc<()>,
-}
-
-impl ClientCount {
-    /// The client.
-    #[must_use]
-    pub fn client(&self) -> Subscriber {
-        self.client
-    }
-
-    /// How many connections there are without those that were refused.
-    fn admitted(self: &Arc<Self>) -> usize {
-        Arc::strong_count(self) + 1 - Arc::strong_count(&self.refused)
-    }
-}
 
 /// Held from the upgrade of a connection until it has a session.
 pub type UnauthenticatedPermit = Arc<Unauthenticated>;
@@ -95,6 +70,8 @@ pub trait Connections {
     fn reserve(&self) -> ReservedConnection;
     /// Closes a connection if it is still silent. False where its worker's inbox is full.
     fn close_silent(&self, socket: SocketId) -> bool;
+    /// Whether too many bytes are queued for slow readers.
+    fn near_limit(&self) -> bool;
 }
 
 /// Held by a connection that has not sent its head yet.
@@ -105,13 +82,6 @@ struct AcceptPermit(Arc<ClientCount>);
 #[derive(Clone)]
 #[expect(dead_code, reason = "it is counted while it lives")]
 struct RefusedPermit(Arc<ClientCount>, Arc<()>);
-
-#[derive(Debug, Default)]
-struct Clients {
-    counts: HashMap<Subscriber, Weak<ClientCount>>,
-    /// How many entries there were after the last cleaning.
-    cleaned: usize,
-}
 
 /// The rate of upgrades. Locked by one upgrade at a time, until its connection is counted.
 #[derive(Debug)]
@@ -161,7 +131,7 @@ impl Admission {
         let upgrades = UpgradeGate { tokens: f64::from(limits.upgrades), refilled: Instant::now() };
         Self {
             limits: RwLock::new(Arc::new(limits)),
-            clients: Mutex::default(),
+            clients: Clients::default(),
             silent: SilentConnections::default(),
             upgrades: Mutex::new(upgrades),
             memory: Memory::default(),
@@ -200,13 +170,10 @@ impl Admission {
             return true;
         }
         let max = limits.per_client.saturating_add(limits.per_client / 4 + 1);
-        match self.count(remote.ip(), max, limits.loopback) {
-            Ok(permit) => {
-                holds.extend(permit.map(AcceptPermit).map(extensions).unwrap_or_default());
-                true
-            }
-            Err(_) => false,
-        }
+        let Some(client) = subscriber(remote.ip(), limits.loopback) else { return true };
+        let Some(permit) = self.clients.count(client, max) else { return false };
+        holds.insert(AcceptPermit(permit));
+        true
     }
 
     /// Admits an upgrade. The permits are put into the head's extensions, also where the upgrade is refused.
@@ -241,6 +208,20 @@ impl Admission {
         }
     }
 
+    /// Admits a further connection on the transport of one that was admitted. It has said who it wants to be, so it is not
+    /// closed for a new one. `permit` counts it among its client's from now on.
+    ///
+    /// # Errors
+    /// [`AdmissionError`].
+    pub fn admit_further(
+        &self,
+        permit: &ClientPermit,
+        connections: &impl Connections,
+    ) -> Result<(ReservedConnection, UnauthenticatedPermit), AdmissionError> {
+        let reserved = self.reserve(&self.limits(), permit.as_ref(), connections)?;
+        Ok((reserved, Arc::new(self.silent.add_spoken())))
+    }
+
     fn check(
         &self,
         limits: &AdmissionLimits,
@@ -249,23 +230,41 @@ impl Admission {
         accepted: &mut Option<AcceptPermit>,
         connections: &impl Connections,
     ) -> Result<(), AdmissionError> {
+        let address = limits.proxies.client(remote.ip(), &head.headers);
+        let permit = match accepted {
+            Some(_) => None,
+            None => subscriber(address, limits.loopback).and_then(|client| self.clients.count(client, usize::MAX)),
+        };
+        let of_client = accepted.as_ref().map(|AcceptPermit(count)| count).or(permit.as_ref());
+        head.extensions.insert(self.reserve(limits, of_client, connections)?);
+        head.extensions.insert::<ClientPermit>(permit.or(accepted.take().map(|AcceptPermit(count)| count)));
+        // Loopback addresses are distinguished here, too.
+        if let Some(client) = subscriber(address, true) {
+            head.extensions.insert::<UnauthenticatedPermit>(Arc::new(self.silent.add(client)));
+        }
+        Ok(())
+    }
+
+    /// Counts one more connection of the node, if there is room for it. `of_client` has counted it among its client's.
+    fn reserve(
+        &self,
+        limits: &AdmissionLimits,
+        of_client: Option<&Arc<ClientCount>>,
+        connections: &impl Connections,
+    ) -> Result<ReservedConnection, AdmissionError> {
+        if connections.near_limit() {
+            return Err(AdmissionError::InFlight);
+        }
         if self.memory.is_above(limits.memory) {
             return Err(AdmissionError::Memory);
         }
-        let address = limits.proxies.client(remote.ip(), &head.headers);
-        let client = subscriber(address, true);
-        let permit = match accepted {
-            Some(_) => None,
-            None => self.count(address, usize::MAX, limits.loopback)?,
-        };
-        let of_client = accepted.as_ref().map(|AcceptPermit(count)| count).or(permit.as_ref());
         let mut gate = self.upgrade_gate();
         if !gate.refill(limits.upgrades) {
             return Err(AdmissionError::Rate);
         }
         let count = connections.count();
-        let reached = if of_client.is_some_and(|count| count.admitted() > limits.per_client) {
-            Some((AdmissionError::Client, client))
+        let reached = if let Some(of_client) = of_client.filter(|count| count.admitted() > limits.per_client) {
+            Some((AdmissionError::Client, Some(of_client.client())))
         } else if count >= limits.connections {
             Some((AdmissionError::Node, None))
         } else if self.silent.unauthenticated() >= limits.unauthenticated {
@@ -282,36 +281,7 @@ impl Admission {
             metrics::counter!(names::DROPPED, "reason" => "silent").increment(1);
         }
         gate.tokens -= 1.0;
-        head.extensions.insert(connections.reserve());
-        drop(gate);
-        head.extensions.insert::<ClientPermit>(permit.or(accepted.take().map(|AcceptPermit(count)| count)));
-        // Loopback addresses are distinguished here, too.
-        if let Some(client) = client {
-            head.extensions.insert::<UnauthenticatedPermit>(Arc::new(self.silent.add(client)));
-        }
-        Ok(())
-    }
-
-    /// One more connection of this client, which may have `max` besides; `loopback`: also one of a loopback address.
-    fn count(&self, client: IpAddr, max: usize, loopback: bool) -> Result<ClientPermit, AdmissionError> {
-        let Some(client) = subscriber(client, loopback) else { return Ok(None) };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = clients.counts.get(&client).and_then(Weak::upgrade);
-        let permit = match known {
-            // The clone that `upgrade` just made is counted too.
-            Some(count) if Arc::strong_count(&count) > max => return Err(AdmissionError::Client),
-            Some(count) => count,
-            None => {
-                let count = Arc::new(ClientCount { client, refused: Arc::default() });
-                clients.counts.insert(client, Arc::downgrade(&count));
-                count
-            }
-        };
-        if clients.counts.len() > MIN_CLEANED.max(2 * clients.cleaned) {
-            clients.counts.retain(|_, count| count.strong_count() > 0);
-            clients.cleaned = clients.counts.len();
-        }
-        Ok(Some(permit))
+        Ok(connections.reserve())
     }
 
     fn upgrade_gate(&self) -> MutexGuard<'_, UpgradeGate> {
@@ -327,12 +297,6 @@ impl UpgradeGate {
         self.refilled = now;
         self.tokens >= 1.0
     }
-}
-
-fn extensions(permit: AcceptPermit) -> Extensions {
-    let mut extensions = Extensions::new();
-    extensions.insert(permit);
-    extensions
 }
 
 #[cfg(test)]

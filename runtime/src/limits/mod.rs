@@ -4,6 +4,7 @@
 //! Invariant: an event above a limit is answered with how long to wait, and nothing else happens. A connection is closed
 //! only if it was above its limit in every second of `abuse_after`.
 pub mod admission;
+pub mod clients;
 mod forwarded;
 pub mod memory;
 pub mod network;

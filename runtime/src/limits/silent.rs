@@ -1,8 +1,8 @@
 //! Connections that have upgraded and have not sent connect_request, and which of them is closed for a new one.
 //!
-//! Invariant: the one that is closed has been silent for [`MIN_TENURE`], and is the oldest of the client that has most of
-//! them, so a client with many loses its own first. A connection that has sent connect_request is counted until it has a
-//! session or is refused, and is not closed for a new one.
+//! Invariant: the one that is closed is older than [`MIN_TENURE`], and is the oldest of the client that has most of them, so
+//! a client with many loses its own first. A connection that has sent connect_request is counted until it has a session or is
+//! closed, and is not closed for a new one unless it was refused and waits for another request.
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -46,8 +46,9 @@ struct Entry {
 #[derive(Debug)]
 pub struct Unauthenticated {
     connections: SilentConnections,
-    client: Subscriber,
-    number: u64,
+    /// None where it is never closed for another one.
+    place: Option<(Subscriber, u64)>,
+    since: Instant,
     spoken: AtomicBool,
 }
 
@@ -63,10 +64,18 @@ impl SilentConnections {
         let number = table.next;
         table.next += 1;
         table.unauthenticated += 1;
-        let entry = Entry { since: Instant::now(), socket: None };
-        table.change(client, |entries| entries.insert(number, entry));
+        let since = Instant::now();
+        table.change(client, |entries| entries.insert(number, Entry { since, socket: None }));
         drop(table);
-        Unauthenticated { connections: self.clone(), client, number, spoken: AtomicBool::new(false) }
+        let place = Some((client, number));
+        Unauthenticated { connections: self.clone(), place, since, spoken: AtomicBool::new(false) }
+    }
+
+    /// Counts one more connection, which has sent its request already and ends if it is refused.
+    pub(super) fn add_spoken(&self) -> Unauthenticated {
+        self.table().unauthenticated += 1;
+        let (since, spoken) = (Instant::now(), AtomicBool::new(true));
+        Unauthenticated { connections: self.clone(), place: None, since, spoken }
     }
 
     /// Removes the connection that is to be closed for a new one: of this client, or of the one that has most. It is no
@@ -113,8 +122,9 @@ impl Table {
 impl Unauthenticated {
     /// The worker has it: it can be closed by this socket.
     pub fn arrived(&self, socket: SocketId) {
+        let Some((client, number)) = self.place else { return };
         let mut table = self.connections.table();
-        let entry = table.clients.get_mut(&self.client).and_then(|entries| entries.get_mut(&self.number));
+        let entry = table.clients.get_mut(&client).and_then(|entries| entries.get_mut(&number));
         if let Some(entry) = entry {
             entry.socket = Some(socket);
         }
@@ -122,9 +132,25 @@ impl Unauthenticated {
 
     /// It has sent connect_request.
     pub fn spoke(&self) {
-        if self.connections.table().change(self.client, |entries| entries.remove(&self.number)).is_some() {
+        if self.remove(&mut self.connections.table()) {
             self.spoken.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// It was refused, and may send another request. It can be closed for a new one at once: it had its time.
+    pub fn waits(&self, socket: SocketId) {
+        let Some((client, number)) = self.place else { return };
+        let mut table = self.connections.table();
+        if self.spoken.swap(false, Ordering::Relaxed) {
+            let entry = Entry { since: self.since, socket: Some(socket) };
+            table.change(client, |entries| entries.insert(number, entry));
+        }
+    }
+
+    /// Removes it from those that can be closed for a new one. Whether it was one of them.
+    fn remove(&self, table: &mut Table) -> bool {
+        let Some((client, number)) = self.place else { return false };
+        table.change(client, |entries| entries.remove(&number)).is_some()
     }
 }
 
@@ -132,9 +158,7 @@ impl Drop for Unauthenticated {
     fn drop(&mut self) {
         let mut table = self.connections.table();
         // One that was closed for another is no longer in the table.
-        if self.spoken.load(Ordering::Relaxed)
-            || table.change(self.client, |entries| entries.remove(&self.number)).is_some()
-        {
+        if self.spoken.load(Ordering::Relaxed) || self.remove(&mut table) {
             table.unauthenticated -= 1;
         }
     }
@@ -177,6 +201,28 @@ mod tests {
         assert_eq!(connections.unauthenticated(), 0);
         let table = connections.table();
         assert!(table.clients.is_empty() && table.order.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_refused_counts_and_is_closed_for_a_new_one() {
+        let connections = SilentConnections::default();
+        let refused = arrive(&connections, 1, 1);
+        let further = connections.add_spoken();
+        refused.spoke();
+        tokio::time::advance(MIN_TENURE).await;
+        assert_eq!((connections.unauthenticated(), connections.take(None)), (2, None), "both have spoken");
+        let renewed = SocketId::from_bits(7);
+        refused.waits(renewed);
+        further.waits(SocketId::from_bits(2));
+        assert_eq!(connections.unauthenticated(), 2);
+        refused.spoke();
+        assert_eq!(connections.take(None), None);
+        refused.waits(renewed);
+        assert_eq!((connections.take(None), connections.unauthenticated()), (Some(renewed), 1));
+        refused.waits(renewed);
+        assert_eq!(connections.take(None), None, "it is closed already");
+        drop((refused, further));
+        assert_eq!(connections.unauthenticated(), 0);
     }
 
     #[tokio::test(start_paused = true)]

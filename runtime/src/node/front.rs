@@ -12,10 +12,10 @@ use hyper::{
 use crate::{
     gateway::WorkerCommand,
     http::public::{self, Public},
-    limits::admission::{Admission, AdmissionError, Connections},
+    limits::admission::Admission,
 };
 use rollcall_base::names;
-use rollcall_websocket::{HttpHooks, ReservedConnection, SocketId, Workers};
+use rollcall_websocket::{HttpHooks, Workers};
 
 /// Admits connections, and answers requests that are not for the WebSocket.
 pub struct PublicFront {
@@ -25,20 +25,6 @@ pub struct PublicFront {
     pub workers: Workers<WorkerCommand>,
     /// The answers.
     pub public: Public,
-}
-
-impl Connections for Workers<WorkerCommand> {
-    fn count(&self) -> usize {
-        self.admitted()
-    }
-
-    fn reserve(&self) -> ReservedConnection {
-        Workers::reserve(self)
-    }
-
-    fn close_silent(&self, socket: SocketId) -> bool {
-        self.try_send(socket.worker(), WorkerCommand::CloseSilent(socket)).is_ok()
-    }
 }
 
 impl HttpHooks for PublicFront {
@@ -51,12 +37,7 @@ impl HttpHooks for PublicFront {
     }
 
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Body<Bytes>>>> {
-        let admitted = if self.workers.near_limit() {
-            Err(AdmissionError::InFlight)
-        } else {
-            self.admission.admit_upgrade(remote, head, &self.workers)
-        };
-        admitted.map_err(|error| {
+        self.admission.admit_upgrade(remote, head, &self.workers).map_err(|error| {
             metrics::counter!(names::DROPPED, "reason" => error.as_str()).increment(1);
             Box::new(public::refusal(error))
         })

@@ -170,6 +170,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         }
         None => None,
     };
+    let admission = Arc::new(Admission::new(config.access.admission.clone()));
     let shared = Arc::new(GatewayContext {
         table: table.clone(),
         disconnects: disconnects.clone(),
@@ -178,6 +179,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         mailboxes: mailboxes.clone(),
         pids,
         events: Arc::clone(&rates),
+        admission: Arc::clone(&admission),
     });
     // What balancers route long-polling by.
     let label = config.node_label.clone().unwrap_or_else(|| config.listen.to_string());
@@ -284,7 +286,6 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     });
     // From the moment that the addresses are printed, a signal must drain.
     let mut signals = Signals::install()?;
-    let admission = Arc::new(Admission::new(config.access.admission.clone()));
     let reload = Reload {
         reader,
         settings: config.settings.clone(),

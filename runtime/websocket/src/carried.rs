@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     close::{Cause, Close},
     connection::{Connection, ConnectionState, WorkerContext},
+    connection_count::ReservedConnection,
     framing::Framing,
     id::SocketId,
     load::Load,
@@ -97,12 +98,12 @@ impl SocketIo<'_> {
 impl<P> Sockets<P> {
     /// Adds a connection that the transport of another one carries. None where that is not an open Engine.IO session with a
     /// transport of its own, or there is no room.
-    pub fn carry(&mut self, carrier: SocketId, peer: P) -> Option<SocketId> {
+    pub fn carry(&mut self, carrier: SocketId, peer: P, reserved: Option<ReservedConnection>) -> Option<SocketId> {
         let framing = self.get_mut(carrier).map(|socket| socket.framing())?;
         let fits = framing != Framing::WebSocket && self.get_mut(carrier).is_some_and(|socket| !socket.is_carried());
         let index = u32::try_from(carrier.index()).ok().filter(|_| fits)?;
         let id = self.insert(|_, _| Ok::<_, io::Error>(Transport::Carried { carrier: index, framing })).ok()?;
-        self.context.connections.add(None);
+        self.context.connections.add(reserved);
         let load = || Load { carrier, members: Vec::new(), paused: 0 };
         self.context.loads.entry(carrier.index()).or_insert_with(load).members.push(id);
         self.slab.get_mut(id.index())?.peer = Some(peer);

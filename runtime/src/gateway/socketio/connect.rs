@@ -12,7 +12,7 @@ use rollcall_socketio::{Kind, packet};
 use super::{
     super::{
         Gateway,
-        dialect::Dialect,
+        dialect::{self, Dialect},
         on_connect_request::begin_connecting,
         peer::{Peer, PeerState},
     },
@@ -88,8 +88,8 @@ impl Gateway {
             let first = sockets.get_mut(transport).map(|carrier| match &carrier.peer.state {
                 PeerState::Open(session) => Ok(session.claims()),
                 PeerState::Outside(visitor) => Ok(visitor.claims.clone()),
-                PeerState::Connecting | PeerState::Busy => Err(()),
-                PeerState::AwaitingConnect(_) | PeerState::Refused => Ok(None),
+                PeerState::Connecting(_) | PeerState::Busy => Err(()),
+                PeerState::AwaitingConnect(_) | PeerState::Refused(_) => Ok(None),
             });
             let Some(mut socket) = sockets.get_mut(id) else { continue };
             let Dialect::SocketIo(namespace) = socket.peer.dialect else { continue };
@@ -137,8 +137,10 @@ impl Gateway {
             Ok(visitor) => visitor,
             Err(Refused { error, detail }) => return self.end_refused(&mut socket, error, detail),
         };
+        socket.peer.was_let_in();
         if let Dialect::SocketIo(namespace) = socket.peer.dialect {
-            self.send_connect_answer(&mut socket, namespace, pid);
+            let answer = self.connect_answer(id, namespace, pid);
+            socket.send_text(&answer);
         }
         self.visitor_returned(&mut socket, visitor);
         if self.draining {
@@ -146,7 +148,8 @@ impl Gateway {
         }
     }
 
-    /// CONNECT is answered, then comes what connect_success says.
+    /// CONNECT is answered, then comes what connect_success says: in one piece, since each write costs as much as all else
+    /// here.
     pub(in super::super) fn send_connected(
         &self,
         socket: &mut Socket<'_, Peer>,
@@ -154,30 +157,27 @@ impl Gateway {
         success: &ConnectSuccess<'_>,
         pid: Option<&str>,
     ) {
-        self.send_connect_answer(socket, namespace, pid);
-        self.send_connect_success(socket, namespace, success);
+        let (framing, mut frames) = (socket.framing(), Vec::new());
+        framing.encode_text(&self.connect_answer(socket.id(), namespace, pid), &mut frames);
+        framing.encode_text(&self.connect_success_event(namespace, success), &mut frames);
+        socket.send_frames(&frames.into());
     }
 
     /// What a client is told of its session. If it may go on after a break: with where its events begin.
-    pub(super) fn send_connect_success(
-        &self,
-        socket: &mut Socket<'_, Peer>,
-        namespace: Namespace,
-        success: &ConnectSuccess<'_>,
-    ) {
+    pub(super) fn connect_success_event(&self, namespace: Namespace, success: &ConnectSuccess<'_>) -> Vec<u8> {
         let mut arguments = success.payload();
         if let Some(Start { epoch, offset, .. }) = success.start {
             arguments.extend_from_slice(socketio::position(epoch, offset).as_bytes());
         }
-        self.send_event(socket, namespace, socketio::CONNECT_SUCCESS, &arguments);
+        dialect::event_packet(self.shared.rooms.namespaces(), namespace, socketio::CONNECT_SUCCESS, &arguments)
     }
 
-    fn send_connect_answer(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace, pid: Option<&str>) {
-        socket.peer.was_let_in();
-        let sid = self.shared.mailboxes.sid(socket.id());
+    fn connect_answer(&self, id: SocketId, namespace: Namespace, pid: Option<&str>) -> Vec<u8> {
+        let sid = self.shared.mailboxes.sid(id);
         // Neither has a character to escape.
         let pid = pid.map(|pid| format!(r#","pid":"{pid}""#)).unwrap_or_default();
-        self.send_packet(socket, namespace, Kind::Connect, format!(r#"{{"sid":"{sid}"{pid}}}"#).as_bytes());
+        let data = format!(r#"{{"sid":"{sid}"{pid}}}"#);
+        dialect::packet(self.shared.rooms.namespaces(), namespace, Kind::Connect, None, data.as_bytes())
     }
 }
 

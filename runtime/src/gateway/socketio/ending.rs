@@ -1,7 +1,8 @@
 //! Session errors of Socket.IO: what a client is told, and what becomes of its transport.
 //!
 //! Invariant: an unrecoverable error is final for clients (CONNECT_ERROR, or DISCONNECT), and a recoverable one closes the
-//! transport, which makes them come back. Other connections on that transport are lost with it.
+//! transport, which makes them come back. Other connections on that transport are lost with it. So a namespace that meets a
+//! limit while there are others is refused by CONNECT_ERROR: else its client would lose, and take, their places by turns.
 use std::time::Duration;
 
 use rollcall_schema::{SessionError, socketio};
@@ -14,7 +15,7 @@ use super::super::{
     expiry::millis,
     peer::{Peer, PeerState},
 };
-use crate::rooms::Namespace;
+use crate::{limits::Payer, rooms::Namespace};
 use rollcall_websocket::{Cause, Socket};
 
 /// A client that was not let in and is to come back waits up to this long for the end of its transport: connecting again
@@ -38,29 +39,54 @@ impl Gateway {
             self.send_packet(socket, namespace, Kind::Disconnect, b"");
             return self.leave_namespace(socket, Cause::ClosedByServer);
         }
-        let connecting = matches!(socket.peer.state, PeerState::Connecting);
-        if !connecting || error == SessionError::Terminated {
-            return socket.close(close(error), None);
-        }
-        socket.peer.closed_by_us = None;
+        let waiting = match &mut socket.peer.state {
+            PeerState::Connecting(waiting) if error != SessionError::Terminated => waiting.take(),
+            _ => return socket.close(close(error), None),
+        };
+        // No session ends, and the next one is another matter.
+        (socket.peer.closed_by_us, socket.peer.ends_for_good) = (None, false);
         self.enumeration.connection_ended(socket.id());
-        if error.is_recoverable() {
-            socket.peer.state = PeerState::Refused;
+        if let Some(waiting) = &waiting {
+            waiting.waits(socket.id());
+        }
+        let error = self.counted(error, socket.peer);
+        let alone = !socket.is_carried() && !socket.carries();
+        if error.is_recoverable() && (alone || error != SessionError::TooManyRequests) {
+            socket.peer.state = PeerState::Refused(waiting);
             socket.peer.expires = millis(self.started.elapsed() + self.reconnect_after(REFUSED_FOR));
             return;
         }
-        let payload = error.payload_with(Duration::ZERO, detail);
-        let data = [br#"{"message":""#, error.name().as_bytes(), br#"","data":"#, &payload[..], b"}"].concat();
-        self.send_packet(socket, namespace, Kind::ConnectError, &data);
+        self.send_connect_error(socket, namespace, error, detail);
         if socket.is_carried() {
-            socket.peer.state = PeerState::Refused;
+            socket.peer.state = PeerState::Refused(None);
             return socket.end_carried(Cause::ClosedByServer);
         }
         // The first refusal sets the deadline: else a client that nobody lets in could stay for ever.
         let deadline = self.socketio_deadline();
         let state = socket.peer.cold_mut().socketio.get_or_insert_default();
         socket.peer.expires = *state.connect_by.get_or_insert(deadline);
-        socket.peer.state = PeerState::AwaitingConnect(None);
+        socket.peer.state = PeerState::AwaitingConnect(waiting);
+    }
+
+    /// Tells a client that it is not let into a namespace.
+    pub(super) fn send_connect_error(
+        &self,
+        transport: &mut Socket<'_, Peer>,
+        namespace: Namespace,
+        error: SessionError,
+        detail: Option<&str>,
+    ) {
+        let payload = error.payload_with(self.reconnect_after(self.reconnect_within), detail);
+        let data = [br#"{"message":""#, error.name().as_bytes(), br#"","data":"#, &payload[..], b"}"].concat();
+        self.send_packet(transport, namespace, Kind::ConnectError, &data);
+    }
+
+    /// Counts a refusal that is final for the client's address, as a guest's event. With too many, it is one of those: so a
+    /// transport is not good for more tries than a plain WebSocket is.
+    fn counted(&self, error: SessionError, peer: &Peer) -> SessionError {
+        let is_one_too_many =
+            !error.is_recoverable() && self.shared.events.request(Payer::Guest(peer.client())).is_err();
+        if is_one_too_many { SessionError::TooManyRequests } else { error }
     }
 
     /// The event that tells a client of a session error; none before its CONNECT is answered.

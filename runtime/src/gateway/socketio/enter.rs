@@ -81,7 +81,8 @@ impl Gateway {
         if let (Dialect::SocketIo(namespace), Some(_)) = (socket.peer.dialect, session.agent_id()) {
             let start = resumption.as_ref().map(Resumption::start);
             let success = self.connect_success(&session, start, roster.as_deref());
-            self.send_connect_success(socket, namespace, &success);
+            let event = self.connect_success_event(namespace, &success);
+            socket.send_text(&event);
         }
         self.admit(socket.peer, &session, resumption.as_ref());
         ack.into_iter().for_each(|ack| socket.send_text(&ack));

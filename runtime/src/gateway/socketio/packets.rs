@@ -22,7 +22,7 @@ const MAX_NAMESPACES: usize = 4;
 const INVALID_NAMESPACE: &str = r#"{"message":"Invalid namespace"}"#;
 
 /// What a client is told that asks for one namespace more than a transport carries.
-const TOO_MANY_NAMESPACES: &str = r#"{"message":"at most 4 namespaces a connection: use forceNew"}"#;
+const TOO_MANY_NAMESPACES: &[u8] = br#"{"message":"at most 4 namespaces a connection: use forceNew"}"#;
 
 impl Gateway {
     /// A message on a transport of Socket.IO. What is no packet closes it, as in the reference.
@@ -58,9 +58,10 @@ impl Gateway {
         let Some(id) = named.and_then(|named| in_namespace(sockets, transport, named)) else {
             return outside_namespace(sockets, transport);
         };
-        if matches!(packet.kind, Kind::Event | Kind::BinaryEvent) {
-            Event::parse(packet.data)?;
-        }
+        let event = match packet.kind {
+            Kind::Event | Kind::BinaryEvent => Some(Event::parse(packet.data)?),
+            _ => None,
+        };
         match packet.kind {
             Kind::BinaryEvent | Kind::BinaryAck => {
                 let attachments = Attachments::new(text, &packet, self.options.max_message)?;
@@ -73,7 +74,7 @@ impl Gateway {
         }
         let Some(mut socket) = sockets.get_mut(id).filter(is_let_in) else { return Ok(()) };
         if packet.kind == Kind::Event {
-            self.on_event(&mut socket, text);
+            self.on_event(&mut socket, text, &packet, event);
         } else {
             self.end_for_good(socket.peer);
             self.leave_namespace(&mut socket, Cause::ClosedByClient);
@@ -89,45 +90,45 @@ impl Gateway {
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
         let Some(mut carrier) = sockets.get_mut(transport) else { return Ok(()) };
-        // Each may cost the check of a token, whoever sends it.
-        match self.shared.events.take(&mut carrier.peer.meter, Payer::Guest(None)) {
+        // Each may cost the check of a token. Those that are refused count for the address, too.
+        let user = carrier.peer.user();
+        let payer = user.as_ref().map_or(Payer::Guest(None), |(user, audience)| Payer::User(user, audience));
+        match self.shared.events.take(&mut carrier.peer.meter, payer) {
             RateDecision::Done => {}
             RateDecision::Refused(_) | RateDecision::Abuse => {
                 carrier.close(close(SessionError::TooManyRequests), None);
                 return Ok(());
             }
         }
-        let refusal = |data| Packet { kind: Kind::ConnectError, data, ..*packet }.encode();
         let Some(namespace) = named else {
-            carrier.send_text(&refusal(INVALID_NAMESPACE));
+            carrier.send_text(&Packet { kind: Kind::ConnectError, data: INVALID_NAMESPACE, ..*packet }.encode());
             return Ok(());
         };
-        if let PeerState::Refused = carrier.peer.state {
+        if let PeerState::Refused(_) = carrier.peer.state {
             return Ok(());
         }
         let awaits = carrier.peer.is_silent();
         if let Some(id) = in_namespace(sockets, transport, namespace) {
-            let refused = sockets.get_mut(id).is_some_and(|socket| matches!(socket.peer.state, PeerState::Refused));
+            let refused = sockets.get_mut(id).is_some_and(|socket| matches!(socket.peer.state, PeerState::Refused(_)));
             return if refused { Ok(()) } else { Err(Malformed) };
         }
         let auth = Auth::parse(packet.data);
         match sockets.get_mut(transport) {
             // The transport's own connection has the first namespace that the client asks for while it is in none.
             Some(mut carrier) if awaits => self.on_connect(&mut carrier, namespace, auth, None),
-            Some(_) => self.on_further_connect(sockets, transport, namespace, auth, &refusal(TOO_MANY_NAMESPACES)),
+            Some(_) => self.on_further_connect(sockets, transport, namespace, auth),
             None => {}
         }
         Ok(())
     }
 
-    /// CONNECT to a further namespace on a transport: a connection of its own.
+    /// CONNECT to a further namespace on a transport: a connection of its own, also for the limits of connections.
     fn on_further_connect(
         &mut self,
         sockets: &mut Sockets<Peer>,
         transport: SocketId,
         namespace: Namespace,
         auth: Result<Auth, PayloadError>,
-        refusal: &[u8],
     ) {
         // A namespace that was left a moment ago is no longer carried.
         let carried = sockets.carried(transport).iter().filter(|id| sockets.has(**id)).count();
@@ -135,18 +136,27 @@ impl Gateway {
         let deadline = self.socketio_deadline();
         let Some(mut carrier) = sockets.get_mut(transport) else { return };
         if full {
-            return carrier.send_text(refusal);
+            return self.send_packet(&mut carrier, namespace, Kind::ConnectError, TOO_MANY_NAMESPACES);
         }
+        // Counts the further connection, too.
+        let permit = carrier.peer.permit();
+        let (reserved, waiting) = match self.shared.admission.admit_further(&permit, self.shared.mailboxes.workers()) {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                metrics::counter!(names::DROPPED, "reason" => error.as_str()).increment(1);
+                return self.send_connect_error(&mut carrier, namespace, SessionError::TooManyRequests, None);
+            }
+        };
         // A packet for a namespace that has ended is dropped from now on: there may be one on its way.
         carrier.peer.cold_mut().socketio.get_or_insert_default().was_connected = true;
         let state = SocketIoState { handshake: auth, ..SocketIoState::default() };
-        let mut peer = carrier.peer.further(deadline, state);
+        let mut peer = carrier.peer.further(deadline, state, Some(waiting));
         peer.dialect = Dialect::SocketIo(namespace);
-        match sockets.carry(transport, peer) {
+        match sockets.carry(transport, peer, Some(reserved)) {
             Some(id) => self.awaiting_claims.push((transport, id)),
             None => {
                 if let Some(mut carrier) = sockets.get_mut(transport) {
-                    self.end(&mut carrier, SessionError::TooManyRequests);
+                    self.send_connect_error(&mut carrier, namespace, SessionError::TooManyRequests, None);
                 }
             }
         }
@@ -185,16 +195,17 @@ impl Gateway {
         if let Some(mut socket) = sockets.get_mut(id).filter(is_let_in)
             && packet.kind == Kind::BinaryEvent
         {
-            self.on_event(&mut socket, &text);
+            self.on_event(&mut socket, &text, &packet, Event::parse(packet.data).ok());
         }
         Ok(())
     }
 
     /// An event: it is handled now, or waits for the handler that runs.
-    fn on_event(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
-        let waits = matches!(socket.peer.state, PeerState::Connecting | PeerState::Busy);
-        if !waits {
-            self.on_request(socket, text);
+    fn on_event(&mut self, socket: &mut Socket<'_, Peer>, text: &str, packet: &Packet<'_>, event: Option<Event<'_>>) {
+        let waits = matches!(socket.peer.state, PeerState::Connecting(_) | PeerState::Busy);
+        if let (false, Dialect::SocketIo(namespace)) = (waits, socket.peer.dialect) {
+            let (request, ack) = dialect::socketio_request(namespace, packet, event);
+            self.on_request_read(socket, request, ack);
         } else if !socket.peer.push_pending(text, self.options.max_pending) {
             socket.pause();
         }
@@ -224,11 +235,6 @@ impl Gateway {
     pub(super) fn send_packet(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace, kind: Kind, data: &[u8]) {
         socket.send_text(&dialect::packet(self.shared.rooms.namespaces(), namespace, kind, None, data));
     }
-
-    /// Sends an event of the gateway.
-    pub(super) fn send_event(&self, socket: &mut Socket<'_, Peer>, namespace: Namespace, name: &str, argument: &[u8]) {
-        socket.send_text(&dialect::event_packet(self.shared.rooms.namespaces(), namespace, name, argument));
-    }
 }
 
 /// The connection of a transport that is in this namespace, or asks for it.
@@ -247,13 +253,13 @@ fn in_namespace(sockets: &mut Sockets<Peer>, transport: SocketId, namespace: Nam
 /// A packet for a namespace that the client is not in. It may have been sent before the client heard that it no longer is.
 fn outside_namespace(sockets: &mut Sockets<Peer>, transport: SocketId) -> Result<(), Malformed> {
     let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
-    let ends = matches!(carrier.peer.state, PeerState::Refused);
+    let ends = matches!(carrier.peer.state, PeerState::Refused(_));
     if ends || socketio_state(carrier.peer).is_some_and(|state| state.was_connected) { Ok(()) } else { Err(Malformed) }
 }
 
 /// Whether a client has been let in, or is about to be.
 fn is_let_in(socket: &Socket<'_, Peer>) -> bool {
-    !matches!(socket.peer.state, PeerState::Refused | PeerState::AwaitingConnect(_))
+    !matches!(socket.peer.state, PeerState::Refused(_) | PeerState::AwaitingConnect(_))
 }
 
 fn socketio_state(peer: &mut Peer) -> Option<&mut SocketIoState> {

@@ -42,6 +42,10 @@ impl Connections for Count {
     fn close_silent(&self, _: SocketId) -> bool {
         true
     }
+
+    fn near_limit(&self) -> bool {
+        false
+    }
 }
 
 fn enter(admission: &Admission, remote: &str) -> Result<ClientPermit, AdmissionError> {
@@ -120,16 +124,6 @@ async fn upgrades_have_a_rate() {
     assert_eq!(entered(), 5);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(entered(), 10, "no more than a second's worth is saved up");
-}
-
-#[tokio::test]
-async fn clients_that_are_gone_are_forgotten() {
-    let admission = admission(100, 100, 1_000_000);
-    for number in 0..10_000_u32 {
-        let client = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
-        drop(admission.count(client, 100, false));
-    }
-    assert!(admission.clients.lock().unwrap().counts.len() <= MIN_CLEANED + 1);
 }
 
 #[tokio::test]

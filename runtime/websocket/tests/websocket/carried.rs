@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn carry(server: &Server, carrier: SocketId) -> SocketId {
-    server.run(move |sockets| sockets.carry(carrier, ()).expect("carried"))
+    server.run(move |sockets| sockets.carry(carrier, (), None).expect("carried"))
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn what_is_sent_on_it_goes_on_its_carrier_also_over_an_upgrade() {
         sockets.get_mut(first).expect("open").send_text(b"one");
         sockets.get_mut(second).expect("open").send_binary(&[7]);
         sockets.get_mut(id).expect("open").send_text(b"own");
-        assert!(sockets.queued(first) > 0 && sockets.carry(first, ()).is_none());
+        assert!(sockets.queued(first) > 0 && sockets.carry(first, (), None).is_none());
     });
     is(&get(&server, &sid), 200, "4own\u{1e}4one\u{1e}bBw==");
     let mut client = probe(&server, &sid);
