@@ -90,10 +90,8 @@ impl Gateway {
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
         let Some(mut carrier) = sockets.get_mut(transport) else { return Ok(()) };
-        // Each may cost the check of a token. Those that are refused count for the address, too.
-        let user = carrier.peer.user();
-        let payer = user.as_ref().map_or(Payer::Guest(None), |(user, audience)| Payer::User(user, audience));
-        match self.shared.events.take(&mut carrier.peer.meter, payer) {
+        // Each may cost the check of a token. One that is let in counts for its user, and one that is refused for the address.
+        match self.shared.events.take(&mut carrier.peer.meter, Payer::Guest(None)) {
             RateDecision::Done => {}
             RateDecision::Refused(_) | RateDecision::Abuse => {
                 carrier.close(close(SessionError::TooManyRequests), None);
