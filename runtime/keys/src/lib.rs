@@ -37,14 +37,15 @@ pub struct KeysError(pub String);
 pub struct FailedJoin {
     /// Why.
     pub error: KeysError,
-    /// Another connection's field, which was put back. That one may have left meanwhile, and not have found its field: its
-    /// removal is to be repeated.
-    pub restored: Option<KeyField>,
+    /// A field of which SQL has to tell whose it is. Another connection's was put back: that one may have left meanwhile, and
+    /// not have found its field. Or it was this connection's already, and what an earlier try of its replaced is not known.
+    /// Its removal puts it right.
+    pub unsettled: Option<KeyField>,
 }
 
 impl From<KeysError> for FailedJoin {
     fn from(error: KeysError) -> Self {
-        Self { error, restored: None }
+        Self { error, unsettled: None }
     }
 }
 
@@ -76,8 +77,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// Writes on every server what joins write, to keys of its own: where it succeeds, a join can, and what was sent to a
     /// server before is carried out.
     async fn ping(&self) -> Result<(), KeysError>;
-    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`)
-    /// goes if it is this connection's. True where a participant's `{client_id}` was there before; one that this
+    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`:
+    /// the one that has this connection's field) goes if it is this connection's. True where a participant's `{client_id}` was there before; one that this
     /// connection has written counts where it left a lesson, and else not: a try of its own may have failed.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.

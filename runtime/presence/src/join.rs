@@ -118,12 +118,13 @@ impl Joining<'_> {
             }
         }
         expect_field(presence, membership, &entry);
-        let wrote = presence.keys.join(&entry, membership.lesson());
+        let before = membership.lesson().filter(|_| membership.has_field);
+        let wrote = presence.keys.join(&entry, before);
         let reconnected = match trace::call("keys", "write keys", wrote).await {
             Ok(existed) => existed,
-            Err(FailedJoin { error, restored }) => {
+            Err(FailedJoin { error, unsettled }) => {
                 roll_back(presence, membership).await;
-                restored.into_iter().for_each(|field| presence.cleanup.leave(field));
+                unsettled.into_iter().for_each(|field| presence.cleanup.leave(field));
                 return Err(error.into());
             }
         };

@@ -1,7 +1,10 @@
 //! A join on a cluster: a script for each key, side by side, and what undoes them where one of them fails.
 //!
-//! Invariant: a part that was answered and is not to stand is undone, unless somebody has written over it since. Numbers
-//! that were added to the seat map stay: another join may rely on them, and would have added them.
+//! Invariant: only what this join has written is undone, and only while the hash still holds its connection's sid. A
+//! teacher's own key holds no sid, so no undo could tell another connection's join from this one: it is written last, and
+//! never undone. Where a hash held the sid before (the command was sent twice, or an earlier try failed), what the sid
+//! replaced is not known: the hash stays, and SQL tells whose field it is ([`crate::FailedJoin::unsettled`]). Numbers that
+//! were added to the seat map stay: another join may rely on them, and would have added them.
 use bb8_redis::redis::{Value, from_redis_value};
 use rollcall_schema::{KeyField, LessonId, Role, Sid, UserId};
 
@@ -26,18 +29,22 @@ enum Kind {
     Seats,
     /// The user's field in the lesson, which names the connection.
     Field(Written),
-    /// The user's own key.
-    User(Written),
-    /// The field in the lesson that is left, of this hash.
-    Left(String),
+    /// A participant's own key.
+    Client(Written),
+    /// The field in the lesson that is left.
+    Left {
+        hash: String,
+        /// Whether this is the hash of the connection's role.
+        likely: bool,
+    },
 }
 
 /// Fields that are set.
 struct Written {
     hash: String,
-    /// Names and values. The first tells whether the hash still holds what the join wrote.
+    /// Names and values. The first value is the connection's sid.
     fields: Vec<(String, String)>,
-    /// Whether the first may have had that value before, for good reason.
+    /// Whether an earlier join of the connection that did not fail may have written the sid.
     stays: bool,
 }
 
@@ -47,53 +54,63 @@ impl Written {
         KeyCommand::timed(Script::Write, vec![self.hash.clone()], pairs.collect())
     }
 
-    /// Whether the hash held this connection's own earlier try.
-    fn is_own_try(&self, before: &[String]) -> bool {
-        before[0] == self.fields[0].1 && !self.stays
+    fn held_sid(&self, before: &[String]) -> bool {
+        before[0] == self.fields[0].1
     }
 
-    /// What puts the values back; none where they were the same.
-    fn undo(&self, before: &[String]) -> Option<KeyCommand> {
-        let own = &self.fields[0].1;
-        if before[0] == *own && self.stays {
+    /// Whether the hash held the sid because of a try that failed, or that was sent twice.
+    fn is_own_try(&self, before: &[String]) -> bool {
+        self.held_sid(before) && !self.stays
+    }
+
+    /// What puts the values back; none where the sid was there before.
+    fn undo(&self, before: Vec<String>) -> Option<KeyCommand> {
+        if self.held_sid(&before) {
             return None;
         }
-        let nothing = self.is_own_try(before);
-        let values = before.iter().map(|value| if nothing { String::new() } else { value.clone() });
-        let pairs = self.fields.iter().zip(values).flat_map(|((name, _), value)| [name.clone(), value]);
-        let arguments = std::iter::once(own.clone()).chain(pairs).collect();
+        let pairs = self.fields.iter().zip(before).flat_map(|((name, _), value)| [name.clone(), value]);
+        let arguments = std::iter::once(self.fields[0].1.clone()).chain(pairs).collect();
         Some(KeyCommand::timed(Script::Replace, vec![self.hash.clone()], arguments))
     }
 }
 
-/// What a join writes, in parts. The user's field is the first, if there is a user.
+/// What a join writes side by side. `before` is the lesson that has the connection's field.
 pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) -> Vec<Part> {
     let KeyEntry { lesson, sid, user, .. } = entry;
     let mut parts = Vec::with_capacity(5);
     if let Some((user, role)) = user {
-        let stays = before == Some(lesson);
         let fields = vec![(user.to_string(), sid.to_string())];
-        let field = Written { hash: names.fields(*role, lesson), fields, stays };
+        let field = Written { hash: names.fields(*role, lesson), fields, stays: before == Some(lesson) };
         parts.push(Part { command: field.command(), kind: Kind::Field(field) });
-        let (fields, stays) = match role {
-            // Any connection of a teacher writes the same.
-            Role::Teacher => (vec![("lesson_id".to_owned(), lesson.to_string())], true),
-            _ => {
-                let fields = [("sid", sid.to_string()), ("client_id", user.to_string()), ("role", role.to_string())];
-                let fields = fields.map(|(name, value)| (name.to_owned(), value)).to_vec();
-                (fields, before.is_some())
-            }
-        };
-        let own = Written { hash: names.user(user), fields, stays };
-        parts.push(Part { command: own.command(), kind: Kind::User(own) });
-        for hash in before.filter(|left| *left != lesson).into_iter().flat_map(|left| names.both(left)) {
-            let arguments = vec![sid.to_string(), user.to_string(), String::new()];
-            let command = KeyCommand::timed(Script::Replace, vec![hash.clone()], arguments);
-            parts.push(Part { command, kind: Kind::Left(hash) });
+        if *role != Role::Teacher {
+            let fields = [("sid", sid.to_string()), ("client_id", user.to_string()), ("role", role.to_string())];
+            let fields = fields.map(|(name, value)| (name.to_owned(), value)).to_vec();
+            let own = Written { hash: names.user(user), fields, stays: before.is_some() };
+            parts.push(Part { command: own.command(), kind: Kind::Client(own) });
+        }
+        if let Some(left) = before.filter(|left| *left != lesson) {
+            let likely = names.fields(*role, left);
+            parts.extend(names.both(left).map(|hash| {
+                let arguments = vec![sid.to_string(), user.to_string(), String::new()];
+                let command = KeyCommand::timed(Script::Replace, vec![hash.clone()], arguments);
+                Part { command, kind: Kind::Left { likely: hash == likely, hash } }
+            }));
         }
     }
     parts.push(Part { command: names.seat_map(Script::Join, entry), kind: Kind::Seats });
     parts
+}
+
+/// What a join writes once its parts are there: a teacher's own key.
+pub(super) fn last(names: &Names, KeyEntry { lesson, user, .. }: &KeyEntry) -> Option<KeyCommand> {
+    let (user, _) = user.as_ref().filter(|(_, role)| *role == Role::Teacher)?;
+    let fields = vec!["lesson_id".to_owned(), lesson.to_string()];
+    Some(KeyCommand::timed(Script::Write, vec![names.user(user)], fields))
+}
+
+/// The answer of a script that did what it was to do.
+pub(super) fn done(answer: Answer) -> Answer {
+    answer.and_then(|answer| if matches!(answer, Value::Int(LATE)) { Err(TOO_LATE.to_owned()) } else { Ok(answer) })
 }
 
 /// What follows from the parts' answers.
@@ -105,44 +122,56 @@ pub(super) struct Outcome {
     pub(super) failure: Option<String>,
     /// What is to be undone then.
     pub(super) undo: Vec<KeyCommand>,
-    /// Another connection's field, which the first of these puts back.
-    pub(super) restores: Option<KeyField>,
+    /// The field of which SQL tells then whose it is.
+    pub(super) unsettled: Option<KeyField>,
 }
 
 impl Outcome {
-    pub(super) fn of(entry: &KeyEntry, parts: &[Part], answers: Vec<Answer>) -> Self {
-        let mut outcome = Self::default();
-        for (part, answer) in parts.iter().zip(answers) {
-            if let Err(why) = answer.and_then(|answer| outcome.add(entry, &part.kind, answer)) {
+    pub(super) fn new(entry: &KeyEntry, parts: Vec<Part>, answers: Vec<Answer>) -> Self {
+        let (mut outcome, mut left, mut likely) = (Self::default(), Vec::new(), None);
+        for (Part { kind, .. }, answer) in parts.into_iter().zip(answers) {
+            let answer = done(answer);
+            match &kind {
+                Kind::Left { hash, .. } if matches!(answer, Ok(Value::Int(1))) => left.push(hash.clone()),
+                Kind::Left { hash, likely: true } => likely = Some(hash.clone()),
+                _ => {}
+            }
+            let read = answer.and_then(|answer| match &kind {
+                Kind::Field(written) => outcome.add_field(entry, written, answer),
+                Kind::Client(written) => outcome.add_client(written, answer),
+                Kind::Left { .. } | Kind::Seats => Ok(()),
+            });
+            if let Err(why) = read {
                 outcome.failure.get_or_insert(why);
             }
+        }
+        // The field was removed, though no answer says so, where the command was sent twice. It is not changed if it is there.
+        if left.is_empty() {
+            left.extend(likely);
+        }
+        if let Some((user, _)) = &entry.user {
+            let pair = || vec![user.to_string(), entry.sid.to_string()];
+            outcome.undo.extend(left.into_iter().map(|hash| KeyCommand::timed(Script::Add, vec![hash], pair())));
         }
         outcome
     }
 
-    fn add(&mut self, entry: &KeyEntry, kind: &Kind, answer: Value) -> Result<(), String> {
-        if matches!(answer, Value::Int(LATE)) {
-            return Err(TOO_LATE.to_owned());
-        }
-        match (kind, &entry.user) {
-            (Kind::Field(written), Some((user, _))) => {
-                let (_, before) = read(written, answer)?;
-                let other = Sid::parse(&before[0]).ok().filter(|other| *other != entry.sid);
-                self.restores =
-                    other.map(|sid| KeyField { lesson: entry.lesson.clone(), user: UserId::clone(user), sid });
-                self.undo.extend(written.undo(&before));
-            }
-            (Kind::User(written), Some((_, role))) => {
-                let (there, before) = read(written, answer)?;
-                self.known = there && *role != Role::Teacher && !written.is_own_try(&before);
-                self.undo.extend(written.undo(&before));
-            }
-            (Kind::Left(hash), Some((user, _))) if matches!(answer, Value::Int(1)) => {
-                let pair = vec![user.to_string(), entry.sid.to_string()];
-                self.undo.push(KeyCommand::timed(Script::Add, vec![hash.clone()], pair));
-            }
-            _ => {}
-        }
+    fn add_field(&mut self, entry: &KeyEntry, written: &Written, answer: Value) -> Result<(), String> {
+        let (_, before) = read(written, answer)?;
+        let holder = Sid::parse(&before[0]).ok().filter(|_| !written.held_sid(&before) || written.is_own_try(&before));
+        self.unsettled = holder.zip(entry.user.as_ref()).map(|(sid, (user, _))| KeyField {
+            lesson: entry.lesson.clone(),
+            user: UserId::clone(user),
+            sid,
+        });
+        self.undo.extend(written.undo(before));
+        Ok(())
+    }
+
+    fn add_client(&mut self, written: &Written, answer: Value) -> Result<(), String> {
+        let (there, before) = read(written, answer)?;
+        self.known = there && !written.is_own_try(&before);
+        self.undo.extend(written.undo(before));
         Ok(())
     }
 }

@@ -120,14 +120,20 @@ impl LessonKeys for ClusterKeys {
     }
 
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
+        let deadline = Instant::now() + ANSWER;
         let parts = join::parts(self.names(), entry, before);
         let commands: Vec<KeyCommand> = parts.iter().map(|Part { command, .. }| command.clone()).collect();
-        let answers = self.router.run(Instant::now() + ANSWER, &commands, false).await;
-        let Outcome { known, failure, undo, restores } = Outcome::of(entry, &parts, answers);
+        let answers = self.router.run(deadline, &commands, false).await;
+        let Outcome { known, mut failure, undo, unsettled } = Outcome::new(entry, parts, answers);
+        if failure.is_none()
+            && let Some(last) = join::last(self.names(), entry)
+        {
+            let answers = self.router.run(deadline, &[last], false).await;
+            failure = answers.into_iter().find_map(|answer| join::done(answer).err());
+        }
         let Some(failure) = failure else { return Ok(known) };
-        let undone = self.router.run(Instant::now() + UNDO, &undo, false).await;
-        let restored = restores.filter(|_| matches!(undone.first(), Some(Ok(Value::Int(1)))));
-        Err(FailedJoin { error: failed("join", failure), restored })
+        self.router.run(Instant::now() + UNDO, &undo, false).await;
+        Err(FailedJoin { error: failed("join", failure), unsettled })
     }
 
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {

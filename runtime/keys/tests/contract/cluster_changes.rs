@@ -78,9 +78,32 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     cluster.node(master).resume().unwrap();
     heals(&*kv).await;
     noticed(&bench).await;
+    keeps_what_another_join_wrote(&bench, &mut cluster).await;
     kv.remove(&[stale(&alice, None), stale(&carol, None)]).await.unwrap();
     assert_eq!(fresh(&bench, STUDENTS).await, None);
     kv.ping().await.unwrap();
+}
+
+/// A teacher's two connections join a lesson, and the join of one fails: it came from a lesson of a node that hangs.
+async fn keeps_what_another_join_wrote(bench: &InRedis, cluster: &mut RedisCluster) {
+    let hangs = cluster.master_of("lesson_teacher_left").unwrap();
+    let elsewhere = |key: &String| cluster.master_of(key).unwrap() != hangs;
+    let mut users = (0..).map(|number| format!("tom-{number}"));
+    let user = users.find(|user| elsewhere(user)).unwrap();
+    let mut lessons = (0..).map(|number| format!("joined-{number}"));
+    let keys = ["seat", "teacher"].map(|kind| move |id: &str| format!("lesson_{kind}_{id}"));
+    let joined = lessons.find(|id| keys.iter().all(|key| elsewhere(&key(id)))).unwrap();
+    let left = lesson("left");
+    let (moves, stays) = (entry(&joined, &user, Role::Teacher, 1), entry(&joined, &user, Role::Teacher, 2));
+    bench.kv.join(&entry("left", &user, Role::Teacher, 1), None).await.unwrap();
+    cluster.let_replicas_take_over(false).unwrap();
+    cluster.node(hangs).pause().unwrap();
+    let (moved, stayed) = tokio::join!(bench.kv.join(&moves, Some(&left)), bench.kv.join(&stays, None));
+    assert!(moved.is_err() && stayed.is_ok(), "{moved:?} {stayed:?}");
+    assert_eq!(fresh(bench, &user).await, hash([("lesson_id", &joined)]));
+    cluster.node(hangs).resume().unwrap();
+    cluster.let_replicas_take_over(true).unwrap();
+    heals(&*bench.kv).await;
 }
 
 /// A new master is noticed once, by its replication's id.
@@ -135,14 +158,14 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     // The hash of the lesson that is left is no hash, so that part is refused.
     bench.write("SET", "lesson_teacher_geometry-1", &["of another type"]).await;
     let moves = participant("algebra-1", "alice", 1);
-    let FailedJoin { restored, error } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
+    let FailedJoin { unsettled, error } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
     assert!(error.to_string().contains("WRONGTYPE"), "{error}");
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
     assert_eq!(fresh(&bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]));
     assert_eq!(fresh(&bench, "alice").await, own);
     let (user, _) = moves.user.clone().unwrap();
     let other = stale(&participant("algebra-1", "alice", 2), None).field;
-    assert_eq!(restored, Some(KeyField { lesson: algebra.clone(), user, sid: other.sid }));
+    assert_eq!(unsettled, Some(KeyField { lesson: algebra.clone(), user, sid: other.sid }));
 
     let dora = entry("algebra-1", "dora", Role::Teacher, 5);
     bench.kv.join(&dora, Some(&geometry)).await.unwrap_err();
@@ -153,6 +176,32 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     bench.kv.join(&dora, None).await.unwrap();
     bench.write("SET", "lesson_seat_algebra-2", &["of another type"]).await;
     bench.kv.join(&KeyEntry { seats: 3, ..participant("algebra-2", "emil", 6) }, None).await.unwrap();
+}
+
+/// A join of alice whose first try was carried out, over another connection's, and not answered; the second one fails.
+#[tokio::test]
+async fn a_join_that_was_sent_twice_takes_nobodys_field_with_it() {
+    let bench = kinds::cluster().await;
+    let geometry = lesson("geometry-1");
+    let (other, moves) = (participant("algebra-1", "alice", 2), participant("algebra-1", "alice", 1));
+    bench.kv.join(&other, None).await.unwrap();
+    bench.write("HSET", "lesson_student_algebra-1", &["alice", &sid(1)]).await;
+    bench.write("HSET", "alice", &["sid", &sid(1)]).await;
+    // The first try has removed alice's field of geometry, too, and the hash of its teachers is none.
+    bench.write("SET", "lesson_teacher_geometry-1", &["of another type"]).await;
+    let FailedJoin { unsettled, .. } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]), "it may be the other's");
+    assert_eq!(fresh(&bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]), "the lesson was not left");
+    let own = hash([("sid", &sid(1)), ("client_id", "alice"), ("role", "participant")]);
+    assert_eq!(fresh(&bench, "alice").await, own);
+    // What SQL says of it then.
+    let settled = stale(&moves, Some(2));
+    assert_eq!(unsettled.as_ref(), Some(&settled.field));
+    bench.kv.remove(&[settled]).await.unwrap();
+    assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+    let FailedJoin { unsettled, .. } =
+        bench.kv.join(&participant("algebra-1", "bob", 3), Some(&geometry)).await.unwrap_err();
+    assert_eq!((unsettled, fresh(&bench, "bob").await), (None, None), "all of it was this join's");
 }
 
 #[tokio::test]
