@@ -12,9 +12,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use rollcall_base::since::Since;
 use rollcall_schema::{Offset, header};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -29,8 +30,7 @@ use crate::{Fence, Publication, PublishError};
 const MAX_UNANSWERED: usize = 256;
 /// How many requests are handled at once; others wait in the channel.
 const MAX_REQUESTS: usize = 256;
-/// How long after its request a message may be sent, by the monotonic and by the wall clock: the monotonic one stops
-/// while a virtual machine is paused. The rest of [`CALL_TIMEOUT`] is for the answers.
+/// How long after its request a message may be sent. The rest of [`CALL_TIMEOUT`] is for the answers.
 const SEND_TIMEOUT: Duration = Duration::from_millis(700);
 /// How many subjects have a known last sequence. Beyond that all are forgotten, which costs each one refused message.
 const MAX_SUBJECTS: usize = 100_000;
@@ -40,22 +40,13 @@ pub(super) type Outcome = Result<Offset, PublishError>;
 /// A batch, and where its results go.
 pub(super) struct Request {
     pub(super) batch: Vec<Publication>,
-    pub(super) since: Instant,
-    pub(super) wall: SystemTime,
+    pub(super) since: Since,
     pub(super) answer: oneshot::Sender<Vec<Outcome>>,
-}
-
-impl Request {
-    fn is_fresh(since: Instant, wall: SystemTime) -> bool {
-        // A wall clock that was set back proves nothing.
-        since.elapsed() < SEND_TIMEOUT && wall.elapsed().is_ok_and(|elapsed| elapsed < SEND_TIMEOUT)
-    }
 }
 
 /// A request without all of its results.
 struct Active {
-    since: Instant,
-    wall: SystemTime,
+    since: Since,
     results: Vec<Option<Outcome>>,
     unresolved: usize,
     answer: oneshot::Sender<Vec<Outcome>>,
@@ -141,10 +132,10 @@ impl InFlight {
     }
 
     pub(super) fn add(&mut self, request: Request, limit: usize) {
-        let Request { batch, since, wall, answer } = request;
+        let Request { batch, since, answer } = request;
         self.last_request += 1;
         let (number, unresolved) = (self.last_request, batch.len());
-        let active = Active { since, wall, results: vec![None; unresolved], unresolved, answer };
+        let active = Active { since, results: vec![None; unresolved], unresolved, answer };
         self.active.insert(number, active);
         for (index, publication) in batch.into_iter().enumerate() {
             if let Some(why) = message::why_unsendable(&publication, limit) {
@@ -214,7 +205,7 @@ impl InFlight {
     /// A message that is too late gets its result without being sent: its row may belong to another node by now.
     fn is_fresh(&mut self, pending: &Pending) -> bool {
         let Some(active) = self.active.get(&pending.request) else { return false };
-        if Request::is_fresh(active.since, active.wall) && !active.answer.is_closed() {
+        if active.since.is_within(SEND_TIMEOUT) && !active.answer.is_closed() {
             return true;
         }
         self.resolve(pending.request, pending.index, Err(PublishError::Behind));

@@ -4,7 +4,7 @@
 //! the same message id.
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -21,7 +21,7 @@ use super::{
     servers::Servers,
 };
 use crate::Publication;
-use rollcall_base::{names, tasks::Tasks};
+use rollcall_base::{names, since::Since, tasks::Tasks};
 
 /// How many requests wait for the connection; further callers wait too, within [`CALL_TIMEOUT`].
 const MAX_WAITING: usize = 64;
@@ -59,7 +59,7 @@ impl Publisher {
     pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Outcome> {
         let count = batch.len();
         let (answer, answered) = oneshot::channel();
-        let request = Request { batch, since: Instant::now(), wall: SystemTime::now(), answer };
+        let request = Request { batch, since: Since::now(), answer };
         let all = async {
             self.requests.send(request).await.ok()?;
             answered.await.ok()

@@ -1,12 +1,10 @@
 //! Against a model of the stream: it knows ids, checks the expected sequence, and others store in between.
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::collections::HashMap;
 
 use proptest::{collection::vec, prelude::*};
+use rollcall_base::since::Since;
 use rollcall_schema::{Subject, header};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::{InFlight, Outcome, Request};
 use crate::{Fence, Publication, PublishError};
@@ -86,8 +84,7 @@ fn parse(bytes: &[u8]) -> Vec<Sent> {
 
 fn add(in_flight: &mut InFlight, batch: Vec<Publication>) -> oneshot::Receiver<Vec<Outcome>> {
     let (answer, answered) = oneshot::channel();
-    let since = Instant::now() + Duration::from_secs(60);
-    in_flight.add(Request { batch, since, wall: SystemTime::now(), answer }, LIMIT);
+    in_flight.add(Request { batch, since: Since::now(), answer }, LIMIT);
     answered
 }
 
