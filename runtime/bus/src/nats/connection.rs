@@ -98,7 +98,6 @@ struct Connect<'a> {
     pedantic: bool,
     headers: bool,
     no_responders: bool,
-    echo: bool,
     protocol: u8,
 }
 
@@ -169,7 +168,6 @@ impl NatsConnection {
             pedantic: false,
             headers: true,
             no_responders: true,
-            echo: false,
             protocol: 1,
         };
         let connect = serde_json::to_string(&connect).map_err(io::Error::from)?;

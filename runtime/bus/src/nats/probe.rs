@@ -1,4 +1,5 @@
-//! Checks that NATS lets a node do what serving needs: publish, receive the copy, and read the stream.
+//! Checks that NATS lets a node do what serving needs: publish, receive the copy, read the stream, and wake other nodes'
+//! relays.
 //!
 //! It uses a connection of its own: the server reports a missing right on the connection that lacks it, without naming
 //! the request. It does so before it answers the PING that follows.
@@ -13,6 +14,7 @@ use super::{
     CALL_TIMEOUT,
     connection::{ConnectionError, NatsConnection},
     message::{self, PublishFailure},
+    relay_wakes,
     servers::Servers,
     wire::Op,
 };
@@ -34,8 +36,10 @@ const REQUESTS: [(&str, &str); 5] = [
 ];
 /// Sent too while there is no stream.
 const CREATE: (&str, &str) = ("STREAM.CREATE", "");
-/// The number of the subscription for answers; those of [`SUBJECTS`] follow.
+/// The number of the subscription for answers; those of [`SUBJECTS`] follow, and that of the wake-up.
 const ANSWERS: u64 = 1;
+/// What subjects a right is granted for.
+const GRANTED: [&str; 5] = ["classroom.>", "lesson.>", "live.>", "_INBOX.>", "rollcall.wake.>"];
 
 /// What a probe may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,11 +56,12 @@ struct Probe {
     inbox: String,
     /// For each of [`SUBJECTS`], the answer to its message.
     answers: [Option<Result<Offset, PublishFailure>>; 2],
-    heard: [bool; 2],
+    /// Whether the copies of both were heard, and the wake-up.
+    heard: [bool; 3],
     /// How many messages were deleted.
     deleted: usize,
-    /// What the server refused.
-    violations: BTreeSet<String>,
+    /// What the server refused, as what to grant.
+    lacking: BTreeSet<String>,
     ponged: bool,
 }
 
@@ -70,9 +75,9 @@ pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeEr
         connection,
         inbox: format!("_INBOX.{}.", Sid::random()),
         answers: [None, None],
-        heard: [false; 2],
+        heard: [false; 3],
         deleted: 0,
-        violations: BTreeSet::new(),
+        lacking: BTreeSet::new(),
         ponged: false,
     };
     let ended = timeout_at(deadline, probe.run(depth)).await;
@@ -85,9 +90,12 @@ pub(super) async fn probe(servers: &Servers, depth: Depth) -> Result<(), ProbeEr
 impl Probe {
     async fn run(&mut self, depth: Depth) -> Result<(), ConnectionError> {
         let mut ask = format!("SUB {}* {ANSWERS}\r\n", self.inbox);
-        for (number, subject) in (2..).zip(SUBJECTS) {
-            ask.push_str(&format!("SUB {LIVE_PREFIX}{subject} {number}\r\n"));
+        let wake = format!("{}$probe.{}", relay_wakes::PREFIX, Sid::random());
+        let copies = SUBJECTS.map(|subject| format!("{LIVE_PREFIX}{subject}"));
+        for (number, subject) in (2..).zip(copies.iter().chain([&wake])) {
+            ask.push_str(&format!("SUB {subject} {number}\r\n"));
         }
+        ask.push_str(&format!("PUB {wake} 0\r\n\r\n"));
         for (number, subject) in SUBJECTS.iter().enumerate() {
             let mut head = "NATS/1.0\r\n".to_owned();
             if let Depth::Rights { .. } = depth {
@@ -146,7 +154,7 @@ impl Probe {
                 Op::Error(error) => {
                     let error = String::from_utf8_lossy(error);
                     if error.to_ascii_lowercase().contains("permissions violation") {
-                        self.violations.insert(error.trim_matches('\'').to_owned());
+                        self.lacking.insert(lacking(error.trim_matches('\'')));
                     }
                 }
                 Op::Pong => self.ponged = true,
@@ -160,25 +168,30 @@ impl Probe {
         if !self.ponged {
             return false;
         }
-        if !self.violations.is_empty() {
+        if !self.lacking.is_empty() {
             return true;
         }
+        let [copies @ .., woken] = self.heard;
         let answered = self.answers.iter().all(Option::is_some);
         let stored = self.answers.iter().flatten().filter(|answer| answer.is_ok()).count();
         match depth {
-            Depth::Rights { .. } => true,
-            Depth::Write => answered && (stored < 2 || self.heard == [true; 2] && self.deleted == 2),
+            Depth::Rights { .. } => woken,
+            Depth::Write => woken && answered && (stored < 2 || copies == [true; 2] && self.deleted == 2),
         }
     }
 
     fn verdict(&self, depth: Depth) -> Result<(), ProbeError> {
         let unable = |why: String| Err(ProbeError::Unable(why));
-        if !self.violations.is_empty() {
-            let all: Vec<&str> = self.violations.iter().map(String::as_str).collect();
-            return unable(format!("the NATS user lacks a right: {}", all.join("; ")));
+        if !self.lacking.is_empty() {
+            let all: Vec<&str> = self.lacking.iter().map(String::as_str).collect();
+            return unable(format!("the NATS user lacks a right: let it {}", all.join(", ")));
         }
         if !self.ponged {
             return Err(away("no answer in time"));
+        }
+        let [copies @ .., woken] = self.heard;
+        if !woken {
+            return unable("what is published on rollcall.wake.> is not heard back".to_owned());
         }
         if let Depth::Rights { .. } = depth {
             return Ok(());
@@ -193,7 +206,7 @@ impl Probe {
                 Some(_) => {}
             }
         }
-        if self.heard != [true; 2] {
+        if copies != [true; 2] {
             return unable("what is published is not heard back on live.>".to_owned());
         }
         if self.deleted < 2 {
@@ -201,6 +214,15 @@ impl Probe {
         }
         Ok(())
     }
+}
+
+/// The right that a server's error is about, as `Permissions Violation for Publish to "lesson.$probe.rollcall"`.
+fn lacking(violation: &str) -> String {
+    let mut parts = violation.split('"');
+    let (Some(said), Some(subject)) = (parts.next(), parts.next()) else { return violation.to_owned() };
+    let verb = if said.contains("Subscription") { "subscribe" } else { "publish" };
+    let granted = GRANTED.into_iter().find(|granted| subject.starts_with(granted.trim_end_matches('>')));
+    format!("{verb} to {}", granted.unwrap_or(subject))
 }
 
 fn away(why: &str) -> ProbeError {

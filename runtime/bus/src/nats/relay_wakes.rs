@@ -1,7 +1,7 @@
 //! Messages between relays, over core NATS: there are new rows in a shard of the outbox.
 //!
-//! Invariant: nothing waits for them, and none is kept: a relay looks every second in any case. So a user without the right
-//! to these subjects costs time, not events.
+//! Invariant: nothing waits for them, and none is kept: a relay looks every second in any case. So one that is lost costs
+//! time, not events.
 use std::time::Duration;
 
 use async_nats::{Client, connection::State};
@@ -20,9 +20,12 @@ use crate::BusError;
 /// How long writing one to the client's queue may take.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How the subjects begin. No installation is called `$probe`, which follows where a probe writes.
+pub(super) const PREFIX: &str = "rollcall.wake.";
+
 /// `rollcall.wake.{installation}.{shard}`.
 fn subject(installation: Uuid, shard: u8) -> String {
-    format!("rollcall.wake.{installation}.{shard}")
+    format!("{PREFIX}{installation}.{shard}")
 }
 
 pub(super) async fn tell(client: &Client, installation: Uuid, shards: Shards) {
