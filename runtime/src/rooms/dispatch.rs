@@ -33,7 +33,7 @@ impl Rooms {
                     warn!("the stream was made anew or put back: the connections of its rooms are closed");
                     self.0.watermark.store(0, Ordering::SeqCst);
                     self.read_epoch();
-                    self.entries().values().for_each(|entry| entry.life.begins.store(0, Ordering::SeqCst));
+                    self.entries().values().for_each(|entry| entry.life.begin_anew());
                     self.broadcast(|| RoomCommand::StreamReset).await;
                 }
             }
@@ -50,7 +50,7 @@ impl Rooms {
     /// The room of an event, and the workers that have members of it; none where the event is not for them.
     fn audience(&self, incoming: &Incoming) -> Option<(RoomKey, Vec<usize>)> {
         let entries = self.entries();
-        let entry = entries.get(&incoming.room).filter(|entry| entry.life.has(incoming.offset))?;
+        let entry = entries.get(&incoming.room).filter(|entry| entry.life.comes(incoming.offset))?;
         let workers = entry.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(worker, _)| worker);
         Some((entry.key, workers.collect()))
     }

@@ -89,13 +89,27 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Life {
     subscribed: OnceCell<()>,
-    /// The position when the subscription was confirmed; without a confirmation, when it was requested.
-    pub(super) begins: AtomicU64,
+    /// After which offset events are for members; set before there are any.
+    begins: AtomicU64,
+    /// The highest offset that came.
+    latest: AtomicU64,
 }
 
 impl Life {
-    pub(super) fn has(&self, offset: Offset) -> bool {
+    fn has(&self, offset: Offset) -> bool {
         offset.0 > self.begins.load(Ordering::SeqCst)
+    }
+
+    /// An event of this offset comes; whether it is for members.
+    pub(super) fn comes(&self, offset: Offset) -> bool {
+        self.latest.fetch_max(offset.0, Ordering::SeqCst);
+        self.has(offset)
+    }
+
+    /// Offsets start again.
+    pub(super) fn begin_anew(&self) {
+        self.begins.store(0, Ordering::SeqCst);
+        self.latest.store(0, Ordering::SeqCst);
     }
 }
 
@@ -203,22 +217,30 @@ impl Rooms {
     }
 
     async fn subscribe(&self, id: &RoomId) {
-        self.begin(id, None);
-        match timeout(SUBSCRIBE, self.0.bus.subscribe(id)).await {
-            Ok(Ok(offset)) => self.begin(id, Some(offset)),
-            Ok(Err(error)) => warn!(room = %id, %error, "the room is filled when the bus is back"),
-            Err(_) => warn!(room = %id, "the room is filled when the bus answers"),
-        }
+        let offset = match timeout(SUBSCRIBE, self.0.bus.subscribe(id)).await {
+            Ok(Ok(offset)) => Some(offset),
+            Ok(Err(error)) => {
+                warn!(room = %id, %error, "the room is filled when the bus is back");
+                None
+            }
+            Err(_) => {
+                warn!(room = %id, "the room is filled when the bus answers");
+                None
+            }
+        };
+        self.begin(id, offset);
     }
 
-    /// The room begins at `offset`, or where the stream was last known to be. Under the lock, so that a stream reset in
-    /// between cannot leave an offset of the old stream here.
+    /// The room begins at `offset`, or where the stream was last known to be, but not before an event that came of it already:
+    /// a backfill brings those before that one, and not that one again. Under the lock, so that a stream reset in between
+    /// cannot leave an offset of the old stream here.
     fn begin(&self, id: &RoomId, offset: Option<Offset>) {
         let entries = self.entries();
         if let Some(entry) = entries.get(id) {
             let known = self.0.bus.position().offset;
             let begins = offset.map_or(known, |offset| offset.min(known));
-            entry.life.begins.store(begins.0, Ordering::SeqCst);
+            let latest = entry.life.latest.load(Ordering::SeqCst);
+            entry.life.begins.store(begins.0.max(latest), Ordering::SeqCst);
         }
     }
 

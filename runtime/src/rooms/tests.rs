@@ -6,7 +6,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, LessonId, Offset, RoomId};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::*;
 use rollcall_bus::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay};
@@ -18,6 +18,8 @@ struct Scripted {
     position: AtomicU64,
     /// The position when it answers a subscription; unset where it never answers.
     subscribed: OnceLock<u64>,
+    /// While it is locked, subscriptions wait.
+    waits: Mutex<()>,
 }
 
 #[async_trait]
@@ -35,6 +37,7 @@ impl Bus for Scripted {
     }
 
     async fn subscribe(&self, _: &RoomId) -> Result<Offset, BusError> {
+        drop(self.waits.lock().await);
         let position = self.subscribed.get().ok_or_else(|| BusError("away".to_owned()))?;
         self.position.store(*position, Ordering::SeqCst);
         Ok(Offset(*position))
@@ -141,8 +144,32 @@ async fn members_get_no_event_of_a_backfill_from_before_their_room_began() {
     assert_eq!(bench.delivered().await, 651);
 }
 
+/// The subscription was live when NATS died, and one event came; those just before it are read from the stream later.
 #[tokio::test]
-async fn without_an_answer_a_room_begins_where_its_subscription_was_requested() {
+async fn members_get_no_event_from_before_one_that_came_before_them() {
+    let mut bench = Bench::new();
+    bench.bus.position.store(599, Ordering::SeqCst);
+    let bus = bench.bus.clone();
+    let waits = bus.waits.lock().await;
+    let (rooms, room) = (bench.rooms.clone(), bench.room.clone());
+    let entering = tokio::spawn(async move { rooms.enter(SocketId::from_bits(0), room).await });
+    while !bench.rooms.has_members(&bench.room) {
+        tokio::task::yield_now().await;
+    }
+    bench.feed(614).await;
+    assert_eq!(bench.delivered().await, 614, "to nobody yet");
+    drop(waits);
+    entering.await.expect("entered");
+    let Some(RoomCommand::AddMember { room, .. }) = bench.commands.recv().await else { panic!("a member is added") };
+    for offset in [600, 613, 615] {
+        bench.feed(offset).await;
+    }
+    assert_eq!(bench.delivered().await, 615);
+    drop(room);
+}
+
+#[tokio::test]
+async fn without_an_answer_a_room_begins_where_the_stream_was_last_known_to_be() {
     let mut bench = Bench::new();
     bench.bus.position.store(599, Ordering::SeqCst);
     bench.enter().await;
