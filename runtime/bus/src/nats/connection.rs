@@ -5,7 +5,7 @@
 //!
 //! Invariant: everything that waits for the server has a timeout, except [`NatsConnection::read`], which is safe to
 //! cancel.
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::ServerName;
@@ -84,6 +84,13 @@ pub(super) struct Info {
     /// `HOST:PORT` of all members of its cluster.
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
+}
+
+impl Info {
+    /// The members of its cluster that it reaches, itself included.
+    pub(super) fn members(&self) -> BTreeSet<&str> {
+        self.connect_urls.iter().map(String::as_str).collect()
+    }
 }
 
 #[derive(Serialize)]

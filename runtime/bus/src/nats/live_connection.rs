@@ -14,11 +14,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{
-    connection::{ConnectionError, NatsConnection},
+    connection::{ConnectionError, Info, NatsConnection},
     live_buffer::LiveBuffer,
     questions::{Again, Answer, Heard, Questions},
     servers::{PING_INTERVAL, Servers},
-    stream::{INFO, StateError},
+    stream::INFO,
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
     wire::{self, Message, Op},
@@ -135,7 +135,7 @@ impl LiveConnection {
     /// Handles what was read, and returns what is to be written.
     fn process_input(&mut self) -> Result<Vec<u8>, ConnectionError> {
         let now = Instant::now();
-        let (mut out, mut events, mut news) = (Vec::new(), Vec::new(), None);
+        let (mut out, mut events, mut news) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(op) = self.connection.next()? {
             match op {
                 Op::Message(message) if message.sid == INBOX => {
@@ -153,17 +153,23 @@ impl LiveConnection {
                 Op::Ping => out.extend_from_slice(b"PONG\r\n"),
                 Op::Pong => self.unanswered = 0,
                 Op::Error(error) => tracing::warn!(error = %String::from_utf8_lossy(error), "NATS"),
-                Op::Info(info) => news = serde_json::from_slice(info).ok(),
+                Op::Info(info) => news.extend(serde_json::from_slice(info).ok()),
                 Op::Ok => {}
             }
         }
         self.buffer.push(now, events);
-        if let Some(info) = news {
-            // The cluster has other members now.
-            self.connection.info = info;
-            self.servers.learn(&self.connection);
-        }
+        news.into_iter().for_each(|info| self.learn(info));
         Ok(out)
+    }
+
+    /// The server has news of itself. Where other members of the cluster can be reached now, one of them may have died and
+    /// come back between two questions, or been cut off, and what it republished just before is lost.
+    fn learn(&mut self, info: Info) {
+        if info.members() != self.connection.info.members() {
+            self.buffer.mark_broken();
+        }
+        self.connection.info = info;
+        self.servers.learn(&self.connection);
     }
 }
 
@@ -171,26 +177,18 @@ fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
     Questions::new(connection.info.server_name.clone(), servers.options().api(INFO))
 }
 
-/// Answers all callers; those that timed out are skipped. If the stream is gone or is another one, or another server
-/// leads it, the buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
+/// Answers all callers. If the stream is gone or is another one, another server leads it, or nobody did for a moment, the
+/// buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
 fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
-    let Answer { state, asked, arrived, waiters } = answer;
-    let is_current = match &state {
-        Ok(state) => stream_end.confirm(state, asked),
-        Err(StateError::Missing) => false,
-        Err(StateError::Away(_)) => true,
-    };
-    if state.is_ok() && is_current {
+    let Answer { state, asked, arrived, interrupted, waiters } = answer;
+    let is_whole = state.as_ref().is_ok_and(|state| stream_end.confirm(state, asked)) && !interrupted;
+    if is_whole {
         buffer.answered(arrived);
-    }
-    if is_current {
-        buffer.wake()
+        buffer.wake();
     } else {
-        buffer.mark_broken()
+        buffer.mark_broken();
     }
-    for waiter in waiters {
-        let _ = waiter.send(state.clone());
-    }
+    waiters.into_iter().for_each(|waiter| waiter.answer(&state));
 }
 
 /// Reads an event; what is none is counted. The stream's headers come after the publisher's, so forged ones are

@@ -67,6 +67,7 @@ use self::{
     replays::Replays,
     sequence_tracker::SequenceTracker,
     servers::{PING_INTERVAL, Servers},
+    stream::StateError,
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
     work_client::WorkClient,
@@ -188,9 +189,7 @@ impl NatsBus {
 
     /// A round trip on the live connection, shared with concurrent callers.
     async fn round_trip(&self, operation: &'static str) -> Result<stream::State, BusError> {
-        self.rooms.round_trip().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
-            metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
-        })
+        counted(operation, self.rooms.round_trip().await)
     }
 }
 
@@ -251,13 +250,10 @@ impl Bus for NatsBus {
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
         let pending = self.buffer.pend();
         let new = self.rooms.add(room, &self.stream_end);
-        let state = self.round_trip("subscribe").await?;
+        counted("subscribe", self.rooms.live().await)?;
         pending.answered();
-        if new {
-            // Otherwise a backfill would bring older events, which no client here knows of.
-            self.rooms.begin_after(room, state.last, &self.stream_end);
-        }
-        Ok(Offset(state.last))
+        // Otherwise a backfill would bring older events, which no client here knows of.
+        Ok(Offset(if new { self.rooms.begin(room, &self.stream_end) } else { self.stream_end.confirmed() }))
     }
 
     fn unsubscribe(&self, room: &RoomId) {
@@ -302,4 +298,11 @@ impl Bus for NatsBus {
     ) -> Result<Vec<PresenceEvent>, BusError> {
         self.presence.read_one(classroom, after, through, max).await
     }
+}
+
+fn counted<T>(operation: &'static str, outcome: Result<T, StateError>) -> Result<T, BusError> {
+    outcome.map_err(|error| {
+        metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
+        BusError(error.to_string())
+    })
 }

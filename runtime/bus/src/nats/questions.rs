@@ -1,14 +1,15 @@
-//! Round trips to the stream on the live connection: where it is, asked so that the answer proves the subscriptions.
+//! Round trips to the stream on the live connection: they prove subscriptions, and tell where the stream is.
 //!
-//! Why a round trip proves a subscription: the room's SUB is written before the question, on the same connection. What the
-//! stream holds when it answers can be read from it; what is stored later finds the subscription. In a cluster the
-//! server passes both on to the one that leads the stream, from version 2.10 on by different connections, so that one
-//! may overtake the other. So where another server leads the stream, a message that the stream must refuse goes first:
-//! it takes the way of the SUB, and its answer that of the events. The question follows that answer.
+//! A message that the stream must refuse proves a subscription: the room's SUB is written before it, on the same
+//! connection, and in a cluster it takes the way of the SUB to the server that leads the stream, and its answer that of the
+//! events. What is stored after the answer finds the subscription. It costs JetStream's API nothing; a question does, so
+//! the stream is asked only if a caller wants to know where it is. From version 2.10 on, questions take another
+//! way between servers. So where another server leads the stream, the message goes first, and the question follows its
+//! answer: what the stream holds then can be read from it.
 //!
-//! Invariant: one question at a time. One that is not answered is asked again, and is given up when nobody waits for it
-//! any more. Only answers of the server that leads the stream now count.
-use std::time::Duration;
+//! Invariant: one round trip at a time. What is not answered is sent again, and is given up when nobody waits for it any
+//! more. Only answers of the server that leads the stream now count.
+use std::{mem, time::Duration};
 
 use rollcall_schema::Sid;
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub(super) struct Questions {
 struct Question {
     waiters: Vec<Waiter>,
     began: Instant,
+    /// See [`Answer::interrupted`].
+    interrupted: bool,
     /// Whether the message that is to be refused goes next, or has no answer yet.
     proving: bool,
     /// When that was answered.
@@ -65,6 +68,9 @@ pub(super) struct Answer {
     pub(super) asked: Instant,
     /// Events that were republished before this have arrived.
     pub(super) arrived: Instant,
+    /// For a moment nobody led the stream, or what was sent to its leader got lost: so may have what was republished just
+    /// before.
+    pub(super) interrupted: bool,
     pub(super) waiters: Vec<Waiter>,
 }
 
@@ -94,8 +100,10 @@ impl Questions {
 
     /// Asks for these callers. Returns what is to be written after the SUB lines of their rooms.
     pub(super) fn ask(&mut self, waiters: Vec<Waiter>) -> Vec<u8> {
-        let proving = self.is_elsewhere(self.leader.as_deref());
-        self.current = Some(Question { waiters, began: Instant::now(), proving, proved: None, sent: Vec::new() });
+        let asks = waiters.iter().any(|waiter| matches!(waiter, Waiter::State(_)));
+        let proving = !asks || self.is_elsewhere(self.leader.as_deref());
+        let (began, sent) = (Instant::now(), Vec::new());
+        self.current = Some(Question { waiters, began, interrupted: false, proving, proved: None, sent });
         self.send()
     }
 
@@ -118,17 +126,12 @@ impl Questions {
     pub(super) fn hear(&mut self, subject: &str, head: &[u8], body: &[u8], now: Instant) -> Heard {
         let number = subject.strip_prefix(&self.inbox).and_then(|number| number.parse::<u64>().ok());
         let Some(question) = &mut self.current else { return Heard::Nothing };
-        let sent = question.sent.iter().find(|(sent, _)| Some(*sent) == number);
-        let Some(asked) = sent.map(|(_, asked)| *asked) else { return Heard::Nothing };
+        let Some(place) = question.sent.iter().position(|(sent, _)| Some(*sent) == number) else {
+            return Heard::Nothing;
+        };
+        let (_, asked) = question.sent[place];
         if question.proving {
-            question.proving = false;
-            if head.starts_with(NO_RESPONDERS) {
-                // Nobody leads the stream, or there is none. The question tells which, after a while.
-                return Heard::Nothing;
-            }
-            question.proved = Some(now);
-            question.sent.clear();
-            return Heard::Next(self.send());
+            return self.hear_refusal(head, place > 0, now);
         }
         let state = stream::parse_state(body);
         if let Ok(State { leader, .. }) = &state {
@@ -141,8 +144,34 @@ impl Questions {
                 return Heard::Next(self.send());
             }
         }
-        let Some(Question { waiters, proved, .. }) = self.current.take() else { return Heard::Nothing };
-        Heard::Answer(Answer { state, asked, arrived: proved.unwrap_or(now), waiters })
+        let Some(Question { waiters, proved, interrupted, .. }) = self.current.take() else { return Heard::Nothing };
+        Heard::Answer(Answer { state, asked, arrived: proved.unwrap_or(now), interrupted, waiters })
+    }
+
+    /// Handles the answer to the message that the stream refuses. `lost`: one that was sent before it has none.
+    fn hear_refusal(&mut self, head: &[u8], lost: bool, now: Instant) -> Heard {
+        let Some(question) = &mut self.current else { return Heard::Nothing };
+        question.proving = false;
+        question.sent.clear();
+        if head.starts_with(NO_RESPONDERS) {
+            // Nobody leads the stream, or there is none. The question tells which, after a while.
+            question.interrupted = true;
+            return Heard::Nothing;
+        }
+        question.interrupted |= lost;
+        question.proved = Some(now);
+        for waiter in mem::take(&mut question.waiters) {
+            match waiter {
+                // One that timed out is skipped.
+                Waiter::Live(waiter) => drop(waiter.send(Ok(()))),
+                asks @ Waiter::State(_) => question.waiters.push(asks),
+            }
+        }
+        if question.waiters.is_empty() && !question.interrupted {
+            self.current = None;
+            return Heard::Nothing;
+        }
+        Heard::Next(self.send())
     }
 
     fn is_elsewhere(&self, leader: Option<&str>) -> bool {
@@ -167,77 +196,4 @@ impl Questions {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    fn asked(questions: &mut Questions) -> (String, oneshot::Receiver<Result<State, StateError>>) {
-        let (waiter, answer) = oneshot::channel();
-        (String::from_utf8(questions.ask(vec![waiter])).expect("text"), answer)
-    }
-
-    /// Answers the last message.
-    fn hear(questions: &mut Questions, head: &str, body: &str) -> Heard {
-        let subject = format!("{}{}", questions.inbox, questions.number);
-        questions.hear(&subject, head.as_bytes(), body.as_bytes(), Instant::now())
-    }
-
-    fn state(leader: Option<&str>) -> String {
-        let cluster = leader.map(|leader| format!(r#","cluster":{{"leader":"{leader}"}}"#)).unwrap_or_default();
-        format!(r#"{{"created":"now","state":{{"first_seq":1,"last_seq":7,"bytes":0}}{cluster}}}"#)
-    }
-
-    fn is_refused_message(written: &[u8]) -> bool {
-        written.starts_with(b"HPUB classroom.$probe")
-    }
-
-    #[tokio::test]
-    async fn on_the_server_that_leads_the_stream_one_message_is_enough() {
-        for leader in [None, Some("here")] {
-            let mut questions = Questions::new("here".to_owned(), "Q".to_owned());
-            for _ in 0..2 {
-                let (written, _answer) = asked(&mut questions);
-                assert!(written.starts_with("PUB Q "), "{written}");
-                assert!(matches!(hear(&mut questions, "", &state(leader)), Heard::Answer(Answer { state: Ok(_), .. })));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn elsewhere_a_refused_message_goes_before_and_again_for_another_leader() {
-        let mut questions = Questions::new("here".to_owned(), "Q".to_owned());
-        asked(&mut questions);
-        for leader in ["a", "b"] {
-            let Heard::Next(written) = hear(&mut questions, "", &state(Some(leader))) else { panic!("not proved") };
-            assert!(is_refused_message(&written));
-            let Heard::Next(written) = hear(&mut questions, "", "{}") else { panic!("not asked") };
-            assert!(written.starts_with(b"PUB Q "));
-        }
-        assert!(matches!(hear(&mut questions, "", &state(Some("b"))), Heard::Answer(_)));
-        // Where it is known that another server leads, it goes first.
-        assert!(asked(&mut questions).0.starts_with("HPUB"));
-        // Nobody takes it: that proves nothing.
-        assert!(matches!(hear(&mut questions, "NATS/1.0 503\r\n\r\n", ""), Heard::Nothing));
-        assert!(matches!(questions.again(), Again::Next(written) if written.starts_with(b"PUB Q ")));
-        assert!(
-            matches!(hear(&mut questions, "", &state(Some("b"))), Heard::Next(written) if is_refused_message(&written))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_question_is_asked_again_and_then_given_up() {
-        let mut questions = Questions::new("here".to_owned(), "Q".to_owned());
-        let (_, answer) = asked(&mut questions);
-        let first = format!("{}{}", questions.inbox, questions.number);
-        tokio::time::advance(ASK_AGAIN).await;
-        assert_eq!(questions.due(), Some(Instant::now()));
-        assert!(matches!(questions.again(), Again::Next(_)));
-        // The first one is answered late.
-        assert!(matches!(questions.hear(&first, b"", state(None).as_bytes(), Instant::now()), Heard::Answer(_)));
-        drop(answer);
-        asked(&mut questions);
-        tokio::time::advance(CALL_TIMEOUT).await;
-        assert!(matches!(questions.again(), Again::GivenUp { in_cluster: false }) && !questions.is_waiting());
-    }
-}
+mod tests;

@@ -21,7 +21,22 @@ use super::{
 };
 
 /// A caller that waits for a round trip.
-pub(super) type Waiter = oneshot::Sender<Result<State, StateError>>;
+pub(super) enum Waiter {
+    /// It wants to know where the stream is.
+    State(oneshot::Sender<Result<State, StateError>>),
+    /// It wants to know that its subscription is live.
+    Live(oneshot::Sender<Result<(), StateError>>),
+}
+
+impl Waiter {
+    /// One that timed out is skipped.
+    pub(super) fn answer(self, state: &Result<State, StateError>) {
+        match self {
+            Self::State(waiter) => drop(waiter.send(state.clone())),
+            Self::Live(waiter) => drop(waiter.send(state.as_ref().map(drop).map_err(Clone::clone))),
+        }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -67,12 +82,15 @@ impl Subscriptions {
         true
     }
 
-    /// The room's subscription is live: events up to here are not for it.
-    pub(super) fn begin_after(&self, room: &RoomId, through: u64, stream_end: &StreamEnd) {
-        if let Some(subscription) = self.lock().rooms.get_mut(room) {
-            // Capped as in `add`: the answer may be one of before a reset.
-            subscription.start = subscription.start.max(through.min(stream_end.confirmed()));
+    /// The room's subscription is live: events up to the stream's confirmed end are not for it.
+    pub(super) fn begin(&self, room: &RoomId, stream_end: &StreamEnd) -> u64 {
+        let mut table = self.lock();
+        // Read under the lock, as in `add`.
+        let end = stream_end.confirmed();
+        if let Some(subscription) = table.rooms.get_mut(room) {
+            subscription.start = subscription.start.max(end);
         }
+        end
     }
 
     /// Removes a room.
@@ -91,13 +109,25 @@ impl Subscriptions {
     /// The stream's state, asked on the live connection after this call and after the SUB of every room added so far.
     /// Without a connection it fails at once, otherwise after [`CALL_TIMEOUT`].
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
-        let (waiter, answer) = oneshot::channel();
+        self.wait(Waiter::State).await
+    }
+
+    /// Returns when the subscription of every room added so far is live. It fails as [`Subscriptions::round_trip`] does.
+    pub(super) async fn live(&self) -> Result<(), StateError> {
+        self.wait(Waiter::Live).await
+    }
+
+    async fn wait<T>(
+        &self,
+        waiter: impl FnOnce(oneshot::Sender<Result<T, StateError>>) -> Waiter,
+    ) -> Result<T, StateError> {
+        let (answered, answer) = oneshot::channel();
         {
             let mut table = self.lock();
             if !table.connected {
                 return Err(StateError::Away("not connected".to_owned()));
             }
-            table.waiters.push(waiter);
+            table.waiters.push(waiter(answered));
         }
         self.changed.notify_one();
         match timeout(CALL_TIMEOUT, answer).await {

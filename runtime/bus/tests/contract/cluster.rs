@@ -3,21 +3,22 @@ use async_nats::{
     ServerAddr,
     jetstream::{
         self,
-        stream::{ClusterInfo, Config, Placement},
+        stream::{ClusterInfo, Config, Placement, StorageType},
     },
 };
 use rollcall_bus::{
-    Bus,
+    Bus, BusEvent,
     nats::{NatsBus, NatsOptions, StreamOptions},
 };
 use rollcall_loadtest::servers::{MemberOptions, NatsCluster, NatsMember, NatsVersion};
+use rollcall_schema::RoomId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Duration, Instant, sleep},
 };
 
@@ -143,29 +144,104 @@ async fn a_member_that_was_not_named_is_used_by_every_connection() {
     bus.probe().await.unwrap();
 }
 
-/// Passes a server's routes on, and while it is held none that tells of a live subject.
-async fn routes_to(server: u16, holds: &watch::Receiver<bool>) -> u16 {
+/// What happens between servers to what tells of a live subject.
+#[derive(Clone, Copy, PartialEq)]
+enum Routes {
+    Pass,
+    Wait,
+    /// All connections end, and what waits is lost.
+    Break,
+}
+
+/// Passes a server's routes on.
+async fn routes_to(server: u16, routes: &watch::Receiver<Routes>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let holds = holds.clone();
+    let routes = routes.clone();
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let Ok(far) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
             let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-            tokio::spawn(pass(near_read, far_write, holds.clone()));
-            tokio::spawn(pass(far_read, near_write, holds.clone()));
+            tokio::spawn(pass(near_read, far_write, routes.clone()));
+            tokio::spawn(pass(far_read, near_write, routes.clone()));
         }
     });
     port
 }
 
-async fn pass(mut read: OwnedReadHalf, mut write: OwnedWriteHalf, mut holds: watch::Receiver<bool>) {
-    let mut piece = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = read.read(&mut piece).await {
-        let tells = piece[..length].windows(10).any(|text| text == b"live.class");
-        if tells && holds.wait_for(|held| !held).await.is_err() || write.write_all(&piece[..length]).await.is_err() {
-            return;
+async fn pass(mut read: OwnedReadHalf, mut write: OwnedWriteHalf, mut routes: watch::Receiver<Routes>) {
+    let (mut piece, mut broken) = (vec![0; 64 * 1024], routes.clone());
+    let passing = async {
+        while let Ok(length @ 1..) = read.read(&mut piece).await {
+            let tells = piece[..length].windows(10).any(|text| text == b"live.class");
+            let may_pass = !tells || routes.wait_for(|now| *now != Routes::Wait).await.is_ok();
+            if !may_pass || write.write_all(&piece[..length]).await.is_err() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        _ = broken.wait_for(|now| *now == Routes::Break) => {}
+        () = passing => {}
+    }
+}
+
+/// Two servers that reach each other through [`routes_to`], and a node at each. The stream is on the far one only.
+struct Pair {
+    routes: watch::Sender<Routes>,
+    _here: NatsMember,
+    far: NatsMember,
+    bus: NatsBus,
+    feed: mpsc::Receiver<BusEvent>,
+    publisher: NatsBus,
+    _unread: mpsc::Receiver<BusEvent>,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (routes, passed) = watch::channel(Routes::Pass);
+        let (here_port, far_port) = (port(), port());
+        let member = async |name: &str, own: u16, other: u16| {
+            let route = routes_to(other, &passed).await;
+            let settings = format!(
+                "server_name: {name}\nserver_tags: [{name}]\njetstream {{ store_dir: store }}\n\
+                 cluster {{ name: test, listen: \"127.0.0.1:{own}\", routes: [\"nats-route://127.0.0.1:{route}\"] }}\n"
+            );
+            NatsMember::start_with(MemberOptions::new(NatsVersion::Current, settings).unwrap()).unwrap()
+        };
+        let (here, far) = (member("here", here_port, far_port).await, member("far", far_port, here_port).await);
+        let placement = Some(Placement { cluster: None, tags: vec!["far".to_owned()] });
+        let config = Config { placement, storage: StorageType::File, ..foreign() };
+        let until = Instant::now() + LIMIT;
+        let context = jetstream::new(async_nats::connect(far.url()).await.unwrap());
+        while let Err(error) = context.create_stream(config.clone()).await {
+            assert!(Instant::now() < until, "{error}");
+            sleep(PAUSE).await;
+        }
+        let connect = async |member: &NatsMember| loop {
+            match NatsBus::connect(&member.url()).await {
+                Ok(connected) => return connected,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+        };
+        let ((bus, feed), (publisher, unread)) = (connect(&here).await, connect(&far).await);
+        Self { routes, _here: here, far, bus, feed, publisher, _unread: unread }
+    }
+
+    /// Subscribes to a new room, whose subscription is live then.
+    async fn room(&self) -> RoomId {
+        let (room, until) = (classroom(), Instant::now() + LIMIT);
+        while let Err(error) = in_time(self.bus.subscribe(&room)).await {
+            assert!(Instant::now() < until, "{error}");
+        }
+        room
+    }
+
+    async fn hears(&mut self, room: &RoomId, number: i64) {
+        publish_surely(&self.publisher, room, number).await;
+        assert_eq!(ids(&collect(&mut self.feed, 1).await), [number]);
     }
 }
 
@@ -173,48 +249,44 @@ async fn pass(mut read: OwnedReadHalf, mut write: OwnedWriteHalf, mut holds: wat
 /// requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_between_a_subscription_and_its_first_event_where_routes_are_pooled() {
-    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (hold, holds) = watch::channel(false);
-    let (here_port, far_port) = (port(), port());
-    let member = async |name: &str, own: u16, other: u16| {
-        let route = routes_to(other, &holds).await;
-        let settings = format!(
-            "server_name: {name}\nserver_tags: [{name}]\njetstream {{ store_dir: store }}\n\
-             cluster {{ name: test, listen: \"127.0.0.1:{own}\", routes: [\"nats-route://127.0.0.1:{route}\"] }}\n"
-        );
-        NatsMember::start_with(MemberOptions::new(NatsVersion::Current, settings).unwrap()).unwrap()
-    };
-    let (here, far) = (member("here", here_port, far_port).await, member("far", far_port, here_port).await);
-    let placement = Some(Placement { cluster: None, tags: vec!["far".to_owned()] });
-    let until = Instant::now() + LIMIT;
-    let context = jetstream::new(async_nats::connect(far.url()).await.unwrap());
-    while let Err(error) = context.create_stream(Config { placement: placement.clone(), ..foreign() }).await {
-        assert!(Instant::now() < until, "{error}");
-        sleep(PAUSE).await;
-    }
-    let connect = async |member: &NatsMember| loop {
-        match NatsBus::connect(&member.url()).await {
-            Ok(connected) => return connected,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-    };
-    let ((bus, mut feed), (publisher, _other)) = (connect(&here).await, connect(&far).await);
+    let mut pair = Pair::start().await;
     for round in 0..3 {
         let room = classroom();
-        hold.send(true).unwrap();
-        let subscribed = in_time(bus.subscribe(&room)).await;
-        publish_surely(&publisher, &room, round).await;
-        hold.send(false).unwrap();
+        pair.routes.send(Routes::Wait).unwrap();
+        let subscribed = in_time(pair.bus.subscribe(&room)).await;
+        publish_surely(&pair.publisher, &room, round).await;
+        pair.routes.send(Routes::Pass).unwrap();
         assert!(subscribed.is_err(), "the stream's server does not know of it yet");
-        assert_eq!(ids(&collect(&mut feed, 1).await), [round]);
-        bus.unsubscribe(&room);
+        assert_eq!(ids(&collect(&mut pair.feed, 1).await), [round]);
+        pair.bus.unsubscribe(&room);
     }
     // Where nothing is held, it is live at once.
-    let room = classroom();
-    let until = Instant::now() + LIMIT;
-    while let Err(error) = in_time(bus.subscribe(&room)).await {
-        assert!(Instant::now() < until, "{error}");
+    let room = pair.room().await;
+    pair.hears(&room, 3).await;
+}
+
+/// The event is stored, and its copy never comes to the node's server: the other one died, or they lost each other, for so
+/// short a time that no question needs to have failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_got_lost_between_servers_is_read_from_the_stream() {
+    let mut pair = Pair::start().await;
+    let room = pair.room().await;
+    for (dies, number) in [(false, 0), (true, 2)] {
+        pair.routes.send(Routes::Wait).unwrap();
+        publish_surely(&pair.publisher, &room, number).await;
+        if dies {
+            pair.far.kill().unwrap();
+        }
+        pair.routes.send(Routes::Break).unwrap();
+        // Those of the two listeners.
+        while pair.routes.receiver_count() > 2 {
+            sleep(PAUSE).await;
+        }
+        if dies {
+            pair.far.restart().unwrap();
+        }
+        pair.routes.send(Routes::Pass).unwrap();
+        assert_eq!(ids(&collect(&mut pair.feed, 1).await), [number]);
+        pair.hears(&room, number + 1).await;
     }
-    publish_surely(&publisher, &room, 3).await;
-    assert_eq!(ids(&collect(&mut feed, 1).await), [3]);
 }

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
+use futures_util::StreamExt;
 use rollcall_base::BackendUrl;
 use rollcall_bus::{
     Bus, Publication, Replay,
@@ -201,6 +202,26 @@ async fn broken_headers_of_others_lose_nothing() {
         assert_eq!(events[1].body, "{\"broken\":1}");
         assert_eq!(ids(&[events[0].clone(), events[2].clone()]), [round + 1, round + 2]);
     }
+}
+
+/// The stream is asked once a second where it is, and not for each room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_rooms_ask_jetstreams_api_for_nothing() {
+    const ROOMS: usize = 1_000;
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let other = async_nats::connect(server.url()).await.unwrap();
+    let mut requests = other.subscribe("$JS.API.>").await.unwrap();
+    for _ in 0..ROOMS {
+        bus.subscribe(&lesson()).await.unwrap();
+    }
+    other.publish("$JS.API.end", "".into()).await.unwrap();
+    let mut asked = 0;
+    while requests.next().await.is_some_and(|request| request.subject.as_str() != "$JS.API.end") {
+        asked += 1;
+    }
+    println!("{ROOMS} new rooms: {asked} requests");
+    assert!(asked < ROOMS / 4, "{asked} requests");
 }
 
 #[tokio::test]
