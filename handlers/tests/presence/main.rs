@@ -23,6 +23,7 @@ mod pooler;
 mod races;
 mod redis_cluster;
 mod redis_failover;
+mod relays;
 mod tasks;
 mod views;
 mod webhook;

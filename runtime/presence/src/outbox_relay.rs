@@ -3,13 +3,11 @@
 //! Invariant: only committed rows are published, each with the same message id every time. Rows are read where the node's
 //! claim on their shard holds, and sent at once or not at all: a node that was suspended reads them again first. What the bus
 //! may have forgotten that it stored is looked for in the stream before it is sent again.
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+mod memory;
 
-use rollcall_schema::{Nonce, Subject, header};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rollcall_schema::{Subject, header};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -17,6 +15,8 @@ use uuid::Uuid;
 use rollcall_base::{failpoint, names, since::Since};
 use rollcall_bus::{Bus, BusError, Fence, Publication, PublishError, YOUNG};
 use rollcall_store::{Lease, Outbox, OutboxRow, Store, StoreError};
+
+use self::memory::{Key, Memory, key};
 
 const BATCH: usize = 2_000;
 /// From one round to the next, unless much is waiting: a round costs nearly the same for one row as for fifty. The pause grows
@@ -38,13 +38,8 @@ const FRESH: Duration = Duration::from_millis(1200);
 const HALF_WINDOW: Duration = Duration::from_secs(60);
 /// Rows that are looked for in the stream at once.
 const LOOK: usize = 20_000;
-/// Rows that are remembered as stored while the database does not delete them.
-const REMEMBERED: usize = 50_000;
 /// How often rows that were set aside are looked at.
 const PUT_BACK_EVERY: Duration = Duration::from_secs(20);
-
-/// A row, also of a database that was put back and gives its id again.
-type Key = (i64, Nonce);
 
 /// What the relay needs.
 pub struct OutboxRelay {
@@ -58,21 +53,6 @@ pub struct OutboxRelay {
     pub lease: watch::Receiver<Lease>,
     /// Whether it publishes what has waited for longer than [`LATE`]: others then leave it the processor.
     pub late: watch::Sender<bool>,
-}
-
-/// What it knows of rows.
-#[derive(Default)]
-struct Memory {
-    /// Stored, and perhaps not deleted: the database went away in between.
-    stored: HashSet<Key>,
-    /// Stored, and deleted with the outbox's next call.
-    owed: Vec<Key>,
-    /// Older than [`HALF_WINDOW`], and not in the stream.
-    absent: HashSet<Key>,
-    /// Refused by the bus in the last batch, which stored others.
-    refused: HashSet<Key>,
-    /// Of the outbox, when `absent` was looked for: whoever had a shard in between may have published its rows.
-    generation: u64,
 }
 
 /// How one batch went.
@@ -112,14 +92,18 @@ impl OutboxRelay {
     ) -> Result<std::convert::Infallible, StoreError> {
         let (mut claimed, mut put_back): (Option<Instant>, Option<Instant>) = (None, None);
         let (mut most, mut round) = (BATCH, ROUND.0);
-        memory.absent.clear();
-        memory.stored.extend(std::mem::take(&mut memory.owed));
+        let (mut held, mut failed) = (0, false);
+        memory.begin();
         loop {
             if !outbox.owes() {
                 memory.owed.clear();
             }
             if claimed.is_none_or(|at| at.elapsed() >= CLAIM_AGAIN) {
-                outbox.claim().await?;
+                if held == 0 && failed {
+                    failed = self.bus.ping().await.is_err();
+                    outbox.bus_is_away(failed);
+                }
+                held = outbox.claim().await?;
                 claimed = Some(Instant::now());
             }
             if put_back.is_none_or(|at| at.elapsed() >= PUT_BACK_EVERY) {
@@ -138,10 +122,8 @@ impl OutboxRelay {
             let late = rows.iter().any(|row| row.waited >= LATE);
             let (few, all) = (rows.len() < FEW, rows.len());
             round = next_round(round, all);
-            let rows = memory.forget_stored(&mut *outbox, rows).await?;
-            if rows.is_empty() {
-                continue;
-            }
+            // They are deleted with the others: until those are published, the claims are in use.
+            let (known, rows) = memory.part(&*outbox, rows);
             let mut outcome = if rows.iter().any(|row| row.waited >= HALF_WINDOW && !memory.absent.contains(&key(row)))
             {
                 match self.look(&mut *outbox, memory).await? {
@@ -149,6 +131,8 @@ impl OutboxRelay {
                     Ok(()) => continue,
                     Err(error) => Outcome { failure: Some(error), ..Outcome::default() },
                 }
+            } else if rows.is_empty() {
+                Outcome::default()
             } else if !since.is_within(FRESH) {
                 continue;
             } else {
@@ -167,8 +151,10 @@ impl OutboxRelay {
                 outbox.quarantine(&[id], &why).await?;
             }
             let stored = outcome.stored.len();
+            outcome.stored.extend(&known);
             memory.forget(&mut *outbox, outcome.stored).await?;
             self.late.send_replace(stored > 0 && late);
+            failed = outcome.failure.is_some();
             if let Some(error) = outcome.failure {
                 // What was under way may be stored by now, or later.
                 memory.absent.clear();
@@ -183,7 +169,7 @@ impl OutboxRelay {
             }
             if few {
                 tokio::time::sleep_until(asked + round).await;
-                if stored == all && !late {
+                if stored + known.len() == all && !late {
                     // Whoever has committed more has said so.
                     outbox.wait(CLAIM_EVERY).await?;
                 }
@@ -226,11 +212,7 @@ impl OutboxRelay {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
-        memory.generation = generation;
-        memory.absent.clear();
-        for (id, key) in ids {
-            if found.contains(&id) { &mut memory.stored } else { &mut memory.absent }.insert(key);
-        }
+        memory.looked(generation, ids.into_iter().map(|(id, key)| (key, found.contains(&id))));
         Ok(Ok(()))
     }
 
@@ -253,54 +235,6 @@ impl OutboxRelay {
     }
 }
 
-impl Memory {
-    /// Those that the bus refused in two batches one after the other, each of which stored others. A stream may begin to refuse
-    /// everything in the middle of a batch: that says nothing of the rows that came later in it.
-    fn refused_twice(&mut self, refused: Vec<(Key, String)>) -> Vec<(Key, String)> {
-        let before = std::mem::take(&mut self.refused);
-        let (twice, once): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(key, _)| before.contains(key));
-        self.refused.extend(once.into_iter().map(|(key, _)| key));
-        twice
-    }
-
-    /// Deletes those rows that are stored already, and returns the others.
-    async fn forget_stored(
-        &mut self,
-        outbox: &mut dyn Outbox,
-        rows: Vec<OutboxRow>,
-    ) -> Result<Vec<OutboxRow>, StoreError> {
-        if self.generation != outbox.generation() {
-            self.absent.clear();
-        }
-        if self.stored.is_empty() {
-            return Ok(rows);
-        }
-        let (stored, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.stored.contains(&key(row)));
-        self.forget(outbox, stored.iter().map(key).collect()).await?;
-        Ok(rows)
-    }
-
-    /// Deletes rows that are stored; until that has succeeded, none of them is published again.
-    async fn forget(&mut self, outbox: &mut dyn Outbox, stored: Vec<Key>) -> Result<(), StoreError> {
-        if stored.is_empty() {
-            return Ok(());
-        }
-        if self.stored.len() >= REMEMBERED {
-            self.stored.clear();
-        }
-        self.stored.extend(&stored);
-        outbox.delete(&stored.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await?;
-        for key in &stored {
-            self.stored.remove(key);
-            self.absent.remove(key);
-        }
-        if outbox.owes() {
-            self.owed.extend(stored);
-        }
-        Ok(())
-    }
-}
-
 /// The pause after a round of this many rows.
 fn next_round(round: Duration, rows: usize) -> Duration {
     match rows {
@@ -308,10 +242,6 @@ fn next_round(round: Duration, rows: usize) -> Duration {
         many if many > ROWS.1 => (round / 2).max(ROUND.0),
         _ => round,
     }
-}
-
-fn key(row: &OutboxRow) -> Key {
-    (row.id, row.nonce)
 }
 
 #[cfg(test)]

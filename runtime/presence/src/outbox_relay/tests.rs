@@ -1,7 +1,7 @@
 //! A relay between an outbox and a bus that do what the test says.
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -25,21 +25,35 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
     }
 }
 
-/// How a round goes: how long its only row has waited, none where there is no row, and whether the bus is there.
+/// How a round goes: how long its rows have waited, none where there is no row, and whether the bus is there.
 type Round = (Option<Duration>, bool);
+
+/// What a relay did, with so many rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Published(usize),
+    Deleted(usize),
+}
 
 /// Both ends of a relay, which fail after the last round.
 struct Ends {
     /// The last one first.
     rounds: Mutex<Vec<Round>>,
+    /// Those of each round.
+    rows: Vec<OutboxRow>,
     late: watch::Receiver<bool>,
     /// Whether the relay was late when it asked for a round.
     heard: Mutex<Vec<bool>>,
     there: watch::Sender<bool>,
     /// Whether the stream has all of it already.
     in_stream: bool,
-    published: AtomicUsize,
-    deleted: AtomicUsize,
+    steps: Mutex<Vec<Step>>,
+}
+
+impl Ends {
+    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Reads the rounds.
@@ -56,7 +70,8 @@ impl Outbox for Script {
         let round = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (waited, there) = round.ok_or_else(|| StoreError::Unavailable("over".to_owned()))?;
         self.0.there.send_replace(there);
-        Ok(waited.map(|waited| OutboxRow { waited, ..row(1, "web.ann.example.org", 1) }).into_iter().collect())
+        let Some(waited) = waited else { return Ok(Vec::new()) };
+        Ok(self.0.rows.iter().map(|row| OutboxRow { waited, ..row.clone() }).collect())
     }
 
     async fn quarantine(&mut self, _: &[i64], _: &str) -> Result<(), StoreError> {
@@ -68,7 +83,7 @@ impl Outbox for Script {
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        self.0.deleted.fetch_add(ids.len(), Ordering::Relaxed);
+        self.0.steps().push(Step::Deleted(ids.len()));
         Ok(())
     }
 
@@ -93,7 +108,7 @@ impl Bus for Ends {
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let away = || PublishError::Away(BusError("away".to_owned()));
-        self.published.fetch_add(batch.len(), Ordering::Relaxed);
+        self.steps().push(Step::Published(batch.len()));
         let answer = if *self.there.borrow() { Ok(Offset(1)) } else { Err(away()) };
         vec![answer; batch.len()]
     }
@@ -121,18 +136,22 @@ impl Bus for Ends {
     }
 }
 
-/// Runs a relay through these rounds.
+/// Runs a relay through these rounds of one row.
 async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
+    relay_rows(vec![row(1, "web.ann.example.org", 1)], rounds, in_stream, Memory::default()).await
+}
+
+async fn relay_rows(rows: Vec<OutboxRow>, rounds: &[Round], in_stream: bool, mut memory: Memory) -> Arc<Ends> {
     let folder = tempfile::tempdir().expect("a folder");
     let late = watch::Sender::new(false);
     let ends = Arc::new(Ends {
         rounds: Mutex::new(rounds.iter().rev().copied().collect()),
+        rows,
         late: late.subscribe(),
         heard: Mutex::default(),
         there: watch::Sender::new(true),
         in_stream,
-        published: AtomicUsize::new(0),
-        deleted: AtomicUsize::new(0),
+        steps: Mutex::default(),
     });
     let relay = OutboxRelay {
         store: Arc::new(SqliteStore::open(folder.path().join("rollcall.db")).expect("opened")),
@@ -141,7 +160,7 @@ async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
         lease: watch::channel(Lease { node: NodeId(1), epoch: Epoch(1) }).1,
         late,
     };
-    relay.drain(Box::new(Script(ends.clone())), &mut Memory::default()).await.expect_err("over");
+    relay.drain(Box::new(Script(ends.clone())), &mut memory).await.expect_err("over");
     ends
 }
 
@@ -156,12 +175,22 @@ async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_again() {
-    let counts = |ends: &Ends| (ends.published.load(Ordering::Relaxed), ends.deleted.load(Ordering::Relaxed));
     // Read, read for the look, and read again with what was found.
     let rounds: [Round; 3] = [(Some(HALF_WINDOW), true); 3];
-    assert_eq!(counts(&*relay(&rounds, true).await), (0, 1));
-    assert_eq!(counts(&*relay(&rounds, false).await), (1, 1));
-    assert_eq!(counts(&*relay(&[(Some(Duration::ZERO), true)], true).await), (1, 1), "it is not old");
+    let once = [Step::Published(1), Step::Deleted(1)];
+    assert_eq!(*relay(&rounds, true).await.steps(), [Step::Deleted(1)]);
+    assert_eq!(*relay(&rounds, false).await.steps(), once);
+    assert_eq!(*relay(&[(Some(Duration::ZERO), true)], true).await.steps(), once, "it is not old");
+}
+
+/// A deletion says that nothing of what was read is to be published any more.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_already_is_deleted_with_what_is_published_beside_it() {
+    let rows = vec![row(1, "web.ann.example.org", 1), row(2, "web.bob.example.org", 1)];
+    let mut memory = Memory::default();
+    memory.looked(0, [(key(&rows[0]), true)].into_iter());
+    let ends = relay_rows(rows, &[(Some(Duration::ZERO), true)], false, memory).await;
+    assert_eq!(*ends.steps(), [Step::Published(1), Step::Deleted(2)]);
 }
 
 #[test]

@@ -43,10 +43,11 @@ const FORGET: &str = "delete from node where id = $1";
 /// Written only once a quarter of the lease has gone, or 3 s (half a second where the node has claims on shards): each write
 /// leaves a dead row version, and as long as somebody holds an old snapshot none of them is removed, and all of them are
 /// walked. Other nodes are counted up to 8, and looked at one by one only where that is asked for. The sixth column is of the
-/// lease as it was before. The node's statistics are long, and written every 3 s at most.
+/// lease as it was before. The node's statistics are long, and written every 3 s at most. A node without a relay (`$6`) gives
+/// up its claims, and wants none: the connection of its relay may be refused while this one stands.
 const RENEW: &str = concat!(
     "with own as materialized (
-        select id, lease_until, renewed_at, claim_epoch from node where id = $1 and epoch = $2
+        select id, lease_until, renewed_at, claim_epoch, relays and $6 as gives_up from node where id = $1 and epoch = $2
     ), held as materialized (
         select count(*) from own join outbox_shard s on s.node_id = own.id and s.claim_epoch = own.claim_epoch
     ), old as materialized (
@@ -55,10 +56,12 @@ const RENEW: &str = concat!(
     ), renewed as (
         update node set lease_until = clock_timestamp() + make_interval(secs => $3::float8), renewed_at = clock_timestamp(),
             statistics = case when old.statistics then $5 else node.statistics end,
-            statistics_at = case when old.statistics then clock_timestamp() else node.statistics_at end
+            statistics_at = case when old.statistics then clock_timestamp() else node.statistics_at end,
+            relays = node.relays and not own.gives_up,
+            claim_epoch = node.claim_epoch + case when own.gives_up then 1 else 0 end
         from own cross join held cross join old where node.id = own.id and node.epoch = $2 and node.lease_until = own.lease_until
-            and (own.lease_until < clock_timestamp() + make_interval(secs => $3 * 0.75::float8)
-                or own.renewed_at < clock_timestamp() - make_interval(secs => case when held.count > 0 then 0.5 else 3 end))
+            and node.claim_epoch = own.claim_epoch and (own.lease_until < clock_timestamp() + make_interval(secs => $3 * 0.75::float8)
+                or own.gives_up or own.renewed_at < clock_timestamp() - make_interval(secs => case when held.count > 0 then 0.5 else 3 end))
         returning node.lease_until
     )
     select
@@ -143,7 +146,9 @@ impl NodeLeases for PostgresStore {
         let Lease { node, epoch } = lease;
         let (at, look) = (Instant::now(), self.dead_node_looks.look());
         let (statistics, ttl) = (self.statistics.lock().clone(), ttl.as_secs_f64());
-        let rows = self.heartbeat.rows("pulse", RENEW, &[&node.0, &epoch.0, &ttl, &look, &statistics]).await?;
+        let no_relay = self.shards.has_no_relay();
+        let rows =
+            self.heartbeat.rows("pulse", RENEW, &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay]).await?;
         let Some(row) = rows.first() else {
             self.unbroken_until().remove(&node.0);
             return Err(StoreError::Fenced);

@@ -3,22 +3,24 @@
 //! Invariant: rows are read only where the claim on their shard holds in the same statement. To delete a row that is
 //! published does no harm, whoever does it and however late: no id is given out again.
 //!
-//! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it
-//! yields: it gives all shards back for a while, so that their events need not wait for it. The last one does not.
 mod marks;
 mod statements;
+mod vacuum;
+mod yielding;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, Nonce, SessionId, TraceParent};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use self::{
     marks::Marks,
     statements::{DELETE, QUARANTINE, QUARANTINED, READ, RELEASE_QUARANTINED},
+    vacuum::Vacuum,
+    yielding::Yielding,
 };
 use super::{
     LIMIT,
@@ -45,22 +47,6 @@ const DELETE_AFTER: Duration = Duration::from_millis(100);
 /// How often a read begins again after it quarantined rows, before it gives up for this time.
 const READS: usize = 8;
 
-/// How long nothing may be deleted of what was read.
-const STUCK: Duration = Duration::from_secs(1);
-/// For how long a relay yields at first, and at most.
-const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
-
-/// A queue leaves dead index entries at its front, and each read steps over them (14 ms after 600,000 rows); autovacuum
-/// comes once a minute.
-const VACUUM: &str = "vacuum (skip_locked, truncate off) outbox";
-/// Rows deleted between two vacuums: a read stays below 2 ms, and a vacuum takes some 20.
-const VACUUM_AFTER: usize = 50_000;
-/// A vacuum that takes longer comes half as often the next time, down to once in so many.
-const VACUUM_SLOW: Duration = Duration::from_millis(200);
-const VACUUM_AT_LAST: usize = 1_600_000;
-/// Beyond the server's own limit, so that a slow one ends the statement and not the connection.
-const VACUUM_LIMIT: Duration = Duration::from_secs(3);
-
 pub(super) struct PostgresOutbox {
     connection: Dedicated,
     claims: Claims,
@@ -70,14 +56,8 @@ pub(super) struct PostgresOutbox {
     generation: u64,
     /// Published rows that the next read deletes.
     unwanted: Vec<i64>,
-    /// Rows deleted since the last vacuum, and after how many the next one is due.
-    deleted: usize,
-    vacuum_after: usize,
-    /// Since when nothing was deleted of what was read.
-    stuck: Option<Instant>,
-    /// Until when it yields, and for how long the next time.
-    yields_until: Option<Instant>,
-    yield_for: Duration,
+    vacuum: Vacuum,
+    yielding: Yielding,
 }
 
 impl PostgresOutbox {
@@ -91,11 +71,8 @@ impl PostgresOutbox {
             marks: Marks::new(),
             generation: 0,
             unwanted: Vec::new(),
-            deleted: 0,
-            vacuum_after: VACUUM_AFTER,
-            stuck: None,
-            yields_until: None,
-            yield_for: YIELD.0,
+            vacuum: Vacuum::default(),
+            yielding: Yielding::default(),
         })
     }
 
@@ -104,23 +81,6 @@ impl PostgresOutbox {
             return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
         }
         self.connection.rows(LIMIT, sql, parameters).await
-    }
-
-    /// Whether it yields the shards to others: it begins to, goes on, or comes back.
-    fn yields(&mut self) -> bool {
-        if let Some(until) = self.yields_until {
-            if Instant::now() < until && self.claims.has_others() {
-                return true;
-            }
-            (self.yields_until, self.stuck) = (None, None);
-        }
-        if self.stuck.is_none_or(|since| since.elapsed() < STUCK) || !self.claims.has_others() {
-            return false;
-        }
-        self.yields_until = Some(Instant::now() + self.yield_for);
-        self.yield_for = (2 * self.yield_for).min(YIELD.1);
-        tracing::info!("what this node cannot publish is left to other nodes for a while");
-        true
     }
 
     /// One read; none where a claim does not hold.
@@ -194,7 +154,7 @@ impl Outbox for PostgresOutbox {
             return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
         }
         self.shared.rest();
-        let wants = !self.yields();
+        let wants = !self.yielding.yields(self.claims.has_others());
         if self.claims.are_settled(wants) {
             return Ok(self.claims.held().len());
         }
@@ -235,9 +195,7 @@ impl Outbox for PostgresOutbox {
                 self.quarantine(ids, why).await?;
             }
             if !rows.is_empty() {
-                self.stuck.get_or_insert_with(Instant::now);
-            }
-            if !rows.is_empty() {
+                self.yielding.read();
                 return Ok(rows);
             }
             if quarantined.is_empty() {
@@ -276,22 +234,16 @@ impl Outbox for PostgresOutbox {
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         self.shared.rest();
         self.unwanted.extend(ids);
-        (self.stuck, self.yield_for) = (None, YIELD.0);
-        self.deleted += ids.len();
+        self.yielding.deleted();
         if self.unwanted.len() > FEW {
             self.delete_unwanted().await?;
         }
-        if self.deleted >= self.vacuum_after {
-            self.deleted = 0;
-            let since = Instant::now();
-            if let Err(error) = self.connection.run(VACUUM_LIMIT, VACUUM).await {
-                tracing::debug!(%error, "the outbox is left to autovacuum");
-            }
-            // A transaction that was left open keeps the rows in place, and every vacuum goes over all of them in vain.
-            let slow = since.elapsed() > VACUUM_SLOW;
-            self.vacuum_after = if slow { (2 * self.vacuum_after).min(VACUUM_AT_LAST) } else { VACUUM_AFTER };
-        }
+        self.vacuum.deleted(&self.connection, ids.len()).await;
         Ok(())
+    }
+
+    fn bus_is_away(&mut self, away: bool) {
+        self.yielding.bus_is_away(away);
     }
 
     fn owes(&self) -> bool {

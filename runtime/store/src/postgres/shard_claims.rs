@@ -1,8 +1,9 @@
 //! Which shards of the outbox a node publishes.
 //!
 //! A claim is a row of `outbox_shard` that names a node and its claim epoch. It ends when the node gives it back, or when its
-//! claim epoch is raised: by its next relay, or by another node, which may do so once this one has been silent for
-//! [`silent!`]. That a node's lease is taken does not end its claims: what it has read it may still publish.
+//! claim epoch is raised: by its next relay, by its heartbeat where it has had no relay for some seconds ([`super::lease`]), or
+//! by another node, which may do so once this one has been silent for [`silent!`]. That a node's lease is taken does not end its
+//! claims: what it has read it may still publish.
 //!
 //! Invariant: a shard is read only by a node that has a claim on it, holds its lease, and has renewed it within
 //! [`readable!`]; what it has read it hands to the bus within 1.2 s or never, and the bus sends it within 0.7 s more or
@@ -102,7 +103,8 @@ const CLAIM: &str = concat!(
     from own cross join others"
 );
 
-/// One relay's claims. Dropped, they are free for the next relay of this node, and for others once the node is silent.
+/// One relay's claims. Dropped, they are free for the next relay of this node, and for others once a heartbeat has given them
+/// up.
 pub(super) struct Claims {
     shared: Arc<ShardState>,
     lease: Lease,
@@ -203,7 +205,6 @@ impl Claims {
 
 impl Drop for Claims {
     fn drop(&mut self) {
-        self.hold(Vec::new());
-        self.shared.rest();
+        self.shared.end_relay();
     }
 }

@@ -1,10 +1,8 @@
 //! What the parts of the store tell each other about the shards of the outbox: who holds which, whether rows of them are being
 //! published, and where there are new ones.
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rollcall_schema::{NodeId, Shards};
 use tokio::{
     sync::{Notify, watch},
@@ -13,6 +11,10 @@ use tokio::{
 
 /// How long a node that ends waits for what its relay publishes: a drain has no more time left.
 const PUBLISHING: Duration = Duration::from_millis(30);
+/// How long after its relay has ended a node gives up the claims: by then nothing that the relay has read is under way any
+/// more, as the times in [`super::shard_claims`] say.
+const NO_RELAY: Duration = Duration::from_secs(2);
+
 /// What a heartbeat has found of a node's claims.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
@@ -38,6 +40,8 @@ struct Reading {
 /// What the parts of the store tell each other about shards.
 pub(super) struct ShardState {
     seen: Mutex<Option<Seen>>,
+    /// Since when there is no relay; none while there is one.
+    without_relay: Mutex<Option<Instant>>,
     reading: watch::Sender<Reading>,
     held: watch::Sender<Shards>,
     own: Notify,
@@ -47,14 +51,22 @@ pub(super) struct ShardState {
 impl Default for ShardState {
     fn default() -> Self {
         let (reading, held, others) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
-        Self { seen: Mutex::default(), reading, held, own: Notify::new(), others }
+        let without_relay = Mutex::new(Some(Instant::now()));
+        Self {
+            seen: Mutex::default(),
+            without_relay,
+            reading,
+            held,
+            own: Notify::new(),
+            others,
+        }
     }
 }
 
 impl ShardState {
     /// A heartbeat was answered. Where it found a free shard, the relay looks whether it may have it.
     pub(super) fn saw(&self, seen: Seen) {
-        *self.lock() = Some(seen);
+        *self.seen.lock() = Some(seen);
         if seen.free {
             self.own.notify_one();
         }
@@ -62,12 +74,25 @@ impl ShardState {
 
     /// What the latest heartbeat has found.
     pub(super) fn seen(&self) -> Option<Seen> {
-        *self.lock()
+        *self.seen.lock()
     }
 
     /// A relay begins.
     pub(super) fn begin(&self) {
+        *self.without_relay.lock() = None;
         self.reading.send_modify(|reading| *reading = Reading::default());
+    }
+
+    /// The relay has ended, or has lost its connection.
+    pub(super) fn end_relay(&self) {
+        self.without_relay.lock().get_or_insert_with(Instant::now);
+        self.hold(Shards::default());
+        self.rest();
+    }
+
+    /// Whether this node has been without a relay for so long that others are to publish what it committed.
+    pub(super) fn has_no_relay(&self) -> bool {
+        self.without_relay.lock().is_some_and(|since| since.elapsed() >= NO_RELAY)
     }
 
     /// The relay holds these.
@@ -133,10 +158,5 @@ impl ShardState {
             false
         });
         may
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
-        // A few numbers are whole after any panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -174,6 +174,28 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
 }
 
 #[tokio::test]
+async fn a_node_without_a_relay_gives_up_its_shards_while_it_renews_its_lease() {
+    let (world, other, lease) = two().await;
+    let gone = world.outbox().await;
+    world.open(&Member::new(classroom(), "web.alice")).await;
+    let mut relay = relay(&*other, lease).await;
+    drop(gone);
+    let deadline = Instant::now() + LEASE;
+    while claim(&mut *relay).await < 8 {
+        world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
+        assert!(Instant::now() < deadline, "they are free");
+    }
+    assert_eq!(relay.read(10).await.expect("read").len(), 1);
+    // Its next relay gets its share.
+    let mut again = world.store.open_outbox(world.lease).await.expect("an outbox");
+    while claim(&mut *again).await < 4 {
+        world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
+        claim(&mut *relay).await;
+        assert!(Instant::now() < deadline, "it comes back");
+    }
+}
+
+#[tokio::test]
 async fn a_commit_names_the_shards_whose_relay_is_to_be_woken() {
     let (world, other, lease) = two().await;
     let mut relay = world.outbox().await;

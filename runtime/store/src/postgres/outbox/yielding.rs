@@ -1,0 +1,89 @@
+//! When a relay leaves its shards to other nodes.
+//!
+//! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it yields: it
+//! gives all shards back for a while, so that their events need not wait for it, and for longer while the bus does not answer
+//! it. The last one does not.
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long nothing may be deleted of what was read.
+const STUCK: Duration = Duration::from_secs(1);
+/// For how long a relay yields at first, and at most where the bus answers it.
+const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
+
+pub(super) struct Yielding {
+    /// Since when nothing was deleted of what was read.
+    stuck: Option<Instant>,
+    /// Until when it yields, and for how long the next time.
+    until: Option<Instant>,
+    next: Duration,
+    bus_is_away: bool,
+}
+
+impl Default for Yielding {
+    fn default() -> Self {
+        Self { stuck: None, until: None, next: YIELD.0, bus_is_away: false }
+    }
+}
+
+impl Yielding {
+    /// Rows were read.
+    pub(super) fn read(&mut self) {
+        self.stuck.get_or_insert_with(Instant::now);
+    }
+
+    /// Rows were published and deleted.
+    pub(super) fn deleted(&mut self) {
+        (self.stuck, self.next) = (None, YIELD.0);
+    }
+
+    /// Whether the bus answers this node.
+    pub(super) fn bus_is_away(&mut self, away: bool) {
+        self.bus_is_away = away;
+    }
+
+    /// Whether it yields: it begins to, goes on, or comes back. `has_others`: another node wants shards.
+    pub(super) fn yields(&mut self, has_others: bool) -> bool {
+        if let Some(until) = self.until {
+            if has_others && (self.bus_is_away || Instant::now() < until) {
+                return true;
+            }
+            (self.until, self.stuck) = (None, None);
+        }
+        if !has_others || self.stuck.is_none_or(|since| since.elapsed() < STUCK) {
+            return false;
+        }
+        self.until = Some(Instant::now() + self.next);
+        self.next = (2 * self.next).min(YIELD.1);
+        tracing::info!("what this node cannot publish is left to other nodes for a while");
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_publishes_nothing_yields_until_the_bus_answers() {
+        let mut yielding = Yielding::default();
+        yielding.read();
+        assert!(!yielding.yields(true));
+        tokio::time::advance(STUCK).await;
+        assert!(!yielding.yields(false), "it is the last one");
+        assert!(yielding.yields(true));
+        tokio::time::advance(YIELD.0).await;
+        yielding.bus_is_away(true);
+        assert!(yielding.yields(true), "its events would wait again");
+        yielding.bus_is_away(false);
+        assert!(!yielding.yields(true), "it tries again");
+        yielding.read();
+        tokio::time::advance(STUCK).await;
+        assert!(yielding.yields(true));
+        tokio::time::advance(YIELD.0).await;
+        assert!(yielding.yields(true), "for longer");
+        yielding.bus_is_away(true);
+        assert!(!yielding.yields(false), "the others are gone");
+    }
+}
