@@ -3,6 +3,7 @@
 //! Invariant: rows are read only where the claim on their shard holds in the same statement. To delete a row that is
 //! published does no harm, whoever does it and however late: no id is given out again.
 //!
+mod looks;
 mod marks;
 mod statements;
 mod vacuum;
@@ -17,6 +18,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use self::{
+    looks::Looks,
     marks::Marks,
     statements::{DELETE, QUARANTINE, QUARANTINED, READ, RELEASE_QUARANTINED},
     vacuum::Vacuum,
@@ -51,6 +53,7 @@ pub(super) struct PostgresOutbox {
     connection: Dedicated,
     claims: Claims,
     shared: Arc<ShardState>,
+    looks: Looks,
     marks: Marks,
     /// How often a shard was taken.
     generation: u64,
@@ -68,6 +71,7 @@ impl PostgresOutbox {
             claims: Claims::begin(Arc::clone(&shared), lease, &connection).await?,
             connection,
             shared,
+            looks: Looks::default(),
             marks: Marks::new(),
             generation: 0,
             unwanted: Vec::new(),
@@ -83,16 +87,16 @@ impl PostgresOutbox {
         self.connection.rows(LIMIT, sql, parameters).await
     }
 
-    /// One read; none where a claim does not hold.
-    async fn read_once(&mut self, max: i64) -> Result<Option<Vec<Row>>, StoreError> {
+    /// One read of these shards; none where a claim does not hold.
+    async fn read_once(&mut self, looked_at: &[i16], max: i64) -> Result<Option<Vec<Row>>, StoreError> {
         let (node, epoch, claim_epoch) = self.claims.parameters();
-        let held = self.claims.held();
         let (shards, ids): (Vec<i16>, Vec<i64>) = self.unwanted.iter().copied().map(unpacked).unzip();
-        let marks = self.marks.of(held);
-        let rows = self.rows(READ, &[&node, &epoch, &claim_epoch, &held, &marks, &max, &shards, &ids]).await?;
+        let marks = self.marks.of(looked_at);
+        let rows = self.rows(READ, &[&node, &epoch, &claim_epoch, &looked_at, &marks, &max, &shards, &ids]).await?;
         self.unwanted.clear();
         let Some(first) = rows.first() else {
             self.claims.doubt();
+            self.looks.at_all();
             return Ok(None);
         };
         let empty = get::<Option<i64>>(first, 0)?.is_none();
@@ -161,7 +165,10 @@ impl Outbox for PostgresOutbox {
         // Whoever gets a shard next would publish them again.
         self.delete_unwanted().await?;
         let taken = self.claims.settle(&self.connection, wants).await?;
-        self.generation += u64::from(!taken.is_empty());
+        if !taken.is_empty() {
+            self.generation += 1;
+            self.looks.at_all();
+        }
         taken.into_iter().for_each(|shard| self.marks.forget(shard));
         Ok(self.claims.held().len())
     }
@@ -179,10 +186,14 @@ impl Outbox for PostgresOutbox {
             return Ok(Vec::new());
         }
         let max = whole(max.div_ceil(self.claims.held().len()));
+        let looked_at = self.looks.next(self.claims.held(), self.shared.take_woken());
         for _ in 0..READS {
-            let Some(rows) = self.read_once(max).await? else { break };
+            let Some(rows) = self.read_once(&looked_at, max).await? else { break };
             let places: Vec<(i16, i64)> = rows.iter().map(place).collect::<Result<_, _>>()?;
-            self.marks.read(self.claims.held(), places.iter().copied());
+            self.looks.found(places.iter().map(|(shard, _)| *shard));
+            if looked_at == self.claims.held() {
+                self.marks.read(&looked_at, places.iter().copied());
+            }
             let mut sorted = SortedRows::default();
             for (row, (shard, id)) in rows.iter().zip(places) {
                 let classroom: Uuid = get(row, 2)?;
@@ -225,6 +236,7 @@ impl Outbox for PostgresOutbox {
             let released = self.rows(RELEASE_QUARANTINED, values).await?.len();
             if released > 0 {
                 self.marks.forget_all();
+                self.looks.at_all();
             }
             count -= whole(released).min(count);
         }

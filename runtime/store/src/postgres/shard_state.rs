@@ -45,6 +45,8 @@ pub(super) struct ShardState {
     reading: watch::Sender<Reading>,
     held: watch::Sender<Shards>,
     own: Notify,
+    /// Those of this process in which there are new rows since the latest [`ShardState::take_woken`].
+    woken: Mutex<Shards>,
     others: watch::Sender<Shards>,
 }
 
@@ -58,6 +60,7 @@ impl Default for ShardState {
             reading,
             held,
             own: Notify::new(),
+            woken: Mutex::default(),
             others,
         }
     }
@@ -107,10 +110,8 @@ impl ShardState {
 
     /// There may be new rows in these shards: wakes the relay of this process where it holds one, and notes the others.
     pub(super) fn wake(&self, shards: Shards) {
+        self.woken(shards);
         let held = *self.held.borrow();
-        if shards.meets(held) {
-            self.own.notify_one();
-        }
         let others = shards.without(held);
         if !others.is_empty() {
             self.others.send_modify(|waiting| *waiting = waiting.with(others));
@@ -120,8 +121,15 @@ impl ShardState {
     /// Another node has committed rows into these shards.
     pub(super) fn woken(&self, shards: Shards) {
         if shards.meets(*self.held.borrow()) {
+            let mut woken = self.woken.lock();
+            *woken = woken.with(shards);
             self.own.notify_one();
         }
+    }
+
+    /// The shards in which there are new rows since the latest call.
+    pub(super) fn take_woken(&self) -> Shards {
+        std::mem::take(&mut *self.woken.lock())
     }
 
     /// Waits until there may be new rows for the relay.
