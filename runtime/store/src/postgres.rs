@@ -15,6 +15,7 @@ mod dial;
 mod doubtful;
 mod erasure;
 mod floor;
+mod growth;
 mod history;
 mod hosts;
 mod keeper;

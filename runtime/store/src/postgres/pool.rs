@@ -15,7 +15,10 @@ use deadpool::{
     managed::{self, Metrics, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -24,6 +27,7 @@ use super::{
     connect::Connector,
     connect_error::ConnectError,
     dial::Connected,
+    growth::Growth,
     pooled::Pooled,
     rows::{Parameters, get},
     statement_error::{Failure, PAUSE, text},
@@ -31,8 +35,9 @@ use super::{
 use crate::StoreError;
 use rollcall_base::names;
 
-/// How often a lost backend is looked for until it is gone.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a lost backend is looked for until it is gone: at first, and later, as where the server has no time to end it.
+const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
+
 /// A server process, beyond the reuse of its pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
@@ -57,7 +62,8 @@ impl managed::Manager for ConnectionManager {
 
     /// Within the connector's limits; whoever waits for it has a limit of its own, too.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
-        const WHO: &str = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()";
+        // The view beside it is planned and read as a join of all connections.
+        const WHO: &str = "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())";
         let Connected { client, connection, .. } =
             self.0.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
@@ -73,7 +79,7 @@ impl managed::Manager for ConnectionManager {
                 None
             }
             None => {
-                let row = client.query_one(WHO, &[]).await.map_err(away)?;
+                let row = client.query_typed_one(WHO, &[]).await.map_err(away)?;
                 Some(Identity { pid: get(&row, 0)?, started: get(&row, 1)? })
             }
         };
@@ -109,6 +115,7 @@ struct Busy {
     lost: Arc<Lost>,
     /// Behind a pooler, once its transaction may have been sent: when it must have begun.
     deadline: OnceLock<(Arc<Pooled>, f64)>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Busy {
@@ -141,6 +148,7 @@ impl Drop for Busy {
 #[derive(Clone)]
 pub(super) struct Pool {
     backends: managed::Pool<ConnectionManager>,
+    growth: Growth,
     lost: Arc<Lost>,
     connector: Arc<Connector>,
 }
@@ -153,7 +161,7 @@ impl Pool {
             .wait_timeout(Some(LIMIT))
             .build()
             .expect("a pool with a runtime may have timeouts");
-        Self { backends, lost: Arc::default(), connector }
+        Self { backends, growth: Growth::new(size), lost: Arc::default(), connector }
     }
 
     /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
@@ -212,12 +220,13 @@ impl Pool {
 
     async fn take(&self) -> Result<Busy, StoreError> {
         let start = Instant::now();
+        let permit = self.growth.permit().await;
         let backend = self.backends.get().await.map_err(|error| match error {
             managed::PoolError::Backend(error) => error,
             error => StoreError::Unavailable(error.to_string()),
         })?;
         metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
-        Ok(Busy { backend: Some(backend), lost: self.lost.clone(), deadline: OnceLock::new() })
+        Ok(Busy { backend: Some(backend), lost: self.lost.clone(), deadline: OnceLock::new(), _permit: permit })
     }
 
     async fn run(&self, busy: &Busy, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
@@ -238,7 +247,8 @@ impl Pool {
     async fn settle(&self, backend: &ServerProcess) -> Result<(), Failure> {
         const END: &str = "select count(pg_terminate_backend(a.pid)) \
             from unnest($1::int[], $2::text[]) as l(pid, started) \
-            join pg_stat_activity a on a.pid = l.pid and a.backend_start::text = l.started";
+            cross join lateral pg_stat_get_activity(l.pid) as a where a.backend_start::text = l.started";
+        let mut pause = LOOK.0;
         loop {
             let (pids, starts): (Vec<i32>, Vec<String>) =
                 lost(&self.lost).iter().map(|identity| (identity.pid, identity.started.clone())).unzip();
@@ -250,7 +260,8 @@ impl Pool {
             if left == 0 {
                 lost(&self.lost).retain(|identity| !pids.contains(&identity.pid));
             } else {
-                sleep(LOOK).await;
+                sleep(pause).await;
+                pause = (2 * pause).min(LOOK.1);
             }
         }
     }
@@ -261,7 +272,7 @@ impl Pool {
         for (state, count) in [("idle", status.available), ("busy", status.size - status.available)] {
             metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => state).set(count as f64);
         }
-        let waiting = status.waiting as f64;
+        let waiting = self.growth.waiting() as f64;
         metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => "waiting").set(waiting);
     }
 }

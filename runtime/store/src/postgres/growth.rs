@@ -1,0 +1,108 @@
+//! How many connections a pool uses at once: few, until callers have waited for one.
+//!
+//! A connection costs the server a process and a plan of each statement, and calls that wait for the one in use become one
+//! larger batch. So another is made only where that does not suffice, and not many in a moment: where each node of many makes
+//! all of its own in the same moment, the server has no time left for their statements.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+/// How many may be used at first.
+const FIRST: usize = 1;
+/// How long a caller waits for one of those that there are before there may be one more.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The time between two that are made because of that.
+const PAUSE: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+struct Allowed {
+    count: usize,
+    since: Option<Instant>,
+}
+
+/// The right to use connections.
+#[derive(Clone, Debug)]
+pub(super) struct Growth {
+    permits: Arc<Semaphore>,
+    allowed: Arc<Mutex<Allowed>>,
+    waiting: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// Counts a caller while it waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Growth {
+    pub(super) fn new(max: usize) -> Self {
+        let count = FIRST.min(max);
+        Self {
+            permits: Arc::new(Semaphore::new(count)),
+            allowed: Arc::new(Mutex::new(Allowed { count, since: None })),
+            waiting: Arc::default(),
+            max,
+        }
+    }
+
+    /// Waits for the right to use one; whoever waited longest gets it first.
+    pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        tokio::pin!(permit);
+        loop {
+            if let Ok(permit) = timeout(PATIENCE, &mut permit).await {
+                return permit.expect("the semaphore is never closed");
+            }
+            self.grow();
+        }
+    }
+
+    /// How many callers wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn grow(&self) {
+        let mut allowed = self.allowed.lock();
+        if allowed.count < self.max && allowed.since.is_none_or(|since| since.elapsed() >= PAUSE) {
+            *allowed = Allowed { count: allowed.count + 1, since: Some(Instant::now()) };
+            self.permits.add_permits(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_more_once_a_caller_has_waited() {
+        let growth = Growth::new(3);
+        let began = Instant::now();
+        let first = growth.permit().await;
+        let _second = growth.permit().await;
+        assert_eq!(began.elapsed(), PATIENCE);
+        let _third = growth.permit().await;
+        assert!(began.elapsed() >= PATIENCE + PAUSE, "not many in a moment");
+        assert!(timeout(10 * PAUSE, growth.permit()).await.is_err(), "no more than the pool has");
+        assert_eq!(growth.waiting(), 0);
+        drop(first);
+        let _again = growth.permit().await;
+    }
+}
