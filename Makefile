@@ -14,6 +14,7 @@ setup: ## install what the tests need, if it is missing
 	@loadtest/setup/packages
 	@loadtest/setup/schemathesis
 	@loadtest/setup/nats-server
+	@loadtest/setup/pgbouncer
 
 test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
 	@loadtest/setup/test

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use rollcall_loadtest::servers::{Pgbouncer, PgbouncerOptions};
+use rollcall_loadtest::servers::{Pgbouncer, PgbouncerOptions, PgbouncerVersion};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 
 use super::nodes::enters_on;
@@ -18,7 +18,10 @@ fn said(output: &Output) -> String {
 #[tokio::test]
 async fn two_nodes_behind_a_pooler_do_what_others_do() {
     let servers = Servers::shared();
-    let options = PgbouncerOptions { postgres: postgres().port(), pool_size: CONNECTIONS };
+    let options = PgbouncerOptions {
+        version: PgbouncerVersion::Current,
+        ..PgbouncerOptions::new(postgres().port(), CONNECTIONS)
+    };
     let pgbouncer = Pgbouncer::start_with(options).unwrap();
     let (_, database) = servers.postgres.rsplit_once('/').unwrap();
     let url = format!("postgres://postgres@127.0.0.1:{}/{database}", pgbouncer.port());

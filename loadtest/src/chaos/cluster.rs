@@ -73,7 +73,7 @@ impl Servers {
         let keys = KeyServers::start(options.redis_cluster)?;
         let authorization = Wire::before(authz::start()?)?;
         let primary = Primary::start()?;
-        let behind = || Pgbouncer::start_with(PgbouncerOptions { postgres: primary.port(), pool_size: POOLED });
+        let behind = || Pgbouncer::start_with(PgbouncerOptions::new(primary.port(), POOLED));
         let pooler = options.pooler.then(behind).transpose()?;
         Ok(Self { primary, pooler, keys, nats: Nats::start()?, authorization })
     }

@@ -33,7 +33,7 @@ pub use authority::{Authority, Issued};
 pub use balancer::{Balancer, BalancerKind};
 pub use nats::{Nats, NatsVersion};
 pub use nats_cluster::{MemberOptions, NatsCluster, NatsMember};
-pub use pgbouncer::{Pgbouncer, PgbouncerKind, PgbouncerOptions};
+pub use pgbouncer::{Pgbouncer, PgbouncerKind, PgbouncerOptions, PgbouncerVersion};
 pub use postgres::{Postgres, PostgresOptions, psql, psql_command};
 pub use prometheus::Prometheus;
 pub use redis::{Redis, RedisOptions, tell_redis};

@@ -1,6 +1,5 @@
 //! A private NATS server with JetStream.
 
-use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,16 +30,7 @@ impl NatsVersion {
         if self == Self::Distribution {
             return binary::find("nats-server", "nats-server");
         }
-        let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-        let program = target.join("nats-server/bin/nats-server");
-        match program.canonicalize() {
-            Ok(program) => Ok(program),
-            Err(_) => {
-                let why = format!("no {}: run loadtest/setup/nats-server", program.display());
-                Err(io::Error::new(io::ErrorKind::NotFound, why))
-            }
-        }
+        binary::built("nats-server")
     }
 }
 

@@ -14,13 +14,33 @@ use super::server::{Kind, Server};
 /// A running pgbouncer.
 pub type Pgbouncer = Server<PgbouncerKind>;
 
+/// Whose pgbouncer runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PgbouncerVersion {
+    /// The distribution's: 1.18 on Debian 12, which does not keep track of prepared statements.
+    #[default]
+    Distribution,
+    /// The one that `loadtest/setup/pgbouncer` builds, which does.
+    Current,
+}
+
 /// How it pools.
 #[derive(Debug, Clone)]
 pub struct PgbouncerOptions {
+    /// The program.
+    pub version: PgbouncerVersion,
     /// The port of PostgreSQL on 127.0.0.1.
     pub postgres: u16,
     /// Connections to each database, at most.
     pub pool_size: u32,
+}
+
+impl PgbouncerOptions {
+    /// The distribution's.
+    #[must_use]
+    pub fn new(postgres: u16, pool_size: u32) -> Self {
+        Self { version: PgbouncerVersion::default(), postgres, pool_size }
+    }
 }
 
 /// What is particular to pgbouncer.
@@ -44,8 +64,17 @@ impl Kind for PgbouncerKind {
             users.display(),
             options.pool_size,
         );
-        fs::write(&config, text)?;
-        let mut command = as_server_user(&binary::find("pgbouncer", "pgbouncer")?)?;
+        let (program, more) = match options.version {
+            PgbouncerVersion::Distribution => (binary::find("pgbouncer", "pgbouncer")?, ""),
+            PgbouncerVersion::Current => {
+                // The user that runs it may not be let into the folder of the build.
+                let program = folder.join("pgbouncer");
+                fs::copy(binary::built("pgbouncer")?, &program)?;
+                (program, "max_prepared_statements = 100\n")
+            }
+        };
+        fs::write(&config, text + more)?;
+        let mut command = as_server_user(&program)?;
         command.arg(config);
         Ok(command)
     }

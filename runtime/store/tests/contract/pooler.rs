@@ -1,7 +1,7 @@
 //! Behind a pgbouncer in transaction mode, with as few connections to PostgreSQL as make two nodes share them.
 use std::{sync::Arc, time::Duration};
 
-use rollcall_loadtest::servers::{Pgbouncer, PgbouncerOptions, Postgres, psql};
+use rollcall_loadtest::servers::{Pgbouncer, PgbouncerOptions, PgbouncerVersion, Postgres, psql};
 use rollcall_schema::SessionId;
 use rollcall_store::{
     Change, Closed, Joined, Lease, LeftReason, LessonRow, Store, StoreError,
@@ -20,10 +20,14 @@ struct Pooled {
 }
 
 impl Pooled {
-    async fn start() -> (Self, Arc<dyn Store>, Lease) {
+    fn of(version: PgbouncerVersion) -> Self {
         let postgres = start_server().expect("a server");
-        let options = PgbouncerOptions { postgres: postgres.port(), pool_size: CONNECTIONS };
-        let pooled = Self { pgbouncer: Pgbouncer::start_with(options).expect("a pooler"), postgres };
+        let options = PgbouncerOptions { version, ..PgbouncerOptions::new(postgres.port(), CONNECTIONS) };
+        Self { pgbouncer: Pgbouncer::start_with(options).expect("a pooler"), postgres }
+    }
+
+    async fn start(version: PgbouncerVersion) -> (Self, Arc<dyn Store>, Lease) {
+        let pooled = Self::of(version);
         let store = pooled.store();
         store.migrate().await.expect("migrated");
         let lease = register(&*store, LEASE).await;
@@ -31,7 +35,13 @@ impl Pooled {
     }
 
     fn store(&self) -> Arc<dyn Store> {
-        let options = PostgresOptions { pool_size: 2, pooler: true, ..PostgresOptions::new(self.pgbouncer.url()) };
+        self.store_in(None)
+    }
+
+    fn store_in(&self, schema: Option<&str>) -> Arc<dyn Store> {
+        let schema = schema.map(|schema| schema.parse().expect("a name"));
+        let options =
+            PostgresOptions { pool_size: 2, pooler: true, schema, ..PostgresOptions::new(self.pgbouncer.url()) };
         Arc::new(PostgresStore::connect(&options).expect("a URL"))
     }
 
@@ -41,8 +51,20 @@ impl Pooled {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_share_connections() {
-    let (pooled, store, lease) = Pooled::start().await;
+async fn two_nodes_share_connections_of_a_pooler_that_knows_no_prepared_statements() {
+    let of_the_pooler = two_nodes_share_connections(PgbouncerVersion::Distribution).await;
+    assert_eq!(of_the_pooler, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_share_connections_of_a_pooler_that_keeps_track_of_prepared_statements() {
+    let of_the_pooler = two_nodes_share_connections(PgbouncerVersion::Current).await;
+    assert_ne!(of_the_pooler, "0");
+}
+
+/// How many prepared statements of the pooler a connection has at the end.
+async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
+    let (pooled, store, lease) = Pooled::start(version).await;
     let other = pooled.store();
     let others_lease = register(&*other, LEASE).await;
     let here = classroom();
@@ -88,19 +110,55 @@ async fn two_nodes_share_connections() {
     assert_eq!(changes.iter().filter(|change| **change == Change::Left(Some(LeftReason::NodeLost))).count(), 20);
     assert_eq!(store.backlog().await.expect("counted").rows, 0);
     // What is set for one transaction is not there for the next.
-    let set = "select count(*) from pg_prepared_statements where name !~ '^PGBOUNCER'";
-    assert_eq!(psql(&pooled.pgbouncer.url(), set).expect("answered"), "0", "no statement is left behind");
+    let prepared = |names: &str| {
+        let count = format!("select count(*) from pg_prepared_statements where name {names} '^PGBOUNCER'");
+        psql(&pooled.pgbouncer.url(), &count).expect("answered")
+    };
+    assert_eq!(prepared("!~"), "0", "no statement is left behind");
     assert_eq!(psql(&pooled.pgbouncer.url(), "show enable_seqscan").expect("answered"), "on");
     let connections = "select count(*) from pg_stat_activity where datname = 'postgres' and backend_type = 'client backend' \
         and pid <> pg_backend_pid()";
     assert!(pooled.sql(connections).parse::<u32>().expect("a number") <= CONNECTIONS);
     store.release_lease(lease).await.expect("released");
+    prepared("~")
+}
+
+/// Only the role's own setting reaches each connection behind the pooler: without it no node starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_a_schema_of_their_own_need_the_roles_setting() {
+    for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
+        let pooled = Pooled::of(version);
+        let store = pooled.store_in(Some("east"));
+        let refused = store.migrate().await.expect_err("the tables would be made elsewhere").to_string();
+        let (_, advice) = refused.split_once("alter role").unwrap_or_else(|| panic!("{refused}"));
+        pooled.sql(&format!("alter role{advice}"));
+        let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+            where backend_type = 'client backend' and pid <> pg_backend_pid()";
+        pooled.sql(ended);
+        let deadline = Instant::now() + LEASE;
+        while let Err(error) = store.migrate().await {
+            assert!(Instant::now() < deadline, "{error}");
+        }
+        let lease = register(&*store, LEASE).await;
+        let alice = Member::new(classroom(), "web.alice");
+        store.open(lease, &[alice.open()]).await.expect("opened");
+        assert_eq!(events_of(&*store, lease).await.len(), 1);
+        store.close(lease, &[alice.close(LeftReason::Closed)]).await.expect("closed");
+        assert_eq!(pooled.sql("select count(*) from east.agent_session_history"), "1");
+        assert_eq!(pooled.sql("select to_regclass('public.agent_session') is null"), "t");
+    }
 }
 
 /// The pooler stands still with the statement, and passes it on much later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_comes_after_its_deadline_writes_nothing() {
-    let (pooled, store, lease) = Pooled::start().await;
+    for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
+        a_late_write_writes_nothing(version).await;
+    }
+}
+
+async fn a_late_write_writes_nothing(version: PgbouncerVersion) {
+    let (pooled, store, lease) = Pooled::start(version).await;
     let alice = Member::new(classroom(), "web.alice");
     store.open(lease, &[Member::new(alice.classroom, "web.bob").open()]).await.expect("opened");
     pooled.pgbouncer.pause().expect("paused");
@@ -121,7 +179,13 @@ async fn a_write_that_comes_after_its_deadline_writes_nothing() {
 /// It is under way while somebody else's lock holds it up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_follows_a_write_of_unknown_outcome_waits_for_its_end() {
-    let (pooled, store, lease) = Pooled::start().await;
+    for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
+        what_follows_a_lost_write_waits(version).await;
+    }
+}
+
+async fn what_follows_a_lost_write_waits(version: PgbouncerVersion) {
+    let (pooled, store, lease) = Pooled::start(version).await;
     let alice = Member::new(classroom(), "web.alice");
     store.open(lease, &[Member::new(alice.classroom, "web.bob").open()]).await.expect("opened");
     // Its backend stands still in the middle of it, and goes on when the caller has long given up.
