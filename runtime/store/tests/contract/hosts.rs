@@ -77,11 +77,12 @@ pub(crate) async fn serves_again(store: &dyn Store, since: Instant) {
     }
 }
 
+/// One of two standbys is promoted. The other one accepts connections, too, and is asked first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_the_new_primary_is_found() {
     let primary = start_server().expect("a server");
-    let standby = Standby::of(primary.port()).expect("a standby");
-    let options = PostgresOptions::new(url(&[primary.port(), standby.port()]));
+    let [other, standby] = [(); 2].map(|()| Standby::of(primary.port()).expect("a standby"));
+    let options = PostgresOptions::new(url(&[primary.port(), other.port(), standby.port()]));
     let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&options).expect("a URL"));
     store.migrate().await.expect("migrated");
     let lease = register(&*store, LEASE).await;
