@@ -29,13 +29,26 @@ pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
 
 /// The processor time that a process has used, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    Ok(processor_times(pid)?.0)
+}
+
+/// The same for a process and its children, also those that have ended.
+pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
+    // One that ends meanwhile is counted the next time.
+    let children: f64 = children(pid)?.into_iter().map(|child| cpu_seconds(child).unwrap_or(0.0)).sum();
+    let (own, ended) = processor_times(pid)?;
+    Ok(own + ended + children)
+}
+
+/// Of the process, and of its children that have ended.
+fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain anything, also a parenthesis.
     let (_, behind_name) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
     let fields: Vec<&str> = behind_name.split(' ').collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-    let used = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
-    Ok(used.ok_or(io::ErrorKind::InvalidData)? / TICKS_PER_SECOND)
+    let seconds = |user, system| Some((ticks(user)? + ticks(system)?) / TICKS_PER_SECOND);
+    seconds(11, 12).zip(seconds(13, 14)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Memory of the whole machine by its name in /proc/meminfo, in bytes.

@@ -3,12 +3,16 @@
 //!
 //! The same number of agents comes in each case. At rest a node may cost a few statements a second, for its lease and its
 //! claims; beyond that the cost is to be that of the joins, whatever the number of nodes.
+//!
+//! What a join costs Postgres is processor time where there is no more of it, and there it has a limit. At the slow pace a
+//! statement wakes a process whose memory is in no cache any more, and waits for its turn beside the generator: its time says
+//! more about the machine.
 
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::servers::{PostgresOptions, children, psql};
+use rollcall_loadtest::servers::{PostgresOptions, psql};
 
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Pace};
@@ -29,8 +33,8 @@ const SLOW: f64 = 20.0;
 /// The share of the fastest rate that is room enough.
 const ROOM_TO_SPARE: f64 = 0.5;
 
-const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000 \
-    from pg_stat_statements";
+const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000, \
+    (select sum(sessions) from pg_stat_database) from pg_stat_statements";
 
 /// What Postgres has done since it began.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +43,8 @@ struct Cost {
     statements: f64,
     /// Microseconds in statements, with their waits for locks.
     executed: f64,
+    /// Connections that were made.
+    connections: f64,
     /// Microseconds of processor time, commits included.
     processor: f64,
 }
@@ -46,20 +52,22 @@ struct Cost {
 impl Cost {
     fn read(database: &str, server: u32) -> io::Result<Self> {
         let counted = psql(database, COUNTED)?;
-        let numbers = counted.split_once('|').and_then(|(calls, time)| Some((calls.parse().ok()?, time.parse().ok()?)));
-        let (statements, executed) = numbers.ok_or(io::ErrorKind::InvalidData)?;
-        let mut processor = proc::cpu_seconds(server)?;
-        for child in children(server)? {
-            // One that has ended meanwhile is counted no more.
-            processor += proc::cpu_seconds(child).unwrap_or(0.0);
-        }
-        Ok(Self { at: Instant::now(), statements, executed, processor: processor * 1e6 })
+        let numbers: Vec<f64> = counted.split('|').filter_map(|number| number.parse().ok()).collect();
+        let [statements, executed, connections] = numbers[..] else { return Err(io::ErrorKind::InvalidData.into()) };
+        let processor = proc::family_cpu_seconds(server)? * 1e6;
+        Ok(Self { at: Instant::now(), statements, executed, connections, processor })
     }
 
-    fn since(self, before: Self) -> (f64, f64, f64, f64) {
-        let seconds = self.at.duration_since(before.at).as_secs_f64();
-        let spent = |of: fn(Self) -> f64| of(self) - of(before);
-        (seconds, spent(|cost| cost.statements), spent(|cost| cost.executed), spent(|cost| cost.processor))
+    /// What was spent between these two, and the seconds that it took.
+    fn since(self, before: Self) -> (f64, Self) {
+        let spent = Self {
+            at: self.at,
+            statements: self.statements - before.statements,
+            executed: self.executed - before.executed,
+            connections: self.connections - before.connections,
+            processor: self.processor - before.processor,
+        };
+        (self.at.duration_since(before.at).as_secs_f64(), spent)
     }
 }
 
@@ -102,28 +110,35 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     thread::sleep(SETTLED);
     let before = cost()?;
     thread::sleep(REST);
-    let (seconds, at_rest, _, processor) = cost()?.since(before);
+    let (rest, at_rest) = cost()?.since(before);
     // One is the counting itself.
-    let each = |value: f64| value / seconds / nodes as f64;
+    let each = |value: f64| value / rest / nodes as f64;
     let mut note = stage.note("scale", Kind::Real);
     let name = format!("{nodes} nodes at rest");
-    note.figure(&format!("{name}: statements a second, a node"), each(at_rest - 1.0), "/s", Some(Limit::AtMost(3.0)));
-    note.figure(&format!("{name}: processor time of Postgres, a node"), each(processor), "us/s", None);
+    note.figure(
+        &format!("{name}: statements a second, a node"),
+        each(at_rest.statements - 1.0),
+        "/s",
+        Some(Limit::AtMost(3.0)),
+    );
+    note.figure(&format!("{name}: processor time of Postgres, a node"), each(at_rest.processor), "us/s", None);
 
     let mut crew = Crew::of(nodes)?;
     let targets = || gateways.iter().map(|gateway| gateway.address());
     let fast = crew.prepare_each(&fast.into_iter().zip(targets()).collect::<Vec<_>>())?;
     let before = cost()?;
     let wave = crew.arrive(&fast, Pace::Window(WINDOW), Goal::Joined)?;
-    let (_, statements, executed, processor) = cost()?.since(before);
+    let (_, spent) = cost()?.since(before);
     let rate = wave.rate();
     let joins = fast.agents() as f64;
     let name = format!("{nodes} nodes, as fast as it goes");
     note.failures(&name, &wave);
     note.figure(&format!("{name}: connect and join"), rate, "/s", None);
-    note.figure(&format!("{name}: statements each"), statements / joins, "", None);
-    note.figure(&format!("{name}: time in statements each"), executed / joins, "us", None);
-    note.figure(&format!("{name}: processor time of Postgres each"), processor / joins, "us", None);
+    note.figure(&format!("{name}: statements each"), spent.statements / joins, "", None);
+    note.figure(&format!("{name}: time in statements each"), spent.executed / joins, "us", None);
+    note.figure(&format!("{name}: connections to Postgres made"), spent.connections, "", None);
+    let most = Some(Limit::AtMost(170.0));
+    note.figure(&format!("{name}: processor time of Postgres each"), spent.processor / joins, "us", most);
 
     thread::sleep(SETTLED);
     let mut crew = Crew::of(nodes)?;
@@ -131,15 +146,22 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     let pace = (SLOW * nodes as f64).min(rate * ROOM_TO_SPARE);
     let before = cost()?;
     let wave = crew.arrive(&slow, Pace::Rate(pace), Goal::Joined)?;
-    let (seconds, statements, executed, processor) = cost()?.since(before);
+    let (seconds, spent) = cost()?.since(before);
     let joins = slow.agents() as f64;
-    let statements = statements - at_rest / REST.as_secs_f64() * seconds;
+    // Each cost beyond those at rest.
+    let beyond = |of: fn(&Cost) -> f64| (of(&spent) - of(&at_rest) / rest * seconds) / joins;
     let name = format!("{nodes} nodes, {pace:.0} joins a second");
     note.failures(&name, &wave);
     note.figure(&format!("{name}: p99"), wave.quantile_ms(0.99), "ms", None);
     let most = Some(Limit::AtMost(3.0));
-    note.figure(&format!("{name}: statements each, beyond those at rest"), statements / joins, "", most);
-    note.figure(&format!("{name}: time in statements each"), executed / joins, "us", Some(Limit::AtMost(170.0)));
-    note.figure(&format!("{name}: processor time of Postgres each"), processor / joins, "us", None);
+    note.figure(&format!("{name}: statements each, beyond those at rest"), beyond(|cost| cost.statements), "", most);
+    note.figure(
+        &format!("{name}: time in statements each, beyond that at rest"),
+        beyond(|cost| cost.executed),
+        "us",
+        None,
+    );
+    let title = format!("{name}: processor time of Postgres each, beyond that at rest");
+    note.figure(&title, beyond(|cost| cost.processor), "us", None);
     Ok(rate)
 }
