@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rollcall_loadtest::servers::{Authority, Issued};
 use rollcall_loadtest::{Gateway, GatewayOptions, token};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -193,4 +194,21 @@ async fn files_that_cannot_be_used_are_a_start_up_error() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("ROLLCALL_TLS_CERT") && !said.contains(key.lines().nth(1).unwrap()), "{said}");
     }
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_told_by_the_check_and_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new().unwrap();
+    let Issued { certificate, key } = authority.issue_expired(&["localhost"]).unwrap();
+    let options = options(folder.path());
+    std::fs::copy(certificate, folder.path().join("cert.pem")).unwrap();
+    std::fs::copy(key, folder.path().join("key.pem")).unwrap();
+    let check = options.clone().arg("check");
+    let output = check.command().current_dir(folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.starts_with("FAIL  certificate")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.ends_with("has expired, so clients refuse it: renew it") && !output.status.success(), "{said}");
+    let gateway = Gateway::start(options).unwrap();
+    assert!(gateway.output().contains("ROLLCALL_TLS_CERT: the certificate has expired"), "{}", gateway.output());
 }
