@@ -75,9 +75,14 @@ async fn check_says_in_one_line_what_to_change() {
     let url = |user: &str, host: &str| format!("rediss://{user}:canary@{host}:{}", tls.port);
     let to = |url: String| tls.client(gateway()).env("REDIS_URL", url);
     tls.redis.tell("ACL SETUSER poor on >canary ~* +@all -hset").unwrap();
+    tls.redis.tell("ACL SETUSER mute on >canary ~* +@all -script").unwrap();
     let cases = [
         (to(url("gateway", "127.0.0.1")), "ok "),
         (to(url("poor", "127.0.0.1")), "lacks a right: give it, by ACL SETUSER"),
+        (
+            to(url("mute", "127.0.0.1")),
+            "NoPerm: this user has no permissions to run the 'script|load' command; the user of",
+        ),
         (to(url("gateway", "localhost")), "its certificate is for 127.0.0.1, not for localhost"),
         (
             to(url("gateway", "127.0.0.1")).env("ROLLCALL_REDIS_CA_FILE", other.certificate().display()),
@@ -100,5 +105,6 @@ async fn check_says_in_one_line_what_to_change() {
         let line = lines.lines().find(|line| line.contains(" keys ")).expect(&lines);
         let begins = if expected == "ok " { "ok " } else { "FAIL" };
         assert!(line.starts_with(begins) && line.contains(expected) && !line.contains("canary"), "{expected}: {line}");
+        assert!(line.matches("NoPerm").count() < 2, "once for all scripts: {line}");
     }
 }

@@ -102,7 +102,7 @@ pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartErr
         Some(options) => {
             with_retries(async || rollcall_keys::connect(options.clone()).await).await.map_err(StartError::at(
                 format!("Redis at {}", options.url),
-                "start it, or set REDIS_URL to where it is, or unset it",
+                "if it does not run, start it, or correct or unset REDIS_URL",
             ))?
         }
     })
