@@ -87,12 +87,12 @@ async fn a_log_that_takes_nothing_ends_nothing() {
     backend.settled(room, [&mut alice]).await;
     // What lives as long as the process has something to say.
     may_write(&backend, "1");
-    let missed = [r#"operation="pulse""#];
+    let missed = [r#"operation="renew_lease""#];
     backend.gateway.wait_for_metric("rollcall_backend_errors_total", &missed, SOON, |missed| missed >= 1.0).unwrap();
     may_write(&backend, "unlimited");
     let renewed = async || backend.value("select lease_until from node").await;
     let before = renewed().await;
-    until("the next pulse", SOON, renewed, |after| *after != before).await;
+    until("the next renewal", SOON, renewed, |after| *after != before).await;
     let bob = backend.participant(room, "bob").await;
     alice.sees("entered", &bob.whom()).await;
     let bob = bob.leaves().await;

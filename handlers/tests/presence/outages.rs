@@ -143,8 +143,8 @@ async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
 
     fault.begin(&mut postgres);
     for node in [&backend.gateway, &others[0]] {
-        let pulse = [r#"operation="pulse""#];
-        node.wait_for_metric("rollcall_backend_errors_total", &pulse, crate::common::SOON, |missed| missed >= 3.0)
+        let renewals = [r#"operation="renew_lease""#];
+        node.wait_for_metric("rollcall_backend_errors_total", &renewals, crate::common::SOON, |missed| missed >= 3.0)
             .unwrap();
     }
     others[1].kill().unwrap();

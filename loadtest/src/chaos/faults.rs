@@ -25,7 +25,7 @@ pub(super) const STEPS: [&str; 19] = [
     "outbox read",
     "outbox published",
     "dead node reaped",
-    "pulse",
+    "lease renewal begins",
 ];
 
 /// What can happen to a server beside its own end: the name in the report, the server, and what happens to it.

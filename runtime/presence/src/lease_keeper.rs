@@ -1,7 +1,7 @@
 //! The node's lease, renewed at intervals and lost when another node takes it; and the reaping of dead nodes (PROTOCOL 5).
 //!
 //! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
-//! own lease without a gap for a whole one, and not less than [`COMEBACK`], so that after an outage of the database nobody
+//! own lease without a gap for a whole one, and not less than [`RECOVERY`], so that after an outage of the database nobody
 //! alive is reaped. Nothing holds up the renewal: neither reaping, however much there is, nor the pool's other callers.
 use std::{
     sync::Arc,
@@ -22,11 +22,11 @@ use rollcall_store::{Kick, Lease, Registration, Store, StoreError};
 /// How many sessions of a dead node end in one transaction.
 const REAP_BATCH: usize = 500;
 /// How long nodes may take to find the database again after an outage, where their leases are shorter.
-const COMEBACK: Duration = Duration::from_secs(2);
+const RECOVERY: Duration = Duration::from_secs(2);
 
 /// From one renewal to the next, or a quarter of the lease where that is less: a connection whose session was taken over on
 /// another node hears of it within a second.
-const PULSE: Duration = Duration::from_millis(750);
+const RENEW_EVERY: Duration = Duration::from_millis(750);
 
 fn ticks(period: Duration) -> Interval {
     let mut ticks = tokio::time::interval(period);
@@ -64,11 +64,11 @@ impl LeaseKeeper {
     }
 
     fn period(&self) -> Duration {
-        (self.registration.lease / 4).min(PULSE)
+        (self.registration.lease / 4).min(RENEW_EVERY)
     }
 
     async fn renew(&self, may_reap: &watch::Sender<bool>) {
-        let patience = self.registration.lease.max(COMEBACK);
+        let patience = self.registration.lease.max(RECOVERY);
         let mut ticks = ticks(self.period());
         let mut renewed_since = Instant::now();
         let mut renewed_at = Instant::now();
@@ -77,21 +77,21 @@ impl LeaseKeeper {
         let mut registered = *incarnation.borrow();
         loop {
             ticks.tick().await;
-            failpoint::reach("pulse");
+            failpoint::reach("lease renewal begins");
             let lease = *self.lease.borrow();
             match self.store.renew_lease(lease, self.registration.lease).await {
-                Ok(pulse) => {
-                    if pulse.was_expired || renewed_at.elapsed() > self.registration.lease {
+                Ok(reply) => {
+                    if reply.was_expired || renewed_at.elapsed() > self.registration.lease {
                         renewed_since = Instant::now();
                     }
                     renewed_at = Instant::now();
                     note_renewal();
                     registered = *incarnation.borrow();
-                    self.nodes.send_replace(pulse.nodes);
-                    self.replace(lease.node, &pulse.replaced).await;
-                    self.kick(lease.node, &pulse.kicks).await;
+                    self.nodes.send_replace(reply.nodes);
+                    self.replace(lease.node, &reply.replaced).await;
+                    self.kick(lease.node, &reply.kicks).await;
                     let may = !self.store.shared() || renewed_since.elapsed() >= patience;
-                    may_reap.send_replace(may && pulse.dead);
+                    may_reap.send_replace(may && reply.dead);
                 }
                 Err(StoreError::Fenced) => {
                     may_reap.send_replace(false);

@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use rollcall_schema::{Epoch, NodeId, Sid};
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 
 use super::{
     dead_nodes::{FORGET_TAKEN, dead},
@@ -147,8 +148,8 @@ impl NodeLeases for PostgresStore {
         let (at, look) = (Instant::now(), self.dead_node_looks.look());
         let (statistics, ttl) = (self.statistics.lock().clone(), ttl.as_secs_f64());
         let no_relay = self.shards.has_no_relay();
-        let rows =
-            self.heartbeat.rows("pulse", RENEW, &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay]).await?;
+        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay];
+        let rows = self.heartbeat.rows("renew_lease", RENEW, values).await?;
         let Some(row) = rows.first() else {
             self.unbroken_until().remove(&node.0);
             return Err(StoreError::Fenced);
@@ -188,7 +189,7 @@ impl NodeLeases for PostgresStore {
 
     async fn ack_takeovers(&self, node: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         let sids: Vec<String> = replaced.iter().map(Sid::to_string).collect();
-        self.heartbeat.rows("told", ACK_TAKEOVERS, &[&node.0, &sids]).await.map(drop)
+        self.heartbeat.rows("ack_takeovers", ACK_TAKEOVERS, &[&node.0, &sids]).await.map(drop)
     }
 
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
@@ -198,10 +199,10 @@ impl NodeLeases for PostgresStore {
     async fn release_lease(&self, lease: Lease) -> Result<(), StoreError> {
         let Lease { node, epoch } = lease;
         let quiet = self.shards.end(node).await;
-        if self.heartbeat.rows("retire", RELEASE, &[&node.0, &epoch.0, &quiet]).await?.is_empty() {
+        if self.heartbeat.rows("release_lease", RELEASE, &[&node.0, &epoch.0, &quiet]).await?.is_empty() {
             return Err(StoreError::Fenced);
         }
-        self.heartbeat.rows("retire", FORGET_TAKEN, &[&node.0]).await.map(drop)
+        self.heartbeat.rows("release_lease", FORGET_TAKEN, &[&node.0]).await.map(drop)
     }
 
     async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {

@@ -32,7 +32,7 @@ impl NodeLeases for SqliteStore {
     }
 
     async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
-        self.writer.call("pulse", move |connection| renew_lease(connection, lease, ttl)).await
+        self.writer.call("renew_lease", move |connection| renew_lease(connection, lease, ttl)).await
     }
 
     /// There is no other node that could read it.
@@ -40,7 +40,7 @@ impl NodeLeases for SqliteStore {
 
     async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
         let replaced = replaced.to_vec();
-        self.writer.call("told", move |connection| ack_takeovers(connection, &replaced)).await
+        self.writer.call("ack_takeovers", move |connection| ack_takeovers(connection, &replaced)).await
     }
 
     async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
@@ -57,7 +57,7 @@ impl NodeLeases for SqliteStore {
     }
 
     async fn release_lease(&self, lease: Lease) -> Result<(), StoreError> {
-        self.writer.call("retire", move |connection| release_lease(connection, lease)).await
+        self.writer.call("release_lease", move |connection| release_lease(connection, lease)).await
     }
 
     async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
