@@ -152,6 +152,11 @@ fn describe() {
         "Rows of the history that were deleted because of their age."
     );
     describe_gauge!(names::REFUSED_ENDS, Unit::Count, "Sessions whose end the database refuses; it is tried again.");
+    describe_gauge!(
+        names::UNDOS,
+        Unit::Count,
+        "Connects, joins and leaves of a lesson that failed or were cut off, and are being undone."
+    );
     describe_counter!(
         names::SESSION_CHECKS,
         Unit::Count,
@@ -196,6 +201,7 @@ mod tests {
                 names::OUTBOX_LAG,
                 names::OUTBOX_ASIDE,
                 names::REFUSED_ENDS,
+                names::UNDOS,
                 names::WEBHOOK_LAG,
                 names::WEBHOOK_PARKED,
             ] {

@@ -9,6 +9,7 @@ on_both_kinds!(
     an_agent_whose_connection_broke_is_kicked_too,
     a_faulty_disconnect_ends_nothing,
     a_session_is_taken_out_of_its_lesson,
+    a_session_that_waits_for_its_client_is_taken_out_of_its_lesson,
 );
 
 /// Asks for the end of sessions, and returns the ids of those that ended.
@@ -139,4 +140,33 @@ async fn a_session_is_taken_out_of_its_lesson(backend: &Backend) {
     backend.nothing_came(room, [&mut alice]).await;
     alice.joins(&room.algebra).await;
     backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
+}
+
+async fn a_session_that_waits_for_its_client_is_taken_out_of_its_lesson(backend: &Backend) {
+    let backend = backend.another(|options| options.clone().env("ROLLCALL_LEAVE_GRACE", "10m"));
+    let room = backend.classroom();
+    let mut witness = backend.participant(room, "witness").await;
+    let mut alice = backend.participant(room, "seated").await;
+    alice.joins(&room.algebra).await;
+    backend.settled(room, [&mut witness, &mut alice]).await;
+    let session = alice.session;
+    drop(alice);
+    backend.gateway.wait_for_metric("rollcall_sessions", &[], SOON, |sessions| sessions < 2.0).unwrap();
+    let mut keys = backend.keys().await;
+    let students = format!("lesson_student_{}", room.algebra);
+    let asked = backend.gateway.post("/api/v1/lessons/leave", &json!({"session_id": session})).unwrap();
+    assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
+    backend.wait_for_rows(&format!("select lesson_id, seat from agent_session where id = {session}"), &["|"]).await;
+    expect_field(&mut keys, &students, &room.user("seated"), None).await;
+    // Its client comes back to the same session, and is told where it is.
+    let mut request = room.connect_request(&room.participant("seated"), "web");
+    (request["roster"], request["resume"]) = (json!(true), json!({}));
+    let mut client = backend.client().await;
+    let success = client.connect_request_with(request).await.unwrap();
+    let own = success["roster"].as_array().unwrap().iter().find(|agent| agent["session_id"] == session).unwrap();
+    assert_eq!((&own["lesson_id"], &own["seat"]), (&Value::Null, &Value::Null), "{success}");
+    let mut again = Agent::of(client, &success);
+    backend.nothing_came(room, [&mut witness]).await;
+    again.joins(&room.algebra).await;
+    expect_field(&mut keys, &students, &room.user("seated"), Some(&again.sid)).await;
 }

@@ -57,7 +57,7 @@ async fn each_group_of_commits_and_each_thread_of_the_database_ends_the_process(
     let tasks = [
         "commits of open",
         "commits of join",
-        "commits of rollback",
+        "commits of restore_lesson",
         "commits of close",
         "commits of verify",
         "sqlite-reader",

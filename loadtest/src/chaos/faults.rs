@@ -15,7 +15,7 @@ pub(super) const STEPS: [&str; 19] = [
     "join committed",
     "lesson entered",
     "keys written",
-    "rollback committed",
+    "restore_lesson committed",
     "leave begins",
     "close begins",
     "close committed",
@@ -200,7 +200,7 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let with = |target, deed| Fault { target, deed, lasts: Duration::from_millis(2000), ..strike };
     let others = (0..setting.nodes()).filter(|other| *other != number);
     let mut faults: Vec<Fault> = match step {
-        "rollback committed" if setting != Setting::Embedded => {
+        "restore_lesson committed" if setting != Setting::Embedded => {
             vec![with(Target::Line(number, Place::Redis), Deed::Away)]
         }
         "dead node reaped" => others.map(|other| with(Target::Node(other), Deed::Kill)).collect(),

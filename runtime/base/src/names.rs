@@ -89,6 +89,8 @@ names! {
     HISTORY_DELETED = "history_deleted_total",
     /// Gauge: sessions whose end the database refuses, until it is written.
     REFUSED_ENDS = "refused_ends",
+    /// Gauge: calls that were cut off and are being undone.
+    UNDOS = "undos",
     /// Counter by `function` and `outcome`: calls of functions over HTTP.
     FUNCTION_CALLS = "function_calls_total",
     /// Gauge by `function`: 1 while a function over HTTP is not called because it gave no answers, else 0.

@@ -20,7 +20,7 @@ mod state;
 
 pub use connect::{RedisOptions, check_url, connect};
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId};
@@ -64,7 +64,10 @@ pub struct KeyEntry {
 
 pub use rollcall_schema::{KeyField, StaleField};
 
-/// The keys. Every call answers within 1.5 s; on a single server it is one round trip.
+/// How long a call takes at most. A join that was not carried out by then never is.
+pub const CALL_LIMIT: Duration = Duration::from_millis(1500);
+
+/// The keys. Every call answers within [`CALL_LIMIT`]; on a single server it is one round trip.
 #[async_trait]
 pub trait LessonKeys: Send + Sync + 'static {
     /// `redis` or `memory`.

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::{
     Presence,
+    enter_guard::{EnterError, EnterGuard},
     membership::{AgentSession, Membership},
-    sessions::{EnterError, EnterGuard},
 };
 
 /// An agent that wants to enter.
@@ -84,8 +84,8 @@ impl Presence {
             resume_id,
             trace,
         };
-        let (opened, guard) = trace::call("sql", "open session", self.sessions.open(since, open)).await?;
+        let (opened, guard) = trace::call("sql", "open session", EnterGuard::open(&self.sessions, since, open)).await?;
         let session = AgentSession { id: opened.session, agent };
-        Ok((Membership::agent(sid, classroom, session, resume_id), guard))
+        Ok((Membership::agent(sid, classroom, session, resume_id), guard.with_cleanup(&self.cleanup)))
     }
 }

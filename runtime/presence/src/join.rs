@@ -1,17 +1,19 @@
 //! A connection joins a lesson: first SQL, then, once it is in the lesson's room, the keys in Redis.
 //!
-//! Invariant: a join that fails leaves session, row and keys as they were. Redis is written only while the row is known to be
-//! this node's: whoever ends the sessions of a dead node removes their fields once.
+//! Invariant: a join that fails, gets no answer or is cut off leaves session, row and keys as they were ([`crate::lesson_guard`]).
+//! Redis is written only while the row is known to be this node's: whoever ends the sessions of a dead node removes their
+//! fields once.
 use std::time::Duration;
 
 use rollcall_base::{failpoint, since::Since, trace};
-use rollcall_keys::{FailedJoin, KeyEntry, KeyField, KeysError};
+use rollcall_keys::{CALL_LIMIT, FailedJoin, KeyEntry, KeyField, KeysError};
 use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
-use rollcall_store::{self as store, RollbackJoin, StoreError};
-use tracing::warn;
+use rollcall_store::{self as store, LessonChange, StoreError};
+use tokio::time::Instant;
 
 use crate::{
     Presence,
+    lesson_guard::LessonGuard,
     membership::{JoinedLesson, Membership},
 };
 
@@ -33,11 +35,10 @@ pub enum JoinError {
     Keys(#[from] KeysError),
 }
 
-/// A join that SQL knows and Redis does not yet.
+/// A join that SQL knows and Redis does not yet. Dropped, it is undone.
 #[must_use]
 pub struct Joining<'a> {
-    presence: &'a Presence,
-    membership: &'a mut Membership,
+    guard: LessonGuard<'a>,
     asked: Since,
     seat: Option<Seat>,
     entry: KeyEntry,
@@ -73,22 +74,29 @@ impl Presence {
         lesson: LessonId,
         user: Option<(UserId, Role)>,
     ) -> Result<Joining<'a>, JoinError> {
+        let mut guard = self.change_lesson(membership, user.as_ref().map(|(user, _)| user.clone())).await?;
         let asked = Since::now();
-        let (seats, seat) = self.save(membership, &lesson, user.as_ref().map(|(user, _)| user)).await?;
-        let entry = KeyEntry { lesson, seats, sid: membership.sid, user };
-        Ok(Joining { presence: self, membership, asked, seat, entry })
+        let saved = self.save(guard.membership, guard.change, &lesson, user.as_ref().map(|(user, _)| user)).await;
+        if saved.as_ref().is_err_and(wrote_nothing) {
+            guard.done();
+        }
+        let (seats, seat) = saved?;
+        let entry = KeyEntry { lesson, seats, sid: guard.membership.sid, user };
+        Ok(Joining { guard, asked, seat, entry })
     }
 
     /// How many seats the lesson has, and which one is the user's.
     async fn save(
         &self,
         membership: &Membership,
+        change: LessonChange,
         lesson: &LessonId,
         user: Option<&UserId>,
     ) -> Result<(u32, Option<Seat>), JoinError> {
         let join = store::Join {
             sid: membership.sid,
             session: membership.agent.as_ref().map(|session| session.id),
+            change,
             classroom: membership.classroom,
             lesson: lesson.clone(),
             user: user.cloned(),
@@ -102,59 +110,51 @@ impl Presence {
     }
 }
 
+/// Whether SQL says that the row is as it was.
+fn wrote_nothing(error: &JoinError) -> bool {
+    match error {
+        JoinError::LessonNotFound => true,
+        JoinError::Store(error) => error.wrote_nothing(),
+        JoinError::Keys(_) => false,
+    }
+}
+
 impl Joining<'_> {
     /// Writes the seat map where it is missing, and the user's keys; then the connection has joined.
     ///
     /// # Errors
-    /// [`JoinError`]; the session's row is put back.
+    /// [`JoinError`]; the session's row is put back, and the keys are as soon as Redis answers.
     pub async fn write_keys(self) -> Result<Joined, JoinError> {
         failpoint::reach("lesson entered");
-        let Self { presence, membership, asked, seat, entry } = self;
+        let Self { mut guard, asked, seat, entry } = self;
+        let presence = guard.presence;
         if !asked.is_within(CONFIRMED) {
             let user = entry.user.as_ref().map(|(user, _)| user);
-            if let Err(error) = presence.save(membership, &entry.lesson, user).await {
-                roll_back(presence, membership).await;
-                return Err(error);
-            }
+            presence.save(guard.membership, guard.change, &entry.lesson, user).await?;
         }
-        expect_field(presence, membership, &entry);
-        let before = membership.lesson().filter(|_| membership.has_field);
-        let wrote = presence.keys.join(&entry, before);
+        // The field of a lesson that is joined once more stays, whatever becomes of this.
+        if let Some((user, _)) = entry.user.as_ref().filter(|_| guard.membership.lesson() != Some(&entry.lesson)) {
+            let field = KeyField { lesson: entry.lesson.clone(), user: user.clone(), sid: entry.sid };
+            guard.leaves(field, Instant::now() + CALL_LIMIT);
+        }
+        let before = guard.membership.lesson.as_ref().filter(|joined| joined.field.is_some());
+        let wrote = presence.keys.join(&entry, before.map(|joined| &joined.lesson));
         let reconnected = match trace::call("keys", "write keys", wrote).await {
             Ok(existed) => existed,
             Err(FailedJoin { error, unsettled }) => {
-                roll_back(presence, membership).await;
-                unsettled.into_iter().for_each(|field| presence.cleanup.leave(field));
+                guard.restore_row().await;
+                // This connection's own is the guard's.
+                unsettled
+                    .filter(|field| field.sid != entry.sid)
+                    .into_iter()
+                    .for_each(|field| presence.cleanup.leave(field));
                 return Err(error.into());
             }
         };
         failpoint::reach("keys written");
-        membership.unconfirmed = None;
+        guard.done();
         let KeyEntry { lesson, seats, user, .. } = entry;
-        (membership.lesson, membership.has_field) = (Some(JoinedLesson { lesson, seat }), user.is_some());
+        guard.membership.lesson = Some(JoinedLesson { lesson, seat, field: user.map(|(_, role)| role) });
         Ok(Joined { seat, seats, reconnected })
-    }
-}
-
-/// A join that fails, or is cut off by the handler's timeout, may still be carried out by a Redis that hung: its field is
-/// remembered until an answer comes. One of an earlier join, of another lesson, is removed now.
-fn expect_field(presence: &Presence, membership: &mut Membership, entry: &KeyEntry) {
-    let field = entry
-        .user
-        .as_ref()
-        .map(|(user, _)| Box::new(KeyField { lesson: entry.lesson.clone(), user: user.clone(), sid: membership.sid }));
-    let earlier = std::mem::replace(&mut membership.unconfirmed, field);
-    if let Some(earlier) = earlier.filter(|earlier| earlier.lesson != entry.lesson) {
-        presence.cleanup.leave(*earlier);
-    }
-}
-
-/// Puts the session's row back. Where that fails too, the row is ahead of the client until its next join or its end.
-async fn roll_back(presence: &Presence, membership: &Membership) {
-    let Some(session) = &membership.agent else { return };
-    let lesson = membership.lesson.as_ref().map(|joined| (joined.lesson.clone(), joined.seat));
-    let restore = RollbackJoin { sid: membership.sid, session: session.id, lesson };
-    if let Err(error) = presence.sessions.restore(restore).await {
-        warn!(%error, "a failed join is not undone in SQL");
     }
 }

@@ -17,7 +17,9 @@ impl Presence {
     /// to a join. Tries until the database answers, because whoever left must be written down.
     pub async fn leave(&self, membership: Membership, user: Option<UserId>, reason: LeftReason) {
         let remembered = membership.remembered(reason);
-        let Membership { sid, lesson, has_field, unconfirmed, .. } = membership;
+        // What undoes a change of its lesson knows by this that the session ends.
+        let Membership { sid, lesson, restore, .. } = membership;
+        drop(restore);
         failpoint::reach("leave begins");
         let closed = match remembered {
             Some(session) => Some(self.sessions.leave(session).await),
@@ -35,14 +37,10 @@ impl Presence {
         // A connection that has lost its session may have joined after whatever else was to remove its field. So may one
         // whose join the database has lost.
         let unwritten = closed != Some(Closed::Left) || self.sessions.has_lost_commits();
-        let joined = match (lesson, user) {
-            (Some(JoinedLesson { lesson, .. }), Some(user)) if unwritten && has_field => {
-                Some(KeyField { lesson, user, sid })
-            }
-            _ => None,
-        };
-        for field in unconfirmed.map(|field| *field).into_iter().chain(joined) {
-            self.cleanup.leave(field);
+        if let (Some(JoinedLesson { lesson, field: Some(_), .. }), Some(user)) = (lesson, user)
+            && unwritten
+        {
+            self.cleanup.leave(KeyField { lesson, user, sid });
         }
     }
 }

@@ -1,15 +1,17 @@
 //! A connection leaves its lesson, and stays in the classroom (PROTOCOL 9): first SQL, then the user's field in Redis.
 //!
-//! Invariant: what SQL says is what counts. A field that cannot be removed now is removed later, at the latest with the
-//! session's end; if the node dies in between, by another node.
+//! Invariant: what SQL says is what counts. Without an answer of it the connection stays in the lesson, and the row is put back.
+//! A field that cannot be removed now is removed as soon as Redis answers; if the node dies before, by another node.
 use rollcall_base::trace;
 use rollcall_keys::{KeyField, StaleField};
 use rollcall_schema::UserId;
 use rollcall_store::{LeaveLesson, LessonLeft, StoreError};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
     Presence,
+    lesson_guard::LessonGuard,
     membership::{JoinedLesson, Membership},
 };
 
@@ -29,49 +31,58 @@ impl Presence {
     /// guest that brought one to a join.
     ///
     /// # Errors
-    /// [`LeaveLessonError`].
+    /// [`LeaveLessonError`]; the connection is still in the lesson.
     pub async fn leave_lesson(
         &self,
         membership: &mut Membership,
         user: Option<UserId>,
     ) -> Result<(), LeaveLessonError> {
         let lesson = membership.lesson().cloned().ok_or(LeaveLessonError::NotInALesson)?;
-        let shared = match membership.session() {
+        let mut guard = self.change_lesson(membership, user.clone()).await?;
+        let shared = match guard.membership.session() {
             Some((session, _)) => {
-                let leave = LeaveLesson { sid: membership.sid(), session, lesson };
-                match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await? {
-                    LessonLeft::Left { shared } => shared,
+                let leave = LeaveLesson { sid: guard.membership.sid(), session, change: guard.change, lesson };
+                let left = match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await {
+                    Ok(LessonLeft::Left { shared }) => Ok(shared),
                     // Another connection has the session: this one is about to be closed.
-                    LessonLeft::NotOwner => return Err(StoreError::Fenced.into()),
+                    Ok(LessonLeft::NotOwner) => Err(StoreError::Fenced),
+                    Err(error) => Err(error),
+                };
+                if left.as_ref().is_err_and(StoreError::wrote_nothing) {
+                    guard.done();
                 }
+                left?
             }
             // It has no row that would say so: whether the user is there otherwise is found out with the removal.
             None => true,
         };
-        let (joined, sid) = (membership.lesson.take(), membership.sid());
-        let had_field = std::mem::take(&mut membership.has_field);
-        if let Some((JoinedLesson { lesson, .. }, user)) = joined.zip(user).filter(|_| had_field) {
-            self.remove_field(membership, KeyField { lesson, user, sid }, shared).await;
+        guard.row_is_right();
+        let (joined, sid) = (guard.membership.lesson.take(), guard.membership.sid);
+        if let Some((JoinedLesson { lesson, field: Some(_), .. }, user)) = joined.zip(user) {
+            self.remove_field(guard, KeyField { lesson, user, sid }, shared).await;
         }
         Ok(())
     }
 
-    /// Cut off by the handler's timeout, the removal is left to the session's end.
-    async fn remove_field(&self, membership: &mut Membership, field: KeyField, shared: bool) {
-        let earlier = membership.unconfirmed.replace(Box::new(field.clone()));
-        if let Some(earlier) = earlier.filter(|earlier| **earlier != field) {
-            self.cleanup.leave(*earlier);
+    /// Takes a session out of its lesson, although its client has not asked for it. Row and keys follow, however long SQL or
+    /// Redis are away.
+    pub fn take_out_of_lesson(&self, membership: &mut Membership, user: Option<UserId>) {
+        let mut guard = LessonGuard::at_once(self, membership, user.clone());
+        let (joined, sid) = (guard.membership.lesson.take(), guard.membership.sid);
+        if let Some((JoinedLesson { lesson, field: Some(_), .. }, user)) = joined.zip(user) {
+            guard.leaves(KeyField { lesson, user, sid }, Instant::now());
         }
-        if shared {
-            // It is to be the field of the user's other connection.
-            self.cleanup.leave(field);
-        } else {
-            let stale = StaleField { field: field.clone(), successor: None };
-            if let Err(error) = trace::call("keys", "remove keys", self.keys.remove(&[stale])).await {
-                warn!(%error, "the field of a user that left a lesson waits");
-                self.cleanup.leave(field);
+    }
+
+    /// A field that cannot be removed now, or that is to be the one of the user's other connection, is left to the guard.
+    async fn remove_field(&self, mut guard: LessonGuard<'_>, field: KeyField, shared: bool) {
+        guard.leaves(field.clone(), Instant::now());
+        if !shared {
+            let stale = StaleField { field, successor: None };
+            match trace::call("keys", "remove keys", self.keys.remove(&[stale])).await {
+                Ok(()) => guard.done(),
+                Err(error) => warn!(%error, "the field of a user that left a lesson waits"),
             }
         }
-        membership.unconfirmed = None;
     }
 }

@@ -4,6 +4,7 @@
 //! late or twice perhaps, but never wrongly.
 mod connections;
 mod enter;
+mod enter_guard;
 pub mod history_retention;
 mod join;
 pub mod key_cleanup;
@@ -12,6 +13,8 @@ pub mod lease_keeper;
 mod leave;
 mod leave_lesson;
 mod lesson_classrooms;
+mod lesson_guard;
+mod lesson_restore;
 mod membership;
 pub mod operator;
 pub mod outbox_gauges;
@@ -24,14 +27,16 @@ pub mod rosters;
 mod service;
 pub mod sessions;
 mod set_state;
+mod undos;
 
 pub use connections::Connections;
 pub use enter::Enter;
+pub use enter_guard::{EnterError, EnterGuard};
 pub use join::{JoinError, Joined, Joining};
 pub use leave_lesson::LeaveLessonError;
 pub use membership::Membership;
 pub use recent_ends::RecentEnds;
 pub use rosters::{RosterForm, RosterRequest, Rosters};
 pub use service::Presence;
-pub use sessions::{EnterError, EnterGuard};
 pub use set_state::SetStateError;
+pub use undos::Undos;

@@ -1,11 +1,13 @@
-//! What presence keeps of one connection: its session, the lesson it joined, and what of that may stand in Redis.
+//! What presence keeps of one connection: its session, the lesson that it joined, and what of that stands in Redis.
 //!
-//! Invariant: only the calls of [`crate::Presence`] change it, so it says what SQL and Redis were told for this connection.
+//! Invariant: only the calls of [`crate::Presence`] change it, and only by what the client is told: SQL and Redis say the same,
+//! or are put back to it.
 use std::time::Instant;
 
-use rollcall_keys::KeyField;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, ResumeId, Seat, SessionId, Sid};
-use rollcall_store::Remembered;
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, ResumeId, Role, Seat, SessionId, Sid};
+use rollcall_store::{LessonChange, Remembered};
+
+use crate::lesson_restore::LessonRestore;
 
 /// A connection's part in a classroom. Small, because every connection keeps one.
 #[derive(Debug)]
@@ -15,10 +17,10 @@ pub struct Membership {
     /// None for a guest.
     pub(crate) agent: Option<AgentSession>,
     pub(crate) lesson: Option<JoinedLesson>,
-    /// Whether the user's field of that lesson in Redis names this connection; not so for a guest.
-    pub(crate) has_field: bool,
-    /// What a join may have written to Redis without an answer: removed with the session, as the lesson's field is.
-    pub(crate) unconfirmed: Option<Box<KeyField>>,
+    /// The number of the latest change of the lesson, in SQL.
+    pub(crate) change: LessonChange,
+    /// Puts back what a change has left behind that was not done.
+    pub(crate) restore: Option<Box<LessonRestore>>,
     since: Instant,
     /// The id under which the client finds the session again after a break.
     pub(crate) resume_id: Option<ResumeId>,
@@ -36,6 +38,8 @@ pub(crate) struct AgentSession {
 pub(crate) struct JoinedLesson {
     pub(crate) lesson: LessonId,
     pub(crate) seat: Option<Seat>,
+    /// The role in which the user's field in Redis names this connection; none where it does not, as for a guest.
+    pub(crate) field: Option<Role>,
 }
 
 impl Membership {
@@ -47,8 +51,8 @@ impl Membership {
             classroom,
             agent: None,
             lesson: None,
-            has_field: false,
-            unconfirmed: None,
+            change: LessonChange::default(),
+            restore: None,
             since: Instant::now(),
             resume_id: None,
         }

@@ -96,7 +96,9 @@ impl Retry {
                 let pause = (2 * pause).min(PAUSE.1);
                 self.wait(Waiting { due: now + pause, pause, close });
             }
-            Err(StoreError::Unavailable(_)) => self.wait(Waiting { due: now + pause, pause, close }),
+            Err(StoreError::Unavailable(_) | StoreError::Overloaded) => {
+                self.wait(Waiting { due: now + pause, pause, close });
+            }
         }
     }
 

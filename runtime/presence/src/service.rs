@@ -8,7 +8,7 @@ use std::sync::{
 
 use rollcall_keys::LessonKeys;
 
-use crate::{key_cleanup::KeyCleanup, rosters::Rosters, sessions::Sessions};
+use crate::{key_cleanup::KeyCleanup, rosters::Rosters, sessions::Sessions, undos::Undos};
 
 /// Enters, joins and leaves. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +37,12 @@ impl Presence {
     /// From now on a user may have this many sessions at once; those that are there stay.
     pub fn set_max_user_sessions(&self, max: u32) {
         self.max_user_sessions.store(max, Ordering::Relaxed);
+    }
+
+    /// What undoes calls that were cut off.
+    #[must_use]
+    pub fn undos(&self) -> &Undos {
+        self.sessions.undos()
     }
 
     pub(crate) fn max_user_sessions(&self) -> u32 {

@@ -1,24 +1,24 @@
 //! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
 //!
-//! Invariant: an answer is given after the commit. A session whose opening has an unknown outcome, or whose connect is
-//! cut off, is closed again, so that whoever got no success leaves nothing behind, or a complete pair. An end that the
-//! database refuses is set aside ([`crate::refused_ends`]).
+//! Invariant: an answer is given after the commit. An end that the database refuses is set aside ([`crate::refused_ends`]).
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
 
-use rollcall_schema::{AgentId, ClassroomId, LessonId, ResumeId, SessionError, SessionId, StateVersion, UserId};
+use rollcall_schema::{AgentId, ClassroomId, LessonId, ResumeId, SessionError, StateVersion};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{Connections, lesson_classrooms::LessonClassrooms, recent_ends::RecentEnds, refused_ends::RefusedEnds};
+use crate::{
+    Connections, lesson_classrooms::LessonClassrooms, recent_ends::RecentEnds, refused_ends::RefusedEnds, undos::Undos,
+};
 use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_store::{
-    Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonLeft, Open, Opened, Remembered,
-    ResumableSession, RollbackJoin, SetState, Standing, Store, StoreError,
+    Close, Closed, Join, Joined, Lease, LeaveLesson, LessonLeft, Open, Opened, Remembered, RestoreLesson,
+    ResumableSession, SetState, Standing, Store, StoreError,
     group_commit::{GroupCommit, Options},
 };
 
@@ -30,7 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 pub struct Sessions {
     open: GroupCommit<Open, Option<Opened>>,
     join: GroupCommit<Join, Joined>,
-    restore: GroupCommit<RollbackJoin, ()>,
+    restore_lesson: GroupCommit<RestoreLesson, bool>,
     leave_lesson: GroupCommit<LeaveLesson, LessonLeft>,
     close: GroupCommit<Close, Closed>,
     set_state: GroupCommit<SetState, Option<StateVersion>>,
@@ -45,6 +45,7 @@ pub struct Sessions {
     connections: Arc<dyn Connections>,
     store: Arc<dyn Store>,
     lesson_classrooms: Arc<LessonClassrooms>,
+    undos: Undos,
 }
 
 impl Sessions {
@@ -89,7 +90,7 @@ impl Sessions {
                 Options { throttle_while: Some(late.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
-            restore: group!(rollback, |restore: &RollbackJoin| key(&restore.sid)),
+            restore_lesson: group!(restore_lesson, |restore: &RestoreLesson| key(&restore.sid)),
             leave_lesson: group!(leave_lesson, |leave: &LeaveLesson| key(&leave.sid)),
             close: group!(close, |close: &Close| key(&(close.classroom, &close.agent))),
             set_state: group!(set_state, |set: &SetState| key(&set.session)),
@@ -102,47 +103,20 @@ impl Sessions {
             connections,
             store: Arc::clone(store),
             lesson_classrooms: Arc::default(),
+            undos: Undos::default(),
         }
     }
 
-    /// An agent enters: its row and agent.entered, in one transaction. A connection that had the session hears `replaced`.
-    /// Its client waits since then.
-    ///
-    /// # Errors
-    /// [`EnterError`]; the session is closed again where it may have been opened.
-    pub async fn open(&self, since: Instant, open: Open) -> Result<(Opened, EnterGuard), EnterError> {
-        // Its client was not told of the session, and so does not find it again.
-        let undo = Close {
-            classroom: open.classroom,
-            agent: open.agent.clone(),
-            sid: open.sid,
-            reason: LeftReason::Lost,
-            resume_id: None,
-        };
-        // Dropped while the call is under way, it must not close what is not open yet.
-        let after = Options::default().limit;
-        let mut guard = EnterGuard(Some(Undo { sessions: self.clone(), close: undo, opened: None, after }));
-        let user = open.user.clone();
-        let answer = self.open.call_since(since, open).await;
-        guard.settled();
-        match answer {
-            Ok(Some(opened)) => {
-                guard.opened(opened.session, user);
-                if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
-                    self.connections.close(sid, SessionError::Replaced).await;
-                }
-                Ok((opened, guard))
-            }
-            Ok(None) => {
-                guard.disarm();
-                Err(EnterError::TooManySessions)
-            }
-            Err(error) => {
-                if matches!(error, StoreError::Refused(_) | StoreError::Fenced) {
-                    guard.disarm();
-                }
-                Err(error.into())
-            }
+    /// Opens a session: its row and agent.entered, in one transaction. None where its user has as many as it may. Its client
+    /// waits since then. See [`crate::EnterGuard::open`].
+    pub(crate) async fn open(&self, since: Instant, open: Open) -> Result<Option<Opened>, StoreError> {
+        self.open.call_since(since, open).await
+    }
+
+    /// The connection that had the session hears `replaced`, if it is this node's: others find out by their heartbeat.
+    pub(crate) async fn close_replaced(&self, opened: &Opened) {
+        if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
+            self.connections.close(sid, SessionError::Replaced).await;
         }
     }
 
@@ -182,12 +156,12 @@ impl Sessions {
         self.join.call(join).await
     }
 
-    /// Undoes a join that failed half way.
+    /// Undoes a change of a connection's lesson; false where the session is no longer the connection's.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn restore(&self, restore: RollbackJoin) -> Result<(), StoreError> {
-        self.restore.call(restore).await
+    pub async fn restore_lesson(&self, restore: RestoreLesson) -> Result<bool, StoreError> {
+        self.restore_lesson.call(restore).await
     }
 
     /// A connection leaves its lesson.
@@ -204,6 +178,11 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn set_state(&self, set: SetState) -> Result<Option<StateVersion>, StoreError> {
         self.set_state.call(set).await
+    }
+
+    /// What undoes calls that were cut off.
+    pub(crate) fn undos(&self) -> &Undos {
+        &self.undos
     }
 
     /// Sessions that ended a moment ago, for the check after a loss of commits.
@@ -225,7 +204,9 @@ impl Sessions {
         if closed == Closed::NotOwner && self.has_lost_commits() {
             while let Err(error) = self.verify.call(session.clone()).await {
                 match error {
-                    StoreError::Unavailable(why) => warn!(why, "a session's end waits for the database"),
+                    StoreError::Unavailable(_) | StoreError::Overloaded => {
+                        warn!(%error, "a session's end waits for the database");
+                    }
                     StoreError::Fenced => {}
                     StoreError::Refused(why) => {
                         warn!(why, agent = %session.agent, "the end of a session whose row is lost is refused");
@@ -260,82 +241,6 @@ impl Sessions {
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
             }
-        }
-    }
-}
-
-/// Why no session was opened.
-#[derive(Debug, thiserror::Error)]
-pub enum EnterError {
-    /// The user has as many as it may.
-    #[error("the user has too many sessions")]
-    TooManySessions,
-    /// The store's own.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A session that no connection has yet. Dropped, it is closed: connect failed, panicked, or took too long.
-#[must_use]
-pub struct EnterGuard(Option<Undo>);
-
-struct Undo {
-    sessions: Sessions,
-    close: Close,
-    /// What was opened, where the database has answered.
-    opened: Option<Box<Remembered>>,
-    after: Duration,
-}
-
-impl EnterGuard {
-    /// Whatever was written is written.
-    fn settled(&mut self) {
-        if let Some(undo) = &mut self.0 {
-            undo.after = Duration::ZERO;
-        }
-    }
-
-    /// The database has answered with this session.
-    fn opened(&mut self, session: SessionId, user: UserId) {
-        if let Some(undo) = &mut self.0 {
-            let Close { classroom, ref agent, sid, reason, resume_id } = undo.close;
-            undo.opened = Some(Box::new(Remembered {
-                session,
-                classroom,
-                agent: agent.clone(),
-                user,
-                sid,
-                lesson: None,
-                sets_state: false,
-                age: Duration::ZERO,
-                reason,
-                resume_id,
-            }));
-        }
-    }
-
-    /// The client is about to get its success: its connection has the session from now on.
-    pub fn commit(self) {
-        failpoint::reach("connect done");
-        self.disarm();
-    }
-
-    /// There is nothing to end, or a connection has it.
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for EnterGuard {
-    fn drop(&mut self) {
-        if let Some(Undo { sessions, close, opened, after }) = self.0.take() {
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                match opened {
-                    Some(session) => sessions.leave(*session).await,
-                    None => sessions.close(close).await,
-                }
-            });
         }
     }
 }

@@ -84,11 +84,10 @@ impl Application for Gateway {
                 Some(mut socket) => self.end(&mut socket, error),
                 None => self.shared.disconnects.taken_over(sid),
             },
-            WorkerCommand::LeaveLesson { socket, lesson } => {
-                if let Some(mut socket) = sockets.get_mut(socket) {
-                    self.kick_from_lesson(&mut socket, lesson);
-                }
-            }
+            WorkerCommand::LeaveLesson { socket, lesson } => match sockets.get_mut(socket) {
+                Some(mut socket) => self.kick_from_lesson(&mut socket, lesson),
+                None => self.kick_from_lesson_after_close(socket, lesson),
+            },
             WorkerCommand::Ended { sids, answer } => {
                 // The caller may have stopped waiting.
                 let _ = answer.send(self.ended(sockets, sids));

@@ -8,7 +8,7 @@ mod in_grace;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use rollcall_schema::{LeftReason, Sid};
+use rollcall_schema::{LeftReason, LessonId, Sid};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -48,6 +48,7 @@ pub struct DisconnectQueue {
 enum Message {
     Leave(Disconnected),
     TakenOver(Sid),
+    LeaveLesson(Sid, LessonId),
     /// Asks for the sessions in grace.
     AskInGrace(oneshot::Sender<Vec<Sid>>),
 }
@@ -94,6 +95,13 @@ impl DisconnectQueue {
         }
     }
 
+    /// Takes the session of this connection out of its lesson, if it is in grace here.
+    pub fn leave_lesson(&self, sid: Sid, lesson: LessonId) {
+        if *self.unfinished.borrow() > 0 {
+            let _ = self.queue.send(Message::LeaveLesson(sid, lesson));
+        }
+    }
+
     /// A drain begins: sessions wait for their clients to take them over elsewhere, and none waits longer than this.
     pub fn drain(&self, until: Instant) {
         self.drain_until.send_replace(Some(until));
@@ -105,8 +113,13 @@ impl DisconnectQueue {
         let _ = unfinished.wait_for(|unfinished| *unfinished == 0).await;
     }
 
-    /// Runs disconnect for each session, until the task is dropped.
-    pub async fn run(self, DisconnectReceiver(mut receiver): DisconnectReceiver, handlers: Handlers) {
+    /// Runs disconnect for each session, until the task is dropped; `leave_lesson` takes one in grace out of its lesson.
+    pub async fn run(
+        self,
+        DisconnectReceiver(mut receiver): DisconnectReceiver,
+        handlers: Handlers,
+        leave_lesson: impl Fn(&mut Session) + Send + Sync,
+    ) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
         let mut in_grace = InGrace::default();
         let mut drain_until = self.drain_until.subscribe();
@@ -115,6 +128,11 @@ impl DisconnectQueue {
                 message = receiver.recv() => match message {
                     Some(Message::Leave(disconnected)) => self.begin_grace(&mut in_grace, disconnected),
                     Some(Message::TakenOver(sid)) => in_grace.remove(sid),
+                    Some(Message::LeaveLesson(sid, lesson)) => {
+                        let session = in_grace.session(sid).filter(|session| session.lesson() == Some(&lesson));
+                        session.into_iter().for_each(&leave_lesson);
+                        None
+                    }
                     Some(Message::AskInGrace(answer)) => {
                         // The caller may have stopped waiting.
                         let _ = answer.send(in_grace.sids());

@@ -1,46 +1,47 @@
-//! An operator takes a connection out of its lesson.
+//! An operator takes a session out of its lesson, also one whose connection has ended and that waits for its client.
 //!
-//! Invariant: the connection leaves as it would by itself, between two of its requests: so row, keys and room agree, and a
-//! join that is under way ends first.
-use std::time::Duration;
-
-use rollcall_presence::LeaveLessonError;
+//! Invariant: the session leaves between two of its requests, so that row, keys and room agree, and a join that is under way
+//! ends first.
 use rollcall_schema::LessonId;
-use rollcall_store::StoreError;
-use tokio::time::sleep;
-use tracing::warn;
 
 use super::{
-    Gateway, WorkerCommand,
+    Gateway, GatewayContext,
     peer::{Peer, PeerState},
 };
 use crate::handler::session::Session;
-use rollcall_presence::Presence;
-use rollcall_websocket::Socket;
+use rollcall_websocket::{Socket, SocketId};
 
-/// How often it is tried while SQL is away, and the pause between two tries.
-const ATTEMPTS: usize = 10;
-const PAUSE: Duration = Duration::from_millis(500);
+impl GatewayContext {
+    /// Row and keys follow.
+    pub(crate) fn take_out_of_lesson(&self, session: &mut Session) {
+        let user = session.user().map(|(user, _)| user);
+        self.presence.take_out_of_lesson(&mut session.membership, user);
+    }
+}
 
 impl Gateway {
     /// Now, or once the running handler is done.
     pub(super) fn kick_from_lesson(&mut self, socket: &mut Socket<'_, Peer>, lesson: LessonId) {
-        match &socket.peer.state {
-            PeerState::Open(session) if session.lesson() == Some(&lesson) => {}
-            PeerState::Open(_) | PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => {
-                return;
+        match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
+            PeerState::Open(mut session) if session.lesson() == Some(&lesson) => {
+                self.shared.take_out_of_lesson(&mut session);
+                self.session_returned(socket, session, None);
             }
-            PeerState::Connecting(_) | PeerState::Busy => {
-                socket.peer.cold_mut().kicked_from = Some(lesson);
-                return;
+            state => {
+                if matches!(state, PeerState::Connecting(_) | PeerState::Busy) {
+                    socket.peer.cold_mut().kicked_from = Some(lesson);
+                }
+                socket.peer.state = state;
             }
         }
-        let PeerState::Open(session) = std::mem::replace(&mut socket.peer.state, PeerState::Busy) else { return };
-        let (id, mailboxes, presence) = (socket.id(), self.shared.mailboxes.clone(), self.shared.presence.clone());
-        tokio::spawn(async move {
-            let session = leave(&presence, session).await;
-            mailboxes.send(id, WorkerCommand::Answered { socket: id, session, ack: None, begins: None }).await;
-        });
+    }
+
+    /// Its connection has ended: a handler has the session still, or the session may wait for its client.
+    pub(super) fn kick_from_lesson_after_close(&mut self, id: SocketId, lesson: LessonId) {
+        match self.closed_while_busy.get_mut(&id) {
+            Some(ending) => ending.kicked_from = Some(lesson),
+            None => self.shared.disconnects.leave_lesson(self.shared.mailboxes.sid(id), lesson),
+        }
     }
 
     /// What waited for the handler that is done now.
@@ -50,18 +51,4 @@ impl Gateway {
             self.kick_from_lesson(socket, lesson);
         }
     }
-}
-
-async fn leave(presence: &Presence, mut session: Box<Session>) -> Box<Session> {
-    for _ in 0..ATTEMPTS {
-        let user = session.user().map(|(user, _)| user);
-        match presence.leave_lesson(&mut session.membership, user).await {
-            Err(LeaveLessonError::Store(StoreError::Unavailable(why))) => {
-                warn!(why, "a session that an operator takes out of its lesson waits for the database");
-                sleep(PAUSE).await;
-            }
-            Ok(()) | Err(_) => break,
-        }
-    }
-    session
 }

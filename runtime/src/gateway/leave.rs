@@ -29,7 +29,8 @@ impl Gateway {
         if matches!(cause, Cause::ClosedByClient | Cause::Lost | Cause::Violation(_)) {
             metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         }
-        let ending = Ending { reason, for_good: peer.ends_for_good };
+        let kicked_from = peer.cold.and_then(|cold| cold.kicked_from);
+        let ending = Ending { reason, for_good: peer.ends_for_good, kicked_from };
         match peer.state {
             PeerState::Open(session) => self.leave(session, ending),
             PeerState::Connecting(_) | PeerState::Busy => {
@@ -41,16 +42,20 @@ impl Gateway {
 
     /// A handler is done whose connection ended while it ran.
     pub(super) fn leave_after_close(&mut self, id: SocketId, session: Box<Session>) {
-        let lost = Ending { reason: LeftReason::Lost, for_good: false };
+        let lost = Ending { reason: LeftReason::Lost, for_good: false, kicked_from: None };
         let ending = self.closed_while_busy.remove(&id).unwrap_or(lost);
         self.leave(session, ending);
     }
 
-    fn leave(&self, mut session: Box<Session>, Ending { reason, for_good }: Ending) {
+    fn leave(&self, mut session: Box<Session>, Ending { reason, for_good, kicked_from }: Ending) {
         if for_good {
             session.membership.forget_resume_id();
         }
+        let sid = session.sid();
         self.shared.disconnects.leave(session, reason);
+        if let Some(lesson) = kicked_from {
+            self.shared.disconnects.leave_lesson(sid, lesson);
+        }
     }
 
     /// Those of these connections that are no longer open.

@@ -26,11 +26,13 @@ use crate::{
 const PENDING_OVERHEAD: usize = 2 * size_of::<Box<str>>() + 24;
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ending {
     pub(super) reason: LeftReason,
     /// [`Peer::ends_for_good`].
     pub(super) for_good: bool,
+    /// The lesson that its session is to leave, while a handler has the session.
+    pub(super) kicked_from: Option<LessonId>,
 }
 
 /// One connection.

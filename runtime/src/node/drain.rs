@@ -15,7 +15,7 @@ use crate::{
     config::PresenceConfig,
     gateway::{Mailboxes, RECONNECT_WITHIN, WorkerCommand, disconnect_queue::DisconnectQueue},
 };
-use rollcall_presence::key_cleanup::KeyCleanup;
+use rollcall_presence::{Undos, key_cleanup::KeyCleanup};
 use rollcall_store::{Lease, Store};
 use rollcall_websocket::Workers;
 
@@ -35,6 +35,8 @@ pub struct Drain {
     pub mailboxes: Mailboxes,
     /// Ends the sessions.
     pub disconnects: DisconnectQueue,
+    /// Undoes what was cut off.
+    pub undos: Undos,
     /// Removes the keys of ended sessions.
     pub key_cleanup: KeyCleanup,
     /// Where the ends are written.
@@ -91,6 +93,7 @@ impl Drain {
         if timeout_at(schedule.ended, self.disconnects.finish()).await.is_err() {
             warn!("some sessions have not ended in time: other nodes or the next start end them");
         }
+        let _ = timeout_at(schedule.ended, self.undos.finish()).await;
         let _ = timeout_at(schedule.cleaned, self.key_cleanup.finish()).await;
         let _ = timeout_at(schedule.published, self.published()).await;
         let lease = *self.lease.borrow();

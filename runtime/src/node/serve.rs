@@ -25,7 +25,7 @@ use crate::{
     config::{Config, Reader},
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, Pids, disconnect_queue::DisconnectQueue},
-    handler::{publisher::Publisher, resources::Resources, table::Table},
+    handler::{publisher::Publisher, resources::Resources, session::Session, table::Table},
     http::{
         self, FailedTries, Surface,
         admin::Admin,
@@ -195,7 +195,9 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         rooms.dispatch(feed).await;
         std::future::pending().await
     });
-    tasks.spawn("disconnects", disconnects.clone().run(worker, table));
+    let context = Arc::clone(&shared);
+    let leave_lesson = move |session: &mut Session| context.take_out_of_lesson(session);
+    tasks.spawn("disconnects", disconnects.clone().run(worker, table, leave_lesson));
     tasks.spawn(
         "relay",
         OutboxRelay {
@@ -333,8 +335,17 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     }
     gauges::drains_within(presence.drain_deadline);
     draining.send_replace(true);
-    let drain =
-        Drain { presence, workers, mailboxes, disconnects, key_cleanup, store, lease: lease_seen, nodes: nodes_seen };
+    let drain = Drain {
+        presence,
+        workers,
+        mailboxes,
+        disconnects,
+        undos: resources.presence.undos().clone(),
+        key_cleanup,
+        store,
+        lease: lease_seen,
+        nodes: nodes_seen,
+    };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => {

@@ -16,7 +16,7 @@ use std::{
 use rollcall_base::tasks::Tasks;
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
 use rollcall_store::{
-    Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Registration, Store,
+    Close, Closed, Join, Joined, Lease, LeftReason, LessonChange, LessonRow, Open, Opened, Registration, Store,
     group_commit::{GroupCommit, Options},
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
@@ -104,7 +104,9 @@ impl Sessions {
             Step::Join => {
                 let session = Some(SessionId(session.load(Ordering::Relaxed)));
                 let user = Some(agent.user());
-                let joined = self.join.call(Join { sid, session, classroom, lesson: lesson.clone(), user }).await?;
+                let (change, lesson) = (LessonChange::default(), lesson.clone());
+                let join = Join { sid, session, change, classroom, lesson, user };
+                let joined = self.join.call(join).await?;
                 if !matches!(joined, Joined::Lesson { .. }) {
                     return Err(format!("{agent}: {joined:?}").into());
                 }

@@ -3,8 +3,8 @@
 //! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group is throttled.
 //! Invariants:
 //! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
-//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`]
-//!   never begins; what has begun is written whether its caller still waits or not.
+//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`], or before its caller
+//!   went away, never begins; what has begun is written whether its caller still waits or not.
 //! - One request that the store refuses fails alone: a refused batch is run again one by one.
 use std::{
     collections::{HashSet, VecDeque},
@@ -117,7 +117,7 @@ where
     /// Writes one request, in a batch with others.
     ///
     /// # Errors
-    /// What the store says; [`StoreError::Unavailable`] where the queue is full or the wait was too long.
+    /// What the store says; [`StoreError::Overloaded`] where the queue is full or the wait was too long.
     pub async fn call(&self, request: Q) -> Result<A, StoreError> {
         self.call_since(Instant::now(), request).await
     }
@@ -133,21 +133,17 @@ where
         let waiting = Waiting { slot: slot.clone(), key, since, answer };
         let lane = &self.lanes[usize::try_from(key % self.lanes.len() as u64).unwrap_or(0)];
         lane.try_send(waiting).map_err(|error| match error {
-            TrySendError::Full(_) => too_many(),
+            TrySendError::Full(_) => StoreError::Overloaded,
             TrySendError::Closed(_) => ended(),
         })?;
         if let Ok(answer) = timeout_at(since + self.queue_timeout, &mut answered).await {
             return answer.unwrap_or_else(|_| Err(ended()));
         }
         if take(&slot).is_some() {
-            return Err(too_many());
+            return Err(StoreError::Overloaded);
         }
         answered.await.unwrap_or_else(|_| Err(ended()))
     }
-}
-
-fn too_many() -> StoreError {
-    StoreError::Unavailable("too many requests waiting".to_owned())
 }
 
 fn ended() -> StoreError {
@@ -185,7 +181,8 @@ where
         }
     }
 
-    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up are left out.
+    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up are left out, and
+    /// those that nobody waits for any more.
     fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
         let (mut requests, mut pending) = (Vec::new(), Vec::new());
@@ -195,6 +192,9 @@ where
             let room = self.deferred.len() < self.options.max_batch;
             let next = candidates.pop_front().or_else(|| if room { self.inbox.try_recv().ok() } else { None });
             let Some(waiting) = next else { break };
+            if waiting.answer.is_closed() {
+                continue;
+            }
             if keys.contains(&waiting.key) {
                 self.deferred.push_back(waiting);
             } else if let Some(request) = take(&waiting.slot) {
@@ -224,8 +224,11 @@ where
 
     async fn write_singly(&self, requests: Vec<Q>, pending: Vec<PendingReply<A>>) {
         for (request, pending) in requests.into_iter().zip(pending) {
+            if pending.answer.is_closed() {
+                continue;
+            }
             if Instant::now() >= pending.since + self.options.limit {
-                pending.respond(Err(too_many()));
+                pending.respond(Err(StoreError::Overloaded));
                 continue;
             }
             let answer = self.run_in_time(vec![request], std::slice::from_ref(&pending)).await;

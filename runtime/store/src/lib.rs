@@ -37,7 +37,7 @@ pub use error::StoreError;
 pub use history::{History, HistoryPosition, HistorySweep, Moment, Visit, VisitEnd};
 pub use kicks::{Kick, KickTarget, KickedSession, Kicks};
 pub use lease::Lease;
-pub use lesson_joins::{Join, Joined, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin};
+pub use lesson_joins::{Join, Joined, LeaveLesson, LessonChange, LessonJoins, LessonLeft, RestoreLesson};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, NodeLeases, Registration};
 pub use outbox::{Backlog, Outbox, OutboxRow, OutboxSource};

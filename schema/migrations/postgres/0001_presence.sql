@@ -73,6 +73,9 @@ create table agent_session (
     started_at timestamptz not null default clock_timestamp(),
     joined_at timestamptz,
     takeovers integer not null default 0,
+    -- The number of the latest change of lesson_id among those that the connection asked for: an earlier one that comes late
+    -- writes nothing.
+    lesson_change integer not null default 0,
     -- The lesson that the connection moved from, or tried to move to: its field in Redis may still be there.
     lesson_before text,
     previous_node bigint,

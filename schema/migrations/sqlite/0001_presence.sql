@@ -46,6 +46,7 @@ create table agent_session (
     seat integer,
     started_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     joined_at text,
+    lesson_change integer not null default 0,
     lesson_before text,
     previous_node integer,
     previous_sid text,

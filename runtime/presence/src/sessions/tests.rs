@@ -1,10 +1,11 @@
-use futures_util::FutureExt;
+use futures_util::poll;
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, SessionId, Sid};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::*;
-use rollcall_store::{Registration, RosterQuery, sqlite::SqliteStore};
+use crate::EnterGuard;
+use rollcall_store::{LeftReason, Registration, RosterQuery, sqlite::SqliteStore};
 
 /// A node without connections.
 struct Nobody;
@@ -22,7 +23,6 @@ impl Connections for Nobody {
 struct Bench {
     store: Arc<dyn Store>,
     sessions: Sessions,
-    lease: Lease,
     folder: tempfile::TempDir,
 }
 
@@ -42,7 +42,7 @@ impl Bench {
             &watch::channel(false).1,
             Arc::new(Nobody),
         );
-        Self { store, sessions, lease: registered, folder }
+        Self { store, sessions, folder }
     }
 
     async fn agents(&self, classroom: ClassroomId) -> usize {
@@ -71,7 +71,7 @@ fn alice() -> Open {
 async fn a_session_that_no_connection_got_is_closed_again() {
     let bench = Bench::new().await;
     let open = alice();
-    let (_, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+    let (_, guard) = EnterGuard::open(&bench.sessions, Instant::now(), open.clone()).await.expect("opened");
     assert_eq!(bench.agents(open.classroom).await, 1);
     drop(guard);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -79,7 +79,7 @@ async fn a_session_that_no_connection_got_is_closed_again() {
         assert!(Instant::now() < deadline, "it stays");
         sleep(Duration::from_millis(5)).await;
     }
-    let (_, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+    let (_, guard) = EnterGuard::open(&bench.sessions, Instant::now(), open.clone()).await.expect("opened");
     guard.commit();
     assert_eq!(bench.agents(open.classroom).await, 1);
 }
@@ -88,8 +88,15 @@ async fn a_session_that_no_connection_got_is_closed_again() {
 async fn an_opening_that_is_cut_off_is_undone() {
     let bench = Bench::new().await;
     let open = alice();
-    // Its batch runs on, whoever listens.
-    assert!(bench.sessions.open(Instant::now(), open.clone()).now_or_never().is_none());
+    let mut opening = Box::pin(EnterGuard::open(&bench.sessions, Instant::now(), open.clone()));
+    assert!(poll!(&mut opening).is_pending());
+    let written = async {
+        while bench.agents(open.classroom).await == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), written).await.expect("its batch is written, whoever listens");
+    drop(opening);
     let closed = Close {
         classroom: open.classroom,
         agent: open.agent,
@@ -97,13 +104,7 @@ async fn an_opening_that_is_cut_off_is_undone() {
         reason: LeftReason::Closed,
         resume_id: None,
     };
-    let mut outbox = bench.store.open_outbox(bench.lease).await.expect("an outbox");
-    outbox.claim().await.expect("claimed");
     let deadline = Instant::now() + Duration::from_secs(10);
-    while outbox.read(10).await.expect("read").is_empty() {
-        assert!(Instant::now() < deadline, "it was never opened");
-        outbox.wait(Duration::from_millis(5)).await.expect("waited");
-    }
     while bench.agents(open.classroom).await > 0 {
         assert!(Instant::now() < deadline, "it stays");
         sleep(Duration::from_millis(5)).await;
@@ -134,7 +135,7 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
     for number in 0..300 {
         let agent = AgentId::parse(&format!("web.u{number}.example.org")).expect("an agent");
         let open = Open { user: agent.user(), agent, ..alice() };
-        let (opened, guard) = bench.sessions.open(Instant::now(), open.clone()).await.expect("opened");
+        let (opened, guard) = EnterGuard::open(&bench.sessions, Instant::now(), open.clone()).await.expect("opened");
         guard.commit();
         poison(&bench, opened.session);
         poisoned.push((opened.session, open));
@@ -151,7 +152,7 @@ async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mend
     let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("none waits to be mended");
     assert!(ended.iter().all(|closed| *closed == Closed::NotOwner));
     let open = alice();
-    bench.sessions.open(Instant::now(), open.clone()).await.expect("opened").1.commit();
+    EnterGuard::open(&bench.sessions, Instant::now(), open.clone()).await.expect("opened").1.commit();
     assert_eq!(bench.sessions.close(close(&open)).await, Closed::Left, "others go on");
 
     for (session, _) in &poisoned {

@@ -56,6 +56,11 @@ impl InGrace {
         Some(disconnected)
     }
 
+    /// The session of one connection.
+    pub(super) fn session(&mut self, sid: Sid) -> Option<&mut Session> {
+        self.by_due.get_mut(self.by_sid.get(&sid)?).map(|disconnected| &mut *disconnected.session)
+    }
+
     /// Takes out the session of one connection.
     pub(super) fn remove(&mut self, sid: Sid) -> Option<Disconnected> {
         self.by_due.remove(&self.by_sid.remove(&sid)?)

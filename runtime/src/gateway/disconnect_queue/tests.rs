@@ -19,7 +19,8 @@ async fn end(ends: &Ends, session: Session, reason: LeftReason) {
 fn disconnect_queue(max: usize) -> (DisconnectQueue, mpsc::UnboundedReceiver<(Sid, LeftReason)>) {
     let (queue, receiver) = DisconnectQueue::new(Grace { time: Duration::from_secs(600), max });
     let (ends, ended) = mpsc::unbounded_channel();
-    tokio::spawn(queue.clone().run(receiver, Handlers::new(("connect_request", (), refuse), (Ends(ends), end))));
+    let handlers = Handlers::new(("connect_request", (), refuse), (Ends(ends), end));
+    tokio::spawn(queue.clone().run(receiver, handlers, |_: &mut Session| {}));
     (queue, ended)
 }
 

@@ -1,9 +1,9 @@
 //! Lessons that sessions are in: a batch is one statement, as in [`super::sessions`].
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use rollcall_schema::{Seat, SessionId, Sid, UserId};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     sessions::sorted,
     store::PostgresStore,
 };
-use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin, StoreError};
+use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLesson, StoreError};
 
 /// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
 /// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
@@ -19,17 +19,19 @@ use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJ
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select i.place, i.sid, i.session_id, i.user_id, l.id as lesson_id, l.seats, (
+        select i.place, i.sid, i.session_id, i.change, i.user_id, l.id as lesson_id, l.seats, (
             select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
         )
-        from fence cross join unnest($3::text[], $4::bigint[], $5::uuid[], $6::text[], $7::text[])
-            with ordinality as i(sid, session_id, classroom_id, lesson_id, user_id, place)
+        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::uuid[], $7::text[], $8::text[])
+            with ordinality as i(sid, session_id, change, classroom_id, lesson_id, user_id, place)
         left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
     ), written as (
         update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp(),
-            lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
+            lesson_change = w.change, lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
                 else coalesce(s.lesson_id, s.lesson_before) end
-        from wanted w where s.id = any (array[w.session_id]) and s.sid = w.sid and w.lesson_id is not null
+        from wanted w
+        where s.id = any (array[w.session_id]) and s.sid = w.sid and s.lesson_change <= w.change
+            and w.lesson_id is not null
         returning w.place
     ), guests as (
         insert into stale_field (node_id, lesson_id, user_id, sid, held)
@@ -40,25 +42,31 @@ const JOIN: &str = "with fence as materialized (
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
 
-const ROLLBACK: &str = "with fence as materialized (
+/// The field of the lesson that the row says now may be in Redis: it stays in the row as `lesson_before`.
+const RESTORE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), written as (
-        update agent_session s set lesson_id = i.lesson_id, lesson_before = s.lesson_id, seat = i.seat,
-            joined_at = case when i.lesson_id is null then null else clock_timestamp() end
-        from fence cross join unnest($3::text[], $4::bigint[], $5::text[], $6::bigint[])
-            as i(sid, session_id, lesson_id, seat)
-        where s.id = any (array[i.session_id]) and s.sid = i.sid
+        update agent_session s set lesson_id = i.lesson_id, seat = i.seat, lesson_change = i.change,
+            lesson_before = case when s.lesson_id is not distinct from i.lesson_id then s.lesson_before
+                else coalesce(s.lesson_id, s.lesson_before) end,
+            joined_at = case when i.lesson_id is null then null when s.lesson_id = i.lesson_id then s.joined_at
+                else clock_timestamp() end
+        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[], $7::bigint[])
+            as i(sid, session_id, change, lesson_id, seat)
+        where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
+        returning s.id
     )
-    select from fence";
+    select w.id from fence left join written w on true";
 
 /// The lesson stays in the row as `lesson_before`: the session's end looks after its field, should nobody do so before.
 const LEAVE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
-        update agent_session s set lesson_id = null, seat = null, joined_at = null,
+        update agent_session s set lesson_id = null, seat = null, joined_at = null, lesson_change = i.change,
             lesson_before = coalesce(s.lesson_id, s.lesson_before)
-        from fence cross join unnest($3::text[], $4::bigint[], $5::text[]) as i(sid, session_id, lesson_id)
-        where s.id = any (array[i.session_id]) and s.sid = i.sid
+        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[])
+            as i(sid, session_id, change, lesson_id)
+        where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
         returning s.id, s.user_id, i.lesson_id
     )
     select g.id, exists (
@@ -75,12 +83,14 @@ impl LessonJoins for PostgresStore {
         let sorted = sorted(batch, |join| join.session);
         let sids: Vec<String> = sorted.iter().map(|join| join.sid.to_string()).collect();
         let sessions: Vec<Option<i64>> = sorted.iter().map(|join| join.session.map(|id| id.0)).collect();
+        let changes: Vec<i32> = sorted.iter().map(|join| join.change.0).collect();
         let classrooms: Vec<Uuid> = sorted.iter().map(|join| join.classroom.0).collect();
         let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
         let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
         let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("join", JOIN, &[&node.0, &epoch.0, &sids, &sessions, &classrooms, &lessons, &users]).await?;
+        let values: &[&(dyn ToSql + Sync)] =
+            &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users];
+        let rows = self.pool.rows("join", JOIN, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
@@ -113,25 +123,27 @@ impl LessonJoins for PostgresStore {
         batch.iter().map(|join| answers.get(&join.sid).copied().ok_or_else(|| unreadable("none for a join"))).collect()
     }
 
-    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    async fn restore_lesson(&self, lease: Lease, batch: &[RestoreLesson]) -> Result<Vec<bool>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let sorted = sorted(batch, |rollback| rollback.session);
-        let sids: Vec<String> = sorted.iter().map(|rollback| rollback.sid.to_string()).collect();
-        let sessions: Vec<i64> = sorted.iter().map(|rollback| rollback.session.0).collect();
-        let before = |rollback: &&'_ RollbackJoin| match &rollback.lesson {
+        let sorted = sorted(batch, |restore| restore.session);
+        let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
+        let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
+        let changes: Vec<i32> = sorted.iter().map(|restore| restore.change.0).collect();
+        let before = |restore: &&'_ RestoreLesson| match &restore.lesson {
             Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
             None => (None, None),
         };
         let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
         let Lease { node, epoch } = lease;
-        let rows =
-            self.pool.rows("restore", ROLLBACK, &[&node.0, &epoch.0, &sids, &sessions, &lessons, &seats]).await?;
+        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &seats];
+        let rows = self.pool.rows("restore_lesson", RESTORE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        Ok(vec![(); batch.len()])
+        let written = rows.iter().map(|row| get(row, 0)).collect::<Result<HashSet<Option<i64>>, _>>()?;
+        Ok(batch.iter().map(|restore| written.contains(&Some(restore.session.0))).collect())
     }
 
     async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError> {
@@ -141,9 +153,11 @@ impl LessonJoins for PostgresStore {
         let sorted = sorted(batch, |leave| leave.session);
         let sids: Vec<String> = sorted.iter().map(|leave| leave.sid.to_string()).collect();
         let sessions: Vec<i64> = sorted.iter().map(|leave| leave.session.0).collect();
+        let changes: Vec<i32> = sorted.iter().map(|leave| leave.change.0).collect();
         let lessons: Vec<&str> = sorted.iter().map(|leave| leave.lesson.as_str()).collect();
         let Lease { node, epoch } = lease;
-        let rows = self.pool.rows("leave_lesson", LEAVE, &[&node.0, &epoch.0, &sids, &sessions, &lessons]).await?;
+        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons];
+        let rows = self.pool.rows("leave_lesson", LEAVE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }

@@ -4,10 +4,16 @@ use rollcall_schema::Seat;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{db_thread::failed, fence::fence, stale_fields, store::SqliteStore};
-use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RollbackJoin, StoreError};
+use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLesson, StoreError};
 
-const LEAVE: &str = "update agent_session set lesson_id = null, seat = null, joined_at = null, \
-    lesson_before = coalesce(lesson_id, lesson_before) where id = ?1 and sid = ?2 returning user_id";
+const LEAVE: &str = "update agent_session set lesson_id = null, seat = null, joined_at = null, lesson_change = ?3, \
+    lesson_before = coalesce(lesson_id, lesson_before) \
+    where id = ?1 and sid = ?2 and lesson_change <= ?3 returning user_id";
+const RESTORE: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesson_change = ?5, \
+    lesson_before = iif(lesson_id is ?3, lesson_before, coalesce(lesson_id, lesson_before)), \
+    joined_at = case when ?3 is null then null when lesson_id = ?3 then joined_at \
+        else strftime('%Y-%m-%d %H:%M:%f', 'now') end \
+    where id = ?1 and sid = ?2 and lesson_change <= ?5";
 const SHARED: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2";
 
 #[async_trait]
@@ -17,9 +23,13 @@ impl LessonJoins for SqliteStore {
         self.writer.call("join", move |connection| join(connection, lease, &batch)).await
     }
 
-    async fn rollback(&self, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
+    async fn restore_lesson(&self, lease: Lease, batch: &[RestoreLesson]) -> Result<Vec<bool>, StoreError> {
         let batch = batch.to_vec();
-        self.writer.call("restore", move |connection| rollback(connection, lease, &batch)).await
+        let restore = move |connection: &Connection| {
+            fence(connection, lease)?;
+            batch.iter().map(|restore| restore_one(connection, restore)).collect()
+        };
+        self.writer.call("restore_lesson", restore).await
     }
 
     async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError> {
@@ -54,11 +64,13 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
         let written = connection
             .prepare_cached(
                 "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+                 lesson_change = ?5, \
                  lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
-                 where id = ?1 and sid = ?2",
+                 where id = ?1 and sid = ?2 and lesson_change <= ?5",
             )
             .and_then(|mut statement| {
-                statement.execute(params![session.0, join.sid.to_string(), join.lesson.as_str(), seat])
+                let (sid, lesson) = (join.sid.to_string(), join.lesson.as_str());
+                statement.execute(params![session.0, sid, lesson, seat, join.change.0])
             })
             .map_err(failed)?;
         if written == 0 {
@@ -70,29 +82,19 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
     Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
 }
 
-fn rollback(connection: &Connection, lease: Lease, batch: &[RollbackJoin]) -> Result<Vec<()>, StoreError> {
-    fence(connection, lease)?;
-    let mut statement = connection
-        .prepare_cached(
-            "update agent_session set lesson_id = ?3, lesson_before = lesson_id, seat = ?4, \
-             joined_at = iif(?3 is null, null, strftime('%Y-%m-%d %H:%M:%f', 'now')) where id = ?1 and sid = ?2",
-        )
-        .map_err(failed)?;
-    for rollback in batch {
-        let (lesson, seat) = match &rollback.lesson {
-            Some((lesson, seat)) => (Some(lesson.as_str()), seat.map(|seat| seat.0)),
-            None => (None, None),
-        };
-        statement.execute(params![rollback.session.0, rollback.sid.to_string(), lesson, seat]).map_err(failed)?;
-    }
-    Ok(vec![(); batch.len()])
+fn restore_one(connection: &Connection, restore: &RestoreLesson) -> Result<bool, StoreError> {
+    let lesson = restore.lesson.as_ref().map(|(lesson, _)| lesson.as_str());
+    let seat = restore.lesson.as_ref().and_then(|(_, seat)| *seat).map(|seat| seat.0);
+    let values = params![restore.session.0, restore.sid.to_string(), lesson, seat, restore.change.0];
+    let written = connection.prepare_cached(RESTORE).and_then(|mut restore| restore.execute(values));
+    written.map(|rows| rows == 1).map_err(failed)
 }
 
 fn leave_one(connection: &Connection, leave: &LeaveLesson) -> Result<LessonLeft, StoreError> {
     let user: Option<String> = connection
         .prepare_cached(LEAVE)
         .and_then(|mut left| {
-            left.query_row(params![leave.session.0, leave.sid.to_string()], |row| row.get(0)).optional()
+            left.query_row(params![leave.session.0, leave.sid.to_string(), leave.change.0], |row| row.get(0)).optional()
         })
         .map_err(failed)?;
     let Some(user) = user else { return Ok(LessonLeft::NotOwner) };

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use rollcall_schema::Epoch;
-use rollcall_store::{Lease, LeftReason, RollbackJoin, StoreError};
+use rollcall_store::{Lease, LeftReason, StoreError};
 
 use crate::{
     on_both,
@@ -31,8 +31,8 @@ async fn expect_fenced(world: &World, lease: Lease, member: &Member) {
     assert!(is_fenced(store.open(lease, &[member.again().open()]).await));
     assert!(is_fenced(store.open(lease, &[Member::new(classroom(), "web.new").open()]).await));
     assert!(is_fenced(store.join(lease, &[member.join(session, &lesson)]).await));
-    let restore = RollbackJoin { sid: member.sid, session, lesson: Some((lesson, None)) };
-    assert!(is_fenced(store.rollback(lease, &[restore]).await));
+    let restore = member.restore(session, Some((lesson, None)));
+    assert!(is_fenced(store.restore_lesson(lease, &[restore]).await));
     assert!(is_fenced(store.close(lease, &[member.close(LeftReason::Closed)]).await));
     assert!(is_fenced(store.close(lease, &[member.again().close(LeftReason::Closed)]).await));
     assert!(is_fenced(store.renew_lease(lease, LEASE).await));

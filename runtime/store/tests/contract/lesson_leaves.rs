@@ -1,6 +1,5 @@
-//! Connections leave their lessons, and stay in their classrooms.
-use rollcall_schema::SessionId;
-use rollcall_store::{Closed, LeaveLesson, LessonLeft};
+//! Connections leave their lessons, and stay in their classrooms; and changes of a lesson that are written out of order.
+use rollcall_store::{Closed, Joined, LessonLeft};
 
 use crate::{
     on_both,
@@ -11,19 +10,17 @@ on_both!(
     lesson_and_seat_go_out_of_the_row,
     another_session_of_the_user_in_the_lesson_is_told_of,
     only_the_owner_leaves,
+    a_change_that_comes_after_a_later_one_writes_nothing,
+    the_same_change_twice_is_answered_twice,
+    a_takeover_counts_its_changes_anew,
 );
-
-fn leave(member: &Member, session: SessionId, lesson: &rollcall_schema::LessonId) -> LeaveLesson {
-    LeaveLesson { sid: member.sid, session, lesson: lesson.clone() }
-}
 
 async fn lesson_and_seat_go_out_of_the_row(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[("alice", 3)]).await;
     let session = world.open(&alice).await.session;
     world.join(alice.join(session, &lesson)).await;
-    let left = world.store.leave_lesson(world.lease, &[leave(&alice, session, &lesson)]).await.expect("left");
-    assert_eq!(left, [LessonLeft::Left { shared: false }]);
+    assert_eq!(world.leave_lesson(alice.leave(session, &lesson)).await, LessonLeft::Left { shared: false });
     let agent = world.agents(alice.classroom).await.remove(0);
     assert_eq!((agent.lesson_id, agent.seat), (None, None));
     // Its field in Redis is looked after once more when the session ends.
@@ -44,8 +41,7 @@ async fn another_session_of_the_user_in_the_lesson_is_told_of(world: World) {
     }
     for (member, shared) in members.iter().zip([true, false]) {
         let session = sessions.remove(0);
-        let left = world.store.leave_lesson(world.lease, &[leave(member, session, &lesson)]).await.expect("left");
-        assert_eq!(left, [LessonLeft::Left { shared }]);
+        assert_eq!(world.leave_lesson(member.leave(session, &lesson)).await, LessonLeft::Left { shared });
     }
 }
 
@@ -54,10 +50,59 @@ async fn only_the_owner_leaves(world: World) {
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     let session = world.open(&alice).await.session;
     world.join(alice.join(session, &lesson)).await;
-    let other = leave(&alice.again(), session, &lesson);
-    assert_eq!(world.store.leave_lesson(world.lease, &[other]).await.expect("answered"), [LessonLeft::NotOwner]);
+    assert_eq!(world.leave_lesson(alice.again().leave(session, &lesson)).await, LessonLeft::NotOwner);
     assert!(world.agents(alice.classroom).await[0].lesson_id.is_some());
     assert!(world.store.leave_lesson(world.lease, &[]).await.expect("answered").is_empty());
     world.sql("update node set epoch = epoch + 1");
-    assert!(is_fenced(world.store.leave_lesson(world.lease, &[leave(&alice, session, &lesson)]).await));
+    assert!(is_fenced(world.store.leave_lesson(world.lease, &[alice.leave(session, &lesson)]).await));
+}
+
+async fn a_change_that_comes_after_a_later_one_writes_nothing(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let algebra = world.lesson("algebra-1", alice.classroom, &[("alice", 3)]).await;
+    let biology = world.lesson("biology-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    let row = || world.sql("select coalesce(lesson_id, 'none'), coalesce(seat, 0) from agent_session");
+    let late = alice.join(session, &biology);
+    assert!(world.restore(alice.restore(session, None)).await, "the join is undone before it is written");
+    assert_eq!(world.join(late).await, Joined::NotOwner);
+    assert_eq!(row(), "none|0");
+
+    let (undo, late) = (alice.restore(session, None), alice.leave(session, &algebra));
+    // The lesson that was undone once, and is joined again.
+    assert_ne!(world.join(alice.join(session, &algebra)).await, Joined::NotOwner);
+    assert!(!world.restore(undo).await);
+    assert_eq!(world.leave_lesson(late).await, LessonLeft::NotOwner);
+    assert_eq!(row(), "algebra-1|3");
+}
+
+async fn the_same_change_twice_is_answered_twice(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    let (join, leave, restore) =
+        (alice.join(session, &lesson), alice.leave(session, &lesson), alice.restore(session, Some((lesson, None))));
+    for _ in 0..2 {
+        assert_eq!(world.join(join.clone()).await, Joined::Lesson { seats: 30, seat: None });
+    }
+    for _ in 0..2 {
+        assert_eq!(world.leave_lesson(leave.clone()).await, LessonLeft::Left { shared: false });
+    }
+    for _ in 0..2 {
+        assert!(world.restore(restore.clone()).await);
+    }
+    assert_eq!(world.sql("select lesson_id, lesson_before from agent_session"), "algebra-1|algebra-1");
+}
+
+async fn a_takeover_counts_its_changes_anew(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    let second = alice.again();
+    let first_of_second = second.join(session, &lesson);
+    world.join(alice.join(session, &lesson)).await;
+    world.open(&second).await;
+    assert_eq!(world.join(first_of_second).await, Joined::Lesson { seats: 30, seat: None });
+    assert!(!world.restore(alice.restore(session, None)).await, "the session is another connection's");
+    assert_eq!(world.sql("select lesson_id from agent_session"), "algebra-1");
 }

@@ -3,7 +3,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use rollcall_schema::{ClassroomId, JsonObject, LessonId, SessionId, Sid, StateVersion, Update};
-use rollcall_store::{Change, Closed, Joined, LeaveLesson, LeftReason, LessonLeft, RollbackJoin, SetState};
+use rollcall_store::{Change, Closed, Joined, LeftReason, LessonLeft, SetState};
 use tokio::runtime::Runtime;
 
 use crate::world::{Member, World, classroom};
@@ -17,7 +17,7 @@ const SIDS: usize = 3;
 enum Call {
     Open,
     Join { known: bool },
-    RollbackJoin,
+    RestoreLesson,
     LeaveLesson,
     SetState,
     Close,
@@ -36,7 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let call = prop_oneof![
         3 => Just(Call::Open),
         2 => any::<bool>().prop_map(|known| Call::Join { known }),
-        1 => Just(Call::RollbackJoin),
+        1 => Just(Call::RestoreLesson),
         1 => Just(Call::LeaveLesson),
         2 => Just(Call::SetState),
         2 => Just(Call::Close),
@@ -131,17 +131,15 @@ impl<'a> Run<'a> {
                     live.lesson = true;
                 }
             }
-            Call::RollbackJoin => {
-                let restore = RollbackJoin { sid: member.sid, session, lesson: None };
-                self.world.store.rollback(self.world.lease, &[restore]).await.expect("answered");
+            Call::RestoreLesson => {
+                assert_eq!(self.world.restore(member.restore(session, None)).await, owner);
                 if let (true, Some(live)) = (owner, self.model.live.get_mut(&key)) {
                     live.lesson = false;
                 }
             }
             Call::LeaveLesson => {
-                let leave = LeaveLesson { sid: member.sid, session, lesson: self.lessons[step.room].clone() };
-                let left = self.world.store.leave_lesson(self.world.lease, &[leave]).await.expect("answered");
-                assert_eq!(left, [if owner { LessonLeft::Left { shared: false } } else { LessonLeft::NotOwner }]);
+                let left = self.world.leave_lesson(member.leave(session, &self.lessons[step.room])).await;
+                assert_eq!(left, if owner { LessonLeft::Left { shared: false } } else { LessonLeft::NotOwner });
                 if let (true, Some(live)) = (owner, self.model.live.get_mut(&key)) {
                     live.lesson = false;
                 }

@@ -1,6 +1,6 @@
 //! Entering, joining and leaving.
 use rollcall_schema::{LessonId, Seat, UserId};
-use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, RollbackJoin, RosterQuery, StoreError};
+use rollcall_store::{Change, Closed, Join, Joined, LeftReason, Open, RosterQuery, StoreError};
 
 use crate::{
     on_both,
@@ -165,13 +165,11 @@ async fn a_restore_puts_the_lesson_back(world: World) {
     let session = world.open(&alice).await.session;
     let before = world.lesson("algebra-1", alice.classroom, &[("alice", 7)]).await;
     let failed = world.lesson("algebra-2", alice.classroom, &[]).await;
-    let restore = |sid, lesson| RollbackJoin { sid, session, lesson };
     for lesson in [Some((before, Some(Seat(7)))), None] {
         world.join(alice.join(session, &failed)).await;
-        let foreign = restore(alice.again().sid, None);
-        world.store.rollback(world.lease, &[foreign]).await.expect("answered");
+        assert!(!world.restore(alice.again().restore(session, None)).await);
         assert_eq!(world.sql("select lesson_id from agent_session"), "algebra-2");
-        world.store.rollback(world.lease, &[restore(alice.sid, lesson.clone())]).await.expect("restored");
+        assert!(world.restore(alice.restore(session, lesson.clone())).await);
         let row = lesson.map_or("|".to_owned(), |(lesson, _)| format!("{lesson}|7"));
         assert_eq!(world.sql("select lesson_id, seat from agent_session"), row);
     }
@@ -222,7 +220,7 @@ async fn what_the_tables_do_not_take_is_refused_whole(world: World) {
 async fn empty_batches_are_answered(world: World) {
     assert!(world.store.open(world.lease, &[]).await.expect("answered").is_empty());
     assert!(world.store.join(world.lease, &[]).await.expect("answered").is_empty());
-    assert!(world.store.rollback(world.lease, &[]).await.expect("answered").is_empty());
+    assert!(world.store.restore_lesson(world.lease, &[]).await.expect("answered").is_empty());
     assert!(world.store.close(world.lease, &[]).await.expect("answered").is_empty());
 }
 

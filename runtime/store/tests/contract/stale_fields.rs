@@ -1,6 +1,6 @@
 //! Fields that sessions leave in Redis wait in SQL until they are removed.
 use rollcall_schema::{LessonId, SessionId, Sid};
-use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, RollbackJoin, StaleField};
+use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, StaleField};
 
 use crate::{
     on_both,
@@ -79,8 +79,7 @@ async fn a_join_that_failed_leaves_one_too(world: World) {
     let session = world.open(&alice).await.session;
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     world.join(alice.join(session, &lesson)).await;
-    let restore = RollbackJoin { sid: alice.sid, session, lesson: None };
-    world.store.rollback(world.lease, &[restore]).await.expect("restored");
+    assert!(world.restore(alice.restore(session, None)).await);
     world.close(&alice).await;
     assert_eq!(left(&world).await, [("algebra-1".to_owned(), alice.sid, None)]);
 }

@@ -1,15 +1,18 @@
 //! A database of the test's own, and short words for what the cases do with it.
 use std::{
     path::PathBuf,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicI32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rollcall_loadtest::servers::{self, Postgres, psql};
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RosterAgent, Seat, SessionId, Sid, UserId};
 use rollcall_store::{
-    AttendeeRow, Close, Closed, Join, Joined, Lease, LeftReason, LessonRow, Open, Opened, Outbox, OutboxRow,
-    Registration, RosterQuery, Store, StoreError,
+    AttendeeRow, Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonChange, LessonLeft, LessonRow,
+    Open, Opened, Outbox, OutboxRow, Registration, RestoreLesson, RosterQuery, Store, StoreError,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
 };
@@ -157,6 +160,15 @@ impl World {
         self.store.join(self.lease, &[join]).await.expect("joined")[0]
     }
 
+    /// Whether the session is the connection's.
+    pub(crate) async fn restore(&self, restore: RestoreLesson) -> bool {
+        self.store.restore_lesson(self.lease, &[restore]).await.expect("restored")[0]
+    }
+
+    pub(crate) async fn leave_lesson(&self, leave: LeaveLesson) -> LessonLeft {
+        self.store.leave_lesson(self.lease, &[leave]).await.expect("left")[0]
+    }
+
     /// Makes a lesson in a classroom, with the seats of its attendees.
     pub(crate) async fn lesson(&self, name: &str, classroom: ClassroomId, attendees: &[(&str, u32)]) -> LessonId {
         let id = LessonId::parse(name).expect("a lesson's id");
@@ -263,11 +275,26 @@ impl Member {
         Join {
             sid: self.sid,
             session: Some(session),
+            change: next_change(),
             classroom: self.classroom,
             lesson: lesson.clone(),
             user: Some(self.agent.user()),
         }
     }
+
+    pub(crate) fn restore(&self, session: SessionId, lesson: Option<(LessonId, Option<Seat>)>) -> RestoreLesson {
+        RestoreLesson { sid: self.sid, session, change: next_change(), lesson }
+    }
+
+    pub(crate) fn leave(&self, session: SessionId, lesson: &LessonId) -> LeaveLesson {
+        LeaveLesson { sid: self.sid, session, change: next_change(), lesson: lesson.clone() }
+    }
+}
+
+/// Later than all before, of whichever connection.
+fn next_change() -> LessonChange {
+    static LATEST: AtomicI32 = AtomicI32::new(0);
+    LessonChange(LATEST.fetch_add(1, Ordering::Relaxed))
 }
 
 /// `label.user`, at example.org.
