@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use rollcall_loadtest::token;
 
 use super::connection::{Errand, Orders, Outcome};
-use super::journal::{Connection, Journal, SharedProgress, locked};
+use super::journal::{Connection, Journal, SharedProgress, Told, locked};
 use super::plan::{AgentPlan, Ending, Visit};
 
 /// A client that was refused tries elsewhere.
@@ -143,6 +143,7 @@ impl Agent {
             progress: SharedProgress::default(),
             over: self.stage.over.clone(),
             settled: self.stage.settled.clone(),
+            before_join: Told::Unknown,
             known: known.unwrap_or_default(),
             log: Connection {
                 agent: format!("{label}.{user}.{}", token::AUDIENCE),

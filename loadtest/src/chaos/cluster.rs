@@ -110,8 +110,12 @@ impl Cluster {
         let receiver = Arc::new(Receiver::start()?);
         let options = webhook::posting_to(&receiver, options);
         let (mut nodes, mut wires, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..setting.nodes() {
+        for number in 0..setting.nodes() {
             let mut options = options.clone();
+            if number == 0 {
+                // Less than a call of SQL or Redis may take: slow and held lines cut off connects and joins in each step.
+                options = options.env("ROLLCALL_HANDLER_TIMEOUT", "900ms");
+            }
             if let Some(servers) = &servers {
                 let Servers { keys, nats, authorization, .. } = servers;
                 let ways = servers.lines()?;
@@ -169,6 +173,15 @@ impl Cluster {
         let among = quoted(classrooms);
         let sids = self.sql(&format!("select sid from agent_session where classroom_id in ({among})"))?;
         Ok(sids.lines().map(str::to_owned).collect())
+    }
+
+    /// The lesson of each live session of these classrooms, by the connection that owns it; none of one that is in no lesson.
+    pub(super) fn memberships(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Option<String>>> {
+        let among = quoted(classrooms);
+        let rows = self
+            .sql(&format!("select sid, coalesce(lesson_id, '') from agent_session where classroom_id in ({among})"))?;
+        let pairs = rows.lines().filter_map(|row| row.split_once('|'));
+        Ok(pairs.map(|(sid, lesson)| (sid.to_owned(), (!lesson.is_empty()).then(|| lesson.to_owned()))).collect())
     }
 
     /// Who is in each of these classrooms.

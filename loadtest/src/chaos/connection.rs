@@ -17,7 +17,9 @@ use rollcall_loadtest::Client;
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::view::{Listed, read_agents};
 
-use super::journal::{Connection, Journal, Present, Progress, Resumption, Seen, SharedProgress, Success, key, locked};
+use super::journal::{
+    Connection, Journal, Present, Progress, Resumption, Seen, SharedProgress, Success, Told, key, locked,
+};
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// A node that could not list its agents is asked again.
@@ -67,6 +69,8 @@ pub(super) struct Errand {
     pub(super) over: watch::Receiver<bool>,
     /// True once no agent sets its state any more.
     pub(super) settled: watch::Receiver<bool>,
+    /// What it was told of its lesson before the join that is under way.
+    pub(super) before_join: Told,
     pub(super) log: Connection,
 }
 
@@ -123,10 +127,16 @@ impl Errand {
             offset: success["offset"].as_u64(),
             recovered: success["recovered"].as_bool(),
         });
-        let lesson = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
-        let lesson = lesson.filter(|_| success["recovered"] == true);
+        let asked = self.log.asked.as_ref().and_then(|asked| asked.lesson.clone());
+        let told = match (&asked, success["recovered"] == true) {
+            (None, _) => Told::None,
+            (Some(lesson), true) => Told::In(lesson.clone()),
+            (Some(_), false) => Told::Unknown,
+        };
+        let lesson = asked.filter(|_| success["recovered"] == true);
         self.log.lessons.extend(lesson.clone().map(|lesson| (lesson, None)));
         self.begin(&success, session, lesson);
+        locked(&self.progress).told = told;
         self.join(&mut client).await;
         Ok(client)
     }
@@ -165,6 +175,8 @@ impl Errand {
     async fn join(&mut self, client: &mut Client) {
         let Some(lesson) = self.joins.front() else { return };
         let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
+        let told = std::mem::take(&mut locked(&self.progress).told);
+        self.before_join = told;
         // From here on it may have left the one before, at a moment that it does not know.
         self.log.lessons.retain(|joined, _| joined == lesson);
         // A connection that breaks here is found broken when it is read.
@@ -249,6 +261,8 @@ impl Errand {
                     return false;
                 }
                 let joined = self.joins.pop_front().filter(|_| message["status"] == "SUCCESS");
+                let before = std::mem::take(&mut self.before_join);
+                locked(&self.progress).told = joined.clone().map_or(before, Told::In);
                 if let Some(lesson) = &joined {
                     self.log.lessons.entry(lesson.clone()).or_insert(Some(self.log.seen.len()));
                     if let Some(position) = &mut locked(&self.progress).position {

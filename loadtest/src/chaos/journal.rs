@@ -16,6 +16,16 @@ pub(super) struct Resumption {
     pub(super) lesson: Option<String>,
 }
 
+/// What a client was told of the lesson that its connection is in.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing for certain: its request is under way, or it resumed and did not recover.
+    #[default]
+    Unknown,
+    None,
+    In(String),
+}
+
 /// What a connection's client knows, and where it would resume.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Progress {
@@ -24,6 +34,7 @@ pub(super) struct Progress {
     pub(super) view: View,
     /// Whether the view has a list, so that it must be whole.
     pub(super) listed: bool,
+    pub(super) told: Told,
 }
 
 /// A connection's progress, for the connection that resumes from it and for the check of its view.

@@ -12,7 +12,7 @@ use rollcall_loadtest::view::{Agents, States};
 use super::aftermath::Aftermath;
 use super::agent::Stage;
 use super::cluster::Cluster;
-use super::journal::{SetStates, Somebody, locked};
+use super::journal::{SetStates, Somebody, Told, locked};
 
 /// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
 /// down that everybody left, and to publish it.
@@ -60,6 +60,36 @@ pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermat
             Some((sid, format!("{who} {}", difference.or_else(other_states)?)))
         });
         Ok(wrong.collect())
+    })?;
+    // Who has gone since was on its way.
+    let present = stage.journal.present();
+    Ok(wrong.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, wrong)| wrong).collect())
+}
+
+/// Waits until row and keys of every open connection say what its client was told of its lesson, also by an error. Returns
+/// what says otherwise.
+pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+    let lessons = stage.lessons.concat();
+    let wrong = until_empty(QUIESCENCE, || {
+        let present = stage.journal.present().clone();
+        let (rows, fields) = (cluster.memberships(&stage.classrooms)?, cluster.fields(&lessons)?);
+        let mut wrong = Vec::new();
+        for (sid, Somebody { who, progress, .. }) in present {
+            let told = match &locked(&progress).told {
+                Told::Unknown => continue,
+                Told::None => None,
+                Told::In(lesson) => Some(lesson.clone()),
+            };
+            if let Some(row) = rows.get(&sid).filter(|row| **row != told) {
+                wrong.push((sid.clone(), format!("{who} was told to be in {told:?}, its row says {row:?}")));
+            }
+            let of_this = |field: &&String| field.ends_with(&format!(" -> {sid}"));
+            let is_told = |field: &String| told.as_ref().is_some_and(|told| field.contains(&format!("_{told}: ")));
+            for field in fields.iter().filter(of_this).filter(|field| !is_told(field)) {
+                wrong.push((sid.clone(), format!("{who} was told to be in {told:?}, and has the field {field}")));
+            }
+        }
+        Ok(wrong)
     })?;
     // Who has gone since was on its way.
     let present = stage.journal.present();
