@@ -21,7 +21,7 @@ await withBrowser(async (browser) => {
     await shows(page, "section", "raised");
     await picture(page, `classroom-${scheme}`);
     await page.goto(`${origin}/#/explain?agent=hugo`);
-    await shows(page, "article", "ended by the gateway (kicked)");
+    await shows(page, "article", "ended by an operator (kicked)");
     await shows(page, "article", "an operator asked for it: /api/v1/disconnect");
     await picture(page, `explain-${scheme}`);
     assert.deepEqual(faults, []);

@@ -9,6 +9,8 @@ const origin = setting("CONSOLE");
 const classroom = setting("CLASSROOM");
 const lesson = setting("LESSON");
 const student = setting("STUDENT");
+const expired = setting("EXPIRED");
+const other = setting("OTHER");
 const hostile = JSON.parse(setting("HOSTILE"));
 
 async function now(page) {
@@ -43,7 +45,7 @@ async function classrooms(page) {
   await page.getByLabel("Id, or its beginning").fill("zz");
   await shows(page, "[role=status]", "prefix must be");
   await page.getByLabel("Id, or its beginning").fill("00000000-0000");
-  await shows(page, "[role=status]", "Nobody is in such a classroom.");
+  await shows(page, "[role=status]", "Nobody is in a classroom whose id begins with 00000000-0000.");
   await page.getByLabel("Id, or its beginning").fill(classroom.slice(0, 11));
   await page.getByRole("link", { name: classroom }).waitFor();
   await canBeRead(page, "classrooms");
@@ -130,12 +132,24 @@ async function explain(page) {
   await page.getByRole("link", { name: "Explain", exact: true }).click();
   await page.getByLabel("Agent or user").fill(student);
   await page.getByRole("button", { name: "Explain" }).click();
-  await shows(page, "article", "ended by the gateway (kicked)");
+  await shows(page, "article", "ended by an operator (kicked)");
   await shows(page, "article", "An operator disconnected the agent, through this node.");
   await canBeRead(page, "explain");
+  await page.getByLabel("Agent or user").fill(expired);
+  await page.getByRole("button", { name: "Explain" }).click();
+  await shows(page, "article", "its token expired (kicked)");
   await page.getByLabel("Agent or user").fill("nobody.at.all");
   await page.getByRole("button", { name: "Explain" }).click();
-  await shows(page, "[role=status]", "Nothing is known of nobody.at.all.");
+  await shows(page, "[role=status]", "Nothing is known of nobody.at.all");
+}
+
+/** The history knows the operator also where another node has the call. */
+async function explainElsewhere(browser) {
+  const { page, faults } = await open(browser, other);
+  await page.goto(`${other}/#/explain?agent=${encodeURIComponent(student)}`);
+  await shows(page, "article", "ended by an operator (kicked)");
+  await shows(page, "article", "The call did not come through this node");
+  assert.deepEqual(faults, []);
 }
 
 /** The other node first, then the one that is looked at. */
@@ -160,6 +174,7 @@ await withBrowser(async (browser) => {
   await classrooms(page);
   await room(page);
   await explain(page);
+  await explainElsewhere(browser);
   await dyingNodes(page);
   assert.deepEqual(faults, []);
 });

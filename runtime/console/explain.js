@@ -27,7 +27,7 @@ export function show(main, { query }) {
       const { events, missing } = await eventsOf(sessions, stop.signal);
       const acts = await get("/api/console/acts", stop.signal);
       replace(story, sessions.map((session) => chapter(session, events.get(session.session_id) ?? [], acts)));
-      const found = sessions.length > 0 ? sessions.length === 1 ? "1 session." : `${things(sessions.length, "session")}, the newest first.` : `Nothing is known of ${name}.`;
+      const found = sessions.length > 0 ? sessions.length === 1 ? "1 session." : `${things(sessions.length, "session")}, the newest first.` : `Nothing is known of ${name}: it never was here under this name, or its history was removed.`;
       say(note, missing ? `${found} ${missing}` : found);
     } catch (error) {
       if (error.name !== "AbortError") say(note, error.message);
@@ -39,7 +39,7 @@ export function show(main, { query }) {
     explain();
   };
   main.append(
-    h("p", {}, "When was an agent here, and why did it leave?"),
+    h("p", {}, "When was an agent here, and why did it leave? Agents are listed in each ", h("a", { href: "#/classrooms" }, "classroom"), ", those that left under Attendance."),
     h(
       "form",
       { class: "line-up", onsubmit: submit },
@@ -107,8 +107,8 @@ function step(time, text, event) {
 
 /** The operator's call that ended a session, if it came through this node lately. */
 function endedBy(session, acts) {
-  const { session_id: id, agent_id: agent, left_at: left, reason } = session;
-  if (reason !== "kicked") return undefined;
+  const { session_id: id, agent_id: agent, left_at: left, cause } = session;
+  if (cause !== "kicked") return undefined;
   const whom = [`session ${id}`, `agent ${agent}`, `user ${name(agent).name}`];
   return acts.findLast(
     (act) => whom.some((who) => act.whom === who || act.whom.startsWith(`${who} in `)) && Math.abs(Date.parse(act.at) - Date.parse(left)) < 5000,
@@ -117,7 +117,7 @@ function endedBy(session, acts) {
 
 function chapter(session, events, acts) {
   const told = (operation) => events.find((event) => event.event.id.operation === operation);
-  const { lesson_id: lesson, seat, role, reason } = session;
+  const { lesson_id: lesson, seat, role, reason, cause } = session;
   const seated = seat ? `, on seat ${seat}` : "";
   const act = endedBy(session, acts);
   const steps = [
@@ -134,7 +134,7 @@ function chapter(session, events, acts) {
   } else {
     const after = span((Date.parse(session.left_at) - Date.parse(session.entered_at)) / 1000);
     if (act) steps.push(step(act.at, ["an operator asked for it: ", h("code", {}, act.what), `, with ${act.by === "no token" ? "no" : "the"} ${act.by.replace("no ", "")}, from ${act.from}`]));
-    steps.push(step(session.left_at, ["left after ", after, ": ", h("strong", {}, `${shortReason(reason)} (${reason})`)], told("left")));
+    steps.push(step(session.left_at, ["left after ", after, ": ", h("strong", {}, `${shortReason(reason, cause)} (${reason})`)], told("left")));
   }
   const room = session.classroom_id;
   return h(
@@ -143,6 +143,6 @@ function chapter(session, events, acts) {
     h("h2", {}, h("bdi", {}, session.agent_id), ` · session ${session.session_id}`),
     h("p", { class: "note" }, "in ", h("a", { href: `#/classrooms/${room}` }, room)),
     h("ol", {}, steps),
-    session.live ? null : h("p", { class: "why" }, act ? "An operator disconnected the agent, through this node. Its token still counts: it may enter again." : longReason(reason)),
+    session.live ? null : h("p", { class: "why" }, act ? "An operator disconnected the agent, through this node. Its token still counts: it may enter again." : longReason(reason, cause)),
   );
 }

@@ -12,7 +12,7 @@ const REASONS = {
   ],
   kicked: [
     "ended by the gateway",
-    "The gateway ended it: an operator disconnected the agent, its token expired, it read too slowly, or it broke the protocol. The line rollcall::audit in the log of a node names an operator's call.",
+    "The gateway ended it, and its database lost the cause: an operator, an expired token, a client that read too slowly, or one that broke the protocol.",
   ],
   drained: ["its node was shut down", "Its node was shut down or replaced, and the client did not come back to another one in time."],
   node_lost: [
@@ -21,10 +21,24 @@ const REASONS = {
   ],
 };
 
-export function shortReason(reason) {
-  return REASONS[reason]?.[0] ?? reason ?? "no reason is known";
+// Why the gateway ended a session: the error that its client was told.
+const CAUSES = {
+  kicked: [
+    "ended by an operator",
+    "An operator disconnected the agent. Its token still counts: it may enter again. The call did not come through this node, or not since it started: the line rollcall::audit in the log of a node says who asked for it, and from where.",
+  ],
+  token_expired: ["its token expired", "Its token ended while it was connected, and the client had not sent a fresh one (refresh). With a new token it may enter again."],
+  slow_consumer: ["it read too slowly", "The client did not read what it was sent, and the queue of its connection was full. Most often its network was slow or the device slept."],
+  too_many_requests: ["it sent too much", "The client stayed over the limit of requests for too long. It may come again after a moment."],
+  internal_server_error: ["events were lost", "The gateway could not go on with this connection, because the database had lost its row or the stream its events. Clients come again by themselves."],
+  violation: ["it broke the protocol", "What the client sent is no WebSocket, JSON or Socket.IO that the gateway takes: the close code that it got says what."],
+};
+
+export function shortReason(reason, cause) {
+  return CAUSES[cause]?.[0] ?? REASONS[reason]?.[0] ?? reason ?? "no reason is known";
 }
 
-export function longReason(reason) {
-  return REASONS[reason]?.[1] ?? `A newer version of Rollcall wrote the reason ${reason}.`;
+export function longReason(reason, cause) {
+  if (cause && !CAUSES[cause]) return `The gateway ended it, and told its client: ${cause}.`;
+  return CAUSES[cause]?.[1] ?? REASONS[reason]?.[1] ?? `A newer version of Rollcall wrote the reason ${reason}.`;
 }

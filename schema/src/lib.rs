@@ -36,7 +36,7 @@ pub use id::{
 pub use key::{KeyField, StaleField};
 pub use object::JsonObject;
 pub use push::{Push, PushError};
-pub use reason::LeftReason;
+pub use reason::{KickCause, LeftReason};
 pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume, Roster, SetState};
 pub use role::Role;
 pub use roster::{RosterAgent, RosterPage};

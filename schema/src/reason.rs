@@ -1,7 +1,7 @@
 //! Why a session ended (PROTOCOL 3).
 use std::{fmt, str::FromStr};
 
-use crate::id::IdError;
+use crate::{id::IdError, session_error::SessionError};
 
 /// `Left-Reason` and the history row's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,16 +12,40 @@ pub enum LeftReason {
     Lost,
     /// No pong.
     TimedOut,
-    /// Slow consumer, violation, expiry, administrator.
-    Kicked,
+    /// Slow consumer, violation, expiry, administrator. Which of them is not told in the stream, so it is none there.
+    Kicked(Option<KickCause>),
     /// The node shut down and the client did not come back elsewhere.
     Drained,
     /// The node died.
     NodeLost,
 }
 
+/// Why the gateway ended a session: the history row's `cause`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KickCause {
+    /// What the client was told.
+    Told(SessionError),
+    /// The client broke the protocol, and was told so by the close frame alone.
+    Violation,
+}
+
+impl KickCause {
+    /// An operator ended it.
+    pub const OPERATOR: Self = Self::Told(SessionError::Kicked);
+
+    /// The error's name, or `violation`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Told(error) => error.name(),
+            Self::Violation => "violation",
+        }
+    }
+}
+
 impl LeftReason {
-    const ALL: [Self; 6] = [Self::Closed, Self::Lost, Self::TimedOut, Self::Kicked, Self::Drained, Self::NodeLost];
+    const ALL: [Self; 6] =
+        [Self::Closed, Self::Lost, Self::TimedOut, Self::Kicked(None), Self::Drained, Self::NodeLost];
 
     /// The word outside.
     #[must_use]
@@ -30,9 +54,18 @@ impl LeftReason {
             Self::Closed => "closed",
             Self::Lost => "lost",
             Self::TimedOut => "timed_out",
-            Self::Kicked => "kicked",
+            Self::Kicked(_) => "kicked",
             Self::Drained => "drained",
             Self::NodeLost => "node_lost",
+        }
+    }
+
+    /// Why it was kicked, where it was and that is known.
+    #[must_use]
+    pub fn cause(self) -> Option<KickCause> {
+        match self {
+            Self::Kicked(cause) => cause,
+            Self::Closed | Self::Lost | Self::TimedOut | Self::Drained | Self::NodeLost => None,
         }
     }
 }

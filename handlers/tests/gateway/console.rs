@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::common::{Backend, SOON, Servers, in_browser, session_error, until};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
@@ -41,6 +41,9 @@ async fn an_operator_looks_at_two_nodes() {
     let mut kicked = first.participant(room, "seated").await;
     let mut hostile = first.enters(room, &token::hs256(token::SECRET, &tag)).await;
     let named = first.enters(room, &room.token_with("named", &info)).await;
+    let soon = token::seconds(SystemTime::now() + Duration::from_secs(2));
+    let mut expired = first.enters(room, &room.token_with("expired", &json!({"exp": soon}))).await;
+    session_error(&expired.client.expect_close(SOON).await.unwrap(), "token_expired", 401, 3005);
     let subject = room.subject("note");
     for agent in [&mut teacher, &mut kicked, &mut hostile] {
         agent.joins(&algebra).await;
@@ -52,6 +55,8 @@ async fn an_operator_looks_at_two_nodes() {
         ("CLASSROOM", id.clone()),
         ("LESSON", algebra.clone()),
         ("STUDENT", student.clone()),
+        ("EXPIRED", room.user("expired")),
+        ("OTHER", origin(&second)),
         ("HOSTILE", json!(texts).to_string()),
     ];
     in_browser("console.mjs", &settings, async |step| match step {

@@ -30,6 +30,15 @@ async fn has_left(backend: &Backend, room: &Classroom, witness: &mut Agent, whom
     }
 }
 
+async fn was_kicked(backend: &Backend, room: &Classroom, witness: &mut Agent, whom: &Whom, cause: &str) {
+    has_left(backend, room, witness, whom, "kicked").await;
+    assert_eq!(backend.value(&cause_of(whom)).await, cause);
+}
+
+fn cause_of(whom: &Whom) -> String {
+    format!("select cause from agent_session_history where id = {}", whom.session)
+}
+
 async fn a_violation_of_the_rfc_is_closed_with_the_rfcs_code(backend: &Backend) {
     let unmasked = vec![0x81, 0x02, b'{', b'}'];
     let reserved_bit = vec![0xc1, 0x80, 0, 0, 0, 0];
@@ -45,7 +54,7 @@ async fn a_violation_of_the_rfc_is_closed_with_the_rfcs_code(backend: &Backend) 
         agent.client.send_raw(&frame).await.unwrap();
         let closing = agent.client.expect_close(SOON).await.unwrap();
         assert_eq!(closing, Closing { error: None, code: Some(code) }, "{frame:02x?}");
-        has_left(backend, room, &mut witness, &whom, "kicked").await;
+        was_kicked(backend, room, &mut witness, &whom, "violation").await;
     }
 }
 
@@ -57,7 +66,7 @@ async fn an_expired_token_ends_the_session(backend: &Backend) {
     let whom = agent.whom();
     let closing = agent.client.expect_close(Duration::from_secs(33)).await.unwrap();
     session_error(&closing, "token_expired", 401, 3005);
-    has_left(backend, room, &mut witness, &whom, "kicked").await;
+    was_kicked(backend, room, &mut witness, &whom, "token_expired").await;
 }
 
 async fn a_client_that_does_not_read_is_a_slow_consumer(backend: &Backend) {
@@ -76,6 +85,7 @@ async fn a_client_that_does_not_read_is_a_slow_consumer(backend: &Backend) {
         assert!(event == filling, "those who read lose nothing");
     }
     assert_eq!(backend.history(room).await, [format!("{}|{}|kicked", whom.session, whom.id)]);
+    assert_eq!(backend.value(&cause_of(&whom)).await, "slow_consumer");
     // Now it reads what is left for it.
     let closing = agent.client.expect_close(SOON).await.unwrap();
     session_error(&closing, "slow_consumer", 422, 3008);

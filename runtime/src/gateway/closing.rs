@@ -1,7 +1,7 @@
 //! How the gateway closes a connection: its last message, and its close frame.
 use std::time::Duration;
 
-use rollcall_schema::{LeftReason, SessionError, Sid};
+use rollcall_schema::{KickCause, LeftReason, SessionError, Sid};
 
 use super::{Gateway, dialect::Dialect, peer::Peer};
 use rollcall_base::names;
@@ -61,8 +61,10 @@ impl Gateway {
 /// A connection ends with this error.
 pub(super) fn note_end(peer: &mut Peer, error: SessionError) {
     metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
-    let drained = error == SessionError::Terminated;
-    peer.closed_by_us = Some(if drained { LeftReason::Drained } else { LeftReason::Kicked });
+    peer.closed_by_us = Some(match error {
+        SessionError::Terminated => LeftReason::Drained,
+        told => LeftReason::Kicked(Some(KickCause::Told(told))),
+    });
     peer.ends_for_good = !error.is_recoverable();
 }
 

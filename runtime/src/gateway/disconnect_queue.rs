@@ -72,7 +72,7 @@ impl DisconnectQueue {
         let due = match reason {
             LeftReason::Lost | LeftReason::TimedOut => now + self.grace.time,
             LeftReason::Drained => self.drain_until.borrow().map_or(now, |until| until.min(now + RETURN_WITHIN)),
-            LeftReason::Closed | LeftReason::Kicked | LeftReason::NodeLost => now,
+            LeftReason::Closed | LeftReason::Kicked(_) | LeftReason::NodeLost => now,
         };
         session.forget_rights();
         self.unfinished.send_modify(|unfinished| *unfinished += 1);

@@ -1,6 +1,6 @@
 //! The end of a connection: it leaves its rooms, and its session goes to the disconnect queue. While a handler has the
 //! session, that happens when the handler is done.
-use rollcall_schema::{LeftReason, Sid};
+use rollcall_schema::{KickCause, LeftReason, SessionError, Sid};
 
 use super::{
     FindMissing, Gateway,
@@ -21,7 +21,8 @@ impl Gateway {
             Cause::ClosedByClient => LeftReason::Closed,
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,
-            Cause::Violation(_) | Cause::SlowConsumer => LeftReason::Kicked,
+            Cause::Violation(_) => LeftReason::Kicked(Some(KickCause::Violation)),
+            Cause::SlowConsumer => LeftReason::Kicked(Some(KickCause::Told(SessionError::SlowConsumer))),
             // Its transport was closed, because of another connection on it, or at the end of a drain.
             Cause::ClosedByServer if peer.closed_by_us.is_none() && !self.draining => LeftReason::Lost,
             Cause::ClosedByServer => peer.closed_by_us.unwrap_or(LeftReason::Drained),

@@ -62,6 +62,9 @@ pub struct PastSession {
     pub left_at: String,
     /// Why, as it is stored: a newer version may know other reasons.
     pub reason: String,
+    /// Why it was kicked: the session error that its client was told (`kicked`: by an operator), or `violation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// Whose sessions are asked for.

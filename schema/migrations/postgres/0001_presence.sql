@@ -109,6 +109,8 @@ create table agent_session_history (
     lesson_id text,
     lifetime tstzrange not null,
     reason text not null,
+    -- Of a kicked one: the session error that its client was told (kicked: by an operator), or violation.
+    cause text,
     -- As in agent_session; null where the session's end was final.
     resume_id integer
 );

@@ -70,6 +70,8 @@ create table agent_session_history (
     ended_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,
     reason text not null,
+    -- As in Postgres.
+    cause text,
     resume_id integer
 );
 -- Finds what is to be erased of a user, and a user's latest sessions.

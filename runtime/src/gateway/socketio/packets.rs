@@ -1,5 +1,5 @@
 //! The packets of a client: which of its namespaces each is for, which are requests, and which the gateway answers itself.
-use rollcall_schema::{LeftReason, SessionError, request::PayloadError, socketio::Auth};
+use rollcall_schema::{KickCause, LeftReason, SessionError, request::PayloadError, socketio::Auth};
 use rollcall_socketio::{Attachments, Event, Kind, Malformed, Packet};
 
 use super::super::{
@@ -39,8 +39,9 @@ impl Gateway {
         if handled.is_err()
             && let Some(mut socket) = sockets.get_mut(transport)
         {
-            metrics::counter!(names::DISCONNECTS, "reason" => LeftReason::Kicked.as_str()).increment(1);
-            socket.peer.closed_by_us = Some(LeftReason::Kicked);
+            let reason = LeftReason::Kicked(Some(KickCause::Violation));
+            metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
+            socket.peer.closed_by_us = Some(reason);
             socket.close(Close { code: 1002, reason: "malformed packet" }, None);
         }
     }

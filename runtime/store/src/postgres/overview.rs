@@ -58,7 +58,7 @@ const PAST_SESSIONS_OF: &str = concat!(
     rfc3339!("lower(lifetime)"),
     ", ",
     rfc3339!("upper(lifetime)"),
-    ", reason from theirs where id < $2 order by id desc limit $3"
+    ", reason, cause from theirs where id < $2 order by id desc limit $3"
 );
 
 const NODES: &str = concat!(
@@ -179,5 +179,6 @@ fn past_session(row: &Row) -> Result<PastSession, StoreError> {
         entered_at: get(row, 4)?,
         left_at: get(row, 5)?,
         reason: get(row, 6)?,
+        cause: get(row, 7)?,
     })
 }

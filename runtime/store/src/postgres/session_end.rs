@@ -1,10 +1,9 @@
 //! How a session ends in SQL, once for every statement that ends some: at a close, when a dead node is reaped, and in a
 //! database that was put back.
 //!
-//! Invariant: such a statement deletes rows in a part named `gone`, with these columns and `reason`, and the `resume_id` under
-//! which its client still finds the session, if it may; then the history row
-//! and the stale fields of the lessons follow from it. Where the ends are to be published, [`ended_events`] follows too,
-//! and needs `traceparent`.
+//! Invariant: such a statement deletes rows in a part named `gone`, with these columns, `reason` and `cause`, and the
+//! `resume_id` under which its client still finds the session, if it may; then the history row and the stale fields of the
+//! lessons follow from it. Where the ends are to be published, [`ended_events`] follows too, and needs `traceparent`.
 
 /// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$held` whether that waits for the
 /// connection's end, `$conflict` what happens where the session is in the history already.
@@ -15,9 +14,9 @@ macro_rules! ended {
     ($node:literal, $held:literal, $conflict:literal) => {
         concat!(
             "history as (
-        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason, resume_id)
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason, cause, resume_id)
         select id, agent_id, classroom_id, user_id, lesson_id,
-            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason, resume_id
+            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason, cause, resume_id
         from gone ",
             $conflict,
             "

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{JsonObject, NodeId, SessionId, Shards, Sid};
+use rollcall_schema::{JsonObject, KickCause, NodeId, SessionId, Shards, Sid};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -89,11 +89,11 @@ const CLOSE: &str = concat!(
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
         delete from agent_session s
-        using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::integer[])
-            as i(classroom_id, agent_id, sid, reason, resume_id)
+        using fence cross join unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::integer[],
+            $8::text[]) as i(classroom_id, agent_id, sid, reason, resume_id, cause)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
-            s.traceparent, i.reason, i.resume_id
+            s.traceparent, i.reason, i.cause, i.resume_id
     ), ",
     ended!("$1", ""),
     ", ",
@@ -193,7 +193,10 @@ impl Sessions for PostgresStore {
         let reasons: Vec<&str> = sorted.iter().map(|close| close.reason.as_str()).collect();
         let Lease { node, epoch } = lease;
         let resume_ids: Vec<Option<i32>> = sorted.iter().map(|close| close.resume_id.map(|id| id.0.get())).collect();
-        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &classrooms, &agents, &sids, &reasons, &resume_ids];
+        let causes: Vec<Option<&str>> =
+            sorted.iter().map(|close| close.reason.cause().map(KickCause::as_str)).collect();
+        let values: &[&(dyn ToSql + Sync)] =
+            &[&node.0, &epoch.0, &classrooms, &agents, &sids, &reasons, &resume_ids, &causes];
         let rows = self.pool.rows("close", CLOSE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);

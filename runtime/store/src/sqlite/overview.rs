@@ -31,7 +31,7 @@ const SESSIONS_OF: &str = sessions!("user_id = ?1 and (?4 is null or agent_id = 
 const SESSIONS_IN: &str = sessions!("classroom_id = ?1");
 
 const PAST_SESSIONS_OF: &str = "select id, agent_id, classroom_id, lesson_id, replace(started_at, ' ', 'T') || 'Z', \
-    replace(ended_at, ' ', 'T') || 'Z', reason from agent_session_history \
+    replace(ended_at, ' ', 'T') || 'Z', reason, cause from agent_session_history \
     where user_id = ?1 and (?4 is null or agent_id = ?4) and id < ?2 order by id desc limit ?3";
 
 const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 'Z', \
@@ -135,6 +135,7 @@ fn past_session(row: &Row<'_>) -> Result<PastSession, StoreError> {
         entered_at: text(row, 4)?,
         left_at: text(row, 5)?,
         reason: text(row, 6)?,
+        cause: row.get(7).map_err(failed)?,
     })
 }
 
@@ -161,4 +162,55 @@ fn node(row: &Row<'_>) -> Result<NodeRow, StoreError> {
 
 fn count(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
     row.get::<_, u32>(column).map(u64::from).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{Params, StatementStatus};
+
+    use super::*;
+    use crate::Schema;
+
+    const MANY: u32 = 100_000;
+    const PAGE: usize = 100;
+    /// A walk over all rows takes ten times as many.
+    const MAX_STEPS: i32 = 100_000;
+
+    /// How many rows a query has, and the steps of SQLite's machine that it took.
+    fn cost(connection: &Connection, sql: &str, values: impl Params) -> (usize, i32) {
+        let mut statement = connection.prepare(sql).expect("a statement");
+        let mut rows = statement.query(values).expect("run");
+        let mut count = 0;
+        while rows.next().expect("a row").is_some() {
+            count += 1;
+        }
+        drop(rows);
+        (count, statement.get_status(StatementStatus::VmStep))
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_hundred_thousand_classrooms_reads_no_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.db");
+        let store = SqliteStore::open(&path).expect("opened");
+        store.migrate().await.expect("migrated");
+        let connection = Connection::open(&path).expect("opened");
+        let fill = "with recursive n(i) as (select 1 union all select i + 1 from n where i < ?1) \
+            insert into agent_session (agent_id, classroom_id, user_id, node_id, sid, role) \
+            select 'web.u' || i || '.example.org', \
+            printf('%08x-0000-4000-8000-%012x', (i * 2654435761) & 4294967295, i), 'u' || i, 1, i, 'participant' from n";
+        assert_eq!(connection.execute(fill, [MANY]).expect("filled"), MANY as usize);
+
+        let (least, most) = ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff");
+        let found = rows(&connection, CLASSROOMS, params![least, most, whole(PAGE)], classroom).expect("read");
+        let (last, one) = (found[PAGE - 1].classroom_id.to_string(), found[PAGE / 2].classroom_id.to_string());
+        let (last, one) = (last.as_str(), one.as_str());
+        let pages = [(least, most), (last, most), ("7f000000", "7fffffff"), (one, one)];
+        for ((from, through), rows) in pages.into_iter().zip([PAGE, PAGE, PAGE, 1]) {
+            let (count, steps) = cost(&connection, CLASSROOMS, params![from, through, whole(PAGE)]);
+            assert!(count == rows && steps < MAX_STEPS, "{count} rows in {steps} steps");
+        }
+        let (count, steps) = cost(&connection, SESSIONS_IN, params![one, 0, whole(PAGE)]);
+        assert!(count == 1 && steps < MAX_STEPS, "{count} sessions in {steps} steps");
+    }
 }

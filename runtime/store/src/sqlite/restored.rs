@@ -8,7 +8,7 @@ use super::{db_thread::failed, file, ids, session_end::history, stale_fields::st
 use crate::{Restored, StoreError};
 
 const STALE_FIELDS: &str = stale_fields_of!("0", "false", "true");
-const HISTORY: &str = history!("insert or ignore", "'node_lost'", "null", "true");
+const HISTORY: &str = history!("insert or ignore", "'node_lost'", "null", "null", "true");
 
 pub(super) fn prepare(path: &Path) -> Result<Restored, StoreError> {
     let _serves = file::lock(path)?;

@@ -1,5 +1,5 @@
 //! How a session ends in SQL, once for a close and for the sessions of a dead process.
-use rollcall_schema::LeftReason;
+use rollcall_schema::{KickCause, LeftReason};
 use rusqlite::{Connection, params};
 
 use super::{db_thread::failed, stale_fields::stale_fields_of};
@@ -7,13 +7,15 @@ use crate::StoreError;
 
 /// Writes sessions into the history.
 macro_rules! history {
-    ($insert:literal, $reason:literal, $resume_id:literal, $where:literal) => {
+    ($insert:literal, $reason:literal, $cause:literal, $resume_id:literal, $where:literal) => {
         concat!(
             $insert,
             " into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason, \
-             resume_id) \
+             cause, resume_id) \
              select id, agent_id, classroom_id, user_id, lesson_id, started_at, ",
             $reason,
+            ", ",
+            $cause,
             ", ",
             $resume_id,
             " from agent_session where ",
@@ -24,7 +26,7 @@ macro_rules! history {
 pub(super) use history;
 
 const STALE_FIELDS: &str = stale_fields_of!("node_id", "?2", "id = ?1");
-const HISTORY: &str = history!("insert", "?2", "case when ?3 then resume_id end", "id = ?1");
+const HISTORY: &str = history!("insert", "?2", "?4", "case when ?3 then resume_id end", "id = ?1");
 const LEFT: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, reason, \
     traceparent) select classroom_id, agent_id, id, 'left', ?2, traceparent from agent_session where id = ?1";
 const DELETE: &str = "delete from agent_session where id = ?1";
@@ -41,7 +43,8 @@ pub(super) struct End {
 
 impl End {
     /// An operator ends it.
-    pub const KICKED: Self = Self { reason: LeftReason::Kicked, held: true, resumable: false };
+    pub const KICKED: Self =
+        Self { reason: LeftReason::Kicked(Some(KickCause::OPERATOR)), held: true, resumable: false };
     /// Its process has ended.
     pub const NODE_LOST: Self = Self { reason: LeftReason::NodeLost, held: false, resumable: true };
 }
@@ -54,7 +57,7 @@ pub(super) fn end(connection: &Connection, session: i64, end: End) -> Result<(),
     };
     let (only, both) = (params![session], params![session, reason.as_str()]);
     run(STALE_FIELDS, params![session, held])?;
-    run(HISTORY, params![session, reason.as_str(), resumable])?;
+    run(HISTORY, params![session, reason.as_str(), resumable, reason.cause().map(KickCause::as_str)])?;
     run(LEFT, both)?;
     run(DELETE, only)
 }

@@ -33,9 +33,12 @@ async fn a_kicked_session_is_ended_whole(world: World) {
     assert_eq!((&kicked[0].agent, kicked[0].classroom), (&alice.agent, alice.classroom));
     assert_eq!(kick(&world, KickTarget::Session(session)).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
-    assert_eq!(world.sql("select reason, user_id, lesson_id from agent_session_history"), "kicked|alice|algebra-1");
+    assert_eq!(
+        world.sql("select reason, cause, user_id, lesson_id from agent_session_history"),
+        "kicked|kicked|alice|algebra-1"
+    );
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
-    assert_eq!(changes, [Change::Entered, Change::Left(Some(LeftReason::Kicked))]);
+    assert_eq!(changes, [Change::Entered, Change::Left(Some(LeftReason::Kicked(None)))]);
     // A join of the connection may be under way: its field goes once it has ended.
     assert_eq!(world.store.stale_fields(world.lease.node, 10).await.expect("read"), []);
     world.store.add_stale_fields(world.lease.node, &[], &[alice.sid]).await.expect("released");

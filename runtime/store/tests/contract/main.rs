@@ -11,6 +11,7 @@ mod load;
 mod model;
 mod nodes;
 mod outbox;
+mod overview;
 mod pooler;
 mod removals;
 mod resumable;
