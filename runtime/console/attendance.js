@@ -10,10 +10,12 @@ const SPANS = [
   ["the last hour", HOUR],
   ["the last 24 hours", 24 * HOUR],
   ["the last 7 days", 7 * 24 * HOUR],
-  ["all", null],
+  ["all that is kept", null],
 ];
 // The most visits that are shown; CSV has all.
 const MOST = 5000;
+// After somebody came or went.
+const PAUSE = 5000;
 const WIDTH = 600;
 const HEIGHT = 12;
 
@@ -29,13 +31,20 @@ export function part(classroom) {
     return `/api/v1/classrooms/${classroom}/attendance?${query}`;
   };
   let stop = new AbortController();
+  let waiting = null;
+  const changed = () => {
+    waiting ??= setTimeout(() => look(), PAUSE);
+  };
   const look = async () => {
+    clearTimeout(waiting);
+    waiting = null;
     stop.abort();
     stop = new AbortController();
     try {
       const visits = await get(path("json"), stop.signal);
       draw(visits.slice(0, MOST));
-      say(note, visits.length === 0 ? "Nobody was here." : `${things(visits.length, "visit")}${visits.length > MOST ? `; the first ${count(MOST)} are shown` : ""}`);
+      list.hidden = visits.length === 0;
+      say(note, visits.length === 0 ? `Nobody was here in ${SPANS[Number(range.value)][0]}.` : `${things(visits.length, "visit")}${visits.length > MOST ? `; the first ${count(MOST)} are shown` : ""}`);
     } catch (error) {
       if (error.name !== "AbortError") say(note, error.message);
     }
@@ -73,7 +82,8 @@ export function part(classroom) {
       note,
       list,
     ),
-    stop: () => stop.abort(),
+    changed,
+    stop: () => (clearTimeout(waiting), stop.abort()),
   };
 }
 
@@ -104,7 +114,13 @@ function row(id, visits, start, end) {
   return h(
     "tr",
     {},
-    h("th", { scope: "row", title: id }, h("bdi", { class: "name" }, name), " ", h("small", {}, h("bdi", {}, label))),
+    h(
+      "th",
+      { scope: "row", title: id },
+      h("a", { href: `#/explain?agent=${encodeURIComponent(id)}`, "aria-label": `Explain ${name}` }, h("bdi", { class: "name" }, name)),
+      " ",
+      h("small", {}, h("bdi", {}, label)),
+    ),
     h("td", { class: "wide" }, bar),
     h("td", {}, texts.slice(-3).map((text) => h("div", {}, text)), texts.length > 3 ? h("small", {}, `and ${texts.length - 3} before`) : null),
     h("td", { class: "number" }, span(together)),

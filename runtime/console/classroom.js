@@ -16,8 +16,11 @@ export function show(main, { me, id }) {
     form?.offer(agents);
   });
   const form = me.changes ? publish.part(id) : null;
-  const events = tail.part(id, people.changed);
   const visits = attendance.part(id);
+  const events = tail.part(id, () => {
+    people.changed();
+    visits.changed();
+  });
   main.append(
     h(
       "p",

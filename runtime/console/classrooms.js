@@ -9,17 +9,22 @@ export const title = "Classrooms";
 const PAGE = 100;
 const EVERY = 5000;
 
-export function show(main) {
+export function show(main, { me }) {
   const input = h("input", { type: "search", spellcheck: "false", autocomplete: "off", maxlength: "36", placeholder: "6f1c9d3e…" });
   const found = h("p", { class: "note", role: "status" });
+  const nobody = h("p", { class: "hint", hidden: true }, "A classroom is here while somebody is in it. ", me.demo
+    ? [h("a", { href: "#/try" }, "Try it"), " to enter the demo's."]
+    : "To see who was in one, enter its whole id.");
   const { view, body } = table("Classrooms that somebody is in", ["Classroom", { text: "Agents", number: true }]);
   const first = h("button", { type: "button", onclick: () => turn([]) }, "First page");
   const next = h("button", { type: "button", onclick: () => turn([...before, following]) }, "Next page");
+  const turns = h("div", { class: "buttons", hidden: true }, first, next);
   main.append(
     h("form", { class: "line-up", onsubmit: submit }, field("Id, or its beginning", input)),
     found,
+    nobody,
     view,
-    h("div", { class: "buttons" }, first, next),
+    turns,
   );
 
   // The `after` of each page up to this one.
@@ -36,7 +41,12 @@ export function show(main) {
     next.disabled = following === null;
     keyed(body, page.classrooms, (room) => room.classroom_id, row, (row, room) => say(row.cells[1], count(room.agents)));
     const place = before.length > 0 || following ? `page ${before.length + 1}` : "all";
-    say(found, page.classrooms.length > 0 ? `${things(page.classrooms.length, "classroom")}, ${place}` : "Nobody is in such a classroom.");
+    const none = page.classrooms.length === 0;
+    nobody.hidden = !none || prefix !== "";
+    view.hidden = none;
+    turns.hidden = before.length === 0 && following === null;
+    const empty = prefix ? `Nobody is in a classroom whose id begins with ${prefix}.` : "Nobody is in a classroom now.";
+    say(found, none ? empty : `${things(page.classrooms.length, "classroom")}, ${place}`);
   };
   const { stop, now } = repeat(EVERY, look, (error) => say(found, error.message));
 

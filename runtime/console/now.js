@@ -22,7 +22,7 @@ const COLUMNS = [
   "Version",
 ];
 
-export function show(main) {
+export function show(main, { me }) {
   const tiles = {
     connections: tile("Connections", count),
     entered: tile("Connects a second", short),
@@ -33,6 +33,9 @@ export function show(main) {
   const outbox = h("strong", {});
   const lag = h("small", {});
   const problem = h("p", { class: "note bad", role: "status" });
+  const nobody = h("p", { class: "hint", hidden: true }, "Nobody is connected yet. ", me.demo
+    ? [h("a", { href: "#/try" }, "Try it"), ": connect a teacher and a participant with two clicks, and see them here."]
+    : "Clients connect to /ws on the clients' address, with a token of yours.");
   const nodes = table("Nodes", COLUMNS);
   const backends = table("Backends of this node", ["Backend", "State", { text: "Failed, 15 min", number: true }]);
   const functions = table("Handlers of all nodes", [
@@ -47,6 +50,7 @@ export function show(main) {
       h("div", { class: "tile" }, h("span", { class: "name" }, "Outbox"), outbox, lag),
     ),
     problem,
+    nobody,
     h("section", {}, h("h2", {}, "Nodes"), nodes.view),
     h(
       "div",
@@ -55,6 +59,9 @@ export function show(main) {
       h("section", {}, h("h2", {}, "Handlers"), functions.view),
     ),
   );
+
+  const idle = h("p", { class: "note" }, "No event has come in the last minutes.");
+  functions.view.before(idle);
 
   const seen = new Map();
   const heard = (event) => {
@@ -68,17 +75,26 @@ export function show(main) {
     say(outbox, count(Math.max(0, ...all.map((node) => node.outbox.rows))));
     say(lag, `the oldest waits ${short(Math.max(0, ...all.map((node) => node.outbox.lag_s)))} s`);
     say(problem, event.problem ?? "");
+    nobody.hidden = all.some((node) => node.connections > 0);
     keyed(nodes.body, living, (node) => node.node_id, nodeRow, (row, node) => fillNode(row, node, event));
     const parts = event.backends.map((backend, place) => ({ ...backend, part: PARTS[place] }));
     keyed(backends.body, parts, (backend) => backend.part, backendRow, (row, backend) => fillBackend(row, backend, all));
-    keyed(functions.body, handlers(all), (handler) => handler.name, handlerRow, fillHandler);
+    const ran = handlers(all);
+    functions.view.hidden = ran.length === 0;
+    idle.hidden = ran.length > 0;
+    keyed(functions.body, ran, (handler) => handler.name, handlerRow, fillHandler);
   };
   return follow("/api/console/now", heard);
 }
 
 /** Nodes of an event, and those that were there before; when each was last there. */
 function remember(seen, event) {
-  for (const node of event.nodes) seen.set(node.node_id, { ...node, at: event.at });
+  // One process serves an SQLite file: any other is this one's predecessor, whose lease has not ended yet.
+  const alone = event.backends[0]?.name === "sqlite";
+  for (const node of event.nodes) {
+    const before = alone && node.node_id !== event.node_id;
+    seen.set(node.node_id, { ...node, at: event.at, alive: node.alive && !before });
+  }
   for (const [id, node] of seen) {
     node.gone = node.at !== event.at ? event.at - node.at : null;
     if (node.gone > REMEMBERED) seen.delete(id);
@@ -89,7 +105,7 @@ function remember(seen, event) {
 
 function state({ alive, gone, age_ms: age, lease_left_ms: left, statistics }) {
   if (gone !== null) return [statistics?.draining ? "drained" : "gone", `${span(gone / 1000)} ago`];
-  if (!alive) return ["silent", `for ${span((age ?? 0) / 1000)}`];
+  if (!alive) return ["silent", age === null ? "" : `for ${span(age / 1000)}`];
   if (statistics?.draining) return ["draining", ""];
   if (age === null) return ["starting", ""];
   return left < 5000 && age > 10_000 ? ["late", `nothing for ${span(age / 1000)}`] : ["serving", ""];

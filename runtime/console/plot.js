@@ -39,7 +39,9 @@ export function tile(name, format) {
       return `${x.toFixed(1)},${y.toFixed(1)}`;
     });
     line.setAttribute("points", drawn.join(" "));
-    area.setAttribute("points", `0,${HEIGHT} ${drawn.join(" ")} ${WIDTH},${HEIGHT}`);
+    // It ends where the line does: the latest values may be missing.
+    const [left, right] = [drawn[0], drawn.at(-1)].map((point) => point.split(",")[0]);
+    area.setAttribute("points", `${left},${HEIGHT} ${drawn.join(" ")} ${right},${HEIGHT}`);
   };
   return { view, show };
 }

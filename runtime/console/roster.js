@@ -12,8 +12,11 @@ const MOST = 1000;
 
 const COLUMNS = ["Agent", "Role", "Lesson", { text: "Seat", number: true }, "Info", "State", "Since", { text: "Node", number: true }];
 
+// Of the cells after the first.
+const CLASSES = [null, null, "number", "json", "json", null, "number", "acts"];
+
 export function part(classroom, me, told) {
-  const heading = h("h2", { id: "roster" }, "Who is here");
+  const heading = h("h2", { id: "roster", tabindex: "-1" }, "Who is here");
   const note = h("p", { class: "note", role: "status" });
   const columns = [...COLUMNS, { text: "What to do", hidden: true }];
   const { view: list, body } = table("Agents in this classroom", columns);
@@ -21,7 +24,8 @@ export function part(classroom, me, told) {
     const query = new URLSearchParams({ classroom_id: classroom, limit: MOST });
     const { sessions, next } = await get(`/api/v1/sessions?${query}`, signal);
     keyed(body, sessions, (session) => session.session_id, (session) => row(session, me, now), fill);
-    say(note, sessions.length === 0 ? "Nobody." : `${things(sessions.length, "agent")}${next === null ? "" : ", and more"}`);
+    say(note, sessions.length === 0 ? "Nobody is here now. Attendance, below, says who was." : `${things(sessions.length, "agent")}${next === null ? "" : ", and more"}`);
+    list.hidden = sessions.length === 0;
     told(sessions);
   };
   const { stop, now } = repeat(EVERY, look, (error) => say(note, error.message));
@@ -41,7 +45,7 @@ export function part(classroom, me, told) {
 
 function row(session, me, now) {
   const { label, name } = agent(session.agent_id);
-  const cells = Array.from({ length: 8 }, (_, place) => h("td", { class: place === 2 || place === 6 ? "number" : null }));
+  const cells = Array.from({ length: 8 }, (_, place) => h("td", { class: CLASSES[place] }));
   const end = () => disconnect(session, cells[7].closest("section"), now);
   cells[7].append(
     h("a", { href: `#/explain?agent=${encodeURIComponent(session.agent_id)}`, "aria-label": `Explain ${name}` }, "Explain"),
@@ -56,7 +60,6 @@ function fill(row, session) {
   const json = (value) => (value ? JSON.stringify(value) : "");
   const { role, lesson_id: lesson, seat, info, state, started_at: since, node_id: node } = session;
   [role, lesson ?? "", seat ?? "", json(info), json(state)].forEach((text, place) => say(row.cells[place + 1], String(text)));
-  row.cells[4].className = row.cells[5].className = "json";
   say(row.cells[6], `${clock(since)} · ${span((Date.now() - Date.parse(since)) / 1000)}`);
   say(row.cells[7], String(node));
 }
@@ -72,5 +75,5 @@ async function disconnect(session, section, now) {
   }
   now();
   // The button that was pressed goes with its row.
-  section?.querySelector(".scroll")?.focus();
+  section?.querySelector("h2")?.focus();
 }

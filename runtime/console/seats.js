@@ -7,7 +7,7 @@ import { agent } from "./format.js";
 const EVERY = 10_000;
 
 export function part() {
-  const none = h("p", { class: "note" }, "Nobody is in a lesson.");
+  const note = h("p", { class: "note", role: "status" });
   const plans = h("div", {});
   let agents = [];
   const maps = new Map();
@@ -17,14 +17,14 @@ export function part() {
     }
     draw();
   };
-  const { stop, now } = repeat(EVERY, look, (error) => say(none, error.message));
   const draw = () => {
     const shown = lessons(agents);
-    none.hidden = shown.length > 0;
+    say(note, shown.length > 0 ? "" : "Nobody is in a lesson.");
     keyed(plans, shown, (lesson) => lesson, plan, (view, lesson) => fill(view, maps.get(lesson), agents.filter((one) => one.lesson_id === lesson)));
   };
+  const { stop, now } = repeat(EVERY, look, (error) => say(note, error.message));
   return {
-    view: h("section", { "aria-labelledby": "seats" }, h("h2", { id: "seats" }, "Seats"), none, plans),
+    view: h("section", { "aria-labelledby": "seats" }, h("h2", { id: "seats" }, "Seats"), note, plans),
     show: (sessions) => {
       const known = lessons(agents);
       agents = sessions;

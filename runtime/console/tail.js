@@ -60,7 +60,11 @@ export function part(classroom, changed) {
 
   const shown = () => [...list.children].filter((item) => !item.hidden);
   const hide = (item) => (item.hidden = !item.textContent.toLowerCase().includes(filter.value.trim().toLowerCase()));
-  const tell = () => say(note, paused ? `Paused, ${held.length} wait.` : list.children.length === 0 ? "None yet." : "");
+  const tell = () => {
+    const none = list.children.length === 0;
+    view.hidden = none;
+    say(note, paused ? `Paused, ${held.length} wait.` : none ? "None yet. They are shown as they come." : "");
+  };
   const add = (events) => {
     const items = events.slice(-MOST).map(entry);
     items.forEach(hide);
@@ -105,6 +109,7 @@ function entry(item) {
     h("span", { class: `event ${entity === "agent" ? operation : ""}` }, name),
     h("bdi", { class: "json" }, rest),
     notes ? h("small", {}, notes) : null,
+    operation === "left" && agent ? h("a", { href: `#/explain?agent=${encodeURIComponent(agent)}`, "aria-label": `Why ${agent} left` }, "Why?") : null,
     h("button", { type: "button", class: "small", "aria-label": `Copy event ${offset}`, onclick: () => copy(json) }, "Copy"),
   );
   line.dataset.json = json;

@@ -28,7 +28,7 @@ export function show(main, { me }) {
       const of = (role) => demo.users.filter((user) => user.role === role);
       panes.push(pane(demo, "teacher", of("teacher")), pane(demo, "participant", of("participant")));
       place.append(...panes.map((pane) => pane.view));
-      note.append("Both are in ", h("a", { href: `#/classrooms/${demo.classroom_id}` }, "the demo's classroom"), ".");
+      note.append("Both enter ", h("a", { href: `#/classrooms/${demo.classroom_id}` }, "the demo's classroom"), ".");
       main.append(publisher(demo));
     },
     (error) => say(note, error.message),
