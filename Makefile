@@ -31,7 +31,7 @@ manifests: ## check the chart, the compose file, the alert rules and the unit of
 run: ## start the gateway, embedded, with a demo classroom
 	cargo run --release
 
-pictures: ## make README's pictures again: the architecture, a film of a first run, and the console
+pictures: ## make README's pictures again: the architecture, a film of both commands, and the console
 	@loadtest/setup/pictures
 
 k6: ## 200 virtual users with k6 against a gateway of its own

@@ -1,10 +1,14 @@
-// Records a first run, and makes an animated SVG of it: the gateway starts, and a client enters and joins.
-// usage: node film.mjs GATEWAY_BINARY >film.svg     it runs in the current folder, which must be empty
+// Records what README's two commands print, and makes an animated SVG of it: the gateway starts, a client enters and joins,
+// and the tests run.
+// usage: node film.mjs 'cargo run --release' 'make test' >film.svg     in the repository's folder; the second may be left out
 //
-// Invariant: what is shown as output was printed by the run, at that time; only tokens are shortened. What is typed is typed by
-// this script.
+// Invariant: each command that is shown was run as it is shown, and printed what is shown. Tokens are shortened, waits are
+// cut, and of a long output the middle: a line says how much.
 
 import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const SECONDS = 20;
@@ -12,63 +16,93 @@ const COLUMNS = 104;
 const ROWS = 24;
 const CELL = { width: 7.8, height: 19 };
 const TYPED_A_SECOND = 45;
+// The longest wait that is shown, and the lines of a command that are, from its beginning and from its end.
+const WAIT = 1.2;
+const HEAD = 14;
+const TAIL = 12;
+const ROOM = "de300000-0000-4000-8000-000000000001";
 
-const begun = Date.now();
+const [gatewayCommand, testCommand] = process.argv.slice(2);
+const binary = `target/${gatewayCommand.includes("--release") ? "release" : "debug"}/rollcall`;
+const scratch = mkdtempSync(join(tmpdir(), "rollcall-film-"));
+// As a terminal without colours prints it.
+const plain = { ...process.env, NO_COLOR: "1", CARGO_TERM_COLOR: "never", CARGO_TERM_PROGRESS_WHEN: "never" };
+const demo = { ...plain, DATABASE_URL: `sqlite:${scratch}/rollcall.db` };
+
 const lines = [];
-let typing = 0;
+let clock = 0.4;
 
-const seconds = () => (Date.now() - begun) / 1000;
-const pause = (time) => new Promise((resolve) => setTimeout(resolve, time * 1000));
-
-function print(whole, kind) {
-  const text = whole.replace(/eyJ[\w.-]{40,}/g, (token) => `${token.slice(0, 8)}…`);
+function add(text, kind) {
+  const short = text.replace(/eyJ[\w.-]{40,}/g, (token) => `${token.slice(0, 8)}…`).replaceAll("\t", "    ");
   // As a terminal wraps it.
-  for (let from = 0; from === 0 || from < text.length; from += COLUMNS) lines.push({ at: seconds(), text: text.slice(from, from + COLUMNS), kind });
+  for (let from = 0; from === 0 || from < short.length; from += COLUMNS) lines.push({ at: clock, text: short.slice(from, from + COLUMNS), kind });
 }
 
-async function type(command) {
-  const from = seconds();
+function type(command) {
+  const from = clock;
   // Of a long line that is pasted, the time to type its beginning.
-  typing = Math.min(command.length / TYPED_A_SECOND, 1.2);
-  await pause(typing);
+  clock += Math.min(command.length / TYPED_A_SECOND, 1.2);
   const first = lines.length;
-  print(`$ ${command}`, "typed");
+  add(`$ ${command}`, "typed");
   lines[first].from = from;
-  await pause(0.5);
+  clock += 0.4;
 }
 
-/** Runs a command, and resolves when a line of its output matches, or it ends. */
-function run(command, args, until) {
+/** Runs a command in a shell, and resolves with its lines when one of them matches, or it ends. */
+function run(command, until, env) {
   // A client ends when its input does.
-  const child = spawn(command, args, { stdio: ["pipe", "pipe", "ignore"], detached: true, env: { ...process.env, NO_COLOR: "1" } });
-  const waited = new Promise((resolve, reject) => {
+  const child = spawn("bash", ["-c", `exec 2>&1; ${command}`], { stdio: ["pipe", "pipe", "inherit"], detached: true, env });
+  const begun = Date.now();
+  const [said, later] = [[], []];
+  const done = new Promise((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", () => resolve(null));
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      print(line, "said");
-      if (until?.test(line)) resolve(line);
+    child.on("close", () => resolve(said));
+    createInterface({ input: child.stdout }).on("line", (text) => {
+      const waitedFor = said.length > 0 && until?.test(said.at(-1).text);
+      if (waitedFor) return later.push(text);
+      said.push({ at: (Date.now() - begun) / 1000, text });
+      if (until?.test(text)) resolve(said);
     });
   });
-  return { child, waited };
+  return { child, done, later };
 }
 
-const [binary] = process.argv.slice(2);
-await pause(0.4);
-await type("cargo run --release");
-const gateway = run(binary, ["serve", "--listen", "127.0.0.1:8080", "--admin-listen", "127.0.0.1:9090"], /paste: /);
-const pasted = (await gateway.waited).trim().replace(/^paste: /, "").replace(" -w 5 ", " -w 60 ");
-await pause(2.5);
-await type(pasted);
-const client = run("bash", ["-c", pasted], /"type":"ack"/);
-await client.waited;
-await pause(1.2);
-await type("rollcall agents de300000-0000-4000-8000-000000000001");
-await run(binary, ["agents", "de300000-0000-4000-8000-000000000001"]).waited;
-await pause(1.2);
-await type('rollcall publish lesson.demo.note \'{"text":"hello"}\'');
-await run(binary, ["publish", "lesson.demo.note", '{"text":"hello"}']).waited;
-await pause(1.5);
+/** Shows a command and what it printed. Returns the process, the line that was waited for, and what is printed `later`. */
+async function show(command, until, env = demo) {
+  type(command);
+  const { child, done, later } = run(command, until, env);
+  const said = await done;
+  let before = 0;
+  const cut = said.length > HEAD + TAIL ? said.slice(HEAD, -TAIL) : [];
+  said.forEach((line, place) => {
+    if (cut.length > 0 && place === HEAD) add(`[${cut.length} lines and ${minutes(cut.at(-1).at - before)} are cut here]`, "cut");
+    if (!cut.includes(line)) {
+      clock += Math.min(line.at - before, WAIT);
+      add(line.text, "said");
+    }
+    before = line.at;
+  });
+  clock += 1.2;
+  return { child, last: said.at(-1)?.text ?? "", later };
+}
+
+function minutes(seconds) {
+  return seconds < 60 ? `${Math.round(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}
+
+const gateway = await show(gatewayCommand, /paste: /);
+const pasted = gateway.last.trim().replace(/^paste: /, "").replace(" -w 5 ", " -w 60 ");
+const client = await show(pasted, /"type":"ack"/);
+await show(`${binary} agents ${ROOM}`);
+await show(`${binary} publish lesson.demo.note '{"text":"hello"}'`);
+// The client is told of it.
+for (const end = Date.now() + 5000; client.later.length === 0 && Date.now() < end; ) await new Promise((resolve) => setTimeout(resolve, 100));
+client.later.forEach((text) => add(text, "said"));
+clock += 1.2;
 for (const { child } of [client, gateway]) process.kill(-child.pid, "SIGTERM");
+if (testCommand) await show(testCommand, undefined, plain);
+rmSync(scratch, { recursive: true, force: true });
+if (!/"type":"ack"/.test(client.last)) throw new Error(`the client did not join: ${client.last}`);
 
 const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(" ", "\u00a0");
 // A run may be shorter or longer than the film.
@@ -85,10 +119,13 @@ const up = (rows) => `transform:translateY(${-rows * CELL.height}px)`;
 const moves = scrolled.map(([time, rows]) => `${time}%{${up(rows)}}`).join("");
 const last = scrolled.at(-1)?.[1] ?? 0;
 const [width, height] = [Math.ceil(COLUMNS * CELL.width + 32), 40 + ROWS * CELL.height + 18];
-console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="A terminal: the gateway starts, and a client enters a classroom and joins a lesson">
+const tests = testCommand ? ", and the tests run" : "";
+console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="A terminal: the gateway starts, a client enters a classroom and joins a lesson${tests}. A recording; waits are cut.">
 <style>
 text { font: 13px ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #cfd8d7; white-space: pre; }
 .typed { fill: #7fe0d0; font-weight: 600; }
+.cut, .note { fill: #eabf6a; }
+.note { text-anchor: end; }
 .all { ${up(last)}; animation: up ${SECONDS}s step-end infinite; }
 @keyframes up { 0% { ${up(0)} } ${moves} 100% { ${up(last)} } }
 ${styles.join("\n")}
@@ -96,6 +133,7 @@ ${styles.join("\n")}
 </style>
 <rect width="${width}" height="${height}" rx="10" fill="#12181a"/>
 <g fill="#3a4648"><circle cx="20" cy="19" r="5.5"/><circle cx="38" cy="19" r="5.5"/><circle cx="56" cy="19" r="5.5"/></g>
+<text class="note" x="${width - 16}" y="24">a recording; waits are cut</text>
 <svg y="38" width="${width}" height="${height - 46}" viewBox="0 38 ${width} ${height - 46}"><g class="all">
 ${texts.join("\n")}
 </g></svg>
