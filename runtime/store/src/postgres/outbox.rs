@@ -2,7 +2,6 @@
 //!
 //! Invariant: rows are read only where the claim on their shard holds in the same statement. To delete a row that is
 //! published does no harm, whoever does it and however late: no id is given out again.
-//!
 mod looks;
 mod marks;
 mod statements;
