@@ -80,7 +80,7 @@ pub(super) enum PeerState {
     /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
     Outside(Box<Visitor>),
     /// The client was not let in, and no handler runs. Its connection is being closed, or is when [`Peer::expires`] says so.
-    Refused(#[expect(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
+    Refused(#[allow(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
 }
 
 /// What most connections do not have, or not for long.
