@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
 use rollcall_loadtest::GatewayOptions;
 use rollcall_loadtest::servers::Nats;
 use serde_json::{Value, json};

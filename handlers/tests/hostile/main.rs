@@ -9,7 +9,6 @@ mod common;
 mod admission;
 mod amplification;
 mod authz;
-mod encoding;
 mod functions;
 mod hook;
 mod input;

@@ -51,7 +51,7 @@ pub(crate) async fn encrypted(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
@@ -146,7 +146,7 @@ async fn bytes_that_are_not_tls_are_not_answered() {
     // A reset is as good an end as any.
     let _ = timeout(SOON, plain.read_to_end(&mut answer)).await.expect("the end in time");
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
-    // Who says nothing is not waited for.
+    // A client that sends nothing holds up no other.
     let mut silent = TcpStream::connect(gateway.address()).await.unwrap();
     let ended = timeout(Duration::from_secs(8), silent.read_u8()).await;
     assert!(ended.expect("closed within 5 s").is_err());

@@ -10,7 +10,7 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore,
     client::danger::ServerCertVerifier,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
@@ -149,7 +149,7 @@ pub fn config(roots: RootCertStore) -> ClientConfig {
 /// What every client's handshake is made with.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(ring::default_provider())
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

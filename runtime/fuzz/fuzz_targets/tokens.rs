@@ -3,9 +3,9 @@
 #![no_main]
 use std::sync::LazyLock;
 
-use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use libfuzzer_sys::fuzz_target;
+use ring::hmac;
 use rollcall_base::Secret;
 use rollcall_runtime::auth::{Keyring, Sources, unix_now};
 use rollcall_runtime::http_client::egress::{Egress, EgressOptions};

@@ -4,10 +4,17 @@
 //! key is never taken from a document, because documents are public.
 use std::{fmt, path::PathBuf};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::Uri;
 use jsonwebtoken::{
-    Algorithm, DecodingKey,
+    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
+};
+use ring::{
+    hmac,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    },
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -60,13 +67,22 @@ pub enum JwksError {
 pub(super) struct Key {
     kid: Option<Box<str>>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    material: Material,
+}
+
+/// What signatures are checked with.
+enum Material {
+    Shared(hmac::Key),
+    /// A point of its algorithm's curve.
+    Point(UnparsedPublicKey<Vec<u8>>),
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
 }
 
 impl Key {
     /// A shared secret as a key.
     pub(super) fn shared(secret: &str) -> Self {
-        Self { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.as_bytes()) }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Self { kid: None, algorithm: Algorithm::HS256, material: Material::Shared(key) }
     }
 
     /// Checks the signature with this key's own algorithm.
@@ -74,10 +90,14 @@ impl Key {
         if token.algorithm != self.algorithm {
             return Err(AuthError::Algorithm);
         }
-        match jsonwebtoken::crypto::verify(token.signature, token.message, &self.key, self.algorithm) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(AuthError::Signature),
-        }
+        let (message, signature) = (token.message, URL_SAFE_NO_PAD.decode(token.signature));
+        let signature = signature.map_err(|_| AuthError::Signature)?;
+        let checked = match &self.material {
+            Material::Shared(key) => hmac::verify(key, message, &signature),
+            Material::Point(key) => key.verify(message, &signature),
+            Material::Rsa(key) => key.verify(&RSA_PKCS1_2048_8192_SHA256, message, &signature),
+        };
+        checked.map_err(|_| AuthError::Signature)
     }
 }
 
@@ -143,21 +163,22 @@ fn read(key: Value) -> Result<Key, &'static str> {
         return Err("its algorithm is not supported");
     }
     let key = DecodingKey::from_jwk(&jwk).map_err(|_| "not base64url")?;
-    if !has_sound_length(&key) {
-        return Err("its length is wrong");
-    }
-    Ok(Key { kid: jwk.common.key_id.map(Into::into), algorithm, key })
+    let material = material(&key).ok_or("its length is wrong")?;
+    Ok(Key { kid: jwk.common.key_id.map(Into::into), algorithm, material })
 }
 
-/// Whether the key has the length that its algorithm needs: checked here, or else every token would be refused.
-fn has_sound_length(key: &DecodingKey) -> bool {
-    use jsonwebtoken::{AlgorithmFamily, DecodingKeyKind};
+/// The key, if it has the length that its algorithm needs: checked here, or else every token would be refused.
+fn material(key: &DecodingKey) -> Option<Material> {
+    let point = |algorithm, bytes: &[u8]| Material::Point(UnparsedPublicKey::new(algorithm, bytes.to_vec()));
     match key.kind() {
-        DecodingKeyKind::RsaModulusExponent { n, e } => (256..=1024).contains(&n.len()) && !e.is_empty(),
+        DecodingKeyKind::RsaModulusExponent { n, e } if (256..=1024).contains(&n.len()) && !e.is_empty() => {
+            Some(Material::Rsa(RsaPublicKeyComponents { n: n.clone(), e: e.clone() }))
+        }
         DecodingKeyKind::SecretOrDer(bytes) => match key.family() {
-            AlgorithmFamily::Ec => bytes.len() == 65,
-            AlgorithmFamily::Ed => bytes.len() == 32,
-            AlgorithmFamily::Hmac | AlgorithmFamily::Rsa => false,
+            AlgorithmFamily::Ec if bytes.len() == 65 => Some(point(&ECDSA_P256_SHA256_FIXED, bytes)),
+            AlgorithmFamily::Ed if bytes.len() == 32 => Some(point(&ED25519, bytes)),
+            _ => None,
         },
+        DecodingKeyKind::RsaModulusExponent { .. } => None,
     }
 }

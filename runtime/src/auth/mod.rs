@@ -23,7 +23,7 @@ pub use hook::{Action, Hook, HookError, HookOptions};
 pub use jwks::{JwksError, Location};
 pub use key_set::{KeySet, Sources};
 pub use keyring::{Keyring, KeyringError};
-pub use mint::{MintError, TokenSpec, mint};
+pub use mint::{TokenSpec, mint};
 
 /// What a checked token says of its bearer. Small, because every connection keeps one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Grants {
     pub classroom_ids: Option<Box<[ClassroomId]>>,
     /// Only these lessons may be joined.
     pub lesson_ids: Option<Box<[LessonId]>>,
-    /// Told to everybody in the classroom, as it is.
+    /// Everybody in the classroom is told this, as it is.
     pub info: Option<JsonObject>,
 }
 

@@ -4,14 +4,12 @@
 //! DISCONNECT to does not go on here, however soon it comes back.
 use std::{collections::HashSet, time::Duration};
 
-use aws_lc_rs::{
-    constant_time::verify_slices_are_equal,
-    hmac::{self, HMAC_SHA256, Key},
-};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
+use ring::hmac::{self, HMAC_SHA256, Key};
 use rollcall_schema::{AgentId, Offset, ResumeId, SessionId, Sid, socketio};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use rollcall_bus::Position;
@@ -70,7 +68,9 @@ impl Pids {
     pub(super) fn read(&self, text: &str, namespace: &str) -> Option<Pid> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (content, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE)?)?;
-        verify_slices_are_equal(&self.signature(content).as_ref()[..SIGNATURE], signature).ok()?;
+        if !bool::from(self.signature(content).as_ref()[..SIGNATURE].ct_eq(signature)) {
+            return None;
+        }
         let Content(_, _, agent, of, epoch, offset, id) = serde_json::from_slice(content).ok()?;
         let start = Position { epoch: epoch.to_owned(), offset: Offset(offset) };
         let pid = Pid { agent: AgentId::parse(agent).ok()?, start, resume_id: ResumeId(id.try_into().ok()?) };
@@ -100,8 +100,8 @@ impl Pids {
 }
 
 impl Pid {
-    /// Where the client goes on: after the last event that it has, which came after the start, or else after that. An
-    /// offset of another stream is of a connection before: its library keeps the last one.
+    /// The position after which the client goes on: that of its last event, or the start if it has none since then. An
+    /// offset of another stream does not count: the client's library keeps it from an earlier connection.
     pub(super) fn after(&self, shown: Option<&str>) -> Position {
         let shown = shown.and_then(|text| socketio::offset_in(text, &self.start.epoch));
         Position { epoch: self.start.epoch.clone(), offset: self.start.offset.max(shown.unwrap_or(Offset(0))) }

@@ -11,6 +11,7 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use subtle::ConstantTimeEq;
 
 use super::{pages::is_file, reply::HttpError, tries::Tries};
 use rollcall_base::Secret;
@@ -118,7 +119,7 @@ impl Access {
         let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case(b"bearer "))?;
         let [admin, read] = [&self.token, &self.read_token].map(|token| {
             let token = token.as_ref().map(|token| token.reveal().as_bytes());
-            token.is_some_and(|token| aws_lc_rs::constant_time::verify_slices_are_equal(given, token).is_ok())
+            token.is_some_and(|token| given.ct_eq(token).into())
         });
         admin.then_some(Caller::Token).or(read.then_some(Caller::ReadToken))
     }

@@ -4,15 +4,15 @@
 //! Invariant: the key leaves this module only as signatures.
 use std::ops::RangeInclusive;
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    hmac::{Context, HMAC_SHA256, Key},
-};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT, URL_SAFE_NO_PAD},
 };
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use ring::{
+    digest::{SHA256, digest},
+    hmac::{Context, HMAC_SHA256, Key},
+};
 use rollcall_schema::Sid;
 
 /// The request's id, the same at every attempt.
@@ -67,7 +67,7 @@ impl SigningKey {
 pub struct RequestId(String);
 
 impl RequestId {
-    /// One that no other request has.
+    /// An id that no other request has.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("msg_{}", Sid::random()))

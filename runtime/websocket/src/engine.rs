@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{
     hmac::{self, HMAC_SHA256, Key},
     rand::SystemRandom,
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rollcall_socketio::engine::Open;
+use subtle::ConstantTimeEq;
 
 use crate::{id::SocketId, options::SocketOptions};
 
@@ -32,7 +33,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// With the label that every id begins with: balancers may route by it.
+    /// Every id begins with the label, by which balancers may route.
     pub(crate) fn new(label: &str, options: &SocketOptions) -> Self {
         Self {
             label: label.into(),
@@ -95,8 +96,8 @@ impl Engine {
         let bytes = <[u8; 8 + SIGNATURE]>::try_from(URL_SAFE_NO_PAD.decode(random).ok()?).ok()?;
         let (bits, signature) = bytes.split_first_chunk::<8>()?;
         let expected = hmac::sign(&self.key, bits);
-        aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..SIGNATURE], signature).ok()?;
-        Some(SocketId::from_bits(u64::from_be_bytes(*bits)))
+        let same = expected.as_ref()[..SIGNATURE].ct_eq(signature);
+        bool::from(same).then(|| SocketId::from_bits(u64::from_be_bytes(*bits)))
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a request that gets a 101 is an HTTP/1.1 GET with a key of 16 bytes and version 13, from an allowed
 //! origin. No extension or subprotocol that it offers is accepted.
-use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::{
     Engine, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
@@ -13,6 +12,8 @@ use hyper::{
     Method, Request, Response, StatusCode, Version,
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
+
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
 use crate::origins::Origins;
 

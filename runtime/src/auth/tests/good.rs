@@ -129,7 +129,7 @@ async fn a_token_counts_from_nbf_with_leeway_until_exp_without() {
 
 #[tokio::test]
 async fn a_token_of_our_own_is_let_in() {
-    let wish = TokenSpec {
+    let spec = TokenSpec {
         issuer: "rollcall".into(),
         user: UserId::parse("bob").unwrap(),
         audience: Audience::parse("example.org").unwrap(),
@@ -140,10 +140,10 @@ async fn a_token_of_our_own_is_let_in() {
         lesson_ids: Vec::new(),
         info: JsonObject::parse(r#"{ "name": "Bob" }"#).ok(),
     };
-    let token = mint(&Secret::new(SECRET), &wish).unwrap();
+    let token = mint(&Secret::new(SECRET), &spec);
     let claims = keyring(&[]).await.verify(&token).unwrap();
-    assert_eq!(claims.info(), wish.info.as_ref(), "as it was written");
-    assert_eq!((claims.user, claims.role), (wish.user, Role::Teacher));
-    assert_eq!(claims.limits.unwrap().lesson_id, wish.lesson_id);
+    assert_eq!(claims.info(), spec.info.as_ref(), "as it was written");
+    assert_eq!((claims.user, claims.role), (spec.user, Role::Teacher));
+    assert_eq!(claims.limits.unwrap().lesson_id, spec.lesson_id);
     assert!(claims.expires > unix_now() + 50);
 }

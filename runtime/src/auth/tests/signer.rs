@@ -1,11 +1,15 @@
-//! Issuers for tests: private keys made on the spot, and every kind of token, also such as no issuer would sign.
-use aws_lc_rs::{
+//! Issuers for tests: private keys, and every kind of token, also such as no issuer would sign.
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use ring::{
+    hmac,
     rand::SystemRandom,
-    rsa::KeySize,
+    rsa::PublicKeyComponents,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde_json::{Value, json};
+
+/// ring makes no RSA keys: `openssl genrsa 2048 | openssl rsa -outform DER -traditional` did.
+const RSA_KEY: &[u8] = include_bytes!("rsa.der");
 
 enum Private {
     Es(EcdsaKeyPair),
@@ -22,15 +26,18 @@ pub(super) struct Signer {
 
 impl Signer {
     pub(super) fn es256(kid: &'static str) -> Self {
-        Self { kid, key: Private::Es(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()) }
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        Self { kid, key: Private::Es(EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap()) }
     }
 
     pub(super) fn rs256(kid: &'static str) -> Self {
-        Self { kid, key: Private::Rs(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
+        Self { kid, key: Private::Rs(RsaKeyPair::from_der(RSA_KEY).unwrap()) }
     }
 
     pub(super) fn eddsa(kid: &'static str) -> Self {
-        Self { kid, key: Private::Ed(Ed25519KeyPair::generate().unwrap()) }
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Self { kid, key: Private::Ed(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap()) }
     }
 
     /// HMAC with whatever bytes: a secret, or what a forger takes for one.
@@ -63,9 +70,10 @@ impl Signer {
         match &self.key {
             Private::Es(_) => json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid,
                 "x": B64.encode(&public[1..33]), "y": B64.encode(&public[33..])}),
-            Private::Rs(key) => json!({"kty": "RSA", "kid": self.kid,
-                "n": B64.encode(key.public_key().modulus().big_endian_without_leading_zero()),
-                "e": B64.encode(key.public_key().exponent().big_endian_without_leading_zero())}),
+            Private::Rs(key) => {
+                let PublicKeyComponents::<Vec<u8>> { n, e } = key.public().into();
+                json!({"kty": "RSA", "kid": self.kid, "n": B64.encode(n), "e": B64.encode(e)})
+            }
             Private::Ed(_) => json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": B64.encode(&public)}),
             Private::Hs(secret) => json!({"kty": "oct", "kid": self.kid, "k": B64.encode(secret)}),
         }
@@ -93,14 +101,11 @@ impl Signer {
             Private::Es(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
             Private::Ed(key) => key.sign(message).as_ref().to_vec(),
             Private::Rs(key) => {
-                let mut signature = vec![0; key.public_modulus_len()];
+                let mut signature = vec![0; key.public().modulus_len()];
                 key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
                 signature
             }
-            Private::Hs(secret) => {
-                let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
-                aws_lc_rs::hmac::sign(&key, message).as_ref().to_vec()
-            }
+            Private::Hs(secret) => hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message).as_ref().to_vec(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A connection's stream inside TLS, as tokio-postgres wants it.
 //!
-//! The published crates for this hash certificates with ring or with a third library; here rustls's own does.
+//! Unlike in the published crates for this, the parameters of TLS come from [`super::tls`], which reads the files again
+//! where they were replaced.
 use std::{
     io,
     pin::Pin,
@@ -8,8 +9,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use aws_lc_rs::digest;
 use futures_util::{FutureExt, future::BoxFuture};
+use ring::digest;
 use rustls::{
     ClientConfig, ProtocolVersion,
     pki_types::{InvalidDnsNameError, ServerName},
@@ -33,7 +34,7 @@ pub(super) struct HandshakeError(#[source] io::Error);
 /// The stream.
 pub(super) struct Encrypted<S>(TlsStream<S>);
 
-/// For one host.
+/// A handshake with one host.
 pub(super) struct Handshake {
     begin: BeginTls,
     name: Result<ServerName<'static>, InvalidDnsNameError>,
