@@ -12,6 +12,7 @@ WORKDIR /src
 
 # The dependencies are a layer of their own: it stays until a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo/config.toml .cargo/
 COPY schema/Cargo.toml schema/
 COPY runtime/Cargo.toml runtime/
 COPY runtime/base/Cargo.toml runtime/base/

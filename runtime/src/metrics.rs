@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::process_metrics;
 use rollcall_base::names;
 
 /// Upper bounds in seconds: from a push within a node to a handler at its timeout.
@@ -27,10 +28,7 @@ pub enum MetricsError {
 
 /// What was recorded.
 #[derive(Clone, Debug)]
-pub struct Metrics {
-    handle: PrometheusHandle,
-    process: metrics_process::Collector,
-}
+pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
     /// Records everything that this process measures from now on.
@@ -41,31 +39,23 @@ impl Metrics {
         let recorder = recorder()?;
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder)?;
-        let this = Self { handle, process: metrics_process::Collector::default() };
-        this.describe();
-        Ok(this)
+        describe();
+        Ok(Self(handle))
     }
 
     /// For a test, which needs a recorder of its own because tests run in parallel.
     #[cfg(test)]
     pub(crate) fn local() -> (Self, PrometheusRecorder) {
         let recorder = recorder().unwrap();
-        let this = Self { handle: recorder.handle(), process: metrics_process::Collector::default() };
-        metrics::with_local_recorder(&recorder, || this.describe());
-        (this, recorder)
-    }
-
-    fn describe(&self) {
-        describe();
-        self.process.describe();
-        metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        metrics::with_local_recorder(&recorder, describe);
+        (Self(recorder.handle()), recorder)
     }
 
     /// The text of `/metrics`.
     #[must_use]
     pub fn render(&self) -> String {
-        self.process.collect();
-        self.handle.render()
+        process_metrics::record();
+        self.0.render()
     }
 
     /// Keeps memory bounded while nobody scrapes. Never returns: the caller spawns it.
@@ -73,7 +63,7 @@ impl Metrics {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;
-            self.handle.run_upkeep();
+            self.0.run_upkeep();
         }
     }
 }
@@ -170,6 +160,8 @@ fn describe() {
     describe_counter!(names::RELOADS, Unit::Count, "How often the settings were read again on SIGHUP, by outcome.");
     describe_counter!(names::TRACE_EXPORTS, Unit::Count, "Requests with spans to the collector, by outcome.");
     describe_gauge!(names::BUILD_INFO, Unit::Count, "Always 1; the label is the version.");
+    metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    process_metrics::describe();
 }
 
 #[cfg(test)]

@@ -28,9 +28,9 @@ const MAX_SEATS: u32 = 10_000;
 /// How many rows were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// Of `lesson`.
+    /// Rows of `lesson`.
     pub lessons: u64,
-    /// Of `lesson_attendee`.
+    /// Rows of `lesson_attendee`.
     pub attendees: u64,
 }
 
@@ -56,7 +56,7 @@ pub async fn load(store: &dyn Store, files: &LoadArgs) -> Result<Loaded, LoadFau
 
 async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
     let mut table = CsvTable::open(path, &["lesson_id", "classroom_id", "seats"])?;
-    let progress = Progress::new(&table, "lessons");
+    let progress = Progress::new("lessons");
     loop {
         let mut batch = Batch::new();
         while batch.rows.len() < BATCH
@@ -79,7 +79,7 @@ async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
 
 async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
     let mut table = CsvTable::open(path, &["lesson_id", "user_id", "seat"])?;
-    let progress = Progress::new(&table, "attendees");
+    let progress = Progress::new("attendees");
     loop {
         let mut batch = Batch::new();
         while batch.rows.len() < BATCH

@@ -1,28 +1,30 @@
-//! A progress bar on stderr, if that is a terminal.
-use indicatif::{ProgressBar, ProgressStyle};
+//! How far a file is loaded, on stderr where that is a terminal.
+use std::io::{IsTerminal, stderr};
 
 use super::table::CsvTable;
 
-/// The bar of one file.
-pub(super) struct Progress(ProgressBar);
+/// The progress of one file; none where nobody watches.
+pub(super) struct Progress(Option<&'static str>);
 
 impl Progress {
-    pub(super) fn new(table: &CsvTable, what: &'static str) -> Self {
-        let style = ProgressStyle::with_template("{prefix:>10} {bar:40} {percent:>3}% {msg} rows, {eta} left");
-        // Indicatif draws nothing where stderr is no terminal.
-        let bar = ProgressBar::new(table.extent().0).with_prefix(what);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+    pub(super) fn new(what: &'static str) -> Self {
+        Self(stderr().is_terminal().then_some(what))
     }
 
+    /// Shows it on one line, in place of what was shown before.
     pub(super) fn at(&self, table: &CsvTable) {
-        self.0.set_position(table.extent().1);
-        self.0.set_message(table.rows().to_string());
+        if let Some(what) = self.0 {
+            let (bytes, read) = table.extent();
+            eprint!("\r{what}: {} rows, {}% of the file", table.rows(), read * 100 / bytes.max(1));
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if self.0.is_some() {
+            // Clears the line.
+            eprint!("\r\x1b[K");
+        }
     }
 }

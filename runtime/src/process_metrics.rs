@@ -1,0 +1,107 @@
+//! `process_*`: what the system says of this process, as Prometheus' client libraries name it.
+//!
+//! Invariant: what the system does not tell is left out, so a metric never shows a number that nobody measured.
+use std::fs;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use nix::{
+    sys::resource::{RLIM_INFINITY, Resource, getrlimit},
+    unistd::{SysconfVar, sysconf},
+};
+
+const CPU_SECONDS: &str = "process_cpu_seconds_total";
+const OPEN_FDS: &str = "process_open_fds";
+const MAX_FDS: &str = "process_max_fds";
+const VIRTUAL_MEMORY: &str = "process_virtual_memory_bytes";
+const MAX_VIRTUAL_MEMORY: &str = "process_virtual_memory_max_bytes";
+const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+const START_TIME: &str = "process_start_time_seconds";
+const THREADS: &str = "process_threads";
+
+/// Tells the recorder what each is.
+pub(crate) fn describe() {
+    describe_counter!(CPU_SECONDS, Unit::Seconds, "Processor time that this process has used, in seconds.");
+    describe_gauge!(OPEN_FDS, Unit::Count, "Open file descriptors.");
+    describe_gauge!(MAX_FDS, Unit::Count, "The most open file descriptors that are allowed; 0: no limit.");
+    describe_gauge!(VIRTUAL_MEMORY, Unit::Bytes, "Virtual memory, in bytes.");
+    describe_gauge!(MAX_VIRTUAL_MEMORY, Unit::Bytes, "The most virtual memory that is allowed, in bytes; 0: no limit.");
+    describe_gauge!(RESIDENT_MEMORY, Unit::Bytes, "Resident memory, in bytes.");
+    describe_gauge!(START_TIME, Unit::Seconds, "When this process started, in Unix seconds.");
+    describe_gauge!(THREADS, Unit::Count, "Threads of this process.");
+}
+
+/// Measures, and records. It reads five small files.
+pub(crate) fn record() {
+    if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
+        let ticks = |ticks: u64| ticks / unit(SysconfVar::CLK_TCK);
+        counter!(CPU_SECONDS).absolute(ticks(stat.cpu));
+        gauge!(THREADS).set(stat.threads as f64);
+        gauge!(VIRTUAL_MEMORY).set(stat.virtual_bytes as f64);
+        gauge!(RESIDENT_MEMORY).set((stat.resident_pages * unit(SysconfVar::PAGE_SIZE)) as f64);
+        if let Some(boot) = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) {
+            gauge!(START_TIME).set((boot + ticks(stat.started)) as f64);
+        }
+    }
+    if let Ok(open) = fs::read_dir("/proc/self/fd") {
+        // One of them is this folder.
+        gauge!(OPEN_FDS).set(open.count().saturating_sub(1) as f64);
+    }
+    for (name, resource) in [(MAX_FDS, Resource::RLIMIT_NOFILE), (MAX_VIRTUAL_MEMORY, Resource::RLIMIT_AS)] {
+        if let Ok((limit, _)) = getrlimit(resource) {
+            gauge!(name).set(if limit == RLIM_INFINITY { 0.0 } else { limit as f64 });
+        }
+    }
+}
+
+/// What one of the system's units is, of ticks a second or bytes a page.
+fn unit(variable: SysconfVar) -> u64 {
+    let value = sysconf(variable).ok().flatten();
+    value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(1)
+}
+
+/// Fields of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// Of user and system, in ticks.
+    cpu: u64,
+    threads: u64,
+    /// In ticks since the machine's start.
+    started: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    /// The name in parentheses, field 2, may contain anything.
+    fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<_> = text.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu: field(14)? + field(15)?,
+            threads: field(20)?,
+            started: field(22)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+/// When the machine started, in Unix seconds, from `/proc/stat`.
+fn boot_time(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_shifts_no_field() {
+        let text =
+            "7 (a) b) S 1 7 7 0 -1 4194560 9 8 7 6 250 50 3 2 20 0 5 0 1234 4096000 300 18446744073709551615 1\n";
+        let stat = Stat { cpu: 300, threads: 5, started: 1234, virtual_bytes: 4_096_000, resident_pages: 300 };
+        assert_eq!(Stat::parse(text), Some(stat));
+        assert_eq!(Stat::parse("7 (a) S 1"), None);
+        assert_eq!(boot_time("cpu  1 2\nbtime 1700000000\nprocesses 3\n"), Some(1_700_000_000));
+    }
+}
