@@ -13,10 +13,12 @@ pub mod log;
 pub mod metrics;
 pub mod mixpanel;
 mod node;
+mod process_metrics;
 mod rooms;
 pub mod statistics;
 mod trace;
 pub mod trace_export;
+mod url_query;
 pub mod webhook;
 
 pub use cli::run;

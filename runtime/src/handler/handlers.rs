@@ -27,7 +27,7 @@ use crate::handler::{
     session::Session,
     traits::{Connect, Disconnect, Handler},
 };
-use crate::{auth::Claims, limits::network::Subscriber};
+use crate::{auth::Claims, limits::network::Subscriber, url_query};
 use rollcall_base::names;
 
 /// How long a handler may run, unless [`Handlers::set_timeout`] says otherwise.
@@ -176,8 +176,7 @@ impl Handlers {
     /// [`MAX_URL_PARAMETER`].
     #[must_use]
     pub fn url_parameter_in(&self, query: &str) -> Option<Box<str>> {
-        let name = self.url_parameter?;
-        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        let value = url_query::first(query, self.url_parameter?)?;
         (value.len() <= MAX_URL_PARAMETER).then(|| value.into())
     }
 

@@ -5,7 +5,6 @@
 pub mod access;
 mod acts;
 pub mod admin;
-mod agents;
 mod api;
 mod audit;
 pub mod board;
@@ -22,6 +21,7 @@ mod router;
 mod server;
 mod times;
 mod tries;
+mod url_parameters;
 
 #[cfg(test)]
 mod tests;

@@ -7,13 +7,14 @@ use rollcall_presence::{RosterForm, RosterRequest, Rosters};
 use rollcall_websocket::CurrentOptions;
 
 use super::{
-    agents::AgentsPage,
     cors::with_cors,
     reply::{HttpError, Reply, text, with},
+    url_parameters::UrlParameters,
 };
 use crate::{
     auth::{Action, AuthError, Hook, HookError, Keyring},
     limits::{EventLimits, Payer, admission::AdmissionError, network::Subscriber},
+    url_query,
 };
 
 /// Answers the clients' address.
@@ -65,7 +66,7 @@ impl Public {
             }
         };
         self.limit_rate(Payer::User(&user.user, &user.audience))?;
-        let AgentsPage { query, limit } = AgentsPage::parse(classroom, query)?;
+        let (query, limit) = UrlParameters { path: vec![classroom], query }.roster_page()?;
         let denied = || HttpError::new(StatusCode::FORBIDDEN, "the token does not admit this classroom");
         if !user.admits_classroom(query.classroom) {
             return Err(denied());
@@ -105,7 +106,7 @@ fn token<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
-    bearer.or_else(|| query.split('&').find_map(|pair| pair.strip_prefix("access_token=")))
+    bearer.or_else(|| url_query::first(query, "access_token"))
 }
 
 fn unauthenticated(error: AuthError) -> HttpError {

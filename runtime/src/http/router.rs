@@ -16,6 +16,7 @@ use super::{
     console,
     reply::{HttpError, Streamed, streamed},
     route::{Route, Verb},
+    url_parameters::UrlParameters,
 };
 
 /// Answers one request; `address` is the peer's.
@@ -46,9 +47,9 @@ where
         return Err(HttpError::new(StatusCode::FORBIDDEN, detail));
     }
     let body = if route.verb == Verb::Post { read(body, (route.max_body)(admin)).await? } else { Bytes::new() };
-    let query = head.uri.query().unwrap_or_default();
     let audit = AuditLine::new(Origin { caller, address }, route.path, Arc::clone(&admin.acts));
-    let call = Call { parameters, query, headers: &head.headers, body, audit };
+    let url = UrlParameters { path: parameters, query: head.uri.query().unwrap_or_default() };
+    let call = Call { url, headers: &head.headers, body, audit };
     let result = (route.endpoint)(admin, &call).await;
     call.audit.answered(result.as_ref().map_or_else(|refusal| refusal.status, Streamed::status));
     result

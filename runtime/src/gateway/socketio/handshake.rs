@@ -8,7 +8,10 @@ use super::super::{
     expiry::millis,
     peer::{Peer, SocketIoState},
 };
-use crate::limits::admission::{ClientPermit, UnauthenticatedPermit};
+use crate::{
+    limits::admission::{ClientPermit, UnauthenticatedPermit},
+    url_query,
+};
 use rollcall_websocket::Upgrade;
 
 /// Bytes of a handshake's token and names that are kept until CONNECT; of a longer one, none are.
@@ -51,9 +54,8 @@ impl Gateway {
 fn read(query: &str, bearer: Option<&str>) -> Result<Auth, PayloadError> {
     let mut values = Map::new();
     let mut size = 0;
-    let pairs: Vec<_> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     for (parameter, field) in PARAMETERS {
-        let Some((_, value)) = pairs.iter().find(|(name, _)| *name == parameter) else { continue };
+        let Some(value) = url_query::first(query, parameter) else { continue };
         let Ok(value) = percent_decode_str(value).decode_utf8() else { continue };
         size += value.len();
         values.insert(field.into(), value.into());

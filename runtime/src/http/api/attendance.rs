@@ -44,8 +44,8 @@ struct Query {
 
 impl Query {
     fn of(call: &Call<'_>) -> Result<Self, HttpError> {
-        let time = |name: &str| call.text(name)?.map(|text| moment(name, &text)).transpose();
-        let format = match call.text("format")?.as_deref() {
+        let time = |name: &str| call.url.text(name)?.map(|text| moment(name, &text)).transpose();
+        let format = match call.url.text("format")?.as_deref() {
             None | Some("json") => Format::Json,
             Some("csv") => Format::Csv,
             Some(_) => return Err(HttpError::bad("format must be json or csv")),
@@ -62,7 +62,7 @@ impl Query {
 /// Lists the sessions that lived between `from` and `to`. The first page is read before the answer begins, so that a
 /// database that is away is an error.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Streamed, HttpError> {
-    let (classroom, query) = (call.classroom()?, Query::of(call)?);
+    let (classroom, query) = (call.url.classroom()?, Query::of(call)?);
     let format = query.format;
     let (store, place) = (Arc::clone(&admin.store), Place::Present(SessionId(0)));
     let mut pages = Pages { store, classroom, query, place, present: HashSet::new() };
@@ -105,7 +105,7 @@ struct Pages {
     classroom: ClassroomId,
     query: Query,
     place: Place,
-    /// Those that lived.
+    /// Sessions that were live when the list began.
     present: HashSet<SessionId>,
 }
 
@@ -141,7 +141,7 @@ impl Pages {
         }
     }
 
-    /// Before the first session that ended after the time asked for.
+    /// The position before the first session that ended after the time asked for.
     fn start(&self) -> HistoryPosition {
         HistoryPosition { ended: self.query.from.unwrap_or_default(), session: SessionId(i64::MAX) }
     }

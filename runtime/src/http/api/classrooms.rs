@@ -25,8 +25,8 @@ struct Classrooms {
 
 /// Lists them by id, ids above `after` that begin with `prefix`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    let (after, limit) = (call.parsed("after", "a UUID")?, call.limit()?);
-    let begins = beginning_with(&call.text("prefix")?.unwrap_or_default())?;
+    let (after, limit) = (call.url.parsed("after", "a UUID")?, call.url.limit()?);
+    let begins = beginning_with(&call.url.text("prefix")?.unwrap_or_default())?;
     let from = match after {
         None => Some(*begins.start()),
         Some(ClassroomId(after)) => {

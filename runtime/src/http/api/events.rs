@@ -49,17 +49,17 @@ struct Event {
 /// Lists those after the offset `after` of the stream `epoch`, or all that the stream still has; none after `latest`, whose
 /// answer says where the stream is.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    let (classroom, limit) = (call.classroom()?, call.limit()?);
+    let (classroom, limit) = (call.url.classroom()?, call.url.limit()?);
     let end = admin.bus.end().await;
-    let mut position = match call.text("after")?.as_deref() {
+    let mut position = match call.url.text("after")?.as_deref() {
         None => admin.bus.oldest().await.map_err(|error| away(admin, &error))?,
         Some("latest") => end.clone(),
         Some(_) => Position { offset: Offset(offset(call)?), ..end.clone() },
     };
-    if let Some(epoch) = call.text("epoch")? {
+    if let Some(epoch) = call.url.text("epoch")? {
         position.epoch = epoch.into_owned();
     }
-    // So that to follow a classroom where nothing happens costs little.
+    // Following a classroom where nothing happens must cost little.
     if position == end {
         let Position { epoch, offset: through } = end;
         return Ok(json(StatusCode::OK, &Page { epoch, events: Vec::new(), through, more: false }));
@@ -79,7 +79,7 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpEr
 }
 
 fn offset(call: &Call<'_>) -> Result<u64, HttpError> {
-    let offset: Option<u64> = call.parsed("after", "an offset, or latest")?;
+    let offset: Option<u64> = call.url.parsed("after", "an offset, or latest")?;
     Ok(offset.unwrap_or_default())
 }
 
@@ -107,7 +107,7 @@ async fn read(
     Ok((events, through, through < end))
 }
 
-/// As clients get it; none where no client does, for it is no JSON object.
+/// The event as clients get it; none if no client gets it, because it is no JSON object.
 fn event(incoming: Incoming) -> Option<Event> {
     let Incoming { offset, sender, receiver, internal, entity, age, body, .. } = incoming;
     let entity = entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {

@@ -19,8 +19,8 @@ struct History {
 
 /// Lists them, the newest first, ids below `before`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    let whose = call.whose()?.ok_or_else(|| HttpError::bad("add one of ?user_id= and ?agent_id="))?;
-    let (before, limit) = (SessionId(call.number("before")?.unwrap_or(i64::MAX)), call.limit()?);
+    let whose = call.url.whose()?.ok_or_else(|| HttpError::bad("add one of ?user_id= and ?agent_id="))?;
+    let (before, limit) = (SessionId(call.url.number("before")?.unwrap_or(i64::MAX)), call.url.limit()?);
     let sessions = admin.store.past_sessions_of(&whose, before, limit).await.map_err(|error| admin.refusal(&error))?;
     let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.session_id);
     Ok(json(StatusCode::OK, &History { sessions, next }))

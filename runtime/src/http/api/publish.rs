@@ -25,7 +25,7 @@ use rollcall_bus::{Fence, Publication, PublishError};
 const MAX_EVENTS: usize = 1000;
 /// The largest request of several events, in bytes; one event may be larger where the configuration lets it.
 const MAX_BATCH: usize = 4 << 20;
-/// For the JSON around an event's body, in bytes.
+/// Bytes for the JSON around an event's body.
 const ENVELOPE: usize = 1024;
 /// An event that was stored: its offset in the stream.
 #[derive(Serialize)]

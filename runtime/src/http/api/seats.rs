@@ -21,7 +21,7 @@ struct Seats {
 
 /// Reads it from the key store.
 pub(super) async fn map(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    let id = call.parameters.first().copied().unwrap_or_default();
+    let id = call.url.path.first().copied().unwrap_or_default();
     let lesson_id =
         LessonId::parse(id).map_err(|_| HttpError::bad("the lesson's id must be 1 to 64 of A-Z a-z 0-9 _ -"))?;
     let classroom_id = admin.store.lesson_classroom(&lesson_id).await.map_err(|error| admin.refusal(&error))?;

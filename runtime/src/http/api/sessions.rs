@@ -19,9 +19,9 @@ struct Sessions {
 
 /// Lists the sessions, ids above `after`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    let classroom: Option<ClassroomId> = call.parsed("classroom_id", "a UUID")?;
-    let whose = call.whose()?;
-    let (after, limit) = (SessionId(call.number("after")?.unwrap_or(0)), call.limit()?);
+    let classroom: Option<ClassroomId> = call.url.parsed("classroom_id", "a UUID")?;
+    let whose = call.url.whose()?;
+    let (after, limit) = (SessionId(call.url.number("after")?.unwrap_or(0)), call.url.limit()?);
     let sessions = match (whose, classroom) {
         (Some(whose), None) => admin.store.sessions_of(&whose, after, limit).await,
         (None, Some(classroom)) => admin.store.sessions_in(classroom, after, limit).await,

@@ -1,0 +1,75 @@
+//! What a request's URL says beside which endpoint it is for.
+//!
+//! Invariant: an endpoint gets ids and numbers checked; what is wrong is told with the rule that it breaks.
+use std::{borrow::Cow, str::FromStr};
+
+use percent_encoding::percent_decode_str;
+use rollcall_schema::{AgentId, ClassroomId, SessionId, UserId, roster};
+use rollcall_store::{RosterQuery, Whose};
+
+use super::reply::HttpError;
+use crate::url_query;
+
+/// The most items of a page.
+pub(super) const MAX_PAGE: usize = roster::MAX_PAGE;
+
+/// The parameters of a URL.
+pub(super) struct UrlParameters<'a> {
+    /// What stands in the place of the path's braces.
+    pub(super) path: Vec<&'a str>,
+    pub(super) query: &'a str,
+}
+
+impl UrlParameters<'_> {
+    /// The classroom that the path names.
+    pub(super) fn classroom(&self) -> Result<ClassroomId, HttpError> {
+        let id = self.path.first().copied().unwrap_or_default();
+        ClassroomId::parse(id).map_err(|_| HttpError::bad("the classroom's id must be a UUID"))
+    }
+
+    /// A parameter of the query, decoded; of several with one name the last.
+    pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'_, str>>, HttpError> {
+        let value = url_query::pairs(self.query).rfind(|(given, _)| *given == name).map(|(_, value)| value);
+        let decoded = value.map(|value| percent_decode_str(value).decode_utf8()).transpose();
+        decoded.map_err(|_| HttpError::bad(format!("{name} is not UTF-8")))
+    }
+
+    /// A parameter of the query that must follow a rule.
+    pub(super) fn parsed<T: FromStr>(&self, name: &str, rule: &str) -> Result<Option<T>, HttpError> {
+        let text = self.text(name)?;
+        let value = text.map(|text| text.parse()).transpose();
+        value.map_err(|_| HttpError::bad(format!("{name} must be {rule}")))
+    }
+
+    /// A number of the query, from 0.
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, HttpError> {
+        const RULE: &str = "a whole number from 0";
+        match self.parsed(name, RULE)? {
+            Some(number) if number < 0 => Err(HttpError::bad(format!("{name} must be {RULE}"))),
+            number => Ok(number),
+        }
+    }
+
+    /// Whose sessions are asked for: `user_id` or `agent_id`, not both.
+    pub(super) fn whose(&self) -> Result<Option<Whose>, HttpError> {
+        const USER: &str = "a token's sub: 1 to 128 printable ASCII characters, percent-encoded";
+        let user: Option<UserId> = self.parsed("user_id", USER)?;
+        let agent: Option<AgentId> = self.parsed("agent_id", "an agent's id, percent-encoded")?;
+        match (user, agent) {
+            (Some(_), Some(_)) => Err(HttpError::bad("add one of ?user_id= and ?agent_id=")),
+            (user, agent) => Ok(user.map(Whose::User).or(agent.map(Whose::Agent))),
+        }
+    }
+
+    /// How many items the answer may have: `limit`, at most [`MAX_PAGE`].
+    pub(super) fn limit(&self) -> Result<usize, HttpError> {
+        let limit = self.number("limit")?.and_then(|limit| usize::try_from(limit).ok());
+        Ok(limit.unwrap_or(MAX_PAGE).min(MAX_PAGE))
+    }
+
+    /// The page of a classroom's agents that is asked for, and its [`UrlParameters::limit`].
+    pub(super) fn roster_page(&self) -> Result<(RosterQuery, usize), HttpError> {
+        let after = SessionId(self.number("sequence_id")?.unwrap_or(0));
+        Ok((RosterQuery { classroom: self.classroom()?, lesson: None, after }, self.limit()?))
+    }
+}
