@@ -2,8 +2,10 @@
 mod backends;
 mod drain;
 mod egress;
+mod ending;
 mod front;
 mod gauges;
+mod keyring;
 mod reload;
 mod serve;
 mod session_check;

@@ -1,27 +1,26 @@
 //! `rollcall serve`: starts every part, each after the parts that it needs, and drains at the end.
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tracing::{error, info, warn};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::info;
 
 use super::{
     Backends, StartError,
     drain::Drain,
+    ending::Ending,
     front::PublicFront,
     gauges,
+    keyring::keyring,
     reload::{self, Reload},
     signals::{Signals, hangups},
     welcome,
 };
 use crate::{
-    auth::{Hook, Keyring, Location},
+    auth::Hook,
     config::{Config, Reader},
     functions,
     gateway::{Gateway, GatewayContext, Mailboxes, Pids, disconnect_queue::DisconnectQueue},
@@ -34,7 +33,6 @@ use crate::{
         pages::Pages,
         public::Public,
     },
-    http_client::egress::Egress,
     limits::{EventLimits, admission::Admission},
     log::LogFilter,
     metrics::Metrics,
@@ -58,14 +56,8 @@ use rollcall_store::Registration;
 use rollcall_websocket as socket;
 use rollcall_websocket::{ListenerOptions, Workers};
 
-/// How long requests at the operators' listener may take when the node ends.
-const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// How long events for Mixpanel may take to be sent when the node drains.
 const MIXPANEL_FLUSH: Duration = Duration::from_secs(3);
-
-/// How long a drain may take after a task of the node ended: what depends on that task is not done however long we
-/// wait.
-const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
 /// Why the gateway does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -287,7 +279,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         max_event: config.limits.max_forward,
     });
     // From the moment that the addresses are printed, a signal must drain.
-    let mut signals = Signals::install()?;
+    let signals = Signals::install()?;
     let reload = Reload {
         reader,
         settings: config.settings.clone(),
@@ -313,30 +305,8 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let operators =
         tasks.spawn("operators' listener", http::serve(Surface::Operators(admin), operators, over.subscribe()));
 
-    let mut presence = config.presence;
-    let failed = tokio::select! {
-        () = signals.next() => None,
-        ended = store.failed() => Some(ended),
-        ended = bus.failed() => Some(ended),
-        ended = tasks.failed() => Some(ended),
-    };
-    if let Some(ended) = &failed {
-        error!(task = ended.task, "{ended}: this node drains and ends, because it cannot work without it");
-        // Clients are told where that still works; other nodes end the sessions that this one cannot.
-        presence.drain_deadline = presence.drain_deadline.min(DRAIN_AFTER_FAILURE);
-        presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
-    }
-    unready.store(true, Ordering::Relaxed);
-    let delay = config.presence.drain_delay;
-    gauges::drains_within(delay + presence.drain_deadline);
-    if !delay.is_zero() {
-        info!(?delay, "not ready, and taking connections until the drain begins; a second signal begins it at once");
-        let _ = timeout(delay, signals.next()).await;
-    }
-    gauges::drains_within(presence.drain_deadline);
-    draining.send_replace(true);
     let drain = Drain {
-        presence,
+        presence: config.presence,
         workers,
         mailboxes,
         disconnects,
@@ -346,36 +316,13 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         lease: lease_seen,
         nodes: nodes_seen,
     };
-    tokio::select! {
-        () = drain.run() => {}
-        () = signals.next() => {
-            info!("a second signal: ending at once");
-            return failed.map_or(Ok(()), |ended| Err(ended.into()));
-        }
-    }
-    over.send_replace(true);
-    // The drain deadline holds for these too: what is not done by now is cut off.
-    let _ = timeout(LAST_REQUESTS, operators).await;
-    if let Some(mixpanel_sender) = mixpanel_sender {
-        let _ = timeout(LAST_REQUESTS, mixpanel_sender).await;
-    }
-    failed.map_or(Ok(()), |ended| Err(ended.into()))
+    let last = [Some(operators), mixpanel_sender].into_iter().flatten().collect();
+    let ending = Ending { signals, tasks, bus, unready, draining, over, drain, last };
+    ending.run().await.map_or(Ok(()), |ended| Err(ended.into()))
 }
 
 fn bind(address: SocketAddr, hint: &'static str) -> Result<TcpListener, StartError> {
     socket::bind(address).map_err(StartError::at("a listener", hint))
-}
-
-async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, StartError> {
-    let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
-    let keyring = Arc::new(Keyring::new(sources, egress));
-    for error in keyring.load().await {
-        if matches!(error.location, Location::File(_)) {
-            return Err(StartError::at("ROLLCALL_JWKS", "name a file that can be read")(error));
-        }
-        warn!(%error, "clients with tokens of this issuer are told to try again later until its keys are loaded");
-    }
-    Ok(keyring)
 }
 
 /// Done when the node drains.
