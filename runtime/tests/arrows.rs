@@ -26,6 +26,9 @@ const CRATES: [&str; 11] = [
 /// Folders whose circle is still to be opened: none is added here, and one that is open must go.
 const CIRCLES_LEFT: [&str; 2] = ["loadtest/src/chaos", "loadtest/src/load"];
 
+/// The most lines of a file: a longer one has more than one idea.
+const MAX_LINES: usize = 400;
+
 /// A module's path below the crate.
 type Module = Vec<String>;
 
@@ -64,6 +67,25 @@ fn every_file_that_the_architecture_names_is_there() {
     let files: Vec<_> = text.split('`').filter(|quoted| quoted.ends_with(".rs")).collect();
     let missing: Vec<_> = files.iter().filter(|file| !runtime.join(file).is_file()).collect();
     assert!(files.len() > 40 && missing.is_empty(), "not there: {missing:?}");
+}
+
+#[test]
+fn no_file_has_too_many_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut folders = ["schema", "runtime", "handlers", "loadtest"].map(|name| root.join(name)).to_vec();
+    let mut long = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let lines = fs::read_to_string(&path).expect("a source").lines().count();
+                long.extend((lines > MAX_LINES).then_some((path, lines)));
+            }
+        }
+    }
+    assert!(long.is_empty(), "more than {MAX_LINES} lines: {long:?}");
 }
 
 #[test]
