@@ -25,7 +25,7 @@ impl Deps {
     }
 }
 
-/// What the token says; nothing for a guest.
+/// Checks the client's token and returns its claims; a guest has none.
 ///
 /// # Errors
 /// `unauthenticated`, `too_many_requests`.

@@ -41,7 +41,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume, roster, .. } = request;
     let user = match (token, &context.claims) {
         (None, None) => return guest(deps, &context, classroom),
-        // Counted where they were checked.
+        // Their check has limited the rate already.
         (None, Some(known)) => known.clone(),
         (Some(token), _) => {
             let user = deps.keyring.admit(token.as_str()).await?;
@@ -77,7 +77,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     Ok(Connected { session, resumption, roster })
 }
 
-/// Lets a client in that has no token: no row, no event, nothing of the classroom's.
+/// Lets a client without a token in: it has no row, causes no event, and gets none of the classroom's.
 fn guest(deps: &Deps, context: &ConnectContext, classroom: ClassroomId) -> Result<Connected, ConnectError> {
     if !deps.guests {
         return Err(deps.keyring.refuse_missing().into());

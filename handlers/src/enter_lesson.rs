@@ -1,7 +1,7 @@
 //! `join_lesson` of a client without a classroom (PROTOCOL 11): it enters the lesson's classroom (seed 000), then joins the
 //! lesson (seed 003). Without a token it enters nothing, and joins as a guest.
 //!
-//! Invariant: what can be known to fail fails before anything is entered.
+//! Invariant: everything that can be checked is checked before the classroom is entered.
 use std::sync::Arc;
 
 use rollcall_runtime::{
@@ -74,8 +74,8 @@ pub async fn handle(
     }
 }
 
-/// Joins a lesson of the session's own classroom, or one of another: then that classroom is entered, and the session before
-/// is left to the caller. A guest that brings a token enters, too. A failure changes nothing.
+/// Joins a lesson. Where it is of another classroom, the session enters that classroom first, and the caller ends the
+/// session before. A guest that brings a token enters, too. A failure changes nothing.
 ///
 /// # Errors
 /// As [`handle`].
@@ -116,7 +116,7 @@ async fn enter(
     let agent = AgentId::new(&visitor.label, &user.user, &user.audience);
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
-    // As in connect.
+    // The position is read before the row is there, as in connect.
     let start = if visitor.resume_id.is_some() { Some(deps.rooms.end().await) } else { None };
     let (membership, guard) =
         deps.presence.enter(enter.resume_id(visitor.resume_id).trace(context.outgoing_trace())).await?;

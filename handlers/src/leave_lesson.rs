@@ -17,7 +17,7 @@ impl Deps {
     }
 }
 
-/// Leaves the lesson; its room is left with the answer, as the session says.
+/// Leaves the lesson. The worker takes the connection out of the room when it sends the answer.
 ///
 /// # Errors
 /// `not in a lesson`; `try again later` while SQL is away.

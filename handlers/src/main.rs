@@ -3,8 +3,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// A join takes a tenth less of the gateway's processor time with it than with the allocator of glibc, and memory is freed
-/// as well.
+/// With it a join takes a tenth less processor time than with glibc's allocator, and it gives memory back as well.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,7 +1,7 @@
 //! `refresh`: a fresh token for a session, before the one that it has expires (PROTOCOL 2).
 //!
-//! Invariant: a session never becomes another user's, and no token widens where it already is: a fresh one that could not
-//! enter its classroom, or its lesson, changes nothing.
+//! Invariant: a session never becomes another user's. A fresh token that does not admit the session's classroom, or its
+//! lesson, changes nothing.
 use std::sync::Arc;
 
 use rollcall_runtime::{

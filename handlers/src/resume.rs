@@ -22,7 +22,7 @@ impl Deps {
 }
 
 /// Joins the lesson that the client was in, and looks for what it missed. `start` is the end of the stream after the
-/// classroom was entered: events that are stored later come.
+/// classroom was entered: events that are stored later come live.
 pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: Position) -> Resumption {
     session.resumes = true;
     let after = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });

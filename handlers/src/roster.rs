@@ -1,7 +1,7 @@
 //! `roster`: who is in the classroom, or in one of its lessons (PROTOCOL 9).
 //!
-//! Invariant: no event that the client gets before the answer is later than the answer, and none that follows is missing in
-//! it and in what comes after: the room's events wait from before the query until the answer is sent.
+//! Invariant: the answer and the events after it, together, leave nothing out: the room's events wait from before the
+//! query until the answer is sent.
 use rollcall_runtime::{HandlerError, Presence, Resources, Rooms, Session};
 use rollcall_schema::{AckError, Roster, ack::RosterRead};
 

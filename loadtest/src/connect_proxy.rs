@@ -39,7 +39,7 @@ impl ConnectProxy {
         Ok(Self { address, requests, task })
     }
 
-    /// Where it is.
+    /// The proxy's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

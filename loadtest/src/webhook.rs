@@ -16,7 +16,7 @@ const READ_LIMIT: Duration = Duration::from_secs(60);
 /// What the receiver does with requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Mood {
-    /// Takes them.
+    /// Answers 200, and keeps the events.
     #[default]
     Takes,
     /// Answers with this status.
@@ -56,9 +56,9 @@ impl Taken {
 /// A request: its headers, in lower case, and its body.
 #[derive(Debug, Clone)]
 pub struct Posted {
-    /// By name.
+    /// Values by the headers' names.
     pub headers: BTreeMap<String, String>,
-    /// As it came.
+    /// The body, byte for byte.
     pub body: Vec<u8>,
 }
 
@@ -90,7 +90,7 @@ impl Receiver {
         Ok(this)
     }
 
-    /// Where it listens.
+    /// The URL at which it listens.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/events", self.address)

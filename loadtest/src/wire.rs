@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// On the way in one direction: pieces, and bytes of one.
+/// The most pieces under way in one direction, and the bytes of one.
 const UNDER_WAY: (usize, usize) = (64, 16 << 10);
 
 /// Beside any runtime of a test, which may be blocked by what it does with its processes.
@@ -29,9 +29,9 @@ static NETWORK: LazyLock<Runtime> = LazyLock::new(|| {
 /// A way through a [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// From who connected to the server.
+    /// From the side that connected to the server.
     Up,
-    /// From the server to who connected.
+    /// From the server to the side that connected.
     Down,
     /// Both.
     Both,
@@ -46,7 +46,7 @@ struct Weather {
     closed: bool,
     cuts: u32,
     halves: u32,
-    /// So many bytes of each connection go to the server, and the rest is held.
+    /// This many bytes of each connection go to the server; the rest is held.
     upto: Option<usize>,
     /// Halves up to this one are told to the server.
     known: u32,
@@ -110,7 +110,7 @@ impl Wire {
         self.weather.send_modify(|weather| weather.held = (way != Way::Down, way != Way::Up));
     }
 
-    /// Of each connection so many bytes more go through to the server, and then nothing; connections stay.
+    /// Lets this many more bytes of each connection through to the server, and then nothing; connections stay.
     pub fn stall_after(&self, bytes: usize) {
         self.weather.send_modify(|weather| weather.upto = Some(bytes));
     }
@@ -135,7 +135,7 @@ impl Wire {
         self.weather.send_modify(|weather| weather.halves += 1);
     }
 
-    /// The end of whatever is wrong, but for where it leads. What was held follows.
+    /// Ends all faults of the wire, but for where it leads to. What was held is passed on.
     pub fn clear(&self) {
         self.weather.send_modify(|weather| {
             *weather =
@@ -169,7 +169,7 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mut weather: watch::Re
     };
     if let Stop::ClientLost = stop {
         drop(client);
-        // Nobody is told before the weather is fair again, or the wire is gone.
+        // Neither side hears of the end before the faults are over, or the wire is gone.
         weather.wait_for(|weather| weather.known > born.halves).await.ok();
     }
 }
@@ -189,7 +189,7 @@ struct Bounds {
     upto: Option<usize>,
 }
 
-/// One direction, until its end.
+/// Copies one direction until its end.
 async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -211,7 +211,7 @@ async fn copy(
         }
     };
     let write = async {
-        // Since there was a bound.
+        // Bytes passed since the wire has a bound.
         let mut passed = 0;
         'pieces: while let Some((due, piece)) = under_way.recv().await {
             sleep_until(due).await;

@@ -159,7 +159,7 @@ pub struct LessonJoined {
     pub seat: Option<Seat>,
     /// How many seats the lesson has.
     pub seats: u32,
-    /// For a connection that resumes: it gets the lesson's events with higher offsets.
+    /// If the connection resumes: it gets the lesson's events with higher offsets.
     pub offset: Option<Offset>,
 }
 
@@ -182,7 +182,7 @@ impl From<Refreshed> for Reply {
     }
 }
 
-/// The success of roster: a page, whose text is not made again for each who asks.
+/// The success of roster: a page, encoded once for all who asked at the same time.
 #[derive(Clone, Debug)]
 pub struct RosterRead(pub Arc<RosterPage>);
 
@@ -205,7 +205,7 @@ impl Reply {
 pub enum Answer {
     /// It was done.
     Success(Reply),
-    /// It was not, with one line about what to change where there is one.
+    /// It was not done, with one line about what to change where there is one.
     Error(AckError, Option<String>),
     /// The handler refused it, with a reason of its own.
     Refused(AckMessage),

@@ -22,7 +22,7 @@ pub const PROTOCOL: u32 = 1;
 /// Where a resumable connection starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Start<'a> {
-    /// Of which stream the offsets are.
+    /// The epoch of the stream that the offsets belong to.
     pub epoch: &'a str,
     /// Every event up to it is either replayed or missed, as `recovered` says; pushes have higher ones.
     pub offset: Offset,
@@ -43,9 +43,9 @@ pub struct ConnectSuccess<'a> {
     pub expires_at: Option<u64>,
     /// The gateway's version, for people.
     pub version: &'a str,
-    /// For connections that asked to resume.
+    /// Where a connection that asked to resume starts.
     pub start: Option<Start<'a>>,
-    /// For connections that asked for it.
+    /// The roster, where the connection asked for it.
     pub roster: Option<&'a RosterPage>,
 }
 

@@ -1,7 +1,7 @@
 //! What handlers and services publish (PROTOCOL 10): the names of an event, and its message id.
 //!
 //! Invariant: an [`EntityType`] is never `agent`, and a [`MessageId`] is never one of presence: nobody but the gateway
-//! says who is there, or keeps it from being said.
+//! publishes who is there, or uses up the id of such an event.
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

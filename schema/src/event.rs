@@ -25,7 +25,7 @@ pub enum Change {
     Left(Option<LeftReason>),
 }
 
-/// What agent.updated tells.
+/// What agent.updated says of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// The agent's state; none where it has none any more.

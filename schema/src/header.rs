@@ -2,9 +2,9 @@
 
 /// Deduplicates within the stream's window.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
-/// Not echoed to this agent.
+/// This agent does not get the event.
 pub const SENDER_AGENT_ID: &str = "Sender-Agent-Id";
-/// To this agent only.
+/// Only this agent gets the event.
 pub const RECEIVER_AGENT_ID: &str = "Receiver-Agent-Id";
 /// `true`: not forwarded; `false`: forwarded, as without it.
 pub const IS_INTERNAL: &str = "Is-Internal";

@@ -17,8 +17,8 @@ struct Ping {
     offset: Option<Offset>,
 }
 
-/// `{"type":"ping"}`. A connection that resumes is told the offset through which it has everything, so that it resumes from
-/// there also where no event has come for long.
+/// `{"type":"ping"}`. It tells a connection that resumes the offset through which it has everything, so that it can
+/// resume from there even if no event has come for long.
 #[must_use]
 pub fn ping(offset: Option<Offset>) -> Vec<u8> {
     wire::json(&Ping { r#type: "ping", offset })

@@ -76,7 +76,7 @@ impl<'a> Push<'a> {
         (fine(&entity_type) && fine(&operation)).then(|| format!("{entity_type}.{operation}"))
     }
 
-    /// For connections that did not ask to resume.
+    /// The message for connections that did not ask to resume.
     #[must_use]
     pub fn plain(&self) -> Cow<'a, [u8]> {
         match self.id {
@@ -89,7 +89,7 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// For connections that asked to resume: `{"offset":N,"event":...}`.
+    /// The message for connections that asked to resume: `{"offset":N,"event":...}`.
     #[must_use]
     pub fn resumable(&self, offset: Offset) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.body.len() + 192);
@@ -189,7 +189,7 @@ enum Key {
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As bytes: a key with a lone surrogate is no text, but is JSON.
+        // Read as bytes, because a key with a lone surrogate is JSON, but no text.
         deserializer.deserialize_bytes(KeyVisitor)
     }
 }

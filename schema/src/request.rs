@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Ref {
         if let Ok(number) = raw.get().parse() {
             return Ok(Self::Number(number));
         }
-        // Longer than any escapes make a short text: not worth a copy.
+        // Too long even if each character is an escape, so it is not copied.
         let text =
             (raw.get().len() <= 6 * MAX_REF + 2).then(|| serde_json::from_str::<Text<'_>>(raw.get()).ok()).flatten();
         Ok(text.and_then(|Text(text)| RefText::new(&text)).map_or(Self::Faulty, Self::Text))
@@ -303,7 +303,7 @@ pub struct Refresh {
 pub struct Roster {
     /// Sessions above this one.
     pub after: Option<SessionId>,
-    /// At most so many.
+    /// The most agents of the page.
     pub limit: Option<u32>,
     /// Only agents in this lesson.
     pub lesson_id: Option<LessonId>,

@@ -1,6 +1,6 @@
 //! Who is in a classroom (PROTOCOL 9): AGENT, and a page of them as clients get it.
 //!
-//! Invariant: a page is encoded once, whoever asks for it at that moment.
+//! Invariant: a page is encoded once for all who ask for it at the same time.
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,7 +11,7 @@ use crate::{
     wire,
 };
 
-/// A page ends at so many agents.
+/// The most agents of a page.
 pub const MAX_PAGE: usize = 1000;
 /// A page for clients ends before its text is longer than this, but has at least one agent.
 pub const MAX_PAGE_BYTES: usize = 64 * 1024;

@@ -25,7 +25,7 @@ pub const RESERVED: [&str; 3] = [CONNECT_SUCCESS, SESSION_ERROR, REQUEST_ERROR];
 pub struct Auth {
     /// The token.
     token: Option<Token>,
-    /// The same under another name.
+    /// The token, under another name.
     access_token: Option<Token>,
     /// The classroom to enter; none: that of the lesson that is joined.
     pub classroom_id: Option<ClassroomId>,
@@ -46,7 +46,7 @@ pub struct Auth {
     /// may send what it likes, so anything but a text counts as none.
     #[serde(default, deserialize_with = "lenient")]
     pub pid: Option<String>,
-    /// Of the last event that it has: `{epoch}-{N}`.
+    /// The offset of the last event that it has: `{epoch}-{N}`.
     #[serde(default, deserialize_with = "lenient")]
     pub offset: Option<String>,
 }
@@ -78,7 +78,7 @@ fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
 }
 
-/// What follows the arguments of an event, for clients that may go on after a break: their library sends the text back as
+/// The text after the arguments of an event, for clients that may go on after a break: their library sends it back as
 /// `offset`.
 #[must_use]
 pub fn position(epoch: &str, offset: Offset) -> String {

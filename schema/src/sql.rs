@@ -28,10 +28,10 @@ macro_rules! migrations {
     };
 }
 
-/// For PostgreSQL 14 and later.
+/// The migrations for PostgreSQL 14 and later.
 pub const POSTGRES: &[Migration] = migrations!("postgres": 1 "0001_presence" from 1);
 
-/// For SQLite 3.35 and later.
+/// The migrations for SQLite 3.35 and later.
 pub const SQLITE: &[Migration] = migrations!("sqlite": 1 "0001_presence" from 1);
 
 #[cfg(test)]

@@ -22,13 +22,13 @@ impl Agent {
         Self { client, id: text("agent_id"), session: success["session_id"].as_i64().unwrap(), sid: text("sid") }
     }
 
-    /// That the next event is agent.entered or agent.left of this session.
+    /// Expects agent.entered or agent.left of this session as the next event.
     pub(crate) async fn sees(&mut self, label: &str, other: &Whom) {
         let event = self.client.next_event(SOON).await.unwrap();
         assert_eq!(event.body, agent_event(label, other.session, &other.id));
     }
 
-    /// Who this is, for others to see after it has gone.
+    /// What identifies this agent in others' events, also after it has gone.
     pub(crate) fn whom(&self) -> Whom {
         Whom { id: self.id.clone(), session: self.session }
     }
@@ -117,7 +117,7 @@ pub(crate) async fn refused(backend: &Backend, first_message: &str) -> Closing {
     }
 }
 
-/// That a connection ended with this row of PROTOCOL 2's table of session errors.
+/// Expects that a connection ended with this row of PROTOCOL 2's table of session errors.
 #[track_caller]
 pub(crate) fn session_error(closing: &Closing, kind: &str, status: u16, code: u16) {
     assert_eq!(closing.code, Some(code), "{closing:?}");

@@ -60,7 +60,7 @@ impl Keys {
         self.ask(&["TTL", key]).await
     }
 
-    /// That a key was given its full TTL a moment ago.
+    /// Expects that a key was given its full TTL a moment ago.
     pub(crate) async fn expect_full_ttl(&mut self, key: &str) {
         let ttl = self.ttl(key).await;
         let day = i64::try_from(DAY.as_secs()).unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()
 }
 
-/// Waits until a field is as wanted, where there is a window to see it.
+/// Waits until a field is as wanted, if the backend has keys that a test can read.
 pub(crate) async fn expect_field(keys: &mut Option<Keys>, key: &str, field: &str, wanted: Option<&str>) {
     let Some(keys) = keys else { return };
     until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;

@@ -83,7 +83,7 @@ impl Servers {
         }
     }
 
-    /// A gateway on them.
+    /// The options of a gateway that uses these servers.
     pub(crate) fn of(&self, options: GatewayOptions) -> GatewayOptions {
         let Self { postgres, redis, nats, .. } = self;
         options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)

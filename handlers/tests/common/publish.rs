@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use super::{Agent, Backend, Classroom, SOON};
 
-/// An event that comes after everything that was published to the same room before it. Whoever gets it next has got
-/// nothing in between; so a test need not wait to see that nothing comes.
+/// An event that comes after everything that was published to the same room before it. An agent whose next event it is
+/// got nothing in between, so a test need not wait to see that nothing comes.
 #[derive(Debug)]
 pub(crate) struct Fence {
     body: Value,
 }
 
 impl Fence {
-    /// That it is the next event.
+    /// Expects it as the next event.
     pub(crate) async fn is_next_for(&self, agent: &mut Agent) {
         let next = agent.client.next_event(SOON).await.unwrap();
         assert_eq!(next.body, self.body, "nothing came before the fence for {}", agent.id);
@@ -68,7 +68,7 @@ impl Backend {
         }
     }
 
-    /// That none of these agents has anything to read.
+    /// Expects that none of these agents has anything to read.
     pub(crate) async fn nothing_came<const N: usize>(&self, room: &Classroom, agents: [&mut Agent; N]) {
         let fence = self.fence(room);
         for agent in agents {

@@ -106,7 +106,7 @@ impl SocketIo {
                     self.recovery.0 = data["pid"].as_str().map(str::to_owned);
                     return data["sid"].as_str().unwrap().to_owned();
                 }
-                // Of the namespace that was left before.
+                // Late packets of the namespace that was left.
                 Packet::Event(..) | Packet::Ack(..) => {}
                 other => panic!("not let in: {other:?}"),
             }

@@ -124,7 +124,7 @@ async fn two_thousand_lessons_and_sixty_thousand_attendees_are_loaded() {
             writeln!(attendees, "lesson-{lesson},user-{seat},{seat}").unwrap();
         }
     }
-    // The binary under test is not optimised, and shares two cores; the owner's limits are for one that is.
+    // Longer than promised: the binary under test is not optimised, and shares two cores.
     for (place, seconds) in Place::both().into_iter().zip([15.0, 30.0]) {
         let start = Instant::now();
         let output = place.load(&lessons, &attendees);

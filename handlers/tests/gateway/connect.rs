@@ -26,7 +26,7 @@ async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
     // Once bob has seen it, alice would have, too.
     bob.sees("entered", &alice.whom()).await;
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
-    // Nor that of the same user under another label: that is another agent, and seen.
+    // The same user under another label is another agent, so its entered is seen.
     let tablet = backend.enters_as(room, &room.participant("alice"), "tablet").await;
     alice.sees("entered", &tablet.whom()).await;
     assert_ne!(alice.session, tablet.session);
@@ -68,7 +68,7 @@ async fn sees_before(agent: &mut Agent, fence: &crate::common::Fence, other: i64
     seen.len() == 1
 }
 
-/// Until the witness is alone.
+/// Waits until the witness is alone.
 async fn until_all_left(backend: &Backend, room: &Classroom) {
     crate::common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
 }

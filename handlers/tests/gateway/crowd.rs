@@ -66,7 +66,7 @@ async fn enter(backend: &Backend, room: &Classroom, number: usize) -> Agent {
     agent
 }
 
-/// That the next events are those of all of a crowd, each once.
+/// Expects an event of each agent of a crowd, once, as the next events.
 async fn sees_all(witness: &mut Agent, label: &str, crowd: &[Agent]) {
     let mut missing: BTreeMap<i64, &str> = crowd.iter().map(|agent| (agent.session, agent.id.as_str())).collect();
     while !missing.is_empty() {

@@ -11,7 +11,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::common::{SOON, until};
 
-/// Of the demo that a first start makes.
+/// The classroom of the demo that a first start makes.
 const CLASSROOM: &str = "de300000-0000-4000-8000-000000000001";
 const LESSON: &str = "demo";
 /// A development server of today.

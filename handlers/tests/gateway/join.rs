@@ -96,7 +96,7 @@ async fn the_payload_counts_before_the_url_and_the_url_before_the_claim(backend:
     }
 }
 
-/// That an event of this lesson comes (or not), then a fence of the classroom.
+/// Expects an event of this lesson, or none, and then a fence of the classroom.
 async fn hears(backend: &Backend, room: &Classroom, agent: &mut Agent, lesson: &str) -> bool {
     let event = json!({"of": lesson});
     backend.publish(&format!("lesson.{lesson}.board"), &event);

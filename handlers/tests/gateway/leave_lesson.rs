@@ -29,7 +29,7 @@ async fn room_row_and_field_are_left(backend: &Backend) {
     let user = room.user("seated");
     expect_field(&mut keys, &students(room), &user, Some(&seated.sid)).await;
     leaves(&mut seated.client).await;
-    // With the success all of it is so.
+    // Once the success has come, row, keys and room all say so.
     if let Some(keys) = &mut keys {
         assert_eq!(keys.field(&students(room), &user).await, None);
         assert!(keys.field(&user, "sid").await.is_some(), "the user's own key stays");

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::common::{Agent, Backend, Classroom, SOON, until};
 
-/// Of each: classrooms, labels, events.
+/// How many different classrooms, labels and events are sent.
 const NAMES: usize = 100_000;
-/// Of those, how many classrooms and labels somebody connects with; the others are in events of other services.
+/// How many of these classrooms and labels clients connect with; the others are in events of other services.
 const STRANGERS: usize = 1_000;
 /// How many are on the way at once.
 const AT_ONCE: usize = 500;
@@ -99,7 +99,7 @@ async fn ask(alice: &mut Agent, numbers: std::ops::Range<usize>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_names_make_no_series() {
     let _held = crate::common::loads_the_machine().await;
-    // Nobody reads pings while others are at it.
+    // So rare that no ping comes while the test runs.
     let fast = [
         ("ROLLCALL_EVENT_RATE", "1000000"),
         ("ROLLCALL_USER_EVENT_RATE", "1000000"),
@@ -116,7 +116,7 @@ async fn a_hundred_thousand_names_make_no_series() {
     let before = series(&backend);
     strangers(&backend, room, 3..STRANGERS).await;
     join(publish(&backend, STRANGERS..NAMES), ask(&mut alice, 1..NAMES)).await;
-    // Nothing is under way any more that could make one.
+    // By then nothing is under way that could make a series.
     let rows = || backend.gateway.metric("rollcall_outbox_rows", &[]).unwrap();
     until("all is published", SOON, async || rows(), |rows| *rows == 0.0).await;
     let mut after = series(&backend);

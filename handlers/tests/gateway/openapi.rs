@@ -12,7 +12,7 @@ const EXAMPLES: &str = "10";
 /// tokens, after which the address is not answered for a while.
 const EXCLUDED: &str = "positive_data_acceptance,negative_data_rejection,ignored_auth";
 
-/// As `loadtest/setup/schemathesis` installs it.
+/// Where `loadtest/setup/schemathesis` installs it.
 fn schemathesis() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));

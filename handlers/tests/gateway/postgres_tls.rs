@@ -79,7 +79,7 @@ fn refused_start(url: &str) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// That the check fails with this advice in its one line, and so does the start.
+/// Expects that the check fails with this advice in its one line, and so does the start.
 fn is_refused(url: &str, advice: &str) {
     let line = check(url);
     assert!(line.starts_with("FAIL") && line.contains(advice), "{advice}: {line}");

@@ -9,7 +9,7 @@ use rollcall_loadtest::servers::{Authority, Redis, RedisOptions, Sentinel, Senti
 use crate::common::{Backend, Servers};
 use crate::{seed_003_participant, seed_003_teacher};
 
-/// Both flows.
+/// Both flows of seed 003.
 async fn seed_003(backend: &Backend) {
     seed_003_teacher::the_diagram(backend).await;
     seed_003_participant::the_diagram(backend).await;

@@ -52,7 +52,7 @@ impl Node {
     }
 }
 
-/// With the names that this node's own secret has.
+/// Writes the settings, with the names of this node's own secret.
 fn write(folder: &Path, settings: &str) {
     let secret = folder.join("secret");
     let text = format!("hs256-secret-file = {:?}\n{settings}", secret.display().to_string());

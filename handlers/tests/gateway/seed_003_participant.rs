@@ -77,7 +77,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
         assert_eq!(keys.hash(&students).await, hash([(client_id.as_str(), sid)]));
         keys.expect_full_ttl(&students).await;
 
-        // And nothing of flow 1.
+        // Nothing of flow 1 is written.
         assert_eq!(keys.hash(&format!("lesson_teacher_{lesson}")).await, BTreeMap::new());
     }
 

@@ -65,7 +65,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
         assert_eq!(keys.hash(&user).await, hash([("lesson_id", lesson)]));
         keys.expect_full_ttl(&user).await;
 
-        // And nothing of flow 2.
+        // Nothing of flow 2 is written.
         assert_eq!(keys.hash(&format!("lesson_student_{lesson}")).await, BTreeMap::new());
     }
 
@@ -107,7 +107,7 @@ pub(crate) async fn leaving_takes_its_own_field_only(backend: &Backend) {
     let mut keys = backend.keys().await;
     crate::common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
-    // Who leaves without holding it takes nothing.
+    // A connection that does not hold the field removes nothing.
     let left = teacher.leaves().await;
     witness.sees("left", &left).await;
     let in_flight = |count| count == 0.0;
@@ -115,7 +115,7 @@ pub(crate) async fn leaving_takes_its_own_field_only(backend: &Backend) {
     gateway.wait_for_metric("rollcall_function_in_flight", &["disconnect"], SOON, in_flight).unwrap();
     crate::common::expect_field(&mut keys, &teachers, &user, Some(&tablet.sid)).await;
 
-    // Who holds it takes it; [{user_id}] stays for its day.
+    // The connection that holds the field removes it; [{user_id}] stays until its TTL ends.
     tablet.leaves().await;
     crate::common::expect_field(&mut keys, &teachers, &user, None).await;
     if let Some(keys) = &mut keys {

@@ -177,7 +177,7 @@ async fn events_of_services_have_names(backend: &Backend) {
     let named = json!({"id": {"entity_type": "board", "operation": "drawn", "sequence_id": 3}, "payload": {"x": 1}});
     backend.publish(&format!("lesson.{}.board", room.algebra), &named);
     assert_eq!(client.event("board.drawn").await, named);
-    // Without an id of that form the subject names it.
+    // If the body has no id of that form, the subject names the event.
     for body in [json!({"a": 1}), json!({"id": 7}), json!({"id": {"entity_type": "Board", "operation": "x y"}})] {
         backend.publish(&room.subject("note"), &body);
         assert_eq!(client.event("note").await, body);

@@ -55,7 +55,7 @@ async fn what_comes_with_a_connection_goes_to_functions_and_events(kind: &Backen
         (None, json!(parent("01")), Some(parent("01"))),
         (Some(&*other), Value::Null, Some(other.clone())),
         (Some(&*other), json!(parent("01")), Some(parent("01"))),
-        // Nobody is refused for a faulty one.
+        // No client is refused for a faulty one.
         (Some("nonsense"), json!(7), None),
         (None, Value::Null, None),
     ] {

@@ -14,7 +14,7 @@ use crate::common::{Backend, SOON, until};
 use crate::raw::upgrade;
 use crate::{metric, with};
 
-/// Connections at once, so that what the process itself needs meanwhile is little for each.
+/// So many connections at once that the process's own memory is little for each.
 const CROWD: usize = 100;
 /// What a connection may cost, whatever it sends.
 const FIXED: usize = 64 << 10;
@@ -106,7 +106,7 @@ impl<'a> Crowd<'a> {
 
 async fn dial(backend: &Backend) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    // Who does not read is to be noticed soon.
+    // Small, so that a client that does not read is noticed soon.
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(backend.gateway.address()).await.unwrap()
 }

@@ -110,7 +110,7 @@ async fn too_many_events_are_answered_with_when_to_come_again() {
     assert!(refusals.iter().all(|ack| ack["status"] == "ERROR" && (1..=1_000).contains(&hint(ack))), "{refusals:?}");
     let counted = dropped(&backend, "too_many_requests");
     assert!(counted >= refusals.len() as f64, "{counted}");
-    // After that time it is done, on the same connection; a classmate's are done all along.
+    // After that time its event is handled, on the same connection. Those of a classmate are handled all the time.
     alice.client.expect_silence(Duration::from_millis(hint(refusals[refusals.len() - 1]) + 50)).await.unwrap();
     alice.joins(&room.algebra).await;
     backend.participant(room, "bob").await.joins(&room.algebra).await;

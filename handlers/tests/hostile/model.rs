@@ -216,15 +216,15 @@ impl Heard {
     }
 }
 
-/// Who sees others come and go.
+/// An agent that sees the others come and go.
 struct Witness {
     observer: Agent,
-    /// Of each agent, in order.
+    /// What was seen of each agent, in order.
     seen: HashMap<String, Vec<String>>,
 }
 
 impl Witness {
-    /// That this agent has entered and left, once.
+    /// Expects that this agent has entered and left, once.
     async fn sees_leaving(&mut self, agent: &str) {
         while self.seen.get(agent).is_none_or(|labels| labels.len() < 2) {
             let event = self.observer.client.next_event(SOON).await.unwrap().body;
@@ -255,7 +255,7 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
         heard.listen(&mut client, if refused.is_some() { 1 } else { 1 + acks.len() }).await;
     }
     match script.last {
-        // Where it was refused the stream may have ended already.
+        // If the client was refused, the stream may have ended already.
         Last::Close => drop(client.stream().write_all(&close).await),
         Last::Vanish => drop(client.stream().shutdown().await),
         Last::CloseAtOnce | Last::Violation(..) => {}
@@ -269,7 +269,7 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
     };
     let at_once = matches!(script.last, Last::CloseAtOnce | Last::Violation(..));
     if let Some((error, code)) = refused {
-        // Only checking a token takes its time.
+        // Of all refusals only that of a token takes time.
         let overtaken = at_once && heard.texts.is_empty() && heard.code == ends;
         assert!(overtaken || (heard.texts.len() == 1 && heard.code == Some(code)), "{heard:?}");
         assert!(overtaken || heard.texts[0]["payload"]["type"] == error, "{heard:?}");

@@ -178,7 +178,7 @@ async fn drained(stream: &mut TcpStream) -> usize {
 
 #[tokio::test]
 async fn the_bytes_that_wait_for_slow_readers_are_bounded_for_the_node() {
-    // Of each connection 8 MiB may wait, of all together 1 MiB.
+    // 8 MiB may wait for each connection, but only 1 MiB for all together.
     let backend = with(&[
         ("ROLLCALL_MAX_QUEUE", "8MiB"),
         ("ROLLCALL_MAX_IN_FLIGHT", "1MiB"),

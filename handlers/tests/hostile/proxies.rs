@@ -26,7 +26,7 @@ async fn begins(source: &str, address: SocketAddr, header: &[u8]) -> TcpStream {
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     stream.write_all(header).await.unwrap();
-    // Who is closed already cannot be written to.
+    // Writing fails if the gateway has closed already.
     drop(stream.write_all(upgrade(address, &[]).as_bytes()).await);
     stream
 }
@@ -37,7 +37,7 @@ async fn status(source: &str, backend: &Backend, header: &[u8]) -> (TcpStream, u
     (stream, status)
 }
 
-/// That the connection ends without a word.
+/// Expects that the connection ends without an answer.
 async fn is_closed(mut stream: TcpStream) {
     let mut said = Vec::new();
     // A reset is an end, too.

@@ -14,12 +14,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// By their names in lower case.
+    /// Values by the headers' names in lower case.
     pub(crate) headers: HashMap<String, String>,
 }
 
 impl Answer {
-    /// That it asks to come again later.
+    /// Expects that it asks to come again later.
     pub(crate) fn is_later(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
         let after: u64 = self.headers["retry-after"].parse().unwrap();

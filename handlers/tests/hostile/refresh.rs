@@ -44,7 +44,7 @@ async fn a_fresh_token_lets_the_session_go_on(backend: &Backend) {
     let left = end.saturating_sub(token::seconds(SystemTime::now()));
     alice.client.expect_silence(Duration::from_secs(left + 3)).await.unwrap();
     alice.joins(&room.algebra).await;
-    // And back: the latest token counts, not the longest.
+    // A shorter token again: the latest one counts, not the longest.
     let end = soon();
     let ack = refresh(&mut alice, &room.token_with("alice", &json!({"exp": end}))).await;
     assert_eq!((&ack["status"], &ack["expires_at"]), (&json!("SUCCESS"), &json!(end)));
@@ -76,7 +76,7 @@ async fn a_token_that_does_not_hold_changes_nothing(backend: &Backend) {
         let ack = alice.client.request("refresh", payload.clone()).await.unwrap();
         assert_eq!(ack["message"], "invalid payload", "{payload}");
     }
-    // Who she is, and where she may go, is as before.
+    // Her identity and rights are as before.
     alice.joins(&room.biology).await;
     let bob = backend.participant(room, "bob").await;
     alice.sees("entered", &bob.whom()).await;

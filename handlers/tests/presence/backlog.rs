@@ -18,9 +18,9 @@ fn away() -> Duration {
     Duration::from_secs(seconds.expect("a number of seconds"))
 }
 
-/// How many events wait by then at least.
+/// At least this many events wait when NATS returns.
 const ROWS: f64 = 500.0;
-/// How soon after its return all is published that waited for it.
+/// How soon after NATS has returned everything that waited is published.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// How soon a connect is answered.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ const NAMES: usize = 25;
 /// How often each of them comes at most: two thousand events a second in all.
 const EVERY: Duration = Duration::from_millis(3);
 
-/// Who came and went, by classroom.
+/// Who entered and left, by classroom.
 type Ledger = Vec<(usize, Whom)>;
 /// `(label, session)` in order, by agent.
 type Events = BTreeMap<String, Vec<(String, i64)>>;

@@ -92,7 +92,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     let bob = bob.leaves().await;
     hears(&mut alice, "left", bob.session, &bob.id).await;
-    // And one that came and went, of whom no row and no connection will tell.
+    // One agent came and went: no row and no connection will be left of it.
     let dora = backend.participant(room, "dora").await;
     hears(&mut alice, "entered", dora.session, &dora.id).await;
     let dora = dora.leaves().await;
@@ -109,7 +109,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     lefts.push((bob.session, format!("{}|{}|node_lost", bob.session, bob.id)));
     lefts.push((dora.session, format!("{}|{}|closed", dora.session, dora.id)));
-    // Of this one's row the join is lost.
+    // The database has lost the join of this one's row.
     session_error(&end_of(&mut erin).await, "internal_server_error", 500, 3004);
     lefts.push((erin.session, format!("{}|{}|kicked", erin.session, erin.id)));
     lefts.sort();

@@ -60,7 +60,7 @@ async fn is_dismissed(agent: &mut Agent) {
     session_error(&closing, "terminated", 422, 3001);
 }
 
-/// That it came to one after the other, over about so long.
+/// Expects that it came to one after the other, over about this time.
 fn is_spread(mut moments: Vec<Instant>, over: Duration) {
     moments.sort_unstable();
     let (first, last) = (moments[0], moments[moments.len() - 1]);

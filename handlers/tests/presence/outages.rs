@@ -200,7 +200,7 @@ async fn without_redis(fault: Fault) {
 
     fault.begin(&mut redis);
     is_told_to_try_later(&mut bob, &room.biology).await;
-    // Who is in a lesson stays in it.
+    // An agent in a lesson stays in it.
     is_told_to_try_later(&mut alice, &room.biology).await;
     assert_eq!(lesson_of(&backend, &alice).await, room.algebra);
     assert_eq!(lesson_of(&backend, &bob).await, "");
@@ -285,7 +285,7 @@ async fn arrive(agent: &mut Agent, expected: &[(&str, Whom)], returned: Instant)
     assert_eq!(labels, ["entered", "left"]);
 }
 
-/// That this event comes, after whatever else.
+/// Expects this event; others may come before it.
 async fn hears(agent: &mut Agent, event: &Value) {
     while agent.client.next_event(crate::common::SOON).await.unwrap().body != *event {}
 }

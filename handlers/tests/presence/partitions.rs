@@ -11,13 +11,13 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
 use serde_json::{Value, json};
 
 const LEASE: Duration = Duration::from_secs(2);
-/// Nobody takes it while a test runs.
+/// So long that no node takes the lease while a test runs.
 const LONG: Duration = Duration::from_secs(60);
 /// How soon every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How soon everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// Of classrooms, so many that the events of some are published by either node.
+/// So many classrooms that each node publishes the events of some.
 const MANY: usize = 24;
 
 type Fault = fn(&Wire);
@@ -133,7 +133,7 @@ async fn cut_off_from_postgres(fault: Fault) {
     assert!(again.session > bob.session);
     let carol = room.agent("web", "carol");
     assert_eq!(next_not_of(&carol, &mut witness).await, agent_event("entered", again.session, &again.id));
-    // Who was refused left nothing behind, or a whole pair.
+    // A client that was refused left nothing behind, or entered and left.
     let of_bob = |rows: Vec<String>| rows.into_iter().filter(|row| !row.contains(&carol)).collect::<Vec<_>>();
     let history = async || of_bob(nodes.healthy.history(room).await);
     until("the history", SOON, history, |rows| *rows == [format!("{}|{}|node_lost", bob.session, bob.id)]).await;

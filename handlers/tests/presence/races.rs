@@ -28,7 +28,7 @@ async fn enters(mut client: Client, room: &Classroom, name: &str) -> Option<Agen
     }
 }
 
-/// Who owns which session: its connection, by session.
+/// The connection that owns each session.
 async fn owners(backend: &Backend) -> BTreeMap<i64, String> {
     let rows = backend.rows("select id, sid from agent_session").await;
     let rows = rows.iter().map(|row| row.split_once('|').unwrap());

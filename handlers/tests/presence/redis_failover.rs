@@ -85,7 +85,7 @@ async fn a_field_held_for_a_connection_that_has_ended_is_removed() {
     let mut alice = backend.participant(room, "alice").await;
     alice.joins(&room.algebra).await;
     let students = format!("lesson_student_{}", room.algebra);
-    // As a connection left it whose end was never said; and one of a connection that is there.
+    // A field as a connection leaves it whose end was never reported, and one of a live connection.
     let carl = backend.participant(room, "carl").await;
     let (gone, user) = (carl.sid.clone(), room.user("carl"));
     carl.leaves().await;

@@ -72,7 +72,7 @@ fn two_nodes() -> (Backend, Gateway) {
 async fn ids_that_commit_out_of_order_hide_no_agent() {
     let (first, second) = two_nodes();
     let room = first.classroom();
-    // Somebody else's transaction holds the key of the first to come, which has its id already.
+    // Another transaction locks the key of the first agent, which has drawn its id already.
     let (mut postgres, connection) =
         tokio_postgres::connect(&first.servers().unwrap().postgres, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);

@@ -28,7 +28,7 @@ pub(super) struct Stage {
     /// Where each node lists agents.
     pub(super) admins: Vec<SocketAddr>,
     pub(super) classrooms: Vec<String>,
-    /// Those of each classroom.
+    /// The lessons of each classroom.
     pub(super) lessons: Vec<Vec<String>>,
     pub(super) journal: Journal,
     /// True once the faults are over: all agents leave.
@@ -42,7 +42,7 @@ pub(super) struct Agent {
     plan: AgentPlan,
     stage: Arc<Stage>,
     token: String,
-    /// That of the latest connection with offsets.
+    /// The progress of the latest connection with offsets.
     latest: Arc<Mutex<Option<SharedProgress>>>,
 }
 

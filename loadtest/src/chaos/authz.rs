@@ -12,7 +12,7 @@ pub(super) fn start() -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     thread::Builder::new().name("authorization".to_owned()).spawn(move || {
         for connection in listener.incoming().flatten() {
-            // A connection that breaks is its client's business.
+            // If the connection breaks, its client asks again.
             thread::spawn(move || answer_all(&connection).ok());
         }
     })?;

@@ -22,22 +22,22 @@ use super::webhook;
 
 /// A pooler's connections to the database: fewer than three nodes have to it.
 const POOLED: u32 = 8;
-/// In a node's folder: the armed failpoint.
+/// The file of the armed failpoint, in a node's folder.
 pub(super) const FAILPOINT: &str = "failpoint";
 /// How long a node may take to drain.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
-/// The whole.
+/// All servers and gateways of one run.
 pub(super) struct Cluster {
     pub(super) setting: Setting,
     pub(super) nodes: Vec<Gateway>,
-    /// Between clients and each node.
+    /// The wires between clients and each node.
     pub(super) wires: Vec<Wire>,
-    /// Between each node and the servers; empty where the node is embedded.
+    /// The wires between each node and the servers; none where the node is embedded.
     pub(super) lines: Vec<Lines>,
     /// None where the node is embedded.
     pub(super) servers: Option<Servers>,
-    /// Of the webhook.
+    /// The webhook's receiver.
     pub(super) receiver: Arc<Receiver>,
 }
 
@@ -51,11 +51,11 @@ pub(super) struct Lines {
 /// What nodes share.
 pub(super) struct Servers {
     pub(super) primary: Primary,
-    /// Between the nodes' lines and the database, until it fails over.
+    /// The pooler between the nodes' wires and the database, until that fails over.
     pooler: Option<Pgbouncer>,
     pub(super) keys: KeyServers,
     pub(super) nats: Nats,
-    /// Between all nodes and the authorization service.
+    /// The wire between all nodes and the authorization service.
     pub(super) authorization: Wire,
 }
 

@@ -62,7 +62,7 @@ pub(super) struct Errand {
     pub(super) joins: VecDeque<String>,
     /// What the agent knew before.
     pub(super) known: Progress,
-    /// That of the agent's latest connection with offsets.
+    /// The progress of the agent's latest connection with offsets.
     pub(super) latest: Arc<Mutex<Option<SharedProgress>>>,
     /// This connection's own.
     pub(super) progress: SharedProgress,

@@ -119,7 +119,7 @@ pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
 fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Vec<String> {
     let Some(success) = &connection.success else { return Vec::new() };
     let mut wrong = Vec::new();
-    // By room, in the order of their coming.
+    // Offsets by room, in the order of their arrival.
     let mut got: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let mut latest = success.offset;
     for (seen, before) in connection.seen.iter().zip(bounds(&connection.seen, by_key)) {
@@ -190,8 +190,8 @@ fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
     bounds
 }
 
-/// Which one of a key a connection was sent: its offset says so; without, it is the next after what the connection got of the
-/// room, or one that it has not got, and `before` what it was sent next.
+/// Finds which stored message with one key a connection was sent. An offset tells. Without an offset it is the next one
+/// after what the connection got of the room, or one that it has not got; `before` is what it was sent next.
 fn sent<'a>(
     of_key: &[&'a Stored],
     seen: &Seen,

@@ -114,7 +114,7 @@ pub(super) enum Deed {
     Slow,
     /// All connections are ended.
     Cut,
-    /// As [`Deed::Cut`], and there are no new ones.
+    /// As [`Deed::Cut`], and no connection can be made meanwhile.
     Away,
     /// Clients lose their connections, and the node does not notice before the end.
     HalfOpen,

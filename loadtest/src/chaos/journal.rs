@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use rollcall_loadtest::view::View;
 
-/// Where a client wants to go on.
+/// The place in the stream from which a client wants to go on.
 #[derive(Debug, Clone)]
 pub(super) struct Resumption {
     pub(super) epoch: String,

@@ -20,7 +20,7 @@ const STRUCK: &str = "lesson_student_chaos";
 pub(super) enum KeyServers {
     Single {
         redis: Redis,
-        /// Nobody uses it but the other one.
+        /// The replica that takes over.
         spare: Redis,
     },
     Cluster {

@@ -15,7 +15,7 @@ pub(super) struct Evidence {
     pub(super) history: Vec<Past>,
     /// Sessions of which the database lost something that it had written.
     pub(super) lost: BTreeSet<i64>,
-    /// Those of which it lost all.
+    /// Sessions of which the database has lost everything.
     pub(super) gone: BTreeSet<i64>,
     /// The highest session when the database failed over; zero where it did not.
     pub(super) doubtful: i64,
@@ -36,7 +36,7 @@ struct Account {
     successes: usize,
     /// The database lost something of it: it may have ended once more, and its entered may be gone before it was told.
     lost: bool,
-    /// Nobody knows of it any more: nobody can write its end.
+    /// No database and no node knows of it any more, so its end cannot be written.
     forgotten: bool,
 }
 

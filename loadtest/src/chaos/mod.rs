@@ -48,7 +48,7 @@ use random::Random;
 use rollcall_loadtest::{Gateway, Wire};
 use stream::Tape;
 
-/// After the last fault: the agents' own visits are over then.
+/// The time after the last fault, at whose end the agents' own visits are over.
 const CALM: Duration = Duration::from_millis(3600);
 /// The agent whose sessions the database refuses to end, in seeds with that fault.
 const REFUSED: usize = 1;
@@ -66,7 +66,8 @@ struct Verdict {
 struct Seeds<'a> {
     options: &'a Options,
     runtime: &'a Runtime,
-    /// Those of a setting side by side, for each needs a cluster of its own.
+    /// The seeds that wait. Those of different settings run side by side, because each setting needs a cluster of its
+    /// own.
     waiting: Mutex<VecDeque<u64>>,
     failed: Mutex<Vec<u64>>,
     struck: Mutex<BTreeSet<&'static str>>,

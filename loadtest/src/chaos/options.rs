@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     pub(super) first: u64,
-    /// This one alone.
+    /// Only this seed.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     pub(super) seed: Option<u64>,
     /// Seeds have all mishaps, also those under which some ledgers do not balance yet.

@@ -10,7 +10,7 @@ use super::random::Random;
 pub(super) const NODES: usize = 3;
 /// Classrooms of a seed.
 pub(super) const CLASSROOMS: usize = 3;
-/// Lessons of each.
+/// Lessons of each classroom.
 pub(super) const LESSONS: usize = 2;
 
 const AGENTS: usize = 30;
@@ -31,7 +31,7 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// Of each ten seeds two and one are of the rarer kinds.
+    /// Of ten seeds two wait for clients to come back, and one is embedded.
     pub(super) fn of(seed: u64) -> Self {
         match seed % 10 {
             3 | 8 => Self::Grace,
@@ -58,7 +58,7 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct AgentPlan {
     pub(super) number: usize,
-    /// Whose it is: some users have two agents.
+    /// Its user; some users have two agents.
     pub(super) user: usize,
     pub(super) classroom: usize,
     pub(super) teacher: bool,

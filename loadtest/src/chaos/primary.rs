@@ -33,7 +33,7 @@ const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 pub(super) struct Loss {
     /// Sessions of which something is lost.
     pub(super) sessions: BTreeSet<i64>,
-    /// Those of which all is lost.
+    /// Sessions of which everything is lost.
     pub(super) gone: BTreeSet<i64>,
     /// Connections and lessons of which no row names the field in Redis any more, `sid lesson_id`.
     pub(super) fields: BTreeSet<String>,
@@ -44,7 +44,7 @@ pub(super) struct Loss {
 /// See the module.
 pub(super) struct Primary {
     server: Postgres,
-    /// What took over.
+    /// The standby that took over.
     standby: Option<Standby>,
     database: String,
 }
@@ -81,7 +81,7 @@ impl Primary {
         standby.catch_up(&self.database)?;
         standby.stop_receiving()?;
         thread::sleep(lacks);
-        // Nothing more is committed from before it is read until the server's end.
+        // From before the read until the server's end nothing more is committed.
         lines.iter().for_each(|line| line.postgres.close());
         let busy = rest::until_empty(LAST_STATEMENTS, || {
             psql(&self.database, BUSY).map(|rows| rows.lines().map(str::to_owned).collect())

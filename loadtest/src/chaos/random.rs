@@ -19,7 +19,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of these.
+    /// A number of this range.
     pub(super) fn within(&mut self, range: Range<usize>) -> usize {
         let span = range.end.saturating_sub(range.start).max(1) as u64;
         range.start + usize::try_from(self.next() % span).expect("less than a usize")
@@ -30,7 +30,7 @@ impl Random {
         Duration::from_millis(self.within(range) as u64)
     }
 
-    /// So often in a hundred.
+    /// True with this chance, in per cent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.within(0..100) < chance
     }

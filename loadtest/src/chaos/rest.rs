@@ -29,7 +29,7 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         let owners = cluster.owners(&stage.classrooms)?;
         Ok(present.into_iter().filter(|(sid, _)| !owners.contains(sid)).collect())
     })?;
-    // Who has gone since was on its way.
+    // An agent that has gone since was on its way out.
     let present = stage.journal.present();
     let strays = strays.into_iter().filter(|(sid, _)| present.contains_key(sid));
     Ok(strays

@@ -23,14 +23,14 @@ const RESTART_LIMIT: Duration = Duration::from_secs(30);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
 /// How long a node is given to come to the step at which something happens to it.
 const STEP_LIMIT: Duration = Duration::from_millis(2500);
-/// In each direction, on a slow line.
+/// The delay in each direction on a slow wire.
 const SLOW: Duration = Duration::from_millis(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Bytes that still go through a line before it stalls: some requests.
 const STALL_AFTER: usize = 4096;
 /// A node that is stopped for longer has lost its sessions and its shards of the outbox to others.
 const TAKEN_OVER: Duration = Duration::from_millis(2500);
-/// Beyond the drain's deadline: its last requests, and this machine.
+/// What a drain may take beyond its deadline, for its last requests on a busy machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
 /// A process that faults are done to.
@@ -158,7 +158,8 @@ fn endure_node<'a>(
     Ok(aftermath)
 }
 
-/// One server's faults, like a node's; `mishap` does those that are not done to the process, and returns their names.
+/// Inflicts one server's faults, as those of a node. `mishap` inflicts those that do not concern the process, and
+/// returns their names.
 fn endure<'a, V: Victim>(
     victim: &mut V,
     faults: impl Iterator<Item = &'a Fault>,
@@ -176,7 +177,7 @@ fn endure<'a, V: Victim>(
     Ok(aftermath)
 }
 
-/// Those of the database, which may be another server afterwards: to that one nothing more happens.
+/// Inflicts the database's faults. Another server may be the database afterwards; that one has no faults.
 fn endure_postgres<'a>(
     primary: &mut Primary,
     lines: &[Lines],

@@ -20,7 +20,7 @@ const NAME: &str = "CLASSROOM";
 const AT_ONCE: usize = 32;
 const NOTE_EVERY: Duration = Duration::from_millis(25);
 const LIMIT: Duration = Duration::from_secs(10);
-/// Of bytes: less than any message has.
+/// Fewer bytes than any message has.
 const NOTHING: i32 = 1;
 /// No stream gets there.
 const FORGED_SEQUENCE: &str = "9000000000000000000";
@@ -56,7 +56,7 @@ impl Stored {
 /// All that was stored of a seed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Record {
-    /// In the order of their places.
+    /// The messages in the stream's order.
     pub(super) messages: Vec<Stored>,
     /// When each stream was made, as the gateway tells its clients.
     pub(super) epochs: Vec<String>,
@@ -72,12 +72,12 @@ pub(super) struct Tape {
 #[derive(Debug, Default, Clone)]
 struct Earlier {
     record: Record,
-    /// Of the stream that is there: what came before the seed.
+    /// The last offset of the current stream before the seed began.
     after: u64,
 }
 
 impl Tape {
-    /// From now on.
+    /// Records from now on.
     pub(super) async fn begin(url: &str) -> Result<Self, String> {
         let client = async_nats::connect(url).await.map_err(|error| error.to_string())?;
         let after = open(&client).await?.cached_info().state.last_sequence;
@@ -157,7 +157,7 @@ impl Tape {
 
     /// Makes the stream, unless a node was faster.
     pub(super) async fn create(&self, config: Config) {
-        // Also where a node made it with settings of its own, it is there.
+        // If a node has made it with settings of its own, it is there too.
         context(&self.client).create_stream(config).await.ok();
     }
 

@@ -16,9 +16,9 @@ use super::stream::{Record, Stored};
 
 /// A secret of 32 bytes.
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-/// Of a seed.
+/// Faults of the receiver in one seed.
 const TROUBLES: usize = 3;
-/// So that the other faults of a seed are drawn as they were.
+/// Random numbers of its own, so that the other faults of a seed stay the same.
 const OWN_NUMBERS: u64 = 0x7765_6268_6f6f_6b73;
 
 /// A gateway that posts to it.

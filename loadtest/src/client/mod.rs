@@ -145,7 +145,7 @@ impl Client {
         as_event(message).map_err(ClientError::Unexpected)
     }
 
-    /// That no push comes for the whole of `span`.
+    /// Expects that no push comes for the whole of `span`.
     ///
     /// # Errors
     /// When one comes, or the connection ends.

@@ -42,7 +42,7 @@ pub(super) struct Connection {
     pub(super) due: Option<u64>,
     /// When a session error told it to come again.
     pub(super) come_back_after_ms: Option<u64>,
-    /// Up to where it has had what it resumes after.
+    /// The offset after which it resumes.
     pub(super) offset: Option<u64>,
     /// The part of a frame that has not ended yet.
     pub(super) tail: Vec<u8>,

@@ -47,7 +47,7 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// As many workers as so many agents need.
+    /// As many workers as this many agents need.
     pub(crate) fn for_agents(agents: usize) -> io::Result<Self> {
         Self::of(agents.div_ceil(AGENTS_A_WORKER).max(1))
     }

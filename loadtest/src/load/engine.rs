@@ -51,7 +51,7 @@ pub(super) struct Engine {
     pub(super) hinted: u64,
     pub(super) unhinted: u64,
     pub(super) recovered: u64,
-    /// Of the offsets of agents that resume.
+    /// The epoch of the offsets of agents that resume.
     pub(super) epoch: String,
 }
 

@@ -11,7 +11,7 @@ use super::connection::{Step, dial};
 use super::engine::{Engine, Pending};
 use super::frame::{self, CLOSE};
 
-/// Over how long those who lost their connection spread their return, told nothing.
+/// Agents that lost their connection without an error return within this time.
 const RETURN_JITTER_MS: u64 = 1000;
 const NORMAL_CLOSURE: u16 = 1000;
 

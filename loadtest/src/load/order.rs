@@ -109,9 +109,9 @@ pub(crate) struct Arrive {
 /// When agents come.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Pace {
-    /// So many a second whatever happens; latency counts from the moment each was due.
+    /// This many a second whatever happens; latency counts from the moment at which each was due.
     Rate(f64),
-    /// As fast as the server lets them, so many on the way at once.
+    /// As fast as the server lets them in, with this many under way at once.
     Window(usize),
 }
 
@@ -129,9 +129,9 @@ pub(crate) enum Goal {
 pub(crate) enum Listen {
     /// Counted.
     Count,
-    /// From the moment in the push's `at` to its arrival.
+    /// Measures from the moment in the push's `at` to its arrival.
     Each,
-    /// From that moment to its arrival at the last of so many.
+    /// Measures from that moment to its arrival at the last of this many agents.
     LastOf(u32),
 }
 
@@ -144,7 +144,7 @@ pub(crate) enum Answer {
     Arrived(Arrived),
     /// What a `Count` found.
     Counted(Tally),
-    /// Not an answer: how far the arrivals are.
+    /// How many agents have arrived so far; sent without an order.
     Progress { present: usize },
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Pushes {
     pub(super) count: u64,
     pub(super) bytes: u64,
     histogram: Histogram<u64>,
-    /// Of pushes that not all of the `LastOf` have got yet: how many have, by their `at`.
+    /// How many agents have got each push that has not arrived at all of `LastOf` yet, by its `at`.
     incomplete: HashMap<u64, u32>,
     sent_at: Finder<'static>,
 }

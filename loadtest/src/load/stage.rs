@@ -122,7 +122,7 @@ impl Note<'_> {
         self.stage.results.figures.push(figure);
     }
 
-    /// Those who did not get in, which nobody should be.
+    /// The agents that did not get in. There should be none.
     pub(crate) fn failures(&mut self, name: &str, arrived: &Arrived) {
         let failed: u64 = arrived.failures.values().sum();
         for (reason, count) in &arrived.failures {

@@ -26,13 +26,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// How a member reads who is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// From the admin address, after its success.
+    /// The admin address listed it after connect_success.
     Admin,
-    /// From the clients' address with its own token, after its success.
+    /// The clients' address listed it, asked with its own token after connect_success.
     Http,
-    /// With its success.
+    /// It was in the roster of connect_success.
     Success,
-    /// By an event, after its success.
+    /// An event told of it after connect_success.
     Event,
 }
 
@@ -135,14 +135,14 @@ impl Connected {
 }
 
 impl Member {
-    /// Who is there, as it knows now.
+    /// Who is there, as far as it knows.
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
         locked(&self.view)
     }
 
     /// Leaves, and returns when its connection is over.
     pub(super) async fn leave(self, ending: Ending) -> io::Result<()> {
-        // Nobody listens where the connection has ended before, of which the task tells.
+        // If the connection has ended before, nobody listens; the task reports that end.
         self.ending.send(ending).ok();
         self.task.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }

@@ -2,10 +2,10 @@
 //! after it by an event, or over HTTP as a client or an operator), and others come and go meanwhile. List and pushes together
 //! must say who is there, for everybody (PROTOCOL 2, "The view is whole").
 //!
-//! Ids do not commit in order: a node commits all that waits together, and who is in another node's group may be
-//! answered, and read the list, while that group has its ids and is not committed. That this happens to many is brought
-//! about by rows that are locked for a while, on the first node: a group waits for the early ones, so that the group
-//! after it is large; that one waits for the late ones, and meanwhile others enter on other nodes.
+//! Ids do not commit in order: a node commits many sessions as one group. While a group has drawn its ids and is not
+//! committed yet, agents of another node's group may get their success and read the list. The race makes this happen to
+//! many: on the first node some rows are locked for a while. One group waits for the early ones, so the next group
+//! becomes large; that one waits for the late ones, and meanwhile others enter on other nodes.
 //!
 //! Invariant: views are compared with the clients' own connect_success, not with the gateway's tables.
 
@@ -36,7 +36,7 @@ const LATE: &str = "late";
 /// How long the early ones are locked, and how long the late ones after them: a gateway gives up at 400 ms.
 const EARLY_HELD: Duration = Duration::from_millis(300);
 const LATE_HELD: Duration = Duration::from_millis(300);
-/// From one start to another, in milliseconds.
+/// Between the starts of two agents, in milliseconds.
 const STAGGER: u64 = 17;
 /// Agents whose rows are locked, of each kind: a node writes several groups at once, and each is to have some.
 const SLOW: usize = 6;
@@ -58,7 +58,7 @@ pub struct Race {
 pub struct Found {
     /// Views that were compared.
     pub views: usize,
-    /// Those that differed, in words.
+    /// The views that differed, in words.
     pub wrong: Vec<String>,
 }
 

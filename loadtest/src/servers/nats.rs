@@ -11,7 +11,7 @@ use super::server::{Kind, Server};
 /// A private NATS server with JetStream; its streams are on disk and outlive a restart.
 pub type Nats = Server<NatsKind>;
 
-/// Whose nats-server runs.
+/// Which version of nats-server runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NatsVersion {
     /// The distribution's: 2.9 on Debian 12.

@@ -31,7 +31,7 @@ pub struct MemberOptions {
 }
 
 impl MemberOptions {
-    /// With these settings, as its file has them.
+    /// A cluster with these settings, as they stand in its file.
     ///
     /// # Errors
     /// When the program is not installed.

@@ -50,7 +50,7 @@ pub enum PgbouncerKind {}
 impl Kind for PgbouncerKind {
     type Options = PgbouncerOptions;
     const NAME: &'static str = "pgbouncer";
-    /// It ends at once.
+    /// With this signal it ends at once.
     const STOP: Signal = Signal::SIGTERM;
 
     fn command(folder: &Path, port: u16, options: &PgbouncerOptions) -> io::Result<Command> {

@@ -73,7 +73,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nobody is left to tell of a failure; the reaper has the last word.
+        // No caller is left to report a failure to; the reaper kills what is left.
         self.kill().ok();
     }
 }

@@ -30,14 +30,14 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// With these arguments, words divided by spaces.
+    /// The same with these arguments, divided by spaces.
     #[must_use]
     pub fn with(mut self, arguments: &str) -> Self {
         self.arguments.extend(arguments.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// On this port, beside its own, it speaks TLS; also to its replicas, and to other nodes of its cluster. With
+    /// It speaks TLS on this port beside its own, and to its replicas and other nodes of its cluster. With
     /// `asks_clients` it wants a certificate of the authority from clients.
     #[must_use]
     pub fn with_tls(self, port: u16, authority: &Authority, server: &Issued, asks_clients: bool) -> Self {

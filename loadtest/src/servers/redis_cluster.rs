@@ -15,7 +15,7 @@ const SLOTS: usize = 16_384;
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// With what the nodes of a cluster speak TLS.
+/// The certificates with which a cluster's nodes speak TLS.
 #[derive(Clone, Copy)]
 pub struct RedisTls<'a> {
     /// Signs the certificates.

@@ -76,7 +76,7 @@ mod tests {
         let url = BackendUrl::in_file("redis://:old@h", "REDIS_URL", path.clone(), check);
         assert_eq!(url.current().await.reveal(), "redis://:old@h");
 
-        // As a volume of secrets is updated: another file gets the name.
+        // Another file gets the name, as in a volume of secrets.
         let next = folder.path().join("next");
         fs::write(&next, "redis://:new@h\n").unwrap();
         fs::rename(&next, &path).unwrap();

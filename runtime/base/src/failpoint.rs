@@ -39,7 +39,7 @@ mod armed {
         }
     }
 
-    /// Runs the task, whose name is a step that is reached all the time.
+    /// Runs a task that a test can make panic at any time: its name is a step that is looked for at intervals.
     pub async fn breakable(name: &'static str, task: impl Future<Output = ()>) {
         if FILE.is_none() {
             return task.await;

@@ -30,7 +30,7 @@ struct Last<T> {
 }
 
 impl<T: Clone + Send + 'static> Reloaded<T> {
-    /// `first` was read already; `source` tells in the log what it is.
+    /// `first` is the value that was read already; the log calls it `source`.
     pub fn new(source: impl Into<String>, first: T) -> Self {
         Self { source: source.into(), last: Mutex::new(Last { good: first, problem: None }), reading: Arc::default() }
     }

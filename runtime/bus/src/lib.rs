@@ -88,7 +88,7 @@ pub const YOUNG: Duration = Duration::from_secs(1);
 /// Whether a message that is delivered late, after another node has published the same event, is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fence {
-    /// It is stored.
+    /// No: it is stored whenever it arrives.
     None,
     /// It is stored only directly after the last event of its subject that this bus knows.
     AfterLast,
@@ -177,8 +177,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish_events(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         self.publish(batch).await
     }
-    /// Those of these message ids of presence that were stored within this time. It may take longer than other calls.
-    /// Empty if the bus ends with the process: the relay remembers what it published in this one.
+    /// Returns which of these message ids of presence were stored within this time. It may take longer than other
+    /// calls. Empty if the bus ends with the process: the relay remembers what it published in this one.
     async fn stored(&self, _ids: &HashSet<String>, _age: Duration) -> Result<HashSet<String>, BusError> {
         Ok(HashSet::new())
     }

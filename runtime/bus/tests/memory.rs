@@ -8,7 +8,7 @@ use rollcall_schema::{ClassroomId, RoomId};
 use uuid::Uuid;
 
 const ROOMS: usize = 8_192;
-/// An entry of a map that is half full, with what the allocator rounds up.
+/// What an entry may cost: the map may be half full, and the allocator rounds up.
 const MOST: i64 = 200;
 
 #[test]

@@ -1,4 +1,4 @@
-//! REDIS_URL: which kind of servers, where they are, and as whom to ask them.
+//! REDIS_URL: the kind of servers, their addresses, and the user.
 //!
 //! Invariant: no error has a part of the URL, which may hold a password.
 use std::{fmt, path::PathBuf};
@@ -22,13 +22,13 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// `HOST:PORT`, as a cluster names its nodes; `asked` is the node that said it, and meant where the host is left out.
+    /// `HOST:PORT`, as a cluster names its nodes. Without a host it means `asked`, the node that said so.
     pub(crate) fn parse(text: &str, asked: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Self::of(host, port.parse().ok()?, asked)
     }
 
-    /// The same in two parts. None where the host is unknown (`?`).
+    /// The same from host and port. None where the host is unknown (`?`).
     pub(crate) fn of(host: &str, port: u16, asked: &Self) -> Option<Self> {
         match (host.trim_matches(['[', ']']), asked) {
             ("?", _) => None,
@@ -58,7 +58,7 @@ pub(crate) enum Servers {
     Sentinel {
         /// The name by which they know it.
         service: String,
-        /// As whom to ask them.
+        /// The user that asks them.
         access: RedisConnectionInfo,
     },
     /// Some nodes of a cluster.
@@ -95,7 +95,7 @@ impl RedisUrl {
         }
     }
 
-    /// Whether both lead to the same kind of servers.
+    /// Whether both name the same kind of servers.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.servers) == std::mem::discriminant(&other.servers)
     }

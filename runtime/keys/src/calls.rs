@@ -25,9 +25,10 @@ use rollcall_base::names;
 
 /// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
 pub(super) const ANSWER: Duration = Duration::from_millis(1200);
-/// How much of that may go into getting a connection.
+/// How much of [`ANSWER`] a call may wait for a connection.
 const CONNECT: Duration = Duration::from_millis(900);
-/// How much of that may go into one try: its failure is known before the pool gives up.
+/// How long one attempt to connect may take: shorter than the wait for a connection, so that its error is known by
+/// then.
 const TRY: Duration = Duration::from_millis(850);
 /// How many connections there are. All callers share one (its commands go out in few writes); the others take over while it
 /// is being replaced.
@@ -41,7 +42,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Connections are made when they are needed. `node` is one of a cluster; none: the one that the URL leads to.
+    /// Connections are made when they are needed. `node` is a node of a cluster; if none, the URL's own server is
+    /// called.
     pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, clock: Arc<Clock>) -> Self {
         let manager = ConnectionManager::new(dialer, node, TRY, clock);
         let failure = manager.failure();

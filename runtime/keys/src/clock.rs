@@ -9,12 +9,12 @@ use tokio::time::Instant;
 /// The server's answer to TIME: seconds, and microseconds beyond them.
 pub(super) type Time = (u64, u64);
 
-/// What the server's clock said, and when we heard of it: since then it has gone on by at least as much as ours.
+/// What the server's clock said, and when its answer came. Since then it has advanced by at least as much as ours.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<Option<(Instant, Duration)>>);
 
 impl Clock {
-    /// Takes over an answer that has just arrived.
+    /// Notes an answer that has just arrived.
     pub(super) fn heard(&self, (seconds, micros): Time) {
         let said = Duration::from_secs(seconds) + Duration::from_micros(micros);
         // An option is whole after any panic.

@@ -4,7 +4,7 @@ use rollcall_schema::key;
 
 use super::scripts::{Script, Scripts};
 
-/// A command on some keys, which a cluster has on one node.
+/// A command on keys that a cluster has on one node.
 #[derive(Clone, Debug)]
 pub(super) struct KeyCommand {
     /// At least one.
@@ -18,7 +18,7 @@ enum What {
     Plain(Cmd),
     /// A script, with its arguments after the keys.
     Script(Script, Vec<String>),
-    /// The same, which does nothing after its sender's deadline.
+    /// A script that does nothing after its sender's deadline.
     Timed(Script, Vec<String>),
 }
 

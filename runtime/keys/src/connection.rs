@@ -106,7 +106,7 @@ impl ConnectionManager {
         Self { dialer, node, timeout, clock, failure: Arc::default() }
     }
 
-    /// Where the reason is found why there is no connection.
+    /// Holds the reason why there is no connection.
     pub(super) fn failure(&self) -> Arc<Mutex<Option<ConnectError>>> {
         Arc::clone(&self.failure)
     }
@@ -134,7 +134,7 @@ impl ManageConnection for ConnectionManager {
 
     async fn connect(&self) -> Result<RedisConnection, ConnectError> {
         let connection = timeout(self.timeout, self.open()).await.unwrap_or_else(|_| {
-            // Server and client wait for the rest of a message that they cannot read.
+            // Each side waits for the rest of a message that it cannot read.
             let (tls, scheme) = if self.dialer.first().tls { ("no TLS", "redis") } else { ("TLS", "rediss") };
             let hint = format!("if it speaks {tls}, let REDIS_URL begin with {scheme}");
             Err(ConnectError(format!("no greeting within {:?}; {hint}", self.timeout)))

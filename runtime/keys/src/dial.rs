@@ -31,7 +31,7 @@ use super::{
 /// Commands that wait in one connection's queue, before callers wait.
 const PIPELINED: usize = 1024;
 
-/// Why there is no connection, and what to change, as far as that is known.
+/// Why there is no connection, and what to change if that is known.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct ConnectError(pub(super) String);
@@ -46,7 +46,7 @@ pub(super) struct Line {
 /// Makes connections.
 pub(super) struct Dialer {
     url: BackendUrl,
-    /// As it was at the start: another kind needs another start.
+    /// The URL at the start: one of another kind is used only after a restart.
     first: RedisUrl,
     tls: Arc<TlsFiles>,
 }

@@ -35,7 +35,7 @@ pub struct KeysError(pub String);
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedJoin {
-    /// Why.
+    /// Why the keys were not written.
     pub error: KeysError,
     /// A field of which SQL has to tell whose it is. Another connection's was put back: that one may have left meanwhile, and
     /// not have found its field. Or it was this connection's already, and what an earlier try of its replaced is not known.
@@ -54,7 +54,7 @@ impl From<KeysError> for FailedJoin {
 pub struct KeyEntry {
     /// The lesson.
     pub lesson: LessonId,
-    /// How many numbers its seat map has at least.
+    /// The seat map has at least this many numbers.
     pub seats: u32,
     /// The connection.
     pub sid: Sid,
@@ -77,8 +77,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     fn may_lose(&self) -> bool {
         false
     }
-    /// Writes on every server what joins write, to keys of its own: where it succeeds, a join can, and what was sent to a
-    /// server before is carried out.
+    /// Writes what joins write, on every server, to keys of its own. If it succeeds, a join can, and each server has
+    /// carried out what was sent to it before.
     async fn ping(&self) -> Result<(), KeysError>;
     /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`:
     /// the one that has this connection's field) goes if it is this connection's. True where a participant's `{client_id}` was there before; one that this
@@ -91,11 +91,11 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError>;
     /// Removes the user's own key, and its field in these lessons, whatever they hold. At most a thousand lessons.
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
-    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is there,
-    /// renews TTLs. Batches of at most a thousand. False where nothing was made for certain.
+    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is
+    /// there, renews TTLs. Batches of at most a thousand. False if certainly nothing was missing.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
-    /// Whether everything is there that was written before the last probe, as far as a marker key on each server tells, and
-    /// the server's replication id. False, also at the first: project everything again, and repeat removals. The marker
-    /// has a TTL, and in its name a `:`, which no user's id may hold.
+    /// Whether everything is there that was written before the last probe, as far as a marker key on each server tells,
+    /// and the server's replication id. If false, as at the first probe, everything must be written again, and removals
+    /// repeated. The marker has a TTL, and in its name a `:`, which no user's id may hold.
     async fn probe(&self, marker: &str) -> Result<bool, KeysError>;
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: each write of the node that must not get lost is followed by one of its marker, with a higher number. A
 //! server replicates in order: one whose marker is as high as the last that was confirmed has all that came before. A
-//! marker that is lower is not written over until the loss was noticed, whoever's answer gets lost meanwhile.
+//! lower marker is not written over before the loss is noticed, even if an answer gets lost.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bb8_redis::redis::{ParsingError, Value, from_redis_value};
@@ -40,7 +40,7 @@ const LOST: i64 = -1;
 /// What the script answers.
 #[derive(Debug)]
 pub(super) struct Marked {
-    /// Whether it is written.
+    /// 1 where the marker was written, or [`LOST`].
     pub(super) answer: i64,
     /// The replication's id, where it was asked for and may be known.
     replication: Option<String>,
@@ -72,7 +72,7 @@ impl Marker {
         Some(known.draw(&key))
     }
 
-    /// The answer to a write: whether it is there.
+    /// Notes the answer to a write.
     pub(super) fn answered(&self, mark: &Mark, answer: i64) {
         let mut known = self.lock();
         if answer != LOST && known.key.as_ref() == Some(&mark.key) {
@@ -80,7 +80,7 @@ impl Marker {
         }
     }
 
-    /// The answer to a probe: whether all is there that was there at the one before.
+    /// Notes the answer to a probe. True if everything is there that was there at the probe before.
     pub(super) fn probed(&self, mark: &Mark, Marked { answer, replication }: Marked) -> bool {
         let mut known = self.lock();
         let same = match (&known.replication, &replication) {
@@ -90,7 +90,7 @@ impl Marker {
         if replication.is_some() {
             known.replication = replication;
         }
-        // A lower one is noticed now, and written over by the next.
+        // The loss is noticed now, so the next write may write over the marker.
         known.confirmed = if answer == LOST { Some(0) } else { known.confirmed.max(Some(mark.number)) };
         same && answer != LOST && mark.least.is_some()
     }

@@ -1,8 +1,8 @@
 //! The keys in process, for a node without Redis.
 //!
 //! Invariant: they read as they would in Redis ([`MemoryKeys::hash`]), but are kept as what they mean, not as text: a
-//! participant costs some 200 bytes. Each write looks at a few entries more and drops the expired ones, so what nobody
-//! renews goes without a sweep that stops the others.
+//! participant costs some 200 bytes. Each write also looks at a few other entries and drops expired ones, so no sweep
+//! is needed that would hold up joins.
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
@@ -60,7 +60,7 @@ impl<T> Timed<T> {
     }
 }
 
-/// What is in it and has not expired; a new one in its place otherwise. Its time starts again.
+/// The value, or a new one if there is none or it has expired. Its time to live starts again.
 fn renewed<T: Default>(slot: &mut Option<Timed<T>>, now: Instant) -> &mut T {
     let kept = slot.take().filter(|timed| timed.alive(now)).map(|timed| timed.value);
     &mut slot.insert(Timed { until: later(now), value: kept.unwrap_or_default() }).value

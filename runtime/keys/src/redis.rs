@@ -54,8 +54,8 @@ impl RedisKeys {
         pipeline
     }
 
-    /// Those of which something is missing, or of another type. Nearly all is there, and the script, which would do
-    /// nothing for it, takes many times as long as a look.
+    /// Returns the entries of which something is missing, or has another type. Nearly everything is there, and running
+    /// the script on it takes many times as long as this look.
     async fn missing<'a>(&self, deadline: Instant, entries: &'a [KeyEntry]) -> Result<Vec<&'a KeyEntry>, KeysError> {
         let looks: Vec<Vec<KeyCommand>> = entries.iter().map(|entry| self.names.look(entry)).collect();
         let commands = |scripts: &Scripts| self.pipeline(scripts, deadline, looks.iter().flatten());

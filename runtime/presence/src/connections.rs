@@ -11,6 +11,6 @@ pub trait Connections: Send + Sync + 'static {
     async fn leave_lesson(&self, sid: Sid, lesson: LessonId);
     /// Ends all of them.
     async fn close_all(&self, error: SessionError);
-    /// Those of these connections that are not here any more.
+    /// Which of these connections are no longer on this node.
     async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid>;
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 const BATCH: usize = 500;
 /// Between two batches.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two sweeps, and after a failure.
+/// The pause between two sweeps, and after a failure.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What it needs.

@@ -30,7 +30,7 @@ use rollcall_store::{Lease, Store, StoreError};
 
 /// Fields that wait for SQL; some 100 bytes each.
 const QUEUE: usize = 100_000;
-/// A round trip's.
+/// Removals in one round trip to Redis.
 const BATCH: usize = 500;
 /// How often removals are looked for that this node was not told of.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -110,7 +110,7 @@ impl KeyCleanup {
         self.order(Order::Remove(field));
     }
 
-    /// A connection ended whose session was another's by then: what the takeover wrote down may be removed now.
+    /// A connection ended after its session was taken over: the field that the takeover noted may be removed now.
     pub fn ended(&self, sid: Sid) {
         self.order(Order::Ended(sid));
     }
@@ -147,13 +147,13 @@ struct KeyCleanupWorker {
     come: mpsc::Receiver<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
-    /// When the removals of nodes that have died since the loss are repeated, and the pause before that.
+    /// When the removals of nodes that have died since the loss are repeated next, and the last pause.
     dead: Option<(Instant, Duration)>,
     /// When fields of nodes that nobody knows were looked for last.
     adopted: Option<Instant>,
-    /// Up to which one the held ones were looked at.
+    /// The last of the held removals that was looked at.
     held_after: i64,
-    /// From which minute on removals may be there that are to be forgotten.
+    /// The first minute whose removals may have to be forgotten.
     expired: i64,
 }
 
@@ -180,7 +180,7 @@ impl KeyCleanupWorker {
                 sleep(RETRY_AFTER).await;
             }
             for done in finishing {
-                // Who no longer waits needs no answer.
+                // A caller that no longer waits needs no answer.
                 let _ = done.send(());
             }
             if kept_up.elapsed() >= UPKEEP_EVERY {
@@ -222,8 +222,8 @@ impl KeyCleanupWorker {
             if stale_fields.is_empty() {
                 return Ok(());
             }
-            // What a dead node had sent is carried out before the answer: Redis may have hung with a join of its in a
-            // socket, and takes up sockets in no particular order.
+            // Redis may have hung with a dead node's join in a socket, and reads its sockets in no particular order.
+            // Once it answers this ping, such a join is carried out.
             self.kv.ping().await?;
             let batch: Vec<StaleField> = stale_fields.iter().map(|(_, field)| field.clone()).collect();
             failpoint::reach("stale fields read");
@@ -233,7 +233,7 @@ impl KeyCleanupWorker {
         }
     }
 
-    /// All of them wait before the first is carried out again, so none is repeated twice.
+    /// All are put back before the first is carried out again, so none is repeated twice.
     async fn repeat(&self, node: NodeId, own: bool) -> Result<(), StoreError> {
         let mut repeated = 0;
         loop {
@@ -267,7 +267,7 @@ impl KeyCleanupWorker {
             self.adopted = Some(Instant::now());
         }
         let held = self.store.held_stale_fields(node, self.held_after, BATCH).await?;
-        // Round and round.
+        // After the last page it begins again.
         self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };
         let sids: Vec<Sid> = held.into_iter().map(|(_, sid)| sid).collect();
         let ended = self.connections.ended(sids).await;

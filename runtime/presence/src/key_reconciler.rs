@@ -21,21 +21,21 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// and are to be renewed every 6 h. Nodes with neighbouring numbers are minutes apart, for they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(3 * 3600);
 const APART: (u64, Duration) = (16, Duration::from_secs(120));
-/// How many sessions at once: joins wait behind them.
+/// How many sessions are looked at in one call; joins wait behind it.
 const BATCH: usize = 250;
-/// While nothing is known to be lost, so many times the time of a page passes before the next: ten nodes of 18,000 that
-/// swept at once, as fast as they could, kept Redis from answering in time.
+/// While nothing is known to be lost, the pause after a page is this many times as long as the page took: ten nodes
+/// with 18,000 sessions each that swept at once, as fast as they could, kept Redis from answering in time.
 const LEISURE: u32 = 3;
 
 /// What the projection needs.
 pub struct KeyReconciler {
-    /// What is so.
+    /// The sessions that the keys follow.
     pub store: Arc<dyn Store>,
     /// What shall say so.
     pub kv: Arc<dyn LessonKeys>,
     /// Removes what was written too late.
     pub key_cleanup: KeyCleanup,
-    /// Whose sessions.
+    /// This node's lease: only its own sessions are projected.
     pub lease: watch::Receiver<Lease>,
 }
 

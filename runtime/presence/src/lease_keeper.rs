@@ -73,7 +73,7 @@ impl LeaseKeeper {
         let mut renewed_since = Instant::now();
         let mut renewed_at = Instant::now();
         let incarnation = self.store.incarnation();
-        // Under which the lease was last found.
+        // The incarnation of the database in which the lease was last found.
         let mut registered = *incarnation.borrow();
         loop {
             ticks.tick().await;

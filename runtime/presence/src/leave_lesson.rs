@@ -53,7 +53,8 @@ impl Presence {
                 }
                 left?
             }
-            // It has no row that would say so: whether the user is there otherwise is found out with the removal.
+            // A guest has no row: whether another connection of the user is in the lesson is found out with the
+            // removal.
             None => true,
         };
         guard.row_is_right();

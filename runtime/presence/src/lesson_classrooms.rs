@@ -15,7 +15,7 @@ const KEPT: Duration = Duration::from_secs(2);
 /// With more lessons than this, all are forgotten.
 const MAX: usize = 4_096;
 
-/// The answers.
+/// The answers of a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct LessonClassrooms(Mutex<HashMap<LessonId, (ClassroomId, Instant)>>);
 

@@ -66,7 +66,7 @@ impl Operator {
         loop {
             let lease = *self.lease.borrow();
             let kicked = self.store.kick(lease, target, BATCH).await?;
-            // The heartbeat would do it a moment later.
+            // Else the heartbeat would do it a moment later.
             for own in kicked.iter().filter(|kicked| kicked.node == lease.node) {
                 self.connections.close(own.sid, SessionError::Kicked).await;
             }

@@ -141,7 +141,7 @@ impl OutboxRelay {
             failpoint::reach("outbox published");
             let alone = outcome.stored.is_empty() && !outcome.refused.is_empty();
             if alone {
-                // Where nothing is stored, the stream may take no message at all: that says nothing of these.
+                // If the stream stored nothing, it may take no message at all, so nothing is known about these rows.
                 let why = outcome.refused.drain(..).next().map(|(_, why)| BusError(why));
                 outcome.failure = outcome.failure.or(why);
             }

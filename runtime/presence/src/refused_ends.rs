@@ -18,10 +18,10 @@ use rollcall_store::{Close, Lease, Store, StoreError};
 const MAX: usize = 10_000;
 /// The first pause, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// After one succeeded, the others may too.
+/// The pause after one succeeded, because the others may succeed too.
 const MENDED: Duration = Duration::from_secs(1);
 
-/// Where they are handed in. Cheap to clone.
+/// Takes refused ends. Cheap to clone.
 #[derive(Clone)]
 pub struct RefusedEnds(mpsc::Sender<Close>);
 

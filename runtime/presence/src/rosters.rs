@@ -1,8 +1,9 @@
 //! Who is in a classroom or a lesson, read for all who ask at the same time by one query (PROTOCOL 9).
 //!
-//! Invariant: a query begins after everybody who gets its answer has asked. So whoever asks while a query runs waits for the
-//! next one, even where it asks for the same page: the one that runs may have begun before this connection's row was
-//! committed, or before it was in the room, and would leave out somebody whose entered it does not get either.
+//! Invariant: a query begins after everybody who gets its answer has asked. So whoever asks while a query runs waits
+//! for the next one, even where it asks for the same page: the one that runs may have begun before this connection's
+//! row was committed, or before it was in the room, and would leave out an agent whose entered event this connection
+//! does not get either.
 //!
 //! Bounded: as many may wait as the queue has room for; a query reads at most [`MAX_BATCH`] pages.
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use rollcall_store::{RosterQuery, Store, StoreError};
 const MAX_BATCH: usize = 16;
 /// Queries that run at once; a classroom's are always in the same lane.
 const LANES: usize = 2;
-/// Those who may wait in a lane. An answer is shared, so this many may get it at once.
+/// How many callers may wait in a lane. An answer is shared, so this many may get it at once.
 const QUEUE: usize = 16_384;
 /// How long a call takes at most.
 const LIMIT: Duration = Duration::from_millis(1900);
@@ -43,9 +44,9 @@ pub enum RosterForm {
 /// A page that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RosterRequest {
-    /// Which agents.
+    /// The agents that are asked for.
     pub query: RosterQuery,
-    /// At most so many, from 1 to [`MAX_PAGE`].
+    /// The most agents of the page, from 1 to [`MAX_PAGE`].
     pub limit: usize,
     /// How they are written.
     pub form: RosterForm,
@@ -126,7 +127,7 @@ where
     while inbox.recv_many(&mut arrived, QUEUE).await > 0 {
         let mut pages: HashMap<RosterRequest, Vec<oneshot::Sender<Answer>>> = HashMap::new();
         for Waiting { request, since, answer } in arrived.drain(..) {
-            // Who has given up needs no query.
+            // A caller that has given up needs no query.
             if since.elapsed() < LIMIT && !answer.is_closed() {
                 pages.entry(request).or_default().push(answer);
             }
@@ -156,7 +157,7 @@ fn answer(batch: Vec<(RosterRequest, Vec<oneshot::Sender<Answer>>)>, read: Resul
         };
         let page = page.map(Arc::new);
         for answer in waiting {
-            // Who went away needs no answer.
+            // A caller that went away needs no answer.
             answer.send(page.clone()).ok();
         }
     }

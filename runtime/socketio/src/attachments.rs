@@ -19,7 +19,7 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    /// Of a packet that was read from `text`, which may have `max` bytes with its attachments.
+    /// The attachments of a packet that was read from `text`. Together they may have `max` bytes.
     ///
     /// # Errors
     /// [`Malformed`] where a placeholder names no attachment.

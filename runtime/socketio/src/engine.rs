@@ -111,9 +111,9 @@ pub enum Transport {
 /// What a request's query asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// How.
+    /// The transport that it is made by.
     pub transport: Transport,
-    /// The session; none: a new one.
+    /// The session; none if it asks for a new one.
     pub sid: Option<&'a str>,
 }
 

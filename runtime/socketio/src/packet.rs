@@ -19,7 +19,7 @@ pub enum Kind {
     Event,
     /// The answer to an event.
     Ack,
-    /// Does not let in.
+    /// The client is not let in.
     ConnectError,
     /// An event with attachments.
     BinaryEvent,
@@ -47,7 +47,7 @@ pub struct Packet<'a> {
     pub attachments: usize,
     /// The namespace.
     pub namespace: &'a str,
-    /// With an event, the client's number for its answer; with an answer, the event's.
+    /// An event's number, which its answer repeats.
     pub id: Option<u64>,
     /// One JSON value of the form that the type asks for; empty where there is none.
     pub data: &'a str,

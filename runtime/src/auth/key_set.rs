@@ -34,7 +34,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Only this secret, with the defaults of the settings.
+    /// Sources with only this secret, and the settings' defaults.
     #[must_use]
     pub fn from_secret(hs256: Secret) -> Self {
         Self {

@@ -76,7 +76,8 @@ impl Keyring {
         (keys, errors)
     }
 
-    /// From now on tokens are checked with these. Sessions that are there stay, whatever they were let in by.
+    /// Checks tokens with these keys from now on. Sessions that exist stay, even if their token would no longer be
+    /// accepted.
     pub fn replace(&self, keys: Arc<KeySet>) {
         self.keys.send_replace(keys);
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{CommandError, admin_client::AdminClient, cell, columns};
 use crate::config::AgentsArgs;
 
-/// As many as a page has.
+/// Agents of a page, as the server API has them.
 const PAGE: usize = 1000;
 
 /// What is shown of an agent: the column, and the field of the answer. A column without any value is left out.

@@ -130,7 +130,7 @@ async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
     };
     match done {
         Ok(()) => Ok(()),
-        // As where the output goes to `head`.
+        // The reader has closed the output, as `head` does.
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(CommandError::Output(error)) => Err(StartError::at("the output", "make room for it")(error)),
         Err(CommandError::Gateway(error)) => Err(error),

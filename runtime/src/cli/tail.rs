@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{config::TailArgs, node::StartError};
 
-/// Between two looks where nothing came.
+/// The pause before it asks again, if no event has come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two tries where the gateway is away.
+/// The pause before it tries again while the gateway is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Prints events until it is interrupted, or nobody reads it any more.

@@ -10,14 +10,14 @@ use rollcall_websocket::certificate::TlsFiles;
 
 /// Open files that are not clients' connections: backends, operators, databases.
 const RESERVED_FILES: usize = 128;
-/// Of the others: the share for connections that have not upgraded yet, and its maximum.
+/// The share of the other files for connections that have not upgraded yet, and its maximum.
 const HALF_OPEN: (usize, usize) = (16, 8192);
 
 /// Where it is not set: the share of the connections that may be unauthenticated, and its maximum.
 const UNAUTHENTICATED: (usize, usize) = (2, 20_000);
 /// Where it is not set: the share of the connections that one client may have, and its maximum.
 const PER_CLIENT: (usize, usize) = (4, 1_000);
-/// For new connections while silent ones are closed for them: a share of the connections, and its maximum.
+/// Room for new connections while silent ones are closed for them: a share of the connections, and its maximum.
 const SPARE: (usize, usize) = (16, 64);
 
 /// Who may connect, and how often.

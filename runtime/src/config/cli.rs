@@ -130,7 +130,7 @@ const CHECKED: &[names::Setting] = &[
     names::TLS_KEY,
     names::LOG,
 ];
-/// Of the commands that ask a running gateway.
+/// Settings of the commands that ask a running gateway.
 const ASKING: &[names::Setting] =
     &[names::CONFIG, names::ADMIN, names::ADMIN_TOKEN, names::ADMIN_READ_TOKEN, names::LOG];
 

@@ -15,13 +15,13 @@ use rollcall_websocket::{ListenerOptions, SocketOptions};
 pub struct LimitsConfig {
     /// The listener's; without the certificate, which the node loads.
     pub listener: ListenerOptions,
-    /// Of the sockets.
+    /// Limits of sockets.
     pub sockets: SocketOptions,
-    /// Of the gateway.
+    /// Limits of the gateway.
     pub gateway: GatewayOptions,
     /// How sessions of broken connections are kept.
     pub grace: Grace,
-    /// For one run of a handler.
+    /// How long a handler may run.
     pub handler_timeout: Duration,
     /// The largest event that is forwarded, in bytes.
     pub max_forward: usize,

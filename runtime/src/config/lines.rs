@@ -5,8 +5,8 @@ pub(super) fn line(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// Where the text is no TOML: the line, and why in one line, since the library's own text has several, with a copy of
-/// the file's.
+/// The line at which the text is no TOML, and the reason in one line. The library's own text has several, with a copy
+/// of the file's.
 pub(super) fn syntax(text: &str, error: &toml::de::Error) -> (usize, String) {
     let at = error.span().map_or(text.len(), |span| span.start);
     (line(text, at), error.message().replace('\n', " "))

@@ -19,7 +19,7 @@ const LONGEST_PAUSE: u32 = 32;
 pub struct BreakerOptions {
     /// It opens after so many failures in a row.
     pub failures: u32,
-    /// For how long, at first: each time that it opens again, twice as long, up to 32 times as long.
+    /// How long it stays open at first. Each time that it opens again this doubles, up to 32 times.
     pub pause: Duration,
 }
 
@@ -30,7 +30,7 @@ enum Circuit {
     HalfOpen(HalfOpen),
 }
 
-/// Calls go out.
+/// The closed circuit: calls go out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Closed {
     /// How many calls in a row have failed.

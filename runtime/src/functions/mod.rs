@@ -95,7 +95,7 @@ async fn handle(deps: &Deps, session: &mut Session, payload: Box<RawValue>) -> R
     let events = numbered.map(|(number, (to, event))| (to, event.with_message_id(message_id(&id, number))));
     deps.publisher.publish_all(session, events.collect()).await.map_err(|error| match error {
         EventError::NotInLesson | EventError::NotInClassroom => error.into(),
-        // Not the client's fault, whatever it is.
+        // Any other error is not the client's fault.
         error => HandlerError::Unavailable(Box::new(error)),
     })?;
     Ok(data)

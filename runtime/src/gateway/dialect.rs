@@ -18,11 +18,11 @@ pub(super) enum Dialect {
 /// Where the answer to a request goes.
 #[derive(Debug)]
 pub(super) enum AckTo {
-    /// To a request with this `ref`.
+    /// An ack to a request with this `ref`.
     Plain(Ref),
-    /// To a callback of Socket.IO.
+    /// The answer to a callback of Socket.IO.
     Callback(Namespace, u64),
-    /// To nobody; an error becomes an event.
+    /// No answer; an error becomes an event.
     Event(Namespace, Box<str>),
 }
 

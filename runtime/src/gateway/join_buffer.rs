@@ -21,12 +21,12 @@ pub(super) struct JoinBuffer {
 }
 
 impl JoinBuffer {
-    /// Of a connection that joins the room.
+    /// A buffer for a connection that joins the room.
     pub(super) fn joining(room: RoomKey) -> Self {
         Self { room, is_member: false, deliveries: Vec::new(), overflowed: false }
     }
 
-    /// Of a connection that is in the room.
+    /// A buffer for a connection that is in the room already.
     pub(super) fn holding(room: RoomKey) -> Self {
         Self { is_member: true, ..Self::joining(room) }
     }

@@ -59,7 +59,7 @@ impl Gateway {
         }
     }
 
-    /// Those of these connections that are no longer open.
+    /// Returns which of these connections are no longer open.
     pub(super) fn ended(&self, sockets: &Sockets<Peer>, mut sids: Vec<Sid>) -> Vec<Sid> {
         sids.retain(|sid| self.shared.mailboxes.socket(*sid).is_none_or(|id| !sockets.has(id)));
         sids

@@ -10,7 +10,7 @@ pub(super) struct LostEventCloses {
     waiting: Vec<SocketId>,
     /// When the last of them is closed.
     end: Instant,
-    /// Those that were due until then are closed.
+    /// All that were due until then are closed.
     closed: Instant,
 }
 
@@ -30,7 +30,7 @@ impl LostEventCloses {
         self.waiting.dedup();
     }
 
-    /// Those that are to be closed by now.
+    /// The connections that are to be closed by now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<SocketId> {
         let left = self.end.saturating_duration_since(self.closed);
         let passed = now.saturating_duration_since(self.closed);

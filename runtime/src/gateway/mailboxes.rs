@@ -66,8 +66,8 @@ impl Mailboxes {
         }
     }
 
-    /// Those of these connections of this node that have ended. Connections of a worker that does not answer in time are
-    /// left out.
+    /// Returns which of these connections of this node have ended. Connections of a worker that does not answer in time
+    /// are left out.
     pub async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
         // Before the workers have started, there are no connections.
         let workers = self.0.workers.get().map_or(0, |workers| workers.inboxes().len());

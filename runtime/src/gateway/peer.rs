@@ -38,7 +38,7 @@ pub(super) struct Ending {
 /// One connection.
 pub struct Peer {
     pub(super) state: PeerState,
-    /// What it speaks.
+    /// The protocol that its client speaks.
     pub(super) dialect: Dialect,
     /// Its classroom, where it gets that room's events.
     pub(super) classroom: Option<RoomKey>,
@@ -86,7 +86,7 @@ pub(super) enum PeerState {
 /// What most connections do not have, or not for long.
 #[derive(Default)]
 pub(super) struct ColdState {
-    /// For connect: see [`Table::url_parameter`](crate::Table::url_parameter).
+    /// The value of [`Table::url_parameter`](crate::Table::url_parameter), for connect.
     pub url_parameter: Option<Box<str>>,
     /// The trace that it belongs to, until it has a session.
     pub trace: Option<Box<TraceParent>>,
@@ -112,7 +112,7 @@ pub(super) struct SocketIoState {
     pub attachments: Option<Attachments>,
     /// The client was in a namespace before: what it has sent there may still be on its way.
     pub was_connected: bool,
-    /// After a CONNECT that was refused: until when another one has to be let in. See [`Peer::expires`].
+    /// After a CONNECT was refused: by when another one must have been let in. See [`Peer::expires`].
     pub connect_by: Option<u64>,
 }
 

@@ -61,7 +61,7 @@ pub(super) struct ReplayState {
 }
 
 impl ReplayState {
-    /// Of a replay that begins after this offset.
+    /// The cursor of a replay that begins after this offset.
     #[must_use]
     pub(super) fn after(sent: Offset) -> Self {
         Self { missed: None, sent, abandoned: false, waiting: None }

@@ -34,7 +34,7 @@ fn retry_after() -> Duration {
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// Of the table: told as it stands.
+    /// An error of the table, which clients are told as it is.
     #[error(transparent)]
     Ack(#[from] AckError),
     /// The handler's own reason: told as it stands.
@@ -178,7 +178,7 @@ impl Interrupted {
 /// Why nobody was let in.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Of the table: told as it stands.
+    /// An error of the table, which clients are told as it is.
     #[error("{0:?}")]
     Session(SessionError),
     /// The token does not hold.
@@ -206,7 +206,7 @@ impl From<SessionError> for ConnectError {
 pub struct Refused {
     /// The error.
     pub error: SessionError,
-    /// One line about what to mend.
+    /// What the client should change, in one line.
     pub detail: Option<&'static str>,
 }
 

@@ -148,7 +148,7 @@ type AdmitFn = Arc<
         + Send
         + Sync,
 >;
-/// Of a call that enters.
+/// The result of a call that may enter a classroom.
 pub type Entering = BoxFuture<'static, (EnterOutcome, Answer)>;
 type EnterFn = Arc<
     dyn Fn(ConnectContext, Box<Visitor>, &Request<'_>, Duration) -> Result<Entering, (Box<Visitor>, Answer)>
@@ -156,7 +156,7 @@ type EnterFn = Arc<
         + Sync,
 >;
 
-/// Of a call that may move.
+/// The result of a call that may move to another classroom.
 pub type Moving = BoxFuture<'static, (Moved, Answer)>;
 type MoveFn = Arc<
     dyn Fn(ConnectContext, Box<Session>, &Request<'_>, Duration) -> Result<Moving, (Box<Session>, Answer)>

@@ -23,7 +23,7 @@ pub struct Resources {
     pub presence: Presence,
     /// Publishes events.
     pub publisher: Publisher,
-    /// Analytics.
+    /// Sends events to Mixpanel.
     pub mixpanel: Mixpanel,
     /// How often users and guests may connect.
     pub rates: Arc<EventLimits>,

@@ -14,13 +14,13 @@ const MOST: usize = 200;
 pub(super) struct Act {
     /// When it was answered, as in RFC 3339, UTC.
     pub(super) at: String,
-    /// With which token.
+    /// How the caller was let in: the name of its token.
     pub(super) by: &'static str,
-    /// From which address.
+    /// The caller's address.
     pub(super) from: String,
     /// The path.
     pub(super) what: &'static str,
-    /// On whom or what.
+    /// The user, agent, classroom or lesson that was changed.
     pub(super) whom: String,
     /// The answer's status; 0 where there was none.
     pub(super) status: u16,

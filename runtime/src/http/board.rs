@@ -1,7 +1,7 @@
 //! What all consoles see of the nodes: read once a second, while anybody looks.
 //!
-//! Invariant: however many look, there is one reader, and nothing is read for those who have not taken what was read before.
-//! While nobody looks nothing is read at all.
+//! Invariant: there is one reader for all consoles. A console that has not taken the last reading causes none, and
+//! while no console is open nothing is read.
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},

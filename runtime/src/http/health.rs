@@ -84,7 +84,7 @@ impl Health {
         Self { store, kv, bus, draining, identity: None, lease: None, last: Mutex::default() }
     }
 
-    /// Not ready, too, while this keyring has no key.
+    /// The node is not ready either while this keyring has no key.
     #[must_use]
     pub fn with_identity(self, keyring: Arc<Keyring>) -> Self {
         Self { identity: Some(keyring), ..self }

@@ -71,7 +71,7 @@ pub async fn serve(surface: Surface, listener: TcpListener, mut stop: watch::Rec
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Not in the select: another branch would drop the connection.
+        // Acquired outside of the select, where another branch would drop the connection.
         let mut place = places.acquire().await;
         let (surface, stop) = (surface.clone(), stop.clone());
         connections.spawn(async move {

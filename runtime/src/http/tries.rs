@@ -27,7 +27,7 @@ pub struct FailedTries {
     used: OnceLock<Sketch>,
 }
 
-/// One address's tries.
+/// The wrong tokens of one address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tries<'a> {
     all: &'a FailedTries,

@@ -26,18 +26,18 @@ use self::{
 /// How many seconds' worth of events a burst may have.
 const BURST: u32 = 4;
 
-/// How many events a second are handled. A burst may be four times as large.
+/// The limits of users. A burst of events may be four times as large as the rate.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRates {
-    /// Of a connection.
+    /// Events of one connection in a second.
     pub connection: u32,
-    /// Of a user, over all connections.
+    /// Events of one user in a second, over all connections.
     pub user: u32,
     /// How many sessions a user may have at once.
     pub user_sessions: u32,
     /// How often a user may connect, per second.
     pub user_connects: u32,
-    /// Of the guests of one address; a connect counts as one event.
+    /// Events of all guests of one address in a second; a connect counts as one event.
     pub guests: u32,
     /// How long a connection may exceed its rate before it is closed.
     pub abuse_after: Duration,
@@ -62,7 +62,7 @@ pub enum RateDecision {
     Abuse,
 }
 
-/// Whose limit an event counts against, besides its connection's.
+/// The owner of the limit that an event counts against, besides its connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Payer<'a> {
     /// A token's user.

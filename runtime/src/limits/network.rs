@@ -70,7 +70,7 @@ pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> 
 /// The proxies whose header is believed.
 #[derive(Clone, Debug)]
 pub struct Proxies {
-    /// Their networks.
+    /// The networks of trusted proxies.
     pub trusted: Vec<Network>,
     /// The header with the client's address: `forwarded` (RFC 7239), or else addresses separated by commas, the nearest
     /// last.

@@ -11,7 +11,7 @@ use std::{
 /// A rate and a burst. Times are microseconds since a start that the caller chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Between two events that come evenly.
+    /// The interval between two events that come evenly.
     interval: u64,
     /// How far the due time may be ahead of the clock.
     window: u64,

@@ -20,7 +20,7 @@ const MAX_LINES: u32 = 10;
 /// A filter that stops events before they are written.
 #[derive(Default)]
 pub(super) struct LogFlood {
-    /// For each place in the code: when its window began, and how many lines it wrote since.
+    /// When the window of each place in the code began, and how many lines that has written since.
     places: Mutex<HashMap<Identifier, (Instant, u32)>>,
 }
 

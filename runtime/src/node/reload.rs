@@ -46,7 +46,7 @@ pub struct Reload {
     pub workers: Workers<WorkerCommand>,
     /// The way to the gateway's part of each worker.
     pub mailboxes: Mailboxes,
-    /// What is logged.
+    /// The log's filter.
     pub log: LogFilter,
 }
 

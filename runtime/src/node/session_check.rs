@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// What the check needs.
 pub struct SessionCheck {
-    /// The rows.
+    /// Where the sessions' rows are.
     pub store: Arc<dyn Store>,
     /// The connections.
     pub mailboxes: Mailboxes,

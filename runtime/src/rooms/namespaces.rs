@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces(Arc<[Box<str>]>);
 
-/// One of them, by its place.
+/// One of the namespaces, by its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespace(u8);
 

@@ -173,7 +173,7 @@ impl Rooms {
         self.entries().contains_key(room)
     }
 
-    /// Without rooms yet. Events with a body over `max_body` bytes are not forwarded.
+    /// A registry without rooms. Events with a body over `max_body` bytes are not forwarded.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, workers: Arc<dyn RoomWorkers>, max_body: usize) -> Self {
         Self::with_namespaces(bus, workers, max_body, Namespaces::default())

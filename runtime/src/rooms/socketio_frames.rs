@@ -20,7 +20,7 @@ pub(super) struct SocketIoFrames {
 }
 
 impl SocketIoFrames {
-    /// None yet.
+    /// No frame is encoded yet.
     pub(super) fn new(namespaces: Namespaces, epoch: Arc<str>) -> Self {
         Self { namespaces, epoch, made: OnceLock::new() }
     }

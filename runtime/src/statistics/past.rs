@@ -13,12 +13,12 @@ use super::reading::{Buckets, Reading};
 pub(super) const EVERY: Duration = Duration::from_secs(30);
 /// How many points there are.
 const POINTS: usize = 30;
-/// Over how long rates and quantiles of now are taken.
+/// The time over which current rates and quantiles are taken.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Readings that follow each other faster count as one.
 const APART: Duration = Duration::from_millis(500);
 
-/// Half a minute.
+/// The figures of half a minute.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Point {
     /// Open connections at its end.
@@ -103,7 +103,7 @@ impl Past {
         self.recent.push_back(reading);
     }
 
-    /// From about [`WINDOW`] ago until now; none before the first reading.
+    /// The change from about [`WINDOW`] ago until now; none before the first reading.
     pub(super) fn latest(&self) -> Option<Change<'_>> {
         Some(Change { from: self.recent.front()?, to: self.recent.back()? })
     }

@@ -8,7 +8,7 @@ use rollcall_base::names;
 /// A moment's metrics. Counters are sums since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
-    /// Since the start of the process.
+    /// When it was read, counted from the start of the process.
     pub(super) at: Duration,
     pub(super) connections: f64,
     pub(super) sessions: f64,
@@ -48,7 +48,7 @@ pub(super) struct Function {
 pub(super) struct Buckets(pub(super) Vec<(f64, f64)>);
 
 impl Buckets {
-    /// Those that came since `earlier`.
+    /// What was counted since `earlier`.
     pub(super) fn since(&self, earlier: Option<&Self>) -> Self {
         let before = |place: usize| earlier.and_then(|earlier| earlier.0.get(place)).map_or(0.0, |(_, count)| *count);
         let rest = |(place, (bound, count)): (usize, &(f64, f64))| (*bound, (count - before(place)).max(0.0));
@@ -74,7 +74,7 @@ impl Buckets {
         for (bound, count) in &self.0 {
             if *count >= rank {
                 let within = if *count > below { (rank - below) / (count - below) } else { 1.0 };
-                // Of what is above the highest bound only that is known.
+                // Of values above the highest bound nothing more is known.
                 return Some(if bound.is_finite() { from + (bound - from) * within } else { from });
             }
             (from, below) = (*bound, *count);

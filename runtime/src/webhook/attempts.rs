@@ -9,7 +9,7 @@ const PACKED_ATTEMPTS: u32 = 2;
 /// How pending events are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// As few requests as possible.
+    /// Events go in as few requests as possible.
     Packed,
     /// A request for each classroom.
     Alone,
@@ -35,7 +35,7 @@ impl Attempts {
         self.backoff.reset();
     }
 
-    /// Some requests were not taken, or none was.
+    /// Notes that some requests were not taken, or none was.
     pub(super) fn failed(&mut self, some_taken: bool) {
         self.failed += 1;
         self.mode = match some_taken {
@@ -48,7 +48,7 @@ impl Attempts {
         }
     }
 
-    /// Before the next attempt.
+    /// The pause before the next attempt.
     pub(super) fn pause(&mut self) -> Duration {
         self.backoff.pause()
     }

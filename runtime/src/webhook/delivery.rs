@@ -25,9 +25,9 @@ use rollcall_store::{ParkedClassroom, WebhookCursor};
 
 /// Events that are read at once. No more are read while so many are pending.
 const PAGE: usize = 4000;
-/// Between two looks for events where there are none.
+/// The pause before the next look for events if there were none.
 const POLL: Duration = Duration::from_millis(200);
-/// After an error of the log.
+/// The pause after the log could not be read.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How often the cursor is moved past what other kinds of events have used up.
 const SAVE_EVERY: Duration = Duration::from_secs(60);

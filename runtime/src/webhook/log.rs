@@ -15,7 +15,7 @@ use rollcall_base::names;
 use rollcall_bus::{Bus, BusError, Position, PresenceEvent, PresencePage, PresenceRead};
 use rollcall_store::{KeptEvent, Store, StoreError, WebhookCursor};
 
-/// Between a stream's own epoch and how often it was put back.
+/// Separates a stream's own epoch from how often the stream was put back.
 const PUT_BACK: char = '~';
 /// Kept events that are deleted at once.
 const FORGET: usize = 4000;
@@ -125,7 +125,7 @@ impl EventLog {
         }
     }
 
-    /// Nothing through here is needed any more, and nothing that is older. The stream forgets by itself.
+    /// Forgets events through this offset, and those that are older than `max_age`. The stream forgets by itself.
     pub(super) async fn forget(&self, through: Offset, max_age: Duration) -> Result<(), StoreError> {
         if let Self::Table { store, .. } = self {
             aged_out(store.forget_kept(through, max_age, FORGET).await?);

@@ -47,7 +47,7 @@ pub struct WebhookOptions {
     pub concurrency: usize,
     /// The longest pause between two attempts.
     pub max_pause: Duration,
-    /// For how long an event that is refused holds up its classroom.
+    /// How long a refused event holds up its classroom.
     pub hold: Duration,
     /// How many classrooms may be parked.
     pub max_parked: usize,

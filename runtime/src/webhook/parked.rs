@@ -10,7 +10,7 @@ use rollcall_store::ParkedClassroom;
 pub(super) struct Parked {
     /// Its events through here were delivered or given up.
     pub(super) after: Offset,
-    /// Since when nothing of it was taken; none where the latest was.
+    /// Since when none of its events was taken; none if the latest one was.
     pub(super) refused_since: Option<Instant>,
     /// How many events are sent at once.
     pub(super) max: usize,
@@ -24,7 +24,7 @@ impl Parked {
         Self { after, refused_since: Some(now), max: MAX_BATCH, next_attempt: now, backoff }
     }
 
-    /// As another node left it.
+    /// A parked classroom as another node left it.
     pub(super) fn restored(parked: &ParkedClassroom, max_pause: Duration) -> Self {
         let since = Instant::now().checked_sub(parked.refused_for);
         Self { refused_since: since, ..Self::new(parked.after, max_pause) }

@@ -25,7 +25,7 @@ const MAX_ANSWER: usize = 64 << 10;
 /// Why events were not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    /// Nobody is there, or nobody who can take any event now.
+    /// The receiver is not there, or can take no event now.
     #[error("it is away: {0}")]
     Away(String),
     /// It answered, or took the request and did not answer.

@@ -24,7 +24,7 @@ use super::{
 use rollcall_base::names;
 use rollcall_store::ParkedClassroom;
 
-/// Between two looks for classrooms whose turn it is.
+/// Between two looks for classrooms whose next attempt is due.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Turn<'_> {

@@ -18,14 +18,14 @@ pub(super) enum Ended {
     Lost,
 }
 
-/// One node's turn.
+/// The right of one node to deliver.
 pub(super) struct Turn<'a> {
     pub(super) webhook: &'a Webhook,
     pub(super) lease: Lease,
     pub(super) state: Mutex<State>,
 }
 
-/// How far it is.
+/// What is delivered so far.
 pub(super) struct State {
     /// As it is in SQL.
     pub(super) cursor: WebhookCursor,

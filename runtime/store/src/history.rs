@@ -32,7 +32,7 @@ pub struct Visit {
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VisitEnd {
-    /// When.
+    /// When the session ended.
     pub at: Moment,
     /// The reason as it is stored: a newer version may know others.
     pub reason: String,
@@ -43,7 +43,7 @@ pub struct VisitEnd {
 pub struct HistoryPosition {
     /// When a session ended.
     pub ended: Moment,
-    /// That session.
+    /// The session that ended then; of several at one moment it tells them apart.
     pub session: SessionId,
 }
 
@@ -52,7 +52,7 @@ pub struct HistoryPosition {
 pub struct HistorySweep {
     /// How many rows it deleted.
     pub deleted: u64,
-    /// Where the next batch begins; none where no later row can be old enough.
+    /// Where the next batch begins; none if no later row can be old enough.
     pub next: Option<SessionId>,
 }
 

@@ -11,11 +11,11 @@ use crate::{Lease, StoreError};
 /// Which sessions end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KickTarget {
-    /// This one.
+    /// The session with this id.
     Session(SessionId),
-    /// Those of an agent, in one classroom or in all.
+    /// The sessions of an agent, in one classroom or in all.
     Agent(AgentId, Option<ClassroomId>),
-    /// Those of a user, in one classroom or in all.
+    /// The sessions of a user, in one classroom or in all.
     User(UserId, Option<ClassroomId>),
 }
 
@@ -34,7 +34,7 @@ pub struct KickedSession {
     pub sid: Sid,
 }
 
-/// What a node is to do to a connection of its.
+/// What a node must do to one of its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kick {
     /// The connection.
@@ -49,10 +49,10 @@ pub trait Kicks: Send + Sync {
     /// Ends up to `max` of these sessions, whichever node owns them; `lease` is the caller's.
     async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError>;
     /// Notes that a session's connection is to leave its lesson, and returns its node and what is noted; none where the
-    /// session is in no lesson. The connection itself leaves: a join of its may be under way.
+    /// session is in no lesson. The connection itself leaves, because a join of its own may be under way.
     async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError>;
     /// What this node is still to do, also where its lease was taken.
     async fn kicks(&self, node: NodeId) -> Result<Vec<Kick>, StoreError>;
-    /// That is done: heartbeats name it no more.
+    /// These kicks are carried out: heartbeats no longer name them.
     async fn ack_kicks(&self, node: NodeId, done: &[Kick]) -> Result<(), StoreError>;
 }

@@ -54,7 +54,7 @@ pub trait Load: Send {
 pub trait Lessons: Send + Sync {
     /// Whether there is no lesson at all.
     async fn has_no_lesson(&self) -> Result<bool, StoreError>;
-    /// Those of these lessons that do not exist.
+    /// Which of these lessons do not exist.
     async fn missing_lessons(&self, lessons: &[LessonId]) -> Result<Vec<LessonId>, StoreError>;
     /// Begins a load.
     async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError>;

@@ -22,7 +22,7 @@ pub(super) const STATE: &str = "select coalesce(max(version), 0), coalesce(max(c
 /// How far a database was migrated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// Of the newest migration; 0: there is none.
+    /// The newest migration's version; 0 if there is none.
     pub(super) version: i32,
     /// A binary must know this version.
     pub(super) compatible_from: i32,

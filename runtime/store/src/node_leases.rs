@@ -33,7 +33,7 @@ pub struct HeartbeatReply {
     pub nodes: u32,
     /// Whether the lease was expired before this renewal, by the store's clock, whatever ours says: then other nodes' may be.
     pub was_expired: bool,
-    /// There may be something to [reap](NodeLeases::reap). Where there are many nodes not every one looks.
+    /// There may be something to [reap](NodeLeases::reap). With many nodes, not every heartbeat looks.
     pub dead: bool,
 }
 

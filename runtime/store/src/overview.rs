@@ -72,7 +72,7 @@ pub struct PastSession {
 pub enum Whose {
     /// A user's, under all labels.
     User(UserId),
-    /// An agent's.
+    /// The sessions of this agent.
     Agent(AgentId),
 }
 

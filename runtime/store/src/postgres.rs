@@ -57,9 +57,9 @@ pub use schema_name::SchemaName;
 pub use store::PostgresStore;
 pub use url::check_url;
 
-/// In metrics.
+/// The store's name in metrics.
 const NAME: &str = "postgres";
-/// For a call, with all its waits and retries.
+/// How long a call may take, with all its waits and retries.
 const LIMIT: Duration = Duration::from_millis(1500);
 /// The first half of our advisory locks' keys: `Roll`.
 const LOCKS: i32 = 0x526f_6c6c;

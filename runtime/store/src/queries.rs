@@ -23,7 +23,7 @@ pub struct LessonMembership {
     pub seats: u32,
 }
 
-/// Where a client was that goes on after a break.
+/// The session of a client that goes on after a break.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumableSession {
     /// The classroom.

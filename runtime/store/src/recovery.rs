@@ -30,7 +30,7 @@ pub struct Remembered {
     pub sets_state: bool,
     /// The reason to write, where its end must be written.
     pub reason: LeftReason,
-    /// As in [`Close`].
+    /// The id of [`Close::resume_id`](crate::Close).
     pub resume_id: Option<ResumeId>,
 }
 

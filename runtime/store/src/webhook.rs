@@ -20,7 +20,7 @@ pub struct WebhookCursor {
     pub offset: Offset,
 }
 
-/// Before the first delivery.
+/// The cursor before the first delivery.
 impl Default for WebhookCursor {
     fn default() -> Self {
         Self { epoch: String::new(), offset: Offset(0) }
@@ -41,9 +41,9 @@ pub struct ParkedClassroom {
 /// What the node that delivers begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookState {
-    /// Of all classrooms but the parked ones.
+    /// How far all classrooms but the parked ones are delivered.
     pub cursor: WebhookCursor,
-    /// These.
+    /// The parked classrooms, each with its own position.
     pub parked: Vec<ParkedClassroom>,
 }
 

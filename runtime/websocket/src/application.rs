@@ -68,7 +68,7 @@ pub trait Application: Sized + Send + 'static {
 /// How a client is asked whether it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ping {
-    /// Not at all: the application has a deadline of its own for it.
+    /// It is not asked: the application has a deadline of its own.
     No,
     /// By a ping frame, which a browser answers without its page.
     Frame,

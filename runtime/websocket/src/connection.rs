@@ -33,7 +33,7 @@ pub(crate) enum ConnectionState {
         /// When the client was pinged, if it has sent nothing since.
         pinged: Option<NonZeroU32>,
     },
-    /// To be closed: the worker sends the close notice in this iteration of its loop.
+    /// It must be closed: the worker sends the close notice in this iteration of its loop.
     MarkedClosing,
     /// The stream is unusable: the worker removes the entry in this iteration of its loop.
     Broken,
@@ -73,7 +73,7 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) generation: u32,
     pub(crate) state: ConnectionState,
-    /// Of an Engine.IO session: the tick of its handshake, from which its pings are counted.
+    /// The tick of an Engine.IO session's handshake, from which its pings are counted.
     pub(crate) engine_since: Option<NonZeroU32>,
     /// The application wants no messages now.
     pub(crate) paused: bool,

@@ -231,7 +231,7 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
             return;
         }
     }
-    // Of a session that is over, the answer is dropped, and with it the POST.
+    // If the session is over, the answer is dropped, and the POST with it.
     if socket.is_open() {
         let paused = socket.is_paused();
         if let Some(session) = socket.connection.transport.polling() {
@@ -282,7 +282,7 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
             }
         }
         ConnectionState::Probing(_) => return Some(size),
-        // Who waits for an answer has nothing to say.
+        // A client whose GET waits has nothing to send: input, or its end, ends the session.
         ConnectionState::Parked(session) => {
             let session = *session;
             io.abort();

@@ -69,7 +69,7 @@ pub(crate) async fn serve_connection<C: Send + 'static, H: HttpHooks>(
             workers.add_to_session(named, EngineRequest::Probe { named, handoff, unread }).await.is_ok()
         }
         Handover::Get(named, headers) => {
-            // Where the worker has stopped, the process ends.
+            // If the worker has stopped, the process ends.
             let _ = workers.add_to_session(named, EngineRequest::Get { named, handoff, headers }).await;
             return;
         }

@@ -60,8 +60,8 @@ pub(crate) type Responding = Either<
 >;
 
 impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
-    /// For a connection from `remote`, with what [`HttpHooks::admit`] put into `held`.
-    /// `taken_over` is set where a worker writes the response to the request that has come.
+    /// The service of a connection from `remote`, with what [`HttpHooks::admit`] put into `held`. `taken_over` is set
+    /// where a worker writes the response to the request that has come.
     pub(crate) fn new(
         context: Arc<ListenerContext<C, H>>,
         options: Arc<ListenerOptions>,

@@ -50,7 +50,7 @@ pub(crate) enum Input<C> {
     Engine(Box<EngineRequest>),
     /// A command for the application.
     Command(C),
-    /// Other limits.
+    /// New limits of connections.
     Limits(Box<SocketOptions>),
     /// Close every connection, then end.
     Shutdown,

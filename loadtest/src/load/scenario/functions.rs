@@ -28,7 +28,7 @@ const ROOMS: usize = 20;
 const CALLERS_A_ROOM: usize = 3;
 const SECONDS: f64 = 5.0;
 const LIMIT: Duration = Duration::from_secs(60);
-/// Nobody is to be limited.
+/// So high that no client is limited.
 const RATE: &str = "1000000";
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -111,7 +111,7 @@ fn last_of_50(
     Ok(())
 }
 
-/// Agents in the crowd's lessons, as many in each, that call functions.
+/// Agents that call functions: the same number in each of the crowd's lessons.
 struct Callers {
     runtime: Runtime,
     clients: Vec<Client>,

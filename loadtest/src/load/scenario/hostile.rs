@@ -69,7 +69,7 @@ fn floods(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Those who listen, and who tells them something.
+/// Agents that listen, and the connection that publishes to them.
 struct Class {
     crew: Crew,
     band: Band,
@@ -77,7 +77,7 @@ struct Class {
     lessons: Vec<String>,
 }
 
-/// How they fared.
+/// What the honest clients saw meanwhile.
 struct Fared {
     p99: f64,
     lost: f64,
@@ -133,7 +133,7 @@ impl Flood {
     }
 }
 
-/// One connection's, counted in `sent`.
+/// The flood of one connection, counted in `sent`.
 fn flood(target: SocketAddr, over: &AtomicBool, sent: &mut u64) -> io::Result<()> {
     let mut stream = TcpStream::connect(target)?;
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;

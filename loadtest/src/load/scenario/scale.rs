@@ -22,7 +22,7 @@ use crate::load::stage::{Stage, WINDOW};
 use crate::load::system::{Kind, System};
 
 const ROOM: usize = 30;
-/// Until every node has its claims, and after a wave until its events are published.
+/// How long it takes until every node has its claims, and after a wave until its events are published.
 const SETTLED: Duration = Duration::from_secs(8);
 /// How long nodes are watched at rest.
 const REST: Duration = Duration::from_secs(15);

@@ -17,7 +17,7 @@ use crate::load::results::Limit;
 use crate::load::stage::{Stage, fastest};
 use crate::load::system::{Kind, System};
 
-/// Of a classroom.
+/// Agents of one classroom.
 const ROOM: usize = 30;
 /// How many members an event is pushed to, where one event follows another.
 const AUDIENCE: usize = 5_000;
@@ -97,7 +97,7 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     Ok(Found { joins, one_by_one, back_to_back, bytes: (sizes[1] - sizes[0]) / rest.agents as f64, busy })
 }
 
-/// Who hears the events. Guests fill a room of thousands without millions of events, but do not recover.
+/// The agents that hear the events. Guests fill a room of thousands without millions of events, but cannot recover.
 fn audience(stage: &Stage, recovery: bool) -> Crowd {
     let members = AUDIENCE.min(stage.agents);
     if recovery { Crowd::new(62, members, ROOM) } else { Crowd::guests(62, members, members) }

@@ -23,7 +23,7 @@ const OVERHEAD: usize = 550;
 pub struct LogLimits {
     /// In events.
     pub events: usize,
-    /// In bytes, overhead included.
+    /// Bytes of all events, overhead included.
     pub bytes: usize,
     /// The age of the oldest event.
     pub age: Duration,

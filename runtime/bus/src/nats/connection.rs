@@ -62,7 +62,7 @@ pub(super) enum ConnectionError {
     Refused,
     #[error("the credentials cannot be used")]
     Credentials,
-    /// What to change.
+    /// TLS failed; the text says what to change.
     #[error("TLS: {0}")]
     Tls(String),
     #[error("the server said {0}")]

@@ -11,7 +11,7 @@ use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 
 /// Between two questions while events arrive.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two questions while none does.
+/// Between two questions while no event arrives.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.

@@ -77,7 +77,7 @@ struct FencedMessage {
 pub(super) struct InFlight {
     active: HashMap<u64, Active>,
     last_request: u64,
-    /// By the last token of the subject that the answer comes to.
+    /// Sent messages by the last token of the subject to which the answer comes.
     sent_messages: HashMap<u64, SentMessage>,
     sent: u64,
     /// Messages without a fence that wait.

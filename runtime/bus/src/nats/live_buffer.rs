@@ -112,7 +112,7 @@ impl LiveBuffer {
         }
     }
 
-    /// From now on events pass again.
+    /// Lets events pass again from now on.
     pub(super) fn resume(&self) {
         self.lock().intact = true;
     }

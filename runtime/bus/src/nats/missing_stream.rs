@@ -13,7 +13,7 @@ use crate::BusError;
 /// its files are gone, and deletes the files of one that is made meanwhile, too.
 const MAX_MISSING: Duration = Duration::from_secs(1);
 
-/// Since when there is no stream.
+/// Since when the stream is missing.
 #[derive(Default)]
 pub(super) struct MissingStream(Option<Instant>);
 

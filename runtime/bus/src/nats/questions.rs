@@ -83,7 +83,7 @@ pub(super) enum Again {
 }
 
 impl Questions {
-    /// For a connection to this server; `subject` is that of the question.
+    /// The questions on a connection to this server; `subject` is the subject of each.
     pub(super) fn new(server: String, subject: String) -> Self {
         let inbox = format!("_INBOX.{}.", Sid::random());
         Self { inbox, number: 0, subject, server, leader: None, current: None }

@@ -28,7 +28,7 @@ const PAGE_SIZE: u64 = 1_000;
 /// By how much the clocks of the database, this machine and NATS may differ.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-/// Those of `wanted` that were stored within `age`, and are still there.
+/// Returns which of `wanted` were stored within `age` and are still there.
 pub(super) async fn find(
     jetstream: &JetStream,
     wanted: &HashSet<String>,

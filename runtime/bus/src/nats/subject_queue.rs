@@ -126,7 +126,7 @@ impl<T> SubjectQueue<T> {
 pub(super) struct Guess {
     next: Option<u64>,
     window: usize,
-    /// Nothing is guessed before.
+    /// Before this moment nothing is guessed.
     from: Instant,
 }
 
@@ -135,7 +135,8 @@ impl Guess {
         Self { next: None, window: SMALLEST_WINDOW, from: Instant::now() }
     }
 
-    /// For a new connection. What the broken one sent is sent once more first, and then counts as young no more.
+    /// The guesses on a new connection. What the broken one had sent is sent again first, and no longer counts as
+    /// young.
     pub(super) fn after_break() -> Self {
         Self { from: Instant::now() + AFTER_BREAK, ..Self::new() }
     }

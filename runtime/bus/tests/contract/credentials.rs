@@ -115,7 +115,7 @@ async fn a_creds_file_is_used_and_read_again_before_it_expires() {
         let heard = ids(&collect(&mut feed, number as usize + 1).await);
         assert_eq!(heard, (1..=number + 1).collect::<Vec<_>>());
         fs::remove_file(&file).unwrap();
-        // Of an account that the server does not know.
+        // A user of an account that the server does not know.
         let stranger = operator.user(&KeyPair::new_account(), None);
         let stranger =
             NatsOptions { credentials: Some(RotatingSecret::new(stranger)), ..NatsOptions::new(server.url()) };

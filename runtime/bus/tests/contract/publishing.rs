@@ -81,7 +81,7 @@ async fn a_copy_that_a_path_delivers_late_is_refused() {
     let results = other.publish(copies()).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     other.publish(vec![presence(&fenced, "left")]).await.remove(0).unwrap();
-    // Until the stream has forgotten a later id.
+    // Waits until the stream has forgotten a later id.
     let room = classroom();
     let again = async || other.publish(vec![note(&room, "later", 1)]).await.remove(0).unwrap();
     let first = again().await;

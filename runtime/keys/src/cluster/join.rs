@@ -39,7 +39,7 @@ enum Kind {
     },
 }
 
-/// Fields that are set.
+/// The fields of one hash that are set.
 struct Written {
     hash: String,
     /// Names and values. The first value is the connection's sid.
@@ -120,7 +120,7 @@ pub(super) struct Outcome {
     pub(super) known: bool,
     /// Why the join failed.
     pub(super) failure: Option<String>,
-    /// What is to be undone then.
+    /// The commands that undo what was written, if it failed.
     pub(super) undo: Vec<KeyCommand>,
     /// The field of which SQL tells then whose it is.
     pub(super) unsettled: Option<KeyField>,
@@ -176,7 +176,7 @@ impl Outcome {
     }
 }
 
-/// Whether the hash was there, and what each of its fields was.
+/// Whether the hash was there, and the earlier value of each field.
 fn read(written: &Written, answer: Value) -> Result<(bool, Vec<String>), String> {
     let mut before: Vec<String> = from_redis_value(answer).map_err(|error| error.to_string())?;
     if before.len() != written.fields.len() + 1 {

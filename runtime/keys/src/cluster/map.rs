@@ -1,7 +1,7 @@
-//! A cluster's masters, and which has which slots.
+//! A cluster's masters, and the slots of each.
 //!
-//! Invariant: a map is never changed, only replaced by a newer one. What is known of a master's writes ([`Marker`]) belongs
-//! to its slots, so whoever takes them over, in a failover, is asked for them.
+//! Invariant: a map is never changed, only replaced by a newer one. What is known of a master's writes ([`Marker`])
+//! belongs to its slots: after a failover the slots' new master is asked for them.
 use std::sync::Arc;
 
 use super::{
@@ -44,8 +44,8 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// A map of what a node says; `master` gives what is there already for an endpoint. False where a shard of the map
-    /// before is no more: its slots were moved.
+    /// The next map, from what a node says; `master` returns the known master of an endpoint. False if a shard of this
+    /// map is gone, because its slots were moved.
     pub(super) fn next(&self, view: &View, master: impl Fn(&Endpoint) -> Arc<Master>) -> (Self, bool) {
         let (mut slots, mut masters, mut nodes) =
             (vec![None; usize::from(SLOTS)], Vec::<Arc<Master>>::new(), Vec::new());

@@ -46,7 +46,7 @@ const UNDO: Duration = Duration::from_millis(300);
 /// The keys in a cluster.
 pub(super) struct ClusterKeys {
     router: Router,
-    /// A master has lost writes, and nobody was told yet.
+    /// A master has lost writes, and no probe has said so yet.
     lost: AtomicBool,
 }
 
@@ -80,7 +80,7 @@ impl ClusterKeys {
         answers.into_iter().collect::<Result<_, _>>().map_err(|why| failed(operation, why))
     }
 
-    /// Writes a master's marker; whether all is there that was written before.
+    /// Writes a master's marker. True if everything that was written before is still there.
     async fn probe_one(&self, master: &Master, shard: &Shard, marker: &str) -> Result<bool, KeysError> {
         let mark = shard.marker.next(&self.names().key(&format!("{marker}{}", shard.tag)));
         let write = self.names().mark(&mark, true);
@@ -181,7 +181,7 @@ impl LessonKeys for ClusterKeys {
         let probes = map.masters.iter().map(|(master, shard)| self.probe_one(master, shard, marker));
         let probed = join_all(probes).await;
         if self.router.topology.take_moved() || probed.iter().any(|probed| matches!(probed, Ok(false))) {
-            // Remembered, since this master says so only once, and the call fails where another one does not answer.
+            // This master says so only once, and the call fails if another master does not answer: so it is remembered.
             self.lost.store(true, Ordering::SeqCst);
         }
         probed.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -1,7 +1,7 @@
 //! Sends commands to the masters that have their slots, side by side.
 //!
-//! Invariant: whoever has moved a slot, or taken it over, is found: a node that says so is believed for that command, and
-//! the map is made anew. Nothing outlives the deadline.
+//! Invariant: the master of a slot that was moved, or taken over, is found: the command follows a node's redirection,
+//! and the map is read again. No command outlives its deadline.
 use std::{sync::Arc, time::Duration};
 
 use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
@@ -98,8 +98,8 @@ impl Router {
                 }
             }
             if !unreached.is_empty() {
-                // Nothing was sent, so another master may be asked, if there is one now. Where the time is over meanwhile the
-                // look goes on without this call.
+                // Nothing was sent, so another master may be asked, if there is one now. If the deadline passes
+                // meanwhile, the look goes on without this call.
                 timeout_at(deadline, self.topology.look()).await.ok();
                 let map = self.topology.map();
                 let elsewhere = unreached.into_iter().filter(|(sent, master)| {
@@ -174,7 +174,7 @@ impl Router {
         Ok(of_commands)
     }
 
-    /// What a refused command is to do next; none: nothing.
+    /// How a refused command goes on; none if it does not.
     fn next(&self, error: &RedisError, from: &Endpoint) -> Option<Next> {
         let node = error.redirect_node().and_then(|(node, _)| Endpoint::parse(node, from));
         match (error.code()?, node) {
@@ -183,7 +183,7 @@ impl Router {
                 Some(Next::At { node, asking: false })
             }
             ("ASK", Some(node)) => Some(Next::At { node, asking: true }),
-            // Of several keys in a slot that is being moved some are here and some there.
+            // While a slot is being moved, some of the command's keys may be on one node and some on the other.
             ("TRYAGAIN", _) | ("NOSCRIPT", _) => Some(Next::Later),
             ("CLUSTERDOWN" | "READONLY" | "MASTERDOWN" | "LOADING", _) => {
                 self.topology.look_soon();
@@ -194,7 +194,7 @@ impl Router {
     }
 }
 
-/// What a refused command does next.
+/// How a refused command goes on.
 enum Next {
     /// It goes to the node that was named.
     At { node: Endpoint, asking: bool },

@@ -6,13 +6,13 @@ pub(super) const SLOTS: u16 = 16_384;
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// The slot of a key: of what is in its first braces, if anything is.
+/// The slot of a key: only the text in its first braces counts, if there is any.
 pub(super) fn of(key: &str) -> u16 {
     let braced = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(braced, _)| braced);
     CRC.checksum(braced.filter(|braced| !braced.is_empty()).unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// What puts a key without braces into this slot, at its end.
+/// The ending that puts a key without braces into this slot.
 pub(super) fn tag(slot: u16) -> String {
     let mut tags = (0_u64..).map(|number| format!("{{{number}}}"));
     tags.find(|tag| of(tag) == slot).expect("each slot has numbers")
@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_the_servers() {
-        // As CLUSTER KEYSLOT says.
+        // The slots that CLUSTER KEYSLOT answers.
         assert_eq!(of("123456789"), 12739);
         assert_eq!(of("foo{hash_tag}"), of("hash_tag"));
         assert_eq!(of("foo{}{bar}"), 8363);

@@ -94,7 +94,8 @@ impl Topology {
         *looked = Some(Instant::now());
     }
 
-    /// What the node says that knows most. All are asked, those of the URL too: each of the others may be gone.
+    /// The view of the node that knows most. All are asked, those of the URL too, because each of the others may be
+    /// gone.
     async fn view(&self) -> Result<View, ConnectError> {
         let (map, url, dialer) = (self.map(), &self.dialer.url().await?, &self.dialer);
         let seeds = url.endpoints.iter().filter(|seed| !map.nodes.contains(seed));

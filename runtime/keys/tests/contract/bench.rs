@@ -38,7 +38,7 @@ impl Bench for InMemory {
 pub(crate) struct InRedis {
     pub(crate) kv: Arc<dyn LessonKeys>,
     prefix: String,
-    /// To each server that may have keys, without TLS.
+    /// A connection to each server that may have keys, without TLS.
     pub(crate) connections: Vec<MultiplexedConnection>,
 }
 
@@ -63,7 +63,7 @@ impl InRedis {
         format!("{}{key}", self.prefix)
     }
 
-    /// As another service writes; the key is without the prefix.
+    /// Writes as another service does; the key is without the prefix.
     pub(crate) async fn write(&self, command: &str, key: &str, arguments: &[&str]) {
         let _: Value = self.tell(cmd(command).arg(self.name(key)).arg(arguments)).await;
     }

@@ -131,9 +131,9 @@ async fn a_slot_may_move_under_joins() {
     let meanwhile = || {
         block_in_place(|| {
             Handle::current().block_on(async {
-                // Asked of the one that the hash is still on.
+                // The command goes to the node that still has the hash.
                 bench.kv.join(&participant("moved-1", "bob", 2), None).await.unwrap();
-                // And of the one that it is to be on, where it is made.
+                // The hash is gone, so the command goes to the node that gets the slot, and makes it there.
                 bench.write("DEL", "lesson_student_moved-1", &[]).await;
                 bench.kv.join(&participant("moved-1", "carol", 3), None).await.unwrap();
                 bench.kv.repair(std::slice::from_ref(&alice)).await.unwrap();

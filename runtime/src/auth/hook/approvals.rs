@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// How many answers are kept.
 const CAPACITY: usize = 20_000;
 
-/// Until when the yes to each question is remembered. There are two halves: when the recent one is full, it replaces
-/// the older one, so no search for old entries is needed.
+/// Maps each question to the moment until which its yes is remembered. There are two halves: when the recent one is
+/// full, it replaces the older one, so no search for old entries is needed.
 #[derive(Debug, Default)]
 pub(super) struct Approvals {
     recent: HashMap<Bytes, Instant>,

@@ -24,7 +24,7 @@ pub(super) async fn stream(admin: &Admin, _: &Call<'_>) -> Result<Streamed, Http
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // For proxies that would collect it.
+        // Keeps proxies from buffering the stream.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         headers.insert(name, header::HeaderValue::from_static(value));

@@ -12,7 +12,7 @@ use rollcall_schema::{JsonObject, SessionId, Shards, StateVersion};
 use super::{rows::get, store::PostgresStore};
 use crate::{AgentStates, Lease, SetState, StoreError};
 
-/// A waiting update that tells role and info is followed by one that tells them, too.
+/// If the update that waits carries role and info, the one that replaces it carries them too.
 const SET_STATE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), owned as materialized (

@@ -157,12 +157,12 @@ pub(super) struct Dedicated {
     client: ClientWrapper,
     driver: AbortHandle,
     timeline: Arc<Timeline>,
-    /// Of the database that it leads to; none where there were no tables yet.
+    /// The incarnation of its database; none if there were no tables yet.
     incarnation: Option<Uuid>,
     pooled: Option<Arc<Pooled>>,
     /// What a pooler's connection gets with each transaction.
     settings: Vec<(&'static str, &'static str)>,
-    /// Between "begin" and "commit".
+    /// Whether a transaction has begun and is not committed yet.
     in_transaction: AtomicBool,
 }
 
@@ -177,7 +177,7 @@ impl Dedicated {
         let Connected { client, connection, .. } =
             connector.connect(settings, least).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
-            // Its end is seen by whoever uses it next.
+            // The next statement on it finds that it has ended.
             let _ = connection.await;
         });
         let mut made = Self {

@@ -13,7 +13,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// Without advice.
+    /// An error without advice.
     pub(super) fn plain(why: impl Into<String>) -> Self {
         Self { why: why.into(), advice: None }
     }
@@ -31,8 +31,8 @@ impl ConnectError {
         Self { why: why.join("; "), advice: Some(advice.join("; ")).filter(|advice| !advice.is_empty()) }
     }
 
-    /// For a call that waits for a connection. The cause may be mended while this process runs, so nothing is given up for
-    /// it.
+    /// The error of a call that waits for a connection. The cause may be removed while this process runs, so it counts
+    /// as temporary.
     pub(super) fn unavailable(self) -> StoreError {
         StoreError::Unavailable(match self.advice {
             Some(advice) => format!("{}: {advice}", self.why),

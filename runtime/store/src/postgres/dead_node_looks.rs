@@ -1,5 +1,5 @@
-//! When a heartbeat looks for dead nodes: each while there are few nodes; where there are more, those of the node that holds
-//! the first shard of the outbox, and the others' now and then, in case that node does not.
+//! When a heartbeat looks for dead nodes. While there are few nodes, each heartbeat does. With more, each of the node
+//! that holds the outbox's first shard does, and those of the others now and then, in case that node does not.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,8 +30,9 @@ impl DeadNodeLooks {
         !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
     }
 
-    /// A heartbeat has looked or not, and has found a dead node or not; there are `nodes`, and this one holds these shards.
-    /// Where it has found one it looks again: the end of that one's sessions may take many rounds.
+    /// Notes whether a heartbeat has looked and has found a dead node, how many nodes there are, and which shards this
+    /// one holds. After it has found one, the next one looks again, because ending that node's sessions may take many
+    /// rounds.
     pub(super) fn looked(&self, (looked, dead): (bool, bool), nodes: u32, held: Shards) {
         let mut look = self.lock();
         if looked {

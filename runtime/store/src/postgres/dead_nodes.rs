@@ -27,10 +27,10 @@ macro_rules! dead {
 }
 pub(super) use dead;
 
-/// Answers whether there is anything to reap. A node whose own lease is expired takes none: it was suspended, and so may all
-/// have been. That stays so until a heartbeat has found its lease unbroken: one that renewed it after a gap need not have
-/// answered yet. A node that is writing at this moment is not dead, and one whose writes hang does not hold up the others'
-/// ends.
+/// Answers whether there is anything to reap. A node whose own lease has expired takes none: it was suspended, and all
+/// others may have been too. It takes none before a heartbeat has found its lease unbroken: the answer of one that
+/// renewed it after a gap may not be here yet. A node that is writing at this moment is not dead, and one whose writes
+/// hang does not hold up the others' ends.
 const TAKE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
@@ -122,7 +122,7 @@ pub(super) const FORGET_TAKEN: &str = concat!(
 );
 
 impl PostgresStore {
-    /// As [`crate::NodeLeases::reap`].
+    /// See [`crate::NodeLeases::reap`].
     pub(super) async fn end_dead_nodes(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let max = whole(max);
@@ -140,7 +140,7 @@ impl PostgresStore {
         let aside = self.quarantine.sessions();
         let gone: i64 = match self.background.rows("reap", REAP, &[&node.0, &epoch.0, &max, &aside]).await {
             Ok(rows) => only(&rows)?,
-            // Somewhere in the batch: each alone, so that one fails alone.
+            // One session of the batch is refused, so each is ended by a statement of its own.
             Err(StoreError::Refused(_)) => self.reap_singly(lease, max, &aside).await?,
             Err(error) => return Err(error),
         };
@@ -155,7 +155,7 @@ impl PostgresStore {
         unsigned(adopted)
     }
 
-    /// Each session alone, so that one fails alone.
+    /// Ends each session by a statement of its own, so that one that is refused holds up no other.
     async fn reap_singly(&self, lease: Lease, max: i64, aside: &[i64]) -> Result<i64, StoreError> {
         let Lease { node, epoch } = lease;
         let mut gone = 0;

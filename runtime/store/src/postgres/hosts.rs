@@ -34,7 +34,7 @@ enum Step {
     Failed(Refusal),
 }
 
-/// Where a connection was found last.
+/// The address of the last good connection.
 #[derive(Debug, Default)]
 pub(super) struct Hosts(Mutex<Option<Address>>);
 

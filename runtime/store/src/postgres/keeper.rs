@@ -23,7 +23,7 @@ pub(super) struct Keeper {
     connector: Arc<Connector>,
     /// Settings of its session.
     settings: &'static str,
-    /// For a call, with making the connection where there is none.
+    /// How long a call may take, including a new connection if there is none.
     limit: Duration,
     connection: Mutex<Option<Dedicated>>,
 }

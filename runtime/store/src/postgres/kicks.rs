@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{Kick, KickTarget, KickedSession, Kicks, Lease, StoreError};
 
-/// Rows are locked in the order in which closes lock theirs. One row without a session where nothing was to end.
+/// Rows are locked in the order in which closes lock theirs. Where nothing was to end, it returns one row without a
+/// session.
 macro_rules! kick {
     ($which:literal) => {
         concat!(

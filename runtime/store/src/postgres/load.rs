@@ -14,7 +14,7 @@ use crate::{AttendeeRow, LessonRow, Lessons, Load, LoadError, StoreError};
 
 /// Rows a statement.
 const CHUNK: usize = 4096;
-/// For a statement of that many; another load of the same lessons may be in the way.
+/// How long a statement of that many rows may take: another load of the same lessons may be in the way.
 const LIMIT: Duration = Duration::from_secs(10);
 const SETTINGS: &str = "-c statement_timeout=10000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000";
 

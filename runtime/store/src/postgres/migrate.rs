@@ -114,7 +114,7 @@ async fn create(connection: &Dedicated, schema: &SchemaName) -> Result<(), Store
     let found = connection.rows(LIMIT, "select to_regnamespace($1::text) is not null", &[&schema.to_string()]).await?;
     match found.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
         true => Ok(()),
-        // Where it exists, this would need a right that nothing else needs.
+        // Even if the schema exists, `create schema` would need a right that nothing else needs.
         false => connection.run(LIMIT, &format!("create schema {schema}")).await,
     }
 }

@@ -17,7 +17,8 @@ macro_rules! rfc3339 {
     };
 }
 
-/// From one classroom to the next in the index: grouping would read the agents of all, unless the planner sees better.
+/// Steps from one classroom to the next in the index: grouping would read all agents, unless the planner finds this way
+/// itself.
 const CLASSROOMS: &str = "with recursive room as (
         (
             select classroom_id from agent_session where classroom_id >= $1 and classroom_id <= $2

@@ -49,18 +49,18 @@ struct ServerProcess {
     client: ClientWrapper,
     /// None behind a pooler.
     identity: Option<Identity>,
-    /// Of the database that it leads to.
+    /// The incarnation of its database.
     incarnation: Option<Uuid>,
 }
 
-/// Makes backends that know who they are, and where they lead.
+/// Makes backends, each with its identity and the database that it leads to.
 struct ConnectionManager(Arc<Connector>);
 
 impl managed::Manager for ConnectionManager {
     type Type = ServerProcess;
     type Error = StoreError;
 
-    /// Within the connector's limits; whoever waits for it has a limit of its own, too.
+    /// It has the connector's time limits; a caller that waits for it has its own, too.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
         // The view beside it is planned and read as a join of all connections.
         const WHO: &str = "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())";
@@ -113,7 +113,7 @@ fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
 struct Busy {
     backend: Option<managed::Object<ConnectionManager>>,
     lost: Arc<Lost>,
-    /// Behind a pooler, once its transaction may have been sent: when it must have begun.
+    /// Behind a pooler: by when its transaction must have begun. Set before that may be sent.
     deadline: OnceLock<(Arc<Pooled>, f64)>,
     _permit: OwnedSemaphorePermit,
 }
@@ -212,8 +212,8 @@ impl Pool {
         }
     }
 
-    /// After a call that was not answered: the server may be gone without a word, and each idle connection to it would
-    /// cost another call its time. Those that answered meanwhile stay.
+    /// Called after a call that was not answered: the server may be gone without a word, and each idle connection to it
+    /// would cost one more call its time. Connections that have answered meanwhile stay.
     fn forget_silent(&self) {
         self.backends.retain(|_, metrics| metrics.last_used() < LIMIT);
     }

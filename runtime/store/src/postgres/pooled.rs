@@ -98,12 +98,13 @@ impl Pooled {
         let is_ours = |name: &str| name.strip_prefix('s').is_some_and(|number| number.parse::<u64>().is_ok());
         let renamed = rows.iter().all(|row| row.try_get(0).is_ok_and(|name| !is_ours(name)));
         self.prepares.store(!rows.is_empty() && renamed, Ordering::Relaxed);
-        // The rows hold the statement, too. After the commit its close would go to whichever connection comes next.
+        // The rows hold the statement, too. If it were closed after the commit, the pooler might send that to another
+        // connection.
         drop((statement, rows));
         client.batch_execute("commit").await
     }
 
-    /// A transaction of this process that begins now must have begun by then.
+    /// By when a transaction of this process that is sent now must have begun.
     pub(super) async fn deadline(&self, client: &Client) -> Result<f64, Error> {
         let known = *locked(&self.clock);
         let clock = match known.filter(|clock| clock.at.elapsed() < CLOCK_FOR) {

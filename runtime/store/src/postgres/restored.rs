@@ -25,7 +25,7 @@ const ANEW: &str = "update installation set id = gen_random_uuid(), incarnation 
 /// Ids that were given out since the backup was made are unknown here; see [`now_micros`].
 const RAISE: &str = "select raise_ids($1)";
 
-/// Their fields in Redis go as a dead node's do. Their events were published, or are too old to be told.
+/// Their fields in Redis are removed as a dead node's are. Their events were published already, or are too old to be.
 const END: &str = concat!(
     "with gone as (
         delete from agent_session

@@ -41,7 +41,7 @@ pub(super) fn unsigned<N: TryFrom<i64, Error: std::fmt::Display>>(count: i64) ->
     N::try_from(count).map_err(unreadable)
 }
 
-/// A limit for SQL.
+/// A limit as SQL takes it.
 pub(super) fn whole(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }

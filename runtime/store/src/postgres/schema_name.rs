@@ -38,7 +38,7 @@ impl fmt::Display for SchemaName {
 }
 
 impl SchemaName {
-    /// For the start of a session.
+    /// The option with which a session starts in this schema.
     pub(super) fn option(&self) -> String {
         format!("-c search_path={self}")
     }

@@ -83,7 +83,7 @@ const OPEN: &str = "with fence as materialized (
     select classroom_id, agent_id, id, previous_node, previous_sid, false from entered
     union all select classroom_id, agent_id, null, null, null, doubtful from wanted where doubtful or not allowed";
 
-/// One row without a session where the fence holds and nothing was to close.
+/// Where the fence holds and nothing was to close, it returns one row without a session.
 const CLOSE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share

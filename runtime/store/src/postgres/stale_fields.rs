@@ -43,8 +43,8 @@ const ADOPT: &str = "with recursive owner as (
     )
     select count(*) from adopted";
 
-/// A successor that left before this statement may have been made the holder after its own leaving was carried out; one
-/// that leaves later finds itself the holder.
+/// If a successor has left before this statement, its own removal may have been carried out before it was made the
+/// holder, so a new stale field is written for it. A successor that leaves later finds itself the holder.
 const FORGET: &str = "with forgotten as (
         delete from stale_field where id = any ($2) returning lesson_id, user_id, sid
     ), kept as (

@@ -5,7 +5,7 @@ use tokio_postgres::error::{Error, SqlState};
 
 use crate::StoreError;
 
-/// Before a deadlock's victim tries again: long enough for the survivor to commit.
+/// The pause before a deadlock's victim tries again: long enough for the survivor to commit.
 pub(super) const PAUSE: Duration = Duration::from_millis(3);
 
 /// What a failed statement means for the next step.
@@ -21,7 +21,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// For a caller that does not try again.
+    /// The error for a caller that does not try again.
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::Answered(error) | Self::Again(error) | Self::ReadOnly(error) | Self::Broken(error) => error,

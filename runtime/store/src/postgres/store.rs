@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
-/// For a statement in the background, which may walk over many dead rows of an old snapshot; and the server's own limit.
+/// How long a statement in the background may take, which may walk over many dead rows of an old snapshot; and the
+/// server's own limit.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(12);
 const BACKGROUND: &str = "-c statement_timeout=10000";
 /// The same, and no wait for the disk: a deletion that a crash undoes is made again.
@@ -32,8 +33,7 @@ pub struct PostgresStore {
     pub(super) sweep: Keeper,
     pub(super) floor: Floor,
     pub(super) connector: Arc<Connector>,
-    /// By node: when its lease ends, in microseconds since 1970, as the last heartbeat found or left it that did not find it
-    /// expired.
+    /// When each node's lease ends, in microseconds since 1970, by the last heartbeat that did not find it expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
     /// What renewals write of this node.
     pub(super) statistics: parking_lot::Mutex<Option<String>>,

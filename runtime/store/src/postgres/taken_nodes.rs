@@ -16,7 +16,8 @@ use crate::{Lease, StoreError};
 /// A replica that may be promoted is behind by less.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// A row with its old epoch is one whose taking is lost. One row where the fence holds.
+/// A node whose row has its old epoch is taken again: the database has lost that it was. Where the fence holds, one row
+/// is returned.
 const TAKE_AGAIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), forgotten as materialized (
@@ -40,7 +41,7 @@ struct Taken {
 }
 
 impl TakenNodes {
-    /// These were taken now.
+    /// Notes nodes whose leases were taken just now.
     pub(super) fn add(&self, nodes: impl Iterator<Item = (i64, i64)>) {
         let now = Instant::now();
         let mut taken = self.lock();

@@ -71,8 +71,8 @@ impl Timeline {
         self.seen.fetch_max(session, Ordering::Relaxed);
     }
 
-    /// Compares a new connection, and raises the ids where it is the first to find another history. None where there are
-    /// no tables yet: such a connection may not be used for more than the tables' making.
+    /// Compares a new connection with what is known. If it is the first to find another history, it raises the ids.
+    /// Returns none where there are no tables yet: such a connection may only be used to make them.
     pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, Error> {
         let here = self.here(client).await?;
         let stored = match stored(client, STORED).await {
@@ -93,7 +93,7 @@ impl Timeline {
         stored.timeline.as_deref() == Some(here) && stored.last_session >= self.seen.load(Ordering::Relaxed)
     }
 
-    /// Where this connection leads to.
+    /// The history of the database that this connection leads to.
     async fn here(&self, client: &Client) -> Result<String, Error> {
         let mut parts = Vec::with_capacity(PARTS.len());
         for sql in PARTS {

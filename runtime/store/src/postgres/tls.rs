@@ -37,7 +37,7 @@ pub(super) struct Tls {
     versions: Vec<Option<FileVersion>>,
 }
 
-/// Another one after a file was replaced or written.
+/// Differs after a file was replaced or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileVersion {
     modified: Option<SystemTime>,
@@ -70,7 +70,7 @@ impl TlsSource {
 impl Tls {
     fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
         let files = files(parameters);
-        // Before the files: one that is replaced meanwhile is read again.
+        // Taken before the files are read, so that one that is replaced meanwhile is read again.
         let versions = versions(&files);
         let mut config = match (&parameters.roots, parameters.mode) {
             (Some(_), SslMode::VerifyFull) => files.config()?,
@@ -134,7 +134,7 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // Without these a stranger could show the server's certificate, and channel binding would prove nothing.
+    // Without this check a stranger could show the server's certificate, and channel binding would prove nothing.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

@@ -26,7 +26,7 @@ const CLAIM: &str = "with fence as materialized (
     returning w.node_id";
 
 const STATE: &str = "select stream, after_offset from webhook where single";
-/// Those of other offsets may have been written while the delivery began with these.
+/// Only those of the cursor's own stream: others are left from the stream before.
 const PARKED: &str = "select p.classroom_id, p.after_offset,
         greatest(extract(epoch from clock_timestamp() - p.refused_since), 0)::float8
     from webhook_parked p join webhook w on w.single and w.stream = p.stream";

@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::StoreError;
 use rollcall_base::{failpoint, names, tasks::Tasks};
 
-/// For a call, with its wait in the queue.
+/// How long a call may take, with its wait in the queue.
 const LIMIT: Duration = Duration::from_millis(1500);
 /// Calls that may wait; each is a batch.
 const QUEUE: usize = 1024;
@@ -33,7 +33,7 @@ type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Called with the connection, or with the reason why there is no transaction.
 type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Reply + Send>;
 
-/// Where work is handed in. The thread ends with the last clone.
+/// Hands work to the thread, which ends with the last clone.
 #[derive(Clone)]
 pub(super) struct DbThread {
     queue: SyncSender<Work>,
@@ -107,7 +107,7 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the database's thread has ended".to_owned())
 }
 
-/// Passive: waits for nobody, and what it does not reach comes with the next.
+/// Passive: it waits for no other connection, and the next checkpoint takes what this one could not.
 fn checkpoint(connection: &Connection, commits: &Receiver<()>) {
     while commits.recv().is_ok() {
         failpoint::reach("sqlite-checkpoint");
@@ -136,13 +136,13 @@ fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &Sy
             Err(error) => Err(error),
         };
         if committed.is_err() && !connection.is_autocommit() {
-            // Without effect where SQLite has rolled back by itself.
+            // It has no effect if SQLite has rolled back by itself.
             connection.execute_batch("rollback").ok();
         }
         for reply in replies {
             reply(committed.clone());
         }
-        // Full: it has not begun with the commit before this one.
+        // If it is full, the checkpointer has not begun with an earlier commit yet, and will find this one too.
         checkpoint.try_send(()).ok();
     }
 }

@@ -4,8 +4,8 @@ use rusqlite::Connection;
 use super::db_thread::failed;
 use crate::{StoreError, now_micros};
 
-/// Beyond what was given out after any copy of the file was made, and after any earlier jump from the same copy: nobody gives
-/// out a million a second. Where the clock was put back, the jump alone has to do.
+/// Jumps beyond all ids that were given out after any copy of the file was made, and after any earlier jump from the
+/// same copy: no process gives out a million a second. Where the clock was put back, the jump alone has to do.
 const JUMP: &str = "update sqlite_sequence set seq = max(seq, ?1) + 1000000";
 
 /// A table that never had a row has no sequence yet.

@@ -161,7 +161,7 @@ fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<H
         replaced: sids("select sid from temp.takeover")?,
         kicks: kicks::waiting(connection)?,
         nodes: 1,
-        // Nobody is beside it.
+        // No other node runs beside this one.
         was_expired: false,
         // An earlier process may be; to look is as cheap as to ask.
         dead: true,

@@ -23,7 +23,7 @@ const WRITE: &str =
     insert into lesson_attendee (lesson_id, user_id, seat) select lesson_id, user_id, seat from new_attendee where true
     on conflict (lesson_id, user_id) do update set seat = excluded.seat;";
 
-/// None while a piece of work has it, and after one that panicked.
+/// The connection; none while a piece of work has it, or after one that panicked.
 struct SqliteLoad(Option<Connection>);
 
 #[async_trait]

@@ -31,7 +31,7 @@ const QUARANTINE: &str = "insert into outbox_quarantine (id, classroom_id, agent
     created_at, state, role, info, traceparent, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
 const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
-/// Under their old ids, so that those that come later stay behind them.
+/// They keep their ids, so that later rows stay behind them.
 const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
     state, role, info, traceparent) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
     state, role, info, traceparent \

@@ -38,7 +38,7 @@ const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 
     lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     (select count(*) from agent_session where node_id = node.id) from node order by id";
 
-/// Days, as julianday counts them, in seconds.
+/// julianday counts days; the result is in seconds.
 const REPORTS: &str = "select id, label, lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     max((julianday(lease_until) - julianday('now')) * 86400.0, 0.0) from node order by id";
 

@@ -33,7 +33,7 @@ macro_rules! stale_fields_of {
 }
 pub(super) use stale_fields_of;
 
-/// Of an agent's session in a classroom, if another connection has it, which has not ended yet.
+/// The stale fields of an agent's session in a classroom, if another connection has it that has not ended yet.
 pub(super) const OF_OTHER: &str =
     stale_fields_of!("node_id", "true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
 
@@ -136,7 +136,8 @@ fn held(connection: &Connection, node: NodeId, after: i64, max: usize) -> Result
     })
 }
 
-/// A successor that left before this may have been made the holder after its own leaving was carried out.
+/// If a successor has left meanwhile, its own removal may have been carried out before it was made the holder, so a new
+/// stale field is written for it.
 fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;

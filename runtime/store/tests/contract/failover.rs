@@ -121,7 +121,7 @@ async fn a_restored_database_begins_anew(world: World) {
     let refused = store.prepare_restored().await;
     assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("stop")), "{refused:?}");
 
-    // As if that node had never lived: its backup was put back.
+    // A backup from before that node was put back, so it has never lived.
     let world = world.forgets_its_lock();
     world.sql("update node set lease_until = '2000-01-01 00:00:00'");
     let done = store.prepare_restored().await.expect("restored");

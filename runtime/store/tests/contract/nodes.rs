@@ -49,7 +49,7 @@ async fn what_a_node_says_of_itself_comes_with_its_renewals() {
     let long = "x".repeat(4096);
     for text in [r#"{"connections":1}"#, &long] {
         other.report(text.to_owned());
-        // As some seconds later.
+        // Makes it look as if some seconds had passed.
         world.sql(
             "update node set renewed_at = renewed_at - interval '4 s', statistics_at = statistics_at - interval '4 s'",
         );
@@ -149,7 +149,7 @@ async fn a_lease_whose_taking_the_database_has_lost_is_taken_again() {
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
 
-    // As a replica has it that lagged: the node lives, and its session's end was told.
+    // The rows of a replica that lagged: the node lives, although its session's end was published.
     let node = world.lease.node;
     world.sql(&format!(
         "insert into node (id, label, lease_until, standalone) overriding system value \

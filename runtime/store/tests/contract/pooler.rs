@@ -78,7 +78,7 @@ async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
         let (member, lesson) = (Member::new(here, &format!("web.u{n}")), lesson.clone());
         calls.spawn(async move {
             let deadline = Instant::now() + LEASE;
-            // Some wait for a connection for too long.
+            // Some calls wait for a connection for too long.
             let opened = loop {
                 match store.open(lease, &[member.open()]).await {
                     Ok(opened) => break opened[0].expect("its user has few"),

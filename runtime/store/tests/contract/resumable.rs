@@ -1,4 +1,4 @@
-//! Where a client was that goes on after a break.
+//! Finding the session of a client that goes on after a break.
 use std::time::Duration;
 
 use rollcall_schema::ResumeId;
@@ -40,7 +40,7 @@ async fn a_live_session_is_found_under_its_id_with_its_lesson(world: World) {
     assert_eq!(found(&world, &alice, ResumeId::random(), LONG).await, None);
     let other = Member { agent: crate::world::agent_id("tab.alice"), ..alice.clone() };
     assert_eq!(found(&world, &other, id, LONG).await, None);
-    // Who takes it over without the id, or under another one, leaves nothing to be found.
+    // After a takeover without the id, or with another one, the session is not found.
     world.store.open(world.lease, &[alice.again().open()]).await.expect("opened");
     assert_eq!(found(&world, &alice, id, LONG).await, None);
     let next = ResumeId::random();

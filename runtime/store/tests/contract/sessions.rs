@@ -301,6 +301,6 @@ async fn a_user_has_only_so_many_sessions(world: World) {
     assert_eq!(world.events().await.len(), 4);
     world.store.close(world.lease, &[members[1].0.close(LeftReason::Closed)]).await.expect("closed");
     assert_eq!(opened(&[elsewhere]).await, [true]);
-    // Nobody else's can be opened, also where all of a batch are refused.
+    // No other session of the user can be opened, also if all of a batch are refused.
     assert_eq!(opened(&opens[3..4]).await, [false]);
 }

@@ -107,7 +107,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     assert_eq!(world.sql("select count(*) from node"), "1", "the dead node is gone");
     blocker.batch_execute("rollback").await.expect("released");
     for call in waiting {
-        // Some have waited for too long.
+        // Some calls have waited for too long.
         let _ = call.await.expect("no panic");
     }
 }

@@ -204,7 +204,7 @@ async fn guest(world: &World) -> Member {
         let lesson = world.lesson(name, alice.classroom, &[]).await;
         let join = Join { session: None, ..alice.join(SessionId(0), &lesson) };
         assert!(matches!(world.join(join.clone()).await, Joined::Lesson { .. }));
-        // Who brings no token has no field.
+        // A guest without a token has no field.
         world.join(Join { user: None, sid: Sid::random(), ..join }).await;
     }
     assert_eq!(left(world).await, [], "it is there");

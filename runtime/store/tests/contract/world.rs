@@ -63,7 +63,7 @@ impl World {
         Self::new(store, Database::Sqlite(path, folder)).await
     }
 
-    /// On this store, whose file is `x.db` in the folder.
+    /// A world on this store, whose file is `x.db` in the folder.
     pub(crate) async fn on_sqlite(store: SqliteStore, folder: tempfile::TempDir) -> Self {
         Self::new(Arc::new(store), Database::Sqlite(folder.path().join("x.db"), folder)).await
     }
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// As if its process had ended.
+    /// Frees the file's lock, as if the process had ended.
     pub(crate) fn forgets_its_lock(mut self) -> Self {
         self.store = self.another();
         self
@@ -197,7 +197,7 @@ async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
     outbox
 }
 
-/// As [`World::events`], of another node.
+/// As [`World::events`], for another node.
 pub(crate) async fn events_of(store: &dyn Store, lease: Lease) -> Vec<OutboxRow> {
     let mut outbox = outbox_of(store, lease).await;
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! From where each shard is read.
+//! The id from which each shard is read.
 //!
 //! A transaction that somebody left open keeps every deleted row in place, and a read from the front would step over all
 //! of them each time: half a second for two million. So a read begins behind what is known to be gone.
@@ -37,17 +37,17 @@ impl Marks {
         shards.iter().map(|shard| self.low[place(*shard)]).collect()
     }
 
-    /// After another relay had this shard.
+    /// Forgets the mark of a shard that another relay had.
     pub(super) fn forget(&mut self, shard: i16) {
         (self.low[place(shard)], self.next[place(shard)]) = (0, 0);
     }
 
-    /// After rows were put back under their old ids.
+    /// Forgets all marks, after rows were put back under their old ids.
     pub(super) fn forget_all(&mut self) {
         (self.low, self.next) = ([0; COUNT], [0; COUNT]);
     }
 
-    /// These rows were read of these shards, each from its mark on.
+    /// Notes rows that were read, of each of these shards from its mark on.
     pub(super) fn read(&mut self, shards: &[i16], rows: impl IntoIterator<Item = (i16, i64)>) {
         let mut first = [None; COUNT];
         for (shard, id) in rows {

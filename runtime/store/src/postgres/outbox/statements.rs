@@ -56,7 +56,7 @@ pub(super) const QUARANTINE: &str = "with gone as (
         state, role, info, traceparent, why, retry_at)
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
-/// All rows of some agents whose time has come, under their old ids, so that those that come later stay behind them.
+/// All quarantined rows of some agents whose time has come. They keep their ids, so that later rows stay behind them.
 pub(super) const RELEASE_QUARANTINED: &str = claimed!(
     ", due as (
         select distinct first.classroom_id, first.agent_id from mine cross join lateral (
