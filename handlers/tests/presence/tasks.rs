@@ -40,7 +40,7 @@ async fn each_task_of_the_node_ends_the_process() {
         "worker",
         "dispatch",
         "disconnects",
-        "projection of keys",
+        "key reconciler",
         "removals of keys",
         "refused ends",
         "session check",

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     address::{Endpoint, Servers},
     clock::Clock,
-    dial::{ConnectError, Dialer, Line, told, told_without_tls},
+    dial::{ConnectError, Dialer, Line, connect_error, connect_error_without_tls},
     scripts::{Scripts, lacks_script},
     sentinel, state,
 };
@@ -121,8 +121,8 @@ impl ConnectionManager {
             (None, _) => url.endpoints[0].clone(),
         };
         let mut line = self.dialer.dial(&endpoint, &url.access, url.tls).await?;
-        let told = if url.tls { told } else { told_without_tls };
-        let scripts = Scripts::load(&mut line.connection, &self.clock).await.map_err(|error| told(&error))?;
+        let explain = if url.tls { connect_error } else { connect_error_without_tls };
+        let scripts = Scripts::load(&mut line.connection, &self.clock).await.map_err(|error| explain(&error))?;
         let clock = Arc::clone(&self.clock);
         Ok(RedisConnection { line, broken: Arc::default(), scripts: Arc::new(scripts), clock, made: Instant::now() })
     }

@@ -111,9 +111,9 @@ impl Dialer {
         };
         let stream = stream
             .await
-            .map_err(|error: io::Error| told_by_tls(&error).unwrap_or_else(|| ConnectError(error.to_string())))?;
+            .map_err(|error: io::Error| tls_error(&error).unwrap_or_else(|| ConnectError(error.to_string())))?;
         let made = MultiplexedConnection::new_with_config(access, stream, config).await;
-        let (connection, driver) = made.map_err(|error| told(&error))?;
+        let (connection, driver) = made.map_err(|error| connect_error(&error))?;
         let mut task = JoinSet::new();
         task.spawn(driver);
         Ok(Line { connection, _driver: Some(Arc::new(task)) })
@@ -126,32 +126,32 @@ async fn plain(
     config: &AsyncConnectionConfig,
 ) -> Result<Line, ConnectError> {
     let settings = TcpSettings::default().set_nodelay(true);
-    let info = address.into_connection_info().map_err(|error| told(&error))?;
+    let info = address.into_connection_info().map_err(|error| connect_error(&error))?;
     let client = Client::open(info.set_redis_settings(access.clone()).set_tcp_settings(settings));
-    let client = client.map_err(|error| told(&error))?;
+    let client = client.map_err(|error| connect_error(&error))?;
     let connection = client.get_multiplexed_async_connection_with_config(config).await;
-    let connection = connection.map_err(|error| told_without_tls(&error))?;
+    let connection = connection.map_err(|error| connect_error_without_tls(&error))?;
     Ok(Line { connection, _driver: None })
 }
 
 /// A server's error, with what to do about it. In TLS 1.3 a server refuses the client's certificate in its first answer.
-pub(super) fn told(error: &RedisError) -> ConnectError {
+pub(super) fn connect_error(error: &RedisError) -> ConnectError {
     // The library's cause is behind a shared pointer, whose own cause is the next one.
     let cause = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
-    let of_tls = cause.and_then(|cause| told_by_tls(&**cause));
+    let of_tls = cause.and_then(|cause| tls_error(&**cause));
     of_tls.unwrap_or_else(|| ConnectError(state::describe(error)))
 }
 
 /// The same of a connection without TLS. A server that speaks TLS ends it.
-pub(super) fn told_without_tls(error: &RedisError) -> ConnectError {
+pub(super) fn connect_error_without_tls(error: &RedisError) -> ConnectError {
     match error.is_connection_dropped() && !error.is_connection_refusal() {
         true => ConnectError(format!("{error}; if it speaks TLS, let REDIS_URL begin with rediss")),
-        false => told(error),
+        false => connect_error(error),
     }
 }
 
 /// What to change where a TLS handshake failed; none for other errors.
-fn told_by_tls(error: &(dyn Error + 'static)) -> Option<ConnectError> {
+fn tls_error(error: &(dyn Error + 'static)) -> Option<ConnectError> {
     const SETTINGS: &str = "ROLLCALL_REDIS_CA_FILE, ROLLCALL_REDIS_CERT, ROLLCALL_REDIS_KEY";
     tls_failure::explain(error).map(|why| ConnectError(format!("{why} (settings: {SETTINGS})")))
 }

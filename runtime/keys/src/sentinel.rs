@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     address::{Endpoint, RedisUrl},
-    dial::{ConnectError, Dialer, told},
+    dial::{ConnectError, Dialer, connect_error},
 };
 
 /// How long a Sentinel may take, with its connection.
@@ -55,7 +55,7 @@ async fn ask(
             Some(said) if said.contains("unknown command") => {
                 ConnectError("it is no Sentinel: correct the port in REDIS_URL".into())
             }
-            _ => told(&error),
+            _ => connect_error(&error),
         })?;
     let text = |name: &str| answer.get(name).map(String::as_str).unwrap_or_default();
     let endpoint = text("port").parse().ok().and_then(|port| Endpoint::of(text("ip"), port, sentinel));

@@ -27,7 +27,7 @@ const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// How soon after the last one a claim may follow where a heartbeat has found a free shard, which ends the wait for rows.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 /// An event that waited for longer waited for the bus, or for a disk that stood still.
-const LATE: Duration = Duration::from_secs(1);
+const BACKLOGGED_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Fewer rows than these leave time until the next round.
 const FEW: usize = 100;
@@ -51,8 +51,8 @@ pub struct OutboxRelay {
     pub installation: Uuid,
     /// The node's, whose claims they are.
     pub lease: watch::Receiver<Lease>,
-    /// Whether it publishes what has waited for longer than [`LATE`]: others then leave it the processor.
-    pub late: watch::Sender<bool>,
+    /// Whether it publishes what has waited for longer than [`BACKLOGGED_AFTER`]: others then leave it the processor.
+    pub backlogged: watch::Sender<bool>,
 }
 
 /// How one batch went.
@@ -76,7 +76,7 @@ impl OutboxRelay {
                 },
                 Err(error) => error,
             };
-            self.late.send_replace(false);
+            self.backlogged.send_replace(false);
             warn!(%error, "the outbox waits for the database");
             metrics::counter!(names::BACKEND_ERRORS, "backend" => self.store.name(), "operation" => "outbox")
                 .increment(1);
@@ -113,13 +113,13 @@ impl OutboxRelay {
             let (asked, since) = (Instant::now(), Since::now());
             let rows = outbox.read(most).await?;
             if rows.is_empty() {
-                self.late.send_replace(false);
+                self.backlogged.send_replace(false);
                 outbox.wait(CLAIM_EVERY).await?;
                 tokio::time::sleep_until(asked + round).await;
                 continue;
             }
             failpoint::reach("outbox read");
-            let late = rows.iter().any(|row| row.waited >= LATE);
+            let backlogged = rows.iter().any(|row| row.waited >= BACKLOGGED_AFTER);
             let (few, all) = (rows.len() < FEW, rows.len());
             round = next_round(round, all);
             // They are deleted with the others: until those are published, the claims are in use.
@@ -153,7 +153,7 @@ impl OutboxRelay {
             let stored = outcome.stored.len();
             outcome.stored.extend(&known);
             memory.forget(&mut *outbox, outcome.stored).await?;
-            self.late.send_replace(stored > 0 && late);
+            self.backlogged.send_replace(stored > 0 && backlogged);
             failed = outcome.failure.is_some();
             if let Some(error) = outcome.failure {
                 // What was under way may be stored by now, or later.
@@ -169,7 +169,7 @@ impl OutboxRelay {
             }
             if few {
                 tokio::time::sleep_until(asked + round).await;
-                if stored + known.len() == all && !late {
+                if stored + known.len() == all && !backlogged {
                     // Whoever has committed more has said so.
                     outbox.wait(CLAIM_EVERY).await?;
                 }

@@ -49,14 +49,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Starts the groups. `late` says whether the relay catches up, as after an outage of the bus: who enters makes way
-    /// meanwhile, for clients in a hurry would keep the processor from it.
+    /// Starts the groups. While the relay is `backlogged`, as after an outage of the bus, opens are batched for longer,
+    /// which leaves it processor time.
     #[must_use]
     pub fn start(
         tasks: &Tasks,
         store: &Arc<dyn Store>,
         lease: &watch::Receiver<Lease>,
-        late: &watch::Receiver<bool>,
+        backlogged: &watch::Receiver<bool>,
         connections: Arc<dyn Connections>,
     ) -> Self {
         macro_rules! group {
@@ -87,7 +87,7 @@ impl Sessions {
                 open,
                 // A lane is found by the last bits: a user's sessions are opened in one, where they count each other.
                 |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
-                Options { throttle_while: Some(late.clone()), ..Options::default() }
+                Options { throttle_while: Some(backlogged.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
             restore_lesson: group!(restore_lesson, |restore: &RestoreLesson| key(&restore.sid)),

@@ -92,10 +92,10 @@ impl Handlers {
         Self {
             first_event,
             url_parameter: None,
-            connect: Arc::new(move |greeting, request, timeout| {
+            connect: Arc::new(move |context, request, timeout| {
                 let function = Arc::clone(&connect);
-                let trace = greeting.trace;
-                let call = async move { function.1.call(&function.0, greeting, request).await }.boxed();
+                let trace = context.trace;
+                let call = async move { function.1.call(&function.0, context, request).await }.boxed();
                 let_in(timeout, trace, call).boxed()
             }),
             disconnect: Arc::new(move |session, reason| {
@@ -184,10 +184,10 @@ impl Handlers {
     #[must_use]
     pub fn connect(
         &self,
-        greeting: ConnectContext,
+        context: ConnectContext,
         request: ConnectRequest,
     ) -> BoxFuture<'static, Result<Connected, Refused>> {
-        (self.connect)(greeting, request, self.timeout())
+        (self.connect)(context, request, self.timeout())
     }
 
     /// Starts disconnect.

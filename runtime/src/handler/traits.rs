@@ -34,7 +34,7 @@ pub trait Connect<'a, D: 'a>: Send + Sync {
     /// What it returns.
     type Future: Future<Output = Result<Connected, ConnectError>> + Send + 'a;
     /// Calls it.
-    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Self::Future;
+    fn call(&self, deps: &'a D, context: ConnectContext, request: ConnectRequest) -> Self::Future;
 }
 
 impl<'a, D: 'a, F, Fut> Connect<'a, D> for F
@@ -43,8 +43,8 @@ where
     Fut: Future<Output = Result<Connected, ConnectError>> + Send + 'a,
 {
     type Future = Fut;
-    fn call(&self, deps: &'a D, greeting: ConnectContext, request: ConnectRequest) -> Fut {
-        self(deps, greeting, request)
+    fn call(&self, deps: &'a D, context: ConnectContext, request: ConnectRequest) -> Fut {
+        self(deps, context, request)
     }
 }
 

@@ -197,7 +197,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
             bus: Arc::clone(&bus),
             installation,
             lease: lease_seen.clone(),
-            late: backlogged,
+            backlogged,
         }
         .run(),
     );
@@ -216,7 +216,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let (keys, lost) = (Arc::clone(&kv), key_cleanup.clone());
     let reconciler =
         KeyReconciler { store: Arc::clone(&store), kv: keys, key_cleanup: lost, lease: lease_seen.clone() };
-    tasks.spawn("projection of keys", reconciler.run());
+    tasks.spawn("key reconciler", reconciler.run());
     let lease_keeper = LeaseKeeper {
         store: Arc::clone(&store),
         key_cleanup: key_cleanup.clone(),

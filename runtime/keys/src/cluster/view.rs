@@ -4,7 +4,7 @@ use bb8_redis::redis::{Pipeline, RedisConnectionInfo, RedisResult, Value, from_r
 use super::slot::SLOTS;
 use crate::{
     address::Endpoint,
-    dial::{ConnectError, Dialer, told},
+    dial::{ConnectError, Dialer, connect_error},
 };
 
 /// A cluster, as a node sees it.
@@ -42,13 +42,13 @@ impl View {
         let mut line = dialer.dial(node, access, tls).await?;
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO").ignore_errors();
-        let answers = questions.query_async(&mut line.connection).await.map_err(|error| told(&error))?;
+        let answers = questions.query_async(&mut line.connection).await.map_err(|error| connect_error(&error))?;
         let (slots, info): (RedisResult<Value>, RedisResult<Value>) = answers;
         let slots = slots.map_err(|error| match error.detail() {
             Some(said) if said.contains("cluster support disabled") => {
                 ConnectError("this server is no node of a cluster: begin REDIS_URL with redis, or rediss".into())
             }
-            _ => told(&error),
+            _ => connect_error(&error),
         })?;
         let ranges: Vec<Vec<Value>> = from_redis_value(slots).map_err(|error| ConnectError(error.to_string()))?;
         let ranges = ranges.into_iter().filter_map(|range| Range::read(range, node)).collect();

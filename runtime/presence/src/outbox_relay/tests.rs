@@ -41,7 +41,7 @@ struct Ends {
     rounds: Mutex<Vec<Round>>,
     /// Those of each round.
     rows: Vec<OutboxRow>,
-    late: watch::Receiver<bool>,
+    backlogged: watch::Receiver<bool>,
     /// Whether the relay was late when it asked for a round.
     heard: Mutex<Vec<bool>>,
     there: watch::Sender<bool>,
@@ -66,7 +66,7 @@ impl Outbox for Script {
     }
 
     async fn read(&mut self, _: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.0.late.borrow());
+        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.0.backlogged.borrow());
         let round = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (waited, there) = round.ok_or_else(|| StoreError::Unavailable("over".to_owned()))?;
         self.0.there.send_replace(there);
@@ -143,11 +143,11 @@ async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
 
 async fn relay_rows(rows: Vec<OutboxRow>, rounds: &[Round], in_stream: bool, mut memory: Memory) -> Arc<Ends> {
     let folder = tempfile::tempdir().expect("a folder");
-    let late = watch::Sender::new(false);
+    let backlogged = watch::Sender::new(false);
     let ends = Arc::new(Ends {
         rounds: Mutex::new(rounds.iter().rev().copied().collect()),
         rows,
-        late: late.subscribe(),
+        backlogged: backlogged.subscribe(),
         heard: Mutex::default(),
         there: watch::Sender::new(true),
         in_stream,
@@ -158,7 +158,7 @@ async fn relay_rows(rows: Vec<OutboxRow>, rounds: &[Round], in_stream: bool, mut
         bus: ends.clone(),
         installation: Uuid::nil(),
         lease: watch::channel(Lease { node: NodeId(1), epoch: Epoch(1) }).1,
-        late,
+        backlogged,
     };
     relay.drain(Box::new(Script(ends.clone())), &mut memory).await.expect_err("over");
     ends
@@ -166,8 +166,13 @@ async fn relay_rows(rows: Vec<OutboxRow>, rounds: &[Round], in_stream: bool, mut
 
 #[tokio::test(start_paused = true)]
 async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
-    let rounds: [Round; 5] =
-        [(Some(Duration::ZERO), true), (Some(LATE), true), (None, true), (Some(LATE), true), (Some(LATE), false)];
+    let rounds: [Round; 5] = [
+        (Some(Duration::ZERO), true),
+        (Some(BACKLOGGED_AFTER), true),
+        (None, true),
+        (Some(BACKLOGGED_AFTER), true),
+        (Some(BACKLOGGED_AFTER), false),
+    ];
     let ends = relay(&rounds, false).await;
     let heard = ends.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert_eq!(heard, [false, false, true, false, true, false]);

@@ -17,7 +17,7 @@ struct Me {
     demo: bool,
 }
 
-pub(super) async fn say(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
+pub(super) async fn show(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let me = Me { version: env!("CARGO_PKG_VERSION"), changes: call.audit.may_change(), demo: admin.demo.is_some() };
     Ok(json(StatusCode::OK, &me))
 }

@@ -9,7 +9,7 @@ use super::{reply::streamed, route::Route};
 
 /// One line for each path.
 pub(super) const ROUTES: &[Route] = &[
-    Route::get("/api/console/me", |admin, call| Box::pin(async move { me::say(admin, call).await.map(streamed) })),
+    Route::get("/api/console/me", |admin, call| Box::pin(async move { me::show(admin, call).await.map(streamed) })),
     Route::get("/api/console/now", |admin, call| Box::pin(now::stream(admin, call))),
     Route::get("/api/console/acts", |admin, call| Box::pin(async move { acts::list(admin, call).await.map(streamed) })),
     Route::post("/api/console/demo", |admin, call| {

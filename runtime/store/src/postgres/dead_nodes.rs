@@ -137,11 +137,11 @@ impl PostgresStore {
         if !any {
             return Ok(0);
         }
-        let aside = self.quarantine.sessions();
-        let gone: i64 = match self.background.rows("reap", REAP, &[&node.0, &epoch.0, &max, &aside]).await {
+        let quarantined = self.quarantine.sessions();
+        let gone: i64 = match self.background.rows("reap", REAP, &[&node.0, &epoch.0, &max, &quarantined]).await {
             Ok(rows) => only(&rows)?,
             // One session of the batch is refused, so each is ended by a statement of its own.
-            Err(StoreError::Refused(_)) => self.reap_singly(lease, max, &aside).await?,
+            Err(StoreError::Refused(_)) => self.reap_singly(lease, max, &quarantined).await?,
             Err(error) => return Err(error),
         };
         if gone > 0 {
@@ -156,10 +156,10 @@ impl PostgresStore {
     }
 
     /// Ends each session by a statement of its own, so that one that is refused holds up no other.
-    async fn reap_singly(&self, lease: Lease, max: i64, aside: &[i64]) -> Result<i64, StoreError> {
+    async fn reap_singly(&self, lease: Lease, max: i64, quarantined: &[i64]) -> Result<i64, StoreError> {
         let Lease { node, epoch } = lease;
         let mut gone = 0;
-        for row in self.background.rows("reap", LOST, &[&aside, &max, &node.0]).await? {
+        for row in self.background.rows("reap", LOST, &[&quarantined, &max, &node.0]).await? {
             let session: i64 = get(&row, 0)?;
             match self.background.rows("reap", REAP_ONE, &[&node.0, &epoch.0, &session]).await {
                 Ok(rows) => gone += only::<i64>(&rows)?,

@@ -232,7 +232,7 @@ impl Pool {
     async fn run(&self, busy: &Busy, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         let backend = busy.get();
         if let Some(pooled) = &self.connector.pooled {
-            pooled.settle(&backend.client).await?;
+            pooled.await_lost(&backend.client).await?;
             let deadline = pooled.deadline(&backend.client).await?;
             let _ = busy.deadline.set((Arc::clone(pooled), deadline));
             let timeline = &self.connector.timeline;

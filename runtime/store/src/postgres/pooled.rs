@@ -124,7 +124,7 @@ impl Pooled {
     }
 
     /// Returns when each lost transaction has ended, or never begins.
-    pub(super) async fn settle(&self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn await_lost(&self, client: &Client) -> Result<(), Failure> {
         loop {
             if locked(&self.lost).is_empty() {
                 return Ok(());

@@ -81,7 +81,7 @@ impl Timeline {
             Err(error) => return Err(error),
         };
         let incarnation =
-            if self.agrees(&stored, &here) { stored.incarnation } else { self.settle(client, &here).await? };
+            if self.agrees(&stored, &here) { stored.incarnation } else { self.resolve(client, &here).await? };
         let wal = here.rsplit_once('/').map(|(_, wal)| wal.to_owned()).filter(|wal| wal != UNKNOWN);
         // An option is whole after any panic.
         *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = wal;
@@ -111,7 +111,7 @@ impl Timeline {
         Ok(parts.join("/"))
     }
 
-    async fn settle(&self, client: &Client, here: &str) -> Result<Uuid, Error> {
+    async fn resolve(&self, client: &Client, here: &str) -> Result<Uuid, Error> {
         client.batch_execute("begin").await?;
         let stored = stored(client, LOCK).await?;
         let incarnation = if self.agrees(&stored, here) {

@@ -41,11 +41,11 @@ pub(super) struct DbThread {
 }
 
 impl DbThread {
-    /// A thread whose work is written in transactions. `aside` folds the log into the file meanwhile: the syncs that
+    /// A thread whose work is written in transactions. `checkpointer` folds the log into the file meanwhile: the syncs that
     /// takes would hold up every write.
-    pub(super) fn writer(threads: &Tasks, connection: Connection, aside: Connection) -> io::Result<Self> {
+    pub(super) fn writer(threads: &Tasks, connection: Connection, checkpointer: Connection) -> io::Result<Self> {
         let (committed, commits) = sync_channel(1);
-        threads.dependent_thread("sqlite-checkpoint", move || checkpoint(&aside, &commits))?;
+        threads.dependent_thread("sqlite-checkpoint", move || checkpoint(&checkpointer, &commits))?;
         Self::spawn(threads, "sqlite-writer", true, move |queue| serve_writes(&connection, &queue, &committed))
     }
 
