@@ -169,9 +169,10 @@ fn break_nodes(gateways: &mut [Gateway], calm: &AtomicBool) -> io::Result<usize>
             }
             thread::sleep(LOOK_EVERY);
         }
-        let node = &mut gateways[faults % count];
-        // With an even number of nodes each would always suffer the same.
-        if (faults + faults / count).is_multiple_of(2) {
+        let (round, number) = (faults / count, faults % count);
+        let node = &mut gateways[number];
+        // Each node is killed in one round and stopped in the next.
+        if (round + number).is_multiple_of(2) {
             node.kill()?;
             start_again(node)?;
         } else {
