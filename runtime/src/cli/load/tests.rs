@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use rollcall_store::{Join, Joined, LessonJoins, Lessons, NodeLeases, Registration, Schema, sqlite::SqliteStore};
+use rollcall_store::{
+    Join, Joined, LessonChange, LessonJoins, Lessons, NodeLeases, Registration, Schema, sqlite::SqliteStore,
+};
 
 const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 
@@ -45,6 +47,7 @@ impl Bench {
         let join = Join {
             sid: rollcall_schema::Sid::random(),
             session: None,
+            change: LessonChange::default().next(),
             classroom: ClassroomId::parse(ROOM).unwrap(),
             lesson: LessonId::parse(lesson).unwrap(),
             user: Some(UserId::parse(user).unwrap()),
