@@ -88,7 +88,7 @@ pub(super) fn svg(plot: &Plot) -> String {
 fn said(plot: &Plot) -> String {
     let curves = plot.curves.iter().filter_map(|(name, points)| {
         let finite = || points.iter().map(|point| point.1).filter(|y| y.is_finite());
-        let (most, last) = (finite().fold(0.0, f64::max), finite().last()?);
+        let (most, last) = (finite().fold(0.0, f64::max), finite().next_back()?);
         Some(format!("{} at most {}, at last {}", escaped(name), label(most), label(last)))
     });
     format!("{} {}", curves.collect::<Vec<_>>().join("; "), escaped(&plot.y))

@@ -368,7 +368,7 @@ mod tests {
         assert!(matches!(peer.state, PeerState::AwaitingConnect(_)), "it may try again");
         peer.state = PeerState::Connecting(None);
         peer.connect_refused();
-        assert!(matches!(peer.state, PeerState::Refused(None)));
+        assert!(matches!(peer.state, PeerState::Refused(_)));
     }
 
     #[tokio::test]
