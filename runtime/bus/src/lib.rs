@@ -188,10 +188,9 @@ pub trait Bus: Send + Sync + 'static {
     async fn relay_wakes(&self, _installation: Uuid, _shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
         Ok(futures_util::stream::pending().boxed())
     }
-    /// After Ok, every event stored in the room reaches the feed. Some of what was stored before may too: what has an
-    /// offset up to the one in Ok is not for new members, and the rest is of the last second, as the position is. If the
-    /// server is away, the result is Err, but the room is kept: once the server is back, it is filled from
-    /// [`Bus::position`] at the time of the call on.
+    /// After Ok, every event stored in the room reaches the feed. Some of what was stored before may too, with offsets
+    /// up to the one in Ok; it is not for new members. If the server is away, the result is Err, but the room is kept:
+    /// once the server is back, it is filled from [`Bus::position`] at the time of the call on.
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError>;
     /// Ends the subscription.
     fn unsubscribe(&self, room: &RoomId);

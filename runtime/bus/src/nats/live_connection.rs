@@ -82,7 +82,8 @@ impl LiveConnection {
         self.unanswered = 0;
         self.connection.write(format!("SUB {} {INBOX}\r\n", self.questions.answers()).as_bytes()).await?;
         loop {
-            let due = self.questions.due();
+            let next = || self.rooms.is_awaited().then(|| self.questions.next_at());
+            let due = self.questions.due().or_else(next);
             let mut out = Vec::new();
             tokio::select! {
                 read = self.connection.read() => {
@@ -107,6 +108,9 @@ impl LiveConnection {
     }
 
     fn ask_again(&mut self) -> Vec<u8> {
+        if !self.questions.is_waiting() {
+            return Vec::new();
+        }
         match self.questions.again() {
             Again::Next(message) => message,
             Again::GivenUp { in_cluster } => {
@@ -122,7 +126,7 @@ impl LiveConnection {
 
     /// Adds the SUB and UNSUB lines of all rooms, and after them one question for all waiting callers.
     fn add_lines(&mut self, out: &mut Vec<u8>) {
-        if self.questions.is_waiting() {
+        if self.questions.is_waiting() || Instant::now() < self.questions.next_at() {
             return out.extend(self.rooms.take_outgoing());
         }
         let (lines, waiters) = self.rooms.take_round_trip();
@@ -188,7 +192,9 @@ fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer)
     } else {
         buffer.mark_broken();
     }
-    waiters.into_iter().for_each(|waiter| waiter.answer(&state));
+    for waiter in waiters {
+        let _ = waiter.send(state.clone());
+    }
 }
 
 /// Reads an event; what is none is counted. The stream's headers come after the publisher's, so forged ones are

@@ -250,7 +250,7 @@ impl Bus for NatsBus {
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
         let pending = self.buffer.pend();
         let new = self.rooms.add(room, &self.stream_end);
-        counted("subscribe", self.rooms.live().await)?;
+        self.round_trip("subscribe").await?;
         pending.answered();
         // Otherwise a backfill would bring older events, which no client here knows of.
         Ok(Offset(if new { self.rooms.begin(room, &self.stream_end) } else { self.stream_end.confirmed() }))

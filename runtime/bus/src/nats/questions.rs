@@ -2,14 +2,17 @@
 //!
 //! A message that the stream must refuse proves a subscription: the room's SUB is written before it, on the same
 //! connection, and in a cluster it takes the way of the SUB to the server that leads the stream, and its answer that of the
-//! events. What is stored after the answer finds the subscription. It costs JetStream's API nothing; a question does, so
-//! the stream is asked only if a caller wants to know where it is. From version 2.10 on, questions take another
-//! way between servers. So where another server leads the stream, the message goes first, and the question follows its
-//! answer: what the stream holds then can be read from it.
+//! events. What is stored after the answer finds the subscription. From version 2.10 on, questions take another way between
+//! servers. So where another server leads the stream, the message goes first, and the question follows its answer: what the
+//! stream holds then can be read from it.
+//!
+//! A question costs JetStream's API something, so there are at most 200 in a second, however many rooms are added: those of a
+//! moment share one. Each new room needs the answer: if it began where the stream was known to be earlier, a backfill could
+//! bring an agent's entered after the left that came live.
 //!
 //! Invariant: one round trip at a time. What is not answered is sent again, and is given up when nobody waits for it any
 //! more. Only answers of the server that leads the stream now count.
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use rollcall_schema::Sid;
 use tokio::time::Instant;
@@ -23,6 +26,8 @@ use super::{
 
 /// After which time a question without an answer is asked again: the server that was to answer may be gone.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two round trips.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
 
 /// See the module.
@@ -37,6 +42,8 @@ pub(super) struct Questions {
     /// The server that leads the stream, as it was last told.
     leader: Option<String>,
     current: Option<Question>,
+    /// When the next round trip may begin.
+    next_at: Instant,
 }
 
 /// A round trip that waits for its answer.
@@ -86,7 +93,7 @@ impl Questions {
     /// The questions on a connection to this server; `subject` is the subject of each.
     pub(super) fn new(server: String, subject: String) -> Self {
         let inbox = format!("_INBOX.{}.", Sid::random());
-        Self { inbox, number: 0, subject, server, leader: None, current: None }
+        Self { inbox, number: 0, subject, server, leader: None, current: None, next_at: Instant::now() }
     }
 
     /// The subject that answers come to.
@@ -98,11 +105,16 @@ impl Questions {
         self.current.is_some()
     }
 
+    /// When the next round trip may begin, if none is under way.
+    pub(super) fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
     /// Asks for these callers. Returns what is to be written after the SUB lines of their rooms.
     pub(super) fn ask(&mut self, waiters: Vec<Waiter>) -> Vec<u8> {
-        let asks = waiters.iter().any(|waiter| matches!(waiter, Waiter::State(_)));
-        let proving = !asks || self.is_elsewhere(self.leader.as_deref());
+        let proving = self.leader.as_ref().is_some_and(|leader| *leader != self.server);
         let (began, sent) = (Instant::now(), Vec::new());
+        self.next_at = began + MIN_INTERVAL;
         self.current = Some(Question { waiters, began, interrupted: false, proving, proved: None, sent });
         self.send()
     }
@@ -160,22 +172,7 @@ impl Questions {
         }
         question.interrupted |= lost;
         question.proved = Some(now);
-        for waiter in mem::take(&mut question.waiters) {
-            match waiter {
-                // One that timed out is skipped.
-                Waiter::Live(waiter) => drop(waiter.send(Ok(()))),
-                asks @ Waiter::State(_) => question.waiters.push(asks),
-            }
-        }
-        if question.waiters.is_empty() && !question.interrupted {
-            self.current = None;
-            return Heard::Nothing;
-        }
         Heard::Next(self.send())
-    }
-
-    fn is_elsewhere(&self, leader: Option<&str>) -> bool {
-        leader.is_some_and(|leader| leader != self.server)
     }
 
     /// The message that is due, once more if it was sent before.

@@ -20,23 +20,8 @@ use super::{
     stream_end::StreamEnd,
 };
 
-/// A caller that waits for a round trip.
-pub(super) enum Waiter {
-    /// It wants to know where the stream is.
-    State(oneshot::Sender<Result<State, StateError>>),
-    /// It wants to know that its subscription is live.
-    Live(oneshot::Sender<Result<(), StateError>>),
-}
-
-impl Waiter {
-    /// One that timed out is skipped.
-    pub(super) fn answer(self, state: &Result<State, StateError>) {
-        match self {
-            Self::State(waiter) => drop(waiter.send(state.clone())),
-            Self::Live(waiter) => drop(waiter.send(state.as_ref().map(drop).map_err(Clone::clone))),
-        }
-    }
-}
+/// A caller that waits for a round trip. One that timed out is skipped.
+pub(super) type Waiter = oneshot::Sender<Result<State, StateError>>;
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -106,34 +91,27 @@ impl Subscriptions {
         }
     }
 
-    /// The stream's state, asked on the live connection after this call and after the SUB of every room added so far.
-    /// Without a connection it fails at once, otherwise after [`CALL_TIMEOUT`].
+    /// The stream's state, asked on the live connection after this call and after the SUB of every room added so far, whose
+    /// subscription is live then. Without a connection it fails at once, otherwise after [`CALL_TIMEOUT`].
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
-        self.wait(Waiter::State).await
-    }
-
-    /// Returns when the subscription of every room added so far is live. It fails as [`Subscriptions::round_trip`] does.
-    pub(super) async fn live(&self) -> Result<(), StateError> {
-        self.wait(Waiter::Live).await
-    }
-
-    async fn wait<T>(
-        &self,
-        waiter: impl FnOnce(oneshot::Sender<Result<T, StateError>>) -> Waiter,
-    ) -> Result<T, StateError> {
-        let (answered, answer) = oneshot::channel();
+        let (waiter, answer) = oneshot::channel();
         {
             let mut table = self.lock();
             if !table.connected {
                 return Err(StateError::Away("not connected".to_owned()));
             }
-            table.waiters.push(waiter(answered));
+            table.waiters.push(waiter);
         }
         self.changed.notify_one();
         match timeout(CALL_TIMEOUT, answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(StateError::Away("the connection broke".to_owned()))),
             Err(_) => Err(StateError::Away("no answer in time".to_owned())),
         }
+    }
+
+    /// Whether somebody waits for the next round trip.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.lock().waiters.is_empty()
     }
 
     /// Whether a message of this subscription belongs to the room's current one.

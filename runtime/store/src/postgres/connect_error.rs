@@ -1,6 +1,15 @@
 //! Why no server could be connected to, as an operator reads it.
-use super::dial::Refusal;
+use tokio_postgres::Error;
+
+use super::{advice::advice, statement_error::text};
 use crate::StoreError;
+
+/// Why there is no connection to an address.
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// What to change, where that is known.
+    pub(super) advice: Option<String>,
+}
 
 /// No host of the URL let this process in.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,5 +47,27 @@ impl ConnectError {
             Some(advice) => format!("{}: {advice}", self.why),
             None => self.why,
         })
+    }
+}
+
+impl Refusal {
+    /// A sentence without advice.
+    pub(super) fn plain(why: impl Into<String>) -> Self {
+        Self { why: why.into(), advice: None }
+    }
+
+    /// Both attempts at one address failed.
+    pub(super) fn both(first: &Error, second: &Error) -> Self {
+        let (first, second) = (Self::from(first), Self::from(second));
+        if first.why == second.why {
+            return first;
+        }
+        Self { why: format!("{}; and once more: {}", first.why, second.why), advice: first.advice.or(second.advice) }
+    }
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        Self { why: text(error), advice: advice(error) }
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    advice::advice,
+    connect_error::Refusal,
     statement_error::text,
     tls::Tls,
     tls_stream::{BeginTls, Encrypted, HandshakeError},
@@ -49,13 +49,6 @@ enum Checked {
     Nothing,
     Authority,
     AuthorityAndName,
-}
-
-/// Why there is no connection to an address.
-pub(super) struct Refusal {
-    pub(super) why: String,
-    /// What to change, where that is known.
-    pub(super) advice: Option<String>,
 }
 
 /// Connects to the address, with the rest of the configuration.
@@ -146,27 +139,6 @@ fn only(all: &Config, address: &Address) -> Config {
         .channel_binding(all.get_channel_binding())
         .target_session_attrs(all.get_target_session_attrs());
     one
-}
-
-impl Refusal {
-    /// A sentence without advice.
-    pub(super) fn plain(why: impl Into<String>) -> Self {
-        Self { why: why.into(), advice: None }
-    }
-
-    fn both(first: &Error, second: &Error) -> Self {
-        let (first, second) = (Self::from(first), Self::from(second));
-        if first.why == second.why {
-            return first;
-        }
-        Self { why: format!("{}; and once more: {}", first.why, second.why), advice: first.advice.or(second.advice) }
-    }
-}
-
-impl From<&Error> for Refusal {
-    fn from(error: &Error) -> Self {
-        Self { why: text(error), advice: advice(error) }
-    }
 }
 
 impl Protection {

@@ -17,8 +17,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How many may be used at first.
-const FIRST: usize = 1;
+/// How many may be used at first: a connect need not wait for a join's commit.
+const FIRST: usize = 2;
 /// How long a caller waits for one of those that there are before there may be one more.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// The time between two that are made because of that.
@@ -93,12 +93,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_are_more_once_a_caller_has_waited() {
-        let growth = Growth::new(3);
+        let growth = Growth::new(FIRST + 2);
         let began = Instant::now();
         let first = growth.permit().await;
-        let _second = growth.permit().await;
+        let _rest: Vec<_> = futures_util::future::join_all((1..FIRST).map(|_| growth.permit())).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let _one_more = growth.permit().await;
         assert_eq!(began.elapsed(), PATIENCE);
-        let _third = growth.permit().await;
+        let _another = growth.permit().await;
         assert!(began.elapsed() >= PATIENCE + PAUSE, "not many in a moment");
         assert!(timeout(10 * PAUSE, growth.permit()).await.is_err(), "no more than the pool has");
         assert_eq!(growth.waiting(), 0);

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_postgres::{Config, config::Host};
 
 use super::{
-    connect_error::ConnectError,
-    dial::{Address, Connected, Refusal, dial},
+    connect_error::{ConnectError, Refusal},
+    dial::{Address, Connected, dial},
     tls::Tls,
 };
 

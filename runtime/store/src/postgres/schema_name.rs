@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr};
 
 use tokio_postgres::Client;
 
-use super::{connect_error::ConnectError, dial::Refusal};
+use super::connect_error::{ConnectError, Refusal};
 
 /// A schema's name: `[a-z_][a-z0-9_]*`, at most 63 characters, so it needs no quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,7 +53,7 @@ async fn a_hung_server_answers_within_two_seconds_and_recovers_within_three() {
     }
     while let Some(call) = calls.join_next().await {
         let (answer, took) = call.expect("no panic");
-        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        assert!(matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Overloaded)), "{answer:?}");
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
     // With every connection lost, new ones cannot be made either.

@@ -9,13 +9,7 @@ fn questions() -> Questions {
 /// A round trip of a caller that wants to know where the stream is.
 fn asked(questions: &mut Questions) -> (String, oneshot::Receiver<Result<State, StateError>>) {
     let (waiter, answer) = oneshot::channel();
-    (String::from_utf8(questions.ask(vec![Waiter::State(waiter)])).expect("text"), answer)
-}
-
-/// A round trip of a caller that waits for its subscription.
-fn subscribed(questions: &mut Questions) -> (String, oneshot::Receiver<Result<(), StateError>>) {
-    let (waiter, answer) = oneshot::channel();
-    (String::from_utf8(questions.ask(vec![Waiter::Live(waiter)])).expect("text"), answer)
+    (String::from_utf8(questions.ask(vec![waiter])).expect("text"), answer)
 }
 
 /// Answers the last message.
@@ -70,37 +64,6 @@ async fn elsewhere_a_refused_message_goes_before_and_again_for_another_leader() 
     assert!(matches!(hear(&mut questions, "", "{}"), Heard::Next(_)));
     let Heard::Answer(answer) = hear(&mut questions, "", &state(Some("b"))) else { panic!("no answer") };
     assert!(answer.state.is_ok() && answer.interrupted);
-}
-
-#[tokio::test]
-async fn a_subscription_is_proved_without_a_question() {
-    for leader in [None, Some("here"), Some("a")] {
-        let mut questions = questions();
-        questions.leader = leader.map(str::to_owned);
-        let (written, mut live) = subscribed(&mut questions);
-        assert!(is_refused_message(written.as_bytes()));
-        assert!(live.try_recv().is_err());
-        assert!(matches!(hear(&mut questions, "", "{}"), Heard::Nothing) && !questions.is_waiting());
-        live.try_recv().expect("an answer").expect("live");
-    }
-}
-
-#[tokio::test]
-async fn a_subscription_that_nobody_could_know_of_tells_of_the_interruption() {
-    let mut questions = questions();
-    let (_, mut live) = subscribed(&mut questions);
-    assert!(matches!(hear(&mut questions, NOBODY, ""), Heard::Nothing));
-    assert!(matches!(questions.again(), Again::Next(written) if written.starts_with(b"PUB Q ")));
-    assert!(
-        matches!(hear(&mut questions, "", &state(Some("a"))), Heard::Next(written) if is_refused_message(&written))
-    );
-    assert!(live.try_recv().is_err());
-    assert!(matches!(hear(&mut questions, "", "{}"), Heard::Next(_)));
-    live.try_recv().expect("an answer").expect("live");
-    assert!(matches!(
-        hear(&mut questions, "", &state(Some("a"))),
-        Heard::Answer(Answer { state: Ok(_), interrupted: true, .. })
-    ));
 }
 
 #[tokio::test]
