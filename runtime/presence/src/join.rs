@@ -75,6 +75,12 @@ impl Presence {
         user: Option<(UserId, Role)>,
     ) -> Result<Joining<'a>, JoinError> {
         let mut guard = self.change_lesson(membership, user.as_ref().map(|(user, _)| user.clone())).await?;
+        // From here on the row may say that the connection is in the lesson, and the reconciler writes what rows say.
+        let new = user.as_ref().filter(|_| guard.membership.lesson() != Some(&lesson));
+        if let Some((user, _)) = new {
+            let field = KeyField { lesson: lesson.clone(), user: user.clone(), sid: guard.membership.sid };
+            guard.leaves(field, Instant::now());
+        }
         let asked = Since::now();
         let saved = self.save(guard.membership, guard.change, &lesson, user.as_ref().map(|(user, _)| user)).await;
         if saved.as_ref().is_err_and(wrote_nothing) {

@@ -7,12 +7,12 @@ use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 use rollcall_schema::{LessonId, NodeId, SessionId, Sid};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, MissedTickBehavior, sleep},
 };
 use tracing::{info, warn};
 
 use crate::key_cleanup::KeyCleanup;
-use rollcall_keys::{KeyEntry, KeyField, LessonKeys};
+use rollcall_keys::{CALL_LIMIT, KeyEntry, KeyField, LessonKeys};
 use rollcall_store::{Lease, LessonMembership, Store};
 
 /// How soon a flushed or restarted Redis is noticed.
@@ -102,7 +102,7 @@ impl KeyReconciler {
                 }
             }
             if !sweep.hurry {
-                tokio::time::sleep(page.elapsed() * LEISURE).await;
+                sleep(page.elapsed() * LEISURE).await;
             }
         }
         Some(sweep)
@@ -113,8 +113,12 @@ impl KeyReconciler {
         let placed = self.store.lesson_memberships(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
         let entries: Vec<KeyEntry> = placed.iter().map(entry).collect();
-        if !self.kv.repair(&entries).await? {
-            return Ok(Some(last));
+        let repaired = self.kv.repair(&entries).await;
+        match repaired {
+            Ok(false) => return Ok(Some(last)),
+            Ok(true) => {}
+            // It may be carried out until then.
+            Err(_) => sleep(CALL_LIMIT).await,
         }
         let still = self.store.lesson_memberships(node, after, BATCH).await?;
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
@@ -123,6 +127,7 @@ impl KeyReconciler {
                 self.key_cleanup.leave(KeyField { lesson, user, sid });
             }
         }
+        repaired?;
         Ok(Some(last))
     }
 }
