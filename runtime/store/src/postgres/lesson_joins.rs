@@ -54,9 +54,9 @@ const RESTORE: &str = "with fence as materialized (
         from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[], $7::bigint[])
             as i(sid, session_id, change, lesson_id, seat)
         where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
-        returning s.id
+        returning s.sid
     )
-    select w.id from fence left join written w on true";
+    select w.sid from fence left join written w on true";
 
 /// The lesson stays in the row as `lesson_before`: the session's end looks after its field, should nobody do so before.
 const LEAVE: &str = "with fence as materialized (
@@ -142,8 +142,8 @@ impl LessonJoins for PostgresStore {
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        let written = rows.iter().map(|row| get(row, 0)).collect::<Result<HashSet<Option<i64>>, _>>()?;
-        Ok(batch.iter().map(|restore| written.contains(&Some(restore.session.0))).collect())
+        let written = rows.iter().map(|row| get(row, 0)).collect::<Result<HashSet<Option<String>>, _>>()?;
+        Ok(batch.iter().map(|restore| written.contains(&Some(restore.sid.to_string()))).collect())
     }
 
     async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError> {
