@@ -12,12 +12,11 @@ use std::{
 use async_trait::async_trait;
 use rollcall_schema::{Epoch, NodeId, Sid};
 use tokio::time::Instant;
-use tokio_postgres::types::ToSql;
 
 use super::{
     dead_nodes::{FORGET_TAKEN, dead},
     kicks::kick,
-    rows::{get, sid, unreadable, unsigned},
+    rows::{Parameters, get, sid, unreadable, unsigned},
     shard_claims::silent,
     shard_state::Seen,
     store::PostgresStore,
@@ -148,7 +147,7 @@ impl NodeLeases for PostgresStore {
         let (at, look) = (Instant::now(), self.dead_node_looks.look());
         let (statistics, ttl) = (self.statistics.lock().clone(), ttl.as_secs_f64());
         let no_relay = self.shards.has_no_relay();
-        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay];
         let rows = self.heartbeat.rows("renew_lease", RENEW, values).await?;
         let Some(row) = rows.first() else {
             self.unbroken_until().remove(&node.0);

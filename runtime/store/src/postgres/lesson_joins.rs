@@ -3,11 +3,11 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use rollcall_schema::{Seat, SessionId, Sid, UserId};
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    rows::{get, unreadable, unsigned},
+    rows::{Parameters, get, unreadable, unsigned},
     sessions::sorted,
     store::PostgresStore,
 };
@@ -88,8 +88,7 @@ impl LessonJoins for PostgresStore {
         let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
         let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
         let Lease { node, epoch } = lease;
-        let values: &[&(dyn ToSql + Sync)] =
-            &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users];
         let rows = self.pool.rows("join", JOIN, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
@@ -137,7 +136,7 @@ impl LessonJoins for PostgresStore {
         };
         let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
         let Lease { node, epoch } = lease;
-        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &seats];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &seats];
         let rows = self.pool.rows("restore_lesson", RESTORE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
@@ -156,7 +155,7 @@ impl LessonJoins for PostgresStore {
         let changes: Vec<i32> = sorted.iter().map(|leave| leave.change.0).collect();
         let lessons: Vec<&str> = sorted.iter().map(|leave| leave.lesson.as_str()).collect();
         let Lease { node, epoch } = lease;
-        let values: &[&(dyn ToSql + Sync)] = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons];
         let rows = self.pool.rows("leave_lesson", LEAVE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
