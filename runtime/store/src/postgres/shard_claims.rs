@@ -103,6 +103,11 @@ const CLAIM: &str = concat!(
     from own cross join others"
 );
 
+/// The set of one shard, by the number that its rows have.
+pub(super) fn set(shard: i16) -> Shards {
+    Shards::one(u8::try_from(shard).unwrap_or_default())
+}
+
 /// One relay's claims. Dropped, they are free for the next relay of this node, and for others once a heartbeat has given them
 /// up.
 pub(super) struct Claims {
@@ -197,8 +202,7 @@ impl Claims {
     }
 
     fn hold(&mut self, held: Vec<i16>) {
-        let number = |shard: &i16| Shards::one(u8::try_from(*shard).unwrap_or_default());
-        self.shared.hold(held.iter().map(number).collect());
+        self.shared.hold(held.iter().copied().map(set).collect());
         self.held = held;
     }
 }

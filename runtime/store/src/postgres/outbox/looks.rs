@@ -6,6 +6,8 @@ use std::time::Duration;
 use rollcall_schema::Shards;
 use tokio::time::Instant;
 
+use super::super::shard_claims::set;
+
 /// The time between two reads that look at all.
 const ALL_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,10 +40,6 @@ impl Looks {
     pub(super) fn at_all(&mut self) {
         self.all_at = None;
     }
-}
-
-fn set(shard: i16) -> Shards {
-    Shards::one(u8::try_from(shard).unwrap_or_default())
 }
 
 #[cfg(test)]
