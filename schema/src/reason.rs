@@ -12,7 +12,8 @@ pub enum LeftReason {
     Lost,
     /// No pong.
     TimedOut,
-    /// Slow consumer, violation, expiry, administrator. Which of them is not told in the stream, so it is none there.
+    /// Slow consumer, violation, expiry, administrator. The stream does not say which of them, so one that was read from
+    /// there has none.
     Kicked(Option<KickCause>),
     /// The node shut down and the client did not come back elsewhere.
     Drained,

@@ -95,7 +95,8 @@ pub enum LessonLeft {
 pub trait LessonJoins: Send + Sync {
     /// Agents and guests join lessons.
     async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
-    /// Undoes changes that failed. False for a session that is no longer the connection's, which is left alone.
+    /// Undoes changes that failed. False where the session is no longer the connection's, or a later change is written;
+    /// nothing was written then.
     async fn restore_lesson(&self, lease: Lease, batch: &[RestoreLesson]) -> Result<Vec<bool>, StoreError>;
     /// Agents leave their lessons. The session's end still removes the field in Redis, should its caller not come to it.
     async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError>;

@@ -99,7 +99,7 @@ pub trait Outbox: Send {
     async fn release_quarantined(&mut self) -> Result<u64, StoreError>;
     /// Deletes rows that are published, at once or with the next call. Nothing else that was read is to be published after it.
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
-    /// Whether the bus does not answer this node. While it does not, the shards may be left to other nodes.
+    /// Notes whether the bus leaves this node without an answer. While it does, the shards may be left to other nodes.
     fn bus_is_away(&mut self, _away: bool) {}
     /// Whether rows are still to be deleted.
     fn owes(&self) -> bool {

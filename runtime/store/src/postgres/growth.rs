@@ -1,8 +1,8 @@
 //! How many connections a pool uses at once: few, until callers have waited for one.
 //!
 //! A connection costs the server a process and a plan of each statement, and calls that wait for the one in use become one
-//! larger batch. So another is made only where that does not suffice, and not many in a moment: where each node of many makes
-//! all of its own in the same moment, the server has no time left for their statements.
+//! larger batch. So another one is made only if that does not suffice, and not many in a moment: if many nodes made all of
+//! theirs in the same moment, the server would have no time left for their statements.
 use std::{
     sync::{
         Arc,
@@ -17,11 +17,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How many may be used at first: a connect need not wait for a join's commit.
+/// How many connections may be used at first: two, so that a connect need not wait for a join's commit.
 const FIRST: usize = 2;
-/// How long a caller waits for one of those that there are before there may be one more.
+/// How long a caller waits for one of the allowed connections before one more may be allowed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The time between two that are made because of that.
+/// The least time between two that are allowed because of that.
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]

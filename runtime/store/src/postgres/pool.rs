@@ -35,7 +35,8 @@ use super::{
 use crate::StoreError;
 use rollcall_base::names;
 
-/// How often a lost backend is looked for until it is gone: at first, and later, as where the server has no time to end it.
+/// The pause between two looks for a lost backend, until it is gone: at first, and at most, for a server that has no time
+/// to end it.
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 
 /// A server process, beyond the reuse of its pid.
@@ -62,7 +63,7 @@ impl managed::Manager for ConnectionManager {
 
     /// It has the connector's time limits; a caller that waits for it has its own, too.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
-        // The view beside it is planned and read as a join of all connections.
+        // Not from pg_stat_activity: the server plans and reads that view as a join of all connections.
         const WHO: &str = "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())";
         let Connected { client, connection, .. } =
             self.0.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;

@@ -45,7 +45,7 @@ pub(super) struct ShardState {
     reading: watch::Sender<Reading>,
     held: watch::Sender<Shards>,
     own: Notify,
-    /// Those of this process in which there are new rows since the latest [`ShardState::take_woken`].
+    /// The shards that were named to the relay as having new rows since the latest [`ShardState::take_woken`].
     woken: Mutex<Shards>,
     others: watch::Sender<Shards>,
 }
@@ -108,7 +108,8 @@ impl ShardState {
         self.held.subscribe()
     }
 
-    /// There may be new rows in these shards: wakes the relay of this process where it holds one, and notes the others.
+    /// This node may have committed rows into these shards: wakes the relay of this process if it holds one of them, and
+    /// notes those that other nodes hold.
     pub(super) fn wake(&self, shards: Shards) {
         self.woken(shards);
         let held = *self.held.borrow();
@@ -118,7 +119,7 @@ impl ShardState {
         }
     }
 
-    /// Another node has committed rows into these shards.
+    /// This node or another one has committed rows into these shards: wakes the relay of this process if it holds one of them.
     pub(super) fn woken(&self, shards: Shards) {
         if shards.meets(*self.held.borrow()) {
             let mut woken = self.woken.lock();

@@ -38,7 +38,7 @@ impl Yielding {
         (self.stuck, self.next) = (None, YIELD.0);
     }
 
-    /// Whether the bus answers this node.
+    /// Notes whether the bus leaves this node without an answer.
     pub(super) fn bus_is_away(&mut self, away: bool) {
         self.bus_is_away = away;
     }
