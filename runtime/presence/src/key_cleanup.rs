@@ -23,9 +23,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::Connections;
+use crate::{Connections, failure::Failure};
 use rollcall_base::{failpoint, names, tasks::Tasks};
-use rollcall_keys::{KeyField, KeysError, LessonKeys, StaleField};
+use rollcall_keys::{KeyField, LessonKeys, StaleField};
 use rollcall_store::{Lease, Store, StoreError};
 
 /// Fields that wait for SQL; some 100 bytes each.
@@ -129,14 +129,6 @@ impl KeyCleanup {
             let _ = finished.await;
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Keys(#[from] KeysError),
 }
 
 struct KeyCleanupWorker {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use rollcall_base::names;
-use rollcall_keys::{CALL_LIMIT, FailedJoin, KeyEntry, KeyField, KeysError};
+use rollcall_keys::{CALL_LIMIT, FailedJoin, KeyEntry, KeyField};
 use rollcall_store::{RestoreLesson, StoreError};
 use tokio::{
     sync::watch,
@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::Presence;
+use crate::{Presence, failure::Failure};
 
 /// The first pause between two tries, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -59,14 +59,6 @@ impl LessonRestore {
         // One that panicked is done as well: what it left is put right with the session's end.
         let _ = (&mut self.task).await;
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Keys(#[from] KeysError),
 }
 
 struct Restore {

@@ -5,6 +5,7 @@
 mod connections;
 mod enter;
 mod enter_guard;
+mod failure;
 pub mod history_retention;
 mod join;
 pub mod key_cleanup;
