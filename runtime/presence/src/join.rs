@@ -75,7 +75,8 @@ impl Presence {
         user: Option<(UserId, Role)>,
     ) -> Result<Joining<'a>, JoinError> {
         let mut guard = self.change_lesson(membership, user.as_ref().map(|(user, _)| user.clone())).await?;
-        // From here on the row may say that the connection is in the lesson, and the reconciler writes what rows say.
+        // From here on the row may say that the connection is in the lesson, and the reconciler writes what rows say. The
+        // field of a lesson that is joined once more stays, whatever becomes of this.
         let new = user.as_ref().filter(|_| guard.membership.lesson() != Some(&lesson));
         if let Some((user, _)) = new {
             let field = KeyField { lesson: lesson.clone(), user: user.clone(), sid: guard.membership.sid };
@@ -138,11 +139,7 @@ impl Joining<'_> {
             let user = entry.user.as_ref().map(|(user, _)| user);
             presence.save(guard.membership, guard.change, &entry.lesson, user).await?;
         }
-        // The field of a lesson that is joined once more stays, whatever becomes of this.
-        if let Some((user, _)) = entry.user.as_ref().filter(|_| guard.membership.lesson() != Some(&entry.lesson)) {
-            let field = KeyField { lesson: entry.lesson.clone(), user: user.clone(), sid: entry.sid };
-            guard.leaves(field, Instant::now() + CALL_LIMIT);
-        }
+        guard.may_write_until(Instant::now() + CALL_LIMIT);
         let before = guard.membership.lesson.as_ref().filter(|joined| joined.field.is_some());
         let wrote = presence.keys.join(&entry, before.map(|joined| &joined.lesson));
         let reconnected = match trace::call("keys", "write keys", wrote).await {

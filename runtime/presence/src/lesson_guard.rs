@@ -77,6 +77,13 @@ impl<'a> LessonGuard<'a> {
         self.field = Some((field, until));
     }
 
+    /// The change writes its field to Redis, if it has one that may have to go: Redis may get it until then.
+    pub(crate) fn may_write_until(&mut self, until: Instant) {
+        if let Some((_, last)) = &mut self.field {
+            *last = until;
+        }
+    }
+
     /// Nothing is left to put back.
     pub(crate) fn done(&mut self) {
         (self.row, self.field) = (false, None);
