@@ -9,11 +9,7 @@ use rollcall_store::{LeaveLesson, LessonLeft, StoreError};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{
-    Presence,
-    lesson_guard::LessonGuard,
-    membership::{JoinedLesson, Membership},
-};
+use crate::{Presence, lesson_guard::LessonGuard, membership::Membership};
 
 /// Why no lesson was left.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +54,8 @@ impl Presence {
             None => true,
         };
         guard.row_is_right();
-        let (joined, sid) = (guard.membership.lesson.take(), guard.membership.sid);
-        if let Some((JoinedLesson { lesson, field: Some(_), .. }, user)) = joined.zip(user) {
-            self.remove_field(guard, KeyField { lesson, user, sid }, shared).await;
+        if let Some(field) = guard.membership.take_lesson(user) {
+            self.remove_field(guard, field, shared).await;
         }
         Ok(())
     }
@@ -69,9 +64,8 @@ impl Presence {
     /// Redis are away.
     pub fn take_out_of_lesson(&self, membership: &mut Membership, user: Option<UserId>) {
         let mut guard = LessonGuard::at_once(self, membership, user.clone());
-        let (joined, sid) = (guard.membership.lesson.take(), guard.membership.sid);
-        if let Some((JoinedLesson { lesson, field: Some(_), .. }, user)) = joined.zip(user) {
-            guard.leaves(KeyField { lesson, user, sid }, Instant::now());
+        if let Some(field) = guard.membership.take_lesson(user) {
+            guard.leaves(field, Instant::now());
         }
     }
 

@@ -4,7 +4,8 @@
 //! or are put back to it.
 use std::time::Instant;
 
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, ResumeId, Role, Seat, SessionId, Sid};
+use rollcall_keys::KeyField;
+use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, ResumeId, Role, Seat, SessionId, Sid, UserId};
 use rollcall_store::{LessonChange, Remembered};
 
 use crate::lesson_restore::LessonRestore;
@@ -84,6 +85,12 @@ impl Membership {
     #[must_use]
     pub fn lesson(&self) -> Option<&LessonId> {
         self.lesson.as_ref().map(|joined| &joined.lesson)
+    }
+
+    /// The connection is in no lesson any more. Returns the field there of its user, if it names this connection.
+    pub(crate) fn take_lesson(&mut self, user: Option<UserId>) -> Option<KeyField> {
+        let JoinedLesson { lesson, field, .. } = self.lesson.take()?;
+        user.filter(|_| field.is_some()).map(|user| KeyField { lesson, user, sid: self.sid })
     }
 
     /// The id under which the client finds the session again after a break, if it may.
