@@ -67,7 +67,6 @@ use self::{
     replays::Replays,
     sequence_tracker::SequenceTracker,
     servers::{PING_INTERVAL, Servers},
-    stream::StateError,
     stream_end::StreamEnd,
     subscriptions::Subscriptions,
     work_client::WorkClient,
@@ -189,7 +188,9 @@ impl NatsBus {
 
     /// A round trip on the live connection, shared with concurrent callers.
     async fn round_trip(&self, operation: &'static str) -> Result<stream::State, BusError> {
-        counted(operation, self.rooms.round_trip().await)
+        self.rooms.round_trip().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
+            metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
+        })
     }
 }
 
@@ -298,11 +299,4 @@ impl Bus for NatsBus {
     ) -> Result<Vec<PresenceEvent>, BusError> {
         self.presence.read_one(classroom, after, through, max).await
     }
-}
-
-fn counted<T>(operation: &'static str, outcome: Result<T, StateError>) -> Result<T, BusError> {
-    outcome.map_err(|error| {
-        metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
-        BusError(error.to_string())
-    })
 }
