@@ -204,7 +204,7 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// The stream is asked once a second where it is, and not for each room.
+/// Rooms that are added in the same moment share a question to the stream, of which there are at most 200 in a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_that_are_added_together_share_a_question_to_jetstream() {
     const TOGETHER: usize = 100;

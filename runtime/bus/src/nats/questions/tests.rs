@@ -6,7 +6,7 @@ fn questions() -> Questions {
     Questions::new("here".to_owned(), "Q".to_owned())
 }
 
-/// A round trip of a caller that wants to know where the stream is.
+/// Begins a round trip for one caller: what is written, and where the answer comes.
 fn asked(questions: &mut Questions) -> (String, oneshot::Receiver<Result<State, StateError>>) {
     let (waiter, answer) = oneshot::channel();
     (String::from_utf8(questions.ask(vec![waiter])).expect("text"), answer)
