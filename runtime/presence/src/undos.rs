@@ -25,10 +25,10 @@ impl Undos {
         })
     }
 
-    /// One of them is to be tried again.
+    /// An attempt of one of them failed.
     pub(crate) fn failed(&self, error: &dyn std::error::Error) {
         if let Some(more) = self.said.pass() {
-            warn!(%error, more, "what was cut off is undone later");
+            warn!(%error, more, "an attempt to undo what was cut off failed");
         }
     }
 
