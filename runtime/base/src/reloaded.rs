@@ -71,7 +71,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         })
     }
 
-    /// Keeps a good value, and whether it is another one; logs what has changed.
+    /// Keeps the value that was read if it is another one, and logs what has changed.
     fn keep(&self, answer: Result<(T, bool), String>) -> Result<T, (T, String)> {
         let mut last = self.last();
         let source = &self.source;

@@ -68,7 +68,7 @@ impl Dialer {
         if !url.is_like(&self.first) {
             return Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into()));
         }
-        // The same is refused at the start.
+        // A node refuses the same when it starts.
         if !url.tls && self.tls.files != ClientTls::default() {
             let problem = "REDIS_URL is without TLS now, for which there are certificates: let it begin with rediss";
             return Err(ConnectError(problem.into()));

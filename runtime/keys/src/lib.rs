@@ -38,7 +38,7 @@ pub struct FailedJoin {
     /// Why the keys were not written.
     pub error: KeysError,
     /// A field of which SQL has to tell whose it is. Another connection's was put back: that one may have left meanwhile, and
-    /// not have found its field. Or it was this connection's already, and what an earlier try of its replaced is not known.
+    /// not have found its field. Or it was this connection's already, and what its earlier try replaced is not known.
     /// Its removal puts it right.
     pub unsettled: Option<KeyField>,
 }
@@ -81,8 +81,9 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// carried out what was sent to it before.
     async fn ping(&self) -> Result<(), KeysError>;
     /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`:
-    /// the one that has this connection's field) goes if it is this connection's. True where a participant's `{client_id}` was there before; one that this
-    /// connection has written counts where it left a lesson, and else not: a try of its own may have failed.
+    /// the one that has this connection's field) goes if it is this connection's. True where a participant's
+    /// `{client_id}` was there before; one that this connection has written counts where it left a lesson, and else not:
+    /// a try of its own may have failed.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. Batches of at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;

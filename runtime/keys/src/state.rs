@@ -44,8 +44,8 @@ const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUS
     +cluster|slots +cluster|info)";
 const OF_A_CLUSTER: &str = "this server is a node of a cluster: begin REDIS_URL with redis+cluster, or rediss+cluster";
 
-/// A server's error, with what an operator can do about it, where that is known. Of a pipeline's, which each command has, it
-/// is the first one.
+/// A server's error, with what an operator can do about it, where that is known. Where each command of a pipeline was refused,
+/// it is the first refusal.
 pub(super) fn describe(error: &RedisError) -> String {
     let refusals = error.clone().into_server_errors();
     let first = refusals.as_deref().and_then(<[_]>::first);

@@ -2,6 +2,7 @@
 use rollcall_keys::KeysError;
 use rollcall_store::StoreError;
 
+/// See the module.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]

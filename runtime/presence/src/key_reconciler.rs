@@ -31,7 +31,7 @@ const LEISURE: u32 = 3;
 pub struct KeyReconciler {
     /// The sessions that the keys follow.
     pub store: Arc<dyn Store>,
-    /// What shall say so.
+    /// The keys.
     pub kv: Arc<dyn LessonKeys>,
     /// Removes what was written too late.
     pub key_cleanup: KeyCleanup,
@@ -117,7 +117,7 @@ impl KeyReconciler {
         match repaired {
             Ok(false) => return Ok(Some(last)),
             Ok(true) => {}
-            // It may be carried out until then.
+            // Without an answer, Redis may carry it out until then.
             Err(_) => sleep(CALL_LIMIT).await,
         }
         let still = self.store.lesson_memberships(node, after, BATCH).await?;

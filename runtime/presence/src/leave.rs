@@ -17,7 +17,7 @@ impl Presence {
     /// to a join. Tries until the database answers, because whoever left must be written down.
     pub async fn leave(&self, membership: Membership, user: Option<UserId>, reason: LeftReason) {
         let remembered = membership.remembered(reason);
-        // What undoes a change of its lesson knows by this that the session ends.
+        // This tells the task that undoes a change of the lesson that the connection has ended.
         let Membership { sid, lesson, restore, .. } = membership;
         drop(restore);
         failpoint::reach("leave begins");

@@ -1,7 +1,7 @@
 //! Puts row and keys back to what a connection's membership says, after a change of its lesson that was not done.
 //!
 //! Invariant: it goes on until both are right, however long SQL or Redis are away, or until the connection has ended: then the
-//! session's end says the rest. A late write of the change does no harm: the row's number is higher, and keys are touched
+//! session's end covers the rest. A late write of the change does no harm: the row's number is higher, and keys are touched
 //! only when Redis cannot carry it out any more. What is written to Redis for a session that ends meanwhile is removed again.
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub(crate) struct LeftBehind {
     /// The row as it was; none for a guest.
     pub(crate) row: Option<RestoreLesson>,
-    /// Whether it says so already.
+    /// Whether the row is as it was already.
     pub(crate) row_is_right: bool,
     /// The keys of the lesson that the connection is in, if it has any.
     pub(crate) keys: Option<KeyEntry>,
@@ -33,7 +33,7 @@ pub(crate) struct LeftBehind {
     pub(crate) earlier: Option<JoinHandle<()>>,
 }
 
-/// The task that puts it back. It knows by the drop of this value that the connection has ended.
+/// The task that puts it back. The drop of this value tells the task that the connection has ended.
 #[derive(Debug)]
 pub(crate) struct LessonRestore {
     task: JoinHandle<()>,
@@ -48,7 +48,7 @@ impl LessonRestore {
         Self { task: presence.undos().spawn(restore.run()), hurry }
     }
 
-    /// From now on it only removes from Redis what the change left there, as where the connection has ended.
+    /// From now on the task only removes what the change left in Redis, as it does once the connection has ended.
     pub(crate) fn give_up(self) -> JoinHandle<()> {
         self.task
     }
@@ -96,12 +96,12 @@ impl Restore {
             if let Some(entry) = self.left.keys.clone() {
                 self.put_keys_back(&entry).await?;
             }
-            // The cleanup finds out who has the field otherwise: another connection of the user, perhaps.
+            // The cleanup removes the field, or gives it to another connection of the user that is in that lesson.
             self.presence.cleanup.leave(field);
         }
         tokio::select! {
             () = self.presence.cleanup.finish() => {}
-            // No later change of this connection waits for it.
+            // Then no later change of this connection waits for the cleanup.
             () = over(&mut self.hurried) => {}
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Restore {
     }
 }
 
-/// The connection has ended.
+/// Returns when the connection has ended, or the task was given up.
 async fn over(hurried: &mut watch::Receiver<()>) {
     while hurried.changed().await.is_ok() {}
 }

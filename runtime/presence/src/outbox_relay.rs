@@ -122,7 +122,8 @@ impl OutboxRelay {
             let backlogged = rows.iter().any(|row| row.waited >= BACKLOGGED_AFTER);
             let (few, all) = (rows.len() < FEW, rows.len());
             round = next_round(round, all);
-            // They are deleted with the others: until those are published, the claims are in use.
+            // Those that are known to be stored are deleted together with the others: nothing that was read is to be
+            // published after a deletion.
             let (known, rows) = memory.part(&*outbox, rows);
             let mut outcome = if rows.iter().any(|row| row.waited >= HALF_WINDOW && !memory.absent.contains(&key(row)))
             {

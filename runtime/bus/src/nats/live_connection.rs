@@ -181,8 +181,8 @@ fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
     Questions::new(connection.info.server_name.clone(), servers.options().api(INFO))
 }
 
-/// Answers all callers. If the stream is gone or is another one, another server leads it, or nobody did for a moment, the
-/// buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
+/// Answers all callers. If the stream did not tell where it is, is another one, another server leads it, or nobody did for a
+/// moment, the buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
 fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Answer { state, asked, arrived, interrupted, waiters } = answer;
     let is_whole = state.as_ref().is_ok_and(|state| stream_end.confirm(state, asked)) && !interrupted;

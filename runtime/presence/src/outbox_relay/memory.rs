@@ -16,7 +16,7 @@ pub(super) fn key(row: &OutboxRow) -> Key {
     (row.id, row.nonce)
 }
 
-/// What it knows of rows.
+/// See the module.
 #[derive(Default)]
 pub(super) struct Memory {
     /// Stored, and perhaps not deleted: the database went away in between.
@@ -27,12 +27,12 @@ pub(super) struct Memory {
     pub(super) absent: HashSet<Key>,
     /// Refused by the bus in the last batch, which stored others.
     refused: HashSet<Key>,
-    /// Of the outbox, when `absent` was looked for: whoever had a shard in between may have published its rows.
+    /// The outbox's generation when `absent` was looked for: whoever had a shard in between may have published its rows.
     generation: u64,
 }
 
 impl Memory {
-    /// With a new connection, of which nobody knows what the last one has deleted.
+    /// The relay begins with a new connection, and does not know what the last one has deleted.
     pub(super) fn begin(&mut self) {
         self.absent.clear();
         self.stored.extend(std::mem::take(&mut self.owed));
@@ -47,7 +47,7 @@ impl Memory {
         twice
     }
 
-    /// Those of these rows that are stored already, and the others.
+    /// Parts rows into those that are known to be stored, and the others.
     pub(super) fn part(&mut self, outbox: &dyn Outbox, rows: Vec<OutboxRow>) -> (Vec<Key>, Vec<OutboxRow>) {
         if self.generation != outbox.generation() {
             self.absent.clear();

@@ -28,7 +28,7 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
 /// How a round goes: how long its rows have waited, none where there is no row, and whether the bus is there.
 type Round = (Option<Duration>, bool);
 
-/// What a relay did, with so many rows.
+/// What a relay did, and with how many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Published(usize),
@@ -39,10 +39,10 @@ enum Step {
 struct Ends {
     /// The last one first.
     rounds: Mutex<Vec<Round>>,
-    /// Those of each round.
+    /// The rows of each round.
     rows: Vec<OutboxRow>,
     backlogged: watch::Receiver<bool>,
-    /// Whether the relay was late when it asked for a round.
+    /// Whether the relay was backlogged, each time that it asked for a round.
     heard: Mutex<Vec<bool>>,
     there: watch::Sender<bool>,
     /// Whether the stream has all of it already.
@@ -165,7 +165,7 @@ async fn relay_rows(rows: Vec<OutboxRow>, rounds: &[Round], in_stream: bool, mut
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_late_while_it_publishes_what_waited_for_the_bus() {
+async fn it_is_backlogged_while_it_publishes_what_waited_for_the_bus() {
     let rounds: [Round; 5] = [
         (Some(Duration::ZERO), true),
         (Some(BACKLOGGED_AFTER), true),
