@@ -80,7 +80,8 @@ pub(super) enum PeerState {
     /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
     Outside(Box<Visitor>),
     /// The client was not let in, and no handler runs. Its connection is being closed, or is when [`Peer::expires`] says so.
-    Refused(#[allow(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
+    /// Until then it counts among those that have not been let in.
+    Refused(#[expect(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
 }
 
 /// What most connections do not have, or not for long.
@@ -217,7 +218,7 @@ impl Peer {
         self.permit.as_ref().map(|permit| permit.client())
     }
 
-    /// One more of its address, where the connections of addresses are limited.
+    /// Counts one more connection of its address, where the connections of addresses are limited.
     pub(super) fn permit(&self) -> ClientPermit {
         self.permit.clone()
     }
