@@ -82,7 +82,7 @@ export async function open(path, options = {}) {
     if (answer.ok) return answer;
     const { detail } = await answer.json().catch(() => ({ detail: answer.statusText }));
     if (answer.status === 401) await askForToken(token ? "That token is not right." : "");
-    else if (answer.status === 429) await askForToken("That token is not right, as were many from this address.");
+    else if (answer.status === 429) await askForToken("That token is not right. Many wrong ones came from this address.");
     else throw new Refused(answer.status, detail);
   }
 }

@@ -14,7 +14,7 @@ const SPANS = [
 ];
 // The most visits that are shown; CSV has all.
 const MOST = 5000;
-// After somebody came or went.
+// How long after somebody came or went it is read again, in milliseconds.
 const PAUSE = 5000;
 const WIDTH = 600;
 const HEIGHT = 12;

@@ -12,7 +12,7 @@ const MOST = 1000;
 
 const COLUMNS = ["Agent", "Role", "Lesson", { text: "Seat", number: true }, "Info", "State", "Since", { text: "Node", number: true }];
 
-// Of the cells after the first.
+// The classes of the cells after the first.
 const CLASSES = [null, null, "number", "json", "json", null, "number", "acts"];
 
 export function part(classroom, me, told) {

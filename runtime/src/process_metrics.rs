@@ -30,7 +30,7 @@ pub(crate) fn describe() {
     describe_gauge!(THREADS, Unit::Count, "Threads of this process.");
 }
 
-/// Measures, and records. It reads five small files.
+/// Measures, and records. It reads two files of `/proc`, and one folder.
 pub(crate) fn record() {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
         let ticks = |ticks: u64| ticks / unit(SysconfVar::CLK_TCK);
@@ -53,7 +53,7 @@ pub(crate) fn record() {
     }
 }
 
-/// What one of the system's units is, of ticks a second or bytes a page.
+/// Ticks a second, or bytes a page.
 fn unit(variable: SysconfVar) -> u64 {
     let value = sysconf(variable).ok().flatten();
     value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(1)
@@ -62,7 +62,7 @@ fn unit(variable: SysconfVar) -> u64 {
 /// Fields of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
-    /// Of user and system, in ticks.
+    /// Processor time of user and system, in ticks.
     cpu: u64,
     threads: u64,
     /// In ticks since the machine's start.

@@ -14,8 +14,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// Which of the traces that clients name are sampled.
 ///
 /// A client may be anybody, and each sampled trace costs: the export here, and the work of the services that it is passed on
-/// to. So its flag counts only where clients are trusted. Elsewhere the choice is drawn: a share of the traces' ids, as samplers
-/// have it, would be the client's choice, too.
+/// to. So its flag counts only where clients are trusted. Elsewhere the choice is drawn at random: samplers derive it from
+/// the trace's id, but that is the client's choice, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientTraces {
     /// Whether the flag that a client sends counts.

@@ -20,7 +20,7 @@ pub(super) fn read(source: &mut Source<'_>) -> EgressOptions {
 
 /// As curl reads it: without a scheme it is `http`.
 fn proxy(text: &str) -> Result<Secret, String> {
-    // A second `@`, or one after the host, is the password's: a part of it would be taken for the host, and be shown.
+    // A second `@`, or one after the host, belongs to the password. A part of that would be taken for the host, and shown.
     let has_host = |uri: &Uri| {
         let credentials = uri.authority().map_or(0, |authority| authority.as_str().matches('@').count());
         uri.host().is_some() && credentials < 2 && credentials == text.matches('@').count()

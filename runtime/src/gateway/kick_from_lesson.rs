@@ -12,7 +12,7 @@ use crate::handler::session::Session;
 use rollcall_websocket::{Socket, SocketId};
 
 impl GatewayContext {
-    /// Row and keys follow.
+    /// Takes a session out of its lesson. Row and keys follow, also where SQL or Redis is away now.
     pub(crate) fn take_out_of_lesson(&self, session: &mut Session) {
         let user = session.user().map(|(user, _)| user);
         self.presence.take_out_of_lesson(&mut session.membership, user);

@@ -113,7 +113,7 @@ impl Access {
         Err(HttpError::new(StatusCode::FORBIDDEN, detail))
     }
 
-    /// Whose token the request bears. Both are compared in either case, and each in constant time.
+    /// Whose token the request bears. It is always compared with both tokens, and each time in constant time.
     fn bearer(&self, headers: &HeaderMap) -> Option<Caller> {
         let (scheme, given) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
         let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case(b"bearer "))?;

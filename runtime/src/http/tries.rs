@@ -1,8 +1,8 @@
 //! Limits wrong tokens: an address may send some at once, and more only slowly.
 //!
 //! Invariant: no number of wrong tokens keeps a right one out, for many callers may share the address of a proxy. So the limit
-//! does not slow down a guess that is right: against guessing stands a token's length, which the configuration checks. What
-//! is limited is what wrong ones cost: lines of the log. It costs nothing until the first wrong token.
+//! does not protect a token from being guessed: its length does, which the configuration checks. It limits the lines that
+//! wrong tokens write into the log. It costs nothing until the first wrong token.
 use std::{
     net::SocketAddr,
     sync::OnceLock,

@@ -1,4 +1,4 @@
-//! What a request's URL says beside which endpoint it is for.
+//! The parameters of a request's URL: those of its path, and those of its query.
 //!
 //! Invariant: an endpoint gets ids and numbers checked; what is wrong is told with the rule that it breaks.
 use std::{borrow::Cow, str::FromStr};

@@ -89,7 +89,7 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Life {
     subscribed: OnceCell<()>,
-    /// After which offset events are for members; set before there are any.
+    /// Members get the events after this offset. It is set before the room has members.
     begins: AtomicU64,
     /// The highest offset that came.
     latest: AtomicU64,
@@ -100,7 +100,7 @@ impl Life {
         offset.0 > self.begins.load(Ordering::SeqCst)
     }
 
-    /// An event of this offset comes; whether it is for members.
+    /// Notes that an event of this offset came. Returns whether it is for members.
     pub(super) fn comes(&self, offset: Offset) -> bool {
         self.latest.fetch_max(offset.0, Ordering::SeqCst);
         self.has(offset)
@@ -231,9 +231,9 @@ impl Rooms {
         self.begin(id, offset);
     }
 
-    /// The room begins at `offset`, or where the stream was last known to be, but not before an event that came of it already:
-    /// a backfill brings those before that one, and not that one again. Under the lock, so that a stream reset in between
-    /// cannot leave an offset of the old stream here.
+    /// The room begins at `offset`, or where the stream was last known to be, but not before an event of it that has come
+    /// already: a backfill brings only the events before that one, so its members would miss that one. Under the lock, so
+    /// that a stream reset in between cannot leave an offset of the old stream here.
     fn begin(&self, id: &RoomId, offset: Option<Offset>) {
         let entries = self.entries();
         if let Some(entry) = entries.get(id) {

@@ -36,7 +36,7 @@ impl Certificate {
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
         let own = ParsedCertificate::try_from(self.chain.first()?).ok()?;
-        // Its time is looked at before who has signed it, which clients know and this process does not.
+        // Without roots the check always fails, but it looks at the certificate's time before it looks for the issuer.
         let algorithms = provider().signature_verification_algorithms.all;
         let roots = RootCertStore::empty();
         match verify_server_cert_signed_by_trust_anchor(&own, &roots, &[], UnixTime::now(), algorithms) {

@@ -1,8 +1,9 @@
 //! Session errors of Socket.IO: what a client is told, and what becomes of its transport.
 //!
 //! Invariant: an unrecoverable error is final for clients (CONNECT_ERROR, or DISCONNECT), and a recoverable one closes the
-//! transport, which makes them come back. Other connections on that transport are lost with it. So a namespace that meets a
-//! limit while there are others is refused by CONNECT_ERROR: else its client would lose, and take, their places by turns.
+//! transport, which makes them come back. Other connections on that transport are lost with it. So a CONNECT that meets a
+//! limit on a transport with other connections is refused by CONNECT_ERROR: otherwise these would be lost, too, the client
+//! would connect them again, and the next CONNECT would meet the same limit.
 use std::time::Duration;
 
 use rollcall_schema::{SessionError, socketio};
@@ -81,8 +82,9 @@ impl Gateway {
         self.send_packet(transport, namespace, Kind::ConnectError, &data);
     }
 
-    /// Counts a refusal that is final for the client's address, as a guest's event. With too many, it is one of those: so a
-    /// transport is not good for more tries than a plain WebSocket is.
+    /// Counts an unrecoverable error as an event of a guest of the client's address. If the address has no event left, the
+    /// client gets [`SessionError::TooManyRequests`] instead, so that one transport gives it no more tries than plain
+    /// WebSockets do.
     fn counted(&self, error: SessionError, peer: &Peer) -> SessionError {
         let is_one_too_many =
             !error.is_recoverable() && self.shared.events.request(Payer::Guest(peer.client())).is_err();

@@ -91,7 +91,8 @@ impl Gateway {
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
         let Some(mut carrier) = sockets.get_mut(transport) else { return Ok(()) };
-        // Each may cost the check of a token. One that is let in counts for its user, and one that is refused for the address.
+        // Each CONNECT may cost the check of a token, so it counts for its transport here. Later it counts for its user,
+        // too, if it is let in, or for its client's address, if it is refused.
         match self.shared.events.take(&mut carrier.peer.meter, Payer::Guest(None)) {
             RateDecision::Done => {}
             RateDecision::Refused(_) | RateDecision::Abuse => {
