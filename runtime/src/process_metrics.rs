@@ -9,12 +9,12 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-const CPU_SECONDS: &str = "process_cpu_seconds_total";
-const OPEN_FDS: &str = "process_open_fds";
-const MAX_FDS: &str = "process_max_fds";
+pub(crate) const CPU_SECONDS: &str = "process_cpu_seconds_total";
+pub(crate) const OPEN_FDS: &str = "process_open_fds";
+pub(crate) const MAX_FDS: &str = "process_max_fds";
 const VIRTUAL_MEMORY: &str = "process_virtual_memory_bytes";
 const MAX_VIRTUAL_MEMORY: &str = "process_virtual_memory_max_bytes";
-const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
+pub(crate) const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
 const START_TIME: &str = "process_start_time_seconds";
 const THREADS: &str = "process_threads";
 

@@ -3,6 +3,7 @@
 //! Invariant: a metric that is not there counts as zero: a node that has done nothing yet has nothing to tell.
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::process_metrics;
 use rollcall_base::names;
 
 /// A moment's metrics. Counters are sums since the start.
@@ -110,10 +111,10 @@ impl Reading {
             names::OUTBOX_ASIDE => self.outbox_aside += value,
             names::BACKEND_ERRORS => *self.errors.entry(named("backend")).or_default() += value,
             names::INVOCATIONS => self.add_runs(labels, value),
-            "process_resident_memory_bytes" => self.memory = value,
-            "process_cpu_seconds_total" => self.cpu = value,
-            "process_open_fds" => self.open_files = value,
-            "process_max_fds" => self.max_files = value,
+            process_metrics::RESIDENT_MEMORY => self.memory = value,
+            process_metrics::CPU_SECONDS => self.cpu = value,
+            process_metrics::OPEN_FDS => self.open_files = value,
+            process_metrics::MAX_FDS => self.max_files = value,
             _ => {
                 let bound = label(labels, "le").and_then(|bound| bound.parse().ok());
                 if let Some(bound) = bound.filter(|_| name.strip_suffix("_bucket") == Some(names::DURATION)) {
