@@ -40,6 +40,11 @@ impl Stage {
         Self { gateway, kinds, agents, results: Results { machine: machine(), ..Results::default() }, floor: None }
     }
 
+    /// The kinds of gateways to measure, for a scenario that the floor cannot do.
+    pub(crate) fn gateways(&self) -> Vec<Kind> {
+        self.kinds.iter().copied().filter(|kind| *kind != Kind::Floor).collect()
+    }
+
     /// The floor's rates, measured when they are first asked for.
     pub(crate) fn floor(&mut self) -> io::Result<FloorRates> {
         if let Some(floor) = &self.floor {

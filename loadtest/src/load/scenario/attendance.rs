@@ -24,10 +24,8 @@ const MIB: f64 = 1_048_576.0;
 const SILENT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
-    for kind in stage.kinds.clone() {
-        if kind != Kind::Floor {
-            measure(stage, kind)?;
-        }
+    for kind in stage.gateways() {
+        measure(stage, kind)?;
     }
     Ok(())
 }

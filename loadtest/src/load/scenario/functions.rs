@@ -32,10 +32,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const RATE: &str = "1000000";
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
-    for kind in stage.kinds.clone() {
-        if kind != Kind::Floor {
-            measure(stage, kind)?;
-        }
+    for kind in stage.gateways() {
+        measure(stage, kind)?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ const MOST: f64 = 2.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     // The floor answers no pings.
-    for kind in stage.kinds.clone().into_iter().filter(|kind| *kind != Kind::Floor) {
+    for kind in stage.gateways() {
         floods(stage, kind)?;
     }
     Ok(())

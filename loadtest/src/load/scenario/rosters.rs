@@ -14,10 +14,8 @@ const ROOM: usize = 1000;
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
-    for kind in stage.kinds.clone() {
-        if kind != Kind::Floor {
-            measure(stage, kind)?;
-        }
+    for kind in stage.gateways() {
+        measure(stage, kind)?;
     }
     Ok(())
 }

@@ -13,7 +13,6 @@ use crate::load::order::{Crowd, Goal, Pace};
 use crate::load::proc;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, WINDOW};
-use crate::load::system::Kind;
 
 /// More would take minutes with them.
 const MAX_AGENTS: usize = 4_000;
@@ -61,7 +60,7 @@ fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
     let crowds = crowds(MAX_AGENTS.min(stage.agents));
     let theirs = measure(peer.address, peer.child.id(), &crowds)?;
     drop(peer);
-    for kind in stage.kinds.clone().into_iter().filter(|kind| *kind != Kind::Floor) {
+    for kind in stage.gateways() {
         let system = stage.start(kind, 1, &crowds)?;
         let ours = measure(system.address(), system.pid(), &crowds)?;
         let mut note = stage.note("socketio peers", kind);

@@ -58,10 +58,8 @@ impl Outage {
 }
 
 pub(crate) fn run(stage: &mut Stage, outage: Outage) -> io::Result<()> {
-    for kind in stage.kinds.clone() {
-        if kind != Kind::Floor {
-            measure(stage, kind, outage)?;
-        }
+    for kind in stage.gateways() {
+        measure(stage, kind, outage)?;
     }
     Ok(())
 }
