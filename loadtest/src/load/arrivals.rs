@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::clock::SECOND;
 use super::order::{Arrive, Arrived, Pace};
 
-pub(super) struct DisconnectReceiver {
+pub(super) struct Arrivals {
     order: Arrive,
     started: usize,
     on_the_way: usize,
     result: Arrived,
 }
 
-impl DisconnectReceiver {
+impl Arrivals {
     pub(super) fn new(order: Arrive) -> Self {
         let result = Arrived {
             began: order.start,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use super::arrivals::DisconnectReceiver;
+use super::arrivals::Arrivals;
 use super::clock::{SECOND, now};
 use super::connection::{Connection, Step};
 use super::order::{Answer, Goal, Order, Tally};
@@ -27,7 +27,7 @@ const READ_BUFFER: usize = 256 * 1024;
 /// What the engine still owes an answer to.
 pub(super) enum Pending {
     Nothing,
-    DisconnectReceiver(DisconnectReceiver),
+    Arrivals(Arrivals),
     DisconnectQueue { deadline: u64 },
     Pushes { wanted: u64, deadline: u64 },
     Presence { agents: Range<usize>, deadline: u64 },
@@ -114,7 +114,7 @@ impl Engine {
             }
             Order::Arrive(order) => {
                 self.goal = order.goal;
-                self.pending = Pending::DisconnectReceiver(DisconnectReceiver::new(order));
+                self.pending = Pending::Arrivals(Arrivals::new(order));
             }
             Order::Leave { first, count } => {
                 (first..first + count).for_each(|agent| self.leave(agent));
@@ -151,7 +151,7 @@ impl Engine {
         let at = now();
         let (reached, deadline) = match &mut self.pending {
             Pending::Nothing => return None,
-            Pending::DisconnectReceiver(arrivals) => {
+            Pending::Arrivals(arrivals) => {
                 let answer = Answer::Arrived(arrivals.finished(at)?);
                 self.pending = Pending::Nothing;
                 return Some(answer);
@@ -188,7 +188,7 @@ impl Engine {
     fn until_next(&self) -> Duration {
         let at = now();
         let arrival = match &self.pending {
-            Pending::DisconnectReceiver(arrivals) => arrivals.next_due(),
+            Pending::Arrivals(arrivals) => arrivals.next_due(),
             _ => None,
         };
         let comeback = self.returns.peek().map(|Reverse((due, _))| *due);
@@ -200,7 +200,7 @@ impl Engine {
     fn start_those_due(&mut self) {
         let at = now();
         for _ in 0..DIALS_AT_ONCE {
-            let Pending::DisconnectReceiver(arrivals) = &mut self.pending else {
+            let Pending::Arrivals(arrivals) = &mut self.pending else {
                 break;
             };
             let Some((agent, due)) = arrivals.start_next(at) else {

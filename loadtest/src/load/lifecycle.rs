@@ -77,7 +77,7 @@ impl Engine {
         let connection = &mut self.connections[agent];
         connection.step = Step::Present;
         self.present += 1;
-        if let (Pending::DisconnectReceiver(arrivals), Some(due)) = (&mut self.pending, connection.due.take()) {
+        if let (Pending::Arrivals(arrivals), Some(due)) = (&mut self.pending, connection.due.take()) {
             arrivals.arrived(due, now());
         }
     }
@@ -137,7 +137,7 @@ impl Engine {
                 self.present -= 1;
                 *self.lost.entry(reason.to_owned()).or_default() += 1;
             }
-            (_, Pending::DisconnectReceiver(arrivals)) if due.is_some() => arrivals.failed(reason),
+            (_, Pending::Arrivals(arrivals)) if due.is_some() => arrivals.failed(reason),
             _ => {}
         }
         if self.returning {

@@ -160,7 +160,7 @@ pub(crate) fn fastest(crew: &mut Crew, system: &System, band: &Band, goal: Goal)
 }
 
 impl Arrived {
-    /// DisconnectReceiver a second from the first to the last.
+    /// Arrivals a second from the first to the last.
     pub(crate) fn rate(&self) -> f64 {
         let span = self.ended.saturating_sub(self.began).max(1);
         self.samples.len() as f64 * SECOND as f64 / span as f64
