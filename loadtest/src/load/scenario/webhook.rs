@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,6 @@ const PEACE: Duration = Duration::from_secs(4);
 /// How long the nodes still break once the receiver is back.
 const BROKEN_CATCHING_UP: Duration = Duration::from_secs(15);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// With no new event for so long, what is missing is lost. Longer than the longest pause between two attempts.
 const SILENCE: Duration = Duration::from_secs(45);
 /// A secret of 32 bytes.
@@ -78,9 +77,10 @@ fn measure(stage: &mut Stage, kind: Kind, outage: Outage) -> io::Result<()> {
         return Err(io::Error::other("the floor has no webhook"));
     };
     let addresses: Vec<SocketAddr> = gateways.iter().map(Gateway::address).collect();
-    let (calm, mut ledger) = (AtomicBool::new(false), Ledger::default());
+    let (storm, over) = mpsc::channel::<()>();
+    let mut ledger = Ledger::default();
     let (faults, back) = thread::scope(|scope| {
-        let faults = scope.spawn(|| break_nodes(gateways, &calm));
+        let faults = scope.spawn(move || break_nodes(gateways, &over));
         let course = come_and_go(&addresses, outage).and_then(|()| {
             receiver.restart()?;
             let back = Instant::now();
@@ -90,7 +90,7 @@ fn measure(stage: &mut Stage, kind: Kind, outage: Outage) -> io::Result<()> {
             });
             Ok(back)
         });
-        calm.store(true, Ordering::Relaxed);
+        drop(storm);
         Ok::<_, io::Error>((joined(faults)?, course?))
     })?;
     thread::scope(|scope| {
@@ -156,17 +156,11 @@ async fn enter(address: SocketAddr, number: usize) -> Result<Client, ClientError
     Ok(client)
 }
 
-/// Kills one node, stops the next for longer than its lease, and so on until it is to be calm. Returns how many.
-fn break_nodes(gateways: &mut [Gateway], calm: &AtomicBool) -> io::Result<usize> {
+/// Kills one node, stops the next for longer than its lease, and so on until the other end of `over` is dropped. Returns how
+/// many.
+fn break_nodes(gateways: &mut [Gateway], over: &mpsc::Receiver<()>) -> io::Result<usize> {
     let (mut faults, count) = (0, gateways.len());
-    loop {
-        let until = Instant::now() + PEACE;
-        while Instant::now() < until {
-            if calm.load(Ordering::Relaxed) {
-                return Ok(faults);
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+    while over.recv_timeout(PEACE) == Err(RecvTimeoutError::Timeout) {
         let (round, number) = (faults / count, faults % count);
         let node = &mut gateways[number];
         // Each node is killed in one round and stopped in the next.
@@ -180,6 +174,7 @@ fn break_nodes(gateways: &mut [Gateway], calm: &AtomicBool) -> io::Result<usize>
         }
         faults += 1;
     }
+    Ok(faults)
 }
 
 /// Where its lease still runs it may have to wait.
