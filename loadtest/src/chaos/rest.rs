@@ -29,12 +29,16 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         let owners = cluster.owners(&stage.classrooms)?;
         Ok(present.into_iter().filter(|(sid, _)| !owners.contains(sid)).collect())
     })?;
-    // An agent that has gone since was on its way out.
-    let present = stage.journal.present();
-    let strays = strays.into_iter().filter(|(sid, _)| present.contains_key(sid));
+    let strays = of_present(stage, strays).into_iter();
     Ok(strays
-        .map(|(_, Somebody { who, .. })| format!("{who} is still connected, but the session is not its own any more"))
+        .map(|Somebody { who, .. }| format!("{who} is still connected, but the session is not its own any more"))
         .collect())
+}
+
+/// What was found of connections, by `sid`, without those that have ended since: their agents were on their way out.
+fn of_present<T>(stage: &Stage, found: Vec<(String, T)>) -> Vec<T> {
+    let present = stage.journal.present();
+    found.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, found)| found).collect()
 }
 
 /// Waits until the view of every open connection is right (PROTOCOL 2); of a session that nobody knows of any more no left
@@ -61,9 +65,7 @@ pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermat
         });
         Ok(wrong.collect())
     })?;
-    // Who has gone since was on its way.
-    let present = stage.journal.present();
-    Ok(wrong.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, wrong)| wrong).collect())
+    Ok(of_present(stage, wrong))
 }
 
 /// Waits until row and keys of every open connection say what its client was told of its lesson, also by an error. Returns
@@ -91,9 +93,7 @@ pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<Str
         }
         Ok(wrong)
     })?;
-    // Who has gone since was on its way.
-    let present = stage.journal.present();
-    Ok(wrong.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, wrong)| wrong).collect())
+    Ok(of_present(stage, wrong))
 }
 
 /// The states of open sessions that are not the last one that was set: each is one that was answered with a success, or was
