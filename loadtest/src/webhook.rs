@@ -13,6 +13,9 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// A request that never ends shall not keep a thread for ever.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
+/// A secret of 32 bytes, for gateways that post to a [`Receiver`].
+pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
 /// What the receiver does with requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Mood {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rollcall_loadtest::GatewayOptions;
-use rollcall_loadtest::webhook::{Mood, Receiver, Taken};
+use rollcall_loadtest::webhook::{Mood, Receiver, SECRET, Taken};
 
 use super::cluster::Past;
 use super::journal::{UPDATED, key};
@@ -14,8 +14,6 @@ use super::plan::STORM;
 use super::random::Random;
 use super::stream::{Record, Stored};
 
-/// A secret of 32 bytes.
-const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// Faults of the receiver in one seed.
 const TROUBLES: usize = 3;
 /// Random numbers of its own, so that the other faults of a seed stay the same.

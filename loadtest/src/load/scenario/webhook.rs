@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use rollcall_loadtest::client::ClientError;
-use rollcall_loadtest::webhook::Receiver;
+use rollcall_loadtest::webhook::{Receiver, SECRET};
 use rollcall_loadtest::{Client, Gateway, token};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -40,8 +40,6 @@ const BROKEN_CATCHING_UP: Duration = Duration::from_secs(15);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
 /// With no new event for so long, what is missing is lost. Longer than the longest pause between two attempts.
 const SILENCE: Duration = Duration::from_secs(45);
-/// A secret of 32 bytes.
-const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// How long the receiver is down, how many events there are a second, and on how many nodes (one where it is embedded).
 #[derive(Debug, Clone, Copy)]
