@@ -47,6 +47,12 @@ async fn joins(agent: &mut Agent, lesson: &str) {
     until("join_lesson", SOON, asking, |status| status == "SUCCESS").await;
 }
 
+async fn alice_in_algebra(backend: &Backend, room: &Classroom) -> Agent {
+    let mut alice = enters(backend, room, &room.participant("alice"), "web").await;
+    joins(&mut alice, &room.algebra).await;
+    alice
+}
+
 async fn answers_that_are_lost_are_undone(backend: &Backend) {
     let own = backend.another(failpoint::breakable);
     let room = own.classroom();
@@ -116,8 +122,7 @@ impl Lock {
 async fn a_join_that_waits_for_sql_is_cut_off(backend: &Backend) {
     let own = backend.another(impatient);
     let room = own.classroom();
-    let mut alice = enters(&own, room, &room.participant("alice"), "web").await;
-    joins(&mut alice, &room.algebra).await;
+    let mut alice = alice_in_algebra(&own, room).await;
     let lock = Lock::take(&own, &alice).await;
     alice.is_refused(json!({"lesson_id": room.biology}), "timed out").await;
     lock.release().await;
@@ -176,8 +181,7 @@ async fn a_session_that_ends_while_its_join_is_undone_leaves_no_field() {
     let (backend, wire) = before_redis();
     let room = backend.classroom();
     let mut keys = backend.keys().await;
-    let mut alice = enters(&backend, room, &room.participant("alice"), "web").await;
-    joins(&mut alice, &room.algebra).await;
+    let mut alice = alice_in_algebra(&backend, room).await;
     wire.hold(Way::Down);
     alice.is_refused(json!({"lesson_id": room.biology}), "timed out").await;
     alice.leaves().await;
@@ -195,8 +199,7 @@ async fn a_field_whose_removal_is_cut_off_goes_before_the_session_does() {
     let (backend, wire) = before_redis();
     let room = backend.classroom();
     let mut keys = backend.keys().await;
-    let mut alice = enters(&backend, room, &room.participant("alice"), "web").await;
-    joins(&mut alice, &room.algebra).await;
+    let mut alice = alice_in_algebra(&backend, room).await;
     wire.hold(Way::Both);
     let ack = alice.client.request("leave_lesson", json!({})).await.unwrap();
     assert_eq!(ack["message"], "timed out", "{ack}");
