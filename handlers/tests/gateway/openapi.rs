@@ -1,7 +1,9 @@
 //! The server API answers as `schema/openapi.json` says, whatever it is asked: schemathesis makes the requests.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+
+use rollcall_loadtest::servers::target_folder;
 
 use crate::common::Backend;
 
@@ -14,9 +16,7 @@ const EXCLUDED: &str = "positive_data_acceptance,negative_data_rejection,ignored
 
 /// Where `loadtest/setup/schemathesis` installs it.
 fn schemathesis() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let binary = target.join("schemathesis/bin/schemathesis");
+    let binary = target_folder().join("schemathesis/bin/schemathesis");
     assert!(binary.exists(), "no {}: run loadtest/setup/schemathesis", binary.display());
     binary
 }

@@ -17,11 +17,16 @@ pub(super) fn find(name: &str, package: &str) -> io::Result<PathBuf> {
         .ok_or_else(|| missing(name, package))
 }
 
+/// The folder in which cargo builds, and the scripts in `loadtest/setup` install.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}
+
 /// The program `name` that the script of this name in `loadtest/setup` has built, or an error that names the script.
 pub(super) fn built(name: &str) -> io::Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let program = target.join(name).join("bin").join(name);
+    let program = target_folder().join(name).join("bin").join(name);
     program.canonicalize().map_err(|_| {
         io::Error::new(io::ErrorKind::NotFound, format!("no {}: run loadtest/setup/{name}", program.display()))
     })

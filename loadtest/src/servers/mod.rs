@@ -31,6 +31,7 @@ mod tls_proxy;
 
 pub use authority::{Authority, Issued};
 pub use balancer::{Balancer, BalancerKind};
+pub use binary::target_folder;
 pub use nats::{Nats, NatsVersion};
 pub use nats_cluster::{MemberOptions, NatsCluster, NatsMember};
 pub use pgbouncer::{Pgbouncer, PgbouncerKind, PgbouncerOptions, PgbouncerVersion};

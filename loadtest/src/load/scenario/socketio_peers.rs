@@ -2,11 +2,12 @@
 //!
 //! `loadtest/setup/socketio-peers` installs them; those that are not there are left out, and it is said.
 
-use std::env;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use rollcall_loadtest::servers::target_folder;
 
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Pace};
@@ -34,9 +35,8 @@ struct Peer {
 }
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
-    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from);
-    let (scripts, installed) = (repository.join("loadtest/socketio"), target.join("socketio/peers"));
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("socketio");
+    let installed = target_folder().join("socketio/peers");
     let mut node = Command::new("node");
     node.arg(scripts.join("peer.mjs")).env("PEER", std::path::absolute(&installed)?);
     let mut python = Command::new(installed.join("venv/bin/python"));
