@@ -245,7 +245,7 @@ fn perform(options: &Options, scenarios: impl FnOnce(&mut Stage) -> io::Result<(
     Ok(stage.results.hold())
 }
 
-/// Writes them, and in their report what earlier runs have measured.
+/// Writes the results and their report, both with what earlier runs in this folder have measured.
 fn write(results: &Results, out: &Path) -> io::Result<()> {
     fs::create_dir_all(out)?;
     let file = out.join(RESULTS);

@@ -101,12 +101,12 @@ async fn who_was_refused_counts_and_makes_way() {
     assert!(alice.text().await.unwrap().starts_with("44"));
     alice.connects(&json!({"token": room.participant("alice")})).await;
 
-    // She is let in, and no longer counts.
+    // Alice is let in, and no longer counts as unauthenticated.
     let mut eve = SocketIo::open(&backend, "").await;
     eve.send(junk).await;
     assert!(eve.text().await.unwrap().starts_with("44"));
     let asked = async || ask(address, &[]).await;
-    until("the one that was refused makes way", SOON, asked, |(_, answer)| answer.status == 101).await;
+    until("the refused client is closed, and makes room", SOON, asked, |(_, answer)| answer.status == 101).await;
     assert_eq!(eve.text().await, Err(Some(3013)));
     assert_eq!(dropped(&backend, "silent"), 1.0);
     alice.joins(&room.algebra).await;
@@ -123,6 +123,6 @@ async fn wrong_tokens_count_for_the_address() {
     };
     let end = until("its transport is closed", SOON, tries, Result::is_err).await;
     assert_eq!(end, Err(Some(3004)), "before its own rate, or the time for CONNECT, ends");
-    // A classmate behind the same address pays nothing for it.
+    // A classmate with the same address is let in all the same.
     SocketIo::connect(&backend, &json!({"token": room.participant("alice")})).await.joins(&room.algebra).await;
 }

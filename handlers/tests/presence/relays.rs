@@ -10,7 +10,7 @@ use rollcall_loadtest::{Gateway, Wire};
 use super::nodes::enters_on;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, until};
 
-/// Of classrooms, so many that the events of some are published by either node.
+/// So many classrooms that each node publishes the events of some.
 const MANY: usize = 24;
 /// How many shards each node has.
 const SHARES: &str = "select count(*) from outbox_shard s join node n on n.id = s.node_id and n.claim_epoch = s.claim_epoch \
@@ -39,7 +39,7 @@ impl Nodes {
         Self { healthy, other, witnesses }
     }
 
-    /// Somebody comes and goes on the other node in every room, and the witness there sees both, in order.
+    /// In every room an agent enters and leaves on the other node, and the room's witness sees both, in order.
     async fn all_see(&mut self, name: &str) {
         let other = &self.other;
         let come_and_go = async |(room, witness): (&Classroom, &mut Agent)| {
@@ -51,7 +51,7 @@ impl Nodes {
         join_all(self.healthy.classrooms().iter().zip(&mut self.witnesses).map(come_and_go)).await;
     }
 
-    /// Of every room the stream has the witness, and of each of the others entered and left, once.
+    /// Expects in the stream of every room the witness's entered, and entered and left of each other agent, once.
     async fn nothing_is_twice(&self, others: usize) {
         for room in &self.healthy.classrooms()[..MANY] {
             let stored = self.healthy.stored(&room.subject("agent"), 1 + 2 * others).await.unwrap();
@@ -60,7 +60,7 @@ impl Nodes {
     }
 }
 
-/// As where the server has no connection left: those that are there stay.
+/// As on a server that has no connection left to give: connections that are open stay.
 #[tokio::test]
 async fn a_node_whose_relay_cannot_connect_leaves_its_events_to_another() {
     let mut nodes = Nodes::start(async |healthy| {

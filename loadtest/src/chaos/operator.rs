@@ -14,9 +14,9 @@ use super::ledger::Evidence;
 use super::plan::STORM;
 use super::random::Random;
 
-/// Of a seed.
+/// Calls in one seed.
 const CALLS: usize = 3;
-/// So that the faults of a seed are drawn as they were.
+/// Random numbers of its own, so that the faults of a seed stay the same.
 const OWN_NUMBERS: u64 = 0x6f70_6572_6174_6f72;
 /// As the history and `Left-Reason` have it, and the session error's type.
 const KICKED: &str = "kicked";
@@ -28,7 +28,7 @@ const CODE: &str = "code: Some(";
 pub(super) struct Kicks {
     /// Sessions that an answer named.
     pub(super) ended: BTreeSet<i64>,
-    /// Agents whose sessions were to end. Of some no answer came: a node was killed, or had no database.
+    /// Agents whose sessions it asked to end, also where no answer came because the node was killed, or had no database.
     pub(super) asked: BTreeSet<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn act(stage: &Stage) -> io::Result<Kicks> {
         let node = stage.admins[random.within(0..stage.admins.len())];
         let (one, number) = (random.percent(50), random.within(0..1000));
         let path = format!("/api/v1/classrooms/{classroom}/agents");
-        // What no node answers ends nobody.
+        // Without a node's list there is nobody to choose.
         let Ok((200, there)) = admin::get(node, &path) else { continue };
         let there = members(&serde_json::from_str(&there)?);
         let Some(chosen) = there.get(number % there.len().max(1)) else { continue };

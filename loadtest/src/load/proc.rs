@@ -40,7 +40,7 @@ pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(own + ended + children)
 }
 
-/// Of the process, and of its children that have ended.
+/// The processor time of the process itself, and that of its children that have ended, in seconds.
 fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain anything, also a parenthesis.

@@ -79,7 +79,7 @@ impl Results {
         self.figures.iter().all(|figure| figure.holds() != Some(false))
     }
 
-    /// These, and of earlier ones on the same machine what was not measured again.
+    /// These results, and those of earlier ones on the same machine that were not measured again.
     pub(crate) fn with_earlier(&self, earlier: Self) -> Self {
         let mut all = self.clone();
         if earlier.machine != self.machine {

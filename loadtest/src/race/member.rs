@@ -135,7 +135,7 @@ impl Connected {
 }
 
 impl Member {
-    /// Who is there, as far as it knows.
+    /// The member's own view of who is there.
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
         locked(&self.view)
     }

@@ -16,9 +16,9 @@ const ROWS: usize = 1_000_000;
 /// Rows that one statement makes.
 const PIECE: usize = 100_000;
 const CLASSROOM: &str = "00000000-0000-4000-8000-a77e0da9ce00";
-/// Each row of a list has one, in its agent's id, and nothing else of an answer has any.
+/// A letter that each row of a list has once, in its agent's id, and that is nowhere else in an answer.
 const MARK: u8 = b'Q';
-/// The memory is looked at after so many bytes of a list.
+/// After how many bytes of a list the gateway's memory is read again.
 const LOOK_EVERY: usize = 4 << 20;
 const MIB: f64 = 1_048_576.0;
 const SILENT: Duration = Duration::from_secs(30);

@@ -77,7 +77,8 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     last_of_50(&mut note, &system, &mut crew, &band, &mut callers, (rate / 2.0, ", who resume", 35.0))
 }
 
-/// How long the last of a room waits at this rate of calls, and who needs the processors for it.
+/// Measures how long the last agent of a room waits for an event at this rate of calls, and how much processor time each
+/// process needs meanwhile.
 fn last_of_50(
     note: &mut Note<'_>,
     system: &System,

@@ -70,7 +70,7 @@ fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
         note.figure(&format!("as many joins as {name}"), times, "times", Some(Limit::AtLeast(FASTER)));
         note.figure(&format!("memory a joined connection, {name}"), theirs.bytes, "bytes", None);
         note.figure("memory a joined connection, Socket.IO here", ours.bytes, "bytes", None);
-        // Less than nothing was not measured.
+        // Noise may bring the measured difference below zero.
         let part = theirs.bytes / ours.bytes.max(1.0);
         note.figure(&format!("of the memory that {name} needs: one part in"), part, "", Some(Limit::AtLeast(SMALLER)));
     }
