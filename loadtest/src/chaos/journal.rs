@@ -61,7 +61,7 @@ pub(super) struct Seen {
 }
 
 /// One connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Connection {
     pub(super) agent: String,
     pub(super) classroom: String,

@@ -31,13 +31,10 @@ fn connection(offsets: &[u64]) -> Connection {
     Connection {
         agent: "web.alice.example.org".to_owned(),
         classroom: "c".to_owned(),
-        node: 0,
         asked: Some(Resumption { epoch: "e".to_owned(), offset: 1, lesson: None }),
         success: Some(success),
-        lessons: BTreeMap::new(),
         seen: seen.collect(),
-        end: String::new(),
-        stayed: false,
+        ..Connection::default()
     }
 }
 

@@ -26,8 +26,6 @@ fn connection(session: i64) -> Connection {
     Connection {
         agent: AGENT.to_owned(),
         classroom: "c".to_owned(),
-        node: 0,
-        asked: None,
         success: Some(Success {
             session,
             at: Instant::now(),
@@ -36,10 +34,7 @@ fn connection(session: i64) -> Connection {
             offset: None,
             recovered: None,
         }),
-        lessons: BTreeMap::new(),
-        seen: Vec::new(),
-        end: String::new(),
-        stayed: false,
+        ..Connection::default()
     }
 }
 

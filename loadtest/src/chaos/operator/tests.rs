@@ -1,6 +1,5 @@
 //! What an operator's calls must have led to.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::cluster::Past;
@@ -26,17 +25,7 @@ fn sound() -> (Kicks, Evidence) {
 fn ended(end: &str) -> Connection {
     let success =
         Success { session: 7, at: Instant::now(), sid: "s".to_owned(), epoch: None, offset: None, recovered: None };
-    Connection {
-        agent: AGENT.to_owned(),
-        classroom: "c".to_owned(),
-        node: 0,
-        asked: None,
-        success: Some(success),
-        lessons: BTreeMap::new(),
-        seen: Vec::new(),
-        end: end.to_owned(),
-        stayed: false,
-    }
+    Connection { agent: AGENT.to_owned(), success: Some(success), end: end.to_owned(), ..Connection::default() }
 }
 
 #[test]
