@@ -24,7 +24,7 @@ const BATCH: usize = 2_000;
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(25));
 const ROWS: (usize, usize) = (4, 16);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
-/// How soon after the last one a claim may follow where a heartbeat has found a free shard, which ends the wait for rows.
+/// How soon after the last one a claim follows: a heartbeat that has found a free shard ends the wait for rows.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 /// An event that waited for longer waited for the bus, or for a disk that stood still.
 const BACKLOGGED_AFTER: Duration = Duration::from_secs(1);

@@ -81,7 +81,7 @@ pub struct Backlog {
 #[async_trait]
 pub trait Outbox: Send {
     /// Takes more shards where they are free, and gives some back where this node has more than its share. Returns how many
-    /// it holds. Call it about once a second, while nothing is being published.
+    /// it holds. Call it several times a second, while nothing is being published: most calls ask nothing.
     async fn claim(&mut self) -> Result<usize, StoreError>;
     /// About `max` rows: the oldest of each shard held, at most an equal part of each, oldest first. Those of one agent in a
     /// classroom are to be published one after the other. Rows that a newer version wrote, which this one cannot read, are
