@@ -2,7 +2,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{Seat, SessionId, Sid, UserId};
+use rollcall_schema::{Seat, Sid, UserId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -67,9 +67,9 @@ const LEAVE: &str = "with fence as materialized (
         from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[])
             as i(sid, session_id, change, lesson_id)
         where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
-        returning s.id, s.user_id, i.lesson_id
+        returning s.sid, s.id, s.user_id, i.lesson_id
     )
-    select g.id, exists (
+    select g.sid, exists (
         select from agent_session o
         where o.user_id = any (array[g.user_id]) and o.lesson_id = g.lesson_id and o.id <> g.id
     ) from fence left join gone g on true";
@@ -160,12 +160,12 @@ impl LessonJoins for PostgresStore {
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
-        let mut left: HashMap<SessionId, bool> = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let session: Option<i64> = get(row, 0)?;
-            left.extend(session.map(SessionId).zip(Some(get(row, 1)?)));
-        }
+        let left = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?)));
+        let left = left.collect::<Result<HashMap<Option<String>, bool>, StoreError>>()?;
         let answer = |shared: &bool| LessonLeft::Left { shared: *shared };
-        Ok(batch.iter().map(|leave| left.get(&leave.session).map_or(LessonLeft::NotOwner, answer)).collect())
+        Ok(batch
+            .iter()
+            .map(|leave| left.get(&Some(leave.sid.to_string())).map_or(LessonLeft::NotOwner, answer))
+            .collect())
     }
 }

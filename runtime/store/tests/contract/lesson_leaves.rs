@@ -9,6 +9,7 @@ use crate::{
 on_both!(
     lesson_and_seat_go_out_of_the_row,
     another_session_of_the_user_in_the_lesson_is_told_of,
+    of_two_connections_of_a_session_in_one_batch_the_owner_is_answered,
     only_the_owner_leaves,
     a_change_that_comes_after_a_later_one_writes_nothing,
     the_same_change_twice_is_answered_twice,
@@ -43,6 +44,19 @@ async fn another_session_of_the_user_in_the_lesson_is_told_of(world: World) {
         let session = sessions.remove(0);
         assert_eq!(world.leave_lesson(member.leave(session, &lesson)).await, LessonLeft::Left { shared });
     }
+}
+
+async fn of_two_connections_of_a_session_in_one_batch_the_owner_is_answered(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
+    let session = world.open(&alice).await.session;
+    world.join(alice.join(session, &lesson)).await;
+    let both = [alice.again(), alice];
+    let restores = both.each_ref().map(|member| member.restore(session, Some((lesson.clone(), None))));
+    assert_eq!(world.store.restore_lesson(world.lease, &restores).await.expect("answered"), [false, true]);
+    let leaves = both.each_ref().map(|member| member.leave(session, &lesson));
+    let left = world.store.leave_lesson(world.lease, &leaves).await.expect("answered");
+    assert_eq!(left, [LessonLeft::NotOwner, LessonLeft::Left { shared: false }]);
 }
 
 async fn only_the_owner_leaves(world: World) {
