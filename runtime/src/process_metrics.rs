@@ -8,6 +8,7 @@ use nix::{
     sys::resource::{RLIM_INFINITY, Resource, getrlimit},
     unistd::{SysconfVar, sysconf},
 };
+use rollcall_base::process::stat_field;
 
 pub(crate) const CPU_SECONDS: &str = "process_cpu_seconds_total";
 pub(crate) const OPEN_FDS: &str = "process_open_fds";
@@ -33,13 +34,16 @@ pub(crate) fn describe() {
 /// Measures, and records. It reads two files of `/proc`, and one folder.
 pub(crate) fn record() {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
-        let ticks = |ticks: u64| ticks / unit(SysconfVar::CLK_TCK);
-        counter!(CPU_SECONDS).absolute(ticks(stat.cpu));
         gauge!(THREADS).set(stat.threads as f64);
         gauge!(VIRTUAL_MEMORY).set(stat.virtual_bytes as f64);
-        gauge!(RESIDENT_MEMORY).set((stat.resident_pages * unit(SysconfVar::PAGE_SIZE)) as f64);
-        if let Some(boot) = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) {
-            gauge!(START_TIME).set((boot + ticks(stat.started)) as f64);
+        if let Some(page) = unit(SysconfVar::PAGE_SIZE) {
+            gauge!(RESIDENT_MEMORY).set((stat.resident_pages * page) as f64);
+        }
+        if let Some(ticks) = unit(SysconfVar::CLK_TCK) {
+            counter!(CPU_SECONDS).absolute(stat.cpu / ticks);
+            if let Some(boot) = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) {
+                gauge!(START_TIME).set((boot + stat.started / ticks) as f64);
+            }
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -54,9 +58,9 @@ pub(crate) fn record() {
 }
 
 /// Ticks a second, or bytes a page.
-fn unit(variable: SysconfVar) -> u64 {
-    let value = sysconf(variable).ok().flatten();
-    value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(1)
+fn unit(variable: SysconfVar) -> Option<u64> {
+    let value = sysconf(variable).ok().flatten()?;
+    u64::try_from(value).ok().filter(|value| *value > 0)
 }
 
 /// Fields of `/proc/PID/stat`.
@@ -72,10 +76,8 @@ struct Stat {
 }
 
 impl Stat {
-    /// The name in parentheses, field 2, may contain anything.
     fn parse(text: &str) -> Option<Self> {
-        let fields: Vec<_> = text.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        let field = |number| stat_field(text, number);
         Some(Self {
             cpu: field(14)? + field(15)?,
             threads: field(20)?,

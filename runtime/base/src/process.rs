@@ -65,10 +65,16 @@ impl std::fmt::Display for ProcessIdentity {
     }
 }
 
-/// Field 22 of /proc/PID/stat. The name in parentheses, field 2, may contain anything.
 fn started(stat: &str) -> Option<u64> {
+    stat_field(stat, 22)
+}
+
+/// A number of `/proc/PID/stat`, by proc(5)'s number of the field, which is above 2. Field 2, the name in parentheses, may
+/// contain anything.
+#[must_use]
+pub fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(") ")?;
-    after_name.split(' ').nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]
