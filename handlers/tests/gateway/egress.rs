@@ -73,7 +73,7 @@ async fn everything_that_is_asked_trusts_the_authority_and_goes_through_the_prox
             .env("ROLLCALL_MIXPANEL_URL", "https://mixpanel.test/track")
             .env("ROLLCALL_MIXPANEL_TOKEN", "a-token")
             .env("ROLLCALL_WEBHOOK_URL", "https://webhook.test/")
-            .env("ROLLCALL_WEBHOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+            .env("ROLLCALL_WEBHOOK_SECRET", rollcall_loadtest::webhook::SECRET)
     });
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;

@@ -60,7 +60,7 @@ async fn every_panel_of_the_dashboard_has_data() {
     let functions = FunctionsFile::new(&[("away", NOWHERE, "")]);
     let away = |options: &GatewayOptions| {
         let options = functions.on(options).env("ROLLCALL_WEBHOOK_URL", NOWHERE);
-        options.env("ROLLCALL_WEBHOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+        options.env("ROLLCALL_WEBHOOK_SECRET", rollcall_loadtest::webhook::SECRET)
     };
     let first = Backend::start(Some(Servers { redis: redis.url(), ..Servers::shared() }), away);
     let second = Gateway::start(away(&first.beside())).unwrap();

@@ -6,15 +6,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
-use rollcall_loadtest::webhook::{Mood, Receiver, Taken};
+use rollcall_loadtest::webhook::{self, Mood, Receiver, Taken};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, on_both_kinds, until};
 
 /// What a webhook's secret is in base64, and the key in it.
-const SECRET: (&str, &[u8]) =
-    ("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", b"0123456789abcdef0123456789abcdef");
+const SECRET: (&str, &[u8]) = (webhook::SECRET, b"0123456789abcdef0123456789abcdef");
 /// Long enough for two nodes and a receiver on a busy machine.
 const LATE: Duration = Duration::from_secs(40);
 

@@ -62,6 +62,15 @@ pub struct KeyEntry {
     pub user: Option<(UserId, Role)>,
 }
 
+impl KeyEntry {
+    /// The user's field of the lesson; none for a guest.
+    #[must_use]
+    pub fn field(&self) -> Option<KeyField> {
+        let (user, _) = self.user.as_ref()?;
+        Some(KeyField { lesson: self.lesson.clone(), user: user.clone(), sid: self.sid })
+    }
+}
+
 pub use rollcall_schema::{KeyField, StaleField};
 
 /// How long a call takes at most. A join that was not carried out by then never is.

@@ -146,11 +146,7 @@ impl Joining<'_> {
             Ok(existed) => existed,
             Err(FailedJoin { error, unsettled }) => {
                 guard.restore_row().await;
-                // This connection's own is the guard's.
-                unsettled
-                    .filter(|field| field.sid != entry.sid)
-                    .into_iter()
-                    .for_each(|field| presence.cleanup.leave(field));
+                presence.cleanup.leave_unsettled(unsettled, entry.sid);
                 return Err(error.into());
             }
         };

@@ -110,6 +110,11 @@ impl KeyCleanup {
         self.order(Order::Remove(field));
     }
 
+    /// The same for what a connection's failed join left unsettled. The connection's own field is its guard's.
+    pub(crate) fn leave_unsettled(&self, unsettled: Option<KeyField>, own: Sid) {
+        unsettled.filter(|field| field.sid != own).into_iter().for_each(|field| self.leave(field));
+    }
+
     /// A connection ended after its session was taken over: the field that the takeover noted may be removed now.
     pub fn ended(&self, sid: Sid) {
         self.order(Order::Ended(sid));

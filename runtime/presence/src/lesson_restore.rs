@@ -128,17 +128,15 @@ impl Restore {
         if self.put_row_back().await? {
             self.wrote = Some(Instant::now() + CALL_LIMIT);
             if let Err(FailedJoin { error, unsettled }) = self.presence.keys.join(entry, Some(&entry.lesson)).await {
-                let other = unsettled.filter(|field| field.sid != entry.sid);
-                other.into_iter().for_each(|field| self.presence.cleanup.leave(field));
+                self.presence.cleanup.leave_unsettled(unsettled, entry.sid);
                 return Err(error.into());
             }
             if self.put_row_back().await? {
                 return Ok(());
             }
         }
-        if let (Some(until), Some((user, _))) = (self.wrote, &entry.user) {
+        if let (Some(until), Some(field)) = (self.wrote, entry.field()) {
             sleep_until(until).await;
-            let field = KeyField { lesson: entry.lesson.clone(), user: user.clone(), sid: entry.sid };
             self.presence.cleanup.leave(field);
         }
         Ok(())

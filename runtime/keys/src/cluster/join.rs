@@ -6,7 +6,7 @@
 //! replaced is not known: the hash stays, and SQL tells whose field it is ([`crate::FailedJoin::unsettled`]). Numbers that
 //! were added to the seat map stay: another join may rely on them, and would have added them.
 use bb8_redis::redis::{Value, from_redis_value};
-use rollcall_schema::{KeyField, LessonId, Role, Sid, UserId};
+use rollcall_schema::{KeyField, LessonId, Role, Sid};
 
 use super::router::Answer;
 use crate::{
@@ -159,11 +159,7 @@ impl Outcome {
     fn add_field(&mut self, entry: &KeyEntry, written: &Written, answer: Value) -> Result<(), String> {
         let (_, before) = read(written, answer)?;
         let holder = Sid::parse(&before[0]).ok().filter(|_| !written.held_sid(&before) || written.is_own_try(&before));
-        self.unsettled = holder.zip(entry.user.as_ref()).map(|(sid, (user, _))| KeyField {
-            lesson: entry.lesson.clone(),
-            user: UserId::clone(user),
-            sid,
-        });
+        self.unsettled = holder.zip(entry.field()).map(|(sid, field)| KeyField { sid, ..field });
         self.undo.extend(written.undo(before));
         Ok(())
     }
