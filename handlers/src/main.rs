@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// With it a join takes a tenth less processor time than with glibc's allocator, and it gives memory back as well.
+/// With it a join takes less processor time than with glibc's allocator, and it gives memory back as well.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
